@@ -1,0 +1,12 @@
+//! What devices and machines see of an accelerator: interrupt lines and their routing, vCPUs and their threads, requests to
+//! the machine, and optional fast services.
+
+pub mod control;
+pub mod debug;
+pub mod irq;
+pub mod vcpu;
+
+pub use control::{ShutdownCause, VmControl, VmRequest};
+pub use debug::{DebugStop, VcpuDebug, WatchKind};
+pub use irq::{IrqLine, IrqSink, InterruptRouting, MsiMessage, MsiTarget, ResampleListener, Route, RoutingEvent, RoutingListener, RoutingSubscription};
+pub use vcpu::{Accelerator, IrqFd, IoEventFd, DirtyLog, Services, Vcpu, VcpuError, VcpuEvent};

@@ -1,0 +1,101 @@
+//! vCPUs, their threads, and the optional services of an accelerator.
+
+use crate::irq::IrqLine;
+use rhea_memory::Gpa;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a vCPU cannot be made or run.
+#[derive(Debug, Error)]
+pub enum VcpuError {
+    #[error("cannot start the thread of vCPU {index}: {source}")]
+    Thread { index: u32, source: std::io::Error },
+    #[error("vCPU {index}: {message}")]
+    Model { index: u32, message: String },
+}
+
+/// What a vCPU thread reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VcpuEvent {
+    /// A pause was requested; the vCPU may still be running.
+    PauseRequested,
+    /// The vCPU runs no guest code until resumed.
+    Paused,
+    Resumed,
+    /// Waiting for an interrupt (WFI); uses no host CPU.
+    Halted,
+    /// Powered off (PSCI CPU_OFF) or not yet on.
+    PoweredOff,
+    Stopped,
+}
+
+/// One virtual processor on its own host thread. All methods may be called from any thread.
+pub trait Vcpu: Send + Sync {
+    fn index(&self) -> u32;
+    /// Starts the thread, paused.
+    ///
+    /// # Errors
+    /// [`VcpuError::Thread`].
+    fn start(&self) -> Result<(), VcpuError>;
+    /// Asks the vCPU to pause; returns at once.
+    fn request_pause(&self);
+    /// Waits until it is paused; false on timeout.
+    fn wait_paused(&self, timeout: Option<Duration>) -> bool;
+    fn resume(&self);
+    /// Ends the thread and joins it.
+    fn stop(&self);
+    /// Makes the vCPU leave guest code (or WFI) soon and look at its pending requests.
+    fn kick(&self);
+    /// Runs `f` on the vCPU's thread between two guest instructions, and kicks it; does not wait.
+    fn request(&self, f: Box<dyn FnOnce() + Send>);
+}
+
+/// An in-kernel or in-accelerator shortcut from an eventfd to a line.
+pub trait IrqFd: Send + Sync {
+    /// # Errors
+    /// The host's error.
+    fn attach(&self, line: &IrqLine, trigger: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> std::io::Result<()>;
+    /// # Errors
+    /// The host's error.
+    fn detach(&self, line: &IrqLine, trigger: BorrowedFd<'_>) -> std::io::Result<()>;
+}
+
+/// A shortcut from a guest write to an eventfd.
+pub trait IoEventFd: Send + Sync {
+    /// `data`: only writes of this value.
+    ///
+    /// # Errors
+    /// The host's error.
+    fn attach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()>;
+    /// # Errors
+    /// The host's error.
+    fn detach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()>;
+}
+
+/// Arms and disarms write tracking of the accelerator's own stores.
+pub trait DirtyLog: Send + Sync {
+    fn start(&self);
+    fn stop(&self);
+}
+
+/// What an accelerator offers beyond running; devices must do without what is `None`.
+#[derive(Clone, Default)]
+pub struct Services {
+    pub irqfd: Option<Arc<dyn IrqFd>>,
+    pub ioeventfd: Option<Arc<dyn IoEventFd>>,
+    pub dirty_log: Option<Arc<dyn DirtyLog>>,
+}
+
+/// A running accelerator over one machine's address space. vCPUs are made by the accelerator's crate, since their construction
+/// depends on the CPU model; the machine holds them as `Arc<dyn Vcpu>`.
+pub trait Accelerator: Send + Sync {
+    /// `jit`, `kvm`, ...: as in `-accel`.
+    fn name(&self) -> &'static str;
+    fn services(&self) -> Services;
+    /// All vCPUs made so far, by index.
+    fn vcpus(&self) -> Vec<Arc<dyn Vcpu>>;
+    /// Forgets all translated code (machine reset, debugger).
+    fn flush(&self);
+}

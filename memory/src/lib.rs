@@ -1,0 +1,20 @@
+//! Guest memory: RAM blocks, address spaces, MMIO dispatch, DMA access, dirty log, pins and the change notifier.
+//!
+//! Readers never lock: an [`AddressSpace`] publishes an immutable [`FlatView`] behind an atomic pointer.
+
+pub mod addr;
+pub mod mmio;
+pub mod notify;
+pub mod ram;
+pub mod space;
+pub mod view;
+
+pub use addr::{Gpa, GpaRange, Gva, Hva, Iova};
+pub use mmio::{Access, AccessRules, BusError, MmioDevice, Requester};
+pub use notify::{ChangeListener, ChangeReason, MemoryChange, Subscription};
+pub use ram::{Backing, CodeWriteListener, DirtyClient, MemoryError, RamBlock, RamOptions};
+pub use space::{AddressSpace, HostSlice, MapError, Mapping};
+pub use view::{FlatRange, FlatView, Lookup, MmioTarget, RamTarget};
+
+/// Size of the pages the dirty log, the code bitmap and the pin counts work in: 4 KiB.
+pub const PAGE_SIZE: u64 = 4096;

@@ -1,0 +1,128 @@
+//! What a device on the memory bus looks like to the bus.
+
+use thiserror::Error;
+
+/// Who made an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requester {
+    /// A vCPU, by index.
+    Cpu(u32),
+    /// A bus master, by requester id (PCI: bus << 8 | devfn; others: 0x1_0000 and up).
+    Device(u32),
+    /// The GDB stub: devices should have no side effects.
+    Debugger,
+    /// The emulator itself (loaders, firmware tables).
+    Host,
+}
+
+/// One access on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Bytes: 1, 2, 4 or 8.
+    pub size: u8,
+    pub requester: Requester,
+    /// The Secure attribute of the transaction (Arm NS = 0).
+    pub secure: bool,
+}
+
+impl Access {
+    /// A non-secure access of `size` bytes by vCPU `index`.
+    #[must_use]
+    pub const fn cpu(index: u32, size: u8) -> Self {
+        Self { size, requester: Requester::Cpu(index), secure: false }
+    }
+    /// A non-secure access of `size` bytes by the device `rid`.
+    #[must_use]
+    pub const fn device(rid: u32, size: u8) -> Self {
+        Self { size, requester: Requester::Device(rid), secure: false }
+    }
+    /// An access by the emulator itself.
+    #[must_use]
+    pub const fn host(size: u8) -> Self {
+        Self { size, requester: Requester::Host, secure: false }
+    }
+    /// The index of the vCPU that made the access, if one did.
+    #[must_use]
+    pub const fn cpu_index(&self) -> Option<u32> {
+        match self.requester {
+            Requester::Cpu(n) => Some(n),
+            _ => None,
+        }
+    }
+    /// The same access with another size.
+    #[must_use]
+    pub const fn with_size(self, size: u8) -> Self {
+        Self { size, ..self }
+    }
+}
+
+/// Why an access failed. A CPU turns each into an external abort, a DMA master into its own error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BusError {
+    /// Nothing answers at the address.
+    #[error("nothing is mapped at the address")]
+    Unassigned,
+    /// The target exists and refused the access (size, alignment, security, or a device error).
+    #[error("the device refused the access")]
+    Refused,
+    /// A write to read-only memory.
+    #[error("the memory is read-only")]
+    ReadOnly,
+}
+
+/// What access sizes a device takes. The bus refuses what is not valid, and splits, widens or merges valid accesses into
+/// implemented ones. Values are little-endian numbers; a widened access reads the enclosing register and extracts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessRules {
+    /// Smallest and largest size in bytes the bus accepts; others are [`BusError::Refused`].
+    pub valid_min: u8,
+    pub valid_max: u8,
+    /// Smallest and largest size in bytes the device's handlers see.
+    pub impl_min: u8,
+    pub impl_max: u8,
+    /// Accesses that are not naturally aligned are valid; the bus splits them into aligned ones.
+    pub unaligned: bool,
+}
+
+impl AccessRules {
+    /// All sizes 1 to 8 accepted and passed on unchanged, unaligned ones refused.
+    pub const ANY: Self = Self { valid_min: 1, valid_max: 8, impl_min: 1, impl_max: 8, unaligned: false };
+    /// All sizes accepted, the handler sees aligned 4-byte accesses only.
+    pub const WORD: Self = Self { valid_min: 1, valid_max: 8, impl_min: 4, impl_max: 4, unaligned: true };
+    /// Only exactly `n`-byte aligned accesses are valid.
+    #[must_use]
+    pub const fn exactly(n: u8) -> Self {
+        Self { valid_min: n, valid_max: n, impl_min: n, impl_max: n, unaligned: false }
+    }
+    /// Everything from 1 to 8 accepted, the handler sees `min` to `max`.
+    #[must_use]
+    pub const fn implemented(min: u8, max: u8) -> Self {
+        Self { valid_min: 1, valid_max: 8, impl_min: min, impl_max: max, unaligned: true }
+    }
+}
+
+/// A device's window on the bus. Handlers take `&self` and lock inside; they may be called from every vCPU thread at once,
+/// and must not hold a lock while calling into another device or into [`crate::AddressSpace`].
+pub trait MmioDevice: Send + Sync {
+    /// Reads `access.size` bytes at `offset` from the start of the region; the value is zero-extended.
+    ///
+    /// # Errors
+    /// The bus error the master shall see.
+    fn read(&self, offset: u64, access: Access) -> Result<u64, BusError>;
+
+    /// Writes the low `access.size` bytes of `value` at `offset`.
+    ///
+    /// # Errors
+    /// The bus error the master shall see.
+    fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError>;
+
+    /// The sizes this device takes. Asked once, when the region is mapped.
+    fn rules(&self) -> AccessRules {
+        AccessRules::ANY
+    }
+
+    /// A name for `info mtree` and for logs.
+    fn name(&self) -> &str {
+        "mmio"
+    }
+}
