@@ -1,0 +1,127 @@
+//! The log of `-d ITEMS -D FILE`: cheap to hold, silent unless asked for, each message once.
+
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+
+/// The items of `-d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LogMask {
+    /// `unimp`: the guest used what is not implemented.
+    Unimp = 1,
+    /// `guest_errors`: the guest did what the specification forbids.
+    GuestErrors = 2,
+    /// `int`: exceptions and interrupts.
+    Int = 4,
+    /// `in_asm`: translated guest code.
+    InAsm = 8,
+    /// `op`: intermediate code.
+    Op = 16,
+    /// `out_asm`: host code.
+    OutAsm = 32,
+    /// `mmu`: translation faults.
+    Mmu = 64,
+    /// `cpu_reset`.
+    CpuReset = 128,
+}
+
+impl LogMask {
+    /// All items with their `-d` word and meaning.
+    pub const ALL: &'static [(LogMask, &'static str, &'static str)] = &[
+        (LogMask::Unimp, "unimp", "log unimplemented functionality"),
+        (LogMask::GuestErrors, "guest_errors", "log when the guest does something invalid"),
+        (LogMask::Int, "int", "show interrupts and exceptions"),
+        (LogMask::InAsm, "in_asm", "show guest code for each translated region"),
+        (LogMask::Op, "op", "show intermediate code for each translated region"),
+        (LogMask::OutAsm, "out_asm", "show generated host code for each translated region"),
+        (LogMask::Mmu, "mmu", "log MMU-related activities"),
+        (LogMask::CpuReset, "cpu_reset", "show CPU state before CPU resets"),
+    ];
+}
+
+/// At most this many distinct messages are remembered; further new ones are dropped, so that a guest cannot fill memory or disk.
+const MAX_DISTINCT: usize = 4096;
+
+struct Inner {
+    mask: u32,
+    seen: Mutex<HashSet<String>>,
+    out: Mutex<Box<dyn Write + Send>>,
+}
+
+/// A cheap cloneable handle to the log.
+#[derive(Clone)]
+pub struct Log {
+    inner: Option<Arc<Inner>>,
+}
+
+impl Log {
+    /// Logs nothing.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self { inner: None }
+    }
+    /// Logs the items of `mask` (bits of [`LogMask`]) to `out`.
+    #[must_use]
+    pub fn new(mask: u32, out: Box<dyn Write + Send>) -> Self {
+        if mask == 0 {
+            return Self::off();
+        }
+        Self { inner: Some(Arc::new(Inner { mask, seen: Mutex::new(HashSet::new()), out: Mutex::new(out) })) }
+    }
+    #[inline]
+    #[must_use]
+    pub fn enabled(&self, item: LogMask) -> bool {
+        self.inner.as_ref().is_some_and(|i| i.mask & item as u32 != 0)
+    }
+    /// Writes a line, each time.
+    pub fn line(&self, item: LogMask, message: fmt::Arguments<'_>) {
+        if let Some(inner) = self.inner.as_ref().filter(|i| i.mask & item as u32 != 0) {
+            let mut out = inner.out.lock();
+            // A full disk must not stop the machine.
+            let _ = writeln!(out, "{message}");
+            let _ = out.flush();
+        }
+    }
+    fn once(&self, item: LogMask, who: &str, message: fmt::Arguments<'_>) {
+        if let Some(inner) = self.inner.as_ref().filter(|i| i.mask & item as u32 != 0) {
+            let text = format!("{who}: {message}");
+            {
+                let mut seen = inner.seen.lock();
+                if seen.len() >= MAX_DISTINCT || !seen.insert(text.clone()) {
+                    return;
+                }
+            }
+            let _ = writeln!(inner.out.lock(), "{text}");
+        }
+    }
+    /// The guest used what device `who` does not implement. Logged once per distinct message; leave values that vary without end
+    /// out of the message.
+    pub fn unimp(&self, who: &str, message: fmt::Arguments<'_>) {
+        self.once(LogMask::Unimp, who, message);
+    }
+    /// The guest did to device `who` what the specification forbids. Logged once per distinct message.
+    pub fn guest_error(&self, who: &str, message: fmt::Arguments<'_>) {
+        self.once(LogMask::GuestErrors, who, message);
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self::off()
+    }
+}
+
+/// `log_unimp!(log, "pl011", "register {:#x}", offset)`
+#[macro_export]
+macro_rules! log_unimp {
+    ($log:expr, $who:expr, $($arg:tt)*) => { $log.unimp($who, format_args!($($arg)*)) };
+}
+
+/// `log_guest_error!(log, "pl011", "write to read-only register {:#x}", offset)`
+#[macro_export]
+macro_rules! log_guest_error {
+    ($log:expr, $who:expr, $($arg:tt)*) => { $log.guest_error($who, format_args!($($arg)*)) };
+}
