@@ -2,7 +2,9 @@
 //!
 //! Readers never lock: an [`AddressSpace`] publishes an immutable [`FlatView`] behind an atomic pointer.
 
+mod access;
 pub mod addr;
+mod host;
 pub mod mmio;
 pub mod notify;
 pub mod ram;
@@ -13,8 +15,9 @@ pub use addr::{Gpa, GpaRange, Gva, Hva, Iova};
 pub use mmio::{Access, AccessRules, BusError, MmioDevice, Requester};
 pub use notify::{ChangeListener, ChangeReason, MemoryChange, Subscription};
 pub use ram::{Backing, CodeWriteListener, DirtyClient, MemoryError, RamBlock, RamOptions};
-pub use space::{AddressSpace, HostSlice, MapError, Mapping};
-pub use view::{FlatRange, FlatView, Lookup, MmioTarget, RamTarget};
+pub use access::HostSlice;
+pub use space::{AddressSpace, MapError, Mapping};
+pub use view::{FlatRange, FlatTarget, FlatView, Lookup, MmioTarget, RamTarget};
 
 /// Size of the pages the dirty log, the code bitmap and the pin counts work in: 4 KiB.
 pub const PAGE_SIZE: u64 = 4096;

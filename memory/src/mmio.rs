@@ -71,7 +71,8 @@ pub enum BusError {
 }
 
 /// What access sizes a device takes. The bus refuses what is not valid, and splits, widens or merges valid accesses into
-/// implemented ones. Values are little-endian numbers; a widened access reads the enclosing register and extracts.
+/// implemented ones. Values are little-endian numbers; a widened read reads the enclosing implemented word and extracts, a
+/// widened write writes the enclosing word with the other bytes zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessRules {
     /// Smallest and largest size in bytes the bus accepts; others are [`BusError::Refused`].
@@ -125,4 +126,65 @@ pub trait MmioDevice: Send + Sync {
     fn name(&self) -> &str {
         "mmio"
     }
+}
+
+/// The low `size` bytes all ones.
+const fn ones(size: u8) -> u64 {
+    if size >= 8 { u64::MAX } else { (1 << (size as u32 * 8)) - 1 }
+}
+
+impl AccessRules {
+    fn accepts(&self, offset: u64, size: u8) -> bool {
+        size >= self.valid_min && size <= self.valid_max && (self.unaligned || offset & (u64::from(size) - 1) == 0)
+    }
+    fn direct(&self, offset: u64, size: u8) -> bool {
+        size >= self.impl_min && size <= self.impl_max && offset & (u64::from(size) - 1) == 0
+    }
+    /// The implemented size for one piece of an access that is not direct.
+    fn piece(&self, size: u8) -> u8 {
+        size.clamp(self.impl_min, self.impl_max)
+    }
+}
+
+/// A read by the rules.
+#[inline]
+pub(crate) fn read(device: &dyn MmioDevice, rules: AccessRules, offset: u64, access: Access) -> Result<u64, BusError> {
+    let size = access.size;
+    if !matches!(size, 1 | 2 | 4 | 8) || !rules.accepts(offset, size) {
+        return Err(BusError::Refused);
+    }
+    if rules.direct(offset, size) {
+        return Ok(device.read(offset, access)? & ones(size));
+    }
+    let piece = rules.piece(size);
+    let step = u64::from(piece);
+    let (mut value, mut at, end) = (0u64, offset & !(step - 1), offset + u64::from(size));
+    while at < end {
+        let word = device.read(at, access.with_size(piece))? & ones(piece);
+        value |= if at < offset { word >> ((offset - at) * 8) } else { word << ((at - offset) * 8) };
+        at += step;
+    }
+    Ok(value & ones(size))
+}
+
+/// A write by the rules.
+#[inline]
+pub(crate) fn write(device: &dyn MmioDevice, rules: AccessRules, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
+    let size = access.size;
+    if !matches!(size, 1 | 2 | 4 | 8) || !rules.accepts(offset, size) {
+        return Err(BusError::Refused);
+    }
+    let value = value & ones(size);
+    if rules.direct(offset, size) {
+        return device.write(offset, value, access);
+    }
+    let piece = rules.piece(size);
+    let step = u64::from(piece);
+    let (mut at, end) = (offset & !(step - 1), offset + u64::from(size));
+    while at < end {
+        let word = if at < offset { value << ((offset - at) * 8) } else { value >> ((at - offset) * 8) };
+        device.write(at, word & ones(piece), access.with_size(piece))?;
+        at += step;
+    }
+    Ok(())
 }

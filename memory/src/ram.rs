@@ -1,11 +1,14 @@
 //! Blocks of guest RAM (or ROM) in host memory.
 
-use crate::BusError;
+use crate::host::{HostMemory, Source, zeroed_counters, zeroed_words};
+use crate::{BusError, PAGE_SIZE};
 use parking_lot::Mutex;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use thiserror::Error;
+use vm_memory::mmap::MmapRegion;
 
 /// Where a block's host memory comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -56,13 +59,45 @@ pub trait CodeWriteListener: Send + Sync {
     fn code_written(&self, block: &RamBlock, offset: u64, len: u64);
 }
 
+/// Bit of `flags`: some page was marked as code. The bits below are the dirty clients.
+const HAS_CODE: u8 = 0x80;
+const DIRTY_MASK: u8 = 0x7f;
+const DIRTY_CLIENTS: usize = 3;
+
 /// A block of guest memory: contiguous in host memory, zero at first, sparse.
 pub struct RamBlock {
     name: String,
     len: u64,
-    host: usize,
+    memory: HostMemory,
+    shared_file: bool,
+    flags: AtomicU8,
+    dirty: [OnceLock<Box<[AtomicU64]>>; DIRTY_CLIENTS],
     code: Box<[AtomicU64]>,
     listener: Mutex<Option<Weak<dyn CodeWriteListener>>>,
+    pins: OnceLock<Box<[AtomicU16]>>,
+}
+
+fn open_backing(path: &Path, len: u64) -> std::io::Result<File> {
+    let file = if path.is_dir() {
+        use rustix::fs::{Mode, OFlags};
+        let fd = rustix::fs::open(path, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+        match fd {
+            Ok(fd) => File::from(fd),
+            Err(_) => {
+                // hugetlbfs has no O_TMPFILE: a named file, unlinked at once.
+                let name = path.join(format!("rhea-memory-{}", std::process::id()));
+                let file = OpenOptions::new().read(true).write(true).create_new(true).open(&name)?;
+                std::fs::remove_file(&name)?;
+                file
+            }
+        }
+    } else {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?
+    };
+    if file.metadata()?.len() < len {
+        file.set_len(len)?;
+    }
+    Ok(file)
 }
 
 impl RamBlock {
@@ -71,8 +106,34 @@ impl RamBlock {
     /// # Errors
     /// [`MemoryError`] with what could not be had.
     pub fn new(options: RamOptions) -> Result<Arc<Self>, MemoryError> {
-        let _ = options;
-        unimplemented!()
+        let RamOptions { name, len, backing, prealloc } = options;
+        let page = match backing {
+            Backing::HugePages { page_size } => page_size.max(PAGE_SIZE),
+            _ => PAGE_SIZE,
+        };
+        if len == 0 || len % page != 0 {
+            return Err(MemoryError::Size { name, len, page });
+        }
+        let (memory, shared_file) = match &backing {
+            Backing::Anonymous => (HostMemory::new(len, &Source::Anonymous, prealloc), false),
+            Backing::HugePages { page_size } => (HostMemory::new(len, &Source::HugePages { page_size: *page_size }, prealloc), false),
+            Backing::File { path, share } => {
+                let made = open_backing(path, len).and_then(|file| HostMemory::new(len, &Source::File { file: &file, share: *share }, prealloc));
+                (Ok(made.map_err(|source| MemoryError::File { path: path.clone(), source })?), *share)
+            }
+        };
+        let memory = memory.map_err(|source| MemoryError::Allocate { name: name.clone(), len, source })?;
+        Ok(Arc::new(Self {
+            name,
+            len,
+            memory,
+            shared_file,
+            flags: AtomicU8::new(0),
+            dirty: [const { OnceLock::new() }; DIRTY_CLIENTS],
+            code: zeroed_words(words(len)),
+            listener: Mutex::new(None),
+            pins: OnceLock::new(),
+        }))
     }
     /// An anonymous sparse block of `len` bytes.
     ///
@@ -95,51 +156,155 @@ impl RamBlock {
         self.len == 0
     }
     /// First byte in host memory; valid as long as the block lives.
+    #[inline]
     #[must_use]
     pub fn host_ptr(&self) -> *mut u8 {
-        self.host as *mut u8
+        self.memory.ptr()
+    }
+    /// The mapping as vm-memory sees it, for vectored host I/O straight into guest memory ([`Self::note_write`] afterwards).
+    #[must_use]
+    pub fn region(&self) -> &MmapRegion {
+        self.memory.region()
+    }
+    fn check(&self, offset: u64, len: u64) -> Result<(), BusError> {
+        if self.memory.contains(offset, len) { Ok(()) } else { Err(BusError::Unassigned) }
     }
     /// Copies out of the block.
     ///
     /// # Errors
     /// [`BusError::Unassigned`] out of range.
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), BusError> {
-        let _ = (offset, data);
-        unimplemented!()
+        self.check(offset, data.len() as u64)?;
+        self.memory.copy_out(offset, data);
+        Ok(())
     }
     /// Copies into the block and calls [`Self::note_write`].
     ///
     /// # Errors
     /// [`BusError::Unassigned`] out of range.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), BusError> {
-        let _ = (offset, data);
-        unimplemented!()
+        self.check(offset, data.len() as u64)?;
+        self.memory.copy_in(offset, data);
+        self.note_write(offset, data.len() as u64);
+        Ok(())
+    }
+    /// Fills a range with one byte and calls [`Self::note_write`].
+    ///
+    /// # Errors
+    /// [`BusError::Unassigned`] out of range.
+    pub fn fill(&self, offset: u64, len: u64, byte: u8) -> Result<(), BusError> {
+        self.check(offset, len)?;
+        self.memory.fill(offset, len, byte);
+        self.note_write(offset, len);
+        Ok(())
+    }
+    /// A little-endian load of `size` (1, 2, 4, 8) bytes; single-copy atomic if aligned.
+    ///
+    /// # Errors
+    /// [`BusError::Unassigned`] out of range.
+    #[inline]
+    pub fn load(&self, offset: u64, size: u8) -> Result<u64, BusError> {
+        self.check(offset, u64::from(size))?;
+        Ok(self.memory.load(offset, size))
+    }
+    /// A little-endian store of `size` bytes, with [`Self::note_write`]; single-copy atomic if aligned.
+    ///
+    /// # Errors
+    /// [`BusError::Unassigned`] out of range.
+    #[inline]
+    pub fn store(&self, offset: u64, size: u8, value: u64) -> Result<(), BusError> {
+        self.check(offset, u64::from(size))?;
+        self.memory.store(offset, size, value);
+        self.note_write(offset, u64::from(size));
+        Ok(())
+    }
+    /// Compare and exchange of an aligned little-endian value of `size` bytes: the old value.
+    ///
+    /// # Errors
+    /// [`BusError::Unassigned`] out of range, [`BusError::Refused`] if not aligned or of another size.
+    pub fn compare_exchange(&self, offset: u64, size: u8, expected: u64, new: u64) -> Result<u64, BusError> {
+        if !matches!(size, 1 | 2 | 4 | 8) || offset & (u64::from(size) - 1) != 0 {
+            return Err(BusError::Refused);
+        }
+        self.check(offset, u64::from(size))?;
+        let old = self.memory.compare_exchange(offset, size, expected, new);
+        self.note_write(offset, u64::from(size));
+        Ok(old)
     }
     /// Must follow every write to the block that did not go through a method of this crate: marks dirty pages and tells the
     /// code listener if a touched page holds translated code. Cheap when neither applies.
     #[inline]
     pub fn note_write(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags != 0 && len != 0 {
+            self.note_write_slow(flags, offset, len);
+        }
+    }
+
+    #[cold]
+    fn note_write_slow(&self, flags: u8, offset: u64, len: u64) {
+        let first = offset / PAGE_SIZE;
+        let last = offset.saturating_add(len - 1).min(self.len - 1) / PAGE_SIZE;
+        for client in 0..DIRTY_CLIENTS {
+            if let (true, Some(bits)) = (flags & (1 << client) != 0, self.dirty[client].get()) {
+                for page in first..=last {
+                    set_bit(bits, page);
+                }
+            }
+        }
+        if flags & HAS_CODE != 0 && (first..=last).any(|page| self.is_code_page(page)) {
+            let listener = self.listener.lock().as_ref().and_then(Weak::upgrade);
+            if let Some(listener) = listener {
+                listener.code_written(self, offset, len);
+            }
+        }
     }
     /// Starts a client's dirty log, all clean.
     pub fn start_dirty_log(&self, client: DirtyClient) {
-        let _ = client;
+        let bits = self.dirty[client as usize].get_or_init(|| zeroed_words(words(self.len)));
+        for word in bits {
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+        self.flags.fetch_or(1 << client as u8, Ordering::SeqCst);
     }
-    /// Stops and frees a client's dirty log.
+    /// Stops a client's dirty log.
     pub fn stop_dirty_log(&self, client: DirtyClient) {
-        let _ = client;
+        self.flags.fetch_and(!(1 << client as u8), Ordering::SeqCst);
     }
     /// Is any dirty log on? (The JIT must then report its stores by [`Self::note_write`].)
     #[inline]
     #[must_use]
     pub fn dirty_logging(&self) -> bool {
-        false
+        self.flags.load(Ordering::Acquire) & DIRTY_MASK != 0
     }
     /// Takes and clears the dirty bits of `pages` pages from `first_page`: page numbers (in 4 KiB) that were dirty.
     #[must_use]
     pub fn take_dirty(&self, client: DirtyClient, first_page: u64, pages: u64) -> Vec<u64> {
-        let _ = (client, first_page, pages);
-        unimplemented!()
+        let mut found = Vec::new();
+        let Some(bits) = self.dirty[client as usize].get() else {
+            return found;
+        };
+        let end = first_page.saturating_add(pages).min(self.len.div_ceil(PAGE_SIZE));
+        let mut page = first_page;
+        while page < end {
+            let word = &bits[(page / 64) as usize];
+            let stop = end.min((page / 64 + 1) * 64);
+            let mut mask = u64::MAX << (page % 64);
+            if stop % 64 != 0 {
+                mask &= !(u64::MAX << (stop % 64));
+            }
+            if word.load(Ordering::Relaxed) & mask != 0 {
+                let mut taken = word.fetch_and(!mask, Ordering::SeqCst) & mask;
+                while taken != 0 {
+                    found.push(page / 64 * 64 + u64::from(taken.trailing_zeros()));
+                    taken &= taken - 1;
+                }
+            }
+            page = stop;
+        }
+        found
     }
     /// One bit per 4 KiB page, 64 to a word: the page holds translated code. For the JIT's store slow path.
     #[must_use]
@@ -148,37 +313,75 @@ impl RamBlock {
     }
     /// Marks the 4 KiB page number `page` as holding translated code; true if it was not marked before.
     pub fn set_code_page(&self, page: u64) -> bool {
-        let _ = page;
-        unimplemented!()
+        if self.flags.load(Ordering::Relaxed) & HAS_CODE == 0 {
+            self.flags.fetch_or(HAS_CODE, Ordering::SeqCst);
+        }
+        set_bit(&self.code, page)
     }
     /// Removes the mark.
     pub fn clear_code_page(&self, page: u64) {
-        let _ = page;
+        if let Some(word) = self.code.get((page / 64) as usize) {
+            word.fetch_and(!(1 << (page % 64)), Ordering::SeqCst);
+        }
     }
     #[inline]
     #[must_use]
     pub fn is_code_page(&self, page: u64) -> bool {
-        let _ = page;
-        false
+        self.code.get((page / 64) as usize).is_some_and(|word| word.load(Ordering::Acquire) & (1 << (page % 64)) != 0)
     }
     /// Registers who is told of writes into code pages (the accelerator).
     pub fn set_code_listener(&self, listener: Weak<dyn CodeWriteListener>) {
         *self.listener.lock() = Some(listener);
     }
-    /// Gives pages back to the host (they read as zero afterwards) unless pinned.
+    /// Gives the whole pages of a range back to the host (they read as zero afterwards) unless one is pinned.
     ///
     /// # Errors
-    /// [`BusError::Refused`] if a page in the range is pinned or the range is wrong.
+    /// [`BusError::Refused`] if a page in the range is pinned or the host refuses, [`BusError::Unassigned`] out of range.
     pub fn discard(&self, offset: u64, len: u64) -> Result<(), BusError> {
-        let _ = (offset, len);
-        unimplemented!()
+        self.check(offset, len)?;
+        let (first, end) = (offset.div_ceil(PAGE_SIZE), (offset + len) / PAGE_SIZE);
+        if first >= end {
+            return Ok(());
+        }
+        if let Some(pins) = self.pins.get()
+            && (first..end).any(|page| pins[page as usize].load(Ordering::Acquire) != 0)
+        {
+            return Err(BusError::Refused);
+        }
+        let (at, len) = (first * PAGE_SIZE, (end - first) * PAGE_SIZE);
+        self.memory.discard(at, len, self.shared_file).map_err(|_| BusError::Refused)?;
+        self.note_write(at, len);
+        Ok(())
+    }
+    fn each_pin(&self, offset: u64, len: u64, f: impl Fn(&AtomicU16)) {
+        if len == 0 || !self.memory.contains(offset, len) {
+            return;
+        }
+        let pins = self.pins.get_or_init(|| zeroed_counters(self.len.div_ceil(PAGE_SIZE) as usize));
+        for page in offset / PAGE_SIZE..=(offset + len - 1) / PAGE_SIZE {
+            f(&pins[page as usize]);
+        }
     }
     /// Counts the pages of a range as pinned by DMA.
     pub fn pin(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
+        self.each_pin(offset, len, |count| {
+            count.fetch_add(1, Ordering::AcqRel);
+        });
     }
     /// Undoes [`Self::pin`].
     pub fn unpin(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
+        self.each_pin(offset, len, |count| {
+            count.fetch_sub(1, Ordering::AcqRel);
+        });
     }
+}
+
+fn words(len: u64) -> usize {
+    len.div_ceil(PAGE_SIZE * 64) as usize
+}
+
+/// Sets a bit; true if it was clear. Out of range: false.
+fn set_bit(bits: &[AtomicU64], page: u64) -> bool {
+    let mask = 1 << (page % 64);
+    bits.get((page / 64) as usize).is_some_and(|word| word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::SeqCst) & mask == 0)
 }

@@ -1,9 +1,12 @@
-//! Address spaces: what is mapped where, and access by address.
+//! Address spaces: what is mapped where.
 
+use crate::mmio::MmioDevice;
 use crate::notify::Notifier;
-use crate::{Access, BusError, ChangeListener, FlatView, Gpa, MemoryChange, MmioDevice, RamBlock, Requester, Subscription};
+use crate::view::{FlatRange, FlatTarget, MmioTarget, RamTarget, same_ram};
+use crate::{ChangeListener, ChangeReason, FlatView, Gpa, GpaRange, MemoryChange, RamBlock, Subscription};
 use arc_swap::{ArcSwap, Guard};
-use std::sync::Arc;
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
 use thiserror::Error;
 
 /// Why a mapping is impossible.
@@ -15,18 +18,55 @@ pub enum MapError {
     Block { name: String, offset: u64, len: u64 },
 }
 
+/// What a mapping shows.
+enum Content {
+    Ram(RamTarget),
+    RomDevice { ram: RamTarget, device: MmioTarget, rom_mode: bool },
+    Mmio(MmioTarget),
+    Alias { space: Arc<AddressSpace>, start: u64 },
+}
+
+struct Region {
+    id: u64,
+    start: u64,
+    len: u64,
+    priority: i32,
+    enabled: bool,
+    content: Content,
+}
+
+#[derive(Default)]
+struct State {
+    regions: Vec<Region>,
+    next_id: u64,
+    generation: u64,
+    transactions: u32,
+    stale: bool,
+    /// Address spaces that show parts of this one.
+    viewers: Vec<Weak<AddressSpace>>,
+}
+
 /// An address space. Where mappings overlap the higher priority wins; at equal priority the later one.
 pub struct AddressSpace {
     name: String,
     view: ArcSwap<FlatView>,
+    state: Mutex<State>,
     notifier: Notifier,
+}
+
+fn check_range(name: &str, start: u64, len: u64) -> Result<(), MapError> {
+    if len != 0 && start.checked_add(len - 1).is_some() {
+        Ok(())
+    } else {
+        Err(MapError::Range { name: name.to_owned(), start, len })
+    }
 }
 
 impl AddressSpace {
     /// A new empty address space.
     #[must_use]
     pub fn new(name: &str) -> Arc<Self> {
-        Arc::new(Self { name: name.to_owned(), view: ArcSwap::default(), notifier: Notifier::default() })
+        Arc::new(Self { name: name.to_owned(), view: ArcSwap::default(), state: Mutex::default(), notifier: Notifier::default() })
     }
     #[must_use]
     pub fn name(&self) -> &str {
@@ -35,29 +75,50 @@ impl AddressSpace {
 
     // ---- mapping ----
 
+    fn map(self: &Arc<Self>, gpa: Gpa, len: u64, priority: i32, content: Content) -> Mapping {
+        let id = {
+            let mut state = self.state.lock();
+            state.next_id += 1;
+            let id = state.next_id;
+            state.regions.push(Region { id, start: gpa.0, len, priority, enabled: true, content });
+            id
+        };
+        self.changed();
+        Mapping { space: self.clone(), id }
+    }
+
+    fn ram_target(gpa: Gpa, block: &Arc<RamBlock>, offset: u64, len: u64, readonly: bool) -> Result<RamTarget, MapError> {
+        check_range(block.name(), gpa.0, len)?;
+        if offset.checked_add(len).is_none_or(|end| end > block.len()) {
+            return Err(MapError::Block { name: block.name().to_owned(), offset, len });
+        }
+        Ok(RamTarget { block: block.clone(), offset, readonly, writes: None })
+    }
+
     /// Maps `len` bytes of `block` from `offset`, read-write.
     ///
     /// # Errors
     /// [`MapError`] if a range is impossible (same for all `map_*`).
     pub fn map_ram(self: &Arc<Self>, gpa: Gpa, block: &Arc<RamBlock>, offset: u64, len: u64, priority: i32) -> Result<Mapping, MapError> {
-        let _ = (gpa, block, offset, len, priority);
-        unimplemented!()
+        let ram = Self::ram_target(gpa, block, offset, len, false)?;
+        Ok(self.map(gpa, len, priority, Content::Ram(ram)))
     }
     /// Maps `len` bytes of `block` from `offset`, read-only for CPUs and devices.
     ///
     /// # Errors
     /// [`MapError`].
     pub fn map_rom(self: &Arc<Self>, gpa: Gpa, block: &Arc<RamBlock>, offset: u64, len: u64, priority: i32) -> Result<Mapping, MapError> {
-        let _ = (gpa, block, offset, len, priority);
-        unimplemented!()
+        let ram = Self::ram_target(gpa, block, offset, len, true)?;
+        Ok(self.map(gpa, len, priority, Content::Ram(ram)))
     }
     /// Maps a device's region of `len` bytes.
     ///
     /// # Errors
     /// [`MapError`].
     pub fn map_mmio(self: &Arc<Self>, gpa: Gpa, len: u64, device: Arc<dyn MmioDevice>, priority: i32) -> Result<Mapping, MapError> {
-        let _ = (gpa, len, device, priority);
-        unimplemented!()
+        check_range(device.name(), gpa.0, len)?;
+        let rules = device.rules();
+        Ok(self.map(gpa, len, priority, Content::Mmio(MmioTarget { device, offset: 0, rules })))
     }
     /// Maps memory that reads directly and whose writes go to `device`; [`Mapping::set_rom_mode`]`(false)` sends reads there too
     /// (flash in command mode).
@@ -73,20 +134,81 @@ impl AddressSpace {
         device: Arc<dyn MmioDevice>,
         priority: i32,
     ) -> Result<Mapping, MapError> {
-        let _ = (gpa, block, offset, len, device, priority);
-        unimplemented!()
+        let ram = Self::ram_target(gpa, block, offset, len, true)?;
+        let rules = device.rules();
+        let device = MmioTarget { device, offset: 0, rules };
+        Ok(self.map(gpa, len, priority, Content::RomDevice { ram, device, rom_mode: true }))
     }
-    /// Shows `len` bytes of `target` from `target_gpa` at `gpa`; follows later changes of `target`.
+    /// Shows `len` bytes of `target` from `target_gpa` at `gpa`; follows later changes of `target`, holes show what is below. An
+    /// address space must not show itself, directly or through others.
     ///
     /// # Errors
     /// [`MapError`].
     pub fn map_alias(self: &Arc<Self>, gpa: Gpa, target: &Arc<AddressSpace>, target_gpa: Gpa, len: u64, priority: i32) -> Result<Mapping, MapError> {
-        let _ = (gpa, target, target_gpa, len, priority);
-        unimplemented!()
+        check_range(&target.name, gpa.0, len)?;
+        check_range(&target.name, target_gpa.0, len)?;
+        {
+            let mut state = target.state.lock();
+            state.viewers.retain(|v| v.strong_count() > 0);
+            if !state.viewers.iter().any(|v| v.as_ptr() == Arc::as_ptr(self)) {
+                state.viewers.push(Arc::downgrade(self));
+            }
+        }
+        Ok(self.map(gpa, len, priority, Content::Alias { space: target.clone(), start: target_gpa.0 }))
     }
     /// Runs `f`; the view is rebuilt and announced once at its end, however many mappings change in it.
     pub fn transaction<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct End<'a>(&'a AddressSpace);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                let rebuild = {
+                    let mut state = self.0.state.lock();
+                    state.transactions -= 1;
+                    state.transactions == 0 && std::mem::take(&mut state.stale)
+                };
+                if rebuild {
+                    self.0.changed();
+                }
+            }
+        }
+        self.state.lock().transactions += 1;
+        let _end = End(self);
         f()
+    }
+
+    /// Rebuilds and announces, or notes that this is to be done at the end of a transaction.
+    fn changed(&self) {
+        let (old, new, viewers) = {
+            let mut state = self.state.lock();
+            if state.transactions > 0 {
+                state.stale = true;
+                return;
+            }
+            state.generation += 1;
+            let new = Arc::new(FlatView { ranges: flatten(&state.regions), generation: state.generation });
+            let old = self.view.swap(new.clone());
+            (old, new, state.viewers.clone())
+        };
+        // What lost mere writability, and what became something else.
+        let (mut downgraded, mut protected, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
+        for (range, was, is) in old.changes(&new) {
+            match (was, is) {
+                (Some(FlatTarget::Ram(a)), Some(FlatTarget::Ram(b))) if same_ram(&a, &b) => {
+                    if b.readonly { push_merged(&mut downgraded, range) } else { push_merged(&mut protected, range) }
+                }
+                _ => push_merged(&mut replaced, range),
+            }
+        }
+        for (ranges, reason, read_only_downgrade) in
+            [(downgraded, ChangeReason::RangeProtection, true), (protected, ChangeReason::RangeProtection, false), (replaced, ChangeReason::Unmap, false)]
+        {
+            if !ranges.is_empty() {
+                self.notifier.announce(&MemoryChange { reason, ranges, read_only_downgrade, generation: new.generation });
+            }
+        }
+        for viewer in viewers.iter().filter_map(Weak::upgrade) {
+            viewer.changed();
+        }
     }
 
     // ---- the view ----
@@ -108,73 +230,80 @@ impl AddressSpace {
     }
     /// Announces a change that is not one of the mappings (protection, discard, migration). The generation is filled in.
     pub fn announce(&self, change: MemoryChange) {
-        self.notifier.announce(&change);
+        self.notifier.announce(&MemoryChange { generation: self.generation(), ..change });
     }
+}
 
-    // ---- access ----
+fn push_merged(ranges: &mut Vec<GpaRange>, next: GpaRange) {
+    match ranges.last_mut() {
+        Some(last) if last.last().wrapping_add(1) == next.start.0 => last.len += next.len,
+        _ => ranges.push(next),
+    }
+}
 
-    /// A load of `access.size` (1, 2, 4, 8) bytes, little-endian, zero-extended. RAM accesses that are naturally aligned are
-    /// single-copy atomic.
-    ///
-    /// # Errors
-    /// [`BusError`].
-    pub fn load(&self, gpa: Gpa, access: Access) -> Result<u64, BusError> {
-        let _ = (gpa, access);
-        unimplemented!()
+/// What `region` puts at which addresses.
+fn pieces(region: &Region) -> Vec<FlatRange> {
+    let whole = |target| vec![FlatRange { range: GpaRange { start: Gpa(region.start), len: region.len }, target }];
+    match &region.content {
+        Content::Ram(ram) => whole(FlatTarget::Ram(ram.clone())),
+        Content::Mmio(mmio) => whole(FlatTarget::Mmio(mmio.clone())),
+        Content::RomDevice { ram, device, rom_mode: true } => whole(FlatTarget::Ram(RamTarget { writes: Some(device.clone()), ..ram.clone() })),
+        Content::RomDevice { device, rom_mode: false, .. } => whole(FlatTarget::Mmio(device.clone())),
+        Content::Alias { space, start } => {
+            let view = space.view();
+            let window = GpaRange { start: Gpa(*start), len: region.len };
+            let inside = view.ranges().iter().filter(|r| r.range.overlaps(&window));
+            inside
+                .map(|r| {
+                    let first = r.range.start.0.max(window.start.0);
+                    let last = r.range.last().min(window.last());
+                    FlatRange {
+                        range: GpaRange { start: Gpa(first - window.start.0 + region.start), len: last - first + 1 },
+                        target: r.target.advance(first - r.range.start.0),
+                    }
+                })
+                .collect()
+        }
     }
-    /// A store of the low `access.size` bytes of `value`, little-endian.
-    ///
-    /// # Errors
-    /// [`BusError`].
-    pub fn store(&self, gpa: Gpa, value: u64, access: Access) -> Result<(), BusError> {
-        let _ = (gpa, value, access);
-        unimplemented!()
+}
+
+/// Paints the regions, highest priority first; what is painted stays.
+fn flatten(regions: &[Region]) -> Vec<FlatRange> {
+    let mut order: Vec<&Region> = regions.iter().filter(|r| r.enabled).collect();
+    order.sort_by_key(|r| std::cmp::Reverse((r.priority, r.id)));
+    let mut flat: Vec<FlatRange> = Vec::new();
+    for piece in order.into_iter().flat_map(pieces) {
+        // Walk the painted ranges that overlap the piece and fill the gaps between them.
+        let (mut at, last) = (piece.range.start.0, piece.range.last());
+        let mut gaps = Vec::new();
+        let mut done = false;
+        let from = flat.partition_point(|r| r.range.last() < at);
+        for painted in &flat[from..] {
+            if painted.range.start.0 > last {
+                break;
+            }
+            if painted.range.start.0 > at {
+                gaps.push((at, painted.range.start.0 - 1));
+            }
+            match painted.range.last().checked_add(1) {
+                Some(next) if next <= last => at = at.max(next),
+                _ => {
+                    done = true;
+                    break;
+                }
+            }
+        }
+        if !done {
+            gaps.push((at, last));
+        }
+        for (first, last) in gaps {
+            let range = GpaRange { start: Gpa(first), len: last - first + 1 };
+            let target = piece.target.advance(first - piece.range.start.0);
+            let place = flat.partition_point(|r| r.range.start.0 < first);
+            flat.insert(place, FlatRange { range, target });
+        }
     }
-    /// Reads bytes; may cross ranges, devices are read in the largest pieces they take.
-    ///
-    /// # Errors
-    /// [`BusError`] of the first failing piece.
-    pub fn read(&self, gpa: Gpa, data: &mut [u8], requester: Requester) -> Result<(), BusError> {
-        let _ = (gpa, data, requester);
-        unimplemented!()
-    }
-    /// Writes bytes; ROM is refused.
-    ///
-    /// # Errors
-    /// [`BusError`] of the first failing piece; earlier pieces are written.
-    pub fn write(&self, gpa: Gpa, data: &[u8], requester: Requester) -> Result<(), BusError> {
-        let _ = (gpa, data, requester);
-        unimplemented!()
-    }
-    /// Writes bytes to RAM and ROM alike (loaders, debugger).
-    ///
-    /// # Errors
-    /// [`BusError`] where no memory is mapped.
-    pub fn write_rom(&self, gpa: Gpa, data: &[u8]) -> Result<(), BusError> {
-        let _ = (gpa, data);
-        unimplemented!()
-    }
-    /// Atomic compare and exchange of 1, 2, 4, 8 bytes in RAM, naturally aligned; returns the old value (exchanged if it equals
-    /// `expected`).
-    ///
-    /// # Errors
-    /// [`BusError::Refused`] for a device, an unaligned address or another size; [`BusError::ReadOnly`].
-    pub fn compare_exchange(&self, gpa: Gpa, size: u8, expected: u64, new: u64) -> Result<u64, BusError> {
-        let _ = (gpa, size, expected, new);
-        unimplemented!()
-    }
-    /// Direct access to `len` bytes of writable RAM that lie in one range (virtqueue rings); `None` if they do not.
-    #[must_use]
-    pub fn host_slice(&self, gpa: Gpa, len: u64) -> Option<HostSlice> {
-        let _ = (gpa, len);
-        unimplemented!()
-    }
-    /// The same for memory that need only be readable.
-    #[must_use]
-    pub fn host_slice_readable(&self, gpa: Gpa, len: u64) -> Option<HostSlice> {
-        let _ = (gpa, len);
-        unimplemented!()
-    }
+    flat
 }
 
 /// Owns one mapping; dropping it unmaps.
@@ -185,108 +314,66 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Changes the region; `f` answers whether the view changes.
+    fn with(&self, f: impl FnOnce(&mut Region) -> bool) {
+        let changed = {
+            let mut state = self.space.state.lock();
+            state.regions.iter_mut().find(|r| r.id == self.id).is_some_and(f)
+        };
+        if changed {
+            self.space.changed();
+        }
+    }
+    fn get<R: Default>(&self, f: impl FnOnce(&Region) -> R) -> R {
+        self.space.state.lock().regions.iter().find(|r| r.id == self.id).map(f).unwrap_or_default()
+    }
     /// Shows or hides the mapping (PCI memory enable, BAR).
     pub fn set_enabled(&self, enabled: bool) {
-        let _ = (&self.space, self.id, enabled);
-        unimplemented!()
+        self.with(|r| std::mem::replace(&mut r.enabled, enabled) != enabled);
     }
     /// Moves the mapping.
     ///
     /// # Errors
     /// [`MapError::Range`]; the mapping stays where it was.
     pub fn move_to(&self, gpa: Gpa) -> Result<(), MapError> {
-        let _ = gpa;
-        unimplemented!()
+        check_range(&self.space.name, gpa.0, self.len())?;
+        self.with(|r| std::mem::replace(&mut r.start, gpa.0) != gpa.0 && r.enabled);
+        Ok(())
     }
     /// For [`AddressSpace::map_rom_device`]: true = reads come from memory, false = from the device.
     pub fn set_rom_mode(&self, rom: bool) {
-        let _ = rom;
-        unimplemented!()
+        self.with(|r| match &mut r.content {
+            Content::RomDevice { rom_mode, .. } => std::mem::replace(rom_mode, rom) != rom && r.enabled,
+            _ => false,
+        });
     }
     #[must_use]
     pub fn gpa(&self) -> Gpa {
-        unimplemented!()
+        self.get(|r| Gpa(r.start))
     }
-    #[must_use]
-    pub fn enabled(&self) -> bool {
-        unimplemented!()
-    }
-}
-
-/// Bounds-checked direct access to guest RAM. Keeps the block alive; ask [`Self::is_current`] (one atomic load), or subscribe to
-/// changes, to know when the guest address maps elsewhere.
-#[derive(Clone)]
-pub struct HostSlice {
-    block: Arc<RamBlock>,
-    /// Offset in the block.
-    offset: u64,
-    len: u64,
-    generation: u64,
-}
-
-impl HostSlice {
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.len
+        self.get(|r| r.len)
     }
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        false
     }
-    /// Host pointer of the first byte, valid for `len` bytes while this value lives. Call [`Self::note_write`] after writing.
     #[must_use]
-    pub fn as_ptr(&self) -> *mut u8 {
-        unimplemented!()
+    pub fn enabled(&self) -> bool {
+        self.get(|r| r.enabled)
     }
-    /// Does the slice still show what the address space maps?
-    #[must_use]
-    pub fn is_current(&self, space: &AddressSpace) -> bool {
-        self.generation == space.generation()
-    }
-    /// Copies out. # Errors: [`BusError::Unassigned`] out of bounds (all methods).
-    #[allow(clippy::missing_errors_doc)]
-    pub fn read(&self, at: u64, data: &mut [u8]) -> Result<(), BusError> {
-        let _ = (at, data);
-        unimplemented!()
-    }
-    #[allow(clippy::missing_errors_doc)]
-    pub fn write(&self, at: u64, data: &[u8]) -> Result<(), BusError> {
-        let _ = (at, data);
-        unimplemented!()
-    }
-    /// Atomic (relaxed, natural alignment required) little-endian loads and stores; use `std::sync::atomic::fence` around them.
-    #[allow(clippy::missing_errors_doc)]
-    pub fn load_u16(&self, at: u64) -> Result<u16, BusError> {
-        let _ = at;
-        unimplemented!()
-    }
-    #[allow(clippy::missing_errors_doc)]
-    pub fn store_u16(&self, at: u64, value: u16) -> Result<(), BusError> {
-        let _ = (at, value);
-        unimplemented!()
-    }
-    #[allow(clippy::missing_errors_doc)]
-    pub fn load_u32(&self, at: u64) -> Result<u32, BusError> {
-        let _ = at;
-        unimplemented!()
-    }
-    #[allow(clippy::missing_errors_doc)]
-    pub fn store_u32(&self, at: u64, value: u32) -> Result<(), BusError> {
-        let _ = (at, value);
-        unimplemented!()
-    }
-    #[allow(clippy::missing_errors_doc)]
-    pub fn load_u64(&self, at: u64) -> Result<u64, BusError> {
-        let _ = at;
-        unimplemented!()
-    }
-    #[allow(clippy::missing_errors_doc)]
-    pub fn store_u64(&self, at: u64, value: u64) -> Result<(), BusError> {
-        let _ = (at, value);
-        unimplemented!()
-    }
-    /// After writes through [`Self::as_ptr`].
-    pub fn note_write(&self, at: u64, len: u64) {
-        self.block.note_write(self.offset.wrapping_add(at), len);
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // The region's content is dropped after the lock, since a device may own mappings itself.
+        let removed = {
+            let mut state = self.space.state.lock();
+            state.regions.iter().position(|r| r.id == self.id).map(|i| state.regions.remove(i))
+        };
+        if removed.is_some_and(|r| r.enabled) {
+            self.space.changed();
+        }
     }
 }
