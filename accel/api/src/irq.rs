@@ -1,10 +1,14 @@
 //! Interrupt lines, where they end, and message-signalled interrupts.
 
+use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, RwLock};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 /// The receiving end of lines: an interrupt controller's inputs, or a vCPU's interrupt pins.
 pub trait IrqSink: Send + Sync {
-    /// The level of input `pin` is now `level`. Never called twice at once for one line; called again with the same level never.
+    /// The level of input `pin` is now `level`. Never called twice at once for one line. Called only for changes, except that a
+    /// line that is up may be announced again when a controller is replaced.
     fn set_level(&self, pin: u32, level: bool);
     /// Takes over a level without making an edge (after a controller change or a restored state).
     fn import_level(&self, pin: u32, level: bool) {
@@ -24,34 +28,143 @@ pub struct Route {
     pub pin: u32,
 }
 
+/// The level as the source last set it.
+const LEVEL: u32 = 1;
+/// A thread is delivering to the sink, or the route is being changed.
+const BUSY: u32 = 2;
+/// A rising edge came while the level was already falling again, not yet delivered.
+const EDGE: u32 = 4;
+/// The level was imported: the sink is to be told without an edge.
+const IMPORT: u32 = 8;
+/// The level the sink was last told.
+const TOLD: u32 = 16;
+
+struct Line {
+    number: Option<u32>,
+    state: AtomicU32,
+    route: ArcSwapOption<Route>,
+    resample: Mutex<Option<Weak<dyn ResampleListener>>>,
+}
+
+impl Line {
+    fn new(number: Option<u32>, route: Option<Route>) -> Arc<Self> {
+        Arc::new(Self { number, state: AtomicU32::new(0), route: ArcSwapOption::new(route.map(Arc::new)), resample: Mutex::new(None) })
+    }
+
+    /// Changes the level and tells the sink, or leaves the telling to the thread that is just doing it. No lock is held while the
+    /// sink is called, and a sink may set the same line again.
+    #[inline]
+    fn set(&self, level: bool, import: bool) {
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            if (state & LEVEL != 0) == level && !import {
+                return;
+            }
+            let mut next = state & !LEVEL;
+            if level {
+                next |= LEVEL;
+            }
+            if import {
+                next |= IMPORT;
+            } else if level && state & BUSY != 0 {
+                // The deliverer may miss a short pulse: leave a note.
+                next |= EDGE;
+            }
+            match self.state.compare_exchange_weak(state, next | BUSY, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) if state & BUSY != 0 => return,
+                Ok(_) => break self.deliver(),
+                Err(seen) => state = seen,
+            }
+        }
+    }
+
+    /// With BUSY taken: tells the sink until it knows the level, then gives BUSY back.
+    fn deliver(&self) {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            let (level, told) = (state & LEVEL != 0, state & TOLD != 0);
+            if level == told && state & (EDGE | IMPORT) == 0 {
+                match self.state.compare_exchange(state, state & !BUSY, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return,
+                    Err(seen) => {
+                        state = seen;
+                        continue;
+                    }
+                }
+            }
+            let mut next = state & !(EDGE | IMPORT | TOLD);
+            if level {
+                next |= TOLD;
+            }
+            if let Err(seen) = self.state.compare_exchange(state, next, Ordering::AcqRel, Ordering::Acquire) {
+                state = seen;
+                continue;
+            }
+            if let Some(route) = &*self.route.load() {
+                let tell = |level| route.sink.set_level(route.pin, level);
+                if state & IMPORT != 0 {
+                    route.sink.import_level(route.pin, level);
+                } else if state & EDGE != 0 {
+                    // It rose since the sink was told, and perhaps fell again.
+                    if told {
+                        tell(false);
+                    }
+                    tell(true);
+                    if !level {
+                        tell(false);
+                    }
+                } else if level != told {
+                    tell(level);
+                }
+            }
+            state = self.state.load(Ordering::Acquire);
+        }
+    }
+
+    /// Takes BUSY: deliveries wait (they are done by [`Self::release`]).
+    fn hold(&self) {
+        while self.state.fetch_or(BUSY, Ordering::AcqRel) & BUSY != 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    /// With BUSY taken: the sink behind the line is a new one that believes the line is low.
+    fn carry_level(&self) {
+        let up = self.state.load(Ordering::Acquire) & LEVEL != 0;
+        self.state.fetch_and(!TOLD, Ordering::AcqRel);
+        if up {
+            self.state.fetch_or(IMPORT, Ordering::AcqRel);
+        }
+    }
+}
+
 /// The sending end of an interrupt line; cheap to clone, clones are the same line. Setting the level it already has costs one
-/// atomic operation.
+/// atomic load.
 #[derive(Clone)]
 pub struct IrqLine {
-    _inner: Arc<()>,
+    line: Arc<Line>,
 }
 
 impl IrqLine {
     /// A line that ends nowhere.
     #[must_use]
     pub fn unconnected() -> Self {
-        Self { _inner: Arc::new(()) }
+        Self { line: Line::new(None, None) }
     }
     /// A line straight to `pin` of `sink`, outside any routing (wiring inside a controller; tests).
     #[must_use]
     pub fn to_sink(sink: Arc<dyn IrqSink>, pin: u32) -> Self {
-        let _ = (sink, pin);
-        unimplemented!()
+        Self { line: Line::new(None, Some(Route { sink, pin })) }
     }
     /// The line's number in its [`InterruptRouting`]; `None` for the others.
     #[must_use]
     pub fn number(&self) -> Option<u32> {
-        None
+        self.line.number
     }
     /// Sets the level.
     #[inline]
     pub fn set(&self, level: bool) {
-        let _ = level;
+        self.line.set(level, false);
     }
     pub fn raise(&self) {
         self.set(true);
@@ -66,19 +179,24 @@ impl IrqLine {
     }
     /// Sets the level without making an edge (restored state).
     pub fn import(&self, level: bool) {
-        let _ = level;
+        self.line.set(level, true);
     }
     /// The current level.
     #[must_use]
     pub fn level(&self) -> bool {
-        false
+        self.line.state.load(Ordering::Acquire) & LEVEL != 0
     }
     /// Asks to be told when the guest ended the interrupt.
     pub fn on_resample(&self, listener: Weak<dyn ResampleListener>) {
-        let _ = listener;
+        *self.line.resample.lock() = Some(listener);
     }
     /// Called by controllers at EOI of a level interrupt (through [`InterruptRouting::resample`], or directly).
-    pub fn resample(&self) {}
+    pub fn resample(&self) {
+        let listener = self.line.resample.lock().as_ref().and_then(Weak::upgrade);
+        if let Some(listener) = listener {
+            listener.resample();
+        }
+    }
 }
 
 /// What changed.
@@ -93,57 +211,125 @@ pub enum RoutingEvent {
 /// Receives [`RoutingEvent`]s, on the thread that made the change, with no lock held.
 pub trait RoutingListener: Send + Sync {
     fn routing_changed(&self, event: RoutingEvent);
-    /// Before a change: detach fast paths now.
+    /// Before a change: detach fast paths of the line (`None`: of all) now. The line's level can still be set, and is delivered
+    /// after the change.
     fn detach(&self, _line: Option<u32>) {}
 }
 
+type Listeners = Mutex<Vec<(u64, Arc<dyn RoutingListener>)>>;
+
 /// All numbered lines of one machine and where they end.
 pub struct InterruptRouting {
-    _private: (),
+    lines: RwLock<Vec<Option<Arc<Line>>>>,
+    listeners: Arc<Listeners>,
+    next: AtomicU32,
+    /// One change at a time.
+    changing: Mutex<()>,
 }
+
+/// Line numbers are small: the largest allowed.
+pub const MAX_LINE: u32 = 1 << 20;
 
 impl InterruptRouting {
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { _private: () })
+        Arc::new(Self { lines: RwLock::default(), listeners: Arc::default(), next: AtomicU32::new(0), changing: Mutex::new(()) })
     }
-    /// The line `number`, made (unconnected) on first use.
+    fn get(&self, number: u32) -> Arc<Line> {
+        assert!(number <= MAX_LINE, "interrupt line {number} is beyond {MAX_LINE}");
+        let index = number as usize;
+        if let Some(Some(line)) = self.lines.read().get(index) {
+            return line.clone();
+        }
+        let mut lines = self.lines.write();
+        if lines.len() <= index {
+            lines.resize(index + 1, None);
+        }
+        lines[index].get_or_insert_with(|| Line::new(Some(number), None)).clone()
+    }
+    /// The line `number` (at most [`MAX_LINE`]), made (unconnected) on first use.
     #[must_use]
     pub fn line(&self, number: u32) -> IrqLine {
-        let _ = number;
-        unimplemented!()
+        IrqLine { line: self.get(number) }
     }
     /// The route of a line.
     #[must_use]
     pub fn route(&self, number: u32) -> Option<Route> {
-        let _ = number;
-        unimplemented!()
+        self.get(number).route.load().as_deref().cloned()
     }
     /// Ends line `number` at `route` (or nowhere); carries the level over without an edge if it is up, then announces
-    /// [`RoutingEvent::RouteChanged`].
+    /// [`RoutingEvent::RouteChanged`]. Not to be called from a sink.
     pub fn set_route(&self, number: u32, route: Option<Route>) {
-        let _ = (number, route);
+        let line = self.get(number);
+        let changing = self.changing.lock();
+        let listeners = self.listeners();
+        line.hold();
+        for listener in &listeners {
+            listener.detach(Some(number));
+        }
+        line.route.store(route.map(Arc::new));
+        line.carry_level();
+        drop(changing);
+        for listener in &listeners {
+            listener.routing_changed(RoutingEvent::RouteChanged(number));
+        }
+        line.deliver();
     }
     /// Replaces the controller of all lines: stop deliveries, detach fast paths, swap and carry levels, announce, let listeners
-    /// attach again, re-evaluate asserted levels. `route` gives each line's new end.
+    /// attach again, re-evaluate asserted levels. `route` gives each line's new end. Not to be called from a sink.
     pub fn replace_controller(&self, route: &dyn Fn(u32) -> Option<Route>) {
-        let _ = route;
+        let changing = self.changing.lock();
+        let listeners = self.listeners();
+        let lines: Vec<_> = self.lines.read().iter().flatten().cloned().collect();
+        for line in &lines {
+            line.hold();
+        }
+        for listener in &listeners {
+            listener.detach(None);
+        }
+        for line in &lines {
+            line.route.store(line.number.and_then(route).map(Arc::new));
+            line.carry_level();
+        }
+        drop(changing);
+        for listener in &listeners {
+            listener.routing_changed(RoutingEvent::IrqchipChanged);
+        }
+        for line in &lines {
+            line.deliver();
+        }
     }
     /// For controllers: the guest ended the level interrupt that line `number` made.
     pub fn resample(&self, number: u32) {
-        let _ = number;
+        let line = self.lines.read().get(number as usize).cloned().flatten();
+        if let Some(line) = line {
+            IrqLine { line }.resample();
+        }
     }
     /// Subscribes to changes until the subscription is dropped.
     pub fn subscribe(&self, listener: Arc<dyn RoutingListener>) -> RoutingSubscription {
-        let _ = listener;
-        unimplemented!()
+        let id = u64::from(self.next.fetch_add(1, Ordering::Relaxed));
+        self.listeners.lock().push((id, listener));
+        RoutingSubscription { id, listeners: Arc::downgrade(&self.listeners) }
+    }
+    fn listeners(&self) -> Vec<Arc<dyn RoutingListener>> {
+        self.listeners.lock().iter().map(|(_, l)| l.clone()).collect()
     }
 }
 
 /// Keeps a [`RoutingListener`] subscribed.
 #[must_use]
 pub struct RoutingSubscription {
-    _private: (),
+    id: u64,
+    listeners: Weak<Listeners>,
+}
+
+impl Drop for RoutingSubscription {
+    fn drop(&mut self) {
+        if let Some(listeners) = self.listeners.upgrade() {
+            listeners.lock().retain(|(id, _)| *id != self.id);
+        }
+    }
 }
 
 /// A message-signalled interrupt on the bus.
@@ -158,4 +344,146 @@ pub struct MsiMessage {
 /// Who receives messages: the ITS, GICv2m, a local APIC bus.
 pub trait MsiTarget: Send + Sync {
     fn send(&self, message: MsiMessage);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Sink(Mutex<Vec<(u32, bool, bool)>>);
+    impl IrqSink for Sink {
+        fn set_level(&self, pin: u32, level: bool) {
+            self.0.lock().push((pin, level, false));
+        }
+        fn import_level(&self, pin: u32, level: bool) {
+            self.0.lock().push((pin, level, true));
+        }
+    }
+    impl Sink {
+        fn take(&self) -> Vec<(u32, bool, bool)> {
+            std::mem::take(&mut self.0.lock())
+        }
+    }
+
+    #[test]
+    fn levels_and_edges() {
+        let sink = Arc::new(Sink::default());
+        let line = IrqLine::to_sink(sink.clone(), 3);
+        line.raise();
+        line.clone().raise();
+        line.lower();
+        line.pulse();
+        assert_eq!(sink.take(), [(3, true, false), (3, false, false), (3, true, false), (3, false, false)]);
+        line.import(true);
+        line.import(true);
+        line.lower();
+        assert_eq!(sink.take(), [(3, true, true), (3, true, true), (3, false, false)]);
+        IrqLine::unconnected().pulse();
+    }
+
+    /// A sink that sets its own line while being told.
+    struct Echo(Mutex<Option<IrqLine>>, Mutex<Vec<bool>>);
+    impl IrqSink for Echo {
+        fn set_level(&self, _pin: u32, level: bool) {
+            self.1.lock().push(level);
+            let line = self.0.lock().take();
+            if let Some(line) = line {
+                line.lower();
+                line.raise();
+                line.lower();
+            }
+        }
+    }
+
+    #[test]
+    fn a_pulse_inside_a_delivery_is_not_lost() {
+        let echo = Arc::new(Echo(Mutex::new(None), Mutex::default()));
+        let line = IrqLine::to_sink(echo.clone(), 0);
+        *echo.0.lock() = Some(line.clone());
+        line.raise();
+        let seen = echo.1.lock().clone();
+        assert_eq!(seen.iter().filter(|l| **l).count(), 2, "{seen:?}");
+        assert_eq!(seen.last(), Some(&false));
+    }
+
+    struct Watch(Mutex<Vec<String>>);
+    impl RoutingListener for Watch {
+        fn routing_changed(&self, event: RoutingEvent) {
+            self.0.lock().push(format!("{event:?}"));
+        }
+        fn detach(&self, line: Option<u32>) {
+            self.0.lock().push(format!("detach {line:?}"));
+        }
+    }
+
+    #[test]
+    fn controller_change() {
+        let routing = InterruptRouting::new();
+        let (old, new) = (Arc::new(Sink::default()), Arc::new(Sink::default()));
+        let watch = Arc::new(Watch(Mutex::default()));
+        let (up, down) = (routing.line(5), routing.line(6));
+        for n in [5, 6] {
+            routing.set_route(n, Some(Route { sink: old.clone(), pin: n }));
+        }
+        let subscription = routing.subscribe(watch.clone());
+        up.raise();
+        down.pulse();
+        old.take();
+        let to = new.clone();
+        routing.replace_controller(&move |n| Some(Route { sink: to.clone(), pin: n + 100 }));
+        assert_eq!(old.take(), []);
+        assert_eq!(new.take(), [(105, true, true)]);
+        assert_eq!(*watch.0.lock(), ["detach None", "IrqchipChanged"]);
+        drop(subscription);
+        up.lower();
+        assert_eq!(new.take(), [(105, false, false)]);
+        routing.set_route(5, None);
+        up.raise();
+        assert!(up.level());
+        routing.set_route(5, Some(Route { sink: old.clone(), pin: 1 }));
+        assert_eq!(old.take(), [(1, true, true)]);
+        assert_eq!(watch.0.lock().len(), 2);
+    }
+
+    #[test]
+    fn racing_sources_end_consistent() {
+        struct Last(std::sync::atomic::AtomicBool);
+        impl IrqSink for Last {
+            fn set_level(&self, _: u32, level: bool) {
+                self.0.store(level, Ordering::SeqCst);
+            }
+        }
+        let last = Arc::new(Last(false.into()));
+        let line = IrqLine::to_sink(last.clone(), 0);
+        std::thread::scope(|s| {
+            for start in [true, false] {
+                let line = line.clone();
+                s.spawn(move || {
+                    for i in 0..20_000 {
+                        line.set((i % 2 == 0) == start);
+                    }
+                });
+            }
+        });
+        assert_eq!(last.0.load(Ordering::SeqCst), line.level());
+    }
+
+    struct Resampled(AtomicU32);
+    impl ResampleListener for Resampled {
+        fn resample(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn resample_reaches_the_source() {
+        let routing = InterruptRouting::new();
+        let source = Arc::new(Resampled(AtomicU32::new(0)));
+        let weak: Weak<Resampled> = Arc::downgrade(&source);
+        routing.line(9).on_resample(weak);
+        routing.resample(9);
+        routing.resample(1 << 30);
+        assert_eq!(source.0.load(Ordering::SeqCst), 1);
+    }
 }
