@@ -1,0 +1,5 @@
+//! Helpers of this part.
+
+crate::helpers! {
+    base crate::helpers::CRYPTO_BASE;
+}

@@ -1,0 +1,3 @@
+//! Cryptographic instructions.
+
+pub mod helpers;

@@ -1,0 +1,3 @@
+//! Translation of FP and AdvSIMD instructions.
+
+pub mod helpers;
