@@ -292,7 +292,7 @@ impl RamBlock {
             let word = &bits[(page / 64) as usize];
             let stop = end.min((page / 64 + 1) * 64);
             let mut mask = u64::MAX << (page % 64);
-            if stop % 64 != 0 {
+            if !stop.is_multiple_of(64) {
                 mask &= !(u64::MAX << (stop % 64));
             }
             if word.load(Ordering::Relaxed) & mask != 0 {
