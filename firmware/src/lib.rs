@@ -1,0 +1,13 @@
+//! What a guest finds at power-on: the device tree, kernel and initrd in memory, the boot stub, fw_cfg and PSCI.
+
+pub mod boot;
+pub mod fdt;
+pub mod fw_cfg;
+pub mod kernel;
+pub mod psci;
+
+pub use boot::{BootPlan, LayoutError, PlanInput};
+pub use fdt::{FdtError, FdtNode};
+pub use fw_cfg::FwCfg;
+pub use kernel::{Kernel, KernelError, KernelKind, Segment};
+pub use psci::{AffinityState, PsciPlatform, PsciResult};
