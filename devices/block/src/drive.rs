@@ -1,0 +1,281 @@
+//! A drive: a back end with worker threads, so that whoever submits a request never waits for a disk.
+
+use crate::segment::total;
+use crate::{BlockBackend, CacheMode, ErrorPolicy, Segment};
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// One request. Offsets and lengths in bytes.
+pub enum Operation {
+    Read { offset: u64, segments: Vec<Segment> },
+    Write { offset: u64, segments: Vec<Segment>, flush: bool },
+    Flush,
+    Discard { offset: u64, len: u64 },
+    WriteZeroes { offset: u64, len: u64, may_unmap: bool, flush: bool },
+}
+
+/// Called once, on a worker thread (or in [`Drive::submit`] itself), with the result and the segments of the request.
+pub type Completion = Box<dyn FnOnce(io::Result<()>, Vec<Segment>) + Send>;
+
+/// Requests that one drive works on at once.
+const MAX_WORKERS: usize = 4;
+/// An idle worker ends after this.
+const IDLE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<(Operation, Completion)>,
+    idle: usize,
+    workers: usize,
+    /// Queued or being worked on.
+    pending: usize,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Pool {
+    jobs: Mutex<Jobs>,
+    work: Condvar,
+    drained: Condvar,
+}
+
+/// Bytes and operations since the start, for `info blockstats`.
+#[derive(Default)]
+struct Counters {
+    read_ops: AtomicU64,
+    read_bytes: AtomicU64,
+    write_ops: AtomicU64,
+    write_bytes: AtomicU64,
+}
+
+/// A drive; shared by a device and the monitor.
+pub struct Drive {
+    id: String,
+    backend: Arc<dyn BlockBackend>,
+    cache: CacheMode,
+    errors: (ErrorPolicy, ErrorPolicy),
+    discard: bool,
+    pool: Arc<Pool>,
+    counters: Counters,
+}
+
+impl Drive {
+    /// A drive over `backend`, called `id` in messages.
+    #[must_use]
+    pub fn new(id: &str, backend: Arc<dyn BlockBackend>, cache: CacheMode) -> Arc<Self> {
+        Self::with_policies(id, backend, cache, (ErrorPolicy::Report, ErrorPolicy::Report), true)
+    }
+    pub(crate) fn with_policies(id: &str, backend: Arc<dyn BlockBackend>, cache: CacheMode, errors: (ErrorPolicy, ErrorPolicy), discard: bool) -> Arc<Self> {
+        Arc::new(Self { id: id.to_owned(), backend, cache, errors, discard, pool: Arc::default(), counters: Counters::default() })
+    }
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn BlockBackend> {
+        &self.backend
+    }
+    #[must_use]
+    pub fn cache(&self) -> CacheMode {
+        self.cache
+    }
+    /// Bytes, a multiple of 512.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.backend.capacity()
+    }
+    #[must_use]
+    pub fn readonly(&self) -> bool {
+        self.backend.readonly()
+    }
+    /// `discard=unmap`: discards release storage.
+    #[must_use]
+    pub fn discard_enabled(&self) -> bool {
+        self.discard
+    }
+    /// One line for `info block`.
+    #[must_use]
+    pub fn description(&self) -> String {
+        format!("{}: {}, {}", self.id, self.backend.description(), self.cache.word())
+    }
+    /// Completed reads, bytes read, writes, bytes written.
+    #[must_use]
+    pub fn statistics(&self) -> [u64; 4] {
+        let c = &self.counters;
+        [&c.read_ops, &c.read_bytes, &c.write_ops, &c.write_bytes].map(|c| c.load(Ordering::Relaxed))
+    }
+
+    fn check(&self, operation: &Operation) -> io::Result<()> {
+        let (offset, len, write) = match operation {
+            Operation::Flush => return Ok(()),
+            Operation::Read { offset, segments } => (*offset, total(segments), false),
+            Operation::Write { offset, segments, .. } => (*offset, total(segments), true),
+            Operation::Discard { offset, len } | Operation::WriteZeroes { offset, len, .. } => (*offset, *len, true),
+        };
+        if write && self.readonly() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        match offset.checked_add(len) {
+            Some(end) if end <= self.capacity() => Ok(()),
+            _ => Err(crate::out_of_range()),
+        }
+    }
+    fn count(&self, operation: &Operation) {
+        let (ops, bytes, n) = match operation {
+            Operation::Read { segments, .. } => (&self.counters.read_ops, &self.counters.read_bytes, total(segments)),
+            Operation::Write { segments, .. } => (&self.counters.write_ops, &self.counters.write_bytes, total(segments)),
+            _ => return,
+        };
+        ops.fetch_add(1, Ordering::Relaxed);
+        bytes.fetch_add(n, Ordering::Relaxed);
+    }
+    fn policy(&self, operation: &Operation, result: io::Result<()>) -> io::Result<()> {
+        let ignored = match operation {
+            Operation::Read { .. } => self.errors.0 == ErrorPolicy::Ignore,
+            _ => self.errors.1 == ErrorPolicy::Ignore,
+        };
+        if ignored { Ok(()) } else { result }
+    }
+
+    /// Runs a request now, on this thread.
+    ///
+    /// # Errors
+    /// The host's error, or out of range, or read-only.
+    pub fn run(&self, operation: &mut Operation) -> io::Result<()> {
+        self.check(operation)?;
+        self.count(operation);
+        let b = &self.backend;
+        let result = match operation {
+            Operation::Read { offset, segments } => b.read(*offset, segments),
+            Operation::Write { offset, segments, flush } => b.write(*offset, segments).and_then(|()| if *flush { b.flush() } else { Ok(()) }),
+            Operation::Flush => b.flush(),
+            Operation::Discard { offset, len } => b.discard(*offset, *len),
+            Operation::WriteZeroes { offset, len, may_unmap, flush } => {
+                b.write_zeroes(*offset, *len, *may_unmap).and_then(|()| if *flush { b.flush() } else { Ok(()) })
+            }
+        };
+        self.policy(operation, result)
+    }
+    /// Runs a small read whose data the host has in memory, without waiting; `None`: use [`Self::submit`].
+    pub fn try_now(&self, operation: &mut Operation) -> Option<io::Result<()>> {
+        if let Err(e) = self.check(operation) {
+            return Some(Err(e));
+        }
+        let result = match operation {
+            Operation::Read { offset, segments } if total(segments) <= 64 << 10 => self.backend.read_now(*offset, segments)?,
+            _ => return None,
+        };
+        self.count(operation);
+        Some(self.policy(operation, result))
+    }
+    /// Hands a request to a worker thread; `done` is called when it is finished. Requests finish in any order.
+    pub fn submit(self: &Arc<Self>, operation: Operation, done: Completion) {
+        let spawn = {
+            let mut jobs = self.pool.jobs.lock();
+            jobs.queue.push_back((operation, done));
+            jobs.pending += 1;
+            let spawn = jobs.idle < jobs.queue.len() && jobs.workers < MAX_WORKERS;
+            jobs.workers += usize::from(spawn);
+            spawn
+        };
+        if spawn {
+            // The worker does not keep the drive alive: jobs carry what they need.
+            let (pool, drive) = (self.pool.clone(), Arc::downgrade(self));
+            let made = std::thread::Builder::new().name(format!("blk-{}", self.id)).spawn(move || worker(&pool, &|op| match drive.upgrade() {
+                Some(drive) => drive.run(op),
+                None => Err(io::ErrorKind::BrokenPipe.into()),
+            }));
+            if made.is_err() {
+                let alone = {
+                    let mut jobs = self.pool.jobs.lock();
+                    jobs.workers -= 1;
+                    jobs.workers == 0
+                };
+                if alone {
+                    // No thread at all: slow is better than never.
+                    while let Some(job) = { self.pool.jobs.lock().queue.pop_front() } {
+                        finish(&self.pool, job, &|op| self.run(op));
+                    }
+                }
+            }
+        } else {
+            self.pool.work.notify_one();
+        }
+    }
+    /// Waits until every submitted request has completed.
+    pub fn drain(&self) {
+        let mut jobs = self.pool.jobs.lock();
+        while jobs.pending > 0 {
+            self.pool.drained.wait(&mut jobs);
+        }
+    }
+    /// Reads bytes on this thread (flash, loaders).
+    ///
+    /// # Errors
+    /// See [`Self::run`].
+    pub fn read_bytes(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        let mut operation = Operation::Read { offset, segments: vec![Segment::Host(vec![0; data.len()])] };
+        self.run(&mut operation)?;
+        match &operation {
+            Operation::Read { segments, .. } => segments.first().map_or(Ok(()), |s| s.load(0, data)),
+            _ => Ok(()),
+        }
+    }
+    /// Writes bytes on this thread.
+    ///
+    /// # Errors
+    /// See [`Self::run`].
+    pub fn write_bytes(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.run(&mut Operation::Write { offset, segments: vec![Segment::Host(data.to_vec())], flush: false })
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        self.pool.jobs.lock().ended = true;
+        self.pool.work.notify_all();
+    }
+}
+
+type Run<'a> = &'a dyn Fn(&mut Operation) -> io::Result<()>;
+
+fn finish(pool: &Pool, (mut operation, done): (Operation, Completion), run: Run<'_>) {
+    let result = run(&mut operation);
+    let segments = match operation {
+        Operation::Read { segments, .. } | Operation::Write { segments, .. } => segments,
+        _ => Vec::new(),
+    };
+    done(result, segments);
+    let mut jobs = pool.jobs.lock();
+    jobs.pending -= 1;
+    if jobs.pending == 0 {
+        pool.drained.notify_all();
+    }
+}
+
+fn worker(pool: &Pool, run: Run<'_>) {
+    let mut jobs = pool.jobs.lock();
+    loop {
+        if let Some(job) = jobs.queue.pop_front() {
+            drop(jobs);
+            finish(pool, job, run);
+            jobs = pool.jobs.lock();
+            continue;
+        }
+        if jobs.ended {
+            break;
+        }
+        jobs.idle += 1;
+        let timed_out = pool.work.wait_for(&mut jobs, IDLE).timed_out();
+        jobs.idle -= 1;
+        if timed_out && jobs.queue.is_empty() {
+            break;
+        }
+    }
+    jobs.workers -= 1;
+}
