@@ -1,0 +1,3 @@
+//! jit
+pub mod x64;
+pub mod regalloc;

@@ -1,0 +1,498 @@
+//! Linear-scan register allocation over a region in SSA form.
+//!
+//! A value has one location for its whole life: a register or a spill slot. Values that only state maps use weigh
+//! almost nothing, so they are spilled first. *Deferred* values (compares folded into their branch, flags only needed
+//! by cold exits, constants) get no location: whoever uses them computes them from their arguments.
+
+use rhea_ir::func::{ExitKind, Function, StateId, Target, Term, Value};
+use rhea_ir::op::{Class, Op};
+use rhea_ir::types::Type;
+
+/// Where a value lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loc {
+    /// Not allocated: unused, or deferred.
+    None,
+    Gpr(u8),
+    Xmm(u8),
+    /// 8-byte-aligned (16 for vectors) offset in the spill area.
+    Spill(u32),
+}
+
+/// The register file a back end lets the allocator use.
+pub struct RegFile {
+    /// Allocatable general registers, in order of preference.
+    pub gprs: &'static [u8],
+    pub xmms: &'static [u8],
+    /// General registers that calls preserve.
+    pub preserved: u16,
+    /// Bytes of spill area.
+    pub spill_bytes: u32,
+}
+
+/// A live range `[start, end]` in instruction positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Interval {
+    pub value: Value,
+    pub start: u32,
+    pub end: u32,
+    weight: f32,
+    crosses_call: bool,
+}
+
+pub struct Allocation {
+    /// Blocks in emission order.
+    pub order: Vec<usize>,
+    pub locs: Vec<Loc>,
+    pub deferred: Vec<bool>,
+    /// Position of every instruction (0 for those not emitted).
+    pub pos: Vec<u32>,
+    /// Intervals sorted by start.
+    pub intervals: Vec<Interval>,
+    pub spill_used: u32,
+    /// Uses of each value outside state maps (saturating).
+    pub hot_uses: Vec<u32>,
+}
+
+/// The region needs more spill space than there is.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("spill area exhausted")]
+pub struct OutOfSpill;
+
+/// Values the exits of a kind use besides their state map.
+pub fn exit_value(k: ExitKind) -> Option<Value> {
+    match k {
+        ExitKind::Indirect(v) | ExitKind::Return(v) | ExitKind::IndirectCall { target: v, .. } => Some(v),
+        _ => None,
+    }
+}
+
+fn fits_imm32(f: &Function, v: Value) -> bool {
+    f.as_const(v).is_some_and(|c| match f.ty(v) {
+        Type::I64 => c as i64 >= i32::MIN as i64 && c as i64 <= i32::MAX as i64,
+        Type::I32 | Type::Bool => true,
+        _ => c == 0,
+    })
+}
+
+/// Decides which values are deferred.
+fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
+    let mut deferred = vec![false; f.insts.len()];
+    // Uses that can absorb a condition.
+    let mut cond_uses = vec![0u32; f.insts.len()];
+    let mut flag_uses = vec![0u32; f.insts.len()];
+    for &b in order {
+        for &v in &f.blocks[b].insts {
+            let i = f.inst(v);
+            if matches!(i.op, Op::Select | Op::FromBool) {
+                cond_uses[i.args[0].index()] += 1;
+                // A condition that is also selected as a value is not absorbed twice.
+            }
+            if i.op == Op::CondFlags {
+                flag_uses[i.args[0].index()] += 1;
+            }
+        }
+        if let Term::Branch { cond, .. } = &f.blocks[b].term {
+            cond_uses[cond.index()] += 1;
+        }
+    }
+    for &b in order {
+        for &v in &f.blocks[b].insts {
+            let i = f.inst(v);
+            let n = v.index();
+            deferred[n] = match i.op {
+                Op::Const => fits_imm32(f, v),
+                Op::ICmp | Op::CondFlags | Op::ToBool => cond_uses[n] == hot_uses[n],
+                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsFCmp => flag_uses[n] == hot_uses[n],
+                Op::VFromScalar | Op::VZeroHi | Op::Zext64 => hot_uses[n] == 0,
+                _ => false,
+            };
+        }
+    }
+    deferred
+}
+
+struct Sets {
+    words: usize,
+    bits: Vec<u64>,
+}
+
+impl Sets {
+    fn new(blocks: usize, values: usize) -> Sets {
+        let words = values.div_ceil(64);
+        Sets { words, bits: vec![0; words * blocks] }
+    }
+    fn row(&self, b: usize) -> &[u64] {
+        &self.bits[b * self.words..(b + 1) * self.words]
+    }
+    fn set(&mut self, b: usize, v: usize) {
+        self.bits[b * self.words + v / 64] |= 1 << (v % 64);
+    }
+    fn clear(&mut self, b: usize, v: usize) {
+        self.bits[b * self.words + v / 64] &= !(1 << (v % 64));
+    }
+}
+
+/// Visits the allocated values that a use of `v` really reads: `v` itself, or what a deferred value is made of.
+pub fn real_uses(f: &Function, deferred: &[bool], v: Value, visit: &mut dyn FnMut(Value)) {
+    if v.is_none() {
+        return;
+    }
+    if !deferred[v.index()] {
+        visit(v);
+        return;
+    }
+    let i = f.inst(v);
+    for &a in i.args() {
+        real_uses(f, deferred, a, visit);
+    }
+}
+
+fn state_uses(f: &Function, deferred: &[bool], s: StateId, visit: &mut dyn FnMut(Value)) {
+    if s != StateId::NONE {
+        for d in &f.state(s).dirty {
+            real_uses(f, deferred, d.1, visit);
+        }
+    }
+}
+
+fn term_uses(f: &Function, deferred: &[bool], t: &Term, visit: &mut dyn FnMut(Value, bool)) {
+    if let Term::Branch { cond, .. } = t {
+        real_uses(f, deferred, *cond, &mut |v| visit(v, true));
+    }
+    for t in t.targets() {
+        match t {
+            Target::Block(_, args) => args.iter().for_each(|&a| real_uses(f, deferred, a, &mut |v| visit(v, true))),
+            Target::Exit(k, s) => {
+                if let Some(v) = exit_value(*k) {
+                    real_uses(f, deferred, v, &mut |v| visit(v, true));
+                }
+                state_uses(f, deferred, *s, &mut |v| visit(v, false));
+            }
+        }
+    }
+}
+
+/// Loop depth by block: a back edge in the emission order encloses everything between.
+fn loop_depths(f: &Function, order: &[usize]) -> Vec<u32> {
+    let mut at = vec![usize::MAX; f.blocks.len()];
+    for (k, &b) in order.iter().enumerate() {
+        at[b] = k;
+    }
+    let mut depth = vec![0u32; f.blocks.len()];
+    for (k, &b) in order.iter().enumerate() {
+        for t in f.blocks[b].term.targets() {
+            if let Target::Block(to, _) = t
+                && at[to.index()] <= k
+            {
+                for &x in &order[at[to.index()]..=k] {
+                    depth[x] = (depth[x] + 1).min(4);
+                }
+            }
+        }
+    }
+    depth
+}
+
+/// Allocates registers for the region. `is_call` tells which instructions clobber caller-saved registers on the hot
+/// path.
+pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -> Result<Allocation, OutOfSpill> {
+    let order = rhea_ir::opt::reverse_post_order(f);
+    let nv = f.insts.len();
+    let mut hot_uses = vec![0u32; nv];
+    for &b in &order {
+        for &v in &f.blocks[b].insts {
+            for &a in f.inst(v).args() {
+                hot_uses[a.index()] += 1;
+            }
+        }
+        if let Term::Branch { cond, .. } = &f.blocks[b].term {
+            hot_uses[cond.index()] += 1;
+        }
+        for t in f.blocks[b].term.targets() {
+            match t {
+                Target::Block(_, args) => args.iter().for_each(|a| hot_uses[a.index()] += 1),
+                Target::Exit(k, _) => {
+                    if let Some(v) = exit_value(*k) {
+                        hot_uses[v.index()] += 1;
+                    }
+                }
+            }
+        }
+    }
+    let deferred = defer(f, &order, &hot_uses);
+
+    // Liveness per block.
+    let nb = f.blocks.len();
+    let mut live_in = Sets::new(nb, nv);
+    let mut kill = Sets::new(nb, nv);
+    let mut live_out = Sets::new(nb, nv);
+    for &b in &order {
+        let blk = &f.blocks[b];
+        // Backwards: uses set, definitions clear.
+        term_uses(f, &deferred, &blk.term, &mut |v, _| live_in.set(b, v.index()));
+        for &v in blk.insts.iter().rev() {
+            live_in.clear(b, v.index());
+            kill.set(b, v.index());
+            if deferred[v.index()] && f.inst(v).op.class() != Class::Fp {
+                continue;
+            }
+            let i = f.inst(v);
+            for &a in i.args() {
+                real_uses(f, &deferred, a, &mut |x| live_in.set(b, x.index()));
+            }
+            state_uses(f, &deferred, i.state, &mut |x| live_in.set(b, x.index()));
+        }
+        for &p in &blk.params {
+            live_in.clear(b, p.index());
+            kill.set(b, p.index());
+        }
+    }
+    loop {
+        let mut changed = false;
+        for &b in order.iter().rev() {
+            for t in f.blocks[b].term.targets() {
+                let Target::Block(to, _) = t else { continue };
+                for w in 0..live_in.words {
+                    let inn = live_in.row(to.index())[w];
+                    let o = &mut live_out.bits[b * live_out.words + w];
+                    *o |= inn;
+                    let add = *o & !kill.bits[b * kill.words + w];
+                    let i = &mut live_in.bits[b * live_in.words + w];
+                    if *i | add != *i {
+                        *i |= add;
+                        changed = true;
+                    }
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+
+    // Intervals: the hull of all live positions.
+    let depth = loop_depths(f, &order);
+    let mut pos = vec![0u32; nv];
+    let mut start = vec![u32::MAX; nv];
+    let mut end = vec![0u32; nv];
+    let mut weight = vec![0f32; nv];
+    let mut calls = Vec::new();
+    let mut p = 2u32;
+    for &b in &order {
+        let blk = &f.blocks[b];
+        let w = [1f32, 10.0, 100.0, 1000.0, 4000.0][depth[b] as usize];
+        let first = p;
+        let extend_row = |row: &[u64], at: u32, start: &mut [u32], end: &mut [u32]| {
+            for (k, &word) in row.iter().enumerate() {
+                let mut word = word;
+                while word != 0 {
+                    let v = k * 64 + word.trailing_zeros() as usize;
+                    word &= word - 1;
+                    start[v] = start[v].min(at);
+                    end[v] = end[v].max(at);
+                }
+            }
+        };
+        extend_row(live_in.row(b), first, &mut start, &mut end);
+        for &v in &blk.params {
+            start[v.index()] = start[v.index()].min(first);
+            end[v.index()] = end[v.index()].max(first);
+            weight[v.index()] += w;
+        }
+        p += 2;
+        for &v in &blk.insts {
+            let i = f.inst(v);
+            let n = v.index();
+            pos[n] = p;
+            if !deferred[n] || i.op.class() == Class::Fp {
+                for &a in i.args() {
+                    real_uses(f, &deferred, a, &mut |x| {
+                        end[x.index()] = end[x.index()].max(p);
+                        weight[x.index()] += w;
+                    });
+                }
+                state_uses(f, &deferred, i.state, &mut |x| {
+                    end[x.index()] = end[x.index()].max(p);
+                    weight[x.index()] += 0.01 * w;
+                });
+            }
+            if !deferred[n] && i.ty != Type::Void {
+                start[n] = start[n].min(p + 1);
+                end[n] = end[n].max(p + 1);
+                weight[n] += w;
+            }
+            if is_call(v) {
+                calls.push(p);
+            }
+            p += 2;
+        }
+        term_uses(f, &deferred, &blk.term, &mut |v, hot| {
+            end[v.index()] = end[v.index()].max(p);
+            weight[v.index()] += if hot { w } else { 0.3 * w };
+        });
+        // Values live out stay live through the edge's moves.
+        extend_row(live_out.row(b), p + 1, &mut start, &mut end);
+        p += 2;
+    }
+    let mut intervals: Vec<Interval> = (0..nv)
+        .filter(|&v| start[v] != u32::MAX && !deferred[v])
+        .map(|v| {
+            let k = calls.partition_point(|&c| c < start[v]);
+            Interval {
+                value: Value(v as u32),
+                start: start[v],
+                end: end[v],
+                weight: weight[v] / (end[v] - start[v] + 1) as f32,
+                crosses_call: calls.get(k).is_some_and(|&c| c < end[v]),
+            }
+        })
+        .collect();
+    intervals.sort_unstable_by_key(|i| (i.start, i.value.0));
+    let mut alloc = Allocation {
+        order,
+        locs: vec![Loc::None; nv],
+        deferred,
+        pos,
+        intervals,
+        spill_used: 0,
+        hot_uses,
+    };
+    scan(f, regs, &mut alloc)?;
+    Ok(alloc)
+}
+
+/// Values whose register a value would like to share.
+fn hints(f: &Function) -> Vec<Value> {
+    let mut hint = vec![Value::NONE; f.insts.len()];
+    for b in &f.blocks {
+        for &v in &b.insts {
+            let i = f.inst(v);
+            if !i.args[0].is_none() && !matches!(i.op, Op::Load | Op::Select | Op::Call) {
+                hint[v.index()] = i.args[0];
+            }
+        }
+        for t in b.term.targets() {
+            if let Target::Block(to, args) = t {
+                for (&p, &a) in f.blocks[to.index()].params.iter().zip(args) {
+                    if hint[p.index()].is_none() {
+                        hint[p.index()] = a;
+                    }
+                    // A value passed to a parameter that already has a place (a back edge) would like that place.
+                    if p.0 != a.0 && (hint[a.index()].is_none() || f.inst(a).args.iter().any(|x| *x == p)) {
+                        hint[a.index()] = p;
+                    }
+                }
+            }
+        }
+    }
+    hint
+}
+
+struct SpillArea {
+    /// End of the interval that holds each 8-byte slot.
+    busy: Vec<u32>,
+    limit: usize,
+}
+
+impl SpillArea {
+    fn take(&mut self, bytes: u32, start: u32, end: u32) -> Option<u32> {
+        let n = if bytes > 8 { 2 } else { 1 };
+        let mut k = 0;
+        loop {
+            if k + n > self.limit {
+                return None;
+            }
+            if self.busy.len() < k + n {
+                self.busy.resize(k + n, 0);
+            }
+            if self.busy[k..k + n].iter().all(|&e| e < start) {
+                self.busy[k..k + n].iter_mut().for_each(|e| *e = end);
+                return Some(k as u32 * 8);
+            }
+            k += n;
+        }
+    }
+}
+
+fn scan(f: &Function, regs: &RegFile, a: &mut Allocation) -> Result<(), OutOfSpill> {
+    let hint = hints(f);
+    let mut active: [Vec<Interval>; 2] = [Vec::new(), Vec::new()];
+    let mut free: [u32; 2] = [0, 0];
+    regs.gprs.iter().for_each(|&r| free[0] |= 1 << r);
+    regs.xmms.iter().for_each(|&r| free[1] |= 1 << r);
+    let mut spill = SpillArea { busy: Vec::new(), limit: regs.spill_bytes as usize / 8 };
+    let reg_of = |l: Loc| match l {
+        Loc::Gpr(r) | Loc::Xmm(r) => r,
+        _ => 255,
+    };
+    for k in 0..a.intervals.len() {
+        let cur = a.intervals[k];
+        let class = !f.ty(cur.value).is_int() as usize;
+        let mk = |r: u8| if class == 0 { Loc::Gpr(r) } else { Loc::Xmm(r) };
+        // Expire.
+        for c in 0..2 {
+            let locs = &a.locs;
+            let free_c = &mut free[c];
+            active[c].retain(|i| {
+                if i.end < cur.start {
+                    *free_c |= 1 << reg_of(locs[i.value.index()]);
+                    return false;
+                }
+                true
+            });
+        }
+        let h = hint[cur.value.index()];
+        let mut pick = None;
+        if !h.is_none() {
+            let r = reg_of(a.locs[h.index()]);
+            if r != 255
+                && (f.ty(h).is_int() as usize) != class
+                && free[class] >> r & 1 != 0
+                && (!cur.crosses_call || class == 1 || regs.preserved >> r & 1 != 0)
+            {
+                pick = Some(r);
+            }
+        }
+        if pick.is_none() {
+            let list = if class == 0 { regs.gprs } else { regs.xmms };
+            let ok = |r: u8, want: bool| free[class] >> r & 1 != 0 && (regs.preserved >> r & 1 != 0) == want;
+            pick = if class == 0 {
+                list.iter()
+                    .copied()
+                    .find(|&r| ok(r, cur.crosses_call))
+                    .or_else(|| list.iter().copied().find(|&r| ok(r, !cur.crosses_call)))
+            } else {
+                list.iter().copied().find(|&r| free[1] >> r & 1 != 0)
+            };
+        }
+        let bytes = f.ty(cur.value).bytes();
+        if let Some(r) = pick {
+            free[class] &= !(1 << r);
+            a.locs[cur.value.index()] = mk(r);
+            active[class].push(cur);
+            continue;
+        }
+        // Spill the lightest.
+        let (at, lightest) = active[class]
+            .iter()
+            .enumerate()
+            .min_by(|x, y| x.1.weight.total_cmp(&y.1.weight))
+            .map(|(n, i)| (n, *i))
+            .ok_or(OutOfSpill)?;
+        let victim = if lightest.weight < cur.weight {
+            let l = a.locs[lightest.value.index()];
+            a.locs[cur.value.index()] = l;
+            active[class][at] = cur;
+            lightest
+        } else {
+            cur
+        };
+        let vb = if victim.value == cur.value { bytes } else { f.ty(victim.value).bytes() };
+        // A victim's slot must be free for its whole life, which began earlier.
+        let slot = spill.take(vb, victim.start, victim.end).ok_or(OutOfSpill)?;
+        a.spill_used = a.spill_used.max(slot + vb.max(8));
+        a.locs[victim.value.index()] = Loc::Spill(slot);
+    }
+    Ok(())
+}

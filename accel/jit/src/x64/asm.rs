@@ -1,0 +1,650 @@
+//! One method per machine instruction form the back end uses, on dynasm. Registers are numbers as the host encodes
+//! them (0 rax, 1 rcx, 2 rdx, 3 rbx, 4 rsp, 5 rbp, 6 rsi, 7 rdi, 8–15; vectors 0–15).
+
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
+
+pub type Gpr = u8;
+pub type Xmm = u8;
+
+/// Host condition codes as encoded in Jcc/SETcc/CMOVcc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Cc {
+    O = 0,
+    No = 1,
+    B = 2,
+    Ae = 3,
+    E = 4,
+    Ne = 5,
+    Be = 6,
+    A = 7,
+    S = 8,
+    Ns = 9,
+    P = 10,
+    Np = 11,
+    L = 12,
+    Ge = 13,
+    Le = 14,
+    G = 15,
+}
+
+impl Cc {
+    pub const fn invert(self) -> Cc {
+        match self {
+            Cc::O => Cc::No,
+            Cc::No => Cc::O,
+            Cc::B => Cc::Ae,
+            Cc::Ae => Cc::B,
+            Cc::E => Cc::Ne,
+            Cc::Ne => Cc::E,
+            Cc::Be => Cc::A,
+            Cc::A => Cc::Be,
+            Cc::S => Cc::Ns,
+            Cc::Ns => Cc::S,
+            Cc::P => Cc::Np,
+            Cc::Np => Cc::P,
+            Cc::L => Cc::Ge,
+            Cc::Ge => Cc::L,
+            Cc::Le => Cc::G,
+            Cc::G => Cc::Le,
+        }
+    }
+}
+
+/// Arithmetic of the 0x00–0x38 opcode group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alu {
+    Add,
+    Or,
+    Adc,
+    Sbb,
+    And,
+    Sub,
+    Xor,
+    Cmp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shift {
+    Shl,
+    Shr,
+    Sar,
+    Ror,
+}
+
+pub struct Asm {
+    pub ops: VecAssembler<X64Relocation>,
+}
+
+macro_rules! d {
+    ($s:expr; $($t:tt)*) => { dynasm!($s.ops ; .arch x64 ; $($t)*) };
+}
+
+/// Defines methods on three vector registers.
+macro_rules! avx3 {
+    ($($name:ident),* $(,)?) => { $(
+        pub fn $name(&mut self, d: Xmm, a: Xmm, b: Xmm) { d!(self; $name Rx(d), Rx(a), Rx(b)) }
+    )* };
+}
+/// Defines methods on two vector registers.
+macro_rules! avx2op {
+    ($($name:ident),* $(,)?) => { $(
+        pub fn $name(&mut self, d: Xmm, a: Xmm) { d!(self; $name Rx(d), Rx(a)) }
+    )* };
+}
+/// Defines methods on two vector registers and an 8-bit immediate.
+macro_rules! avx2imm {
+    ($($name:ident),* $(,)?) => { $(
+        pub fn $name(&mut self, d: Xmm, a: Xmm, imm: u8) { d!(self; $name Rx(d), Rx(a), imm as i8) }
+    )* };
+}
+macro_rules! avx3imm {
+    ($($name:ident),* $(,)?) => { $(
+        pub fn $name(&mut self, d: Xmm, a: Xmm, b: Xmm, imm: u8) { d!(self; $name Rx(d), Rx(a), Rx(b), imm as i8) }
+    )* };
+}
+/// Two general registers, both widths.
+macro_rules! gpr2 {
+    ($($name:ident),* $(,)?) => { $(
+        pub fn $name(&mut self, w: bool, d: Gpr, s: Gpr) {
+            if w { d!(self; $name Rq(d), Rq(s)) } else { d!(self; $name Rd(d), Rd(s)) }
+        }
+    )* };
+}
+macro_rules! gpr1 {
+    ($($name:ident),* $(,)?) => { $(
+        pub fn $name(&mut self, w: bool, d: Gpr) {
+            if w { d!(self; $name Rq(d)) } else { d!(self; $name Rd(d)) }
+        }
+    )* };
+}
+
+impl Asm {
+    pub fn new(base: usize) -> Asm {
+        Asm { ops: VecAssembler::new(base) }
+    }
+    pub fn offset(&self) -> usize {
+        self.ops.offset().0
+    }
+    pub fn label(&mut self) -> DynamicLabel {
+        self.ops.new_dynamic_label()
+    }
+    pub fn bind(&mut self, l: DynamicLabel) {
+        d!(self; =>l)
+    }
+    pub fn align(&mut self, n: usize) {
+        while self.offset() % n != 0 {
+            d!(self; nop);
+        }
+    }
+
+    // ---- moves ----
+    pub fn mov_rr(&mut self, w: bool, dst: Gpr, src: Gpr) {
+        if w { d!(self; mov Rq(dst), Rq(src)) } else { d!(self; mov Rd(dst), Rd(src)) }
+    }
+    /// Shortest form; does not change flags.
+    pub fn mov_ri(&mut self, dst: Gpr, v: u64) {
+        if v <= u32::MAX as u64 {
+            d!(self; mov Rd(dst), DWORD v as u32 as i32)
+        } else if v as i64 >= i32::MIN as i64 && (v as i64) < 0 {
+            d!(self; mov Rq(dst), DWORD v as i32)
+        } else {
+            d!(self; mov Rq(dst), QWORD v as i64)
+        }
+    }
+    pub fn load(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
+        match (w, i8::try_from(disp)) {
+            (true, Ok(x)) => d!(self; mov Rq(dst), [BYTE Rq(base) + x]),
+            (true, _) => d!(self; mov Rq(dst), [DWORD Rq(base) + disp]),
+            (false, Ok(x)) => d!(self; mov Rd(dst), [BYTE Rq(base) + x]),
+            (false, _) => d!(self; mov Rd(dst), [DWORD Rq(base) + disp]),
+        }
+    }
+    pub fn store(&mut self, w: bool, base: Gpr, disp: i32, src: Gpr) {
+        match (w, i8::try_from(disp)) {
+            (true, Ok(x)) => d!(self; mov [BYTE Rq(base) + x], Rq(src)),
+            (true, _) => d!(self; mov [DWORD Rq(base) + disp], Rq(src)),
+            (false, Ok(x)) => d!(self; mov [BYTE Rq(base) + x], Rd(src)),
+            (false, _) => d!(self; mov [DWORD Rq(base) + disp], Rd(src)),
+        }
+    }
+    pub fn store8(&mut self, base: Gpr, disp: i32, src: Gpr) {
+        d!(self; mov [DWORD Rq(base) + disp], Rb(src))
+    }
+    pub fn store16(&mut self, base: Gpr, disp: i32, src: Gpr) {
+        d!(self; mov [DWORD Rq(base) + disp], Rw(src))
+    }
+    /// Stores a sign-extended 32-bit immediate.
+    pub fn store_imm(&mut self, w: bool, base: Gpr, disp: i32, imm: i32) {
+        if w {
+            d!(self; mov QWORD [DWORD Rq(base) + disp], DWORD imm)
+        } else {
+            d!(self; mov DWORD [DWORD Rq(base) + disp], DWORD imm)
+        }
+    }
+    pub fn store8_imm(&mut self, base: Gpr, disp: i32, imm: i8) {
+        d!(self; mov BYTE [DWORD Rq(base) + disp], BYTE imm)
+    }
+    pub fn load_u8(&mut self, dst: Gpr, base: Gpr, disp: i32) {
+        d!(self; movzx Rd(dst), BYTE [DWORD Rq(base) + disp])
+    }
+    pub fn load_u16(&mut self, dst: Gpr, base: Gpr, disp: i32) {
+        d!(self; movzx Rd(dst), WORD [DWORD Rq(base) + disp])
+    }
+    pub fn load_s8(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
+        if w {
+            d!(self; movsx Rq(dst), BYTE [DWORD Rq(base) + disp])
+        } else {
+            d!(self; movsx Rd(dst), BYTE [DWORD Rq(base) + disp])
+        }
+    }
+    pub fn load_s16(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
+        if w {
+            d!(self; movsx Rq(dst), WORD [DWORD Rq(base) + disp])
+        } else {
+            d!(self; movsx Rd(dst), WORD [DWORD Rq(base) + disp])
+        }
+    }
+    pub fn load_s32(&mut self, dst: Gpr, base: Gpr, disp: i32) {
+        d!(self; movsxd Rq(dst), DWORD [DWORD Rq(base) + disp])
+    }
+    pub fn lea(&mut self, dst: Gpr, base: Gpr, disp: i32) {
+        match i8::try_from(disp) {
+            Ok(x) => d!(self; lea Rq(dst), [BYTE Rq(base) + x]),
+            _ => d!(self; lea Rq(dst), [DWORD Rq(base) + disp]),
+        }
+    }
+    pub fn lea_idx(&mut self, w: bool, dst: Gpr, base: Gpr, index: Gpr) {
+        if w {
+            d!(self; lea Rq(dst), [Rq(base) + Rq(index)])
+        } else {
+            d!(self; lea Rd(dst), [Rq(base) + Rq(index)])
+        }
+    }
+    pub fn lea_idx_scaled(&mut self, w: bool, dst: Gpr, base: Gpr, index: Gpr, shift: u32) {
+        match (w, shift) {
+            (true, 1) => d!(self; lea Rq(dst), [Rq(base) + Rq(index) * 2]),
+            (true, 2) => d!(self; lea Rq(dst), [Rq(base) + Rq(index) * 4]),
+            (true, 3) => d!(self; lea Rq(dst), [Rq(base) + Rq(index) * 8]),
+            (false, 1) => d!(self; lea Rd(dst), [Rq(base) + Rq(index) * 2]),
+            (false, 2) => d!(self; lea Rd(dst), [Rq(base) + Rq(index) * 4]),
+            (false, 3) => d!(self; lea Rd(dst), [Rq(base) + Rq(index) * 8]),
+            _ => self.lea_idx(w, dst, base, index),
+        }
+    }
+    pub fn lea32(&mut self, dst: Gpr, base: Gpr, disp: i32) {
+        d!(self; lea Rd(dst), [DWORD Rq(base) + disp])
+    }
+    /// Address of a label.
+    pub fn lea_label(&mut self, dst: Gpr, l: DynamicLabel) {
+        d!(self; lea Rq(dst), [=>l])
+    }
+
+    // ---- arithmetic ----
+    pub fn alu_rr(&mut self, op: Alu, w: bool, a: Gpr, b: Gpr) {
+        match (op, w) {
+            (Alu::Add, true) => d!(self; add Rq(a), Rq(b)),
+            (Alu::Add, false) => d!(self; add Rd(a), Rd(b)),
+            (Alu::Or, true) => d!(self; or Rq(a), Rq(b)),
+            (Alu::Or, false) => d!(self; or Rd(a), Rd(b)),
+            (Alu::Adc, true) => d!(self; adc Rq(a), Rq(b)),
+            (Alu::Adc, false) => d!(self; adc Rd(a), Rd(b)),
+            (Alu::Sbb, true) => d!(self; sbb Rq(a), Rq(b)),
+            (Alu::Sbb, false) => d!(self; sbb Rd(a), Rd(b)),
+            (Alu::And, true) => d!(self; and Rq(a), Rq(b)),
+            (Alu::And, false) => d!(self; and Rd(a), Rd(b)),
+            (Alu::Sub, true) => d!(self; sub Rq(a), Rq(b)),
+            (Alu::Sub, false) => d!(self; sub Rd(a), Rd(b)),
+            (Alu::Xor, true) => d!(self; xor Rq(a), Rq(b)),
+            (Alu::Xor, false) => d!(self; xor Rd(a), Rd(b)),
+            (Alu::Cmp, true) => d!(self; cmp Rq(a), Rq(b)),
+            (Alu::Cmp, false) => d!(self; cmp Rd(a), Rd(b)),
+        }
+    }
+    pub fn alu_ri(&mut self, op: Alu, w: bool, a: Gpr, imm: i32) {
+        if let Ok(x) = i8::try_from(imm) {
+            match (op, w) {
+                (Alu::Add, true) => d!(self; add Rq(a), BYTE x),
+                (Alu::Add, false) => d!(self; add Rd(a), BYTE x),
+                (Alu::Or, true) => d!(self; or Rq(a), BYTE x),
+                (Alu::Or, false) => d!(self; or Rd(a), BYTE x),
+                (Alu::Adc, true) => d!(self; adc Rq(a), BYTE x),
+                (Alu::Adc, false) => d!(self; adc Rd(a), BYTE x),
+                (Alu::Sbb, true) => d!(self; sbb Rq(a), BYTE x),
+                (Alu::Sbb, false) => d!(self; sbb Rd(a), BYTE x),
+                (Alu::And, true) => d!(self; and Rq(a), BYTE x),
+                (Alu::And, false) => d!(self; and Rd(a), BYTE x),
+                (Alu::Sub, true) => d!(self; sub Rq(a), BYTE x),
+                (Alu::Sub, false) => d!(self; sub Rd(a), BYTE x),
+                (Alu::Xor, true) => d!(self; xor Rq(a), BYTE x),
+                (Alu::Xor, false) => d!(self; xor Rd(a), BYTE x),
+                (Alu::Cmp, true) => d!(self; cmp Rq(a), x as i32),
+                (Alu::Cmp, false) => d!(self; cmp Rd(a), x as i32),
+            }
+            return;
+        }
+        match (op, w) {
+            (Alu::Add, true) => d!(self; add Rq(a), DWORD imm),
+            (Alu::Add, false) => d!(self; add Rd(a), DWORD imm),
+            (Alu::Or, true) => d!(self; or Rq(a), DWORD imm),
+            (Alu::Or, false) => d!(self; or Rd(a), DWORD imm),
+            (Alu::Adc, true) => d!(self; adc Rq(a), DWORD imm),
+            (Alu::Adc, false) => d!(self; adc Rd(a), DWORD imm),
+            (Alu::Sbb, true) => d!(self; sbb Rq(a), DWORD imm),
+            (Alu::Sbb, false) => d!(self; sbb Rd(a), DWORD imm),
+            (Alu::And, true) => d!(self; and Rq(a), DWORD imm),
+            (Alu::And, false) => d!(self; and Rd(a), DWORD imm),
+            (Alu::Sub, true) => d!(self; sub Rq(a), DWORD imm),
+            (Alu::Sub, false) => d!(self; sub Rd(a), DWORD imm),
+            (Alu::Xor, true) => d!(self; xor Rq(a), DWORD imm),
+            (Alu::Xor, false) => d!(self; xor Rd(a), DWORD imm),
+            (Alu::Cmp, true) => d!(self; cmp Rq(a), DWORD imm),
+            (Alu::Cmp, false) => d!(self; cmp Rd(a), DWORD imm),
+        }
+    }
+    /// Register with memory.
+    pub fn alu_rm(&mut self, op: Alu, w: bool, a: Gpr, base: Gpr, disp: i32) {
+        match (op, w) {
+            (Alu::Add, true) => d!(self; add Rq(a), [DWORD Rq(base) + disp]),
+            (Alu::Add, false) => d!(self; add Rd(a), [DWORD Rq(base) + disp]),
+            (Alu::Or, true) => d!(self; or Rq(a), [DWORD Rq(base) + disp]),
+            (Alu::Or, false) => d!(self; or Rd(a), [DWORD Rq(base) + disp]),
+            (Alu::Adc, true) => d!(self; adc Rq(a), [DWORD Rq(base) + disp]),
+            (Alu::Adc, false) => d!(self; adc Rd(a), [DWORD Rq(base) + disp]),
+            (Alu::Sbb, true) => d!(self; sbb Rq(a), [DWORD Rq(base) + disp]),
+            (Alu::Sbb, false) => d!(self; sbb Rd(a), [DWORD Rq(base) + disp]),
+            (Alu::And, true) => d!(self; and Rq(a), [DWORD Rq(base) + disp]),
+            (Alu::And, false) => d!(self; and Rd(a), [DWORD Rq(base) + disp]),
+            (Alu::Sub, true) => d!(self; sub Rq(a), [DWORD Rq(base) + disp]),
+            (Alu::Sub, false) => d!(self; sub Rd(a), [DWORD Rq(base) + disp]),
+            (Alu::Xor, true) => d!(self; xor Rq(a), [DWORD Rq(base) + disp]),
+            (Alu::Xor, false) => d!(self; xor Rd(a), [DWORD Rq(base) + disp]),
+            (Alu::Cmp, true) => d!(self; cmp Rq(a), [DWORD Rq(base) + disp]),
+            (Alu::Cmp, false) => d!(self; cmp Rd(a), [DWORD Rq(base) + disp]),
+        }
+    }
+    pub fn cmp_mem32_imm(&mut self, base: Gpr, disp: i32, imm: i8) {
+        match i8::try_from(disp) {
+            Ok(x) => d!(self; cmp DWORD [BYTE Rq(base) + x], imm as i32),
+            _ => d!(self; cmp DWORD [DWORD Rq(base) + disp], imm as i32),
+        }
+    }
+    pub fn dec_mem32(&mut self, base: Gpr, disp: i32) {
+        d!(self; sub DWORD [DWORD Rq(base) + disp], BYTE 1)
+    }
+    pub fn test_rr(&mut self, w: bool, a: Gpr, b: Gpr) {
+        if w { d!(self; test Rq(a), Rq(b)) } else { d!(self; test Rd(a), Rd(b)) }
+    }
+    pub fn test_ri(&mut self, w: bool, a: Gpr, imm: i32) {
+        if w { d!(self; test Rq(a), DWORD imm) } else { d!(self; test Rd(a), DWORD imm) }
+    }
+    gpr2!(lzcnt, tzcnt, popcnt);
+    pub fn imul(&mut self, w: bool, d: Gpr, s: Gpr) {
+        if w { d!(self; imul Rq(d), Rq(s)) } else { d!(self; imul Rd(d), Rd(s)) }
+    }
+    pub fn imul_rri(&mut self, w: bool, d: Gpr, s: Gpr, imm: i32) {
+        if w { d!(self; imul Rq(d), Rq(s), DWORD imm) } else { d!(self; imul Rd(d), Rd(s), DWORD imm) }
+    }
+    gpr1!(neg, not, bswap);
+    /// rdx:rax = rax × s, signed.
+    pub fn imul1(&mut self, s: Gpr) {
+        d!(self; imul Rq(s))
+    }
+    pub fn mul1(&mut self, s: Gpr) {
+        d!(self; mul Rq(s))
+    }
+    pub fn div(&mut self, w: bool, s: Gpr) {
+        if w { d!(self; div Rq(s)) } else { d!(self; div Rd(s)) }
+    }
+    pub fn idiv(&mut self, w: bool, s: Gpr) {
+        if w { d!(self; idiv Rq(s)) } else { d!(self; idiv Rd(s)) }
+    }
+    /// Sign of rax into rdx.
+    pub fn cqo(&mut self, w: bool) {
+        if w { d!(self; cqo) } else { d!(self; cdq) }
+    }
+    pub fn shift_i(&mut self, op: Shift, w: bool, d: Gpr, n: u8) {
+        let n = n as i8;
+        match (op, w) {
+            (Shift::Shl, true) => d!(self; shl Rq(d), n),
+            (Shift::Shl, false) => d!(self; shl Rd(d), n),
+            (Shift::Shr, true) => d!(self; shr Rq(d), n),
+            (Shift::Shr, false) => d!(self; shr Rd(d), n),
+            (Shift::Sar, true) => d!(self; sar Rq(d), n),
+            (Shift::Sar, false) => d!(self; sar Rd(d), n),
+            (Shift::Ror, true) => d!(self; ror Rq(d), n),
+            (Shift::Ror, false) => d!(self; ror Rd(d), n),
+        }
+    }
+    /// Shift by a register; for [`Shift::Ror`] the amount must be in cl and `d` = `a`.
+    pub fn shift_r(&mut self, op: Shift, w: bool, d: Gpr, a: Gpr, n: Gpr) {
+        match (op, w) {
+            (Shift::Shl, true) => d!(self; shlx Rq(d), Rq(a), Rq(n)),
+            (Shift::Shl, false) => d!(self; shlx Rd(d), Rd(a), Rd(n)),
+            (Shift::Shr, true) => d!(self; shrx Rq(d), Rq(a), Rq(n)),
+            (Shift::Shr, false) => d!(self; shrx Rd(d), Rd(a), Rd(n)),
+            (Shift::Sar, true) => d!(self; sarx Rq(d), Rq(a), Rq(n)),
+            (Shift::Sar, false) => d!(self; sarx Rd(d), Rd(a), Rd(n)),
+            (Shift::Ror, true) => d!(self; ror Rq(d), cl),
+            (Shift::Ror, false) => d!(self; ror Rd(d), cl),
+        }
+    }
+    /// `d = a ror n`, flags kept.
+    pub fn rorx(&mut self, w: bool, d: Gpr, a: Gpr, n: u8) {
+        if w { d!(self; rorx Rq(d), Rq(a), n as i8) } else { d!(self; rorx Rd(d), Rd(a), n as i8) }
+    }
+    /// `d = a & !b` is ANDN with the complemented operand first.
+    pub fn andn(&mut self, w: bool, d: Gpr, not: Gpr, b: Gpr) {
+        if w { d!(self; andn Rq(d), Rq(not), Rq(b)) } else { d!(self; andn Rd(d), Rd(not), Rd(b)) }
+    }
+    pub fn shrd(&mut self, w: bool, lo: Gpr, hi: Gpr, n: u8) {
+        if w { d!(self; shrd Rq(lo), Rq(hi), n as i8) } else { d!(self; shrd Rd(lo), Rd(hi), n as i8) }
+    }
+    pub fn movzx8(&mut self, d: Gpr, s: Gpr) {
+        d!(self; movzx Rd(d), Rb(s))
+    }
+    pub fn movzx16(&mut self, d: Gpr, s: Gpr) {
+        d!(self; movzx Rd(d), Rw(s))
+    }
+    pub fn movsx8(&mut self, w: bool, d: Gpr, s: Gpr) {
+        if w { d!(self; movsx Rq(d), Rb(s)) } else { d!(self; movsx Rd(d), Rb(s)) }
+    }
+    pub fn movsx16(&mut self, w: bool, d: Gpr, s: Gpr) {
+        if w { d!(self; movsx Rq(d), Rw(s)) } else { d!(self; movsx Rd(d), Rw(s)) }
+    }
+    pub fn movsxd(&mut self, d: Gpr, s: Gpr) {
+        d!(self; movsxd Rq(d), Rd(s))
+    }
+    /// AH = flags, then OF into AL: the packed-flags format in ax.
+    pub fn lahf_seto(&mut self) {
+        d!(self; lahf; seto al)
+    }
+    /// Host flags from packed flags in ax: S, Z, C from ah; OF from al.
+    pub fn flags_from_ax(&mut self) {
+        d!(self; add al, BYTE 127; sahf)
+    }
+    pub fn cmc(&mut self) {
+        d!(self; cmc)
+    }
+    /// CF = bit `n` of a register.
+    pub fn bt(&mut self, w: bool, a: Gpr, n: u8) {
+        if w { d!(self; bt Rq(a), n as i8) } else { d!(self; bt Rd(a), n as i8) }
+    }
+    pub fn setcc(&mut self, cc: Cc, r: Gpr) {
+        match cc {
+            Cc::O => d!(self; seto Rb(r)),
+            Cc::No => d!(self; setno Rb(r)),
+            Cc::B => d!(self; setb Rb(r)),
+            Cc::Ae => d!(self; setae Rb(r)),
+            Cc::E => d!(self; sete Rb(r)),
+            Cc::Ne => d!(self; setne Rb(r)),
+            Cc::Be => d!(self; setbe Rb(r)),
+            Cc::A => d!(self; seta Rb(r)),
+            Cc::S => d!(self; sets Rb(r)),
+            Cc::Ns => d!(self; setns Rb(r)),
+            Cc::P => d!(self; setp Rb(r)),
+            Cc::Np => d!(self; setnp Rb(r)),
+            Cc::L => d!(self; setl Rb(r)),
+            Cc::Ge => d!(self; setge Rb(r)),
+            Cc::Le => d!(self; setle Rb(r)),
+            Cc::G => d!(self; setg Rb(r)),
+        }
+    }
+    pub fn cmov(&mut self, cc: Cc, d: Gpr, s: Gpr) {
+        match cc {
+            Cc::O => d!(self; cmovo Rq(d), Rq(s)),
+            Cc::No => d!(self; cmovno Rq(d), Rq(s)),
+            Cc::B => d!(self; cmovb Rq(d), Rq(s)),
+            Cc::Ae => d!(self; cmovae Rq(d), Rq(s)),
+            Cc::E => d!(self; cmove Rq(d), Rq(s)),
+            Cc::Ne => d!(self; cmovne Rq(d), Rq(s)),
+            Cc::Be => d!(self; cmovbe Rq(d), Rq(s)),
+            Cc::A => d!(self; cmova Rq(d), Rq(s)),
+            Cc::S => d!(self; cmovs Rq(d), Rq(s)),
+            Cc::Ns => d!(self; cmovns Rq(d), Rq(s)),
+            Cc::P => d!(self; cmovp Rq(d), Rq(s)),
+            Cc::Np => d!(self; cmovnp Rq(d), Rq(s)),
+            Cc::L => d!(self; cmovl Rq(d), Rq(s)),
+            Cc::Ge => d!(self; cmovge Rq(d), Rq(s)),
+            Cc::Le => d!(self; cmovle Rq(d), Rq(s)),
+            Cc::G => d!(self; cmovg Rq(d), Rq(s)),
+        }
+    }
+    pub fn jcc(&mut self, cc: Cc, l: DynamicLabel) {
+        match cc {
+            Cc::O => d!(self; jo =>l),
+            Cc::No => d!(self; jno =>l),
+            Cc::B => d!(self; jb =>l),
+            Cc::Ae => d!(self; jae =>l),
+            Cc::E => d!(self; je =>l),
+            Cc::Ne => d!(self; jne =>l),
+            Cc::Be => d!(self; jbe =>l),
+            Cc::A => d!(self; ja =>l),
+            Cc::S => d!(self; js =>l),
+            Cc::Ns => d!(self; jns =>l),
+            Cc::P => d!(self; jp =>l),
+            Cc::Np => d!(self; jnp =>l),
+            Cc::L => d!(self; jl =>l),
+            Cc::Ge => d!(self; jge =>l),
+            Cc::Le => d!(self; jle =>l),
+            Cc::G => d!(self; jg =>l),
+        }
+    }
+    pub fn jmp(&mut self, l: DynamicLabel) {
+        d!(self; jmp =>l)
+    }
+    pub fn jmp_reg(&mut self, r: Gpr) {
+        d!(self; jmp Rq(r))
+    }
+    pub fn jmp_mem(&mut self, base: Gpr, disp: i32) {
+        d!(self; jmp QWORD [DWORD Rq(base) + disp])
+    }
+    /// Calls an absolute address; clobbers rax.
+    pub fn call_abs(&mut self, addr: usize) {
+        d!(self; mov rax, QWORD addr as i64; call rax)
+    }
+    pub fn mfence(&mut self) {
+        d!(self; mfence)
+    }
+    pub fn ud2(&mut self) {
+        d!(self; ud2)
+    }
+
+    // ---- locked operations on [base] ----
+    pub fn lock_cmpxchg(&mut self, bytes: u32, base: Gpr, src: Gpr) {
+        match bytes {
+            1 => d!(self; lock cmpxchg [Rq(base)], Rb(src)),
+            2 => d!(self; lock cmpxchg [Rq(base)], Rw(src)),
+            4 => d!(self; lock cmpxchg [Rq(base)], Rd(src)),
+            _ => d!(self; lock cmpxchg [Rq(base)], Rq(src)),
+        }
+    }
+    pub fn lock_cmpxchg16b(&mut self, base: Gpr) {
+        d!(self; lock cmpxchg16b [Rq(base)])
+    }
+    pub fn lock_xadd(&mut self, bytes: u32, base: Gpr, src: Gpr) {
+        match bytes {
+            1 => d!(self; lock xadd [Rq(base)], Rb(src)),
+            2 => d!(self; lock xadd [Rq(base)], Rw(src)),
+            4 => d!(self; lock xadd [Rq(base)], Rd(src)),
+            _ => d!(self; lock xadd [Rq(base)], Rq(src)),
+        }
+    }
+    pub fn xchg_mem(&mut self, bytes: u32, base: Gpr, src: Gpr) {
+        match bytes {
+            1 => d!(self; xchg [Rq(base)], Rb(src)),
+            2 => d!(self; xchg [Rq(base)], Rw(src)),
+            4 => d!(self; xchg [Rq(base)], Rd(src)),
+            _ => d!(self; xchg [Rq(base)], Rq(src)),
+        }
+    }
+
+    // ---- vector moves ----
+    pub fn vmovaps(&mut self, d: Xmm, s: Xmm) {
+        d!(self; vmovaps Rx(d), Rx(s))
+    }
+    pub fn vload(&mut self, bytes: u32, d: Xmm, base: Gpr, disp: i32) {
+        match bytes {
+            4 => d!(self; vmovss Rx(d), DWORD [DWORD Rq(base) + disp]),
+            8 => d!(self; vmovsd Rx(d), QWORD [DWORD Rq(base) + disp]),
+            _ => d!(self; vmovups Rx(d), OWORD [DWORD Rq(base) + disp]),
+        }
+    }
+    pub fn vstore(&mut self, bytes: u32, base: Gpr, disp: i32, s: Xmm) {
+        match bytes {
+            4 => d!(self; vmovss DWORD [DWORD Rq(base) + disp], Rx(s)),
+            8 => d!(self; vmovsd QWORD [DWORD Rq(base) + disp], Rx(s)),
+            _ => d!(self; vmovups OWORD [DWORD Rq(base) + disp], Rx(s)),
+        }
+    }
+    /// General to vector register, upper part zero.
+    pub fn vmov_from_gpr(&mut self, w: bool, d: Xmm, s: Gpr) {
+        if w { d!(self; vmovq Rx(d), Rq(s)) } else { d!(self; vmovd Rx(d), Rd(s)) }
+    }
+    pub fn vmov_to_gpr(&mut self, w: bool, d: Gpr, s: Xmm) {
+        if w { d!(self; vmovq Rq(d), Rx(s)) } else { d!(self; vmovd Rd(d), Rx(s)) }
+    }
+    /// Low 64 bits, upper cleared.
+    pub fn vmovq(&mut self, d: Xmm, s: Xmm) {
+        d!(self; vmovq Rx(d), Rx(s))
+    }
+    pub fn vpextr(&mut self, bytes: u32, d: Gpr, s: Xmm, i: u8) {
+        match bytes {
+            1 => d!(self; vpextrb Rd(d), Rx(s), i as i8),
+            2 => d!(self; vpextrw Rd(d), Rx(s), i as i8),
+            4 => d!(self; vpextrd Rd(d), Rx(s), i as i8),
+            _ => d!(self; vpextrq Rq(d), Rx(s), i as i8),
+        }
+    }
+    pub fn vpinsr(&mut self, bytes: u32, d: Xmm, a: Xmm, s: Gpr, i: u8) {
+        match bytes {
+            1 => d!(self; vpinsrb Rx(d), Rx(a), Rd(s), i as i8),
+            2 => d!(self; vpinsrw Rx(d), Rx(a), Rd(s), i as i8),
+            4 => d!(self; vpinsrd Rx(d), Rx(a), Rd(s), i as i8),
+            _ => d!(self; vpinsrq Rx(d), Rx(a), Rq(s), i as i8),
+        }
+    }
+    /// Loads 16 bytes at a label of this code.
+    pub fn vload_label(&mut self, d: Xmm, l: DynamicLabel) {
+        d!(self; vmovups Rx(d), OWORD [=>l])
+    }
+    avx3!(
+        vpand, vpor, vpxor, vpandn, vpaddb, vpaddw, vpaddd, vpaddq, vpsubb, vpsubw, vpsubd, vpsubq, vpmullw, vpmulld,
+        vpminsb, vpminsw, vpminsd, vpminub, vpminuw, vpminud, vpmaxsb, vpmaxsw, vpmaxsd, vpmaxub, vpmaxuw, vpmaxud,
+        vpcmpeqb, vpcmpeqw, vpcmpeqd, vpcmpeqq, vpcmpgtb, vpcmpgtw, vpcmpgtd, vpcmpgtq, vpaddsb, vpaddsw, vpaddusb,
+        vpaddusw, vpsubsb, vpsubsw, vpsubusb, vpsubusw, vpavgb, vpavgw, vpshufb, vpunpcklbw, vpunpcklwd, vpunpckldq,
+        vpunpcklqdq, vpunpckhbw, vpunpckhwd, vpunpckhdq, vpunpckhqdq, vpackuswb, vpackusdw, vpmuludq, vpmuldq, vaddps,
+        vaddpd, vaddss, vaddsd, vsubps, vsubpd, vsubss, vsubsd, vmulps, vmulpd, vmulss, vmulsd, vdivps, vdivpd, vdivss,
+        vdivsd, vminps, vminpd, vminss, vminsd, vmaxps, vmaxpd, vmaxss, vmaxsd, vsqrtss, vsqrtsd, vfmadd231ps,
+        vfmadd231pd, vfmadd231ss, vfmadd231sd, vfmadd213ss, vfmadd213sd, vandps, vorps, vxorps, vandnps, vcvtss2sd,
+        vcvtsd2ss,
+    );
+    avx2op!(
+        vpabsb, vpabsw, vpabsd, vsqrtps, vsqrtpd, vcvtdq2ps, vcvtdq2pd, vcvtps2pd, vcvtpd2ps, vcvttps2dq, vucomiss,
+        vucomisd, vcomiss, vcomisd, vpmovsxbw, vpmovsxwd, vpmovsxdq, vpmovzxbw, vpmovzxwd, vpmovzxdq, vptest,
+        vpbroadcastb, vpbroadcastw, vpbroadcastd, vpbroadcastq
+    );
+    avx2imm!(
+        vpsllw, vpslld, vpsllq, vpsrlw, vpsrld, vpsrlq, vpsraw, vpsrad, vpslldq, vpsrldq, vpshufd, vpshuflw, vpshufhw,
+        vroundps, vroundpd
+    );
+    avx3imm!(vpalignr, vcmpps, vcmppd, vcmpss, vcmpsd, vroundss, vroundsd, vshufps, vshufpd, vpblendw, vinsertps);
+    pub fn vblendv(&mut self, d: Xmm, a: Xmm, b: Xmm, mask: Xmm) {
+        d!(self; vpblendvb Rx(d), Rx(a), Rx(b), Rx(mask))
+    }
+    /// Truncating conversion to signed integer.
+    pub fn vcvtt2si(&mut self, double: bool, w: bool, d: Gpr, s: Xmm) {
+        match (double, w) {
+            (true, true) => d!(self; vcvttsd2si Rq(d), Rx(s)),
+            (true, false) => d!(self; vcvttsd2si Rd(d), Rx(s)),
+            (false, true) => d!(self; vcvttss2si Rq(d), Rx(s)),
+            (false, false) => d!(self; vcvttss2si Rd(d), Rx(s)),
+        }
+    }
+    pub fn vcvtsi2f(&mut self, double: bool, w: bool, d: Xmm, a: Xmm, s: Gpr) {
+        match (double, w) {
+            (true, true) => d!(self; vcvtsi2sd Rx(d), Rx(a), Rq(s)),
+            (true, false) => d!(self; vcvtsi2sd Rx(d), Rx(a), Rd(s)),
+            (false, true) => d!(self; vcvtsi2ss Rx(d), Rx(a), Rq(s)),
+            (false, false) => d!(self; vcvtsi2ss Rx(d), Rx(a), Rd(s)),
+        }
+    }
+    pub fn stmxcsr(&mut self, base: Gpr, disp: i32) {
+        d!(self; vstmxcsr DWORD [DWORD Rq(base) + disp])
+    }
+    pub fn ldmxcsr(&mut self, base: Gpr, disp: i32) {
+        d!(self; vldmxcsr DWORD [DWORD Rq(base) + disp])
+    }
+    pub fn push(&mut self, r: Gpr) {
+        d!(self; push Rq(r))
+    }
+    pub fn pop(&mut self, r: Gpr) {
+        d!(self; pop Rq(r))
+    }
+    pub fn ret(&mut self) {
+        d!(self; ret)
+    }
+    pub fn bytes(&mut self, b: &[u8]) {
+        self.ops.extend(b.iter());
+    }
+}

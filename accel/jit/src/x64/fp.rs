@@ -1,0 +1,437 @@
+//! Floating point on the host's unit. A NaN result (or a conversion out of range) goes to the exact slow path, which
+//! applies the guest's NaN rules; sticky flags gather in MXCSR.
+
+use super::asm::{Alu, Cc};
+use super::emit::{Emit, Stub};
+use super::int::Test;
+use super::*;
+use rhea_ir::func::{Function, Inst, Value};
+use rhea_ir::op::{Cond, Op};
+use rhea_ir::types::{Lane, Type};
+
+/// rhea_float rounding numbers 0–3 as ROUNDxx immediates; others have no host form.
+fn round_imm(aux: u64, current: u8) -> Option<u8> {
+    let mode = if aux & 0xff == 0xff { current as u64 } else { aux & 0xff };
+    let imm = match mode {
+        0 => 0,
+        1 => 2,
+        2 => 1,
+        3 => 3,
+        _ => return None,
+    };
+    // Bit 3 suppresses the inexact flag.
+    Some(imm | if aux & 0x100 != 0 { 0 } else { 8 })
+}
+
+/// True if the operation is done by the run time even on the hot path.
+pub(super) fn always_calls(f: &Function, i: &Inst) -> bool {
+    if i.op == Op::FlagsFCmp {
+        return false;
+    }
+    if f.fp.flush || f.fp.nan_rule != rhea_ir::guest::NanRule::Arm {
+        return true;
+    }
+    let cur = f.fp.rounding;
+    match i.op {
+        Op::FRound => round_imm(i.aux as u64, cur).is_none(),
+        Op::FToS | Op::FToU => round_imm(i.aux as u64, cur).is_none(),
+        Op::VFRound => round_imm(i.imm, cur).is_none(),
+        Op::VFToS => round_imm(i.imm, cur).is_none() || i.lane() != Lane::S,
+        Op::VFToU | Op::VUToF => true,
+        Op::VSToF => i.lane() == Lane::H,
+        Op::VFMinNum | Op::VFMaxNum | Op::FMinNum | Op::FMaxNum => false,
+        _ => i.op.name().starts_with('v') && !matches!(i.lane(), Lane::S | Lane::D),
+    }
+}
+
+impl Emit<'_> {
+    fn fp_stub(&mut self, v: Value) -> (dynasmrt::DynamicLabel, dynasmrt::DynamicLabel) {
+        let label = self.asm.label();
+        let back = self.asm.label();
+        self.stubs.push(Stub::Fp { v, label, back });
+        (label, back)
+    }
+
+    /// A register for the result that no argument occupies, so that the slow path still finds them.
+    fn fresh_xmm(&self, v: Value, i: &Inst) -> u8 {
+        let d = self.dst_xmm(v, X13);
+        let used = i.args().iter().any(|&a| self.loc(a) == crate::regalloc::Loc::Xmm(d));
+        if used { X13 } else { d }
+    }
+
+    fn nan_check(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
+        if double { self.asm.vucomisd(r, r) } else { self.asm.vucomiss(r, r) }
+        self.asm.jcc(Cc::P, label);
+    }
+
+    fn nan_check_lanes(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
+        if double { self.asm.vcmppd(X14, r, r, 3) } else { self.asm.vcmpps(X14, r, r, 3) }
+        self.asm.vptest(X14, X14);
+        self.asm.jcc(Cc::Ne, label);
+    }
+
+    pub(super) fn fp_op(&mut self, v: Value, i: &Inst) {
+        if i.op == Op::FlagsFCmp {
+            let d = self.dst_gpr(v, RAX);
+            self.flags_fcmp(i, d);
+            self.put_gpr(v, d);
+            return;
+        }
+        if always_calls(self.f, i) {
+            return self.fp_slow(v);
+        }
+        let arg_ty = self.ty(i.args[0]);
+        let dbl = i.ty == Type::F64;
+        match i.op {
+            Op::FAdd | Op::FSub | Op::FMul | Op::FDiv => {
+                let (slow, back) = self.fp_stub(v);
+                let d = self.fresh_xmm(v, i);
+                let a = self.xmm(i.args[0], X14);
+                let b = self.xmm(i.args[1], X15);
+                match (i.op, dbl) {
+                    (Op::FAdd, true) => self.asm.vaddsd(d, a, b),
+                    (Op::FAdd, false) => self.asm.vaddss(d, a, b),
+                    (Op::FSub, true) => self.asm.vsubsd(d, a, b),
+                    (Op::FSub, false) => self.asm.vsubss(d, a, b),
+                    (Op::FMul, true) => self.asm.vmulsd(d, a, b),
+                    (Op::FMul, false) => self.asm.vmulss(d, a, b),
+                    (_, true) => self.asm.vdivsd(d, a, b),
+                    (_, false) => self.asm.vdivss(d, a, b),
+                }
+                self.nan_check(dbl, d, slow);
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::FSqrt => {
+                let (slow, back) = self.fp_stub(v);
+                let d = self.fresh_xmm(v, i);
+                let a = self.xmm(i.args[0], X14);
+                if dbl { self.asm.vsqrtsd(d, a, a) } else { self.asm.vsqrtss(d, a, a) }
+                self.nan_check(dbl, d, slow);
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::FMulAdd => {
+                let (slow, back) = self.fp_stub(v);
+                let c = self.xmm(i.args[2], X13);
+                if c != X13 {
+                    self.asm.vmovaps(X13, c);
+                }
+                let a = self.xmm(i.args[0], X14);
+                let b = self.xmm(i.args[1], X15);
+                if dbl { self.asm.vfmadd231sd(X13, a, b) } else { self.asm.vfmadd231ss(X13, a, b) }
+                self.nan_check(dbl, X13, slow);
+                self.put_xmm(v, X13);
+                self.asm.bind(back);
+            }
+            Op::FMin | Op::FMax | Op::FMinNum | Op::FMaxNum => {
+                let (slow, back) = self.fp_stub(v);
+                let a = self.xmm(i.args[0], X14);
+                let b = self.xmm(i.args[1], X15);
+                if dbl { self.asm.vucomisd(a, b) } else { self.asm.vucomiss(a, b) }
+                self.asm.jcc(Cc::P, slow);
+                let min = matches!(i.op, Op::FMin | Op::FMinNum);
+                // Both orders, so that zeros of either sign combine as the guest wants.
+                let d = X13;
+                let both = |e: &mut Self, d: u8, a: u8, b: u8| match (min, dbl) {
+                    (true, true) => e.asm.vminsd(d, a, b),
+                    (true, false) => e.asm.vminss(d, a, b),
+                    (false, true) => e.asm.vmaxsd(d, a, b),
+                    (false, false) => e.asm.vmaxss(d, a, b),
+                };
+                both(self, X13, a, b);
+                both(self, X15, b, a);
+                if min { self.asm.vorps(d, X13, X15) } else { self.asm.vandps(d, X13, X15) }
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::FRound => {
+                let (slow, back) = self.fp_stub(v);
+                let d = self.fresh_xmm(v, i);
+                let a = self.xmm(i.args[0], X14);
+                let imm = round_imm(i.aux as u64, self.fp.rounding).unwrap_or(0);
+                if dbl { self.asm.vroundsd(d, a, a, imm) } else { self.asm.vroundss(d, a, a, imm) }
+                self.nan_check(dbl, d, slow);
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::FExtend | Op::FNarrow => {
+                let (slow, back) = self.fp_stub(v);
+                let d = self.fresh_xmm(v, i);
+                let a = self.xmm(i.args[0], X14);
+                if dbl { self.asm.vcvtss2sd(d, a, a) } else { self.asm.vcvtsd2ss(d, a, a) }
+                self.nan_check(dbl, d, slow);
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::FToS => {
+                let (slow, back) = self.fp_stub(v);
+                let double = arg_ty == Type::F64;
+                let a = self.xmm(i.args[0], X14);
+                let a = self.round_first(a, double, i.aux as u64);
+                let w = i.ty == Type::I64;
+                self.asm.vcvtt2si(double, w, RAX, a);
+                // The host's "indefinite" result is the only value whose predecessor overflows.
+                self.asm.alu_ri(Alu::Cmp, w, RAX, 1);
+                self.asm.jcc(Cc::O, slow);
+                self.put_gpr(v, RAX);
+                self.asm.bind(back);
+            }
+            Op::FToU => self.to_unsigned(v, i),
+            Op::SToF => {
+                let d = self.dst_xmm(v, X15);
+                let w = arg_ty == Type::I64;
+                let a = self.gpr(i.args[0], RAX);
+                self.asm.vpxor(X14, X14, X14);
+                self.asm.vcvtsi2f(dbl, w, d, X14, a);
+                self.put_xmm(v, d);
+            }
+            Op::UToF => {
+                let d = self.dst_xmm(v, X15);
+                let a = self.gpr(i.args[0], RAX);
+                self.asm.vpxor(X14, X14, X14);
+                if arg_ty == Type::I64 {
+                    let (slow, back) = self.fp_stub(v);
+                    self.asm.test_rr(true, a, a);
+                    self.asm.jcc(Cc::S, slow);
+                    self.asm.vcvtsi2f(dbl, true, d, X14, a);
+                    self.put_xmm(v, d);
+                    self.asm.bind(back);
+                } else {
+                    self.asm.vcvtsi2f(dbl, true, d, X14, a);
+                    self.put_xmm(v, d);
+                }
+            }
+            _ => self.vfp_op(v, i),
+        }
+    }
+
+    /// Rounds to an integral value first unless the mode is truncation.
+    fn round_first(&mut self, a: u8, double: bool, aux: u64) -> u8 {
+        let imm = round_imm(aux | 0x100, self.fp.rounding).unwrap_or(3);
+        if imm & 3 == 3 {
+            return a;
+        }
+        if double { self.asm.vroundsd(X13, a, a, imm) } else { self.asm.vroundss(X13, a, a, imm) }
+        X13
+    }
+
+    /// Unsigned conversion: the operand's bits tell whether the host's signed conversion covers it, before any flag is
+    /// raised.
+    fn to_unsigned(&mut self, v: Value, i: &Inst) {
+        let (slow, back) = self.fp_stub(v);
+        let double = self.ty(i.args[0]) == Type::F64;
+        let w = i.ty == Type::I64;
+        let a = self.xmm(i.args[0], X14);
+        // Exclusive upper bound: 2^63 for 64-bit results; for 32-bit ones 2^32, less one where rounding may carry.
+        let limit: u64 = match (double, w) {
+            (true, true) => 0x43e0_0000_0000_0000,
+            (false, true) => 0x5f00_0000,
+            (true, false) => 0x41ef_ffff_ffe0_0000,
+            (false, false) => 0x4f80_0000,
+        };
+        self.asm.vmov_to_gpr(double, RAX, a);
+        self.asm.mov_ri(RCX, limit);
+        self.asm.alu_rr(Alu::Cmp, double, RAX, RCX);
+        self.asm.jcc(Cc::Ae, slow);
+        let a = self.round_first(a, double, i.aux as u64);
+        self.asm.vcvtt2si(double, true, RAX, a);
+        if !w {
+            self.asm.mov_rr(false, RAX, RAX);
+        }
+        self.put_gpr(v, RAX);
+        self.asm.bind(back);
+    }
+
+    /// The host compare of an FP compare, for its flags.
+    pub(super) fn fcmp(&mut self, i: &Inst) {
+        let a = self.xmm(i.args[0], X14);
+        let b = self.xmm(i.args[1], X15);
+        self.ucomi(i, a, b);
+    }
+
+    fn ucomi(&mut self, i: &Inst, a: u8, b: u8) {
+        match (self.ty(i.args[0]) == Type::F64, i.aux & 1 != 0) {
+            (true, true) => self.asm.vcomisd(a, b),
+            (true, false) => self.asm.vucomisd(a, b),
+            (false, true) => self.asm.vcomiss(a, b),
+            (false, false) => self.asm.vucomiss(a, b),
+        }
+    }
+
+    /// Compare for a condition of [`Op::FlagsFCmp`].
+    pub(super) fn test_fcmp(&mut self, i: &Inst, cond: Cond) -> Test {
+        let a = self.xmm(i.args[0], X14);
+        let b = self.xmm(i.args[1], X15);
+        // Less N; equal Z, C; greater C; unordered C, V. The host sets CF below, ZF equal, all three when unordered.
+        let (swap, t) = match cond {
+            Cond::Eq => (false, Test::And(Cc::Np, Cc::E)),
+            Cond::Ne => (false, Test::Or(Cc::P, Cc::Ne)),
+            Cond::Sgt => (false, Test::Cc(Cc::A)),
+            Cond::Sge => (false, Test::Cc(Cc::Ae)),
+            Cond::Slt => (false, Test::Cc(Cc::B)),
+            Cond::Sle => (false, Test::Cc(Cc::Be)),
+            Cond::Mi | Cond::Ult => (true, Test::Cc(Cc::A)),
+            Cond::Pl | Cond::Uge => (true, Test::Cc(Cc::Be)),
+            Cond::Ule => (true, Test::Cc(Cc::Ae)),
+            Cond::Ugt => (true, Test::Cc(Cc::B)),
+            Cond::Vs => (false, Test::Cc(Cc::P)),
+            Cond::Vc => (false, Test::Cc(Cc::Np)),
+        };
+        if swap { self.ucomi(i, b, a) } else { self.ucomi(i, a, b) }
+        t
+    }
+
+    /// Packed flags of an FP compare into `d`.
+    pub(super) fn flags_fcmp(&mut self, i: &Inst, d: u8) {
+        let a = self.xmm(i.args[0], X14);
+        let b = self.xmm(i.args[1], X15);
+        self.ucomi(i, a, b);
+        let done = self.asm.label();
+        // mov keeps the host's flags.
+        self.asm.mov_ri(RAX, 0x101);
+        self.asm.jcc(Cc::P, done);
+        self.asm.mov_ri(RAX, 0x4100);
+        self.asm.jcc(Cc::E, done);
+        self.asm.mov_ri(RAX, 0x8000);
+        self.asm.jcc(Cc::B, done);
+        self.asm.mov_ri(RAX, 0x100);
+        self.asm.bind(done);
+        if d != RAX {
+            self.asm.mov_rr(false, d, RAX);
+        }
+    }
+
+    fn vfp_op(&mut self, v: Value, i: &Inst) {
+        let dbl = i.lane() == Lane::D;
+        match i.op {
+            Op::VFAdd | Op::VFSub | Op::VFMul | Op::VFDiv => {
+                let (slow, back) = self.fp_stub(v);
+                let d = self.fresh_xmm(v, i);
+                let a = self.xmm(i.args[0], X14);
+                let b = self.xmm(i.args[1], X15);
+                match (i.op, dbl) {
+                    (Op::VFAdd, true) => self.asm.vaddpd(d, a, b),
+                    (Op::VFAdd, false) => self.asm.vaddps(d, a, b),
+                    (Op::VFSub, true) => self.asm.vsubpd(d, a, b),
+                    (Op::VFSub, false) => self.asm.vsubps(d, a, b),
+                    (Op::VFMul, true) => self.asm.vmulpd(d, a, b),
+                    (Op::VFMul, false) => self.asm.vmulps(d, a, b),
+                    (_, true) => self.asm.vdivpd(d, a, b),
+                    (_, false) => self.asm.vdivps(d, a, b),
+                }
+                self.nan_check_lanes(dbl, d, slow);
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::VFSqrt => {
+                let (slow, back) = self.fp_stub(v);
+                let d = self.fresh_xmm(v, i);
+                let a = self.xmm(i.args[0], X14);
+                if dbl { self.asm.vsqrtpd(d, a) } else { self.asm.vsqrtps(d, a) }
+                self.nan_check_lanes(dbl, d, slow);
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::VFMulAdd => {
+                let (slow, back) = self.fp_stub(v);
+                let c = self.xmm(i.args[2], X13);
+                if c != X13 {
+                    self.asm.vmovaps(X13, c);
+                }
+                let a = self.xmm(i.args[0], X14);
+                let b = self.xmm(i.args[1], X15);
+                if dbl { self.asm.vfmadd231pd(X13, a, b) } else { self.asm.vfmadd231ps(X13, a, b) }
+                self.nan_check_lanes(dbl, X13, slow);
+                self.put_xmm(v, X13);
+                self.asm.bind(back);
+            }
+            Op::VFMin | Op::VFMax | Op::VFMinNum | Op::VFMaxNum => {
+                let (slow, back) = self.fp_stub(v);
+                let a = self.xmm(i.args[0], X14);
+                let b = self.xmm(i.args[1], X15);
+                // Unordered, quiet.
+                if dbl { self.asm.vcmppd(X13, a, b, 3) } else { self.asm.vcmpps(X13, a, b, 3) }
+                self.asm.vptest(X13, X13);
+                self.asm.jcc(Cc::Ne, slow);
+                let min = matches!(i.op, Op::VFMin | Op::VFMinNum);
+                let both = |e: &mut Self, d: u8, a: u8, b: u8| match (min, dbl) {
+                    (true, true) => e.asm.vminpd(d, a, b),
+                    (true, false) => e.asm.vminps(d, a, b),
+                    (false, true) => e.asm.vmaxpd(d, a, b),
+                    (false, false) => e.asm.vmaxps(d, a, b),
+                };
+                both(self, X13, a, b);
+                both(self, X15, b, a);
+                if min { self.asm.vorps(X13, X13, X15) } else { self.asm.vandps(X13, X13, X15) }
+                self.put_xmm(v, X13);
+                self.asm.bind(back);
+            }
+            Op::VFCmpEq | Op::VFCmpGt | Op::VFCmpGe => {
+                let d = self.dst_xmm(v, X13);
+                let a = self.xmm(i.args[0], X14);
+                let b = self.xmm(i.args[1], X15);
+                // EQ_OQ, GT_OS, GE_OS.
+                let imm = match i.op {
+                    Op::VFCmpEq => 0,
+                    Op::VFCmpGt => 0x0e,
+                    _ => 0x0d,
+                };
+                if dbl { self.asm.vcmppd(d, a, b, imm) } else { self.asm.vcmpps(d, a, b, imm) }
+                self.put_xmm(v, d);
+            }
+            Op::VFRound => {
+                let (slow, back) = self.fp_stub(v);
+                let d = self.fresh_xmm(v, i);
+                let a = self.xmm(i.args[0], X14);
+                let imm = round_imm(i.imm, self.fp.rounding).unwrap_or(0);
+                if dbl { self.asm.vroundpd(d, a, imm) } else { self.asm.vroundps(d, a, imm) }
+                self.nan_check_lanes(dbl, d, slow);
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::VFExtend | Op::VFNarrow => {
+                let (slow, back) = self.fp_stub(v);
+                let d = self.fresh_xmm(v, i);
+                let a = self.xmm(i.args[0], X14);
+                if i.op == Op::VFExtend { self.asm.vcvtps2pd(d, a) } else { self.asm.vcvtpd2ps(d, a) }
+                self.nan_check_lanes(i.op == Op::VFExtend, d, slow);
+                self.put_xmm(v, d);
+                self.asm.bind(back);
+            }
+            Op::VFToS => {
+                // Lanes of single: out-of-range lanes give the host's indefinite value.
+                let (slow, back) = self.fp_stub(v);
+                let mut a = self.xmm(i.args[0], X14);
+                let imm = round_imm(i.imm | 0x100, self.fp.rounding).unwrap_or(3);
+                if imm & 3 != 3 {
+                    self.asm.vroundps(X13, a, imm);
+                    a = X13;
+                }
+                self.asm.vcvttps2dq(X13, a);
+                self.asm.vpcmpeqd(X15, X15, X15);
+                self.asm.vpslld(X15, X15, 31);
+                self.asm.vpcmpeqd(X15, X15, X13);
+                self.asm.vptest(X15, X15);
+                self.asm.jcc(Cc::Ne, slow);
+                self.put_xmm(v, X13);
+                self.asm.bind(back);
+            }
+            Op::VSToF => {
+                let a = self.xmm(i.args[0], X14);
+                if dbl {
+                    self.asm.vmov_to_gpr(true, RAX, a);
+                    self.asm.vpextr(8, RCX, a, 1);
+                    self.asm.vpxor(X15, X15, X15);
+                    self.asm.vcvtsi2f(true, true, X13, X15, RAX);
+                    self.asm.vcvtsi2f(true, true, X15, X15, RCX);
+                    self.asm.vpunpcklqdq(X13, X13, X15);
+                } else {
+                    self.asm.vcvtdq2ps(X13, a);
+                }
+                self.put_xmm(v, X13);
+            }
+            _ => self.fp_slow(v),
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Guest memory accesses: the inline TLB and the slow path behind it.
+
+use super::asm::{Alu, Cc, Shift};
+use super::emit::{Emit, H_TLB, Stub};
+use super::*;
+use rhea_ir::env::{PAGE_BITS, TlbEntry};
+use rhea_ir::func::{Inst, Value};
+use rhea_ir::op::Op;
+use rhea_ir::types::{MemOp, RmwOp, Type};
+use std::mem::offset_of;
+
+const TAG_READ: i32 = offset_of!(TlbEntry, read) as i32;
+const TAG_WRITE: i32 = offset_of!(TlbEntry, write) as i32;
+const ADDEND: i32 = offset_of!(TlbEntry, addend) as i32;
+
+impl Emit<'_> {
+    pub(super) fn mem(&mut self, v: Value, i: &Inst) {
+        match i.op {
+            Op::CheckExit => self.check_exit(i),
+            Op::ProbeWrite => self.mem_call(v),
+            Op::Load => self.load(v, i),
+            Op::Store => self.store(v, i),
+            Op::Rmw => self.rmw(v, i),
+            _ if i.ty == Type::I128 => self.mem_call(v),
+            _ => self.cas(v, i),
+        }
+    }
+
+    /// Host address of the access into rax; jumps to the slow path on a miss. Clobbers rcx and rdx.
+    fn address(&mut self, v: Value, i: &Inst, tag: i32) -> dynasmrt::DynamicLabel {
+        let m = i.mem_op();
+        let label = self.asm.label();
+        let back = self.asm.label();
+        self.stubs.push(Stub::Mem { v, label, back });
+        let a = self.gpr(i.args[0], RAX);
+        match i32::try_from(i.imm as i64) {
+            Ok(0) => {
+                if a != RAX {
+                    self.asm.mov_rr(true, RAX, a);
+                }
+            }
+            Ok(d) => self.asm.lea(RAX, a, d),
+            Err(_) => {
+                self.asm.mov_ri(RCX, i.imm);
+                self.asm.lea_idx(true, RAX, a, RCX);
+            }
+        }
+        let desc = H_TLB + m.mmu_idx() as i32 * 16;
+        self.asm.mov_rr(false, RCX, RAX);
+        self.asm.shift_i(Shift::Shr, false, RCX, (PAGE_BITS - 5) as u8);
+        self.asm.alu_rm(Alu::And, false, RCX, ENV, desc);
+        self.asm.alu_rm(Alu::Add, true, RCX, ENV, desc + 8);
+        // The page of the last byte (of the last aligned unit), with the bits that must be zero for alignment.
+        let align = m.align_log2().min(m.size_log2());
+        let extra = (m.bytes() - (1 << align)) as i32;
+        let mask = -(1i32 << PAGE_BITS) | ((1 << m.align_log2()) - 1);
+        if extra != 0 {
+            self.asm.lea(RDX, RAX, extra);
+        } else {
+            self.asm.mov_rr(true, RDX, RAX);
+        }
+        self.asm.alu_ri(Alu::And, true, RDX, mask);
+        self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
+        self.asm.jcc(Cc::Ne, label);
+        self.asm.alu_rm(Alu::Add, true, RAX, RCX, ADDEND);
+        back
+    }
+
+    fn load(&mut self, v: Value, i: &Inst) {
+        let m = i.mem_op();
+        let back = self.address(v, i, TAG_READ);
+        if i.ty.is_int() {
+            let d = self.dst_gpr(v, RAX);
+            self.load_int(i.ty, m, d);
+            self.put_gpr(v, d);
+        } else {
+            let d = self.dst_xmm(v, X15);
+            let n = m.bytes();
+            if m.is_big_endian() {
+                self.load_vec_swapped(n, d);
+            } else {
+                self.asm.vload(n.max(4), d, RAX, 0);
+            }
+            self.put_xmm(v, d);
+        }
+        self.asm.bind(back);
+    }
+
+    fn load_int(&mut self, ty: Type, m: MemOp, d: u8) {
+        let w = ty == Type::I64;
+        let big = m.is_big_endian();
+        match (m.size_log2(), m.is_signed()) {
+            (0, false) => self.asm.load_u8(d, RAX, 0),
+            (0, true) => self.asm.load_s8(w, d, RAX, 0),
+            (1, s) => {
+                if s && !big {
+                    self.asm.load_s16(w, d, RAX, 0);
+                    return;
+                }
+                self.asm.load_u16(d, RAX, 0);
+                if big {
+                    self.asm.bswap(false, d);
+                    self.asm.shift_i(if s { Shift::Sar } else { Shift::Shr }, false, d, 16);
+                    if s && w {
+                        self.asm.movsxd(d, d);
+                    }
+                }
+            }
+            (2, s) => {
+                if s && w && !big {
+                    self.asm.load_s32(d, RAX, 0);
+                    return;
+                }
+                self.asm.load(false, d, RAX, 0);
+                if big {
+                    self.asm.bswap(false, d);
+                    if s && w {
+                        self.asm.movsxd(d, d);
+                    }
+                }
+            }
+            _ => {
+                self.asm.load(true, d, RAX, 0);
+                if big {
+                    self.asm.bswap(true, d);
+                }
+            }
+        }
+    }
+
+    fn load_vec_swapped(&mut self, n: u32, d: u8) {
+        match n {
+            4 | 8 => {
+                self.asm.load(n == 8, RAX, RAX, 0);
+                self.asm.bswap(n == 8, RAX);
+                self.asm.vmov_from_gpr(n == 8, d, RAX);
+            }
+            _ => {
+                self.asm.vload(16, d, RAX, 0);
+                let l = self.data(REVERSE);
+                self.asm.vload_label(X14, l);
+                self.asm.vpshufb(d, d, X14);
+            }
+        }
+    }
+
+    fn store(&mut self, v: Value, i: &Inst) {
+        let m = i.mem_op();
+        let back = self.address(v, i, TAG_WRITE);
+        let val = i.args[1];
+        let n = m.bytes();
+        if self.ty(val).is_int() {
+            if let Some(c) = self.imm32(val)
+                && !m.is_big_endian()
+                && n >= 4
+                && !m.is_release()
+            {
+                self.asm.store_imm(n == 8, RAX, 0, c);
+            } else {
+                let mut r = self.gpr(val, RCX);
+                if m.is_big_endian() && n > 1 {
+                    self.asm.mov_rr(true, RCX, r);
+                    self.asm.bswap(n == 8, RCX);
+                    if n == 2 {
+                        self.asm.shift_i(Shift::Shr, false, RCX, 16);
+                    }
+                    r = RCX;
+                }
+                if m.is_release() {
+                    // Release stores are ordered before later acquire loads: a locked exchange is store and fence.
+                    if r != RCX {
+                        self.asm.mov_rr(true, RCX, r);
+                    }
+                    self.asm.xchg_mem(n, RAX, RCX);
+                } else {
+                    match n {
+                        1 => self.asm.store8(RAX, 0, r),
+                        2 => self.asm.store16(RAX, 0, r),
+                        _ => self.asm.store(n == 8, RAX, 0, r),
+                    }
+                }
+            }
+        } else {
+            let x = self.xmm_keep_rax(val);
+            if m.is_big_endian() {
+                if n == 16 {
+                    let l = self.data(REVERSE);
+                    self.asm.vload_label(X14, l);
+                    self.asm.vpshufb(X14, x, X14);
+                    self.asm.vstore(16, RAX, 0, X14);
+                } else {
+                    self.asm.vmov_to_gpr(n == 8, RCX, x);
+                    self.asm.bswap(n == 8, RCX);
+                    self.asm.store(n == 8, RAX, 0, RCX);
+                }
+            } else {
+                self.asm.vstore(n.max(4), RAX, 0, x);
+            }
+        }
+        if m.is_release() && !self.ty(val).is_int() {
+            self.asm.mfence();
+        }
+        self.asm.bind(back);
+    }
+
+    /// A vector operand while rax holds the host address.
+    fn xmm_keep_rax(&mut self, v: Value) -> u8 {
+        if let Some(c) = self.f.as_const(v)
+            && self.deferred(v)
+        {
+            self.asm.mov_ri(RCX, c);
+            self.asm.vmov_from_gpr(true, X15, RCX);
+            return X15;
+        }
+        self.xmm(v, X15)
+    }
+
+    /// Atomics on a RAM page that is both readable and writable: the write tag decides.
+    fn rmw(&mut self, v: Value, i: &Inst) {
+        let m = i.mem_op();
+        let n = m.bytes();
+        if m.is_big_endian() && n > 1 {
+            return self.mem_call(v);
+        }
+        let back = self.address(v, i, TAG_WRITE);
+        let val = i.args[1];
+        // rdx: host address; rcx: operand; rax: result.
+        self.asm.mov_rr(true, RDX, RAX);
+        match m.rmw_op() {
+            RmwOp::Add => {
+                self.gpr_to(val, RAX);
+                self.asm.lock_xadd(n, RDX, RAX);
+            }
+            RmwOp::Xchg => {
+                self.gpr_to(val, RAX);
+                self.asm.xchg_mem(n, RDX, RAX);
+            }
+            op => self.rmw_loop(op, n, val),
+        }
+        match n {
+            1 => self.asm.movzx8(RAX, RAX),
+            2 => self.asm.movzx16(RAX, RAX),
+            4 => self.asm.mov_rr(false, RAX, RAX),
+            _ => {}
+        }
+        self.put_gpr(v, RAX);
+        self.asm.bind(back);
+    }
+
+    /// Compare-exchange loop: address in rdx, old value ends in rax, new value in rcx.
+    fn rmw_loop(&mut self, op: RmwOp, n: u32, val: Value) {
+        let w = n == 8;
+        match n {
+            1 => self.asm.load_u8(RAX, RDX, 0),
+            2 => self.asm.load_u16(RAX, RDX, 0),
+            _ => self.asm.load(w, RAX, RDX, 0),
+        }
+        let again = self.asm.label();
+        self.asm.bind(again);
+        self.gpr_to(val, RCX);
+        let signed = matches!(op, RmwOp::SMax | RmwOp::SMin);
+        match op {
+            RmwOp::And => self.asm.alu_rr(Alu::And, w, RCX, RAX),
+            RmwOp::Or => self.asm.alu_rr(Alu::Or, w, RCX, RAX),
+            RmwOp::Xor => self.asm.alu_rr(Alu::Xor, w, RCX, RAX),
+            RmwOp::Clr => self.asm.andn(w, RCX, RCX, RAX),
+            _ => {
+                // Bring both to comparable form for narrow sizes: the old value is zero-extended, so is made anew.
+                match (n, signed) {
+                    (1, true) => {
+                        self.asm.movsx8(false, RCX, RCX);
+                        self.asm.movsx8(false, RAX, RAX);
+                    }
+                    (2, true) => {
+                        self.asm.movsx16(false, RCX, RCX);
+                        self.asm.movsx16(false, RAX, RAX);
+                    }
+                    (1, false) => {
+                        self.asm.movzx8(RCX, RCX);
+                        self.asm.movzx8(RAX, RAX);
+                    }
+                    (2, false) => {
+                        self.asm.movzx16(RCX, RCX);
+                        self.asm.movzx16(RAX, RAX);
+                    }
+                    _ => {}
+                }
+                self.asm.alu_rr(Alu::Cmp, w, RAX, RCX);
+                let cc = match op {
+                    RmwOp::SMax => Cc::G,
+                    RmwOp::SMin => Cc::L,
+                    RmwOp::UMax => Cc::A,
+                    _ => Cc::B,
+                };
+                self.asm.cmov(cc, RCX, RAX);
+            }
+        }
+        self.asm.lock_cmpxchg(n, RDX, RCX);
+        self.asm.jcc(Cc::Ne, again);
+    }
+
+    fn cas(&mut self, v: Value, i: &Inst) {
+        let m = i.mem_op();
+        let n = m.bytes();
+        if m.is_big_endian() && n > 1 {
+            return self.mem_call(v);
+        }
+        let back = self.address(v, i, TAG_WRITE);
+        self.asm.mov_rr(true, RDX, RAX);
+        self.gpr_to(i.args[1], RAX);
+        let new = self.gpr(i.args[2], RCX);
+        self.asm.lock_cmpxchg(n, RDX, new);
+        match n {
+            1 => self.asm.movzx8(RAX, RAX),
+            2 => self.asm.movzx16(RAX, RAX),
+            4 => self.asm.mov_rr(false, RAX, RAX),
+            _ => {}
+        }
+        self.put_gpr(v, RAX);
+        self.asm.bind(back);
+    }
+}
+
+/// Shuffle mask that reverses sixteen bytes.
+const REVERSE: u128 = 0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f;

@@ -1,0 +1,67 @@
+//! The x86-64 back end: a region in SSA form to position-independent host code.
+//!
+//! Needs a host with AVX2, FMA, BMI1/2, LZCNT, POPCNT and CMPXCHG16B ([`host_is_supported`]).
+//!
+//! | register | role |
+//! |---|---|
+//! | r15 | the guest's CPU structure |
+//! | rax, rcx, rdx | scratch of the instruction being emitted |
+//! | xmm12–xmm15 | scratch |
+//! | others but rsp | allocated |
+//!
+//! An I32 in a general register is always zero-extended to 64 bits; a Bool is 0 or 1 in the whole register; what is
+//! above an F32/F64 in its vector register is arbitrary.
+
+pub mod asm;
+mod emit;
+mod fp;
+mod int;
+mod mem;
+mod vec;
+
+pub use emit::{CodeBlob, Entry, FRAME_BYTES, LinkSite, Region, RuntimeFns, compile, reason};
+
+use crate::regalloc::RegFile;
+
+pub const RAX: u8 = 0;
+pub const RCX: u8 = 1;
+pub const RDX: u8 = 2;
+pub const RBX: u8 = 3;
+pub const RSP: u8 = 4;
+pub const RSI: u8 = 6;
+pub const RDI: u8 = 7;
+pub const R8: u8 = 8;
+pub const ENV: u8 = 15;
+/// Vector scratch registers.
+pub const X13: u8 = 13;
+pub const X14: u8 = 14;
+pub const X15: u8 = 15;
+
+/// Bytes of spill area at the bottom of the frame.
+pub const SPILL_BYTES: u32 = 2048;
+
+pub const REGS: RegFile = RegFile {
+    // Callee-saved last, so that they stay free for values that cross calls.
+    gprs: &[6, 7, 8, 9, 10, 11, 3, 5, 12, 13, 14],
+    xmms: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+    preserved: 1 << 3 | 1 << 5 | 1 << 12 | 1 << 13 | 1 << 14,
+    spill_bytes: SPILL_BYTES,
+};
+
+/// True if the JIT can run here.
+pub fn host_is_supported() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("fma")
+            && std::is_x86_feature_detected!("bmi1")
+            && std::is_x86_feature_detected!("bmi2")
+            && std::is_x86_feature_detected!("lzcnt")
+            && std::is_x86_feature_detected!("popcnt")
+            && std::is_x86_feature_detected!("cmpxchg16b")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}

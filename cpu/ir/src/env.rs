@@ -1,0 +1,91 @@
+//! The head of every guest CPU structure: what generated code and its run time share, at fixed offsets from the one
+//! pinned host register.
+
+use std::sync::atomic::AtomicU32;
+
+/// Number of translation regimes × privileges with a TLB of their own.
+pub const MMU_INDEXES: usize = 16;
+/// log2 of the softmmu page size. Guest granules are larger or equal.
+pub const PAGE_BITS: u32 = 12;
+pub const PAGE_SIZE: u64 = 1 << PAGE_BITS;
+
+/// Low bits of a TLB tag: any of them set makes the inline compare fail.
+pub mod tag {
+    /// The entry does not permit this kind of access.
+    pub const INVALID: u64 = 1;
+    /// The page is not RAM or needs the slow path (MMIO, code tracking, dirty tracking, watchpoints).
+    pub const SLOW: u64 = 2;
+}
+
+/// One TLB entry: compare `(va & !0xfff)` with the tag of the access kind, then host address = `va + addend`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub struct TlbEntry {
+    pub read: u64,
+    pub write: u64,
+    /// Host address of the page minus its guest virtual address (wrapping).
+    pub addend: u64,
+    /// Index into the vCPU's table of full entries (attributes, physical address).
+    pub full: u64,
+}
+
+impl TlbEntry {
+    pub const EMPTY: TlbEntry = TlbEntry { read: u64::MAX, write: u64::MAX, addend: 0, full: 0 };
+}
+
+/// Where the table of one MMU index is: entry address = table + ((va >> (PAGE_BITS - 5)) & mask).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TlbDesc {
+    /// (entries − 1) × 32.
+    pub mask: u64,
+    /// Host address of the first entry.
+    pub table: u64,
+}
+
+/// First member of every guest CPU structure.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct EnvHeader {
+    /// Non-zero: leave generated code at the next check. Bits belong to the accelerator and the guest.
+    pub exit_request: AtomicU32,
+    /// A helper raised an exception (state and pc are set): leave the region after the call.
+    pub raised: u32,
+    /// Sticky FP flags (rhea_float bits) not yet in the guest's own register.
+    pub fp_flags: u32,
+    /// Host FP control word while guest code runs (MXCSR on x86-64 hosts).
+    pub host_fp: u32,
+    /// Guest program counter; stale while a region runs, set at every exit and before every non-pure helper.
+    pub pc: u64,
+    /// Everything but pc that changes what an instruction at pc translates to. Kept by the guest.
+    pub mode: u64,
+    /// Guest instructions retired, counted per block entered (only kept when asked for).
+    pub insn_count: u64,
+    /// Host address of the accelerator's per-vCPU jump cache.
+    pub jump_cache: u64,
+    /// Shadow return stack: position in bytes, then the accelerator's own words.
+    pub ras_pos: u64,
+    pub accel: [u64; 5],
+    pub tlb: [TlbDesc; MMU_INDEXES],
+    /// 128-bit arguments (in order of appearance among 128-bit ones) and the result (index 7) of helpers.
+    pub scratch: [u128; 8],
+}
+
+impl Default for EnvHeader {
+    fn default() -> Self {
+        EnvHeader {
+            exit_request: AtomicU32::new(0),
+            raised: 0,
+            fp_flags: 0,
+            host_fp: 0x1f80,
+            pc: 0,
+            mode: 0,
+            insn_count: 0,
+            jump_cache: 0,
+            ras_pos: 0,
+            accel: [0; 5],
+            tlb: [TlbDesc { mask: 0, table: 0 }; MMU_INDEXES],
+            scratch: [0; 8],
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Passes over a promoted region: simplification with sharing along the dominator tree, and removal of dead operations.
+
+use crate::func::{ExitKind, Function, Inst, Target, Term, Value};
+use crate::guest::{Effects, HelperDesc};
+use crate::op::{Class, Op};
+use crate::simplify::{Simplified, simplify};
+use crate::types::Type;
+use std::collections::HashMap;
+
+/// Blocks reachable from the entry in reverse post-order.
+pub fn reverse_post_order(f: &Function) -> Vec<usize> {
+    let n = f.blocks.len();
+    let mut seen = vec![false; n];
+    let mut order = Vec::with_capacity(n);
+    let mut stack = vec![(0usize, 0usize)];
+    seen[0] = true;
+    while let Some((b, k)) = stack.pop() {
+        // The second target first, so that a branch's `then` comes right after it.
+        let succ: Vec<usize> = f.blocks[b]
+            .term
+            .targets()
+            .filter_map(|t| match t {
+                Target::Block(to, _) | Target::Exit(ExitKind::Inner(to), _) => Some(to.index()),
+                Target::Exit(..) => None,
+            })
+            .collect();
+        if k < succ.len() {
+            stack.push((b, k + 1));
+            let s = succ[succ.len() - 1 - k];
+            if !seen[s] {
+                seen[s] = true;
+                stack.push((s, 0));
+            }
+        } else {
+            order.push(b);
+        }
+    }
+    order.reverse();
+    order
+}
+
+/// Immediate dominators (the entry's is itself); `usize::MAX` for unreachable blocks.
+pub fn dominators(f: &Function, rpo: &[usize]) -> Vec<usize> {
+    let n = f.blocks.len();
+    let mut pos = vec![usize::MAX; n];
+    for (i, &b) in rpo.iter().enumerate() {
+        pos[b] = i;
+    }
+    let mut preds: Vec<Vec<usize>> = vec![Vec::new(); n];
+    for &b in rpo {
+        for t in f.blocks[b].term.targets() {
+            if let Target::Block(to, _) = t {
+                preds[to.index()].push(b);
+            }
+        }
+    }
+    let mut idom = vec![usize::MAX; n];
+    idom[0] = 0;
+    loop {
+        let mut changed = false;
+        for &b in rpo.iter().skip(1) {
+            let mut new = usize::MAX;
+            for &p in &preds[b] {
+                if idom[p] == usize::MAX {
+                    continue;
+                }
+                if new == usize::MAX {
+                    new = p;
+                    continue;
+                }
+                let (mut x, mut y) = (p, new);
+                while x != y {
+                    while pos[x] > pos[y] {
+                        x = idom[x];
+                    }
+                    while pos[y] > pos[x] {
+                        y = idom[y];
+                    }
+                }
+                new = x;
+            }
+            if idom[b] != new {
+                idom[b] = new;
+                changed = true;
+            }
+        }
+        if !changed {
+            return idom;
+        }
+    }
+}
+
+type Key = (Op, Type, u32, [Value; 4], u64);
+
+fn key(i: &Inst) -> Key {
+    (i.op, i.ty, i.aux, i.args, i.imm)
+}
+
+/// Simplifies and shares pure operations across blocks.
+pub fn simplify_all(f: &mut Function) {
+    let rpo = reverse_post_order(f);
+    let idom = dominators(f, &rpo);
+    let dominates = |a: usize, mut b: usize| loop {
+        if a == b {
+            return true;
+        }
+        if b == 0 {
+            return false;
+        }
+        b = idom[b];
+        if b == usize::MAX {
+            return false;
+        }
+    };
+    let mut repl: Vec<Value> = (0..f.insts.len() as u32).map(Value).collect();
+    let mut table: HashMap<Key, Vec<(usize, Value)>> = HashMap::new();
+    for &b in &rpo {
+        let list = f.blocks[b].insts.clone();
+        for v in list {
+            let mut i = *f.inst(v);
+            for a in &mut i.args {
+                while !a.is_none() && repl[a.index()] != *a {
+                    *a = repl[a.index()];
+                }
+            }
+            if i.op.class() != Class::Pure {
+                f.insts[v.index()] = i;
+                continue;
+            }
+            let mut to = None;
+            for _ in 0..8 {
+                match simplify(f, &i) {
+                    None => break,
+                    Some(Simplified::Value(x)) => {
+                        to = Some(x);
+                        break;
+                    }
+                    Some(Simplified::Const(ty, bits)) => {
+                        i = Inst::new(Op::Const, ty);
+                        i.imm = bits;
+                    }
+                    Some(Simplified::Inst(n)) => i = n,
+                }
+            }
+            f.insts[v.index()] = i;
+            let to = to.or_else(|| {
+                let list = table.entry(key(&i)).or_default();
+                let found = list.iter().find(|(at, _)| dominates(*at, b)).map(|e| e.1);
+                if found.is_none() {
+                    list.push((b, v));
+                }
+                found
+            });
+            if let Some(x) = to {
+                repl[v.index()] = x;
+            }
+        }
+        // A branch on a constant becomes a jump.
+        if let Term::Branch { cond, then, other, .. } = &f.blocks[b].term {
+            let mut c = *cond;
+            while repl[c.index()] != c {
+                c = repl[c.index()];
+            }
+            if let Some(x) = f.as_const(c) {
+                let t = if x & 1 != 0 { then.clone() } else { other.clone() };
+                f.blocks[b].term = Term::Jump(t);
+            }
+        }
+    }
+    crate::promote::rewrite(f, &repl);
+}
+
+/// Removes operations nobody uses (state maps count as uses).
+pub fn remove_dead(f: &mut Function, helpers: &[HelperDesc]) {
+    let rpo = reverse_post_order(f);
+    let mut live = vec![false; f.insts.len()];
+    let mut work: Vec<Value> = Vec::new();
+    fn mark(live: &mut [bool], work: &mut Vec<Value>, v: Value) {
+        if !v.is_none() && !live[v.index()] {
+            live[v.index()] = true;
+            work.push(v);
+        }
+    }
+    let needed = |i: &Inst| match i.op.class() {
+        Class::Pure | Class::Slot => false,
+        Class::Call => helpers
+            .get(i.imm as usize)
+            .is_none_or(|d| !d.effects.contains(Effects::PURE) || d.effects.contains(Effects::KEEP)),
+        _ => true,
+    };
+    for &b in &rpo {
+        for &v in &f.blocks[b].insts {
+            if needed(f.inst(v)) {
+                mark(&mut live, &mut work, v);
+            }
+        }
+        if let Term::Branch { cond, .. } = &f.blocks[b].term {
+            mark(&mut live, &mut work, *cond);
+        }
+        for t in f.blocks[b].term.targets() {
+            match t {
+                Target::Block(_, args) => args.iter().for_each(|&a| mark(&mut live, &mut work, a)),
+                Target::Exit(k, s) => {
+                    if let ExitKind::Indirect(v) | ExitKind::Return(v) | ExitKind::IndirectCall { target: v, .. } = k {
+                        mark(&mut live, &mut work, *v);
+                    }
+                    for d in &f.states[s.0 as usize].dirty {
+                        mark(&mut live, &mut work, d.1);
+                    }
+                }
+            }
+        }
+    }
+    while let Some(v) = work.pop() {
+        let i = f.insts[v.index()];
+        for &a in i.args() {
+            mark(&mut live, &mut work, a);
+        }
+        if i.op.has_state() && i.state != crate::func::StateId::NONE {
+            for d in &f.states[i.state.0 as usize].dirty {
+                mark(&mut live, &mut work, d.1);
+            }
+        }
+    }
+    for b in &mut f.blocks {
+        b.insts.retain(|v| live[v.index()]);
+    }
+}
