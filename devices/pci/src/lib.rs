@@ -1,0 +1,36 @@
+//! PCI Express: configuration space, BARs, capabilities, interrupts, buses and the ECAM host bridge.
+//!
+//! A function owns a [`PciConfig`] (composition) and implements [`PciFunction`]; it is made with the [`PciSlot`] it will sit in
+//! and then attached to the [`PciBus`].
+
+mod address;
+mod bus;
+mod config;
+mod host;
+mod intx;
+mod msi;
+mod msix;
+
+pub use address::Devfn;
+pub use bus::{PciBus, PciError, PciSlot};
+pub use config::{BarKind, ConfigBuilder, Identity, PciConfig, PciConfigState, PcieType};
+pub use host::{HostBridge, HostWindows, PcieHost};
+pub use intx::{IntxLines, IntxPin};
+pub use msi::Msi;
+pub use msix::{Msix, MsixState};
+
+use rhea_device::Device;
+
+/// A function on a PCI bus.
+pub trait PciFunction: Device {
+    /// The shared part, owned by the device.
+    fn config(&self) -> &PciConfig;
+    /// A configuration read of 1, 2 or 4 bytes, naturally aligned.
+    fn config_read(&self, offset: u16, size: u8) -> u32 {
+        self.config().read(offset, size)
+    }
+    /// A configuration write of 1, 2 or 4 bytes, naturally aligned.
+    fn config_write(&self, offset: u16, size: u8, value: u32) {
+        self.config().write(offset, size, value);
+    }
+}
