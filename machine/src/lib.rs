@@ -1,0 +1,4 @@
+//! The boards: options become a wired machine.
+
+pub mod options;
+pub mod virt;

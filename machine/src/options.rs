@@ -1,0 +1,414 @@
+//! The typed form of `-M`, `-cpu`, `-smp`, `-m`, `-rtc`, `-accel`.
+
+use rhea_clock::{RtcBase, RtcSource};
+use rhea_device::options::{self, OptionDecl, OptionError, OptionKind, OptionSet};
+use rhea_memory::Backing;
+use std::path::PathBuf;
+
+type Pairs = [(String, Option<String>)];
+
+/// `-M virt,...`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtOptions {
+    pub gic_version: GicVersion,
+    /// EL2 exists.
+    pub virtualization: bool,
+    /// EL3 exists.
+    pub secure: bool,
+    /// Devices and RAM above 4 GiB.
+    pub highmem: bool,
+    pub highmem_ecam: bool,
+    pub highmem_mmio: bool,
+    pub highmem_redists: bool,
+    pub its: bool,
+    pub dump_dtb: Option<PathBuf>,
+    /// Random seeds for the kernel in the device tree.
+    pub dtb_randomness: bool,
+    /// Drive ids of the flash banks.
+    pub pflash: [Option<String>; 2],
+    pub memory_backend: Option<String>,
+    pub accel: Option<String>,
+}
+
+/// `gic-version=`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GicVersion {
+    V2,
+    V3,
+    /// The newest the CPU count allows: 3.
+    Max,
+}
+
+/// Machines by name, with their line of `-M help`.
+pub const MACHINES: &[(&str, &str)] = &[("virt", "Arm virtual machine"), ("none", "empty machine (refused: there is nothing to run)")];
+
+const VIRT: &[OptionDecl] = &[
+    OptionDecl::new("type", OptionKind::Text, None, "machine name"),
+    OptionDecl::new("gic-version", OptionKind::Choice(&["2", "3", "max"]), Some("3"), "version of the interrupt controller"),
+    OptionDecl::new("virtualization", OptionKind::Bool, Some("off"), "the CPUs have EL2"),
+    OptionDecl::new("secure", OptionKind::Bool, Some("off"), "the CPUs have EL3"),
+    OptionDecl::new("highmem", OptionKind::Bool, Some("on"), "use addresses above 4 GiB"),
+    OptionDecl::new("highmem-ecam", OptionKind::Bool, Some("on"), "PCI configuration space above 4 GiB"),
+    OptionDecl::new("highmem-mmio", OptionKind::Bool, Some("on"), "PCI memory window above 4 GiB"),
+    OptionDecl::new("highmem-redists", OptionKind::Bool, Some("on"), "GIC redistributors above 4 GiB for many CPUs"),
+    OptionDecl::new("its", OptionKind::Bool, Some("on"), "the GICv3 has an ITS"),
+    OptionDecl::new("msi", OptionKind::Choice(&["auto", "its", "gicv2m", "off"]), Some("auto"), "who takes message-signalled interrupts"),
+    OptionDecl::new("dumpdtb", OptionKind::Text, None, "write the device tree to this file and exit"),
+    OptionDecl::new("dtb-randomness", OptionKind::Bool, Some("on"), "put random seeds in the device tree"),
+    OptionDecl::new("dtb-kaslr-seed", OptionKind::Bool, Some("on"), "put random seeds in the device tree"),
+    OptionDecl::new("acpi", OptionKind::Choice(&["on", "off", "auto"]), Some("auto"), "ACPI tables (only off: the guest gets a device tree)"),
+    OptionDecl::new("pflash0", OptionKind::Text, None, "id of the drive in flash bank 0"),
+    OptionDecl::new("pflash1", OptionKind::Text, None, "id of the drive in flash bank 1"),
+    OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
+    OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
+    OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "ignored: there is no display"),
+    OptionDecl::new("usb", OptionKind::Choice(&["off"]), Some("off"), "there is no USB"),
+    OptionDecl::new("iommu", OptionKind::Choice(&["none"]), Some("none"), "there is no IOMMU"),
+    OptionDecl::new("mte", OptionKind::Choice(&["off"]), Some("off"), "there is no memory tagging"),
+    OptionDecl::new("ras", OptionKind::Choice(&["off"]), Some("off"), "there is no error injection"),
+];
+
+/// The text of `-M help`.
+#[must_use]
+pub fn machine_help() -> String {
+    "Supported machines are:\nvirt                 Arm virtual machine (default)\n".to_owned()
+}
+
+impl VirtOptions {
+    /// The text of `-M virt,help`.
+    #[must_use]
+    pub fn help() -> String {
+        options::help("virt", VIRT)
+    }
+
+    /// Parses all `-M` values given (later ones add to earlier ones).
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    pub fn parse(texts: &[String]) -> Result<Self, OptionError> {
+        let mut pairs = Vec::new();
+        for text in texts {
+            let mut given = options::split(text);
+            if let Some((name, None)) = given.first().cloned() {
+                if VIRT.iter().all(|d| d.key != name) {
+                    given[0] = ("type".to_owned(), Some(name));
+                }
+            }
+            pairs.extend(given);
+        }
+        for (key, value) in &pairs {
+            if key == "type" && value.as_deref() != Some("virt") {
+                let name = value.as_deref().unwrap_or("");
+                return Err(OptionError::new("-M", format!("unknown machine '{name}': machines are virt (-M help lists them)")));
+            }
+        }
+        // A later value of a key replaces an earlier one across options.
+        let mut last: Vec<(String, Option<String>)> = Vec::new();
+        for pair in pairs {
+            last.retain(|(k, _)| *k != pair.0);
+            last.push(pair);
+        }
+        let set = OptionSet::parse("-M virt", VIRT, &last)?;
+        if set.text("acpi") == Some("on") {
+            return Err(set.error("acpi", "ACPI tables are not supported: use acpi=off, the guest gets a device tree"));
+        }
+        let gic_version = match set.text("gic-version") {
+            Some("2") => GicVersion::V2,
+            Some("3") => GicVersion::V3,
+            _ => GicVersion::Max,
+        };
+        let its = match set.text("msi") {
+            Some("its") if gic_version == GicVersion::V2 => return Err(set.error("msi", "a GICv2 has no ITS: use msi=gicv2m")),
+            Some("gicv2m") if gic_version != GicVersion::V2 => return Err(set.error("msi", "gicv2m needs gic-version=2")),
+            Some("off") => false,
+            Some("its") => true,
+            _ => set.bool("its"),
+        };
+        let highmem = set.bool("highmem");
+        let text = |key: &str| set.text(key).map(str::to_owned);
+        Ok(Self {
+            gic_version,
+            virtualization: set.bool("virtualization"),
+            secure: set.bool("secure"),
+            highmem,
+            highmem_ecam: highmem && set.bool("highmem-ecam"),
+            highmem_mmio: highmem && set.bool("highmem-mmio"),
+            highmem_redists: highmem && set.bool("highmem-redists"),
+            its,
+            dump_dtb: set.text("dumpdtb").map(PathBuf::from),
+            dtb_randomness: set.bool("dtb-randomness") && set.bool("dtb-kaslr-seed"),
+            pflash: [text("pflash0"), text("pflash1")],
+            memory_backend: text("memory-backend"),
+            accel: text("accel"),
+        })
+    }
+}
+
+/// `-smp`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Smp {
+    pub cpus: u32,
+    pub sockets: u32,
+    pub clusters: u32,
+    pub cores: u32,
+    pub threads: u32,
+}
+
+/// The most CPUs a machine may have (GICv3 affinity of the virt board).
+pub const MAX_CPUS: u64 = 512;
+
+impl Smp {
+    pub const ONE: Self = Self { cpus: 1, sockets: 1, clusters: 1, cores: 1, threads: 1 };
+
+    /// # Errors
+    /// [`OptionError`].
+    pub fn parse(text: &str) -> Result<Self, OptionError> {
+        const N: OptionKind = OptionKind::Number { min: 1, max: MAX_CPUS };
+        const DECLS: &[OptionDecl] = &[
+            OptionDecl::new("cpus", N, None, "CPUs at start"),
+            OptionDecl::new("maxcpus", N, None, "the same: there is no hot-plug of CPUs"),
+            OptionDecl::new("sockets", N, None, "sockets"),
+            OptionDecl::new("clusters", N, None, "clusters in a socket"),
+            OptionDecl::new("cores", N, None, "cores in a cluster"),
+            OptionDecl::new("threads", N, None, "threads in a core"),
+        ];
+        let mut pairs = options::split(text);
+        if let Some((number, None)) = pairs.first().cloned() {
+            pairs[0] = ("cpus".to_owned(), Some(number));
+        }
+        let set = OptionSet::parse("-smp", DECLS, &pairs)?;
+        let n = |key: &str| set.number(key).map(|n| n as u32);
+        let (sockets, clusters, threads) = (n("sockets").unwrap_or(1), n("clusters").unwrap_or(1), n("threads").unwrap_or(1));
+        let rest = u64::from(sockets) * u64::from(clusters) * u64::from(threads);
+        let cpus = n("cpus").or(n("maxcpus")).unwrap_or_else(|| (rest * u64::from(n("cores").unwrap_or(1))).min(u64::from(u32::MAX)) as u32);
+        let cores = n("cores").unwrap_or_else(|| (u64::from(cpus) / rest).max(1) as u32);
+        if rest * u64::from(cores) != u64::from(cpus) {
+            return Err(OptionError::new(
+                "-smp",
+                format!("'{text}': sockets * clusters * cores * threads is {} but cpus is {cpus}: they must be equal", rest * u64::from(cores)),
+            ));
+        }
+        if n("maxcpus").is_some_and(|m| m != cpus) {
+            return Err(set.error("maxcpus", "hot-plug of CPUs is not supported: it must equal cpus"));
+        }
+        if u64::from(cpus) > MAX_CPUS {
+            return Err(OptionError::new("-smp", format!("'{text}': {cpus} CPUs: the machine has at most {MAX_CPUS}")));
+        }
+        Ok(Self { cpus, sockets, clusters, cores, threads })
+    }
+}
+
+/// `-m`: bytes.
+///
+/// # Errors
+/// [`OptionError`].
+pub fn parse_memory(text: &str) -> Result<u64, OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new("size", OptionKind::Size { unit: 1 << 20 }, Some("128M"), "RAM"),
+        OptionDecl::new("slots", OptionKind::Number { min: 0, max: 0 }, None, "there is no hot-plug of memory"),
+        OptionDecl::new("maxmem", OptionKind::Size { unit: 1 << 20 }, None, "there is no hot-plug of memory"),
+    ];
+    let mut pairs = options::split(text);
+    if let Some((number, None)) = pairs.first().cloned() {
+        pairs[0] = ("size".to_owned(), Some(number));
+    }
+    let set = OptionSet::parse("-m", DECLS, &pairs)?;
+    let size = set.number("size").unwrap_or(128 << 20);
+    if set.number("maxmem").is_some_and(|m| m != size) {
+        return Err(set.error("maxmem", "hot-plug of memory is not supported: it must equal the size"));
+    }
+    if size < 1 << 20 || size > 1 << 40 {
+        return Err(OptionError::new("-m", format!("'{text}': expected a size from 1M to 1T")));
+    }
+    Ok(size.next_multiple_of(2 << 20))
+}
+
+/// `-rtc`
+///
+/// # Errors
+/// [`OptionError`].
+pub fn parse_rtc(text: &str) -> Result<(RtcBase, RtcSource), OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new("base", OptionKind::Text, Some("utc"), "utc, localtime or a date"),
+        OptionDecl::new("clock", OptionKind::Choice(&["host", "rt", "vm"]), Some("host"), "what drives it"),
+        OptionDecl::new("driftfix", OptionKind::Choice(&["none"]), Some("none"), "only none"),
+    ];
+    let set = OptionSet::parse("-rtc", DECLS, &options::split(text))?;
+    let base = match set.text("base").unwrap_or("utc") {
+        "utc" => RtcBase::Utc,
+        "localtime" => RtcBase::Localtime,
+        date => match parse_date(date) {
+            Some(seconds) => RtcBase::Fixed(seconds),
+            None => return Err(set.error("base", &format!("'{date}': expected utc, localtime, 2026-01-31 or 2026-01-31T12:30:00"))),
+        },
+    };
+    Ok((base, if set.text("clock") == Some("vm") { RtcSource::Vm } else { RtcSource::Host }))
+}
+
+/// `YYYY-MM-DD[THH:MM:SS]` in seconds since 1970.
+fn parse_date(text: &str) -> Option<i64> {
+    let (date, time) = text.split_once('T').unwrap_or((text, "00:00:00"));
+    let mut d = date.split('-').map(|p| p.parse::<i64>().ok());
+    let (y, m, day) = (d.next()??, d.next()??, d.next()??);
+    let mut t = time.split(':').map(|p| p.parse::<i64>().ok());
+    let (h, min, s) = (t.next()??, t.next()??, t.next()??);
+    let good = (1970..=9999).contains(&y) && (1..=12).contains(&m) && (1..=31).contains(&day) && (0..24).contains(&h) && (0..60).contains(&min) && (0..60).contains(&s);
+    if !good || d.next().is_some() || t.next().is_some() {
+        return None;
+    }
+    // Days from civil: years that begin in March make the leap day the last one.
+    let (y, m) = if m > 2 { (y, m - 3) } else { (y - 1, m + 9) };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    Some(((days * 24 + h) * 60 + min) * 60 + s)
+}
+
+/// The accelerator chosen by `-accel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccelKind {
+    Jit,
+    /// The IR interpreter.
+    Interpreter,
+}
+
+/// The text of `-accel help`.
+pub const ACCEL_HELP: &str = "Accelerators supported:\njit (also called tcg)\ninterp\n";
+
+/// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that is available.
+///
+/// # Errors
+/// [`OptionError`].
+pub fn parse_accel(texts: &[String]) -> Result<AccelKind, OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new("thread", OptionKind::Choice(&["single", "multi"]), Some("multi"), "vCPUs run in threads of their own"),
+        OptionDecl::new("tb-size", OptionKind::Size { unit: 1 << 20 }, None, "size of the code cache"),
+    ];
+    let mut absent = None;
+    for text in texts {
+        let pairs = options::split(text);
+        let Some(((name, None), rest)) = pairs.split_first() else {
+            return Err(OptionError::new("-accel", format!("'{text}': expected jit or interp")));
+        };
+        for name in name.split(':') {
+            match name {
+                "jit" | "tcg" | "interp" => {
+                    OptionSet::parse(&format!("-accel {name}"), DECLS, rest)?;
+                    return Ok(if name == "interp" { AccelKind::Interpreter } else { AccelKind::Jit });
+                }
+                "kvm" | "hvf" | "whpx" | "xen" => absent = Some(name.to_owned()),
+                _ => return Err(OptionError::new("-accel", format!("unknown accelerator '{name}': accelerators are jit and interp"))),
+            }
+        }
+    }
+    match absent {
+        Some(name) => Err(OptionError::new("-accel", format!("'{name}' is not available: use jit"))),
+        None => Ok(AccelKind::Jit),
+    }
+}
+
+/// An `-object`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectSpec {
+    Memory { id: String, size: u64, backing: Backing, prealloc: bool },
+    Rng { id: String, filename: PathBuf },
+}
+
+/// The text of `-object help`.
+pub const OBJECT_HELP: &str = "List of user creatable objects:\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n";
+
+impl ObjectSpec {
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Memory { id, .. } | Self::Rng { id, .. } => id,
+        }
+    }
+
+    /// # Errors
+    /// [`OptionError`].
+    pub fn parse(text: &str) -> Result<Self, OptionError> {
+        const ID: OptionDecl = OptionDecl::new("id", OptionKind::Text, None, "name");
+        const SIZE: OptionDecl = OptionDecl::new("size", OptionKind::Size { unit: 1 }, None, "bytes");
+        const PREALLOC: OptionDecl = OptionDecl::new("prealloc", OptionKind::Bool, Some("off"), "touch all pages at start");
+        const SHARE: OptionDecl = OptionDecl::new("share", OptionKind::Bool, Some("off"), "writes reach the file");
+        const FILE: OptionDecl = OptionDecl::new("mem-path", OptionKind::Text, None, "file or directory");
+        const NAME: OptionDecl = OptionDecl::new("filename", OptionKind::Text, Some("/dev/urandom"), "source of entropy");
+        let pairs = options::split(text);
+        let Some(((kind, None), rest)) = pairs.split_first() else {
+            return Err(OptionError::new("-object", format!("'{text}': expected a type first (-object help lists them)")));
+        };
+        let place = format!("-object {kind}");
+        let parse = |decls: &[OptionDecl]| -> Result<(OptionSet, String), OptionError> {
+            let set = OptionSet::parse(&place, decls, rest)?;
+            let id = set.text("id").map(str::to_owned).ok_or_else(|| OptionError::new(&place, "property 'id' is missing: id=NAME"))?;
+            Ok((set, id))
+        };
+        let size = |set: &OptionSet| set.number("size").ok_or_else(|| OptionError::new(&place, "property 'size' is missing: size=BYTES"));
+        match kind.as_str() {
+            "memory-backend-ram" => {
+                let (set, id) = parse(&[ID, SIZE, PREALLOC, SHARE])?;
+                Ok(Self::Memory { id, size: size(&set)?, backing: Backing::Anonymous, prealloc: set.bool("prealloc") })
+            }
+            "memory-backend-file" => {
+                let (set, id) = parse(&[ID, SIZE, PREALLOC, SHARE, FILE])?;
+                let path = set.text("mem-path").ok_or_else(|| OptionError::new(&place, "property 'mem-path' is missing: mem-path=FILE"))?;
+                let backing = Backing::File { path: path.into(), share: set.bool("share") };
+                Ok(Self::Memory { id, size: size(&set)?, backing, prealloc: set.bool("prealloc") })
+            }
+            "rng-random" | "rng-builtin" => {
+                let (set, id) = parse(if kind == "rng-random" { &[ID, NAME] } else { &[ID] })?;
+                Ok(Self::Rng { id, filename: set.text("filename").unwrap_or("/dev/urandom").into() })
+            }
+            _ => Err(OptionError::new("-object", format!("unknown type '{kind}' (-object help lists them)"))),
+        }
+    }
+}
+
+/// Finds a bare `help` or `?` in a value, as in `-device NAME,help`.
+#[must_use]
+pub fn wants_help(pairs: &Pairs) -> bool {
+    pairs.iter().any(|(k, v)| v.is_none() && (k == "help" || k == "?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn virt(text: &str) -> Result<VirtOptions, OptionError> {
+        VirtOptions::parse(&[text.to_owned()])
+    }
+
+    #[test]
+    fn machines() {
+        let v = virt("virt,gic-version=2,highmem=off,dumpdtb=x.dtb").unwrap();
+        assert_eq!((v.gic_version, v.highmem_ecam, v.dump_dtb), (GicVersion::V2, false, Some("x.dtb".into())));
+        assert!(VirtOptions::parse(&["virt,its=on".into(), "its=off".into()]).is_ok_and(|v| !v.its));
+        for bad in ["q35", "virt,gic-version=5", "virt,zzz=1", "virt,acpi=on", "virt,gic-version=2,msi=its", "virt,mte=on"] {
+            assert!(virt(bad).unwrap_err().to_string().starts_with("-M"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(Smp::parse("4").unwrap(), Smp { cpus: 4, cores: 4, ..Smp::ONE });
+        assert_eq!(Smp::parse("8,sockets=2,threads=2").unwrap(), Smp { cpus: 8, sockets: 2, clusters: 1, cores: 2, threads: 2 });
+        assert_eq!(Smp::parse("cores=3,threads=2").unwrap().cpus, 6);
+        for bad in ["0", "513", "4,cores=3", "x", "4,maxcpus=8", "sockets=512,cores=512", "2,sockets=4"] {
+            assert!(Smp::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_memory("2G").unwrap(), 2 << 30);
+        assert_eq!(parse_memory("512").unwrap(), 512 << 20);
+        assert_eq!(parse_memory("size=255G").unwrap(), 255 << 30);
+        for bad in ["0", "2X", "-1", "9999T", "1G,slots=2", "1G,maxmem=2G"] {
+            assert!(parse_memory(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_rtc("base=2000-03-01T00:00:01").unwrap().0, RtcBase::Fixed(951_868_801));
+        assert_eq!(parse_rtc("base=1970-01-01,clock=vm").unwrap(), (RtcBase::Fixed(0), RtcSource::Vm));
+        assert!(parse_rtc("base=yesterday").is_err());
+        assert_eq!(parse_accel(&["kvm:tcg".into()]).unwrap(), AccelKind::Jit);
+        assert_eq!(parse_accel(&["kvm".into(), "interp".into()]).unwrap(), AccelKind::Interpreter);
+        assert!(parse_accel(&["kvm".into()]).is_err());
+        assert!(parse_accel(&["turbo".into()]).is_err());
+        assert!(ObjectSpec::parse("memory-backend-file,id=m,size=1G,mem-path=/x,share=on").is_ok());
+        assert!(ObjectSpec::parse("memory-backend-file,id=m,size=1G").is_err());
+    }
+}
