@@ -52,6 +52,13 @@ pub trait Vcpu: Send + Sync {
     fn request(&self, f: Box<dyn FnOnce() + Send>);
 }
 
+/// A vCPU whose guest state (of type `G`) the machine may reach: what an accelerator's vCPU type implements beside [`Vcpu`].
+pub trait GuestVcpu<G>: Vcpu {
+    /// Runs `f` on the vCPU's thread between two guest instructions, with the state in memory precise. Also while the vCPU is paused,
+    /// halted or powered off (then at once). Kicks the vCPU; does not wait. In the order of posting.
+    fn post(&self, f: Box<dyn FnOnce(&mut G) + Send>);
+}
+
 /// An in-kernel or in-accelerator shortcut from an eventfd to a line.
 pub trait IrqFd: Send + Sync {
     /// # Errors
