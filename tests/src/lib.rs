@@ -38,7 +38,6 @@ pub fn linux(words: &str) -> Vec<String> {
 ///
 /// # Panics
 /// When the case fails.
-#[must_use]
 pub fn linux_case(name: &str, words: &str, args: &[&str]) -> String {
     let mut all = linux(&format!("rhea.test={name} {words}"));
     all.extend(args.iter().map(|s| (*s).to_owned()));

@@ -1,0 +1,270 @@
+//! Debian's arm64 kernel on `-M virt`.
+
+use std::time::{Duration, Instant};
+
+use rhea_tests::{Emulator, STEP, linux, linux_case, require, run};
+
+fn start(words: &str, args: &[&str]) -> Emulator {
+    let mut all = linux(words);
+    all.extend(args.iter().map(|s| (*s).to_owned()));
+    Emulator::start(&all)
+}
+
+fn boots(cpus: u32, args: &[&str]) -> String {
+    let smp = cpus.to_string();
+    let args = [args, &["-smp", &smp]].concat();
+    linux_case("smp", &format!("rhea.cpus={cpus}"), &args)
+}
+
+#[test]
+fn boots_with_one_processor() {
+    require!("kernel", "initramfs");
+    boots(1, &["-cpu", "max"]);
+}
+
+#[test]
+fn boots_with_two_processors() {
+    require!("kernel", "initramfs");
+    boots(2, &["-cpu", "max"]);
+}
+
+#[test]
+fn boots_with_four_processors() {
+    require!("kernel", "initramfs");
+    boots(4, &["-cpu", "max"]);
+}
+
+#[test]
+fn boots_on_every_processor_model() {
+    require!("kernel", "initramfs");
+    for (model, part) in [
+        ("cortex-a53", "0xd03"),
+        ("cortex-a57", "0xd07"),
+        ("cortex-a72", "0xd08"),
+        ("cortex-a76", "0xd0b"),
+        ("neoverse-n1", "0xd0c"),
+    ] {
+        let text = linux_case("features", "", &["-cpu", model]);
+        assert!(text.contains(&format!(": {part}")), "{model}: {text}");
+    }
+}
+
+#[test]
+fn boots_with_each_interrupt_controller() {
+    require!("kernel", "initramfs");
+    for (version, sign) in [("2", "GICv2m: range"), ("3", "GICv3: CPU0: found redistributor")] {
+        let machine = format!("gic-version={version}");
+        let text = linux_case("features", "", &["-cpu", "max", "-smp", "2", "-machine", &machine]);
+        assert!(text.contains(sign), "GICv{version}: {text}");
+        if version == "3" {
+            assert!(text.contains("ITS [mem"), "no ITS: {text}");
+        }
+    }
+}
+
+#[test]
+fn boots_at_el2() {
+    require!("kernel", "initramfs");
+    let text = linux_case("features", "", &["-cpu", "max", "-machine", "virtualization=on,gic-version=3"]);
+    assert!(text.contains("CPU features"), "{text}");
+    let mut guest = start("", &["-cpu", "cortex-a72", "-machine", "virtualization=on"]);
+    guest.expect("guest# ", STEP);
+    guest.send("dmesg | grep -o 'started at EL[0-9]'\n");
+    guest.expect("started at EL2", STEP);
+}
+
+#[test]
+fn boots_with_page_sizes_of_memory() {
+    require!("kernel", "initramfs");
+    for (size, least) in [("256M", 180_000), ("3G", 2_800_000)] {
+        let mut guest = start("", &["-cpu", "max", "-m", size]);
+        guest.expect("guest# ", STEP);
+        guest.send("grep MemTotal /proc/meminfo\n");
+        guest.expect("MemTotal:", STEP);
+        let line = guest.expect("kB", STEP);
+        let total: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
+        assert!(total >= least, "-m {size}: {total} kB");
+    }
+}
+
+#[test]
+fn shell_takes_what_is_typed() {
+    require!("kernel", "initramfs");
+    let mut guest = start("", &["-cpu", "max"]);
+    guest.expect("guest# ", STEP);
+    guest.send("echo $((6 * 7))-$(uname -m)\n");
+    guest.expect("42-aarch64", STEP);
+    // Longer than the FIFO of the UART.
+    let long = "x".repeat(200);
+    guest.send(&format!("echo {long} | wc -c\n"));
+    guest.expect("\n201", STEP);
+    guest.send("exit\n");
+    guest.expect("RHEA-SHELL left", STEP);
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn terminal_is_raw_and_ctrl_a_x_leaves() {
+    require!("kernel", "initramfs");
+    let mut guest = Emulator::start_on_terminal(&[linux(""), vec!["-cpu".into(), "max".into()]].concat());
+    guest.expect("guest# ", STEP);
+    // Ctrl-C belongs to the guest, not to the emulator.
+    guest.send("sleep 1000\n");
+    std::thread::sleep(Duration::from_millis(500));
+    guest.send("\x03");
+    guest.expect("guest# ", STEP);
+    guest.send("echo still-$((1 + 1))-here\n");
+    guest.expect("still-2-here", STEP);
+    guest.send("\x01h");
+    guest.expect("C-a x", STEP);
+    guest.send("\x01x");
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn monitor_behind_the_console() {
+    require!("kernel", "initramfs");
+    let mut guest = start("", &["-cpu", "max", "-name", "a-guest"]);
+    guest.expect("guest# ", STEP);
+    guest.send("\x01c");
+    guest.expect(") ", STEP);
+    guest.send("info status\n");
+    guest.expect("VM status: running", STEP);
+    guest.send("stop\n");
+    guest.expect(") ", STEP);
+    guest.send("info status\n");
+    guest.expect("VM status: paused", STEP);
+    guest.send("info name\n");
+    guest.expect("a-guest", STEP);
+    guest.send("nonsense\n");
+    guest.expect("unknown command", STEP);
+    guest.send("cont\n");
+    guest.send("info status\n");
+    guest.expect("VM status: running", STEP);
+    guest.send("\x01c\n");
+    guest.expect("guest# ", STEP);
+    guest.send("echo back-$((3 * 3))\n");
+    guest.expect("back-9", STEP);
+    guest.send("\x01c");
+    guest.send("quit\n");
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn stopped_guest_does_not_see_time_pass() {
+    require!("kernel", "initramfs");
+    let mut guest = start("", &["-cpu", "max"]);
+    guest.expect("guest# ", STEP);
+    let mut uptime = || -> f64 {
+        guest.send("echo up=$(cut -d' ' -f1 /proc/uptime)=\n");
+        guest.expect("\nup=", STEP);
+        let before = guest.expect("=", STEP).trim_end_matches('=').parse().expect("a number");
+        guest.expect("guest# ", STEP);
+        before
+    };
+    let before = uptime();
+    let started = Instant::now();
+    guest.send("\x01cstop\n");
+    std::thread::sleep(Duration::from_secs(4));
+    guest.send("cont\n\x01c");
+    let mut uptime = || -> f64 {
+        guest.send("echo up=$(cut -d' ' -f1 /proc/uptime)=\n");
+        guest.expect("\nup=", STEP);
+        guest.expect("=", STEP).trim_end_matches('=').parse().expect("a number")
+    };
+    let after = uptime();
+    let passed = started.elapsed().as_secs_f64();
+    assert!(after - before < passed - 3.0, "{before} {after} in {passed} s with 4 s stopped");
+}
+
+#[test]
+fn monitor_presses_the_power_button() {
+    require!("kernel", "initramfs");
+    let mut guest = start("rhea.test=powerbutton", &["-cpu", "max"]);
+    guest.expect("waiting for the button", STEP);
+    guest.send("\x01csystem_powerdown\n");
+    guest.send("\x01c");
+    guest.expect("RHEA-TEST powerbutton PASS", STEP);
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn monitor_resets_the_machine() {
+    require!("kernel", "initramfs");
+    let mut guest = start("", &["-cpu", "max", "-smp", "2"]);
+    guest.expect("RHEA-SHELL ready", STEP);
+    guest.expect("guest# ", STEP);
+    guest.send("\x01csystem_reset\n\x01c");
+    guest.expect("RHEA-SHELL ready", STEP);
+    guest.expect("guest# ", STEP);
+    guest.send("nproc\n");
+    guest.expect("\n2", STEP);
+}
+
+#[test]
+fn guest_reboots() {
+    require!("kernel", "initramfs");
+    let mut guest = start("rhea.test=smp rhea.cpus=2 rhea.end=reboot", &["-cpu", "max", "-smp", "2"]);
+    guest.expect("RHEA-TEST smp PASS", STEP);
+    guest.expect("RHEA-TEST smp START", STEP);
+    guest.expect("RHEA-TEST smp PASS", STEP);
+}
+
+#[test]
+fn no_reboot_ends_instead() {
+    require!("kernel", "initramfs");
+    let mut guest = start("rhea.test=rng rhea.end=reboot", &["-cpu", "max", "-no-reboot", "-device", "virtio-rng-pci"]);
+    guest.expect("RHEA-TEST rng PASS", STEP);
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn idle_guest_uses_little_processor_time() {
+    require!("kernel", "initramfs");
+    let mut guest = start("", &["-cpu", "max", "-smp", "2"]);
+    guest.expect("guest# ", STEP);
+    std::thread::sleep(Duration::from_secs(2));
+    let before = guest.cpu_time();
+    std::thread::sleep(Duration::from_secs(4));
+    let used = guest.cpu_time() - before;
+    assert!(used < Duration::from_secs(1), "{used:?} of processor time in 4 s of idling");
+}
+
+#[test]
+fn clocks_agree_with_the_host() {
+    require!("kernel", "initramfs");
+    let before = std::time::SystemTime::now();
+    let text = linux_case("time", "", &["-cpu", "max"]);
+    let guest: u64 = text
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("epoch="))
+        .and_then(|n| n.trim().parse().ok())
+        .expect("the guest's time");
+    let host = before.duration_since(std::time::UNIX_EPOCH).expect("a host clock after 1970").as_secs();
+    assert!((host.saturating_sub(5)..host + 200).contains(&guest), "guest {guest}, host {host}");
+    let text = linux_case("time", "", &["-cpu", "max", "-rtc", "base=2001-02-03T04:05:06"]);
+    assert!(text.contains("epoch=9811731") || text.contains("epoch=981173"), "{text}");
+}
+
+#[test]
+fn unassigned_addresses_do_no_harm() {
+    require!("kernel", "initramfs");
+    let text = linux_case("badaddress", "", &["-cpu", "max"]);
+    assert!(text.contains("read 0x30000000"), "{text}");
+}
+
+#[test]
+fn serial_port_to_a_file() {
+    require!("kernel", "initramfs");
+    let scratch = rhea_tests::Scratch::new();
+    let file = scratch.path("serial");
+    let mut args = linux("rhea.test=features");
+    args.retain(|a| a != "-nographic");
+    let serial = format!("file:{file}");
+    args.extend(["-cpu", "max", "-display", "none", "-monitor", "none", "-serial", &serial].map(String::from));
+    let ended = run(&args, STEP);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert_eq!(ended.stdout, "");
+    let text = std::fs::read_to_string(file).expect("the serial port's file");
+    assert!(text.contains("RHEA-TEST features PASS"), "{text}");
+}
