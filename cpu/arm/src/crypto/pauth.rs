@@ -1,0 +1,253 @@
+//! Pointer authentication: adding, checking and stripping codes (Arm ARM, `aarch64/functions/pac`).
+
+use super::qarma;
+
+/// The algorithm of the code.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Algorithm {
+    /// FEAT_PACQARMA5.
+    Qarma5,
+    /// FEAT_PACQARMA3.
+    Qarma3,
+    /// FEAT_PACIMP: see [`mix`].
+    Impdef,
+}
+
+/// How codes are put in and how failures show.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Level {
+    /// FEAT_PAuth: a bad extension flips a bit of the code, a failed check puts an error code in.
+    Pauth,
+    /// FEAT_EPAC: a bad extension gives a code of zero.
+    Epac,
+    /// FEAT_PAuth2: codes are added by exclusive or.
+    Pauth2,
+}
+
+/// What pointer authentication depends on that is the CPU model's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pauth {
+    pub algorithm: Algorithm,
+    pub level: Level,
+    /// FEAT_FPAC: a failed check faults. Only with `Level::Pauth2`.
+    pub faulting: bool,
+}
+
+/// Which bits of a pointer hold the code, by translation regime and kind of pointer. For a regime with one range both
+/// elements of the arrays are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The top byte is ignored for this kind of pointer (instruction or data), in the lower and upper range.
+    pub tbi: [bool; 2],
+    /// `CalculateBottomPACBit`: the lowest bit above the address in each range (64 − TnSZ, 16 to 52).
+    pub bottom: [u32; 2],
+}
+
+/// A 128-bit key: `APxKeyHi_EL1`, `APxKeyLo_EL1`.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Key {
+    pub hi: u64,
+    pub lo: u64,
+}
+
+/// A check failed and FEAT_FPAC is implemented.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AuthFailure;
+
+const fn low_bits(n: u32) -> u64 {
+    (1 << n) - 1
+}
+
+const BIT_55: u64 = 1 << 55;
+const TOP_BYTE: u64 = 0xff << 56;
+
+impl Layout {
+    /// Whether the top byte belongs to the code, and the mask of address bits below it.
+    #[inline]
+    fn of(&self, upper: bool, ptr: u64) -> (bool, u64) {
+        let tbi = self.tbi[usize::from(ptr & BIT_55 != 0)];
+        (tbi, low_bits(self.bottom[usize::from(upper)].clamp(1, 54)))
+    }
+}
+
+/// The pointer with the bits above its address, less an ignored top byte, all `upper`.
+#[inline]
+fn extend(ptr: u64, upper: bool, tbi: bool, address: u64) -> u64 {
+    let field = !address & if tbi { !TOP_BYTE } else { !0 };
+    if upper { ptr | field } else { ptr & !field }
+}
+
+impl Pauth {
+    /// `ComputePAC`.
+    #[inline]
+    pub fn compute(&self, data: u64, modifier: u64, key: Key) -> u64 {
+        match self.algorithm {
+            Algorithm::Qarma5 => qarma::qarma5(data, modifier, key.hi, key.lo),
+            Algorithm::Qarma3 => qarma::qarma3(data, modifier, key.hi, key.lo),
+            Algorithm::Impdef => mix(data, modifier, key),
+        }
+    }
+
+    /// `AddPAC`: PACIA, PACDB...
+    pub fn add(&self, ptr: u64, modifier: u64, key: Key, layout: &Layout) -> u64 {
+        // With tagged pointers in either range, bit 55 selects the range.
+        let select = if self.level >= Level::Pauth2 || layout.tbi[0] || layout.tbi[1] { 55 } else { 63 };
+        let upper = ptr >> select & 1 != 0;
+        let (tbi, address) = layout.of(upper, ptr);
+        let mut pac = self.compute(extend(ptr, upper, tbi, address), modifier, key);
+        // An extension that is neither all zeros nor all ones must not become a valid pointer.
+        let top = if tbi { 55 } else { 63 };
+        let extension = !address & (low_bits(top) | 1 << top);
+        if ptr & extension != 0 && ptr & extension != extension {
+            match self.level {
+                Level::Pauth => pac ^= 1 << (top - 1),
+                Level::Epac => pac = 0,
+                Level::Pauth2 => {}
+            }
+        }
+        let code = !address & !BIT_55 & if tbi { !TOP_BYTE } else { !0 };
+        let bit_55 = if upper { BIT_55 } else { 0 };
+        let inserted = if self.level >= Level::Pauth2 { ptr ^ pac } else { pac };
+        (ptr & !(code | BIT_55)) | (inserted & code) | bit_55
+    }
+
+    /// `Auth`: AUTIA, AUTDB... `key_b`: the key is a B key.
+    pub fn auth(&self, ptr: u64, modifier: u64, key: Key, key_b: bool, layout: &Layout) -> Result<u64, AuthFailure> {
+        let upper = ptr & BIT_55 != 0;
+        let (tbi, address) = layout.of(upper, ptr);
+        let original = extend(ptr, upper, tbi, address);
+        let pac = self.compute(original, modifier, key);
+        let code = !address & !BIT_55 & if tbi { !TOP_BYTE } else { !0 };
+        if self.level >= Level::Pauth2 {
+            let result = ptr ^ (pac & code);
+            let good = result & code == if upper { code } else { 0 };
+            return if self.faulting && !good { Err(AuthFailure) } else { Ok(result) };
+        }
+        if (ptr ^ pac) & code == 0 {
+            return Ok(original);
+        }
+        let error = if key_b { 0b10 } else { 0b01 };
+        let at = if tbi { 53 } else { 61 };
+        Ok(original & !(3 << at) | error << at)
+    }
+
+    /// `AddPACGA`'s result: the generic code in bits 63:32.
+    pub fn add_generic(&self, x: u64, y: u64, key: Key) -> u64 {
+        self.compute(x, y, key) & !low_bits(32)
+    }
+}
+
+/// `Strip`: XPACI, XPACD.
+pub fn strip(ptr: u64, layout: &Layout) -> u64 {
+    let upper = ptr & BIT_55 != 0;
+    let (tbi, address) = layout.of(upper, ptr);
+    extend(ptr, upper, tbi, address)
+}
+
+/// The implementation-defined algorithm: every bit of the pointer, the modifier and the key passes at least two
+/// multiply-and-fold steps before the end.
+#[inline]
+pub fn mix(data: u64, modifier: u64, key: Key) -> u64 {
+    let fold = |x: u64, m: u64| {
+        let x = x.wrapping_mul(m);
+        x ^ x >> 32
+    };
+    let x = fold(data ^ key.hi, 0x9e37_79b9_7f4a_7c15);
+    let x = fold(x.rotate_left(29).wrapping_add(modifier ^ key.lo), 0xd6e8_feb8_6659_fd93);
+    let x = fold(x.rotate_left(31).wrapping_add(key.lo), 0xa076_1d64_78bd_642f);
+    fold(x.rotate_left(27).wrapping_add(key.hi), 0xe703_7ed1_a0b4_28db)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = Key { hi: 0x84be_85ce_9804_e94b, lo: 0xec28_02d4_e0a4_88e9 };
+    const PLAIN: Layout = Layout { tbi: [false; 2], bottom: [48; 2] };
+    const TAGGED: Layout = Layout { tbi: [true; 2], bottom: [39, 48] };
+    const POINTERS: [u64; 4] = [0x0000_7fff_1234_5678, 0xffff_8000_dead_beef, 0, !0];
+
+    fn all() -> impl Iterator<Item = Pauth> {
+        [Algorithm::Qarma5, Algorithm::Qarma3, Algorithm::Impdef].into_iter().flat_map(|algorithm| {
+            [(Level::Pauth, false), (Level::Epac, false), (Level::Pauth2, false), (Level::Pauth2, true)]
+                .map(|(level, faulting)| Pauth { algorithm, level, faulting })
+        })
+    }
+
+    #[test]
+    fn round_trips_and_failures() {
+        for p in all() {
+            for ptr in POINTERS {
+                for layout in [PLAIN, TAGGED] {
+                    let ptr = strip(if layout == TAGGED { ptr & !TOP_BYTE | 0x5a << 56 } else { ptr }, &layout);
+                    let signed = p.add(ptr, 0x477d, KEY, &layout);
+                    assert_eq!(signed & BIT_55, ptr & BIT_55);
+                    assert_eq!(strip(signed, &layout), ptr);
+                    assert_eq!(p.auth(signed, 0x477d, KEY, false, &layout), Ok(ptr), "{p:?} {ptr:#x}");
+                    let bad = p.auth(signed ^ 1 << 50, 0x477d, KEY, true, &layout);
+                    match (p.level, p.faulting) {
+                        (Level::Pauth2, true) => assert_eq!(bad, Err(AuthFailure)),
+                        (Level::Pauth2, false) => assert_eq!(bad, Ok(ptr ^ 1 << 50)),
+                        _ => {
+                            let at = if layout == TAGGED { 53 } else { 61 };
+                            assert_eq!(bad, Ok(ptr & !(3 << at) | 2 << at));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bad_extension() {
+        let p = |level| Pauth { algorithm: Algorithm::Qarma5, level, faulting: false };
+        let ptr = 0x0001_7fff_0000_1000;
+        let good = p(Level::Pauth).add(strip(ptr, &PLAIN), 7, KEY, &PLAIN);
+        assert_eq!(p(Level::Pauth).add(ptr, 7, KEY, &PLAIN), good ^ 1 << 62);
+        assert_eq!(p(Level::Epac).add(ptr, 7, KEY, &PLAIN), strip(ptr, &PLAIN));
+        let code = good & 0xff7f_0000_0000_0000;
+        assert_eq!(p(Level::Pauth2).add(ptr, 7, KEY, &PLAIN), ptr ^ code);
+    }
+
+    /// Without tags bit 63 tells the range of a pointer to be signed.
+    #[test]
+    fn range_selection() {
+        let p = Pauth { algorithm: Algorithm::Qarma5, level: Level::Pauth, faulting: false };
+        assert_eq!(p.add(1 << 63, 0, KEY, &PLAIN) & BIT_55, BIT_55);
+        let one = Layout { tbi: [false, true], ..PLAIN };
+        assert_eq!(p.add(1 << 63, 0, KEY, &one) & BIT_55, 0);
+    }
+
+    #[test]
+    fn generic_code() {
+        let p = Pauth { algorithm: Algorithm::Qarma5, level: Level::Pauth2, faulting: true };
+        assert_eq!(p.add_generic(0xfb62_3599_da6e_8127, 0x477d_469d_ec0b_8762, KEY), 0xc003_b939_0000_0000);
+    }
+
+    #[test]
+    fn mix_avalanche() {
+        let input = [0x0000_7fff_1234_5678u64, 0x477d_469d, KEY.hi, KEY.lo];
+        let run = |v: [u64; 4]| mix(v[0], v[1], Key { hi: v[2], lo: v[3] });
+        let mut counts = [0u32; 64];
+        let mut x = 1u64;
+        for round in 0..64 {
+            let mut v = input;
+            for w in &mut v {
+                x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407 + round);
+                *w ^= x;
+            }
+            for bit in 0..256usize {
+                let mut changed = v;
+                changed[bit / 64] ^= 1 << (bit % 64);
+                let diff = run(v) ^ run(changed);
+                for (i, c) in counts.iter_mut().enumerate() {
+                    *c += (diff >> i & 1) as u32;
+                }
+            }
+        }
+        // Every output bit changes in about half of 16384 cases.
+        for (i, c) in counts.iter().enumerate() {
+            assert!((7400..9000).contains(c), "bit {i}: {c}");
+        }
+    }
+}
