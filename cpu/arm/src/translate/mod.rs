@@ -4,24 +4,40 @@
 //! rows; [`Translator`] carries what they need. A function checks for unallocated encodings first (returning
 //! [`Flow::Undef`]), then emits IR.
 
+mod address;
+mod atomic;
+mod branch;
 pub mod decode;
 mod emit;
 pub mod helpers;
+mod int_imm;
+mod int_reg;
+mod load_store;
+pub mod pac;
+mod pauth;
 pub mod simd;
+mod system;
 
 pub use decode::{Insn, Pattern, decoder, pat};
 pub use emit::Flow;
 
 use crate::config::ArmConfig;
-use crate::helpers::{HELPERS, system};
+use crate::helpers::{self as calls, HELPERS};
 use crate::mode::ArmMode;
-use crate::state::slots;
 use rhea_ir::guest::Translated;
 use rhea_ir::{Builder, Function};
 
 /// The tables of all families.
 fn tables() -> Vec<&'static [Pattern]> {
-    let mut all: Vec<&'static [Pattern]> = vec![];
+    let mut all: Vec<&'static [Pattern]> = vec![
+        int_imm::PATTERNS,
+        int_reg::PATTERNS,
+        branch::PATTERNS,
+        pauth::PATTERNS,
+        system::PATTERNS,
+        load_store::PATTERNS,
+        atomic::PATTERNS,
+    ];
     all.extend(simd::tables());
     all
 }
@@ -48,7 +64,7 @@ impl Translator<'_, '_> {
         }
         if p.fp && self.mode.fp_trap_el() != 0 {
             // Unallocated encodings are UNDEFINED whether or not FP is trapped: a dry run tells.
-            return if self.is_allocated(p, word) { self.end_with(system::FP_TRAP, &[]) } else { self.undefined() };
+            return if self.is_allocated(p, word) { self.end_with(calls::system::FP_TRAP, &[]) } else { self.undefined() };
         }
         match (p.handler)(self, Insn(word)) {
             Flow::Undef => self.undefined(),
@@ -77,10 +93,10 @@ pub fn translate(config: &ArmConfig, mode: u64, code_attrs: u8, code: &[u8], max
     let mut taken = 0;
     t.b.start_insn(start);
     if mode.single_step() {
-        t.b.call(system::STEP, &[]);
+        t.b.call(calls::system::STEP, &[]);
     }
     if start & 3 != 0 {
-        let _ = t.end_with(system::PC_ALIGN, &[]);
+        let _ = t.end_with(calls::system::PC_ALIGN, &[]);
         return Translated::Done { bytes: code.len().min(4) as u32 };
     }
     let (words, _) = code.as_chunks::<4>();
@@ -90,12 +106,12 @@ pub fn translate(config: &ArmConfig, mode: u64, code_attrs: u8, code: &[u8], max
             t.b.start_insn(t.pc);
         }
         if mode.breakpoints() {
-            t.b.call(system::BREAKPOINT, &[]);
+            t.b.call(calls::system::BREAKPOINT, &[]);
         }
         bytes += 4;
         taken += 1;
         if mode.il() {
-            let _ = t.end_with(system::ILLEGAL_STATE, &[]);
+            let _ = t.end_with(calls::system::ILLEGAL_STATE, &[]);
             break;
         }
         let word = u32::from_le_bytes(*word);
@@ -113,16 +129,4 @@ pub fn translate(config: &ArmConfig, mode: u64, code_attrs: u8, code: &[u8], max
         let _ = t.end_goto(start.wrapping_add(bytes as u64));
     }
     Translated::Done { bytes: bytes.max(4) }
-}
-
-impl Translator<'_, '_> {
-    /// Branch target identification of the block's first instruction, and PSTATE.BTYPE back to 0.
-    fn block_start(&mut self, word: u32) {
-        if !self.cfg.has(crate::Feature::Bti) {
-            return;
-        }
-        let _ = word;
-        let zero = self.c32(0);
-        self.b.set(slots::BTYPE, zero);
-    }
 }
