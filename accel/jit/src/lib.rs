@@ -1,3 +1,18 @@
-//! jit
-pub mod x64;
+//! The JIT accelerator: guest code through IR to host code, a softmmu, and vCPU threads.
+//!
+//! Lock order: `JitVm::exclusive` → `JitVm::cache` → a vCPU's `queue`. No lock is held while a device is accessed, and
+//! none but a vCPU's own `inner` while guest code runs.
+
+pub mod cache;
+mod code;
 pub mod regalloc;
+mod runtime;
+mod softmmu;
+mod tlb;
+pub mod translate;
+mod vcpu;
+mod vm;
+pub mod x64;
+
+pub use vcpu::JitVcpu;
+pub use vm::{JitOptions, JitVm};

@@ -103,7 +103,9 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
             deferred[n] = match i.op {
                 Op::Const => fits_imm32(f, v),
                 Op::ICmp | Op::CondFlags | Op::ToBool => cond_uses[n] == hot_uses[n],
-                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsFCmp => flag_uses[n] == hot_uses[n],
+                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsFCmp => {
+                    flag_uses[n] == hot_uses[n] && !(i.op == Op::FlagsFCmp && f.fp.flush)
+                }
                 Op::VFromScalar | Op::VZeroHi | Op::Zext64 => hot_uses[n] == 0,
                 _ => false,
             };

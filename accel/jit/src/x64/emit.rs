@@ -89,6 +89,8 @@ pub struct LinkSite {
 pub struct CodeBlob {
     pub bytes: Vec<u8>,
     pub links: Vec<LinkSite>,
+    /// Offset of code that stores the entry's pc and leaves with [`reason::REQUESTED`].
+    pub leave: u32,
 }
 
 /// What to compile.
@@ -135,6 +137,7 @@ pub(super) struct Emit<'a> {
     link_labels: Vec<(usize, DynamicLabel)>,
     /// Out-of-line code is being emitted: `active` no longer follows the position.
     in_stubs: bool,
+    leave: Option<DynamicLabel>,
 }
 
 /// True if the instruction calls out on the hot path.
@@ -169,6 +172,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         data: Vec::new(),
         link_labels: Vec::new(),
         in_stubs: false,
+        leave: None,
     };
     e.prologue();
     let order = &a.order;
@@ -182,8 +186,9 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
             links[*n].stub = off.0 as u32;
         }
     }
+    let leave = e.leave.and_then(|l| e.asm.ops.labels().resolve_dynamic(l).ok()).map_or(0, |o| o.0 as u32);
     let bytes = e.asm.ops.finalize().unwrap_or_default();
-    Ok(CodeBlob { bytes, links })
+    Ok(CodeBlob { bytes, links, leave })
 }
 
 impl Emit<'_> {
@@ -195,6 +200,7 @@ impl Emit<'_> {
         let req = self.asm.label();
         self.asm.cmp_mem32_imm(ENV, H_EXIT_REQUEST, 0);
         self.asm.jcc(Cc::Ne, req);
+        self.leave = Some(req);
         self.stubs.push(Stub::Exit { label: req, pc, reason: reason::REQUESTED });
         if self.r.entry.counter != 0 {
             let hot = self.asm.label();

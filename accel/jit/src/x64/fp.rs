@@ -26,7 +26,7 @@ fn round_imm(aux: u64, current: u8) -> Option<u8> {
 /// True if the operation is done by the run time even on the hot path.
 pub(super) fn always_calls(f: &Function, i: &Inst) -> bool {
     if i.op == Op::FlagsFCmp {
-        return false;
+        return f.fp.flush;
     }
     if f.fp.flush || f.fp.nan_rule != rhea_ir::guest::NanRule::Arm {
         return true;
@@ -71,7 +71,7 @@ impl Emit<'_> {
     }
 
     pub(super) fn fp_op(&mut self, v: Value, i: &Inst) {
-        if i.op == Op::FlagsFCmp {
+        if i.op == Op::FlagsFCmp && !self.fp.flush {
             let d = self.dst_gpr(v, RAX);
             self.flags_fcmp(i, d);
             self.put_gpr(v, d);

@@ -65,3 +65,33 @@ pub fn host_is_supported() -> bool {
         false
     }
 }
+
+/// The entry trampoline (`extern "C" fn(env, code) -> reason`) and the exit path that `EnvHeader::accel[1]` points to.
+/// Returns the code and the offset of the exit path.
+pub fn trampoline() -> (Vec<u8>, usize) {
+    use asm::{Alu, Asm};
+    use rhea_ir::env::EnvHeader;
+    use std::mem::offset_of;
+    let fp = offset_of!(EnvHeader, host_fp) as i32;
+    // A word of the header for the host's own control word.
+    let host = (offset_of!(EnvHeader, accel) + 16) as i32;
+    let mut a = Asm::new(0);
+    for r in [3u8, 5, 12, 13, 14, 15] {
+        a.push(r);
+    }
+    a.alu_ri(Alu::Sub, true, RSP, FRAME_BYTES);
+    a.mov_rr(true, ENV, RDI);
+    a.stmxcsr(ENV, host);
+    a.ldmxcsr(ENV, fp);
+    a.jmp_reg(RSI);
+    a.align(16);
+    let exit = a.offset();
+    a.stmxcsr(ENV, fp);
+    a.ldmxcsr(ENV, host);
+    a.alu_ri(Alu::Add, true, RSP, FRAME_BYTES);
+    for r in [15u8, 14, 13, 12, 5, 3] {
+        a.pop(r);
+    }
+    a.ret();
+    (a.ops.finalize().unwrap_or_default(), exit)
+}

@@ -1,0 +1,220 @@
+//! Translated regions: where they are, what guest bytes they came from, how they are replaced and forgotten.
+//!
+//! A region's head is eight patchable bytes. Everything that leads to a region (links, jump caches) stays valid when it
+//! dies: its head then jumps to its successor, or to an exit that looks the guest's pc up again. Memory of dead regions
+//! is reclaimed only when the whole cache is emptied, while no vCPU runs generated code.
+
+use crate::code::CodeMemory;
+use crate::x64::{CodeBlob, LinkSite};
+use rustc_hash::FxHashMap;
+use std::io;
+use std::sync::atomic::AtomicI32;
+
+/// What a translation depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    /// Guest-virtual address of the first instruction.
+    pub pc: u64,
+    /// Host address of its bytes: tells apart whatever the guest-physical address maps to over time.
+    pub host: u64,
+    pub mode: u64,
+    pub attrs: u8,
+}
+
+/// A page of RAM: the block's address as an identity, and the page's index in it.
+pub type PageId = (usize, u64);
+
+pub struct Meta {
+    pub key: Key,
+    pub entry: usize,
+    /// Address of the code that stores pc and leaves.
+    leave: usize,
+    links: Vec<LinkSite>,
+    page: PageId,
+    /// Byte ranges within the page that were translated.
+    ranges: Vec<(u16, u16)>,
+    pub optimised: bool,
+    alive: bool,
+}
+
+/// Counters for logs and the monitor.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Stats {
+    pub blocks: u64,
+    pub regions: u64,
+    pub invalidated: u64,
+    pub flushes: u64,
+    pub guest_bytes: u64,
+    pub code_bytes: u64,
+}
+
+pub struct Cache {
+    code: CodeMemory,
+    keep: usize,
+    metas: Vec<Meta>,
+    map: FxHashMap<Key, u32>,
+    /// All entries made for a key since the last flush, for forwarding their heads.
+    heads: FxHashMap<Key, Vec<usize>>,
+    pages: FxHashMap<PageId, Vec<u32>>,
+    counters: Vec<Box<[AtomicI32]>>,
+    counters_used: usize,
+    pub stats: Stats,
+}
+
+const COUNTER_CHUNK: usize = 4096;
+
+impl Cache {
+    /// # Errors
+    /// The host's error when code memory cannot be had.
+    pub fn new(bytes: usize) -> io::Result<Cache> {
+        Ok(Cache {
+            code: CodeMemory::new(bytes)?,
+            keep: 0,
+            metas: Vec::new(),
+            map: FxHashMap::default(),
+            heads: FxHashMap::default(),
+            pages: FxHashMap::default(),
+            counters: Vec::new(),
+            counters_used: 0,
+            stats: Stats::default(),
+        })
+    }
+
+    /// Adds code that survives flushes (trampolines); before any region.
+    pub fn add_permanent(&mut self, bytes: &[u8]) -> Option<usize> {
+        let at = self.code.append(bytes)?;
+        self.keep = self.code.used();
+        Some(at)
+    }
+
+    /// Adds code that belongs to no region (run once, then forgotten with the next flush).
+    pub fn add_transient(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.code.append(bytes)
+    }
+
+    pub fn next_id(&self) -> u32 {
+        self.metas.len() as u32
+    }
+
+    /// A counter cell with a stable address, set to `start`.
+    pub fn counter(&mut self, start: i32) -> usize {
+        if self.counters_used == self.counters.len() * COUNTER_CHUNK {
+            self.counters.push((0..COUNTER_CHUNK).map(|_| AtomicI32::new(0)).collect());
+        }
+        let n = self.counters_used;
+        self.counters_used += 1;
+        let cell = &self.counters[n / COUNTER_CHUNK][n % COUNTER_CHUNK];
+        cell.store(start, std::sync::atomic::Ordering::Relaxed);
+        std::ptr::from_ref(cell) as usize
+    }
+
+    pub fn find(&self, key: &Key) -> Option<&Meta> {
+        self.map.get(key).map(|&i| &self.metas[i as usize])
+    }
+    pub fn meta(&self, id: u32) -> Option<&Meta> {
+        self.metas.get(id as usize)
+    }
+
+    /// Installs a region under the id of [`Cache::next_id`]; `None` when code memory is full.
+    pub fn install(&mut self, key: Key, page: PageId, ranges: Vec<(u16, u16)>, blob: CodeBlob, optimised: bool) -> Option<usize> {
+        let entry = self.code.append(&blob.bytes)?;
+        let id = self.metas.len() as u32;
+        self.stats.code_bytes += blob.bytes.len() as u64;
+        self.stats.guest_bytes += ranges.iter().map(|r| (r.1 - r.0) as u64).sum::<u64>();
+        if optimised {
+            self.stats.regions += 1;
+        } else {
+            self.stats.blocks += 1;
+        }
+        let heads = self.heads.entry(key).or_default();
+        for &old in heads.iter() {
+            self.code.patch_head(old, Some(entry));
+        }
+        heads.push(entry);
+        self.metas.push(Meta {
+            key,
+            entry,
+            leave: entry + blob.leave as usize,
+            links: blob.links,
+            page,
+            ranges,
+            optimised,
+            alive: true,
+        });
+        self.map.insert(key, id);
+        let list = self.pages.entry(page).or_default();
+        if list.len() >= 64 {
+            // Superseded regions pile up on hot pages.
+            let metas = &self.metas;
+            list.retain(|&r| metas[r as usize].alive);
+        }
+        list.push(id);
+        Some(entry)
+    }
+
+    /// Points a link of a region at code for the link's address.
+    pub fn link(&self, id: u32, site: usize, target: usize) {
+        if let Some(m) = self.metas.get(id as usize)
+            && let Some(l) = m.links.get(site)
+        {
+            self.code.patch32(m.entry + l.at as usize, target);
+        }
+    }
+
+    /// True if a live region was made from bytes `[from, to)` of the page.
+    pub fn overlaps(&self, page: PageId, from: u64, to: u64) -> bool {
+        self.pages.get(&page).is_some_and(|l| l.iter().any(|&id| self.metas[id as usize].covers(from, to)))
+    }
+
+    /// Kills the regions made from bytes `[from, to)` of the page; true if none is left on it.
+    pub fn invalidate(&mut self, page: PageId, from: u64, to: u64) -> bool {
+        let Some(list) = self.pages.get_mut(&page) else { return true };
+        let mut left = Vec::new();
+        for id in list.drain(..) {
+            let m = &mut self.metas[id as usize];
+            if !m.alive {
+                continue;
+            }
+            if !m.covers(from, to) {
+                left.push(id);
+                continue;
+            }
+            m.alive = false;
+            self.stats.invalidated += 1;
+            self.code.patch_head(m.entry, Some(m.leave));
+            if self.map.get(&m.key) == Some(&id) {
+                self.map.remove(&m.key);
+                if let Some(heads) = self.heads.get(&m.key) {
+                    for &h in heads {
+                        self.code.patch_head(h, Some(m.leave));
+                    }
+                }
+            }
+        }
+        let empty = left.is_empty();
+        *list = left;
+        empty
+    }
+
+    /// Forgets everything. Only while no vCPU runs generated code, and with all jump caches emptied before one does.
+    pub fn flush(&mut self) {
+        self.stats.flushes += 1;
+        self.metas.clear();
+        self.map.clear();
+        self.heads.clear();
+        self.pages.clear();
+        self.counters.clear();
+        self.counters_used = 0;
+        self.code.truncate(self.keep);
+    }
+}
+
+impl Meta {
+    fn covers(&self, from: u64, to: u64) -> bool {
+        self.alive && self.ranges.iter().any(|&(a, b)| (a as u64) < to && from < b as u64)
+    }
+    /// The page the region was made from.
+    pub fn page(&self) -> PageId {
+        self.page
+    }
+}

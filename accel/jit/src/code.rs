@@ -1,0 +1,120 @@
+//! Memory for generated code: one memfd mapped twice, writable here and executable there (W^X), filled by a bump
+//! pointer and emptied as a whole while no vCPU runs generated code.
+#![expect(unsafe_code, reason = "maps executable memory and writes to it through raw pointers")]
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The two views of the code memory.
+///
+/// Invariant: `rw` and `rx` map the same `len` bytes until drop; bytes below `used` belong to finished code and change
+/// only through [`CodeMemory::patch32`] and [`CodeMemory::patch_head`].
+pub struct CodeMemory {
+    rw: NonNull<u8>,
+    rx: NonNull<u8>,
+    len: usize,
+    used: usize,
+}
+
+// SAFETY: the mappings are plain memory; all mutation goes through `&mut self` or atomics.
+unsafe impl Send for CodeMemory {}
+
+impl CodeMemory {
+    /// # Errors
+    /// The host's error.
+    pub fn new(len: usize) -> io::Result<CodeMemory> {
+        let fd = rustix::fs::memfd_create("rhea-code", rustix::fs::MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&fd, len as u64)?;
+        // SAFETY: fresh shared mappings of a fresh file at addresses the kernel chooses.
+        let (rw, rx) = unsafe {
+            let rw = mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)?;
+            let rx = mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::EXEC, MapFlags::SHARED, &fd, 0)?;
+            (rw, rx)
+        };
+        match (NonNull::new(rw.cast()), NonNull::new(rx.cast())) {
+            (Some(rw), Some(rx)) => Ok(CodeMemory { rw, rx, len, used: 0 }),
+            _ => Err(io::Error::other("mmap returned null")),
+        }
+    }
+
+    /// Appends code at a 64-byte boundary; its executable address, or `None` when the memory is full.
+    pub fn append(&mut self, bytes: &[u8]) -> Option<usize> {
+        let at = self.used.next_multiple_of(64);
+        let end = at.checked_add(bytes.len())?;
+        if end > self.len {
+            return None;
+        }
+        // SAFETY: `at..end` is inside the mapping and above all finished code.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.rw.as_ptr().add(at), bytes.len()) };
+        self.used = end;
+        Some(self.rx.as_ptr() as usize + at)
+    }
+
+    /// Forgets all code from `keep` bytes on. The caller makes sure that nobody runs or will run it.
+    pub fn truncate(&mut self, keep: usize) {
+        self.used = self.used.min(keep);
+    }
+
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    fn offset(&self, addr: usize, size: usize) -> Option<usize> {
+        let off = addr.checked_sub(self.rx.as_ptr() as usize)?;
+        (off + size <= self.used).then_some(off)
+    }
+
+    /// Points the 4-byte displacement at executable address `at` (4-byte aligned) to `target`, atomically with regard
+    /// to vCPUs executing it.
+    pub fn patch32(&self, at: usize, target: usize) {
+        let Some(off) = self.offset(at, 4) else { return };
+        if off % 4 != 0 {
+            return;
+        }
+        let disp = (target as i64 - (at as i64 + 4)) as i32;
+        // SAFETY: in bounds and aligned; concurrent readers are instruction fetches only.
+        let word = unsafe { AtomicU32::from_ptr(self.rw.as_ptr().add(off).cast()) };
+        word.store(disp as u32, Ordering::SeqCst);
+    }
+
+    /// Replaces the 8-byte head of a region (8-byte aligned) by a jump to `target`, or by the original nop.
+    pub fn patch_head(&self, at: usize, target: Option<usize>) {
+        let Some(off) = self.offset(at, 8) else { return };
+        if off % 8 != 0 {
+            return;
+        }
+        let bytes = match target {
+            None => [0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+            Some(t) => {
+                let d = ((t as i64 - (at as i64 + 5)) as i32).to_le_bytes();
+                [0xe9, d[0], d[1], d[2], d[3], 0x90, 0x90, 0x90]
+            }
+        };
+        // SAFETY: as in `patch32`.
+        let word = unsafe { AtomicU64::from_ptr(self.rw.as_ptr().add(off).cast()) };
+        word.store(u64::from_le_bytes(bytes), Ordering::SeqCst);
+    }
+}
+
+impl Drop for CodeMemory {
+    fn drop(&mut self) {
+        // SAFETY: both mappings are ours and no code runs in them any more.
+        unsafe {
+            let _ = munmap(self.rw.as_ptr().cast(), self.len);
+            let _ = munmap(self.rx.as_ptr().cast(), self.len);
+        }
+    }
+}
+
+/// Enters generated code: `tramp` is the address of the entry trampoline, `env` the guest's CPU structure, `code` a
+/// region's entry. Returns its exit reason.
+///
+/// # Safety
+/// `tramp` and `code` are addresses of finished code for this `env`, which is exclusively borrowed by the caller.
+pub unsafe fn enter(tramp: usize, env: *mut u8, code: usize) -> u64 {
+    // SAFETY: the trampoline has this signature (see `x64::trampoline`).
+    let f: extern "C" fn(*mut u8, usize) -> u64 = unsafe { std::mem::transmute(tramp) };
+    f(env, code)
+}

@@ -1,0 +1,794 @@
+//! A vCPU: its thread, its way through generated code, its requests.
+#![expect(unsafe_code, reason = "enters generated code and shares the guest's request word with other threads")]
+
+use crate::cache::{Key, PageId};
+use crate::code::enter;
+use crate::tlb::Tlb;
+use crate::translate::{MAX_BLOCK, Source};
+use crate::vm::{Core, JitVm, WrittenPages};
+use crate::x64::{self, Entry, Region, reason};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rhea_accel::{Vcpu, VcpuError};
+use rhea_ir::env::{EnvHeader, PAGE_SIZE};
+use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Poll, Raised, TlbFlush, request};
+use rhea_memory::view::Lookup;
+use rhea_memory::{AddressSpace, RamBlock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const JUMP_BITS: u32 = 12;
+const JUMP_ENTRIES: usize = 1 << JUMP_BITS;
+
+/// One entry of a jump cache, probed by generated code: guest pc, host code.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Jump {
+    pc: u64,
+    code: usize,
+}
+
+const NO_JUMP: Jump = Jump { pc: u64::MAX, code: 0 };
+
+/// A jump cache for one mode.
+struct JumpCache {
+    mode: u64,
+    used: u64,
+    entries: Box<[Jump]>,
+    /// Bit per hash of page: some entry's pc is in such a page.
+    pages: u64,
+}
+
+/// Work done by a vCPU's own thread between guest instructions.
+pub enum Work {
+    Flush(TlbFlush),
+    /// Stores to this host page must take the slow path from now on.
+    Protect(u64),
+    Call(Box<dyn FnOnce() + Send>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Control {
+    Paused,
+    Running,
+    Stopped,
+}
+
+/// What other threads may touch of a vCPU.
+pub struct Shared {
+    pub index: u32,
+    /// The guest's `EnvHeader::exit_request`.
+    exit_request: *const AtomicU32,
+    pub in_code: AtomicBool,
+    /// Times generated code was entered.
+    pub entries: AtomicU64,
+    queue: Mutex<Vec<Work>>,
+    control: Mutex<(Control, Control)>,
+    /// Wakes the thread from WFI or pause, and waiters for "paused".
+    changed: Condvar,
+}
+
+// SAFETY: `exit_request` points into the guest's box, which lives in the `JitVcpu` that also owns this (by `Arc`) and is
+// freed only after the vCPU was removed from the machine; the target is atomic.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn word(&self) -> &AtomicU32 {
+        // SAFETY: see the `Send` implementation.
+        unsafe { &*self.exit_request }
+    }
+    /// Sets request bits and wakes the thread if it sleeps.
+    pub fn request(&self, bits: u32) {
+        self.word().fetch_or(bits, Ordering::SeqCst);
+        // The lock orders this against a sleeper that has looked at the word and not yet slept.
+        drop(self.control.lock());
+        self.changed.notify_all();
+    }
+    pub fn request_accel(&self) {
+        self.request(request::ACCEL);
+    }
+    pub fn push(&self, w: Work) {
+        self.queue.lock().push(w);
+        self.request_accel();
+    }
+}
+
+/// The accelerator's per-vCPU state, used by its own thread only.
+pub struct Ctx {
+    pub index: u32,
+    pub space: Arc<AddressSpace>,
+    pub tlb: Tlb,
+    pub written: Arc<WrittenPages>,
+    core: Arc<Core>,
+    jumps: Vec<JumpCache>,
+    current: usize,
+    tick: u64,
+    itlb: Box<[FetchEntry]>,
+    map_generation: u64,
+    code_generation: u64,
+    /// The next instruction is to be run in a block of its own (it stores to translated code).
+    pub restart_alone: bool,
+    /// It is being run.
+    pub alone: bool,
+}
+
+#[derive(Clone)]
+struct FetchEntry {
+    /// Page address | MMU index; `u64::MAX` empty.
+    tag: u64,
+    attrs: u8,
+    host: u64,
+    page: Option<(Arc<RamBlock>, u64)>,
+}
+
+const NO_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, attrs: 0, host: 0, page: None };
+
+fn page_bit(pc: u64) -> u64 {
+    let p = pc >> 12;
+    1 << ((p ^ p >> 6 ^ p >> 12) & 63)
+}
+
+impl Ctx {
+    fn new(core: &Arc<Core>, index: u32, header: &mut EnvHeader) -> Ctx {
+        Ctx {
+            index,
+            space: core.space.clone(),
+            tlb: Tlb::new(header),
+            written: core.written.clone(),
+            core: core.clone(),
+            jumps: Vec::new(),
+            current: 0,
+            tick: 0,
+            itlb: vec![NO_FETCH; 256].into_boxed_slice(),
+            map_generation: 0,
+            code_generation: 0,
+            restart_alone: false,
+            alone: false,
+        }
+    }
+
+    pub fn code_write(&self, block: &RamBlock, offset: u64, len: u64) -> bool {
+        self.core.code_write(block, offset, len)
+    }
+
+    /// Drops all translations if the memory map changed since this vCPU last looked.
+    pub fn follow_memory_map(&mut self, header: &mut EnvHeader) {
+        let now = self.core.map_generation.load(Ordering::SeqCst);
+        if now != self.map_generation {
+            self.map_generation = now;
+            self.flush(header, TlbFlush::All);
+        }
+    }
+
+    fn clear_jumps(&mut self) {
+        for j in &mut self.jumps {
+            if j.pages != 0 {
+                j.entries.fill(NO_JUMP);
+                j.pages = 0;
+            }
+        }
+    }
+
+    pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
+        match f {
+            TlbFlush::All => {
+                self.tlb.flush(header, u16::MAX);
+                self.itlb.fill(NO_FETCH);
+                self.clear_jumps();
+            }
+            TlbFlush::Indexes(m) => {
+                self.tlb.flush(header, m);
+                self.itlb.fill(NO_FETCH);
+                self.clear_jumps();
+            }
+            TlbFlush::Range { va, pages, indexes } if pages <= 64 => {
+                self.tlb.flush_pages(va, pages, indexes);
+                for p in 0..pages {
+                    let at = va.wrapping_add(p << 12);
+                    let e = &mut self.itlb[(at >> 12) as usize & 255];
+                    if e.tag & !0xfff == at & !0xfff {
+                        *e = NO_FETCH;
+                    }
+                    if self.jumps.iter().any(|j| j.pages & page_bit(at) != 0) {
+                        self.clear_jumps();
+                    }
+                }
+            }
+            TlbFlush::Range { indexes, .. } => self.flush(header, TlbFlush::Indexes(indexes)),
+        }
+    }
+
+    /// Makes the jump cache of the guest's mode current.
+    fn select_jumps(&mut self, header: &mut EnvHeader) {
+        self.tick += 1;
+        let mode = header.mode;
+        let n = match self.jumps.iter().position(|j| j.mode == mode) {
+            Some(n) => n,
+            None if self.jumps.len() < 12 => {
+                self.jumps.push(JumpCache { mode, used: 0, entries: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(), pages: 0 });
+                self.jumps.len() - 1
+            }
+            None => {
+                let n = (0..self.jumps.len()).min_by_key(|&n| self.jumps[n].used).unwrap_or(0);
+                let j = &mut self.jumps[n];
+                j.mode = mode;
+                j.entries.fill(NO_JUMP);
+                j.pages = 0;
+                n
+            }
+        };
+        self.current = n;
+        self.jumps[n].used = self.tick;
+        header.jump_cache = self.jumps[n].entries.as_mut_ptr() as u64;
+    }
+
+    fn probe(&self, pc: u64) -> Option<usize> {
+        let e = self.jumps[self.current].entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)];
+        (e.pc == pc).then_some(e.code)
+    }
+
+    fn remember(&mut self, pc: u64, code: usize) {
+        let j = &mut self.jumps[self.current];
+        j.entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)] = Jump { pc, code };
+        j.pages |= page_bit(pc);
+    }
+
+    /// The host page and attributes of an instruction address.
+    fn fetch<G: Guest>(&mut self, cpu: &mut G, pc: u64) -> Result<usize, Raised> {
+        let idx = G::fetch_index(cpu.header().mode);
+        let tag = pc & !0xfff | idx as u64;
+        let n = (pc >> 12) as usize & 255;
+        if self.itlb[n].tag == tag {
+            return Ok(n);
+        }
+        let t = cpu.walk(pc, Kind::Fetch, idx)?;
+        let view = self.space.view();
+        let Lookup::Ram { block, offset, host, remaining, .. } = view.lookup(t.page) else {
+            return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
+        };
+        if remaining < PAGE_SIZE {
+            return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
+        }
+        self.itlb[n] = FetchEntry { tag, attrs: t.code_attrs, host: host as u64, page: Some((block.clone(), offset / PAGE_SIZE)) };
+        Ok(n)
+    }
+}
+
+/// A vCPU of the JIT.
+pub struct JitVcpu<G: Guest> {
+    vm: Weak<JitVm<G>>,
+    shared: Arc<Shared>,
+    inner: Mutex<Inner<G>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    me: Weak<JitVcpu<G>>,
+    /// Called when a debug event stops the vCPU.
+    on_debug: Mutex<Option<Box<dyn Fn() + Send>>>,
+}
+
+struct Inner<G: Guest> {
+    guest: Box<G>,
+    ctx: Box<Ctx>,
+    config: Arc<G::Config>,
+}
+
+/// Why the inner loop returned.
+enum Left {
+    /// Look at requests and poll.
+    Poll,
+}
+
+impl<G: Guest> JitVcpu<G> {
+    pub(crate) fn new(vm: &Arc<JitVm<G>>, index: u32, mut guest: Box<G>) -> Arc<Self> {
+        let ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut()));
+        let shared = Arc::new(Shared {
+            index,
+            exit_request: &raw const guest.header().exit_request,
+            in_code: AtomicBool::new(false),
+            entries: AtomicU64::new(0),
+            queue: Mutex::new(Vec::new()),
+            control: Mutex::new((Control::Paused, Control::Paused)),
+            changed: Condvar::new(),
+        });
+        let config = guest.config();
+        Arc::new_cyclic(|me| JitVcpu {
+            vm: Arc::downgrade(vm),
+            shared,
+            inner: Mutex::new(Inner { guest, ctx, config }),
+            thread: Mutex::new(None),
+            me: me.clone(),
+            on_debug: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Sets what is called (on the vCPU's thread) when the guest stopped for a debugger; the vCPU is then paused.
+    pub fn on_debug_stop(&self, f: Box<dyn Fn() + Send>) {
+        *self.on_debug.lock() = Some(f);
+    }
+
+    /// A handle that wakes this vCPU from any thread: interrupt pins changed.
+    pub fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let s = self.shared.clone();
+        move || s.request(request::INTERRUPT)
+    }
+
+    /// Runs `f` on the guest; blocks until the vCPU is paused or halted by its own loop.
+    pub fn with_guest<R>(&self, f: impl FnOnce(&mut G) -> R) -> R {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        fold_fp_flags(inner.guest.header_mut());
+        let r = f(&mut inner.guest);
+        self.drain_flushes(inner);
+        r
+    }
+
+    fn drain_flushes(&self, inner: &mut Inner<G>) {
+        let list = inner.guest.take_flushes();
+        if list.is_empty() {
+            return;
+        }
+        for (f, broadcast) in list {
+            inner.ctx.flush(inner.guest.header_mut(), f);
+            if broadcast {
+                inner.ctx.core.on_others(inner.ctx.index, &|| Work::Flush(f));
+            }
+        }
+    }
+
+    fn do_work(&self, inner: &mut Inner<G>) {
+        loop {
+            let work = std::mem::take(&mut *self.shared.queue.lock());
+            if work.is_empty() {
+                break;
+            }
+            for w in work {
+                match w {
+                    Work::Flush(f) => inner.ctx.flush(inner.guest.header_mut(), f),
+                    Work::Protect(host) => inner.ctx.tlb.protect_host_page(host),
+                    Work::Call(f) => f(),
+                }
+            }
+        }
+        inner.ctx.follow_memory_map(inner.guest.header_mut());
+        let code = inner.ctx.core.code_generation.load(Ordering::SeqCst);
+        if code != inner.ctx.code_generation {
+            inner.ctx.code_generation = code;
+            inner.ctx.clear_jumps();
+        }
+    }
+
+    /// The thread.
+    fn run(self: Arc<Self>) {
+        let mut guard = self.inner.lock();
+        loop {
+            // Pause and stop.
+            {
+                let mut c = self.shared.control.lock();
+                match c.0 {
+                    Control::Stopped => {
+                        c.1 = Control::Stopped;
+                        self.shared.changed.notify_all();
+                        return;
+                    }
+                    Control::Paused => {
+                        c.1 = Control::Paused;
+                        self.shared.changed.notify_all();
+                        // Let others at the guest while paused; requests to run closures are served too.
+                        MutexGuard::unlocked(&mut guard, || {
+                            if self.shared.word().load(Ordering::SeqCst) == 0 && self.shared.queue.lock().is_empty() {
+                                self.shared.changed.wait(&mut c);
+                            }
+                        });
+                        drop(c);
+                        if !self.shared.queue.lock().is_empty() || self.shared.word().load(Ordering::SeqCst) != 0 {
+                            let keep = self.shared.word().swap(0, Ordering::SeqCst) & !request::ACCEL;
+                            self.do_work(&mut guard);
+                            // An interrupt request stands until the vCPU runs; do not spin on it.
+                            if keep != 0 {
+                                let mut c = self.shared.control.lock();
+                                if c.0 == Control::Paused && self.shared.queue.lock().is_empty() {
+                                    MutexGuard::unlocked(&mut guard, || self.shared.changed.wait(&mut c));
+                                }
+                                drop(c);
+                                self.shared.word().fetch_or(keep, Ordering::SeqCst);
+                            }
+                        }
+                        continue;
+                    }
+                    Control::Running => {
+                        if c.1 != Control::Running {
+                            c.1 = Control::Running;
+                            self.shared.changed.notify_all();
+                        }
+                    }
+                }
+            }
+            let inner = &mut *guard;
+            self.shared.word().swap(0, Ordering::SeqCst);
+            self.do_work(inner);
+            self.drain_flushes(inner);
+            match inner.guest.poll() {
+                Poll::Run => {
+                    let Left::Poll = self.run_code(inner);
+                }
+                Poll::Halt(timeout) => self.sleep(&mut guard, timeout),
+                Poll::Off => self.sleep(&mut guard, None),
+                Poll::Debug => {
+                    self.shared.control.lock().0 = Control::Paused;
+                    if let Some(f) = &*self.on_debug.lock() {
+                        f();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until a request arrives or the time has passed.
+    fn sleep(&self, guard: &mut MutexGuard<'_, Inner<G>>, timeout: Option<Duration>) {
+        let until = timeout.map(|t| Instant::now() + t);
+        MutexGuard::unlocked(guard, || {
+            let mut c = self.shared.control.lock();
+            while self.shared.word().load(Ordering::SeqCst) == 0 && c.0 == Control::Running {
+                match until {
+                    Some(t) => {
+                        if self.shared.changed.wait_until(&mut c, t).timed_out() {
+                            return;
+                        }
+                    }
+                    None => self.shared.changed.wait(&mut c),
+                }
+            }
+        });
+    }
+
+    /// Runs guest code until something needs the loop.
+    fn run_code(&self, inner: &mut Inner<G>) -> Left {
+        let Some(vm) = self.vm.upgrade() else { return Left::Poll };
+        if vm.options.interpret {
+            return crate::vcpu::interpret(self, &vm, inner);
+        }
+        let env: *mut G = &raw mut *inner.guest;
+        {
+            let ctx: *mut Ctx = &raw mut *inner.ctx;
+            let h = inner.guest.header_mut();
+            h.accel[0] = ctx as u64;
+            h.accel[1] = vm.exit as u64;
+        }
+        let mut mode = !inner.guest.header().mode;
+        loop {
+            // Translate (outside generated code, as far as others are concerned).
+            if inner.guest.header().mode != mode {
+                let h = inner.guest.header_mut();
+                mode = h.mode;
+                inner.ctx.select_jumps(h);
+                set_host_fp(h, G::fp_mode(mode).rounding);
+            }
+            if self.shared.word().load(Ordering::Relaxed) != 0 {
+                return Left::Poll;
+            }
+            let pc = inner.guest.header().pc;
+            let code = if inner.ctx.restart_alone {
+                inner.ctx.restart_alone = false;
+                inner.ctx.alone = true;
+                self.alone(&vm, inner, pc)
+            } else {
+                match inner.ctx.probe(pc) {
+                    Some(c) => Ok(Some(c)),
+                    None => self.find(&vm, inner, pc),
+                }
+            };
+            let code = match code {
+                Ok(Some(c)) => c,
+                Ok(None) => {
+                    // Code memory was full: everything was flushed; start over.
+                    return Left::Poll;
+                }
+                Err(Raised) => {
+                    inner.guest.header_mut().raised = 0;
+                    continue;
+                }
+            };
+            // Enter: visible to others first, then their requests are looked at.
+            self.shared.entries.fetch_add(1, Ordering::Relaxed);
+            self.shared.in_code.store(true, Ordering::SeqCst);
+            if inner.ctx.core.stop_world.load(Ordering::SeqCst) || self.shared.word().load(Ordering::SeqCst) != 0 {
+                self.shared.in_code.store(false, Ordering::SeqCst);
+                while inner.ctx.core.stop_world.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                inner.ctx.alone = false;
+                return Left::Poll;
+            }
+            // SAFETY: trampoline and code are live: code is freed only by `Core::exclusively`, which waits for
+            // `in_code`; `env` is this vCPU's guest, which nobody else touches while `inner` is locked.
+            let r = unsafe { enter(vm.trampoline, env.cast(), code) };
+            self.shared.in_code.store(false, Ordering::SeqCst);
+            inner.ctx.alone = false;
+            match r & 15 {
+                reason::LOOKUP => {}
+                reason::LINK => self.link(&vm, inner, (r >> 16) as u32, (r >> 4 & 0xfff) as usize),
+                reason::HOT => self.optimise(&vm, inner, (r >> 16) as u32),
+                reason::RAISED => inner.guest.header_mut().raised = 0,
+                _ => return Left::Poll,
+            }
+        }
+    }
+
+    /// Code for `pc` under the guest's current mode, translated if need be.
+    fn find(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
+        let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
+        let e = inner.ctx.itlb[n].clone();
+        let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        let found = vm.core.cache.lock().find(&key).map(|m| m.entry);
+        let code = match found {
+            Some(c) => Some(c),
+            None => self.translate(vm, inner, &e, key),
+        };
+        if let Some(c) = code {
+            inner.ctx.remember(pc, c);
+        }
+        Ok(code)
+    }
+
+    /// Reads the page's bytes while it is tracked, and runs `f` on them with the cache locked.
+    fn with_source<R>(
+        &self,
+        inner: &mut Inner<G>,
+        e: &FetchEntry,
+        key: Key,
+        f: impl FnOnce(&Source<G>, &mut crate::cache::Cache, PageId) -> R,
+    ) -> Option<R> {
+        let (block, page) = e.page.as_ref()?;
+        let core = inner.ctx.core.clone();
+        loop {
+            if core.track_page(inner.ctx.index, block, *page, e.host) {
+                inner.ctx.tlb.protect_host_page(e.host);
+            }
+            let mut cache = core.cache.lock();
+            if !block.is_code_page(*page) {
+                continue;
+            }
+            let mut bytes = [0u8; PAGE_SIZE as usize];
+            block.read(page * PAGE_SIZE, &mut bytes).ok()?;
+            let src = Source { config: &*inner.config, mode: key.mode, attrs: key.attrs, page: &bytes, va: key.pc & !0xfff };
+            let id = (Arc::as_ptr(block) as usize, *page);
+            return Some(f(&src, &mut cache, id));
+        }
+    }
+
+    fn translate(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, e: &FetchEntry, key: Key) -> Option<usize> {
+        let done = self.with_source(inner, e, key, |src, cache, page| {
+            let t = src.single(key.pc, MAX_BLOCK)?;
+            let counter = vm.options.hot_threshold.map_or(0, |n| cache.counter(n));
+            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry: Entry { id: cache.next_id(), counter } };
+            let blob = x64::compile(&region).ok()?;
+            cache.install(key, page, t.ranges, blob, false)
+        })?;
+        if done.is_none() {
+            vm.core.flush_code();
+        }
+        done
+    }
+
+    /// A hot block: its region takes its place.
+    fn optimise(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, id: u32) {
+        let pc = inner.guest.header().pc;
+        let Ok(n) = inner.ctx.fetch(&mut *inner.guest, pc) else {
+            inner.guest.header_mut().raised = 0;
+            return;
+        };
+        let e = inner.ctx.itlb[n].clone();
+        let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        let _ = id;
+        let full = self.with_source(inner, &e, key, |src, cache, page| {
+            if cache.find(&key).is_none_or(|m| m.optimised) {
+                return false;
+            }
+            let hot = |to: u64| {
+                let k = Key { pc: to, host: e.host | (to & 0xfff), ..key };
+                cache.find(&k).is_some()
+            };
+            let Some(t) = src.region(pc, &hot) else { return false };
+            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry: Entry { id: cache.next_id(), counter: 0 } };
+            match x64::compile(&region) {
+                Ok(blob) => cache.install(key, page, t.ranges, blob, true).is_none(),
+                // Too big for the frame: the cheap tier stays.
+                Err(_) => false,
+            }
+        });
+        if full == Some(true) {
+            vm.core.flush_code();
+            return;
+        }
+        // The old entry in the jump cache still works (its head jumps on); the new one is better.
+        let entry = vm.core.cache.lock().find(&key).map(|m| m.entry);
+        if let Some(c) = entry {
+            inner.ctx.remember(pc, c);
+        }
+    }
+
+    /// Resolves a direct exit and patches it to jump to its target.
+    fn link(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, id: u32, site: usize) {
+        let pc = inner.guest.header().pc;
+        let generation = vm.core.code_generation.load(Ordering::SeqCst);
+        let Ok(Some(code)) = self.find(vm, inner, pc) else {
+            inner.guest.header_mut().raised = 0;
+            return;
+        };
+        let host = inner.ctx.itlb[(pc >> 12) as usize & 255].host;
+        let mode = inner.guest.header().mode;
+        let cache = vm.core.cache.lock();
+        // Only while both ends are the same page under the same mode, and nothing was flushed meanwhile.
+        if vm.core.code_generation.load(Ordering::SeqCst) == generation
+            && cache.meta(id).is_some_and(|m| m.key.host & !0xfff == host && m.key.mode == mode)
+        {
+            cache.link(id, site, code);
+        }
+    }
+
+    /// One instruction in a block of its own, not entered into the cache.
+    fn alone(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
+        let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
+        let e = inner.ctx.itlb[n].clone();
+        let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        let code = self
+            .with_source(inner, &e, key, |src, cache, _| {
+                let t = src.single(pc, 1)?;
+                let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry: Entry { id: u32::MAX, counter: 0 } };
+                let blob = x64::compile(&region).ok()?;
+                cache.add_transient(&blob.bytes)
+            })
+            .flatten();
+        if code.is_none() {
+            inner.ctx.restart_alone = true;
+            vm.core.flush_code();
+        }
+        Ok(code)
+    }
+}
+
+/// Runs blocks through the IR interpreter.
+fn interpret<G: Guest>(v: &JitVcpu<G>, _vm: &Arc<JitVm<G>>, inner: &mut Inner<G>) -> Left {
+    struct Bus<'a>(&'a mut Ctx);
+    impl<G: Guest> rhea_ir::interp::Memory<G> for Bus<'_> {
+        fn load(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<u128, Raised> {
+            self.0.load(cpu, va, m)
+        }
+        fn store(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, x: u128) -> Result<(), Raised> {
+            self.0.store(cpu, va, m, x)
+        }
+        fn rmw(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, x: u128) -> Result<u128, Raised> {
+            self.0.rmw(cpu, va, m, x)
+        }
+        fn cas(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, e: u128, n: u128) -> Result<u128, Raised> {
+            self.0.cas(cpu, va, m, e, n)
+        }
+        fn probe_write(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<(), Raised> {
+            self.0.probe_write(cpu, va, m)
+        }
+    }
+    let mut blocks: rustc_hash::FxHashMap<Key, (Arc<rhea_ir::Function>, u64)> = rustc_hash::FxHashMap::default();
+    loop {
+        if v.shared.word().load(Ordering::SeqCst) != 0 {
+            return Left::Poll;
+        }
+        let pc = inner.guest.header().pc;
+        let Ok(n) = inner.ctx.fetch(&mut *inner.guest, pc) else {
+            inner.guest.header_mut().raised = 0;
+            continue;
+        };
+        let e = inner.ctx.itlb[n].clone();
+        let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        inner.ctx.restart_alone = false;
+        inner.ctx.alone = true;
+        // Blocks are made anew when their page was written since.
+        let Some((block, page)) = &e.page else { return Left::Poll };
+        let tracked = block.is_code_page(*page);
+        let cached = blocks.get(&key).filter(|_| tracked).map(|b| b.0.clone());
+        let func = match cached {
+            Some(f) => f,
+            None => {
+                blocks.retain(|k, _| k.host & !0xfff != e.host);
+                let made = v.with_source(inner, &e, key, |src, _, _| src.single(pc, MAX_BLOCK)).flatten();
+                let Some(t) = made else { return Left::Poll };
+                let f = Arc::new(t.func);
+                blocks.insert(key, (f.clone(), 0));
+                f
+            }
+        };
+        let out = rhea_ir::interp::run(&func, &mut *inner.guest, &mut Bus(&mut inner.ctx));
+        inner.guest.header_mut().raised = 0;
+        match out {
+            rhea_ir::interp::Outcome::Exit(rhea_ir::ExitKind::Leave) | rhea_ir::interp::Outcome::Requested => return Left::Poll,
+            _ => {}
+        }
+    }
+}
+
+/// Moves sticky flags out of the host's control word.
+fn fold_fp_flags(h: &mut EnvHeader) {
+    h.fp_flags |= crate::runtime::mxcsr_flags(h.host_fp);
+    h.host_fp &= !0x3f;
+}
+
+/// The host control word for a rounding mode, keeping sticky flags; exceptions stay masked.
+fn set_host_fp(h: &mut EnvHeader, rounding: u8) {
+    let rc = match rounding {
+        1 => 2,
+        2 => 1,
+        3 => 3,
+        _ => 0,
+    };
+    h.host_fp = (h.host_fp & 0x3f) | 0x1f80 | rc << 13;
+}
+
+impl<G: Guest> Vcpu for JitVcpu<G> {
+    fn index(&self) -> u32 {
+        self.shared.index
+    }
+    fn start(&self) -> Result<(), VcpuError> {
+        let index = self.shared.index;
+        let Some(me) = self.me.upgrade() else { return Ok(()) };
+        let t = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .stack_size(4 << 20)
+            .spawn(move || me.run())
+            .map_err(|source| VcpuError::Thread { index, source })?;
+        *self.thread.lock() = Some(t);
+        Ok(())
+    }
+    fn request_pause(&self) {
+        {
+            let mut c = self.shared.control.lock();
+            if c.0 == Control::Running {
+                c.0 = Control::Paused;
+            }
+        }
+        self.shared.request_accel();
+    }
+    fn wait_paused(&self, timeout: Option<Duration>) -> bool {
+        let until = timeout.map(|t| Instant::now() + t);
+        let mut c = self.shared.control.lock();
+        while c.1 == Control::Running {
+            match until {
+                Some(t) => {
+                    if self.shared.changed.wait_until(&mut c, t).timed_out() {
+                        return c.1 != Control::Running;
+                    }
+                }
+                None => self.shared.changed.wait(&mut c),
+            }
+        }
+        true
+    }
+    fn resume(&self) {
+        let mut c = self.shared.control.lock();
+        if c.0 == Control::Paused {
+            c.0 = Control::Running;
+            // A later request to pause must wait for the thread to get there.
+            c.1 = Control::Running;
+        }
+        drop(c);
+        self.shared.request_accel();
+    }
+    fn stop(&self) {
+        self.shared.control.lock().0 = Control::Stopped;
+        self.shared.request_accel();
+        let t = self.thread.lock().take();
+        if let Some(t) = t {
+            let _ = t.join();
+        }
+    }
+    fn kick(&self) {
+        self.shared.request(request::INTERRUPT);
+    }
+    fn request(&self, f: Box<dyn FnOnce() + Send>) {
+        self.shared.push(Work::Call(f));
+    }
+}

@@ -1,0 +1,247 @@
+//! One machine's JIT: the code cache and what concerns all vCPUs.
+
+use crate::cache::{Cache, PageId, Stats};
+use crate::runtime;
+use crate::vcpu::{JitVcpu, Shared, Work};
+use crate::x64::{self, RuntimeFns};
+use parking_lot::{Mutex, RwLock};
+use rhea_accel::{Accelerator, Services, Vcpu};
+use rhea_ir::env::PAGE_SIZE;
+use rhea_ir::guest::Guest;
+use rhea_memory::ram::CodeWriteListener;
+use rhea_memory::{AddressSpace, ChangeListener, MemoryChange, RamBlock, Subscription};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Settings of the JIT.
+#[derive(Clone, Debug)]
+pub struct JitOptions {
+    /// Bytes of code memory.
+    pub code_bytes: usize,
+    /// Entries of a block before its region is optimised; `None`: never.
+    pub hot_threshold: Option<i32>,
+    /// Interpret the IR instead of generating code.
+    pub interpret: bool,
+}
+
+impl Default for JitOptions {
+    fn default() -> Self {
+        JitOptions { code_bytes: 256 << 20, hot_threshold: Some(400), interpret: !x64::host_is_supported() }
+    }
+}
+
+/// Host pages that may have a writable mapping in some TLB: a bit per hash, never cleared but by a flush of all TLBs.
+pub struct WrittenPages {
+    bits: Box<[AtomicU64]>,
+}
+
+impl WrittenPages {
+    const BITS: usize = 1 << 20;
+    fn new() -> WrittenPages {
+        WrittenPages { bits: (0..Self::BITS / 64).map(|_| AtomicU64::new(0)).collect() }
+    }
+    fn slot(host: u64) -> (usize, u64) {
+        let page = host / PAGE_SIZE;
+        let h = (page ^ page >> 20) as usize % Self::BITS;
+        (h / 64, 1 << (h % 64))
+    }
+    pub fn set(&self, host: u64) {
+        let (w, b) = Self::slot(host);
+        if self.bits[w].load(Ordering::Relaxed) & b == 0 {
+            self.bits[w].fetch_or(b, Ordering::SeqCst);
+        }
+    }
+    fn get(&self, host: u64) -> bool {
+        let (w, b) = Self::slot(host);
+        self.bits[w].load(Ordering::SeqCst) & b != 0
+    }
+}
+
+/// The parts of the JIT that do not depend on the guest architecture's types.
+pub struct Core {
+    pub space: Arc<AddressSpace>,
+    pub cache: Mutex<Cache>,
+    pub written: Arc<WrittenPages>,
+    /// Rises with each change of the memory map.
+    pub map_generation: AtomicU64,
+    /// Rises with each flush of the code cache: jump caches older than it are stale.
+    pub code_generation: AtomicU64,
+    shareds: RwLock<Vec<Arc<Shared>>>,
+    exclusive: Mutex<()>,
+    /// Set while somebody waits for all vCPUs to be outside generated code.
+    pub stop_world: AtomicBool,
+}
+
+impl Core {
+    /// Runs `f` while no vCPU runs generated code. The caller must not be counted as running it.
+    pub fn exclusively<R>(&self, f: impl FnOnce(&Core) -> R) -> R {
+        let guard = loop {
+            // Do not sleep on the lock: the holder waits for nobody here, since we are outside generated code.
+            if let Some(g) = self.exclusive.try_lock() {
+                break g;
+            }
+            std::thread::yield_now();
+        };
+        self.stop_world.store(true, Ordering::SeqCst);
+        let all = self.shareds.read().clone();
+        for s in &all {
+            s.request_accel();
+        }
+        for s in &all {
+            while s.in_code.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        let r = f(self);
+        self.stop_world.store(false, Ordering::SeqCst);
+        drop(guard);
+        r
+    }
+
+    /// Empties the code cache.
+    pub fn flush_code(&self) {
+        self.exclusively(|c| {
+            c.cache.lock().flush();
+            c.code_generation.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+
+    /// Gives work to all other vCPUs and returns when each has done it or is outside generated code (and will do it
+    /// before it enters again). The caller must not be counted as running generated code.
+    pub fn on_others(&self, me: u32, work: &dyn Fn() -> Work) {
+        let all = self.shareds.read().clone();
+        for s in all.iter().filter(|s| s.index != me) {
+            s.push(work());
+        }
+        for s in all.iter().filter(|s| s.index != me) {
+            let start = s.entries.load(Ordering::SeqCst);
+            while s.in_code.load(Ordering::SeqCst) && s.entries.load(Ordering::SeqCst) == start {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Marks a page as holding code and makes sure that no vCPU can write to it unseen.
+    pub fn track_page(&self, me: u32, block: &Arc<RamBlock>, page: u64, host: u64) -> bool {
+        if block.is_code_page(page) {
+            return false;
+        }
+        block.set_code_page(page);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if !self.written.get(host) {
+            return false;
+        }
+        self.on_others(me, &|| Work::Protect(host));
+        true
+    }
+
+    /// Kills translations of written bytes; true if there were any.
+    pub fn code_write(&self, block: &RamBlock, offset: u64, len: u64) -> bool {
+        let mut hit = false;
+        let mut cache = self.cache.lock();
+        let mut at = offset;
+        let end = offset.saturating_add(len);
+        while at < end {
+            let page = at / PAGE_SIZE;
+            let next = ((page + 1) * PAGE_SIZE).min(end);
+            let id: PageId = (std::ptr::from_ref(block) as usize, page);
+            let (from, to) = (at % PAGE_SIZE, (next - 1) % PAGE_SIZE + 1);
+            if block.is_code_page(page) {
+                hit |= cache.overlaps(id, from, to);
+                if cache.invalidate(id, from, to) {
+                    block.clear_code_page(page);
+                }
+            }
+            at = next;
+        }
+        hit
+    }
+}
+
+impl CodeWriteListener for Core {
+    fn code_written(&self, block: &RamBlock, offset: u64, len: u64) {
+        self.code_write(block, offset, len);
+    }
+}
+
+struct MapFollower(Weak<Core>);
+
+impl ChangeListener for MapFollower {
+    fn memory_changed(&self, _: &MemoryChange) {
+        if let Some(c) = self.0.upgrade() {
+            c.map_generation.fetch_add(1, Ordering::SeqCst);
+            for s in c.shareds.read().iter() {
+                s.request_accel();
+            }
+        }
+    }
+}
+
+/// The JIT of one machine.
+pub struct JitVm<G: Guest> {
+    pub core: Arc<Core>,
+    pub(crate) options: JitOptions,
+    pub(crate) fns: RuntimeFns,
+    pub(crate) trampoline: usize,
+    pub(crate) exit: usize,
+    vcpus: RwLock<Vec<Arc<JitVcpu<G>>>>,
+    _follow: Subscription,
+}
+
+impl<G: Guest> JitVm<G> {
+    /// # Errors
+    /// The host's error when executable memory cannot be had.
+    pub fn new(space: &Arc<AddressSpace>, options: JitOptions) -> io::Result<Arc<JitVm<G>>> {
+        let mut cache = Cache::new(options.code_bytes)?;
+        let (bytes, exit) = x64::trampoline();
+        let trampoline = cache.add_permanent(&bytes).ok_or_else(|| io::Error::other("code memory is too small"))?;
+        let core = Arc::new(Core {
+            space: space.clone(),
+            cache: Mutex::new(cache),
+            written: Arc::new(WrittenPages::new()),
+            map_generation: AtomicU64::new(0),
+            code_generation: AtomicU64::new(0),
+            shareds: RwLock::new(Vec::new()),
+            exclusive: Mutex::new(()),
+            stop_world: AtomicBool::new(false),
+        });
+        let follow = space.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))));
+        Ok(Arc::new(JitVm {
+            core,
+            options,
+            fns: runtime::fns::<G>(),
+            trampoline,
+            exit: trampoline + exit,
+            vcpus: RwLock::new(Vec::new()),
+            _follow: follow,
+        }))
+    }
+
+    /// Adds a vCPU with its guest; its thread starts with [`Vcpu::start`].
+    pub fn add_vcpu(self: &Arc<Self>, index: u32, guest: Box<G>) -> Arc<JitVcpu<G>> {
+        let v = JitVcpu::new(self, index, guest);
+        self.core.shareds.write().push(v.shared().clone());
+        self.vcpus.write().push(v.clone());
+        v
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.core.cache.lock().stats
+    }
+}
+
+impl<G: Guest> Accelerator for JitVm<G> {
+    fn name(&self) -> &'static str {
+        "jit"
+    }
+    fn services(&self) -> Services {
+        Services::default()
+    }
+    fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
+        self.vcpus.read().iter().map(|v| v.clone() as Arc<dyn Vcpu>).collect()
+    }
+    fn flush(&self) {
+        self.core.flush_code();
+    }
+}
