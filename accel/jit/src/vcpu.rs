@@ -46,6 +46,8 @@ pub enum Work {
     /// Stores to this host page must take the slow path from now on.
     Protect(u64),
     Call(Box<dyn FnOnce() + Send>),
+    /// Called with the guest.
+    Guest(Box<dyn FnOnce(&mut dyn std::any::Any) + Send>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -352,6 +354,11 @@ impl<G: Guest> JitVcpu<G> {
                     Work::Flush(f) => inner.ctx.flush(inner.guest.header_mut(), f),
                     Work::Protect(host) => inner.ctx.tlb.protect_host_page(host),
                     Work::Call(f) => f(),
+                    Work::Guest(f) => {
+                        fold_fp_flags(inner.guest.header_mut());
+                        f(&mut *inner.guest);
+                        self.drain_flushes(inner);
+                    }
                 }
             }
         }
@@ -726,6 +733,16 @@ fn set_host_fp(h: &mut EnvHeader, rounding: u8) {
         _ => 0,
     };
     h.host_fp = (h.host_fp & 0x3f) | 0x1f80 | rc << 13;
+}
+
+impl<G: Guest> rhea_accel::GuestVcpu<G> for JitVcpu<G> {
+    fn post(&self, f: Box<dyn FnOnce(&mut G) + Send>) {
+        self.shared.push(Work::Guest(Box::new(move |guest| {
+            if let Some(guest) = guest.downcast_mut::<G>() {
+                f(guest);
+            }
+        })));
+    }
 }
 
 impl<G: Guest> Vcpu for JitVcpu<G> {

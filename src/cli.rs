@@ -1,0 +1,417 @@
+//! The command line: QEMU's words, with one dash or two.
+
+use rhea_block::DriveOptions;
+use rhea_clock::{RtcBase, RtcSource};
+use rhea_device::chardev::ChardevSpec;
+use rhea_device::{LogMask, OptionError};
+use rhea_machine::config::{Console, DeviceSpec, MachineConfig, RamConfig};
+use rhea_machine::options::{self, ObjectSpec, Smp, VirtOptions};
+use rhea_memory::Backing;
+use std::path::{Path, PathBuf};
+
+/// One option: its names, what its value is called, what it does.
+struct Opt {
+    names: &'static [&'static str],
+    value: Option<&'static str>,
+    help: &'static str,
+}
+
+const fn flag(names: &'static [&'static str], help: &'static str) -> Opt {
+    Opt { names, value: None, help }
+}
+const fn arg(names: &'static [&'static str], value: &'static str, help: &'static str) -> Opt {
+    Opt { names, value: Some(value), help }
+}
+
+const OPTIONS: &[Opt] = &[
+    flag(&["h", "help"], "display this help and exit"),
+    flag(&["version"], "display the version and exit"),
+    arg(&["M", "machine"], "[type=]name[,prop=value...]", "select the machine ('-M help' lists them)"),
+    arg(&["cpu"], "model[,feature=on|off...]", "select the CPU ('-cpu help' lists them)"),
+    arg(&["accel"], "name[,prop=value...]", "select the accelerator ('-accel help' lists them)"),
+    arg(&["smp"], "[cpus=]n[,sockets=n][,clusters=n][,cores=n][,threads=n]", "set the number of CPUs"),
+    arg(&["m"], "[size=]megs", "set the amount of RAM, with suffix M or G (default 128M)"),
+    arg(&["mem-path"], "path", "take the RAM from this file or directory"),
+    flag(&["mem-prealloc"], "touch all RAM at start"),
+    arg(&["name"], "string", "set the name of the guest"),
+    arg(&["kernel"], "file", "boot this kernel image"),
+    arg(&["initrd"], "file", "use this file as initial ram disk"),
+    arg(&["append"], "text", "use this text as kernel command line"),
+    arg(&["dtb"], "file", "use this device tree instead of the machine's own"),
+    arg(&["bios"], "file", "put this file into the first flash bank"),
+    arg(&["drive"], "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...", "add a drive (if: virtio, none, pflash)"),
+    arg(&["hda"], "file", "use this file as the first disk"),
+    arg(&["hdb"], "file", "use this file as the second disk"),
+    arg(&["cdrom"], "file", "use this file as a read-only disk"),
+    flag(&["snapshot"], "write disk changes to temporary files"),
+    arg(&["device"], "driver[,prop=value...]", "add a device ('-device help' lists them, '-device NAME,help' their properties)"),
+    arg(&["netdev"], "user|tap,id=n[,prop=value...]", "set up a network back end ('-netdev help' lists them)"),
+    arg(&["nic"], "none|user|tap[,model=m][,prop=value...]", "set up a network back end and its card"),
+    arg(&["object"], "type,id=n[,prop=value...]", "create an object ('-object help' lists them)"),
+    arg(&["chardev"], "backend,id=n[,prop=value...]", "set up a character back end ('-chardev help' lists them)"),
+    arg(&["serial"], "dev", "connect the serial port (none, null, stdio, mon:stdio, pty, file:F, pipe:P, tcp:H:P, unix:P, chardev:ID)"),
+    arg(&["monitor"], "dev", "connect the monitor, as -serial"),
+    flag(&["nographic"], "serial port and monitor on the terminal; Ctrl-A H shows the keys (this is the default)"),
+    arg(&["display"], "none", "no display"),
+    arg(&["vga"], "none", "no display adapter"),
+    arg(&["parallel"], "none", "no parallel port"),
+    flag(&["nodefaults"], "do not create default devices"),
+    flag(&["no-user-config"], "accepted: there are no configuration files"),
+    flag(&["no-reboot"], "exit instead of rebooting"),
+    flag(&["no-shutdown"], "pause instead of exiting at power-off"),
+    flag(&["S"], "do not start the CPUs at startup (type 'c' in the monitor)"),
+    flag(&["s"], "shorthand for -gdb tcp::1234"),
+    arg(&["gdb"], "tcp:host:port", "wait for a GDB connection"),
+    arg(&["d"], "item1,...", "log these items ('-d help' lists them)"),
+    arg(&["D"], "file", "write the log to this file (default: standard error)"),
+    arg(&["rtc"], "[base=utc|localtime|date][,clock=host|vm]", "set the wall clock"),
+    arg(&["pidfile"], "file", "write the process id to this file"),
+];
+
+/// What the user asked for.
+pub enum Action {
+    /// Print this and leave.
+    Print(String),
+    Run(Box<MachineConfig>),
+}
+
+/// The version line.
+pub fn version() -> String {
+    format!("Rhea emulator version {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn help() -> String {
+    let mut text = version();
+    text.push_str("usage: rhea [options] [disk_image]\n       rhea demo\n\n");
+    for o in OPTIONS {
+        let names: Vec<String> = o.names.iter().map(|n| format!("-{n}")).collect();
+        let left = format!("{} {}", names.join(" or "), o.value.unwrap_or(""));
+        text.push_str(&format!("{}\n                {}\n", left.trim_end(), o.help));
+    }
+    text.push_str("\nWith the terminal as console: Ctrl-A X exits, Ctrl-A C switches to the monitor, Ctrl-A H shows all keys.\n");
+    text
+}
+
+fn err(option: &str, message: impl Into<String>) -> OptionError {
+    OptionError::new(option, message)
+}
+
+/// The value given last for each option, and the lists.
+#[derive(Default)]
+struct Given {
+    values: Vec<(&'static str, String)>,
+}
+
+impl Given {
+    fn all(&self, name: &str) -> Vec<String> {
+        self.values.iter().filter(|(n, _)| *n == name).map(|(_, v)| v.clone()).collect()
+    }
+    fn last(&self, name: &str) -> Option<&str> {
+        self.values.iter().rev().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
+    }
+    fn has(&self, name: &str) -> bool {
+        self.last(name).is_some()
+    }
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.last(name).map(PathBuf::from)
+    }
+}
+
+fn scan(args: impl Iterator<Item = String>) -> Result<Given, OptionError> {
+    let mut given = Given::default();
+    let mut args = args;
+    while let Some(word) = args.next() {
+        let Some(name) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')).filter(|n| !n.is_empty()) else {
+            if given.has("hda") {
+                return Err(err(&word, "unexpected argument: only one disk image may be given without an option"));
+            }
+            given.values.push(("hda", word));
+            continue;
+        };
+        // --name=value is taken too.
+        let (name, inline) = match name.split_once('=') {
+            Some((n, v)) if word.starts_with("--") => (n, Some(v.to_owned())),
+            _ => (name, None),
+        };
+        let Some(option) = OPTIONS.iter().find(|o| o.names.contains(&name)) else {
+            return Err(err(&word, unknown(name)));
+        };
+        let value = match (option.value, inline) {
+            (None, None) => String::new(),
+            (None, Some(_)) => return Err(err(&format!("-{name}"), "takes no value")),
+            (Some(_), Some(v)) => v,
+            (Some(what), None) => match args.next() {
+                Some(v) => v,
+                None => return Err(err(&word, format!("needs a value: -{name} {what}"))),
+            },
+        };
+        given.values.push((option.names[option.names.len() - 1], value));
+    }
+    Ok(given)
+}
+
+/// Options of QEMU that Rhea does not have, so that the message can say so.
+const ABSENT: &[&str] = &[
+    "enable-kvm", "vnc", "qmp", "usb", "usbdevice", "audio", "audiodev", "boot", "smbios", "acpitable", "numa", "global", "icount", "incoming",
+    "loadvm", "daemonize", "sandbox", "spice", "tpmdev", "virtfs", "fsdev", "watchdog-action", "blockdev", "mon", "trace", "semihosting",
+    "semihosting-config", "runas", "chroot", "readconfig", "k", "g", "full-screen", "fw_cfg", "action", "seed", "uuid", "net", "L", "pflash", "sd",
+    "mtdblock", "fda", "hdc", "hdd", "plugin", "preconfig", "overcommit", "msg", "add-fd", "set", "iscsi", "singlestep", "one-insn-per-tb",
+];
+
+fn unknown(name: &str) -> String {
+    if ABSENT.contains(&name) {
+        return "this option is not supported by Rhea (-help lists the options)".to_owned();
+    }
+    let near = OPTIONS.iter().flat_map(|o| o.names).filter(|n| n.len() > 2).min_by_key(|n| distance(n, name)).filter(|n| distance(n, name) <= 2);
+    match near {
+        Some(near) => format!("unknown option: did you mean -{near}?"),
+        None => "unknown option (-help lists the options)".to_owned(),
+    }
+}
+
+/// Edit distance of two short words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(40).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}
+
+fn is_help(value: &str) -> bool {
+    value == "help" || value == "?"
+}
+
+/// `NAME,help` somewhere in a value.
+fn asks_help(value: &str) -> bool {
+    value.split(',').any(is_help)
+}
+
+fn help_of(given: &Given) -> Option<String> {
+    for (name, value) in &given.values {
+        let text = match *name {
+            "help" => help(),
+            "version" => version(),
+            "machine" if is_help(value) => options::machine_help(),
+            "machine" if asks_help(value) => VirtOptions::help(),
+            "cpu" if is_help(value) => rhea_machine::virt::cpu::help(),
+            "accel" if is_help(value) => options::ACCEL_HELP.to_owned(),
+            "device" if is_help(value) => rhea_machine::devices::help(),
+            "device" if asks_help(value) => match rhea_machine::devices::help_of(value.split(',').next().unwrap_or("")) {
+                Some(text) => text,
+                None => continue,
+            },
+            "drive" if asks_help(value) => rhea_device::options::help("-drive", rhea_block::DRIVE_OPTIONS),
+            "netdev" if is_help(value) => rhea_machine::devices::netdev_help(),
+            "nic" if is_help(value) => rhea_machine::devices::nic_help(),
+            "object" if is_help(value) => options::OBJECT_HELP.to_owned(),
+            "chardev" if is_help(value) => ChardevSpec::help(),
+            "display" if is_help(value) => "Available display backend types:\nnone\n".to_owned(),
+            "d" if is_help(value) => {
+                let mut text = "Log items (comma separated):\n".to_owned();
+                for (_, word, what) in LogMask::ALL {
+                    text.push_str(&format!("{word:<15} {what}\n"));
+                }
+                text
+            }
+            _ => continue,
+        };
+        return Some(text);
+    }
+    None
+}
+
+/// Parses the arguments after the program's name.
+pub fn parse(args: impl Iterator<Item = String>) -> Result<Action, OptionError> {
+    let given = scan(args)?;
+    if let Some(text) = help_of(&given) {
+        return Ok(Action::Print(text));
+    }
+    config(&given).map(|c| Action::Run(Box::new(c)))
+}
+
+fn readable(option: &str, path: Option<PathBuf>) -> Result<Option<PathBuf>, OptionError> {
+    if let Some(path) = &path {
+        std::fs::File::open(path).and_then(|f| f.metadata()).map_err(|e| err(option, file_error(path, &e))).and_then(|m| {
+            if m.is_dir() { Err(err(option, format!("'{}': is a directory: expected a file", path.display()))) } else { Ok(()) }
+        })?;
+    }
+    Ok(path)
+}
+
+/// `'PATH': what the host said`.
+pub fn file_error(path: &Path, e: &std::io::Error) -> String {
+    let text = e.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text).to_owned();
+    format!("'{}': {text}", path.display())
+}
+
+fn log_mask(items: &str) -> Result<u32, OptionError> {
+    items.split(',').filter(|i| !i.is_empty()).try_fold(0, |mask, item| match LogMask::ALL.iter().find(|(_, word, _)| *word == item) {
+        Some((bit, ..)) => Ok(mask | *bit as u32),
+        None => Err(err("-d", format!("unknown item '{item}' (-d help lists them)"))),
+    })
+}
+
+fn consoles(option: &str, texts: &[String]) -> Result<Vec<Console>, OptionError> {
+    texts.iter().map(|t| ChardevSpec::parse_short(option, t).map(|(spec, with_monitor)| Console { spec, with_monitor })).collect()
+}
+
+fn config(given: &Given) -> Result<MachineConfig, OptionError> {
+    for (option, only) in [("display", "none"), ("vga", "none"), ("parallel", "none")] {
+        if let Some(value) = given.last(option).filter(|v| *v != only) {
+            return Err(err(&format!("-{option}"), format!("'{value}' is not supported: use '{only}'")));
+        }
+    }
+    let virt = VirtOptions::parse(&given.all("machine"))?;
+    let mut accels = given.all("accel");
+    if let (true, Some(text)) = (accels.is_empty(), &virt.accel) {
+        accels.push(text.clone());
+    }
+    let objects = given.all("object").iter().map(|t| ObjectSpec::parse(t)).collect::<Result<Vec<_>, _>>()?;
+    let mut drives = Vec::new();
+    for (name, value) in &given.values {
+        match *name {
+            "drive" => drives.push(DriveOptions::parse(value)?),
+            "hda" | "hdb" => drives.push(DriveOptions::for_file(&format!("-{name}"), Path::new(value))),
+            "cdrom" => {
+                let mut drive = DriveOptions::for_file("-cdrom", Path::new(value));
+                drive.readonly = true;
+                drives.push(drive);
+            }
+            _ => {}
+        }
+    }
+    let mut chardevs: Vec<(String, ChardevSpec)> = Vec::new();
+    for text in given.all("chardev") {
+        let (id, spec) = ChardevSpec::parse_chardev(&text)?;
+        if chardevs.iter().any(|(i, _)| *i == id) {
+            return Err(err("-chardev", format!("the id '{id}' is given twice: ids must differ")));
+        }
+        chardevs.push((id, spec));
+    }
+    let (mut serials, mut monitors) = (consoles("-serial", &given.all("serial"))?, consoles("-monitor", &given.all("monitor"))?);
+    if serials.is_empty() && !given.has("nodefaults") {
+        // Serial port and monitor share the terminal, unless the monitor has it or the display was chosen.
+        let taken = monitors.iter().any(|m| matches!(m.spec, ChardevSpec::Stdio { .. }));
+        let hidden = given.has("display") && !given.has("nographic");
+        let own_monitor = !monitors.is_empty();
+        serials.push(match (taken || hidden, own_monitor) {
+            (true, _) => Console { spec: ChardevSpec::Null, with_monitor: false },
+            (false, own) => Console { spec: ChardevSpec::Stdio { signals: false, mux: true }, with_monitor: !own },
+        });
+    }
+    monitors.retain(|m| m.spec != ChardevSpec::None);
+    let stdio = serials.iter().chain(&monitors).filter(|c| matches!(c.spec, ChardevSpec::Stdio { .. })).count()
+        + chardevs.iter().filter(|(_, s)| matches!(s, ChardevSpec::Stdio { .. })).count();
+    if stdio > 1 {
+        return Err(err("-serial", "standard input and output are used twice: use mon:stdio, or another device for one of them"));
+    }
+    let kernel = readable("-kernel", given.path("kernel"))?;
+    for (option, what) in [("append", "a command line"), ("initrd", "an initial ram disk")] {
+        if given.has(option) && kernel.is_none() {
+            return Err(err(&format!("-{option}"), format!("{what} is of no use without a kernel: add -kernel FILE")));
+        }
+    }
+    Ok(MachineConfig {
+        name: given.last("name").map(|n| n.split(',').next().unwrap_or("").trim_start_matches("guest=").to_owned()),
+        cpu: given.last("cpu").unwrap_or("max").to_owned(),
+        smp: given.last("smp").map_or(Ok(Smp::ONE), Smp::parse)?,
+        ram: ram(given, &virt, &objects)?,
+        accel: options::parse_accel(&accels)?,
+        virt,
+        kernel,
+        initrd: readable("-initrd", given.path("initrd"))?,
+        append: given.last("append").map(str::to_owned),
+        dtb: readable("-dtb", given.path("dtb"))?,
+        bios: readable("-bios", given.path("bios"))?,
+        drives,
+        devices: given.all("device").iter().map(|t| DeviceSpec::parse(t)).collect::<Result<_, _>>()?,
+        netdevs: given.all("netdev"),
+        nics: given.all("nic"),
+        objects,
+        chardevs,
+        serials,
+        monitors,
+        no_defaults: given.has("nodefaults"),
+        snapshot: given.has("snapshot"),
+        no_reboot: given.has("no-reboot"),
+        no_shutdown: given.has("no-shutdown"),
+        paused: given.has("S"),
+        gdb: given.last("gdb").map(str::to_owned).or_else(|| given.has("s").then(|| "tcp::1234".to_owned())),
+        log_mask: given.all("d").iter().try_fold(0, |m, t| log_mask(t).map(|n| m | n))?,
+        log_file: given.path("D"),
+        rtc: given.last("rtc").map_or(Ok((RtcBase::Utc, RtcSource::Host)), options::parse_rtc)?,
+        pid_file: given.path("pidfile"),
+    })
+}
+
+fn ram(given: &Given, virt: &VirtOptions, objects: &[ObjectSpec]) -> Result<RamConfig, OptionError> {
+    let size = given.last("m").map(options::parse_memory).transpose()?;
+    if let Some(id) = &virt.memory_backend {
+        let object = objects.iter().find_map(|o| match o {
+            ObjectSpec::Memory { id: i, size, backing, prealloc } if i == id => Some((*size, backing.clone(), *prealloc)),
+            _ => None,
+        });
+        let Some((bytes, backing, prealloc)) = object else {
+            return Err(err("-M virt", format!("'memory-backend={id}': no memory -object has this id")));
+        };
+        let wanted = size.unwrap_or(bytes);
+        if wanted != bytes {
+            return Err(err("-m", format!("{wanted} bytes: the memory backend '{id}' has {bytes}: they must be equal")));
+        }
+        return Ok(RamConfig { size: bytes, backing, prealloc });
+    }
+    let backing = match given.path("mem-path") {
+        Some(path) => Backing::File { path, share: false },
+        None => Backing::Anonymous,
+    };
+    Ok(RamConfig { size: size.unwrap_or(128 << 20), backing, prealloc: given.has("mem-prealloc") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Result<Action, OptionError> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn words() {
+        let Ok(Action::Run(c)) = run("-M virt -cpu max -smp 2 -m 2G -nographic -no-reboot --append=x -kernel /proc/self/exe -d unimp,int -s -S") else {
+            panic!("does not parse");
+        };
+        assert_eq!((c.smp.cpus, c.ram.size, c.no_reboot, c.paused), (2, 2 << 30, true, true));
+        assert_eq!(c.gdb.as_deref(), Some("tcp::1234"));
+        assert_eq!(c.serials, [Console { spec: ChardevSpec::Stdio { signals: false, mux: true }, with_monitor: true }]);
+        assert_eq!(c.log_mask, LogMask::Unimp as u32 | LogMask::Int as u32);
+        for line in ["-help", "-version", "-M help", "-M virt,help", "-d help", "-accel help", "-object help", "-chardev help", "-drive help"] {
+            assert!(matches!(run(line), Ok(Action::Print(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        for line in [
+            "-nographik", "-vnc :0", "-m", "-m x", "-smp 0", "-display gtk", "-d nothing", "-kernel /nonexistent", "-kernel /tmp", "a b", "-append x",
+            "-serial stdio -monitor stdio", "-serial nowhere", "-accel warp", "-M q35", "-rtc base=never", "-object x", "-m 1G -M virt,memory-backend=q",
+            "--nographic=yes", "-drive file=x,if=floppy",
+        ] {
+            match run(line) {
+                Err(e) => {
+                    let text = e.to_string();
+                    assert!(text.starts_with('-') || text.starts_with("b:"), "{line}: {text}");
+                    assert!(!text.contains('\n') && text.contains(": "), "{line}: {text}");
+                }
+                Ok(_) => panic!("{line} is accepted"),
+            }
+        }
+    }
+}

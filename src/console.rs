@@ -1,0 +1,116 @@
+//! Opens the character back ends of the command line and shares them out among serial ports and monitors.
+
+use crate::monitor::Monitor;
+use rhea_accel::{VmControl, VmRequest};
+use rhea_device::OptionError;
+use rhea_device::chardev::{self, CharBackend, ChardevSpec, Mux, MuxKey, StdioChar};
+use rhea_machine::Machine;
+use rhea_machine::config::{Console, MachineConfig};
+use rhea_machine::virt::Wiring;
+use std::sync::Arc;
+
+/// Everything that was opened.
+pub struct Consoles {
+    pub terminal: Option<Arc<StdioChar>>,
+    serials: Vec<Arc<dyn CharBackend>>,
+    chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+    /// Back end of each monitor; the flag says that it greets at once (it does not share its back end).
+    monitors: Vec<(Arc<dyn CharBackend>, bool)>,
+    names: Vec<(String, Arc<dyn CharBackend>)>,
+}
+
+/// A back end by id; several front ends share it if it is a mux.
+enum Shared {
+    Plain(Arc<dyn CharBackend>),
+    Mux(Arc<Mux>),
+}
+
+impl Shared {
+    fn port(&self) -> Arc<dyn CharBackend> {
+        match self {
+            Self::Plain(b) => b.clone(),
+            Self::Mux(m) => m.port(),
+        }
+    }
+}
+
+struct Opener<'a> {
+    control: &'a VmControl,
+    terminal: Option<Arc<StdioChar>>,
+    by_id: Vec<(String, Shared)>,
+}
+
+impl Opener<'_> {
+    fn backend(&mut self, option: &str, spec: &ChardevSpec) -> Result<Arc<dyn CharBackend>, OptionError> {
+        match spec {
+            ChardevSpec::Stdio { signals, .. } => {
+                let text = |e: std::io::Error| OptionError::new(option, format!("stdio: {e}"));
+                let terminal = StdioChar::new(*signals).map_err(text)?;
+                self.terminal = Some(terminal.clone());
+                Ok(terminal)
+            }
+            ChardevSpec::Id(id) => match self.by_id.iter().find(|(i, _)| i == id) {
+                Some((_, shared)) => Ok(shared.port()),
+                None => Err(OptionError::new(option, format!("'chardev:{id}': no -chardev has this id"))),
+            },
+            _ => chardev::open(option, spec),
+        }
+    }
+    fn mux(&self, backend: Arc<dyn CharBackend>) -> Arc<Mux> {
+        let control = self.control.clone();
+        Mux::new(backend, move |key| match key {
+            MuxKey::Quit => control.request(VmRequest::Quit(0)),
+            // Only with -snapshot, and then there is nothing to commit to yet.
+            MuxKey::Save => eprintln!("rhea: saving the snapshot back is not supported"),
+        })
+    }
+}
+
+/// Opens all. After an error the terminal is as it was: its handle is dropped.
+pub fn open(config: &MachineConfig, control: &VmControl) -> Result<Consoles, OptionError> {
+    let mut opener = Opener { control, terminal: None, by_id: Vec::new() };
+    let (mut serials, mut monitors, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, spec) in &config.chardevs {
+        let backend = opener.backend("-chardev", spec)?;
+        names.push((id.clone(), backend.clone()));
+        let shared = match spec {
+            ChardevSpec::Stdio { mux: true, .. } => Shared::Mux(opener.mux(backend)),
+            _ => Shared::Plain(backend),
+        };
+        opener.by_id.push((id.clone(), shared));
+    }
+    for (i, Console { spec, with_monitor }) in config.serials.iter().enumerate() {
+        let backend = opener.backend("-serial", spec)?;
+        names.push((format!("serial{i}"), backend.clone()));
+        if *with_monitor || matches!(spec, ChardevSpec::Stdio { mux: true, .. }) {
+            let mux = opener.mux(backend);
+            serials.push(mux.port() as Arc<dyn CharBackend>);
+            if *with_monitor {
+                monitors.push((mux.port() as Arc<dyn CharBackend>, false));
+            }
+        } else {
+            serials.push(backend);
+        }
+    }
+    for Console { spec, .. } in &config.monitors {
+        let backend = opener.backend("-monitor", spec)?;
+        names.push(("monitor".to_owned(), backend.clone()));
+        let greets = !matches!(spec, ChardevSpec::Socket(_) | ChardevSpec::Id(_));
+        monitors.push((backend, greets));
+    }
+    let chardevs = opener.by_id.iter().map(|(id, shared)| (id.clone(), shared.port())).collect();
+    Ok(Consoles { terminal: opener.terminal, serials, chardevs, monitors, names })
+}
+
+impl Consoles {
+    /// What the board connects to its devices.
+    pub fn wiring(&self) -> Wiring {
+        Wiring { serials: self.serials.clone(), chardevs: self.chardevs.clone() }
+    }
+    /// Starts the monitors on a machine.
+    pub fn start_monitors(&self, machine: &Arc<Machine>) {
+        for (backend, greets) in &self.monitors {
+            Monitor::start(backend.clone(), machine.clone(), self.names.clone(), *greets);
+        }
+    }
+}

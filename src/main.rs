@@ -1,0 +1,95 @@
+//! The `rhea` command: options, consoles, monitor, debugger; wiring only.
+
+mod cli;
+mod console;
+mod gdb;
+mod monitor;
+mod signals;
+
+use rhea_accel::VmControl;
+use rhea_device::{Log, OptionError};
+use rhea_machine::config::MachineConfig;
+use rhea_machine::run::{self, RunOptions};
+use rhea_machine::virt;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    let program = args.next().unwrap_or_default();
+    match start(&program, args.collect()) {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(e) => {
+            eprintln!("rhea: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Invoked under the name of an emulator of one architecture, the command behaves as that one.
+fn check_name(program: &str) -> Result<(), OptionError> {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    match name.strip_prefix("qemu-system-") {
+        Some(arch) if arch != "aarch64" => Err(OptionError::new(name, format!("the architecture '{arch}' is not supported: use aarch64"))),
+        _ => Ok(()),
+    }
+}
+
+fn start(program: &str, args: Vec<String>) -> Result<i32, OptionError> {
+    check_name(program)?;
+    match cli::parse(args.into_iter())? {
+        cli::Action::Print(text) => {
+            use std::io::Write;
+            // A closed pipe (`rhea -help | head`) is nobody's error.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(0)
+        }
+        cli::Action::Run(config) => run_machine(&config),
+    }
+}
+
+fn open_log(config: &MachineConfig) -> Result<Log, OptionError> {
+    let out: Box<dyn std::io::Write + Send> = match &config.log_file {
+        Some(path) => Box::new(std::fs::File::create(path).map_err(|e| OptionError::new("-D", cli::file_error(path, &e)))?),
+        None => Box::new(std::io::stderr()),
+    };
+    Ok(Log::new(config.log_mask, out))
+}
+
+fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
+    let log = open_log(config)?;
+    if let Some(path) = &config.virt.dump_dtb {
+        let blob = virt::dtb(config)?;
+        std::fs::write(path, blob).map_err(|e| OptionError::new("-M virt,dumpdtb", cli::file_error(path, &e)))?;
+        eprintln!("rhea: info: dtb dumped to {}. Exiting.", path.display());
+        return Ok(0);
+    }
+    let debugger = config.gdb.as_deref().map(gdb::listen).transpose()?;
+    if let Some(path) = &config.pid_file {
+        std::fs::write(path, format!("{}\n", std::process::id())).map_err(|e| OptionError::new("-pidfile", cli::file_error(path, &e)))?;
+    }
+    let (control, requests) = VmControl::new();
+    let signals = signals::block();
+    let consoles = console::open(config, &control)?;
+    let terminal = consoles.terminal.clone();
+    let result = virt::build(config, &consoles.wiring(), control.clone(), log).map(|machine| {
+        signals::watch(signals, control.clone());
+        consoles.start_monitors(&machine);
+        let mut options = RunOptions { no_reboot: config.no_reboot, no_shutdown: config.no_shutdown, paused: config.paused, debugger: None };
+        if let Some((listener, sender, receiver)) = debugger {
+            options.debugger = Some(sender);
+            gdb::serve(listener, receiver, machine.clone());
+        }
+        run::run(&machine, &requests, &options)
+    });
+    if let Some(terminal) = terminal {
+        terminal.restore();
+    }
+    if let Some(path) = &config.pid_file {
+        let _ = std::fs::remove_file(path);
+    }
+    let status = result?;
+    // Threads that wait for input of the host would keep the process.
+    use std::io::Write;
+    let _ = std::io::stdout().flush();
+    std::process::exit(status)
+}
