@@ -1,6 +1,7 @@
 //! Helpers of integer, branch and load/store instructions.
 
 use super::pac;
+use crate::crypto::poly;
 use crate::state::ArmCpu;
 use rhea_ir::Effects;
 
@@ -26,40 +27,12 @@ extern "C" fn set_pc(cpu: &mut ArmCpu, pc: u64, _: u64, _: u64, _: u64) -> u64 {
     0
 }
 
-const fn crc_table(poly: u32) -> [u32; 256] {
-    let mut t = [0; 256];
-    let mut n = 0;
-    while n < 256 {
-        let mut v = n as u32;
-        let mut k = 0;
-        while k < 8 {
-            v = if v & 1 != 0 { v >> 1 ^ poly } else { v >> 1 };
-            k += 1;
-        }
-        t[n] = v;
-        n += 1;
-    }
-    t
-}
-
-/// Bit-reversed 0x04c11db7 and 0x1edc6f41.
-static IEEE: [u32; 256] = crc_table(0xedb8_8320);
-static CASTAGNOLI: [u32; 256] = crc_table(0x82f6_3b78);
-
-fn crc(table: &[u32; 256], acc: u64, value: u64, bytes: u64) -> u64 {
-    let mut c = acc as u32;
-    for b in &value.to_le_bytes()[..(bytes as usize).min(8)] {
-        c = c >> 8 ^ table[(c as u8 ^ b) as usize];
-    }
-    c as u64
-}
-
 extern "C" fn crc32(_: &mut ArmCpu, acc: u64, value: u64, bytes: u64, _: u64) -> u64 {
-    crc(&IEEE, acc, value, bytes)
+    poly::crc32(acc as u32, value, bytes as u32) as u64
 }
 
 extern "C" fn crc32c(_: &mut ArmCpu, acc: u64, value: u64, bytes: u64, _: u64) -> u64 {
-    crc(&CASTAGNOLI, acc, value, bytes)
+    poly::crc32c(acc as u32, value, bytes as u32) as u64
 }
 
 extern "C" fn add_pac(cpu: &mut ArmCpu, ptr: u64, modifier: u64, key: u64, _: u64) -> u64 {
@@ -76,16 +49,4 @@ extern "C" fn strip(cpu: &mut ArmCpu, ptr: u64, data: u64, _: u64, _: u64) -> u6
 
 extern "C" fn pacga(cpu: &mut ArmCpu, value: u64, modifier: u64, _: u64, _: u64) -> u64 {
     pac::generic(cpu, value, modifier)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn crc_check_values() {
-        let run = |t: &[u32; 256]| !b"123456789".iter().fold(!0u64, |c, &b| crc(t, c, b as u64, 1)) as u32;
-        assert_eq!(run(&IEEE), 0xcbf4_3926);
-        assert_eq!(run(&CASTAGNOLI), 0xe306_9283);
-    }
 }
