@@ -1,0 +1,189 @@
+//! Traditional memory balloon (virtio 1.2, 5.5): inflate gives pages back to the host unless DMA has them pinned.
+
+use crate::core::{VirtioDevice, config_bytes};
+use crate::features;
+use crate::queue::{Chain, QueueError};
+use crate::queues::{Gate, Queues};
+use parking_lot::Mutex;
+use rhea_device::LoadError;
+use rhea_memory::Gpa;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// The device type.
+pub const ID: u16 = 5;
+const INFLATE: u16 = 0;
+const DEFLATE: u16 = 1;
+const STATS: u16 = 2;
+const PAGE: u64 = 4096;
+const ENTRY: usize = 10;
+
+/// A balloon.
+pub struct Balloon {
+    deflate_on_oom: bool,
+    /// Pages of 4 KiB the host wants, and the guest gave.
+    target: AtomicU32,
+    actual: AtomicU32,
+    queues: OnceLock<Arc<Queues>>,
+    gates: [Gate; 3],
+    /// The buffer for the next statistics, and the last ones: tag and value.
+    held: Mutex<Option<Chain>>,
+    statistics: Mutex<Vec<(u16, u64)>>,
+}
+
+impl Balloon {
+    #[must_use]
+    pub fn new(deflate_on_oom: bool) -> Arc<Self> {
+        Arc::new(Self {
+            deflate_on_oom,
+            target: AtomicU32::new(0),
+            actual: AtomicU32::new(0),
+            queues: OnceLock::new(),
+            gates: Default::default(),
+            held: Mutex::default(),
+            statistics: Mutex::default(),
+        })
+    }
+    /// Asks the guest to give `bytes` of its memory.
+    pub fn set_target(&self, bytes: u64) {
+        self.target.store(u32::try_from(bytes / PAGE).unwrap_or(u32::MAX), Ordering::Release);
+        if let Some(queues) = self.queues.get() {
+            queues.config_changed();
+        }
+    }
+    /// Bytes the guest gave.
+    #[must_use]
+    pub fn actual(&self) -> u64 {
+        u64::from(self.actual.load(Ordering::Acquire)) * PAGE
+    }
+    /// The last statistics (tag, value), and asks for new ones.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<(u16, u64)> {
+        if let (Some(queues), Some(chain)) = (self.queues.get(), self.held.lock().take()) {
+            queues.complete(STATS, chain, 0);
+        }
+        self.statistics.lock().clone()
+    }
+
+    /// The page numbers of a buffer.
+    fn pages(queues: &Queues, chain: &Chain) -> Option<Vec<u32>> {
+        let mut data = vec![0; chain.readable_len().min(1 << 20) as usize / 4 * 4];
+        chain.read(queues.dma(), 0, &mut data).ok()?;
+        Some(data.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
+    }
+    fn inflate(queues: &Queues, mut pages: Vec<u32>) {
+        pages.sort_unstable();
+        pages.dedup();
+        let mut rest = pages.as_slice();
+        while let Some(&first) = rest.first() {
+            let run = rest.iter().enumerate().take_while(|(i, p)| u64::from(**p) == u64::from(first) + *i as u64).count();
+            let (start, mut len) = (u64::from(first) * PAGE, run as u64 * PAGE);
+            let mut at = start;
+            while len > 0 {
+                // A run may cross blocks, or touch what is not RAM; then page by page.
+                let n = if queues.dma().host_slice(Gpa(at), len).is_some() { len } else { PAGE };
+                if let Some(slice) = queues.dma().host_slice(Gpa(at), n) {
+                    let (block, offset) = slice.block();
+                    if block.discard(offset, n).is_err() && n > PAGE {
+                        // Some page is pinned: the others go.
+                        for page in 0..n / PAGE {
+                            let _ = block.discard(offset + page * PAGE, PAGE);
+                        }
+                    }
+                }
+                at += n;
+                len -= n;
+            }
+            rest = &rest[run..];
+        }
+    }
+}
+
+impl VirtioDevice for Balloon {
+    fn id(&self) -> u16 {
+        ID
+    }
+    fn name(&self) -> &'static str {
+        "virtio-balloon"
+    }
+    fn pci_class(&self) -> u32 {
+        0x00_ff00
+    }
+    fn features(&self) -> u64 {
+        features::BALLOON_STATS_VQ | if self.deflate_on_oom { features::BALLOON_DEFLATE_ON_OOM } else { 0 }
+    }
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![128; 3]
+    }
+    fn attach(&self, queues: Arc<Queues>) {
+        let _ = self.queues.set(queues);
+    }
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let mut c = [0; 8];
+        c[..4].copy_from_slice(&self.target.load(Ordering::Acquire).to_le_bytes());
+        c[4..].copy_from_slice(&self.actual.load(Ordering::Acquire).to_le_bytes());
+        config_bytes(&c, offset, data);
+    }
+    fn write_config(&self, offset: u64, data: &[u8]) {
+        if let (4, Ok(bytes)) = (offset, <[u8; 4]>::try_from(data)) {
+            self.actual.store(u32::from_le_bytes(bytes), Ordering::Release);
+        }
+    }
+    fn notify(&self, queue: u16) {
+        let (Some(queues), Some(gate)) = (self.queues.get(), self.gates.get(usize::from(queue))) else { return };
+        gate.run(|| {
+            queues.drain(queue, |chain| {
+                match queue {
+                    INFLATE | DEFLATE => {
+                        let Some(pages) = Self::pages(queues, &chain) else {
+                            queues.fail(QueueError::Memory);
+                            return false;
+                        };
+                        if queue == INFLATE {
+                            Self::inflate(queues, pages);
+                        }
+                        // Deflated pages come back, zeroed, as they are touched.
+                        queues.complete(queue, chain, 0);
+                    }
+                    _ => {
+                        let mut data = vec![0; chain.readable_len().min(64 * ENTRY as u64) as usize];
+                        if chain.read(queues.dma(), 0, &mut data).is_err() {
+                            queues.fail(QueueError::Memory);
+                            return false;
+                        }
+                        let entry = |e: &[u8]| (u16::from_le_bytes([e[0], e[1]]), e[2..ENTRY].iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)));
+                        *self.statistics.lock() = data.chunks_exact(ENTRY).map(entry).collect();
+                        // Kept until statistics are wanted again.
+                        let old = self.held.lock().replace(chain);
+                        if let Some(old) = old {
+                            queues.complete(STATS, old, 0);
+                        }
+                    }
+                }
+                true
+            });
+        });
+    }
+    fn reset(&self) {
+        *self.held.lock() = None;
+        self.statistics.lock().clear();
+        self.actual.store(0, Ordering::Release);
+    }
+    fn quiesce(&self) {
+        // The held buffer would be forgotten by saved state.
+        if let (Some(queues), Some(chain)) = (self.queues.get(), self.held.lock().take()) {
+            queues.complete(STATS, chain, 0);
+        }
+    }
+    fn save(&self) -> Vec<u8> {
+        [self.target.load(Ordering::Acquire).to_le_bytes(), self.actual.load(Ordering::Acquire).to_le_bytes()].concat()
+    }
+    fn load(&self, state: &[u8]) -> Result<(), LoadError> {
+        let Ok([a, b, c, d, e, f, g, h]) = <[u8; 8]>::try_from(state) else {
+            return Err(LoadError::Damaged("virtio-balloon".to_owned()));
+        };
+        self.target.store(u32::from_le_bytes([a, b, c, d]), Ordering::Release);
+        self.actual.store(u32::from_le_bytes([e, f, g, h]), Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! The rings' host addresses, cached until the memory they lie in changes.
+
+use super::{QueueError, QueueState};
+use rhea_device::DmaHandle;
+use rhea_memory::{ChangeListener, ChangeReason, Gpa, GpaRange, HostSlice, MemoryChange, Subscription};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+struct Watch {
+    /// Read only by the device, and written by it.
+    read: Vec<GpaRange>,
+    written: Vec<GpaRange>,
+    stale: AtomicBool,
+}
+
+impl ChangeListener for Watch {
+    fn memory_changed(&self, change: &MemoryChange) {
+        // Discarded content leaves the addresses true; write tracking sees our writes through the slices.
+        if matches!(change.reason, ChangeReason::ClearOrMigrate | ChangeReason::SoftDirty) {
+            return;
+        }
+        let hit = |ours: &[GpaRange]| ours.iter().any(|r| change.ranges.iter().any(|c| c.overlaps(r)));
+        if hit(&self.written) || (!change.read_only_downgrade && hit(&self.read)) {
+            self.stale.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// The three areas of a queue.
+pub(super) struct Rings {
+    pub desc: HostSlice,
+    pub driver: HostSlice,
+    pub device: HostSlice,
+    watch: Arc<Watch>,
+    _subscription: Subscription,
+}
+
+impl Rings {
+    pub(super) fn take(dma: &DmaHandle, state: &QueueState, packed: bool) -> Result<Self, QueueError> {
+        let n = u64::from(state.size);
+        let (driver_len, device_len) = if packed { (4, 4) } else { (6 + 2 * n, 6 + 8 * n) };
+        let range = |start, len| GpaRange { start: Gpa(start), len };
+        let (desc, driver, device) = (range(state.desc, 16 * n), range(state.driver, driver_len), range(state.device, device_len));
+        let aligned = if packed { state.driver % 4 == 0 && state.device % 4 == 0 } else { state.driver % 2 == 0 && state.device % 4 == 0 };
+        if state.desc % 16 != 0 || !aligned {
+            return Err(QueueError::Memory);
+        }
+        let (read, written) = if packed { (vec![driver], vec![desc, device]) } else { (vec![desc, driver], vec![device]) };
+        let watch = Arc::new(Watch { read, written, stale: AtomicBool::new(false) });
+        let space = dma.space();
+        // Watched before the addresses are taken, so that no change falls between.
+        let subscription = space.subscribe(watch.clone());
+        let slice = |r: GpaRange, write: bool| {
+            let s = if write { space.host_slice(r.start, r.len) } else { space.host_slice_readable(r.start, r.len) };
+            s.ok_or(QueueError::Memory)
+        };
+        Ok(Self {
+            desc: slice(desc, packed)?,
+            driver: slice(driver, false)?,
+            device: slice(device, true)?,
+            watch,
+            _subscription: subscription,
+        })
+    }
+    #[inline]
+    pub(super) fn stale(&self) -> bool {
+        self.watch.stale.load(Ordering::Acquire)
+    }
+}
