@@ -31,7 +31,7 @@ pub trait Format: Copy + 'static {
 macro_rules! formats {
     ($($(#[$doc:meta])* $name:ident $bits:ident $exp:literal $frac:literal $half:literal;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[derive(Clone, Copy, Debug)]
         pub struct $name;
         impl Format for $name {
             type Bits = $bits;
