@@ -1,8 +1,8 @@
 //! Shorthands of the FP and AdvSIMD translators: registers, lanes, shuffles, the sticky saturation bit.
 
-use super::Translator;
+use crate::translate::Translator;
 use crate::state::slots;
-use rhea_ir::{Cond, HelperId, Lane, Op, Type, Value};
+use rhea_ir::{HelperId, Lane, Op, Type, Value};
 
 /// The lane of twice the size (D stays D).
 pub(super) const fn wider(lane: Lane) -> Lane {
@@ -45,12 +45,6 @@ pub(super) const fn fp_lane(ptype: u32) -> Option<Lane> {
 impl Translator<'_, '_> {
     // ---- registers ----
 
-    pub(super) fn v(&mut self, n: u32) -> Value {
-        self.b.get(slots::v(n & 31))
-    }
-    pub(super) fn set_v(&mut self, n: u32, value: Value) {
-        self.b.set(slots::v(n & 31), value);
-    }
     /// Writes the low `bytes` of the value, the rest of the register becoming zero.
     pub(super) fn set_v_fit(&mut self, n: u32, bytes: u32, value: Value) {
         let value = self.fit(bytes, value);
@@ -87,44 +81,6 @@ impl Translator<'_, '_> {
     pub(super) fn half(&mut self, n: u32) -> Value {
         let v = self.v(n);
         self.b.vextract(Type::I32, Lane::H, v, 0)
-    }
-    /// General register as I64, register 31 being zero.
-    pub(super) fn gpr(&mut self, n: u32) -> Value {
-        if n & 31 == 31 { self.b.iconst(Type::I64, 0) } else { self.b.get(slots::x(n & 31)) }
-    }
-    /// General register as I32 or I64.
-    pub(super) fn gpr_sized(&mut self, n: u32, sf: bool) -> Value {
-        let v = self.gpr(n);
-        if sf { v } else { self.b.trunc(v) }
-    }
-    /// Writes an I32 (zero-extended) or I64 to a general register other than 31.
-    pub(super) fn set_gpr(&mut self, n: u32, value: Value) {
-        if n & 31 != 31 {
-            let value = if self.b.func.ty(value) == Type::I32 { self.b.zext64(value) } else { value };
-            self.b.set(slots::x(n & 31), value);
-        }
-    }
-    /// Tests an A64 condition field.
-    pub(super) fn fp_condition(&mut self, cond: u32) -> Value {
-        let c = match cond & 15 {
-            0 => Cond::Eq,
-            1 => Cond::Ne,
-            2 => Cond::Uge,
-            3 => Cond::Ult,
-            4 => Cond::Mi,
-            5 => Cond::Pl,
-            6 => Cond::Vs,
-            7 => Cond::Vc,
-            8 => Cond::Ugt,
-            9 => Cond::Ule,
-            10 => Cond::Sge,
-            11 => Cond::Slt,
-            12 => Cond::Sgt,
-            13 => Cond::Sle,
-            _ => return self.b.iconst(Type::Bool, 1),
-        };
-        let flags = self.b.get(slots::NZCV);
-        self.b.cond_flags(c, flags)
     }
     /// Ors the set bits of `bits` into the sticky saturation slot.
     pub(super) fn or_qc(&mut self, bits: Value) {

@@ -1,0 +1,185 @@
+//! AES, SHA, SM3 and SM4 instructions.
+
+use super::{Done, helpers};
+use crate::config::Feature;
+use crate::translate::{Insn, Translator};
+use rhea_ir::{HelperId, Lane, Op, Type};
+
+/// AES: two registers; SHA two-register in `sha_two`.
+pub(super) fn aes(t: &mut Translator, i: Insn) -> Done {
+    if i.bits(22, 2) != 0 || !t.cfg.has(Feature::Aes) {
+        return None;
+    }
+    let (h, with_d) = match i.bits(12, 5) {
+        4 => (helpers::AESE, true),
+        5 => (helpers::AESD, true),
+        6 => (helpers::AESMC, false),
+        7 => (helpers::AESIMC, false),
+        _ => return None,
+    };
+    one_or_two(t, i, h, with_d);
+    Some(())
+}
+
+/// Helpers of (Vd, Vn) or (Vn).
+fn one_or_two(t: &mut Translator, i: Insn, h: HelperId, with_d: bool) {
+    let n = t.v(i.rn());
+    let r = if with_d {
+        let d = t.v(i.rd());
+        t.b.call(h, &[d, n])
+    } else {
+        t.b.call(h, &[n])
+    };
+    t.set_v(i.rd(), r);
+}
+
+/// Helpers of (Vd, Vn, Vm).
+fn three(t: &mut Translator, i: Insn, h: HelperId) {
+    let (d, n, m) = (t.v(i.rd()), t.v(i.rn()), t.v(i.rm()));
+    let r = t.b.call(h, &[d, n, m]);
+    t.set_v(i.rd(), r);
+}
+
+/// SHA1 and SHA256, three registers.
+pub(super) fn sha_three(t: &mut Translator, i: Insn) -> Done {
+    let op = i.bits(12, 3);
+    let f = if op < 4 { Feature::Sha1 } else { Feature::Sha256 };
+    if i.bits(22, 2) != 0 || op == 7 || !t.cfg.has(f) {
+        return None;
+    }
+    let h = [
+        helpers::SHA1C,
+        helpers::SHA1P,
+        helpers::SHA1M,
+        helpers::SHA1SU0,
+        helpers::SHA256H,
+        helpers::SHA256H2,
+        helpers::SHA256SU1,
+    ][op as usize];
+    if op < 3 {
+        // The hash is one word.
+        let (d, n, m) = (t.v(i.rd()), t.v(i.rn()), t.v(i.rm()));
+        let n = t.b.vextract(Type::I32, Lane::S, n, 0);
+        let r = t.b.call(h, &[d, n, m]);
+        t.set_v(i.rd(), r);
+    } else {
+        three(t, i, h);
+    }
+    Some(())
+}
+
+/// SHA1 and SHA256, two registers.
+pub(super) fn sha_two(t: &mut Translator, i: Insn) -> Done {
+    let op = i.bits(12, 5);
+    let f = if op < 2 { Feature::Sha1 } else { Feature::Sha256 };
+    if i.bits(22, 2) != 0 || op > 2 || !t.cfg.has(f) {
+        return None;
+    }
+    match op {
+        0 => {
+            let v = t.v(i.rn());
+            let x = t.b.vextract(Type::I32, Lane::S, v, 0);
+            let c = t.c32(2);
+            let x = t.b.bin(Op::Rotr, x, c);
+            t.set_fp(i.rd(), x);
+        }
+        1 => one_or_two(t, i, helpers::SHA1SU1, true),
+        _ => one_or_two(t, i, helpers::SHA256SU0, true),
+    }
+    Some(())
+}
+
+/// SHA512, RAX1, SM3 message expansion and SM4 key, three registers.
+pub(super) fn sha512_three(t: &mut Translator, i: Insn) -> Done {
+    let (f, h) = match (i.bit(14), i.bits(10, 2)) {
+        (false, 0) => (Feature::Sha512, helpers::SHA512H),
+        (false, 1) => (Feature::Sha512, helpers::SHA512H2),
+        (false, 2) => (Feature::Sha512, helpers::SHA512SU1),
+        (false, _) => {
+            if !t.cfg.has(Feature::Sha3) {
+                return None;
+            }
+            let (a, b) = (t.v(i.rn()), t.v(i.rm()));
+            let (l, h) = (t.vshift(Op::VShl, Lane::D, b, 1), t.vshift(Op::VShr, Lane::D, b, 63));
+            let b = t.bits(Op::VOr, l, h);
+            let r = t.bits(Op::VXor, a, b);
+            t.set_v(i.rd(), r);
+            return Some(());
+        }
+        (true, 0) => (Feature::Sm3, helpers::SM3PARTW1),
+        (true, 1) => (Feature::Sm3, helpers::SM3PARTW2),
+        (true, 2) => {
+            if !t.cfg.has(Feature::Sm4) {
+                return None;
+            }
+            let (n, m) = (t.v(i.rn()), t.v(i.rm()));
+            let r = t.b.call(helpers::SM4EKEY, &[n, m]);
+            t.set_v(i.rd(), r);
+            return Some(());
+        }
+        _ => return None,
+    };
+    if !t.cfg.has(f) {
+        return None;
+    }
+    three(t, i, h);
+    Some(())
+}
+
+/// SHA512SU0, SM4E.
+pub(super) fn sha512_two(t: &mut Translator, i: Insn) -> Done {
+    let (f, h) = match i.bits(10, 2) {
+        0 => (Feature::Sha512, helpers::SHA512SU0),
+        1 => (Feature::Sm4, helpers::SM4E),
+        _ => return None,
+    };
+    if !t.cfg.has(f) {
+        return None;
+    }
+    one_or_two(t, i, h, true);
+    Some(())
+}
+
+/// EOR3, BCAX, SM3SS1.
+pub(super) fn four_registers(t: &mut Translator, i: Insn) -> Done {
+    let f = if i.bits(21, 2) == 2 { Feature::Sm3 } else { Feature::Sha3 };
+    if i.bits(21, 2) == 3 || !t.cfg.has(f) {
+        return None;
+    }
+    let (n, m, a) = (t.v(i.rn()), t.v(i.rm()), t.v(i.ra()));
+    let r = match i.bits(21, 2) {
+        0 => {
+            let x = t.bits(Op::VXor, n, m);
+            t.bits(Op::VXor, x, a)
+        }
+        1 => {
+            let x = t.bits(Op::VAndNot, m, a);
+            t.bits(Op::VXor, n, x)
+        }
+        _ => t.b.call(helpers::SM3SS1, &[n, m, a]),
+    };
+    t.set_v(i.rd(), r);
+    Some(())
+}
+
+/// XAR.
+pub(super) fn xor_rotate(t: &mut Translator, i: Insn) -> Done {
+    let (n, m, by) = (t.v(i.rn()), t.v(i.rm()), i.bits(10, 6));
+    let mut r = t.bits(Op::VXor, n, m);
+    if by != 0 {
+        let (lo, hi) = (t.vshift(Op::VShr, Lane::D, r, by), t.vshift(Op::VShl, Lane::D, r, 64 - by));
+        r = t.bits(Op::VOr, lo, hi);
+    }
+    t.set_v(i.rd(), r);
+    Some(())
+}
+
+/// SM3TT1A, SM3TT1B, SM3TT2A, SM3TT2B.
+pub(super) fn sm3tt(t: &mut Translator, i: Insn) -> Done {
+    let h = [helpers::SM3TT1A, helpers::SM3TT1B, helpers::SM3TT2A, helpers::SM3TT2B][i.bits(10, 2) as usize];
+    let (d, n, m) = (t.v(i.rd()), t.v(i.rn()), t.v(i.rm()));
+    let index = t.c32(i.bits(12, 2));
+    let r = t.b.call(h, &[d, n, m, index]);
+    t.set_v(i.rd(), r);
+    Some(())
+}
