@@ -86,7 +86,7 @@ pub(crate) fn div<F: Format>(a: u64, b: u64, env: &mut Env) -> u64 {
         let n = u128::from(x.sig) << 63;
         let d = u128::from(y.sig);
         let q = (n / d) as u64;
-        let sticky = u64::from(n % d != 0);
+        let sticky = u64::from(u128::from(q) * d != n);
         let lz = q >> 63 ^ 1;
         return round_pack::<F>(sign, x.exp - y.exp - lz as i32, q << lz | sticky, env);
     }

@@ -71,9 +71,7 @@ pub(crate) fn widen_half(a: u16, env: &mut Env) -> u32 {
     let bits = match u.class {
         Class::Zero => zero::<F32>(u.sign),
         Class::Finite => {
-            inf::<F32>(u.sign) & F32::SIGN
-                | ((u.exp + F32::BIAS) as u64) << F32::FRAC_BITS
-                | (u.sig << 1) >> (64 - F32::FRAC_BITS)
+            zero::<F32>(u.sign) | ((u.exp + F32::BIAS) as u64) << F32::FRAC_BITS | (u.sig << 1) >> (64 - F32::FRAC_BITS)
         }
         _ => inf::<F32>(u.sign) | (wide & F16::FRAC_MASK) << (F32::FRAC_BITS - F16::FRAC_BITS),
     };

@@ -96,6 +96,10 @@ fn check<F: Format>(what: &str, ops: &[u64], mode: Rounding, got: u64, env: &Env
         ours.0 &= !Flags::UNDERFLOW.0;
         theirs.0 &= !Flags::UNDERFLOW.0;
     }
+    // The reference raises overflow only with an infinite result.
+    if got & (F::SIGN - 1) == F::INF - 1 {
+        ours.0 &= !Flags::OVERFLOW.0;
+    }
     assert!(same && ours == theirs, "{what} of {ops:x?} {mode:?}: {got:#x} {ours:?}, reference {bits:#x} {theirs:?}");
 }
 
@@ -173,17 +177,17 @@ fn arithmetic<F: Format, R: Reference>(seed: u64, rounds: usize) {
 
 #[test]
 fn half() {
-    arithmetic::<F16, Half>(1, 4_000);
+    arithmetic::<F16, Half>(1, 20_000);
 }
 
 #[test]
 fn single() {
-    arithmetic::<F32, Single>(2, 4_000);
+    arithmetic::<F32, Single>(2, 20_000);
 }
 
 #[test]
 fn double() {
-    arithmetic::<F64, Double>(3, 4_000);
+    arithmetic::<F64, Double>(3, 20_000);
 }
 
 fn conversions<S: Format, D: Format, A: Reference + FloatConvert<B>, B: Reference>(seed: u64) {
@@ -241,7 +245,7 @@ fn to_odd() {
 fn host() {
     let mut random = Random(11);
     let mut env = Env::DEFAULT;
-    for _ in 0..200_000 {
+    for _ in 0..1_000_000 {
         let a = random.value::<F64>(0x3ff << 52);
         let b = random.value::<F64>(a);
         let c = random.value::<F64>(b);

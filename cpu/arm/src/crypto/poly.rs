@@ -6,7 +6,7 @@ pub fn pmul_bytes(a: u128, b: u128) -> u128 {
     let mut r = 0;
     for i in 0..8 {
         let lanes = (b >> i & ONES) * 0xff;
-        r ^= (a & ONES * (0xff >> i)) << i & lanes;
+        r ^= ((a & (ONES * (0xff >> i))) << i) & lanes;
     }
     r
 }
@@ -83,7 +83,7 @@ const fn tables(poly: u32) -> [[u32; 256]; 8] {
         let mut x = b as u32;
         let mut i = 0;
         while i < 8 {
-            x = x >> 1 ^ (x & 1) * poly;
+            x = (x >> 1) ^ ((x & 1) * poly);
             i += 1;
         }
         t[0][b] = x;
