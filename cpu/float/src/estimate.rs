@@ -49,6 +49,11 @@ fn rsqrt_table(a: u32) -> u64 {
     u64::from(RSQRT[(a.clamp(128, 511) - 128) as usize])
 }
 
+/// The fraction of an estimate in units of 1/256 in a format.
+fn fraction<F: Format>(estimate: u64) -> u64 {
+    (estimate & 0xff) << 48 >> (56 - F::FRAC_BITS)
+}
+
 /// FRECPE.
 pub(crate) fn recip_estimate<F: Format>(a: u64, env: &mut Env) -> u64 {
     let u = unpack::<F>(a, env);
@@ -72,7 +77,7 @@ pub(crate) fn recip_estimate<F: Format>(a: u64, env: &mut Env) -> u64 {
     }
     let estimate = recip_table((u.sig >> 55) as u32);
     // In 1.fraction form with the format's fraction width; results of exponent 0 and −1 are denormal.
-    let mut frac = (estimate & 0xff) << (F::FRAC_BITS - 8);
+    let mut frac = fraction::<F>(estimate);
     let mut exp = F::BIAS - 1 - u.exp;
     if exp < 1 {
         frac = (frac | 1 << F::FRAC_BITS) >> (1 - exp);
@@ -99,7 +104,7 @@ pub(crate) fn rsqrt_estimate<F: Format>(a: u64, env: &mut Env) -> u64 {
     let estimate = rsqrt_table(scaled as u32);
     // Of biased exponents: (3 × BIAS − 1 − biased) / 2.
     let exp = (3 * F::BIAS - 1 - biased) >> 1;
-    (exp as u64) << F::FRAC_BITS | (estimate & 0xff) << (F::FRAC_BITS - 8)
+    (exp as u64) << F::FRAC_BITS | fraction::<F>(estimate)
 }
 
 /// FRECPX.

@@ -90,8 +90,9 @@ impl Pauth {
 
     /// `AddPAC`: PACIA, PACDB...
     pub fn add(&self, ptr: u64, modifier: u64, key: Key, layout: &Layout) -> u64 {
-        // With tagged pointers in either range, bit 55 selects the range.
-        let select = if self.level >= Level::Pauth2 || layout.tbi[0] || layout.tbi[1] { 55 } else { 63 };
+        // With tagged pointers in either range, bit 55 selects the range. (FEAT_CONSTPACFIELD, where it always does, is
+        // not implemented.)
+        let select = if layout.tbi[0] || layout.tbi[1] { 55 } else { 63 };
         let upper = ptr >> select & 1 != 0;
         let (tbi, address) = layout.of(upper, ptr);
         let mut pac = self.compute(extend(ptr, upper, tbi, address), modifier, key);
