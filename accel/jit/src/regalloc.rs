@@ -78,6 +78,8 @@ fn fits_imm32(f: &Function, v: Value) -> bool {
 /// Decides which values are deferred.
 fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
     let mut deferred = vec![false; f.insts.len()];
+    // Comparing again where the flags are used would raise again what was cleared in between.
+    let clears = order.iter().any(|&b| f.blocks[b].insts.iter().any(|&v| f.inst(v).op == Op::FpFlagsClear));
     // Uses that can absorb a condition.
     let mut cond_uses = vec![0u32; f.insts.len()];
     let mut flag_uses = vec![0u32; f.insts.len()];
@@ -104,7 +106,7 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 Op::Const => fits_imm32(f, v),
                 Op::ICmp | Op::CondFlags | Op::ToBool => cond_uses[n] == hot_uses[n],
                 Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsFCmp => {
-                    flag_uses[n] == hot_uses[n] && !(i.op == Op::FlagsFCmp && f.fp.flush)
+                    flag_uses[n] == hot_uses[n] && !(i.op == Op::FlagsFCmp && (f.fp.flush || clears))
                 }
                 Op::VFromScalar | Op::VZeroHi | Op::Zext64 => hot_uses[n] == 0,
                 _ => false,

@@ -208,14 +208,23 @@ pub unsafe fn cas_host(host: u64, size: u32, expected: u128, new: u128) -> u128 
 
 #[cfg(target_arch = "x86_64")]
 unsafe fn cas128(host: u64, expected: u128, new: u128) -> u128 {
-    #[target_feature(enable = "cmpxchg16b")]
-    unsafe fn inner(p: *mut u128, e: u128, n: u128) -> u128 {
-        use std::sync::atomic::Ordering::SeqCst;
-        // SAFETY: by the caller: mapped, 16-byte aligned.
-        unsafe { std::arch::x86_64::cmpxchg16b(p, e, n, SeqCst, SeqCst) }
+    let (mut lo, mut hi) = (expected as u64, (expected >> 64) as u64);
+    // SAFETY: by the caller: mapped, 16-byte aligned; `host_is_supported` requires CMPXCHG16B. rbx is reserved by the
+    // compiler, so it is exchanged around the instruction.
+    unsafe {
+        std::arch::asm!(
+            "xchg {b}, rbx",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, {b}",
+            b = inout(reg) new as u64 => _,
+            in("rdi") host,
+            inout("rax") lo,
+            inout("rdx") hi,
+            in("rcx") (new >> 64) as u64,
+            options(nostack),
+        );
     }
-    // SAFETY: `host_is_supported` requires CMPXCHG16B.
-    unsafe { inner(host as *mut u128, expected, new) }
+    lo as u128 | (hi as u128) << 64
 }
 
 #[cfg(not(target_arch = "x86_64"))]

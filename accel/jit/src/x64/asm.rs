@@ -596,7 +596,7 @@ impl Asm {
         vpunpcklqdq, vpunpckhbw, vpunpckhwd, vpunpckhdq, vpunpckhqdq, vpackuswb, vpackusdw, vpmuludq, vpmuldq, vaddps,
         vaddpd, vaddss, vaddsd, vsubps, vsubpd, vsubss, vsubsd, vmulps, vmulpd, vmulss, vmulsd, vdivps, vdivpd, vdivss,
         vdivsd, vminps, vminpd, vminss, vminsd, vmaxps, vmaxpd, vmaxss, vmaxsd, vsqrtss, vsqrtsd, vfmadd231ps,
-        vfmadd231pd, vfmadd231ss, vfmadd231sd, vfmadd213ss, vfmadd213sd, vandps, vorps, vxorps, vandnps, vcvtss2sd,
+        vfmadd231ss, vfmadd231sd, vandps, vorps, vxorps, vandnps, vcvtss2sd,
         vcvtsd2ss,
     );
     avx2op!(
@@ -608,7 +608,30 @@ impl Asm {
         vpsllw, vpslld, vpsllq, vpsrlw, vpsrld, vpsrlq, vpsraw, vpsrad, vpslldq, vpsrldq, vpshufd, vpshuflw, vpshufhw,
         vroundps, vroundpd
     );
-    avx3imm!(vpalignr, vcmpps, vcmppd, vcmpss, vcmpsd, vroundss, vroundsd, vshufps, vshufpd, vpblendw, vinsertps);
+    avx3imm!(vroundss, vroundsd, vinsertps);
+    /// `d = a * b + d`, lanes of double. By hand: the assembler leaves out VEX.W.
+    pub fn vfmadd231pd(&mut self, d: Xmm, a: Xmm, b: Xmm) {
+        let vex1 = (!(d >> 3) & 1) << 7 | 1 << 6 | (!(b >> 3) & 1) << 5 | 2;
+        let vex2 = 0x80 | (!a & 15) << 3 | 1;
+        self.bytes(&[0xc4, vex1, vex2, 0xb8, 0xc0 | (d & 7) << 3 | (b & 7)]);
+    }
+    // The assembler takes the two sources of the next four in the other order (see the test).
+
+    /// `d` = 16 bytes of `a:b` from byte `imm` of `b` on.
+    pub fn vpalignr(&mut self, d: Xmm, a: Xmm, b: Xmm, imm: u8) {
+        d!(self; vpalignr Rx(d), Rx(b), Rx(a), imm as i8)
+    }
+    /// 16-bit lanes of `b` where `imm` has a bit, else of `a`.
+    pub fn vpblendw(&mut self, d: Xmm, a: Xmm, b: Xmm, imm: u8) {
+        d!(self; vpblendw Rx(d), Rx(b), Rx(a), imm as i8)
+    }
+    /// `d = compare(a, b)` lane by lane.
+    pub fn vcmpps(&mut self, d: Xmm, a: Xmm, b: Xmm, imm: u8) {
+        d!(self; vcmpps Rx(d), Rx(b), Rx(a), imm as i8)
+    }
+    pub fn vcmppd(&mut self, d: Xmm, a: Xmm, b: Xmm, imm: u8) {
+        d!(self; vcmppd Rx(d), Rx(b), Rx(a), imm as i8)
+    }
     pub fn vblendv(&mut self, d: Xmm, a: Xmm, b: Xmm, mask: Xmm) {
         d!(self; vpblendvb Rx(d), Rx(a), Rx(b), Rx(mask))
     }
@@ -646,5 +669,25 @@ impl Asm {
     }
     pub fn bytes(&mut self, b: &[u8]) {
         self.ops.extend(b.iter());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Asm;
+
+    #[test]
+    fn compare_operand_order() {
+        let mut a = Asm::new(0);
+        a.vcmpps(1, 2, 3, 0x0d);
+        // VEX.vvvv holds the first source (inverted), ModRM.rm the second.
+        a.vpalignr(1, 2, 3, 4);
+        a.vpblendw(1, 2, 3, 4);
+        a.vinsertps(1, 2, 3, 4);
+        let code = a.ops.finalize().unwrap();
+        assert_eq!(code[..6], [0xc4, 0xe1, 0x68, 0xc2, 0xcb, 0x0d]);
+        assert_eq!(code[6..12], [0xc4, 0xe3, 0x69, 0x0f, 0xcb, 4]);
+        assert_eq!(code[12..18], [0xc4, 0xe3, 0x69, 0x0e, 0xcb, 4]);
+        assert_eq!(code[18..24], [0xc4, 0xe3, 0x69, 0x21, 0xcb, 4]);
     }
 }

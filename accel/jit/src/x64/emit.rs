@@ -622,9 +622,9 @@ impl Emit<'_> {
             .collect();
         while !todo.is_empty() {
             // One whose destination nobody else still reads.
-            let ready = todo.iter().position(|&(d, _)| {
-                !todo.iter().any(|&(d2, a2)| d2 != d && self.reads(a2, d))
-            });
+            let ready = todo
+                .iter()
+                .position(|&(d, a)| !todo.iter().any(|&(d2, a2)| d2 != d && self.reads(a2, d, self.ty(a).bytes())));
             if let Some(k) = ready {
                 let (d, a) = todo.swap_remove(k);
                 self.move_to(d, a);
@@ -635,11 +635,16 @@ impl Emit<'_> {
         }
     }
 
-    fn reads(&self, a: Value, d: Loc) -> bool {
+    /// True if computing `a` reads any of the `bytes` at `d`.
+    fn reads(&self, a: Value, d: Loc, bytes: u32) -> bool {
         if self.deferred(a) {
-            return self.f.inst(a).args().iter().any(|&x| self.reads(x, d));
+            return self.f.inst(a).args().iter().any(|&x| self.reads(x, d, bytes));
         }
-        self.loc(a) == d
+        match (self.loc(a), d) {
+            // Slots of different sizes may overlap.
+            (Loc::Spill(x), Loc::Spill(y)) => x < y + bytes.max(8) && y < x + self.ty(a).bytes().max(8),
+            (x, y) => x == y && x != Loc::None,
+        }
     }
 
     fn move_to(&mut self, d: Loc, a: Value) {
