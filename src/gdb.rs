@@ -79,7 +79,7 @@ fn session(stream: TcpStream, stops: &Receiver<(u32, DebugStop)>, machine: &Arc<
     std::thread::Builder::new().name("rhea-gdb-in".to_owned()).spawn(move || {
         let mut buffer = [0; 4096];
         loop {
-            match reader.read(&mut buffer) {
+            match Read::read(&mut reader, &mut buffer) {
                 Ok(n) if n > 0 => {
                     for &b in &buffer[..n] {
                         if bytes.send(Wake::Byte(b)).is_err() {
@@ -144,13 +144,13 @@ fn gone() -> std::io::Error {
 impl Connection for GdbConnection {
     type Error = std::io::Error;
     fn write(&mut self, byte: u8) -> Result<(), Self::Error> {
-        self.stream.write_all(&[byte])
+        Write::write_all(&mut self.stream, &[byte])
     }
     fn write_all(&mut self, data: &[u8]) -> Result<(), Self::Error> {
-        self.stream.write_all(data)
+        Write::write_all(&mut self.stream, data)
     }
     fn flush(&mut self) -> Result<(), Self::Error> {
-        self.stream.flush()
+        Write::flush(&mut self.stream)
     }
 }
 
@@ -250,7 +250,7 @@ impl MultiThreadBase for Debugged {
         }
         regs.sp = take(8) as u64;
         regs.pc = take(8) as u64;
-        regs.cpsr = (take(4) as u32).into();
+        regs.cpsr = take(4) as u32;
         for v in &mut regs.v {
             *v = take(16);
         }
@@ -263,7 +263,7 @@ impl MultiThreadBase for Debugged {
         for x in regs.x.iter().chain([&regs.sp, &regs.pc]) {
             data.extend_from_slice(&x.to_le_bytes());
         }
-        data.extend_from_slice(&u32::from(&regs.cpsr).to_le_bytes());
+        data.extend_from_slice(&regs.cpsr.to_le_bytes());
         for v in &regs.v {
             data.extend_from_slice(&v.to_le_bytes());
         }

@@ -1,0 +1,39 @@
+//! The devices of `-device` by name, and their help.
+
+use rhea_device::options;
+use rhea_virtio::{DEVICES, Transport, catalog};
+
+/// The text of `-device help`.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::new();
+    for transport in [Transport::Pci, Transport::Mmio] {
+        text.push_str(if transport == Transport::Pci { "PCI devices:\n" } else { "virtio-mmio devices:\n" });
+        for d in DEVICES.iter().filter(|d| d.transport == transport) {
+            text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
+        }
+    }
+    text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\n");
+    text
+}
+
+/// The text of `-device NAME,help`.
+#[must_use]
+pub fn help_of(name: &str) -> Option<String> {
+    if name == "virtconsole" {
+        return Some(options::help(name, catalog::VIRTCONSOLE_OPTIONS));
+    }
+    catalog::find(name).map(|d| options::help(d.name, &d.options()))
+}
+
+/// The text of `-netdev help`.
+#[must_use]
+pub fn netdev_help() -> String {
+    "Available netdev backend types:\nuser\ntap\n".to_owned()
+}
+
+/// The text of `-nic help`.
+#[must_use]
+pub fn nic_help() -> String {
+    "Available NIC models (model=):\nvirtio-net-pci (also called virtio)\nvirtio-net-device\nAvailable back ends:\nnone\nuser\ntap\n".to_owned()
+}

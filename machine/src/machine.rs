@@ -1,0 +1,208 @@
+//! A wired machine: its parts, its run state, start, stop, reset.
+
+use parking_lot::Mutex;
+use rhea_accel::{InterruptRouting, Vcpu, VcpuDebug, VmControl};
+use rhea_clock::VirtualClock;
+use rhea_device::{Device, Log, LogMask};
+use rhea_memory::AddressSpace;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A CPU as the machine sees it.
+pub trait MachineCpu: Vcpu + VcpuDebug {
+    /// Puts a paused CPU into the state in which the board starts it (the boot CPU on, the others off).
+    fn reset(&self);
+    /// Registers as text for `info registers`; the CPU is paused.
+    fn describe(&self) -> String;
+    /// One word for `info cpus`: running, halted, off.
+    fn state_word(&self) -> &'static str;
+    /// The MPIDR or APIC id, for `info cpus`.
+    fn hardware_id(&self) -> u64;
+}
+
+/// Where the machine is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Made with `-S`, never started.
+    Prelaunch,
+    Running,
+    /// By the monitor.
+    Paused,
+    /// By the debugger.
+    Debug,
+    /// The guest switched off (`-no-shutdown`).
+    Shutdown,
+    /// The guest crashed.
+    GuestPanicked,
+}
+
+impl RunState {
+    /// The text of `info status`.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Prelaunch => "paused (prelaunch)",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Debug => "paused (debug)",
+            Self::Shutdown => "paused (shutdown)",
+            Self::GuestPanicked => "paused (guest-panicked)",
+        }
+    }
+}
+
+/// Text for one `info` topic.
+pub type Info = Box<dyn Fn() -> String + Send + Sync>;
+
+/// What a board hands over when it is wired.
+pub struct Parts {
+    pub name: String,
+    pub space: Arc<AddressSpace>,
+    pub clock: Arc<VirtualClock>,
+    pub routing: Arc<InterruptRouting>,
+    pub control: VmControl,
+    pub log: Log,
+    pub cpus: Vec<Arc<dyn MachineCpu>>,
+    /// In the order of reset.
+    pub devices: Vec<Arc<dyn Device>>,
+    /// Loads memory contents again after the devices were reset (kernel, device tree).
+    pub reload: Box<dyn Fn() + Send + Sync>,
+    pub power_button: Box<dyn Fn() + Send + Sync>,
+    /// Topic and text of board-specific `info` commands.
+    pub info: Vec<(&'static str, &'static str, Info)>,
+    /// Mappings and other things that live as long as the machine.
+    pub keep: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+/// The machine.
+pub struct Machine {
+    parts: Parts,
+    state: Mutex<RunState>,
+}
+
+/// A vCPU that does not pause for this long is stuck in a host call; the machine says so and waits on.
+const SLOW_PAUSE: Duration = Duration::from_secs(10);
+
+impl Machine {
+    /// Takes the wired parts; the CPUs' threads are started, paused.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, rhea_accel::VcpuError> {
+        for cpu in &parts.cpus {
+            cpu.start()?;
+        }
+        Ok(Arc::new(Self { parts, state: Mutex::new(RunState::Prelaunch) }))
+    }
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.parts.name
+    }
+    #[must_use]
+    pub fn space(&self) -> &Arc<AddressSpace> {
+        &self.parts.space
+    }
+    #[must_use]
+    pub fn control(&self) -> &VmControl {
+        &self.parts.control
+    }
+    #[must_use]
+    pub fn cpus(&self) -> &[Arc<dyn MachineCpu>] {
+        &self.parts.cpus
+    }
+    #[must_use]
+    pub fn devices(&self) -> &[Arc<dyn Device>] {
+        &self.parts.devices
+    }
+    #[must_use]
+    pub fn clock(&self) -> &Arc<VirtualClock> {
+        &self.parts.clock
+    }
+    #[must_use]
+    pub fn routing(&self) -> &Arc<InterruptRouting> {
+        &self.parts.routing
+    }
+    /// Board-specific topics: name and help.
+    pub fn topics(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.parts.info.iter().map(|(name, help, _)| (*name, *help))
+    }
+    /// The text of a topic.
+    #[must_use]
+    pub fn info(&self, topic: &str) -> Option<String> {
+        self.parts.info.iter().find(|(name, ..)| *name == topic).map(|(.., f)| f())
+    }
+    #[must_use]
+    pub fn run_state(&self) -> RunState {
+        *self.state.lock()
+    }
+    #[must_use]
+    pub fn running(&self) -> bool {
+        self.run_state() == RunState::Running
+    }
+    /// Lets the CPUs run.
+    pub fn start(&self) {
+        *self.state.lock() = RunState::Running;
+        self.parts.clock.start();
+        for cpu in &self.parts.cpus {
+            cpu.resume();
+        }
+    }
+    /// Lets only some CPUs run (the debugger steps one).
+    pub fn start_only(&self, indexes: &[usize]) {
+        *self.state.lock() = RunState::Running;
+        self.parts.clock.start();
+        for (_, cpu) in self.parts.cpus.iter().enumerate().filter(|(i, _)| indexes.contains(i)) {
+            cpu.resume();
+        }
+    }
+    /// Stops CPUs and time; returns when no guest code runs.
+    pub fn stop(&self, state: RunState) {
+        self.pause_cpus();
+        self.parts.clock.stop();
+        *self.state.lock() = state;
+    }
+    fn pause_cpus(&self) {
+        for cpu in &self.parts.cpus {
+            cpu.request_pause();
+        }
+        for cpu in &self.parts.cpus {
+            if !cpu.wait_paused(Some(SLOW_PAUSE)) {
+                eprintln!("rhea: vCPU {} takes long to pause", cpu.index());
+                cpu.wait_paused(None);
+            }
+        }
+    }
+    /// Power-on state of everything; runs on if it ran.
+    pub fn reset(&self) {
+        let ran = self.running();
+        self.pause_cpus();
+        self.parts.clock.stop();
+        self.parts.log.line(LogMask::CpuReset, format_args!("system reset"));
+        for device in &self.parts.devices {
+            device.reset();
+        }
+        (self.parts.reload)();
+        for cpu in &self.parts.cpus {
+            cpu.reset();
+        }
+        if ran {
+            self.start();
+        }
+    }
+    /// Presses the power button.
+    pub fn power_button(&self) {
+        (self.parts.power_button)();
+    }
+    /// Ends all activity: CPUs, devices, flushed disks.
+    pub fn shut_down(&self) {
+        self.pause_cpus();
+        for cpu in &self.parts.cpus {
+            cpu.stop();
+        }
+        self.parts.clock.stop();
+        for device in &self.parts.devices {
+            device.quiesce();
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Puts the board together.
+
+use super::cpu::{BoardCpu, PowerStates, Start};
+use super::fdt::{self, FdtInput};
+use super::hooks::BoardHooks;
+use super::images::{self, Images};
+use super::map::{self, Map};
+use super::plug::Plugger;
+use crate::config::MachineConfig;
+use crate::machine::{Info, Machine, MachineCpu, Parts};
+use crate::options::{AccelKind, GicVersion};
+use parking_lot::Mutex;
+use rhea_accel::{GuestVcpu, InterruptRouting, IrqLine, IrqSink, MsiTarget, Route, VmControl, WatchKind};
+use rhea_arm::debug::DebugEvent;
+use rhea_arm::hooks::{ArmPins, Conduit, Pin};
+use rhea_arm::timer::{GenericTimers, TimerId};
+use rhea_arm::{ArmConfig, ArmCpu, Feature};
+use rhea_clock::{RtcClock, VirtualClock};
+use rhea_device::chardev::CharBackend;
+use rhea_device::{Device, DmaHandle, Log, OptionError};
+use rhea_firmware::fw_cfg::{self, FwCfg};
+use rhea_irqchip::gic::{CpuOutputs, GicV2, GicV2Config, GicV2m, GicV3, GicV3Config, GicV3Cpu, Its};
+use rhea_jit::{JitOptions, JitVcpu, JitVm};
+use rhea_memory::{AddressSpace, Gpa, Gva, Mapping, MmioDevice, RamBlock, RamOptions};
+use rhea_pci::{HostWindows, PcieHost};
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+
+/// What the front of the emulator connects to the board.
+#[derive(Clone, Default)]
+pub struct Wiring {
+    pub serials: Vec<Arc<dyn CharBackend>>,
+    /// `-chardev` back ends by id.
+    pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+}
+
+/// Requester id of devices that are not on the PCI bus.
+pub(super) const PLATFORM_RID: u32 = 0x1_0000;
+
+/// What the options mean together.
+struct Plan {
+    arm: ArmConfig,
+    v3: bool,
+    map: Map,
+    /// The flash holds firmware.
+    firmware: bool,
+    conduit: Option<Conduit>,
+}
+
+fn plan(config: &MachineConfig) -> Result<Plan, OptionError> {
+    let options = &config.virt;
+    let cpus = config.smp.cpus;
+    let mut arm = ArmConfig::from_option(&config.cpu).map_err(|e| OptionError::new("-cpu", e.to_string()))?;
+    arm.set(Feature::El2, options.virtualization);
+    arm.set(Feature::El3, options.secure);
+    let v3 = options.gic_version != GicVersion::V2;
+    if !v3 && cpus > 8 {
+        return Err(OptionError::new("-smp", format!("{cpus} CPUs: a GICv2 serves at most 8: use -M virt,gic-version=3")));
+    }
+    arm.gic_sysregs = v3;
+    arm.peripheral_base = map::GIC_DIST.start;
+    arm.cpus = cpus;
+    let map = Map::new(config.ram.size, cpus, options, v3)?;
+    if map.address_bits() > arm.pa_bits() {
+        let text = format!("'{}': has {} address bits, the machine needs {}: use less RAM or -M virt,highmem=off", arm.model, arm.pa_bits(), map.address_bits());
+        return Err(OptionError::new("-cpu", text));
+    }
+    let firmware = config.bios.is_some()
+        || options.pflash[0].is_some()
+        || config.drives.iter().any(|d| d.interface == rhea_block::DriveInterface::Pflash && d.index.is_none_or(|i| i == 0));
+    // Firmware in EL3 has its own PSCI.
+    let conduit = match (options.secure && firmware, options.virtualization) {
+        (true, _) => None,
+        (false, true) => Some(Conduit::Smc),
+        (false, false) => Some(Conduit::Hvc),
+    };
+    Ok(Plan { arm, v3, map, firmware, conduit })
+}
+
+fn tree(config: &MachineConfig, plan: &Plan) -> Result<rhea_firmware::FdtNode, OptionError> {
+    if let Some(path) = &config.dtb {
+        return images::user_tree(path, &plan.map);
+    }
+    let compatible = match plan.arm.model {
+        "max" => "arm,armv8".to_owned(),
+        model => format!("arm,{model}"),
+    };
+    Ok(fdt::build(&FdtInput {
+        options: &config.virt,
+        map: &plan.map,
+        smp: &config.smp,
+        v3: plan.v3,
+        cpu_compatible: &compatible,
+        psci_method: plan.conduit.map(|c| if c == Conduit::Hvc { "hvc" } else { "smc" }),
+        pmu: plan.arm.has(Feature::Pmu),
+        vhe: plan.arm.has(Feature::Vhe) && config.virt.virtualization,
+        seed: config.virt.dtb_randomness.then(images::seed),
+    }))
+}
+
+/// The device tree blob of `-M dumpdtb=`.
+///
+/// # Errors
+/// [`OptionError`].
+pub fn dtb(config: &MachineConfig) -> Result<Vec<u8>, OptionError> {
+    let mut tree = tree(config, &plan(config)?)?;
+    fdt::add_boot(&mut tree, config.append.as_deref(), None);
+    tree.to_blob().map_err(|e| OptionError::new("-M virt,dumpdtb", e.to_string()))
+}
+
+/// The interrupt inputs of a CPU as a sink: pin numbers are those of [`Pin`].
+struct PinSink(Arc<ArmPins>);
+
+impl IrqSink for PinSink {
+    fn set_level(&self, pin: u32, level: bool) {
+        let pin = match pin {
+            0 => Pin::Irq,
+            1 => Pin::Fiq,
+            2 => Pin::Virq,
+            _ => Pin::Vfiq,
+        };
+        self.0.set(pin, level);
+    }
+}
+
+fn outputs(pins: &Arc<ArmPins>) -> CpuOutputs {
+    let sink: Arc<dyn IrqSink> = Arc::new(PinSink(pins.clone()));
+    let line = |pin: Pin| IrqLine::to_sink(sink.clone(), pin as u32);
+    CpuOutputs { irq: line(Pin::Irq), fiq: line(Pin::Fiq), virq: line(Pin::Virq), vfiq: line(Pin::Vfiq) }
+}
+
+/// The parts of the board while it is put together.
+pub(super) struct Board {
+    pub space: Arc<AddressSpace>,
+    pub routing: Arc<InterruptRouting>,
+    pub clock: Arc<VirtualClock>,
+    pub log: Log,
+    pub devices: Vec<Arc<dyn Device>>,
+    pub info: Vec<(&'static str, &'static str, Info)>,
+    pub keep: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl Board {
+    /// Maps a device at a window's start.
+    pub fn map(&mut self, window: map::Window, device: Arc<dyn MmioDevice>) {
+        // The map of the board has no impossible ranges.
+        match self.space.map_mmio(Gpa(window.start), window.len, device, 0) {
+            Ok(mapping) => self.keep.push(Box::new(mapping)),
+            Err(e) => unreachable!("{e}"),
+        }
+    }
+    pub fn keep_mapping(&mut self, mapping: Mapping) {
+        self.keep.push(Box::new(mapping));
+    }
+    pub fn dma(&self) -> DmaHandle {
+        DmaHandle::new(self.space.clone(), PLATFORM_RID)
+    }
+    /// The line of an SPI.
+    pub fn spi(&self, n: u32) -> IrqLine {
+        self.routing.line(n)
+    }
+}
+
+enum Gic {
+    V2(Arc<GicV2>),
+    V3(Arc<GicV3>),
+}
+
+impl Gic {
+    fn ppi(&self, cpu: usize, ppi: u32) -> IrqLine {
+        match self {
+            Self::V2(g) => g.ppi(cpu, ppi + 16),
+            Self::V3(g) => g.ppi(cpu, ppi + 16),
+        }
+    }
+}
+
+/// Builds the machine; the CPUs are paused at their start.
+///
+/// # Errors
+/// [`OptionError`] naming the option that cannot be satisfied.
+pub fn build(config: &MachineConfig, wiring: &Wiring, control: VmControl, log: Log) -> Result<Arc<Machine>, OptionError> {
+    let plan = plan(config)?;
+    let tree = tree(config, &plan)?;
+    if config.kernel.is_none() && !plan.firmware && !config.paused {
+        return Err(OptionError::new("-kernel", "there is nothing to boot: give -kernel FILE, -bios FILE or a -drive if=pflash with firmware"));
+    }
+    let space = AddressSpace::new("system");
+    let ram_options = RamOptions { name: "ram".into(), len: config.ram.size, backing: config.ram.backing.clone(), prealloc: config.ram.prealloc };
+    let ram = RamBlock::new(ram_options).map_err(|e| OptionError::new("-m", e.to_string()))?;
+    let clock = VirtualClock::new();
+    let mut board = Board {
+        space: space.clone(),
+        routing: InterruptRouting::new(),
+        clock: clock.clone(),
+        log: log.clone(),
+        devices: Vec::new(),
+        info: Vec::new(),
+        keep: Vec::new(),
+    };
+    let mapped = space.map_ram(Gpa(plan.map.ram.start), &ram, 0, config.ram.size, 0).map_err(|e| OptionError::new("-m", e.to_string()))?;
+    board.keep_mapping(mapped);
+
+    let fw = FwCfg::new(board.dma(), log.clone());
+    fw.add_u16(fw_cfg::key::NB_CPUS, config.smp.cpus as u16);
+    fw.add_u16(fw_cfg::key::MAX_CPUS, config.smp.cpus as u16);
+    let images = Images::new(config, tree, &plan.map, plan.firmware, &fw)?;
+
+    // CPUs.
+    let arm = Arc::new(plan.arm);
+    let power = PowerStates::new(config.smp.cpus);
+    let hooks = Arc::new(BoardHooks {
+        config: arm.clone(),
+        power: power.clone(),
+        control: control.clone(),
+        log: log.clone(),
+        vcpus: OnceLock::new(),
+        gic: OnceLock::new(),
+        pmu_lines: OnceLock::new(),
+    });
+    let options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
+    let jit = JitVm::<ArmCpu>::new(&space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
+    let (mut vcpus, mut timers, mut pins) = (Vec::<Arc<JitVcpu<ArmCpu>>>::new(), Vec::new(), Vec::new());
+    for index in 0..config.smp.cpus {
+        let timer = GenericTimers::new(&clock);
+        let mut cpu = ArmCpu::new(index, &arm, &space, &timer, hooks.clone());
+        cpu.set_conduit(plan.conduit);
+        let pin = cpu.pins();
+        let vcpu = jit.add_vcpu(index, cpu);
+        pin.set_wake(Box::new(vcpu.waker()));
+        debug_stops(&vcpu, index, &control);
+        vcpus.push(vcpu);
+        timers.push(timer);
+        pins.push(pin);
+    }
+    let guests: Vec<Arc<dyn GuestVcpu<ArmCpu>>> = vcpus.iter().map(|v| v.clone() as _).collect();
+
+    // Interrupts.
+    let (gic, msi) = interrupts(config, &plan.map, &arm, plan.v3, plan.firmware, &pins, &mut board)?;
+    for (n, timer) in timers.iter().enumerate() {
+        let outputs = [
+            (TimerId::Physical, map::PPI_TIMER_PHYS),
+            (TimerId::Virtual, map::PPI_TIMER_VIRT),
+            (TimerId::HypPhysical, map::PPI_TIMER_HYP),
+            (TimerId::HypVirtual, map::PPI_TIMER_HYP_VIRT),
+            (TimerId::SecurePhysical, map::PPI_TIMER_SECURE),
+        ];
+        for (id, ppi) in outputs {
+            let line = gic.ppi(n, ppi);
+            timer.set_output(id, Box::new(move |level| line.set(level)));
+        }
+    }
+    // Each is set once, here.
+    let _ = hooks.pmu_lines.set((0..vcpus.len()).map(|n| gic.ppi(n, map::PPI_PMU)).collect());
+    let _ = hooks.vcpus.set(guests.clone());
+    if let Gic::V3(g) = &gic {
+        let _ = hooks.gic.set(g.clone());
+    }
+
+    // Devices.
+    board.map(map::FW_CFG, fw.clone());
+    board.devices.push(fw.clone());
+    let intx = [0, 1, 2, 3].map(|n| board.spi(map::PCIE_SPI + n));
+    let window = |w: map::Window| (Gpa(w.start), w.len);
+    let windows = HostWindows {
+        ecam: window(plan.map.ecam),
+        memory32: window(map::PCIE_MMIO),
+        memory64: plan.map.high_mmio.map(window),
+        io: Some(window(map::PCIE_PIO)),
+    };
+    let pcie = Arc::new(PcieHost::new(&space, windows, intx, msi).map_err(|e| OptionError::new("-M virt", e.to_string()))?);
+    let rtc = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
+    let power_button = super::plug::platform(&mut board, config, wiring, rtc, &control)?;
+    Plugger::new(&mut board, config, wiring, &pcie).plug_all()?;
+    board.keep.push(Box::new(pcie));
+
+    // Start.
+    let start = images.start();
+    let secondary = if plan.conduit.is_none() { Start::Reset } else { Start::Off };
+    let cpus: Vec<Arc<dyn MachineCpu>> = guests
+        .into_iter()
+        .enumerate()
+        .map(|(n, v)| BoardCpu::new(v, &arm, &space, &power, if n == 0 { start } else { secondary }) as _)
+        .collect();
+    board.keep.push(Box::new(jit));
+    let (images, memory) = (Mutex::new(images), space.clone());
+    let machine = Machine::new(Parts {
+        name: config.name.clone().unwrap_or_else(|| "virt".to_owned()),
+        space,
+        clock,
+        routing: board.routing,
+        control,
+        log,
+        cpus,
+        devices: board.devices,
+        reload: Box::new(move || images.lock().load(&memory, &ram)),
+        power_button,
+        info: board.info,
+        keep: board.keep,
+    })
+    .map_err(|e| OptionError::new("-smp", e.to_string()))?;
+    machine.reset();
+    Ok(machine)
+}
+
+/// Reports what stopped a vCPU for the debugger.
+fn debug_stops(vcpu: &Arc<JitVcpu<ArmCpu>>, index: u32, control: &VmControl) {
+    let (weak, control) = (Arc::downgrade(vcpu), control.clone());
+    vcpu.on_debug_stop(Box::new(move || {
+        let Some(vcpu) = weak.upgrade() else { return };
+        let control = control.clone();
+        // The guest is in use where this is called; a posted closure gets it.
+        vcpu.post(Box::new(move |cpu| {
+            let stop = match cpu.take_debug_event() {
+                Some(DebugEvent::Breakpoint) => rhea_accel::DebugStop::Breakpoint,
+                Some(DebugEvent::Watchpoint { va, write }) => {
+                    let kind = if write { WatchKind::Write } else { WatchKind::Read };
+                    rhea_accel::DebugStop::Watchpoint { address: Gva(va), kind }
+                }
+                Some(DebugEvent::Step) => rhea_accel::DebugStop::Step,
+                None => rhea_accel::DebugStop::Pause,
+            };
+            control.debug_stop(index, stop);
+        }));
+    }));
+}
+
+type MsiRoute = Option<Arc<dyn MsiTarget>>;
+
+fn interrupts(
+    config: &MachineConfig,
+    map: &Map,
+    arm: &ArmConfig,
+    v3: bool,
+    firmware: bool,
+    pins: &[Arc<ArmPins>],
+    board: &mut Board,
+) -> Result<(Gic, MsiRoute), OptionError> {
+    let fail = |e: rhea_irqchip::gic::GicError| OptionError::new("-M virt", e.to_string());
+    let routing = board.routing.clone();
+    let eoi: rhea_irqchip::gic::EoiListener = Arc::new(move |spi| routing.resample(spi));
+    let options = &config.virt;
+    let (sink, result): (Arc<dyn IrqSink>, _) = if v3 {
+        let low = (map::GIC_REDIST.len / map::REDIST_LEN) as usize;
+        let cpus = pins.iter().enumerate().map(|(n, p)| {
+            let mpidr = arm.mpidr(n as u32);
+            GicV3Cpu { affinity: (mpidr & 0x00ff_ffff | mpidr >> 8 & 0xff00_0000) as u32, outputs: outputs(p) }
+        });
+        let mut setup = GicV3Config::new("gicv3", cpus.collect());
+        setup.spis = map::SPIS;
+        setup.security = options.secure;
+        setup.virtualization = options.virtualization;
+        setup.maintenance_ppi = map::PPI_MAINTENANCE + 16;
+        setup.regions = vec![pins.len().min(low), pins.len().saturating_sub(low)];
+        setup.memory = options.its.then(|| board.space.clone());
+        setup.nonsecure_boot = options.secure && !firmware;
+        setup.eoi = Some(eoi);
+        setup.log = board.log.clone();
+        let gic = GicV3::new(setup).map_err(fail)?;
+        board.map(map::GIC_DIST, gic.distributor());
+        board.map(map::Window { start: map::GIC_REDIST.start, len: pins.len().min(low) as u64 * map::REDIST_LEN }, gic.redistributors(0));
+        if let Some(high) = map.high_redist {
+            board.map(map::Window { start: high.start, len: pins.len().saturating_sub(low) as u64 * map::REDIST_LEN }, gic.redistributors(1));
+        }
+        board.devices.push(gic.clone());
+        let mut msi: MsiRoute = None;
+        if options.its {
+            let its = Its::new("its", &gic, board.space.clone(), board.log.clone());
+            board.map(map::GIC_ITS, its.clone());
+            board.devices.push(its.clone());
+            msi = Some(its);
+        }
+        let shown = gic.clone();
+        board.info.push(("pic", "show the interrupt controller", Box::new(move || shown.describe())));
+        (gic.clone(), (Gic::V3(gic), msi))
+    } else {
+        let mut setup = GicV2Config::new("gicv2", pins.iter().map(outputs).collect());
+        setup.spis = map::SPIS;
+        setup.security = options.secure;
+        setup.virtualization = options.virtualization;
+        setup.maintenance_ppi = map::PPI_MAINTENANCE + 16;
+        setup.nonsecure_boot = options.secure && !firmware;
+        setup.eoi = Some(eoi);
+        setup.log = board.log.clone();
+        let gic = GicV2::new(setup).map_err(fail)?;
+        board.map(map::GIC_DIST, gic.distributor());
+        board.map(map::GIC_CPU, gic.cpu_interface());
+        if options.virtualization {
+            board.map(map::GIC_HYP, gic.virtual_control());
+            board.map(map::GIC_VCPU, gic.virtual_cpu_interface());
+        }
+        board.devices.push(gic.clone());
+        let v2m = GicV2m::new("gicv2m", &gic, map::V2M_SPI, map::V2M_COUNT).map_err(fail)?;
+        board.map(map::GIC_V2M, v2m.clone());
+        let shown = gic.clone();
+        board.info.push(("pic", "show the interrupt controller", Box::new(move || shown.describe())));
+        (gic.clone(), (Gic::V2(gic), Some(v2m as Arc<dyn MsiTarget>)))
+    };
+    for spi in 0..map::SPIS {
+        board.routing.set_route(spi, Some(Route { sink: sink.clone(), pin: spi }));
+    }
+    Ok(result)
+}

@@ -1,0 +1,263 @@
+//! The devices of the user's choice: drives, network cards and `-device`.
+
+use super::board::{Board, Wiring};
+use super::map;
+use crate::config::{DeviceSpec, MachineConfig};
+use crate::options::ObjectSpec;
+use rhea_block::{Drive, DriveInterface};
+use rhea_device::options::{OptionSet, split};
+use rhea_device::{Device, OptionError};
+use rhea_net::{MacAllocator, NetBackend};
+use rhea_pci::{Devfn, PcieHost};
+use rhea_virtio::catalog::{self, Made};
+use rhea_virtio::{DeviceType, Resources, Transport, VirtioCore, VirtioMmio, VirtioPci};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Plugs devices into the board.
+pub(super) struct Plugger<'a> {
+    board: &'a mut Board,
+    config: &'a MachineConfig,
+    wiring: &'a Wiring,
+    pcie: &'a PcieHost,
+    /// virtio-mmio places that are free.
+    free: VecDeque<Arc<VirtioMmio>>,
+    drives: Vec<(Arc<Drive>, bool)>,
+    nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
+    consoles: Vec<(Option<String>, Arc<rhea_virtio::console::Console>)>,
+    macs: MacAllocator,
+}
+
+impl<'a> Plugger<'a> {
+    pub fn new(board: &'a mut Board, config: &'a MachineConfig, wiring: &'a Wiring, pcie: &'a PcieHost) -> Self {
+        let mut free = VecDeque::new();
+        for i in 0..map::VIRTIO_COUNT {
+            let window = map::Window { start: map::VIRTIO.start + i * map::VIRTIO.len, len: map::VIRTIO.len };
+            let place = VirtioMmio::new(&format!("virtio-mmio@{:x}", window.start), board.spi(map::VIRTIO_SPI + i as u32), board.log.clone());
+            board.map(window, place.clone());
+            board.devices.push(place.clone());
+            free.push_back(place);
+        }
+        Self { board, config, wiring, pcie, free, drives: Vec::new(), nets: Vec::new(), consoles: Vec::new(), macs: MacAllocator::new() }
+    }
+
+    /// Opens back ends and makes all devices.
+    pub fn plug_all(mut self) -> Result<(), OptionError> {
+        let virtio_drives = self.open_drives()?;
+        self.open_nets()?;
+        for spec in &self.config.devices {
+            self.device(spec)?;
+        }
+        for drive in virtio_drives {
+            self.make("-drive", "virtio-blk-pci", &[], Resources { drive: Some(drive), ..self.resources() })?;
+        }
+        if let Some((drive, _)) = self.drives.iter().find(|(_, used)| !used) {
+            eprintln!("rhea: warning: the drive '{}' is used by no device", drive.id());
+        }
+        if let Some((id, ..)) = self.nets.iter().find(|(.., used)| !used) {
+            eprintln!("rhea: warning: the netdev '{id}' is used by no device");
+        }
+        let drives: Vec<Arc<Drive>> = self.drives.into_iter().map(|(d, _)| d).collect();
+        let list = drives.clone();
+        let block = move || list.iter().map(|d| format!("{}\n", d.description())).collect();
+        self.board.info.push(("block", "show the block devices", Box::new(block)));
+        let list = drives;
+        let statistics = move || {
+            list.iter()
+                .map(|d| {
+                    let [reads, read_bytes, writes, written] = d.statistics();
+                    format!("{}: rd_operations={reads} rd_bytes={read_bytes} wr_operations={writes} wr_bytes={written}\n", d.id())
+                })
+                .collect()
+        };
+        self.board.info.push(("blockstats", "show block device statistics", Box::new(statistics)));
+        let nets: Vec<_> = self.nets.into_iter().map(|(id, net, _)| (id, net)).collect();
+        let network = move || nets.iter().map(|(id, n)| format!("{id}: {}\n", n.description())).collect();
+        self.board.info.push(("network", "show the network state", Box::new(network)));
+        let bus = self.pcie.bus().clone();
+        let pci = move || {
+            let mut text = String::new();
+            for f in bus.functions() {
+                let (vendor, device) = f.config().ids();
+                text.push_str(&format!("  {}: {} [{vendor:04x}:{device:04x}]\n", f.config().devfn(), f.name()));
+                for (n, start, len) in f.config().mapped_bars() {
+                    text.push_str(&format!("      BAR{n}: memory at {start:#x} [{:#x}]\n", start + len.wrapping_sub(1)));
+                }
+            }
+            text
+        };
+        self.board.info.push(("pci", "show the PCI devices", Box::new(pci)));
+        Ok(())
+    }
+
+    fn resources(&self) -> Resources {
+        Resources { vcpus: self.config.smp.cpus as u16, ..Resources::default() }
+    }
+
+    /// Opens all drives but those of the flash; those with if=virtio are returned for their own devices.
+    fn open_drives(&mut self) -> Result<Vec<Arc<Drive>>, OptionError> {
+        let mut virtio = Vec::new();
+        for (n, options) in self.config.drives.iter().enumerate().filter(|(_, d)| d.interface != DriveInterface::Pflash) {
+            let name = format!("{}{n}", if options.interface == DriveInterface::Virtio { "virtio" } else { "drive" });
+            if let Some(id) = &options.id
+                && self.drives.iter().any(|(d, _)| d.id() == id)
+            {
+                return Err(OptionError::new(&options.option, format!("the id '{id}' is given twice: ids must differ")));
+            }
+            let drive = options.open(&name, self.config.snapshot)?;
+            let is_virtio = options.interface == DriveInterface::Virtio;
+            if is_virtio {
+                virtio.push(drive.clone());
+            }
+            self.drives.push((drive, is_virtio));
+        }
+        Ok(virtio)
+    }
+
+    fn open_nets(&mut self) -> Result<(), OptionError> {
+        for text in &self.config.netdevs {
+            let (id, net) = super::nic::open("-netdev", text)?;
+            let id = id.ok_or_else(|| OptionError::new("-netdev", format!("'{text}': property 'id' is missing: id=NAME")))?;
+            if self.nets.iter().any(|(i, ..)| *i == id) {
+                return Err(OptionError::new("-netdev", format!("the id '{id}' is given twice: ids must differ")));
+            }
+            self.nets.push((id, net, false));
+        }
+        let mut nics = self.config.nics.clone();
+        if nics.is_empty() && self.config.netdevs.is_empty() && !self.config.no_defaults {
+            nics.push("user".to_owned());
+        }
+        for (n, text) in nics.iter().filter(|t| t.as_str() != "none").enumerate() {
+            // The card's own keys are taken out; the rest is the back end's.
+            let (mut model, mut card, mut rest) = ("virtio-net-pci".to_owned(), Vec::new(), Vec::new());
+            for (key, value) in split(text) {
+                match (key.as_str(), value) {
+                    ("model", Some(v)) => model = if v == "virtio" { "virtio-net-pci".to_owned() } else { v },
+                    ("mac" | "addr", Some(v)) => card.push((key, Some(v))),
+                    (_, value) => rest.push(match value {
+                        Some(v) => format!("{key}={}", v.replace(',', ",,")),
+                        None => key,
+                    }),
+                }
+            }
+            if catalog::find(&model).is_none_or(|d| d.model != rhea_virtio::Model::Net) {
+                return Err(OptionError::new("-nic", format!("'model={model}': models are virtio-net-pci and virtio-net-device")));
+            }
+            let (id, net) = super::nic::open("-nic", &rest.join(","))?;
+            self.nets.push((id.unwrap_or_else(|| format!("nic{n}")), net.clone(), true));
+            let mac = self.macs.allocate();
+            self.make("-nic", &model, &card, Resources { net: Some(net), mac, ..self.resources() })?;
+        }
+        Ok(())
+    }
+
+    fn device(&mut self, spec: &DeviceSpec) -> Result<(), OptionError> {
+        if matches!(spec.driver.as_str(), "virtconsole" | "virtserialport") {
+            return self.console_port(spec);
+        }
+        let option = format!("-device {}", spec.driver);
+        let mut resources = self.resources();
+        if let Some(id) = spec.value("drive") {
+            let Some((drive, used)) = self.drives.iter_mut().find(|(d, _)| d.id() == id) else {
+                return Err(OptionError::new(&option, format!("'drive={id}': no -drive has this id")));
+            };
+            if std::mem::replace(used, true) {
+                return Err(OptionError::new(&option, format!("'drive={id}': the drive is used by another device")));
+            }
+            resources.drive = Some(drive.clone());
+        }
+        if let Some(id) = spec.value("netdev") {
+            let Some((_, net, used)) = self.nets.iter_mut().find(|(i, ..)| i == id) else {
+                return Err(OptionError::new(&option, format!("'netdev={id}': no -netdev has this id")));
+            };
+            if std::mem::replace(used, true) {
+                return Err(OptionError::new(&option, format!("'netdev={id}': the back end is used by another device")));
+            }
+            resources.net = Some(net.clone());
+        }
+        if let Some(id) = spec.value("rng") {
+            let object = self.config.objects.iter().find_map(|o| match o {
+                ObjectSpec::Rng { id: i, filename } if i == id => Some(filename.clone()),
+                _ => None,
+            });
+            resources.entropy = Some(object.ok_or_else(|| OptionError::new(&option, format!("'rng={id}': no rng -object has this id")))?);
+        }
+        if spec.driver.starts_with("virtio-net") {
+            resources.mac = self.macs.allocate();
+        }
+        self.make("-device", &spec.driver, &spec.pairs, resources)
+    }
+
+    fn make(&mut self, place: &str, name: &str, pairs: &[(String, Option<String>)], resources: Resources) -> Result<(), OptionError> {
+        let Some(kind) = catalog::find(name) else {
+            return Err(OptionError::new(place, format!("unknown device '{name}' (-device help lists the devices)")));
+        };
+        let option = if place == "-device" { format!("-device {name}") } else { place.to_owned() };
+        let set = OptionSet::parse(&option, &kind.options(), pairs)?;
+        let made = kind.make(&set, &resources)?;
+        if let Made::Serial(console) = &made {
+            self.consoles.push((set.text("id").map(str::to_owned), console.clone()));
+        }
+        if let Made::Balloon(balloon) = &made {
+            let balloon = balloon.clone();
+            self.board.info.push(("balloon", "show the balloon", Box::new(move || format!("balloon: given={}\n", balloon.actual()))));
+        }
+        let device: Arc<dyn Device> = match kind.transport {
+            Transport::Pci => self.plug_pci(&option, &set, &made)?,
+            Transport::Mmio => {
+                if let Some(bus) = set.text("bus").filter(|b| !b.starts_with("virtio-mmio-bus")) {
+                    return Err(set.error("bus", &format!("there is no bus '{bus}' for this device: leave it out")));
+                }
+                let Some(place) = self.free.pop_front() else {
+                    return Err(OptionError::new(&option, "all virtio-mmio places are taken: use the -pci device"));
+                };
+                let core = VirtioCore::new(made.device(), self.board.dma(), DeviceType::ring_features(&set), self.board.log.clone());
+                place.plug(core);
+                return Ok(());
+            }
+        };
+        self.board.devices.push(device);
+        Ok(())
+    }
+
+    fn plug_pci(&mut self, option: &str, set: &OptionSet, made: &Made) -> Result<Arc<dyn Device>, OptionError> {
+        let bus = self.pcie.bus();
+        if let Some(name) = set.text("bus").filter(|b| *b != bus.name()) {
+            return Err(set.error("bus", &format!("there is no PCI bus '{name}': the bus is '{}'", bus.name())));
+        }
+        let slot = match set.text("addr") {
+            Some(text) => {
+                let devfn = Devfn::parse(text).ok_or_else(|| set.error("addr", &format!("'{text}': expected a slot and function like 03.0")))?;
+                bus.slot(devfn)
+            }
+            None => bus.free_slot().map_err(|e| OptionError::new(option, e.to_string()))?,
+        };
+        let vectors = set.number("vectors").and_then(|n| u16::try_from(n).ok());
+        let function = VirtioPci::new(made.device(), &slot, DeviceType::ring_features(set), vectors, &self.board.log);
+        bus.attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
+        Ok(function)
+    }
+
+    fn console_port(&mut self, spec: &DeviceSpec) -> Result<(), OptionError> {
+        let option = format!("-device {}", spec.driver);
+        if spec.driver == "virtserialport" {
+            return Err(OptionError::new(&option, "named ports are not supported: use virtconsole"));
+        }
+        let set = OptionSet::parse(&option, catalog::VIRTCONSOLE_OPTIONS, &spec.pairs)?;
+        let bus = set.text("bus").map(|b| b.strip_suffix(".0").unwrap_or(b));
+        let found = self.consoles.iter().rev().find(|(id, _)| bus.is_none() || id.as_deref() == bus);
+        let Some((_, console)) = found else {
+            return Err(OptionError::new(&option, "there is no console bus for it: put -device virtio-serial-pci before it"));
+        };
+        let Some(id) = set.text("chardev") else {
+            return Err(OptionError::new(&option, "property 'chardev' is missing: chardev=ID"));
+        };
+        let Some((_, backend)) = self.wiring.chardevs.iter().find(|(i, _)| i == id) else {
+            return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
+        };
+        if !console.connect(backend.clone()) {
+            return Err(OptionError::new(&option, "the console bus has one port, which is taken: add another virtio-serial-pci"));
+        }
+        Ok(())
+    }
+}
