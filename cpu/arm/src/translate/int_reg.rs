@@ -16,7 +16,7 @@ pub static PATTERNS: &[Pattern] = &[
     pat("csel", "sf op 0 11010100 Rm:5 cond:4 0 o2 Rn:5 Rd:5", csel),
     pat("madd_msub", "sf 00 11011 000 Rm:5 o0 Ra:5 Rn:5 Rd:5", madd),
     pat("mul_long", "100 11011 U 01 Rm:5 o0 Ra:5 Rn:5 Rd:5", madd_long),
-    pat("mul_high", "100 11011 U 10 Rm:5 0 Ra:5 Rn:5 Rd:5", mul_high),
+    pat("mul_high", "100 11011 U 10 Rm:5 0 11111 Rn:5 Rd:5", mul_high),
     pat("div", "sf 00 11010110 Rm:5 00001 o1 Rn:5 Rd:5", div),
     pat("shift_var", "sf 00 11010110 Rm:5 0010 op2:2 Rn:5 Rd:5", shift_var),
     pat("crc32", "sf 00 11010110 Rm:5 010 C sz:2 Rn:5 Rd:5", crc32).needs(Feature::Crc32),
