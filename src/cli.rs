@@ -3,7 +3,8 @@
 use rhea_block::DriveOptions;
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
-use rhea_device::{LogMask, OptionError};
+use rhea_device::options::split;
+use rhea_device::{LogMask, OptionDecl, OptionError, OptionKind, OptionSet};
 use rhea_machine::config::{Console, DeviceSpec, MachineConfig, RamConfig};
 use rhea_machine::options::{self, ObjectSpec, Smp, VirtOptions};
 use rhea_memory::Backing;
@@ -320,7 +321,7 @@ fn config(given: &Given) -> Result<MachineConfig, OptionError> {
         }
     }
     Ok(MachineConfig {
-        name: given.last("name").map(|n| n.split(',').next().unwrap_or("").trim_start_matches("guest=").to_owned()),
+        name: given.last("name").map(name).transpose()?,
         cpu: given.last("cpu").unwrap_or("max").to_owned(),
         smp: given.last("smp").map_or(Ok(Smp::ONE), Smp::parse)?,
         ram: ram(given, &virt, &objects)?,
@@ -350,6 +351,20 @@ fn config(given: &Given) -> Result<MachineConfig, OptionError> {
         rtc: given.last("rtc").map_or(Ok((RtcBase::Utc, RtcSource::Host)), options::parse_rtc)?,
         pid_file: given.path("pidfile"),
     })
+}
+
+/// `-name [guest=]NAME[,process=NAME][,debug-threads=on|off]`
+fn name(text: &str) -> Result<String, OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new("guest", OptionKind::Text, Some(""), "name of the guest"),
+        OptionDecl::new("process", OptionKind::Text, None, "name of the process"),
+        OptionDecl::new("debug-threads", OptionKind::Bool, Some("on"), "threads have names; always on"),
+    ];
+    let mut pairs = split(text);
+    if let Some((word, None)) = pairs.first().cloned() {
+        pairs[0] = ("guest".to_owned(), Some(word));
+    }
+    Ok(OptionSet::parse("-name", DECLS, &pairs)?.text("guest").unwrap_or("").to_owned())
 }
 
 fn ram(given: &Given, virt: &VirtOptions, objects: &[ObjectSpec]) -> Result<RamConfig, OptionError> {

@@ -2,6 +2,7 @@
 
 mod cli;
 mod console;
+mod demo;
 mod gdb;
 mod monitor;
 mod signals;
@@ -36,6 +37,15 @@ fn check_name(program: &str) -> Result<(), OptionError> {
 
 fn start(program: &str, args: Vec<String>) -> Result<i32, OptionError> {
     check_name(program)?;
+    let args = match args.split_first() {
+        Some((word, rest)) if word == "demo" => {
+            if let Some(extra) = rest.first() {
+                return Err(OptionError::new("demo", format!("unexpected argument '{extra}': 'rhea demo' takes none")));
+            }
+            demo::run().map_err(|e| OptionError::new("demo", format!("{e:#}")))?
+        }
+        _ => args,
+    };
     match cli::parse(args.into_iter())? {
         cli::Action::Print(text) => {
             use std::io::Write;

@@ -182,9 +182,6 @@ impl Gic {
 pub fn build(config: &MachineConfig, wiring: &Wiring, control: VmControl, log: Log) -> Result<Arc<Machine>, OptionError> {
     let plan = plan(config)?;
     let tree = tree(config, &plan)?;
-    if config.kernel.is_none() && !plan.firmware && !config.paused {
-        return Err(OptionError::new("-kernel", "there is nothing to boot: give -kernel FILE, -bios FILE or a -drive if=pflash with firmware"));
-    }
     let space = AddressSpace::new("system");
     let ram_options = RamOptions { name: "ram".into(), len: config.ram.size, backing: config.ram.backing.clone(), prealloc: config.ram.prealloc };
     let ram = RamBlock::new(ram_options).map_err(|e| OptionError::new("-m", e.to_string()))?;
@@ -270,10 +267,13 @@ pub fn build(config: &MachineConfig, wiring: &Wiring, control: VmControl, log: L
     };
     let pcie = Arc::new(PcieHost::new(&space, windows, intx, msi).map_err(|e| OptionError::new("-M virt", e.to_string()))?);
     let rtc = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
-    let power_button = super::plug::platform(&mut board, config, wiring, rtc, &control)?;
+    let power_button = super::platform::build(&mut board, config, wiring, rtc)?;
     Plugger::new(&mut board, config, wiring, &pcie).plug_all()?;
     board.keep.push(Box::new(pcie));
 
+    if config.kernel.is_none() && !plan.firmware && !config.paused {
+        return Err(OptionError::new("-kernel", "there is nothing to boot: give -kernel FILE, -bios FILE or a -drive if=pflash with firmware"));
+    }
     // Start.
     let start = images.start();
     let secondary = if plan.conduit.is_none() { Start::Reset } else { Start::Off };
@@ -390,8 +390,9 @@ fn interrupts(
             board.map(map::GIC_VCPU, gic.virtual_cpu_interface());
         }
         board.devices.push(gic.clone());
-        let v2m = GicV2m::new("gicv2m", &gic, map::V2M_SPI, map::V2M_COUNT).map_err(fail)?;
+        let v2m = GicV2m::new("gicv2m", gic.clone(), map::V2M_SPI + 32, map::V2M_COUNT, board.log.clone()).map_err(fail)?;
         board.map(map::GIC_V2M, v2m.clone());
+        board.devices.push(v2m.clone());
         let shown = gic.clone();
         board.info.push(("pic", "show the interrupt controller", Box::new(move || shown.describe())));
         (gic.clone(), (Gic::V2(gic), Some(v2m as Arc<dyn MsiTarget>)))

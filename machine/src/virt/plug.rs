@@ -24,6 +24,7 @@ pub(super) struct Plugger<'a> {
     free: VecDeque<Arc<VirtioMmio>>,
     drives: Vec<(Arc<Drive>, bool)>,
     nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
+    ids: Vec<String>,
     consoles: Vec<(Option<String>, Arc<rhea_virtio::console::Console>)>,
     macs: MacAllocator,
 }
@@ -38,7 +39,7 @@ impl<'a> Plugger<'a> {
             board.devices.push(place.clone());
             free.push_back(place);
         }
-        Self { board, config, wiring, pcie, free, drives: Vec::new(), nets: Vec::new(), consoles: Vec::new(), macs: MacAllocator::new() }
+        Self { board, config, wiring, pcie, free, drives: Vec::new(), nets: Vec::new(), ids: Vec::new(), consoles: Vec::new(), macs: MacAllocator::new() }
     }
 
     /// Opens back ends and makes all devices.
@@ -188,12 +189,24 @@ impl<'a> Plugger<'a> {
         self.make("-device", &spec.driver, &spec.pairs, resources)
     }
 
+    /// Device ids must differ.
+    fn take_id(&mut self, set: &OptionSet) -> Result<(), OptionError> {
+        if let Some(id) = set.text("id") {
+            if self.ids.iter().any(|i| i == id) {
+                return Err(set.error("id", &format!("the id '{id}' is given twice: ids must differ")));
+            }
+            self.ids.push(id.to_owned());
+        }
+        Ok(())
+    }
+
     fn make(&mut self, place: &str, name: &str, pairs: &[(String, Option<String>)], resources: Resources) -> Result<(), OptionError> {
         let Some(kind) = catalog::find(name) else {
             return Err(OptionError::new(place, format!("unknown device '{name}' (-device help lists the devices)")));
         };
         let option = if place == "-device" { format!("-device {name}") } else { place.to_owned() };
         let set = OptionSet::parse(&option, &kind.options(), pairs)?;
+        self.take_id(&set)?;
         let made = kind.make(&set, &resources)?;
         if let Made::Serial(console) = &made {
             self.consoles.push((set.text("id").map(str::to_owned), console.clone()));
@@ -244,16 +257,17 @@ impl<'a> Plugger<'a> {
             return Err(OptionError::new(&option, "named ports are not supported: use virtconsole"));
         }
         let set = OptionSet::parse(&option, catalog::VIRTCONSOLE_OPTIONS, &spec.pairs)?;
-        let bus = set.text("bus").map(|b| b.strip_suffix(".0").unwrap_or(b));
-        let found = self.consoles.iter().rev().find(|(id, _)| bus.is_none() || id.as_deref() == bus);
-        let Some((_, console)) = found else {
-            return Err(OptionError::new(&option, "there is no console bus for it: put -device virtio-serial-pci before it"));
-        };
+        self.take_id(&set)?;
         let Some(id) = set.text("chardev") else {
             return Err(OptionError::new(&option, "property 'chardev' is missing: chardev=ID"));
         };
         let Some((_, backend)) = self.wiring.chardevs.iter().find(|(i, _)| i == id) else {
             return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
+        };
+        let bus = set.text("bus").map(|b| b.strip_suffix(".0").unwrap_or(b));
+        let found = self.consoles.iter().rev().find(|(id, _)| bus.is_none() || id.as_deref() == bus);
+        let Some((_, console)) = found else {
+            return Err(OptionError::new(&option, "there is no console bus for it: put -device virtio-serial-pci before it"));
         };
         if !console.connect(backend.clone()) {
             return Err(OptionError::new(&option, "the console bus has one port, which is taken: add another virtio-serial-pci"));
