@@ -100,8 +100,6 @@ impl ArmMode {
         bt with_bt 23;
         /// Software step is active: translate one instruction per block; start with the `STEP` helper.
         single_step with_single_step 24;
-        /// PSTATE.SS: 1 active-not-pending, 0 active-pending. Meaningful with `single_step`.
-        step_ss with_step_ss 25;
         /// PSTATE.IL: every instruction raises an Illegal Execution state exception (helper `ILLEGAL_STATE`).
         il with_il 26;
         /// FPCR.FZ.
@@ -124,8 +122,6 @@ impl ArmMode {
         secure with_secure 40;
         /// MRS CTR_EL0 does not trap at the current EL.
         ctr_ok with_ctr_ok 41;
-        /// The ISB-free WFI/WFE hints are plain hints here: reserved.
-        debug_step with_debug_step 42;
     }
 
     /// FP behaviour of a region translated under this mode.

@@ -147,7 +147,8 @@ fn mrs(t: &mut Translator, i: Insn) -> Flow {
             t.b.zext64(v)
         }
         FPSR => {
-            let v = t.b.call(system::READ_FPSR, &[]);
+            let flags = t.b.op0(Op::FpFlagsGet, Type::I32);
+            let v = t.b.call(system::READ_FPSR, &[flags]);
             t.b.zext64(v)
         }
         CTR_EL0 if t.mode.ctr_ok() => t.c64(t.cfg.ctr),
@@ -183,6 +184,7 @@ fn msr(t: &mut Translator, i: Insn) -> Flow {
         }
         FPSR => {
             let v = t.b.trunc(v);
+            t.b.op0(Op::FpFlagsClear, Type::Void);
             t.b.call(system::WRITE_FPSR, &[v]);
             return Flow::Next;
         }

@@ -26,7 +26,6 @@ macro_rules! table {
         TABLE.get_or_init(|| patterns(&[$($name),*]))
     }};
 }
-pub(crate) use table;
 
 /// Fields that mostly would make an encoding unallocated or dull are made likelier to be useful.
 fn immediate(rng: &mut Rng, table: &[&'static Pattern]) -> Test {
@@ -241,14 +240,20 @@ fn atomics(rng: &mut Rng, area: u64) -> Test {
             "ldapr" => w |= 31 << 16,
             _ => {}
         }
-        let place = m.place(rng, 1 << size);
+        // Aligned, or anywhere inside 16 bytes (FEAT_LSE2).
+        let place = if rng.chance(3) {
+            let slack = 16 - (1 << size);
+            m.place(rng, 16) + if slack == 0 { 0 } else { rng.below(slack + 1) }
+        } else {
+            m.place(rng, 1 << size)
+        };
         m.set(base, sp_fit(base, place).wrapping_sub(disp as u64));
         // A compare that succeeds now and then.
         if p.name.starts_with("cas") && rng.chance(2) {
             let rs = w >> 16 & 31;
             let at = (m.test.state_base(base).wrapping_sub(area)) as usize;
             let bytes = 1usize << size;
-            if rs < 20 && at + bytes <= m.test.data.len() {
+            if rs < 19 && at + bytes <= m.test.data.len() {
                 let mut b = [0u8; 16];
                 b[..bytes].copy_from_slice(&m.test.data[at..at + bytes]);
                 let v = u128::from_le_bytes(b);

@@ -10,7 +10,7 @@ use machine::{Passes, run_program};
 use program::{Program, Results, Test};
 use random::Rng;
 use rhea_arm::translate::{Pattern, decoder};
-use rhea_arm::{ArmConfig, ArmCpu, ArmMode};
+use rhea_arm::{ArmConfig, ArmMode};
 use std::process::{Command, Stdio};
 
 pub use super::setup::{new_cpu, undefined_at};

@@ -1,0 +1,149 @@
+//! VMSAv8-64 address translation (DDI 0487 D8).
+
+mod at;
+pub(crate) use at::AtOp;
+mod fault;
+mod geometry;
+mod stage1;
+mod stage2;
+pub(crate) mod tlbi;
+
+pub(crate) use fault::{Fault, FaultKind};
+
+use crate::bits::{hcr, scr};
+use crate::config::Feature;
+use crate::mode::mmu as index;
+use crate::reg::Reg;
+use crate::state::ArmCpu;
+use rhea_ir::guest::Access;
+use rhea_memory::{Access as BusAccess, BusError, FlatView, Gpa, Requester};
+
+/// Where a virtual address leads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping {
+    pub pa: u64,
+    pub read: bool,
+    pub write: bool,
+    pub execute: bool,
+    /// Memory attributes in the format of a MAIR_ELx field.
+    pub attributes: u8,
+    pub shareability: u8,
+    pub guarded: bool,
+    pub secure: bool,
+    /// log2 of the size of the block or page, 64 for a flat mapping.
+    pub size_log2: u32,
+}
+
+impl Mapping {
+    pub fn device(&self) -> bool {
+        self.attributes & 0xf0 == 0
+    }
+}
+
+/// A translation regime with the privilege of the access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Regime {
+    /// The exception level whose registers control it: 1, 2 or 3.
+    pub el: u32,
+    pub two_ranges: bool,
+    pub el0: bool,
+    pub pan: bool,
+    pub secure: bool,
+}
+
+impl Regime {
+    pub fn of_index(idx: u32) -> Regime {
+        let (el, two_ranges, el0, pan, secure) = match idx {
+            index::E10_0 => (1, true, true, false, false),
+            index::E10_1 => (1, true, false, false, false),
+            index::E10_1_PAN => (1, true, false, true, false),
+            index::E20_0 => (2, true, true, false, false),
+            index::E20_2 => (2, true, false, false, false),
+            index::E20_2_PAN => (2, true, false, true, false),
+            index::E2 => (2, false, false, false, false),
+            index::SE10_0 => (1, true, true, false, true),
+            index::SE10_1 => (1, true, false, false, true),
+            index::SE10_1_PAN => (1, true, false, true, true),
+            _ => (3, false, false, false, true),
+        };
+        Regime { el, two_ranges, el0, pan, secure }
+    }
+}
+
+pub(crate) fn is_el0_index(idx: u32) -> bool {
+    Regime::of_index(idx).el0
+}
+
+/// What is asked of a walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub regime: Regime,
+    /// `None`: any access, no permission check (debugger).
+    pub access: Option<Access>,
+    /// Apply stage 2 where the regime has it.
+    pub stage2: bool,
+    /// May set access flags and dirty state in descriptors.
+    pub update: bool,
+}
+
+impl ArmCpu {
+    pub(crate) fn translate_address(&self, va: u64, request: &Request) -> Result<Mapping, Fault> {
+        Walker { cpu: self, view: &self.space.view(), request, hcr: self.hcr() }.walk(va)
+    }
+}
+
+/// One walk; borrows the processor's registers.
+struct Walker<'a> {
+    cpu: &'a ArmCpu,
+    view: &'a FlatView,
+    request: &'a Request,
+    hcr: u64,
+}
+
+/// A descriptor in memory.
+#[derive(Clone, Copy)]
+struct Place {
+    pa: u64,
+    secure: bool,
+    big_endian: bool,
+}
+
+impl Walker<'_> {
+    fn walk(&self, va: u64) -> Result<Mapping, Fault> {
+        let mut m = self.stage1(va)?;
+        if self.uses_stage2() {
+            self.combine(&mut m)?;
+        }
+        if m.execute && self.request.regime.secure && !m.secure && self.cpu.scr() & scr::SIF != 0 {
+            m.execute = false;
+            if self.request.access == Some(Access::Fetch) {
+                return Err(Fault::stage1(FaultKind::Permission, 3));
+            }
+        }
+        Ok(m)
+    }
+    fn uses_stage2(&self) -> bool {
+        let r = self.request.regime;
+        self.request.stage2 && r.el == 1 && !r.secure && self.cpu.has(Feature::El2) && self.hcr & (hcr::VM | hcr::DC) != 0
+    }
+    fn has(&self, f: Feature) -> bool {
+        self.cpu.has(f)
+    }
+    fn reg(&self, r: Reg) -> u64 {
+        self.cpu.sys[r as usize]
+    }
+
+    fn bus(&self, secure: bool) -> BusAccess {
+        let requester = if self.request.access.is_none() { Requester::Debugger } else { Requester::Cpu(self.cpu.index) };
+        BusAccess { size: 8, requester, secure }
+    }
+    fn read_descriptor(&self, place: Place) -> Result<u64, BusError> {
+        let raw = self.view.load(Gpa(place.pa), self.bus(place.secure))?;
+        Ok(if place.big_endian { raw.swap_bytes() } else { raw })
+    }
+    /// Atomically replaces a descriptor; `Ok(false)`: it has changed meanwhile.
+    fn replace_descriptor(&self, place: Place, old: u64, new: u64) -> Result<bool, BusError> {
+        let (o, n) = if place.big_endian { (old.swap_bytes(), new.swap_bytes()) } else { (old, new) };
+        Ok(self.cpu.space.compare_exchange(Gpa(place.pa), 8, o, n)? == o)
+    }
+}
