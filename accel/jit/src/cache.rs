@@ -30,11 +30,30 @@ pub struct Meta {
     /// Address of the code that stores pc and leaves.
     leave: usize,
     links: Vec<LinkSite>,
-    page: PageId,
-    /// Byte ranges within the page that were translated.
-    ranges: Vec<(u16, u16)>,
+    /// The bytes that were translated.
+    ranges: Vec<Range>,
+    /// Pages other than the entry's that the region is made of.
+    pub others: Vec<OtherPage>,
+    counter: usize,
     pub optimised: bool,
     alive: bool,
+}
+
+/// Translated bytes of a page: from, to (exclusive).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    pub page: PageId,
+    pub from: u16,
+    pub to: u16,
+}
+
+/// A further page of a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OtherPage {
+    /// Page address | MMU index, as in `EnvHeader::fetch`.
+    pub tag: u64,
+    /// Host address of the page.
+    pub host: u64,
 }
 
 /// Counters for logs and the monitor.
@@ -96,8 +115,8 @@ impl Cache {
         self.metas.len() as u32
     }
 
-    /// A counter cell with a stable address, set to `start`.
-    pub fn counter(&mut self, start: i32) -> usize {
+    /// A counter cell set to `start`: its number (from 1) and its stable address.
+    pub fn counter(&mut self, start: i32) -> (usize, usize) {
         if self.counters_used == self.counters.len() * COUNTER_CHUNK {
             self.counters.push((0..COUNTER_CHUNK).map(|_| AtomicI32::new(0)).collect());
         }
@@ -105,7 +124,7 @@ impl Cache {
         self.counters_used += 1;
         let cell = &self.counters[n / COUNTER_CHUNK][n % COUNTER_CHUNK];
         cell.store(start, std::sync::atomic::Ordering::Relaxed);
-        std::ptr::from_ref(cell) as usize
+        (n + 1, std::ptr::from_ref(cell) as usize)
     }
 
     pub fn find(&self, key: &Key) -> Option<&Meta> {
@@ -116,11 +135,12 @@ impl Cache {
     }
 
     /// Installs a region under the id of [`Cache::next_id`]; `None` when code memory is full.
-    pub fn install(&mut self, key: Key, page: PageId, ranges: Vec<(u16, u16)>, blob: CodeBlob, optimised: bool) -> Option<usize> {
+    pub fn install(&mut self, key: Key, made: Made, blob: CodeBlob) -> Option<usize> {
+        let Made { ranges, others, counter, optimised } = made;
         let entry = self.code.append(&blob.bytes)?;
         let id = self.metas.len() as u32;
         self.stats.code_bytes += blob.bytes.len() as u64;
-        self.stats.guest_bytes += ranges.iter().map(|r| (r.1 - r.0) as u64).sum::<u64>();
+        self.stats.guest_bytes += ranges.iter().map(|r| (r.to - r.from) as u64).sum::<u64>();
         if optimised {
             self.stats.regions += 1;
         } else {
@@ -131,25 +151,48 @@ impl Cache {
             self.code.patch_head(old, Some(entry));
         }
         heads.push(entry);
-        self.metas.push(Meta {
-            key,
-            entry,
-            leave: entry + blob.leave as usize,
-            links: blob.links,
-            page,
-            ranges,
-            optimised,
-            alive: true,
-        });
+        let mut pages: Vec<PageId> = ranges.iter().map(|r| r.page).collect();
+        pages.sort_unstable();
+        pages.dedup();
+        let leave = entry + blob.leave as usize;
+        self.metas.push(Meta { key, entry, leave, links: blob.links, ranges, others, counter, optimised, alive: true });
         self.map.insert(key, id);
-        let list = self.pages.entry(page).or_default();
-        if list.len() >= 64 {
-            // Superseded regions pile up on hot pages.
-            let metas = &self.metas;
-            list.retain(|&r| metas[r as usize].alive);
+        for page in pages {
+            let list = self.pages.entry(page).or_default();
+            if list.len() >= 64 {
+                // Superseded regions pile up on hot pages.
+                let metas = &self.metas;
+                list.retain(|&r| metas[r as usize].alive);
+            }
+            list.push(id);
         }
-        list.push(id);
         Some(entry)
+    }
+
+    /// Times a region of the cheap tier was entered, given what its counter started from.
+    pub fn entered(&self, key: &Key, start: i32) -> Option<i32> {
+        let m = self.find(key)?;
+        if m.counter == 0 {
+            return Some(start);
+        }
+        let cell = self.counters.get((m.counter - 1) / COUNTER_CHUNK)?.get((m.counter - 1) % COUNTER_CHUNK)?;
+        Some(start.saturating_sub(cell.load(std::sync::atomic::Ordering::Relaxed)))
+    }
+
+    /// Kills one region (a further page of it is no longer what it was).
+    pub fn kill(&mut self, id: u32) {
+        let Some(m) = self.metas.get_mut(id as usize) else { return };
+        if !m.alive {
+            return;
+        }
+        m.alive = false;
+        let (key, leave) = (m.key, m.leave);
+        if self.map.get(&key) == Some(&id) {
+            self.map.remove(&key);
+        }
+        for &h in self.heads.get(&key).into_iter().flatten() {
+            self.code.patch_head(h, Some(leave));
+        }
     }
 
     /// Points a link of a region at code for the link's address.
@@ -163,36 +206,29 @@ impl Cache {
 
     /// True if a live region was made from bytes `[from, to)` of the page.
     pub fn overlaps(&self, page: PageId, from: u64, to: u64) -> bool {
-        self.pages.get(&page).is_some_and(|l| l.iter().any(|&id| self.metas[id as usize].covers(from, to)))
+        self.pages.get(&page).is_some_and(|l| l.iter().any(|&id| self.metas[id as usize].covers(page, from, to)))
     }
 
     /// Kills the regions made from bytes `[from, to)` of the page; true if none is left on it.
     pub fn invalidate(&mut self, page: PageId, from: u64, to: u64) -> bool {
-        let Some(list) = self.pages.get_mut(&page) else { return true };
+        let Some(list) = self.pages.remove(&page) else { return true };
         let mut left = Vec::new();
-        for id in list.drain(..) {
-            let m = &mut self.metas[id as usize];
+        for id in list {
+            let m = &self.metas[id as usize];
             if !m.alive {
                 continue;
             }
-            if !m.covers(from, to) {
+            if m.covers(page, from, to) {
+                self.stats.invalidated += 1;
+                self.kill(id);
+            } else {
                 left.push(id);
-                continue;
-            }
-            m.alive = false;
-            self.stats.invalidated += 1;
-            self.code.patch_head(m.entry, Some(m.leave));
-            if self.map.get(&m.key) == Some(&id) {
-                self.map.remove(&m.key);
-                if let Some(heads) = self.heads.get(&m.key) {
-                    for &h in heads {
-                        self.code.patch_head(h, Some(m.leave));
-                    }
-                }
             }
         }
         let empty = left.is_empty();
-        *list = left;
+        if !empty {
+            self.pages.insert(page, left);
+        }
         empty
     }
 
@@ -209,12 +245,17 @@ impl Cache {
     }
 }
 
+/// What a region was made from.
+pub struct Made {
+    pub ranges: Vec<Range>,
+    pub others: Vec<OtherPage>,
+    /// Number of its counter, 0: none.
+    pub counter: usize,
+    pub optimised: bool,
+}
+
 impl Meta {
-    fn covers(&self, from: u64, to: u64) -> bool {
-        self.alive && self.ranges.iter().any(|&(a, b)| (a as u64) < to && from < b as u64)
-    }
-    /// The page the region was made from.
-    pub fn page(&self) -> PageId {
-        self.page
+    fn covers(&self, page: PageId, from: u64, to: u64) -> bool {
+        self.alive && self.ranges.iter().any(|r| r.page == page && (r.from as u64) < to && from < r.to as u64)
     }
 }

@@ -1,45 +1,65 @@
-//! From guest code to regions: single blocks in the cheap tier, loops and their neighbourhood in the optimising one.
+//! From guest code to regions: single blocks in the cheap tier; in the optimising one loops, the calls in them and their
+//! neighbourhood, over a few pages.
 
+use crate::cache::{OtherPage, PageId, Range};
 use rhea_ir::env::PAGE_SIZE;
-use rhea_ir::func::{BlockId, Builder, ExitKind, Function, Inst, StateMap, Target};
+use rhea_ir::func::{BlockId, Builder, ExitKind, Function, Inst, StateMap, Target, Term, Value};
 use rhea_ir::guest::{Guest, Translated};
-use rhea_ir::op::Op;
+use rhea_ir::op::{Cond, Op};
 use rhea_ir::opt::{remove_dead, reverse_post_order, simplify_all};
 use rhea_ir::promote::promote;
 use rhea_ir::types::Type;
+use std::collections::VecDeque;
 
 /// Guest instructions in a block of the cheap tier.
 pub const MAX_BLOCK: u32 = 64;
 /// Bounds of an optimised region.
-const MAX_REGION_BLOCKS: usize = 40;
-const MAX_REGION_INSNS: u32 = 500;
+const MAX_REGION_BLOCKS: usize = 64;
+const MAX_REGION_INSNS: u32 = 700;
+const MAX_PAGES: usize = 4;
+/// Known return addresses compared in line at a return.
+const MAX_RETURNS: usize = 3;
 
-/// Guest code of one page under one mode.
+/// A page of guest code.
+#[derive(Clone)]
+pub struct CodePage {
+    /// Guest-virtual address.
+    pub va: u64,
+    /// Page address | MMU index.
+    pub tag: u64,
+    pub host: u64,
+    pub attrs: u8,
+    pub id: PageId,
+    pub bytes: Box<[u8]>,
+}
+
+/// Guest code under one mode. The first page is the entry's.
 pub struct Source<'a, G: Guest> {
     pub config: &'a G::Config,
     pub mode: u64,
-    pub attrs: u8,
-    /// The whole page's bytes.
-    pub page: &'a [u8],
-    /// Guest-virtual address of the page.
-    pub va: u64,
+    pub pages: Vec<CodePage>,
 }
 
-/// A region ready to compile, and the byte ranges of the page it was made from.
+/// A region ready to compile, and what it was made from.
 pub struct Translation {
     pub func: Function,
-    pub ranges: Vec<(u16, u16)>,
+    pub ranges: Vec<Range>,
+    pub others: Vec<OtherPage>,
 }
 
 impl<G: Guest> Source<'_, G> {
     /// Translates the guest block at `pc` into a new IR block of `f`.
-    fn block(&self, f: &mut Function, pc: u64, max: u32) -> Option<(BlockId, (u16, u16))> {
-        let off = (pc.checked_sub(self.va)?) as usize;
-        let code = self.page.get(off..)?;
+    fn block(&self, f: &mut Function, pc: u64, max: u32) -> Option<(BlockId, Range)> {
+        let page = self.pages.iter().find(|p| p.va == pc & !(PAGE_SIZE - 1))?;
+        let off = (pc - page.va) as usize;
+        let code = page.bytes.get(off..)?;
         let id = f.new_block(pc);
         let mut b = Builder::new(f, G::HELPERS, id);
-        match G::translate(self.config, self.mode, self.attrs, code, max, &mut b) {
-            Translated::Done { bytes } => Some((id, (off as u16, (off + bytes as usize).min(PAGE_SIZE as usize) as u16))),
+        match G::translate(self.config, self.mode, page.attrs, code, max, &mut b) {
+            Translated::Done { bytes } => {
+                let to = (off + bytes as usize).min(PAGE_SIZE as usize) as u16;
+                Some((id, Range { page: page.id, from: off as u16, to }))
+            }
             Translated::NeedsNextPage => None,
         }
     }
@@ -48,20 +68,24 @@ impl<G: Guest> Source<'_, G> {
     pub fn single(&self, pc: u64, max: u32) -> Option<Translation> {
         let mut func = Function::new(G::fp_mode(self.mode));
         let (_, range) = self.block(&mut func, pc, max)?;
-        let inner = func.blocks.len() > 1;
-        if inner {
+        if func.blocks.len() > 1 {
             promote(&mut func, G::HELPERS).ok()?;
         }
         remove_dead(&mut func, G::HELPERS);
-        Some(Translation { func, ranges: vec![range] })
+        Some(Translation { func, ranges: vec![range], others: Vec::new() })
     }
 
-    /// The blocks reachable from `pc` inside the page that have run before (`hot`), joined into one region.
-    pub fn region(&self, pc: u64, hot: &dyn Fn(u64) -> bool) -> Option<Translation> {
+    /// The blocks reachable from `pc` that `hot` admits, joined into one region. `more` gives further pages.
+    pub fn region(
+        &mut self,
+        pc: u64,
+        hot: &dyn Fn(u64) -> bool,
+        more: &mut dyn FnMut(u64) -> Option<CodePage>,
+    ) -> Option<Translation> {
         let mut func = Function::new(G::fp_mode(self.mode));
         let mut ranges = Vec::new();
         let mut starts: Vec<(u64, BlockId)> = Vec::new();
-        let mut queue = std::collections::VecDeque::from([pc]);
+        let mut queue = VecDeque::from([pc]);
         let mut insns = 0;
         while let Some(at) = queue.pop_front() {
             if starts.iter().any(|s| s.0 == at) {
@@ -69,6 +93,14 @@ impl<G: Guest> Source<'_, G> {
             }
             if starts.len() >= MAX_REGION_BLOCKS || insns >= MAX_REGION_INSNS {
                 break;
+            }
+            let va = at & !(PAGE_SIZE - 1);
+            if !self.pages.iter().any(|p| p.va == va) {
+                if self.pages.len() >= MAX_PAGES {
+                    continue;
+                }
+                let Some(p) = more(va) else { continue };
+                self.pages.push(p);
             }
             let first = func.blocks.len();
             let Some((id, range)) = self.block(&mut func, at, MAX_BLOCK) else {
@@ -82,33 +114,89 @@ impl<G: Guest> Source<'_, G> {
             insns += func.blocks[first].guest_insns;
             for b in first..func.blocks.len() {
                 for t in func.blocks[b].term.targets() {
-                    if let Target::Exit(ExitKind::Goto, s) = t {
+                    if let Target::Exit(k @ (ExitKind::Goto | ExitKind::Call { .. }), s) = t {
                         let to = func.state(*s).pc;
-                        if to & !(PAGE_SIZE - 1) == self.va && hot(to) {
+                        if hot(to) {
                             queue.push_back(to);
+                        }
+                        if let ExitKind::Call { ret } = *k
+                            && hot(to)
+                            && hot(ret)
+                        {
+                            queue.push_back(ret);
                         }
                     }
                 }
             }
         }
-        // Edges inside the region.
+        let find = |to: u64| starts.iter().find(|x| x.0 == to).map(|x| x.1);
+        // Edges inside the region, calls among them.
+        let mut returns: Vec<(u64, BlockId)> = Vec::new();
         for b in 0..func.blocks.len() {
-            let mut term = std::mem::replace(&mut func.blocks[b].term, rhea_ir::func::Term::Open);
+            let mut term = std::mem::replace(&mut func.blocks[b].term, Term::Open);
             for t in term.targets_mut() {
-                if let Target::Exit(k @ ExitKind::Goto, s) = t {
-                    let to = func.state(*s).pc;
-                    if let Some((_, id)) = starts.iter().find(|x| x.0 == to) {
-                        *k = ExitKind::Inner(*id);
-                    }
+                let Target::Exit(k, s) = t else { continue };
+                let (ExitKind::Goto | ExitKind::Call { .. }) = *k else { continue };
+                let Some(id) = find(func.state(*s).pc) else { continue };
+                if let ExitKind::Call { ret } = *k
+                    && let Some(to) = find(ret)
+                    && !returns.iter().any(|r| r.0 == ret)
+                {
+                    returns.push((ret, to));
                 }
+                *k = ExitKind::Inner(id);
             }
             func.blocks[b].term = term;
+        }
+        returns.truncate(MAX_RETURNS);
+        if !returns.is_empty() {
+            inline_returns(&mut func, &returns);
         }
         add_checks(&mut func);
         promote(&mut func, G::HELPERS).ok()?;
         simplify_all(&mut func);
         remove_dead(&mut func, G::HELPERS);
-        Some(Translation { func, ranges })
+        let mut used: Vec<PageId> = ranges.iter().map(|r: &Range| r.page).collect();
+        used.dedup();
+        let others = self
+            .pages
+            .iter()
+            .skip(1)
+            .filter(|p| used.contains(&p.id))
+            .map(|p| OtherPage { tag: p.tag, host: p.host })
+            .collect();
+        Some(Translation { func, ranges, others })
+    }
+}
+
+/// Returns compare their target with the region's own return addresses: going on at an equal address is right whoever
+/// called.
+fn inline_returns(f: &mut Function, returns: &[(u64, BlockId)]) {
+    for b in 0..f.blocks.len() {
+        let Term::Jump(Target::Exit(ExitKind::Return(v), s)) = f.blocks[b].term else { continue };
+        let (mut at, mut s) = (b, s);
+        for (n, &(ret, to)) in returns.iter().enumerate() {
+            let mut c = Inst::new(Op::Const, Type::I64);
+            c.imm = ret;
+            let c = f.push_inst(c);
+            let mut i = Inst::new(Op::ICmp, Type::Bool);
+            i.args[0] = v;
+            i.args[1] = c;
+            i.aux = Cond::Eq as u32;
+            let cond = f.push_inst(i);
+            f.blocks[at].insts.extend([c, cond]);
+            let then = Target::Exit(ExitKind::Inner(to), s);
+            if n + 1 == returns.len() {
+                f.blocks[at].term = Term::Branch { cond, then, other: Target::Exit(ExitKind::Return(v), s), hint: 1 };
+                break;
+            }
+            // The next comparison in a block of its own, which changes no slot.
+            let pc = f.state(s).pc;
+            let next = f.new_block(pc);
+            f.blocks[at].term = Term::Branch { cond, then, other: Target::Exit(ExitKind::Inner(next), s), hint: 0 };
+            at = next.index();
+            s = f.push_state(StateMap { pc, dirty: Vec::new() });
+        }
     }
 }
 
@@ -133,7 +221,7 @@ fn add_checks(f: &mut Function) {
     for h in heads {
         let mut i = Inst::new(Op::CheckExit, Type::Void);
         i.state = f.push_state(StateMap { pc: f.blocks[h].pc, dirty: Vec::new() });
-        let v = f.push_inst(i);
+        let v: Value = f.push_inst(i);
         f.blocks[h].insts.insert(0, v);
     }
 }

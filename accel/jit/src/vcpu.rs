@@ -1,15 +1,15 @@
 //! A vCPU: its thread, its way through generated code, its requests.
 #![expect(unsafe_code, reason = "enters generated code and shares the guest's request word with other threads")]
 
-use crate::cache::{Key, PageId};
+use crate::cache::{Cache, Key, Made};
 use crate::code::enter;
 use crate::tlb::Tlb;
-use crate::translate::{MAX_BLOCK, Source};
+use crate::translate::{CodePage, MAX_BLOCK, Source};
 use crate::vm::{Core, JitVm, WrittenPages};
 use crate::x64::{self, Entry, Region, reason};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhea_accel::{Vcpu, VcpuError};
-use rhea_ir::env::{EnvHeader, PAGE_SIZE};
+use rhea_ir::env::{EnvHeader, FETCH_ENTRIES, PAGE_SIZE};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Poll, Raised, TlbFlush, request};
 use rhea_memory::view::Lookup;
 use rhea_memory::{AddressSpace, RamBlock};
@@ -128,6 +128,11 @@ struct FetchEntry {
 
 const NO_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, attrs: 0, host: 0, page: None };
 
+/// Index of an instruction address in [`EnvHeader::fetch`].
+fn fetch_slot(pc: u64) -> usize {
+    (pc >> 12) as usize % FETCH_ENTRIES
+}
+
 fn page_bit(pc: u64) -> u64 {
     let p = pc >> 12;
     1 << ((p ^ p >> 6 ^ p >> 12) & 63)
@@ -144,7 +149,7 @@ impl Ctx {
             jumps: Vec::new(),
             current: 0,
             tick: 0,
-            itlb: vec![NO_FETCH; 256].into_boxed_slice(),
+            itlb: vec![NO_FETCH; FETCH_ENTRIES].into_boxed_slice(),
             map_generation: 0,
             code_generation: 0,
             restart_alone: false,
@@ -174,25 +179,31 @@ impl Ctx {
         }
     }
 
+    fn clear_fetch(&mut self, header: &mut EnvHeader) {
+        self.itlb.fill(NO_FETCH);
+        header.fetch.fill([u64::MAX, 0]);
+    }
+
     pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
         match f {
             TlbFlush::All => {
                 self.tlb.flush(header, u16::MAX);
-                self.itlb.fill(NO_FETCH);
+                self.clear_fetch(header);
                 self.clear_jumps();
             }
             TlbFlush::Indexes(m) => {
                 self.tlb.flush(header, m);
-                self.itlb.fill(NO_FETCH);
+                self.clear_fetch(header);
                 self.clear_jumps();
             }
             TlbFlush::Range { va, pages, indexes } if pages <= 64 => {
                 self.tlb.flush_pages(va, pages, indexes);
                 for p in 0..pages {
                     let at = va.wrapping_add(p << 12);
-                    let e = &mut self.itlb[(at >> 12) as usize & 255];
-                    if e.tag & !0xfff == at & !0xfff {
-                        *e = NO_FETCH;
+                    let n = fetch_slot(at);
+                    if self.itlb[n].tag & !0xfff == at & !0xfff {
+                        self.itlb[n] = NO_FETCH;
+                        header.fetch[n] = [u64::MAX, 0];
                     }
                     if self.jumps.iter().any(|j| j.pages & page_bit(at) != 0) {
                         self.clear_jumps();
@@ -242,7 +253,7 @@ impl Ctx {
     fn fetch<G: Guest>(&mut self, cpu: &mut G, pc: u64) -> Result<usize, Raised> {
         let idx = G::fetch_index(cpu.header().mode);
         let tag = pc & !0xfff | idx as u64;
-        let n = (pc >> 12) as usize & 255;
+        let n = fetch_slot(pc);
         if self.itlb[n].tag == tag {
             return Ok(n);
         }
@@ -254,6 +265,7 @@ impl Ctx {
         if remaining < PAGE_SIZE {
             return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
         }
+        cpu.header_mut().fetch[n] = [tag, host as u64];
         self.itlb[n] = FetchEntry { tag, attrs: t.code_attrs, host: host as u64, page: Some((block.clone(), offset / PAGE_SIZE)) };
         Ok(n)
     }
@@ -520,7 +532,8 @@ impl<G: Guest> JitVcpu<G> {
             match r & 15 {
                 reason::LOOKUP => {}
                 reason::LINK => self.link(&vm, inner, (r >> 16) as u32, (r >> 4 & 0xfff) as usize),
-                reason::HOT => self.optimise(&vm, inner, (r >> 16) as u32),
+                reason::HOT => self.optimise(&vm, inner),
+                reason::PAGES => self.check_pages(&vm, inner, (r >> 16) as u32),
                 reason::RAISED => inner.guest.header_mut().raised = 0,
                 _ => return Left::Poll,
             }
@@ -549,7 +562,7 @@ impl<G: Guest> JitVcpu<G> {
         inner: &mut Inner<G>,
         e: &FetchEntry,
         key: Key,
-        f: impl FnOnce(&Source<G>, &mut crate::cache::Cache, PageId) -> R,
+        f: impl FnOnce(&mut Source<G>, &mut Cache, &Ctx) -> R,
     ) -> Option<R> {
         let (block, page) = e.page.as_ref()?;
         let core = inner.ctx.core.clone();
@@ -561,21 +574,20 @@ impl<G: Guest> JitVcpu<G> {
             if !block.is_code_page(*page) {
                 continue;
             }
-            let mut bytes = [0u8; PAGE_SIZE as usize];
-            block.read(page * PAGE_SIZE, &mut bytes).ok()?;
-            let src = Source { config: &*inner.config, mode: key.mode, attrs: key.attrs, page: &bytes, va: key.pc & !0xfff };
-            let id = (Arc::as_ptr(block) as usize, *page);
-            return Some(f(&src, &mut cache, id));
+            let first = code_page(e, key.pc)?;
+            let mut src = Source { config: &*inner.config, mode: key.mode, pages: vec![first] };
+            return Some(f(&mut src, &mut cache, &inner.ctx));
         }
     }
 
     fn translate(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, e: &FetchEntry, key: Key) -> Option<usize> {
-        let done = self.with_source(inner, e, key, |src, cache, page| {
+        let done = self.with_source(inner, e, key, |src, cache, _| {
             let t = src.single(key.pc, MAX_BLOCK)?;
-            let counter = vm.options.hot_threshold.map_or(0, |n| cache.counter(n));
-            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry: Entry { id: cache.next_id(), counter } };
+            let (counter, cell) = vm.options.hot_threshold.map_or((0, 0), |n| cache.counter(n));
+            let entry = Entry { id: cache.next_id(), counter: cell };
+            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[] };
             let blob = x64::compile(&region).ok()?;
-            cache.install(key, page, t.ranges, blob, false)
+            cache.install(key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob)
         })?;
         if done.is_none() {
             vm.core.flush_code();
@@ -584,7 +596,7 @@ impl<G: Guest> JitVcpu<G> {
     }
 
     /// A hot block: its region takes its place.
-    fn optimise(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, id: u32) {
+    fn optimise(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>) {
         let pc = inner.guest.header().pc;
         let Ok(n) = inner.ctx.fetch(&mut *inner.guest, pc) else {
             inner.guest.header_mut().raised = 0;
@@ -592,19 +604,31 @@ impl<G: Guest> JitVcpu<G> {
         };
         let e = inner.ctx.itlb[n].clone();
         let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
-        let _ = id;
-        let full = self.with_source(inner, &e, key, |src, cache, page| {
+        let threshold = vm.options.hot_threshold.unwrap_or(0);
+        let full = self.with_source(inner, &e, key, |src, cache, ctx| {
             if cache.find(&key).is_none_or(|m| m.optimised) {
                 return false;
             }
+            let idx = G::fetch_index(key.mode);
             let hot = |to: u64| {
-                let k = Key { pc: to, host: e.host | (to & 0xfff), ..key };
-                cache.find(&k).is_some()
+                let f = &ctx.itlb[fetch_slot(to)];
+                let k = Key { pc: to, host: f.host | (to & 0xfff), mode: key.mode, attrs: f.attrs };
+                // Only what runs about as often as the head belongs with it.
+                f.tag == to & !0xfff | idx as u64 && cache.entered(&k, threshold).is_some_and(|n| n * 16 >= threshold)
             };
-            let Some(t) = src.region(pc, &hot) else { return false };
-            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry: Entry { id: cache.next_id(), counter: 0 } };
+            let mut more = |va: u64| {
+                let f = &ctx.itlb[fetch_slot(va)];
+                let tracked = f.page.as_ref().is_some_and(|(block, page)| block.is_code_page(*page));
+                if f.tag == va | idx as u64 && tracked { code_page(f, va) } else { None }
+            };
+            let Some(t) = src.region(pc, &hot, &mut more) else { return false };
+            let entry = Entry { id: cache.next_id(), counter: 0 };
+            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &t.others };
             match x64::compile(&region) {
-                Ok(blob) => cache.install(key, page, t.ranges, blob, true).is_none(),
+                Ok(blob) => {
+                    let made = Made { ranges: t.ranges, others: t.others, counter: 0, optimised: true };
+                    cache.install(key, made, blob).is_none()
+                }
                 // Too big for the frame: the cheap tier stays.
                 Err(_) => false,
             }
@@ -620,6 +644,34 @@ impl<G: Guest> JitVcpu<G> {
         }
     }
 
+    /// A region found a further page of it unknown: look the page up, and give the region up if it is another one now.
+    fn check_pages(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, id: u32) {
+        let others = vm.core.cache.lock().meta(id).map(|m| m.others.clone()).unwrap_or_default();
+        for p in others {
+            let va = p.tag & !0xfff;
+            // Without side effects: the guest has not asked for this page yet.
+            let same = match inner.guest.walk_debug(va) {
+                Some(t) if t.executable => match inner.ctx.space.view().lookup(t.page) {
+                    Lookup::Ram { host, .. } => host as u64 == p.host,
+                    _ => false,
+                },
+                _ => false,
+            };
+            // Two pages of the region may share a slot, or the walk may fail where a fetch would not.
+            let fetched = same && inner.ctx.fetch(&mut *inner.guest, va).is_ok();
+            if !fetched || inner.guest.header().fetch[fetch_slot(va)] != [p.tag, p.host] {
+                vm.core.cache.lock().kill(id);
+                return;
+            }
+        }
+        let ok = vm.core.cache.lock().meta(id).is_some_and(|m| {
+            m.others.iter().all(|p| inner.guest.header().fetch[fetch_slot(p.tag)] == [p.tag, p.host])
+        });
+        if !ok {
+            vm.core.cache.lock().kill(id);
+        }
+    }
+
     /// Resolves a direct exit and patches it to jump to its target.
     fn link(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, id: u32, site: usize) {
         let pc = inner.guest.header().pc;
@@ -628,12 +680,17 @@ impl<G: Guest> JitVcpu<G> {
             inner.guest.header_mut().raised = 0;
             return;
         };
-        let host = inner.ctx.itlb[(pc >> 12) as usize & 255].host;
+        let host = inner.ctx.itlb[fetch_slot(pc)].host;
         let mode = inner.guest.header().mode;
         let cache = vm.core.cache.lock();
-        // Only while both ends are the same page under the same mode, and nothing was flushed meanwhile.
+        // Only while the target is one of the region's pages under the same mode, and nothing was flushed meanwhile.
+        let page = pc & !0xfff;
         if vm.core.code_generation.load(Ordering::SeqCst) == generation
-            && cache.meta(id).is_some_and(|m| m.key.host & !0xfff == host && m.key.mode == mode)
+            && cache.meta(id).is_some_and(|m| {
+                m.key.mode == mode
+                    && (m.key.pc & !0xfff == page && m.key.host & !0xfff == host
+                        || m.others.iter().any(|p| p.tag & !0xfff == page && p.host == host))
+            })
         {
             cache.link(id, site, code);
         }
@@ -647,7 +704,8 @@ impl<G: Guest> JitVcpu<G> {
         let code = self
             .with_source(inner, &e, key, |src, cache, _| {
                 let t = src.single(pc, 1)?;
-                let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry: Entry { id: u32::MAX, counter: 0 } };
+                let entry = Entry { id: u32::MAX, counter: 0 };
+                let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[] };
                 let blob = x64::compile(&region).ok()?;
                 cache.add_transient(&blob.bytes)
             })
@@ -658,6 +716,15 @@ impl<G: Guest> JitVcpu<G> {
         }
         Ok(code)
     }
+}
+
+/// The bytes of a fetched page.
+fn code_page(e: &FetchEntry, pc: u64) -> Option<CodePage> {
+    let (block, page) = e.page.as_ref()?;
+    let mut bytes = vec![0u8; PAGE_SIZE as usize].into_boxed_slice();
+    block.read(page * PAGE_SIZE, &mut bytes).ok()?;
+    let id = (Arc::as_ptr(block) as usize, *page);
+    Some(CodePage { va: pc & !(PAGE_SIZE - 1), tag: e.tag, host: e.host, attrs: e.attrs, id, bytes })
 }
 
 /// Runs blocks through the IR interpreter.

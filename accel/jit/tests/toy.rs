@@ -459,6 +459,30 @@ fn emit(b: &mut Builder, w: u32, pc: u64) -> bool {
             return true;
         }
         _ => {
+            if imm % 4 == 1 {
+                // Call a little ahead.
+                let ret = b.iconst(Type::I64, pc + 4);
+                b.set(Toy::X(14), ret);
+                b.end_call(pc + 4 + 4 * (c as u64 % 8), pc + 4);
+                return true;
+            }
+            if imm % 4 == 2 {
+                // Return through x14 if it looks like a code address, at most x15 times in all.
+                let n = b.get(Toy::X(15));
+                let m = b.bin_imm(Op::Sub, n, 1);
+                b.set(Toy::X(15), m);
+                let t = b.get(Toy::X(14));
+                let off = b.bin_imm(Op::Sub, t, 0x1000);
+                let (limit, zero) = (b.iconst(Type::I64, 0x100), b.iconst(Type::I64, 0));
+                let inside = b.icmp(Cond::Ult, off, limit);
+                let again = b.icmp(Cond::Sgt, m, zero);
+                let ok = b.and(inside, again);
+                let t = b.bin_imm(Op::And, t, !3);
+                let next = b.iconst(Type::I64, pc + 4);
+                let t = b.select(ok, t, next);
+                b.end_return(t);
+                return true;
+            }
             // Indirect to the next instruction.
             let n = b.iconst(Type::I64, pc + 4);
             let q = b.get(Toy::X(c));
@@ -546,8 +570,8 @@ impl Guest for Toy {
             code_attrs: 0,
         })
     }
-    fn walk_debug(&mut self, _: u64) -> Option<Translation> {
-        None
+    fn walk_debug(&mut self, va: u64) -> Option<Translation> {
+        self.walk(va, Access::Fetch, 0).ok()
     }
     fn alignment_fault(&mut self, a: MemAccess) -> Raised {
         self.faults = self.faults.wrapping_mul(37) ^ a.va ^ self.x[7];

@@ -8,6 +8,8 @@ pub const MMU_INDEXES: usize = 16;
 /// log2 of the softmmu page size. Guest granules are larger or equal.
 pub const PAGE_BITS: u32 = 12;
 pub const PAGE_SIZE: u64 = 1 << PAGE_BITS;
+/// Entries of [`EnvHeader::fetch`].
+pub const FETCH_ENTRIES: usize = 256;
 
 /// Low bits of a TLB tag: any of them set makes the inline compare fail.
 pub mod tag {
@@ -67,6 +69,9 @@ pub struct EnvHeader {
     pub ras_pos: u64,
     pub accel: [u64; 5],
     pub tlb: [TlbDesc; MMU_INDEXES],
+    /// Instruction pages seen valid lately: page address | MMU index, host address; by (va >> 12) % 256. Regions of several
+    /// pages check theirs here when they are entered.
+    pub fetch: [[u64; 2]; FETCH_ENTRIES],
     /// 128-bit arguments (in order of appearance among 128-bit ones) and the result (index 7) of helpers.
     pub scratch: [u128; 8],
 }
@@ -85,6 +90,7 @@ impl Default for EnvHeader {
             ras_pos: 0,
             accel: [0; 5],
             tlb: [TlbDesc { mask: 0, table: 0 }; MMU_INDEXES],
+            fetch: [[u64::MAX, 0]; FETCH_ENTRIES],
             scratch: [0; 8],
         }
     }

@@ -6,7 +6,7 @@ use crate::func::Inst;
 use crate::guest::{FpMode, NanRule};
 use crate::op::Op;
 use crate::types::{Lane, Type};
-use rhea_float::{Env, F16, F32, F64, Float, Format, Ordering, Rounding};
+use rhea_float::{Env, F16, F32, F64, Float, Ordering, Rounding};
 
 /// Sticky flag bits, as `rhea_float` has them.
 pub mod flag {

@@ -25,6 +25,8 @@ pub mod reason {
     pub const REQUESTED: u64 = 4;
     /// The guest asked for the vCPU loop (WFI …).
     pub const LEAVE: u64 = 5;
+    /// A further page of the region is not known to be valid: bits 16.. region id. pc is in memory.
+    pub const PAGES: u64 = 6;
 }
 
 /// Frame: spill area, then the save area for caller-saved registers around calls.
@@ -42,6 +44,7 @@ pub(super) const H_JUMP_CACHE: i32 = offset_of!(EnvHeader, jump_cache) as i32;
 pub(super) const H_EXIT: i32 = (offset_of!(EnvHeader, accel) + 8) as i32;
 pub(super) const H_TLB: i32 = offset_of!(EnvHeader, tlb) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
+const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
 pub(super) const H_FP_FLAGS: i32 = offset_of!(EnvHeader, fp_flags) as i32;
 
 /// Addresses of the run-time functions generated code calls.
@@ -73,6 +76,9 @@ pub struct Entry {
     pub counter: usize,
 }
 
+/// Further pages whose mapping is checked at entry.
+pub type Pages<'a> = &'a [crate::cache::OtherPage];
+
 /// A direct exit that may be patched to jump to the target region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkSite {
@@ -99,6 +105,7 @@ pub struct Region<'a> {
     pub helpers: &'static [HelperDesc],
     pub fns: &'a RuntimeFns,
     pub entry: Entry,
+    pub others: Pages<'a>,
 }
 
 /// Work emitted out of line after the hot code.
@@ -202,6 +209,19 @@ impl Emit<'_> {
         self.asm.jcc(Cc::Ne, req);
         self.leave = Some(req);
         self.stubs.push(Stub::Exit { label: req, pc, reason: reason::REQUESTED });
+        if !self.r.others.is_empty() {
+            let miss = self.asm.label();
+            for p in self.r.others {
+                let at = H_FETCH + (p.tag >> 12 & 255) as i32 * 16;
+                self.asm.mov_ri(RAX, p.tag);
+                self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, ENV, at);
+                self.asm.jcc(Cc::Ne, miss);
+                self.asm.mov_ri(RAX, p.host);
+                self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, ENV, at + 8);
+                self.asm.jcc(Cc::Ne, miss);
+            }
+            self.stubs.push(Stub::Exit { label: miss, pc, reason: reason::PAGES | (self.r.entry.id as u64) << 16 });
+        }
         if self.r.entry.counter != 0 {
             let hot = self.asm.label();
             self.asm.mov_ri(RAX, self.r.entry.counter as u64);
@@ -585,8 +605,8 @@ impl Emit<'_> {
                 self.store_pc(pc);
                 self.exit_with(reason::LEAVE);
             }
-            _ if pc & !0xfff == self.f.blocks[0].pc & !0xfff => {
-                // Same page: a jump that can be patched. Its displacement must not straddle an aligned word.
+            _ if self.in_region_pages(pc) => {
+                // A page known to be valid here: a jump that can be patched. Its displacement must not straddle an aligned word.
                 while self.asm.offset() % 4 != 3 {
                     self.asm.bytes(&[0x90]);
                 }
@@ -610,6 +630,12 @@ impl Emit<'_> {
                 self.stubs.push(Stub::Miss { label: miss });
             }
         }
+    }
+
+    /// True if `pc` is in a page that was checked at entry.
+    fn in_region_pages(&self, pc: u64) -> bool {
+        let page = pc & !0xfff;
+        page == self.f.blocks[0].pc & !0xfff || self.r.others.iter().any(|p| p.tag & !0xfff == page)
     }
 
     /// Moves values into parameters' places, all at once.

@@ -524,6 +524,11 @@ impl Emit<'_> {
                     };
                 }
                 Op::FlagsLogic => {
+                    // C is clear, which as "no borrow" is a borrow: lower always holds.
+                    if let Cond::Ult | Cond::Ule | Cond::Ugt | Cond::Uge = cond {
+                        self.asm.alu_rr(Alu::Cmp, false, RAX, RAX);
+                        return Test::Cc(if matches!(cond, Cond::Ult | Cond::Ule) { Cc::E } else { Cc::Ne });
+                    }
                     self.flags_compute(&d);
                     return Test::Cc(cmp_cc(cond));
                 }
