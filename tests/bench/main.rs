@@ -1,1 +1,255 @@
-fn main() {}
+//! Compares Rhea with QEMU: the same kernel, initramfs and machine, in alternating runs.
+//! `tests/bench/run` prepares the guest and starts this.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use rhea_tests::{Emulator, STEP, emulator_binary, guest_file, linux, workspace};
+
+const USAGE: &str = "usage: tests/bench/run [--runs N] [--only PATTERNS] [--cpu MODEL] [--no-boot] [--write]
+  --runs N         runs of each emulator (default 3); medians count
+  --only PATTERNS  the programs whose names match these shell patterns, separated by commas
+  --cpu MODEL      max (the default), cortex-a72, ...
+  --no-boot        leaves the time from the start to the shell out
+  --write          puts the table into docs/performance.md";
+
+const CLASSES: [&str; 4] = ["integer", "fp", "memory", "system"];
+/// For one run of all programs. An emulator that needs longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+struct Options {
+    runs: usize,
+    only: String,
+    cpu: String,
+    boot: bool,
+    write: bool,
+}
+
+fn options() -> Result<Options, String> {
+    let mut options = Options { runs: 3, only: "*".into(), cpu: "max".into(), boot: true, write: false };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--runs" => {
+                options.runs = value()?.parse().ok().filter(|n| *n > 0).ok_or("--runs needs a positive number")?;
+            }
+            "--only" => options.only = value()?,
+            "--cpu" => options.cpu = value()?,
+            "--no-boot" => options.boot = false,
+            "--write" => options.write = true,
+            "--help" | "-h" => return Err(USAGE.to_owned()),
+            _ => return Err(format!("unknown option {word}\n{USAGE}")),
+        }
+    }
+    Ok(options)
+}
+
+/// What one run printed: seconds and check value by program.
+type Results = BTreeMap<String, (f64, String)>;
+
+#[derive(Default)]
+struct Bench {
+    class: String,
+    rhea: Vec<f64>,
+    qemu: Vec<f64>,
+}
+
+struct Contestant {
+    name: &'static str,
+    program: PathBuf,
+}
+
+impl Contestant {
+    fn bench(&self, options: &Options) -> (Results, BTreeMap<String, String>) {
+        let append = format!("console=ttyAMA0 quiet rhea.bench={}", options.only);
+        let (kernel, initrd) = (guest_file("kernel"), guest_file("bench-initramfs"));
+        let args = [
+            "-M",
+            "virt",
+            "-cpu",
+            &options.cpu,
+            "-smp",
+            "1",
+            "-m",
+            "1G",
+            "-nic",
+            "none",
+            "-kernel",
+            &kernel,
+            "-initrd",
+            &initrd,
+            "-append",
+            &append,
+            "-nographic",
+        ];
+        let mut guest = Emulator::start_program(&self.program, &args);
+        guest.expect("BENCH-START", STEP);
+        let text = guest.expect("BENCH-END", PATIENCE);
+        guest.wait(STEP);
+        let (mut results, mut classes) = (Results::new(), BTreeMap::new());
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let ["BENCH", name, class, seconds, check] = words[..]
+                && let Ok(seconds) = seconds.parse()
+            {
+                results.insert(name.to_owned(), (seconds, check.to_owned()));
+                classes.insert(name.to_owned(), class.to_owned());
+            }
+        }
+        (results, classes)
+    }
+
+    /// Seconds from the start of the emulator to the prompt of the guest's shell.
+    fn boot(&self, options: &Options) -> f64 {
+        let mut args = linux("");
+        args.extend(["-cpu", &options.cpu, "-smp", "1", "-nic", "none"].map(String::from));
+        let start = Instant::now();
+        let mut guest = Emulator::start_program(&self.program, &args);
+        guest.expect("guest# ", STEP);
+        start.elapsed().as_secs_f64()
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+fn geometric_mean(values: &[f64]) -> f64 {
+    (values.iter().map(|v| v.ln()).sum::<f64>() / values.len() as f64).exp()
+}
+
+fn first_line(program: &Path, arg: &str) -> String {
+    let output = Command::new(program).arg(arg).output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").trim().to_owned()
+}
+
+fn host() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
+    let cpus = info.lines().filter(|l| l.starts_with("processor")).count();
+    format!("{} with {cpus} processors", model.map_or("a host", |(_, name)| name))
+}
+
+fn main() -> ExitCode {
+    match options().and_then(|options| compare(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("tests/bench/run: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(options: &Options) -> Result<(), String> {
+    let rhea = Contestant { name: "Rhea", program: emulator_binary() };
+    let qemu = Contestant { name: "QEMU", program: PathBuf::from("qemu-system-aarch64") };
+    let mut benches: BTreeMap<String, Bench> = BTreeMap::new();
+    let mut boots = (Vec::new(), Vec::new());
+    let mut checks: BTreeMap<String, String> = BTreeMap::new();
+    let mut differing = Vec::new();
+    for run in 0..options.runs {
+        // Alternately, and each goes first as often as the other.
+        let order = if run % 2 == 0 { [&rhea, &qemu] } else { [&qemu, &rhea] };
+        for contestant in order {
+            let is_rhea = contestant.name == rhea.name;
+            eprintln!("run {} of {}: {}", run + 1, options.runs, contestant.name);
+            if options.boot {
+                let seconds = contestant.boot(options);
+                if is_rhea { boots.0.push(seconds) } else { boots.1.push(seconds) }
+            }
+            let (results, classes) = contestant.bench(options);
+            for (name, (seconds, check)) in results {
+                let bench = benches.entry(name.clone()).or_default();
+                bench.class.clone_from(&classes[&name]);
+                if is_rhea {
+                    bench.rhea.push(seconds)
+                } else {
+                    bench.qemu.push(seconds)
+                }
+                let expected = checks.entry(name.clone()).or_insert_with(|| check.clone());
+                if *expected != check {
+                    differing.push(format!("{name}: {} computed {check}, before it was {expected}", contestant.name));
+                }
+            }
+        }
+    }
+    if benches.is_empty() {
+        return Err(format!("no program matches '{}'", options.only));
+    }
+    let table = table(options, &benches, &boots, &first_line(&qemu.program, "--version"));
+    println!("{table}");
+    let incomplete: Vec<&str> = benches
+        .iter()
+        .filter(|(_, b)| b.rhea.len() != options.runs || b.qemu.len() != options.runs)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !incomplete.is_empty() {
+        return Err(format!("without a result in some run: {}", incomplete.join(", ")));
+    }
+    if !differing.is_empty() {
+        return Err(format!("results differ:\n  {}", differing.join("\n  ")));
+    }
+    if options.write { write(&table) } else { Ok(()) }
+}
+
+fn table(
+    options: &Options,
+    benches: &BTreeMap<String, Bench>,
+    boots: &(Vec<f64>, Vec<f64>),
+    qemu_version: &str,
+) -> String {
+    let mut command = format!("tests/bench/run --runs {} --cpu {}", options.runs, options.cpu);
+    if options.only != "*" {
+        command += &format!(" --only '{}'", options.only);
+    }
+    let mut text = format!(
+        "`{command}` on {}; {qemu_version}. Seconds are medians of {} alternating runs; the ratio is QEMU's time \
+         divided by Rhea's: above 1, Rhea is faster.\n\n\
+         | program | class | Rhea (s) | QEMU (s) | ratio |\n|---|---|---:|---:|---:|\n",
+        host(),
+        options.runs
+    );
+    let mut all = Vec::new();
+    let mut means = String::new();
+    for class in CLASSES {
+        let mut ratios = Vec::new();
+        for (name, bench) in benches.iter().filter(|(_, b)| b.class == class) {
+            let (rhea, qemu) = (median(&bench.rhea), median(&bench.qemu));
+            text += &format!("| {name} | {class} | {rhea:.3} | {qemu:.3} | {:.2} |\n", qemu / rhea);
+            ratios.push(qemu / rhea);
+        }
+        if !ratios.is_empty() {
+            means += &format!("| geometric mean | {class} | | | {:.2} |\n", geometric_mean(&ratios));
+            all.extend(ratios);
+        }
+    }
+    text += &means;
+    text += &format!("| **geometric mean** | **all** | | | **{:.2}** |\n", geometric_mean(&all));
+    if options.boot {
+        let (rhea, qemu) = (median(&boots.0), median(&boots.1));
+        text += &format!("| start to shell | boot | {rhea:.2} | {qemu:.2} | {:.2} |\n", qemu / rhea);
+    }
+    text
+}
+
+/// Replaces what is between the markers of docs/performance.md.
+fn write(table: &str) -> Result<(), String> {
+    const BEGIN: &str = "<!-- table: begin -->";
+    const END: &str = "<!-- table: end -->";
+    let path = workspace().join("docs/performance.md");
+    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let parts = text.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
+    let (head, tail) = parts.ok_or(format!("{} has no '{BEGIN}' and '{END}'", path.display()))?;
+    std::fs::write(&path, format!("{head}{BEGIN}\n{table}{END}{tail}")).map_err(|e| format!("{}: {e}", path.display()))
+}

@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -123,9 +123,17 @@ impl Emulator {
     /// # Panics
     /// When it can't be started.
     pub fn start<S: AsRef<OsStr>>(args: &[S]) -> Self {
-        let mut command = Command::new(emulator_binary());
+        Self::start_program(&emulator_binary(), args)
+    }
+
+    /// Like [`Self::start`] for another program.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn start_program<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Self {
+        let mut command = Command::new(program);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", emulator_binary().display()));
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", program.display()));
         let output = Arc::new(Output::default());
         if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
             output.read_from(out);

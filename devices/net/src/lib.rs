@@ -1,12 +1,12 @@
 //! Network back ends: user networking on the host's sockets, and tap interfaces.
 
 mod mac;
-//mod options;
-//pub mod tap;
-//pub mod user;
+mod options;
+pub mod tap;
+pub mod user;
 
 pub use mac::MacAllocator;
-//pub use options::{NetdevKind, NetdevOptions, TapOptions, USER_OPTIONS, UserOptions};
+pub use options::{NetdevKind, NetdevOptions, TapOptions, USER_OPTIONS, UserOptions};
 
 use std::sync::Arc;
 
