@@ -212,6 +212,11 @@ impl ArmCpu {
         self.boot_at(entry, context);
         self.powered_off = false;
     }
+    /// Waits for an interrupt, as WFI does where it is not trapped (PSCI CPU_SUSPEND).
+    pub fn wait_for_interrupt(&mut self) {
+        self.halted = !self.wake_pending();
+        self.request(rhea_ir::guest::request::INTERRUPT);
+    }
     /// Is the processor waiting in WFI?
     pub fn halted(&self) -> bool {
         self.halted
@@ -242,6 +247,7 @@ impl ArmCpu {
     }
     pub(crate) fn flush(&mut self, what: TlbFlush, everywhere: bool) {
         self.flushes.push((what, everywhere));
+        self.request(rhea_ir::guest::request::ACCEL);
     }
 
     /// Secure state.

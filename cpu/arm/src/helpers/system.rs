@@ -281,8 +281,7 @@ fn wait(cpu: &mut ArmCpu, kind: u64, rn: Option<u32>) {
     } else if cpu.wfx_traps(kind, rn) {
         return;
     } else if kind == 0 {
-        cpu.halted = true;
-        cpu.request(request::INTERRUPT);
+        cpu.wait_for_interrupt();
     } else {
         std::thread::yield_now();
     }
