@@ -9,6 +9,7 @@ use rhea_ir::op::{Cond, Op};
 use rhea_ir::opt::{remove_dead, reverse_post_order, simplify_all};
 use rhea_ir::promote::promote;
 use rhea_ir::types::Type;
+use rhea_ir::verify::{Stage, verify};
 use std::collections::VecDeque;
 
 /// Guest instructions in a block of the cheap tier.
@@ -68,10 +69,12 @@ impl<G: Guest> Source<'_, G> {
     pub fn single(&self, pc: u64, max: u32) -> Option<Translation> {
         let mut func = Function::new(G::fp_mode(self.mode));
         let (_, range) = self.block(&mut func, pc, max)?;
+        check::<G>(&func, Stage::Built);
         if func.blocks.len() > 1 {
             promote(&mut func, G::HELPERS).ok()?;
         }
         remove_dead(&mut func, G::HELPERS);
+        check::<G>(&func, Stage::Promoted);
         Some(Translation { func, ranges: vec![range], others: Vec::new() })
     }
 
@@ -153,9 +156,12 @@ impl<G: Guest> Source<'_, G> {
             inline_returns(&mut func, &returns);
         }
         add_checks(&mut func);
+        check::<G>(&func, Stage::Built);
         promote(&mut func, G::HELPERS).ok()?;
+        check::<G>(&func, Stage::Promoted);
         simplify_all(&mut func);
         remove_dead(&mut func, G::HELPERS);
+        check::<G>(&func, Stage::Promoted);
         let mut used: Vec<PageId> = ranges.iter().map(|r: &Range| r.page).collect();
         used.dedup();
         let others = self
@@ -166,6 +172,15 @@ impl<G: Guest> Source<'_, G> {
             .map(|p| OtherPage { tag: p.tag, host: p.host })
             .collect();
         Some(Translation { func, ranges, others })
+    }
+}
+
+/// Debug builds verify what front ends and passes make.
+fn check<G: Guest>(f: &Function, stage: Stage) {
+    if cfg!(debug_assertions)
+        && let Err(e) = verify(f, G::HELPERS, stage)
+    {
+        panic!("bad {} IR, {stage:?}: {e}\n{f:?}", G::ARCH);
     }
 }
 
