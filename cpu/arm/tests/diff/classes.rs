@@ -2,7 +2,7 @@
 
 use super::random::Rng;
 use super::program::Test;
-use super::{Class, patterns};
+use super::check::{Class, patterns};
 use rhea_arm::translate::Pattern;
 use std::sync::OnceLock;
 
@@ -41,11 +41,11 @@ fn immediate(rng: &mut Rng, table: &[&'static Pattern]) -> Test {
     })
 }
 
-fn dp_immediate(rng: &mut Rng, _: u64) -> Test {
+fn dp_immediate(rng: &mut Rng, _: u64, _: u64) -> Test {
     immediate(rng, table!["adr", "adrp", "add_sub_imm", "logical_imm", "move_wide", "bitfield", "extr"])
 }
 
-fn dp_register(rng: &mut Rng, _: u64) -> Test {
+fn dp_register(rng: &mut Rng, _: u64, _: u64) -> Test {
     let table = table![
         "logical_reg", "add_sub_shifted", "add_sub_extended", "adc_sbc", "rmif", "setf", "ccmp_reg", "ccmp_imm", "csel",
         "madd_msub", "mul_long", "mul_high", "div", "shift_var", "crc32", "rbit", "rev", "clz_cls", "cfinv", "xaflag",
@@ -75,17 +75,17 @@ fn single_form(w: u32) -> (u32, i64, bool) {
 }
 
 /// Registers of memory tests: bases 20–23 (or SP), indexes 24–27, data others, all renamed by a rotation.
-struct Memory {
-    test: Test,
+pub struct Memory {
+    pub test: Test,
     area: u64,
     used: u32,
 }
 
 impl Memory {
-    fn new(rng: &mut Rng, area: u64) -> Memory {
+    pub fn new(rng: &mut Rng, area: u64) -> Memory {
         Memory { test: Test { code: vec![], state: rng.state(false), data: rng.data() }, area, used: 0 }
     }
-    fn base(&mut self, rng: &mut Rng) -> u32 {
+    pub fn base(&mut self, rng: &mut Rng) -> u32 {
         let n = self.used;
         self.used += 1;
         if n == 0 && rng.chance(4) { 31 } else { 20 + n }
@@ -95,25 +95,25 @@ impl Memory {
         if rng.chance(8) { 31 } else { rng.below(20) as u32 }
     }
     /// An address in the middle of the area, aligned to `align`.
-    fn place(&self, rng: &mut Rng, align: u64) -> u64 {
+    pub fn place(&self, rng: &mut Rng, align: u64) -> u64 {
         (self.area + 128 + rng.below(192)) & !(align - 1)
     }
-    fn set(&mut self, n: u32, v: u64) {
+    pub fn set(&mut self, n: u32, v: u64) {
         if n == 31 { self.test.state.sp = v } else { self.test.state.x[n as usize] = v }
     }
 }
 
-const fn with(w: u32, lo: u32, width: u32, v: u32) -> u32 {
+pub const fn with(w: u32, lo: u32, width: u32, v: u32) -> u32 {
     let mask = ((1u32 << width) - 1) << lo;
     (w & !mask) | (v << lo & mask)
 }
 
 /// An SP base must stay a multiple of 16.
-fn sp_fit(base: u32, v: u64) -> u64 {
+pub fn sp_fit(base: u32, v: u64) -> u64 {
     if base == 31 { v & !15 } else { v }
 }
 
-fn load_store_single(rng: &mut Rng, area: u64) -> Test {
+fn load_store_single(rng: &mut Rng, _: u64, area: u64) -> Test {
     let table = table![
         "ldst_unscaled", "ldst_post", "ldst_pre", "ldst_unprivileged", "ldst_imm", "ldst_fp_unscaled", "ldst_fp_post",
         "ldst_fp_pre", "ldst_fp_imm"
@@ -131,7 +131,7 @@ fn load_store_single(rng: &mut Rng, area: u64) -> Test {
     m.test
 }
 
-fn load_store_register(rng: &mut Rng, area: u64) -> Test {
+fn load_store_register(rng: &mut Rng, _: u64, area: u64) -> Test {
     let table = table!["ldst_reg", "ldst_fp_reg"];
     let mut m = Memory::new(rng, area);
     for _ in 0..1 + rng.below(4) {
@@ -166,7 +166,7 @@ fn load_store_register(rng: &mut Rng, area: u64) -> Test {
     m.test
 }
 
-fn load_store_pair(rng: &mut Rng, area: u64) -> Test {
+fn load_store_pair(rng: &mut Rng, _: u64, area: u64) -> Test {
     let table = table!["ldst_pair", "ldst_fp_pair"];
     let mut m = Memory::new(rng, area);
     for _ in 0..1 + rng.below(4) {
@@ -203,7 +203,7 @@ fn load_store_pair(rng: &mut Rng, area: u64) -> Test {
     m.test
 }
 
-fn literals(rng: &mut Rng, _: u64) -> Test {
+fn literals(rng: &mut Rng, _: u64, _: u64) -> Test {
     let table = table!["ldr_literal", "ldr_literal_fp"];
     random_test(rng, table, 4, false, |rng, w| {
         let offset = rng.below(32) as i32 - 16;
@@ -211,7 +211,7 @@ fn literals(rng: &mut Rng, _: u64) -> Test {
     })
 }
 
-fn atomics(rng: &mut Rng, area: u64) -> Test {
+fn atomics(rng: &mut Rng, _: u64, area: u64) -> Test {
     let table = table!["ldop", "swp", "cas", "casp", "ldar", "stlr", "ldapr", "ldapur", "ldlar", "stllr"];
     let mut m = Memory::new(rng, area);
     for _ in 0..1 + rng.below(4) {
@@ -279,7 +279,7 @@ impl Test {
     }
 }
 
-fn exclusives(rng: &mut Rng, area: u64) -> Test {
+fn exclusives(rng: &mut Rng, _: u64, area: u64) -> Test {
     let mut m = Memory::new(rng, area);
     for _ in 0..1 + rng.below(2) {
         let base = m.base(rng);
@@ -308,7 +308,7 @@ fn exclusives(rng: &mut Rng, area: u64) -> Test {
     m.test
 }
 
-fn branches(rng: &mut Rng, _: u64) -> Test {
+fn branches(rng: &mut Rng, _: u64, _: u64) -> Test {
     let mut test = Test { code: vec![], state: rng.state(false), data: vec![] };
     let marker = |rng: &mut Rng| 0x9100_0400 | (rng.below(200) as u32) << 10 | 7 << 5 | 7;
     for _ in 0..1 + rng.below(6) {
@@ -353,7 +353,7 @@ fn branches(rng: &mut Rng, _: u64) -> Test {
 }
 
 /// MRS and MSR of what user code reaches, hints, barriers, DC ZVA.
-fn system(rng: &mut Rng, area: u64) -> Test {
+fn system(rng: &mut Rng, _: u64, area: u64) -> Test {
     let mut m = Memory::new(rng, area);
     for _ in 0..1 + rng.below(6) {
         let r = rng.below(20) as u32;

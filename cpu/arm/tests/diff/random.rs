@@ -40,74 +40,95 @@ impl Rng {
         if self.chance(16) { v.wrapping_neg() } else { v }
     }
 
-    /// Bits of a double, often special.
-    pub fn f64(&mut self) -> u64 {
-        let sign = self.next() << 63;
-        sign | match self.below(16) {
-            0 => self.pick(&[0, 1, 0x000f_ffff_ffff_ffff, 0x0010_0000_0000_0000, 0x7fef_ffff_ffff_ffff, 0x7ff0_0000_0000_0000]),
-            1 => self.pick(&[0x7ff8_0000_0000_0000, 0x7ff8_0000_0000_1234, 0x7ff0_0000_0000_0001, 0x7ff4_0000_dead_0000]),
-            2 => self.pick(&[1.0f64, 0.5, 2.0, 1.5, 3.0, 0.1, 1e10, 2147483648.0, 9.223372036854775807e18, 65504.0, 2.5]).to_bits(),
-            3 => self.next() & 0x000f_ffff_ffff_ffff,
-            4 => (self.next() as i32 as f64).abs().to_bits(),
-            5 => (self.next() as i16 as f64 / 8.0).abs().to_bits(),
-            6 | 7 => (self.next() & 0x000f_ffff_ffff_ffff) | (1023 - 30 + self.below(60)) << 52,
-            8 => (self.next() & 0x000f_ffff_ffff_ffff) | (1023 - 160 + self.below(320)) << 52,
-            _ => self.next() & !(1 << 63),
+    /// An integer of `bits`, special or random.
+    fn integer(&mut self, bits: u32) -> u64 {
+        let ones = u64::MAX >> (64 - bits);
+        ones & match self.below(10) {
+            0 => 0,
+            1 => ones,
+            2 => 1 << (bits - 1),
+            3 => ones >> 1,
+            4 => self.below(2 * bits as u64),
+            5 => self.below(2 * bits as u64).wrapping_neg(),
+            6 => self.next() >> self.below(64),
+            7 => (self.next() >> self.below(64)).wrapping_neg(),
+            _ => self.next(),
         }
     }
-    /// Bits of a single, often special.
-    pub fn f32(&mut self) -> u32 {
-        let sign = (self.next() as u32) << 31;
-        sign | match self.below(12) {
-            0 => self.pick(&[0, 1, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff, 0x7f80_0000]),
-            1 => self.pick(&[0x7fc0_0000, 0x7fc0_1234, 0x7f80_0001, 0x7fa0_beef]),
-            2 => self.pick(&[1.0f32, 0.5, 2.0, 1.5, 3.0, 0.1, 1e10, 2147483648.0, 9.223372e18, 65504.0, 2.5]).to_bits(),
-            3 => self.next() as u32 & 0x007f_ffff,
-            4 => (self.next() as i16 as f32).abs().to_bits(),
-            5 => (self.next() as i8 as f32 / 8.0).abs().to_bits(),
-            6 | 7 => (self.next() as u32 & 0x007f_ffff) | (127 - 20 + self.below(40) as u32) << 23,
-            _ => self.next() as u32 & 0x7fff_ffff,
+    /// Bits of a floating-point number with `e` exponent and `f` fraction bits, often special.
+    fn float(&mut self, e: u32, f: u32) -> u64 {
+        let bias = (1u64 << (e - 1)) - 1;
+        let top = (1u64 << e) - 1;
+        let frac = self.next() & ((1 << f) - 1);
+        let quiet = 1u64 << (f - 1);
+        let near = bias.wrapping_add(self.below(8)).wrapping_sub(4);
+        let (exp, frac) = match self.below(24) {
+            0 | 1 => (0, 0),
+            2 => (0, frac >> self.below(f as u64)),
+            3 => (0, (1 << f) - 1),
+            4 => (1, frac & self.below(2).wrapping_neg()),
+            5 => (top - 1, (1 << f) - 1),
+            6 => (top - 1, frac),
+            7 => (top, 0),
+            8 => (top, frac | quiet),
+            9 => (top, (frac & (quiet - 1)) | 1),
+            10 => (bias, 0),
+            11 => (bias + self.below(2), 0),
+            12 => (near, 0),
+            13 | 14 => (near, frac),
+            15 => (near, frac & !((1 << (f - 4)) - 1)),
+            // Around the ranges of integers.
+            16 => (bias + 7 + 8 * self.below(2) + self.below(2), frac & !((1 << (f / 2)) - 1)),
+            17 => (bias + 30 + self.below(3), frac | self.below(2).wrapping_neg()),
+            18 => (bias + 62 + self.below(3), frac & self.below(2).wrapping_neg()),
+            19 => (bias + f as u64 + self.below(3) - 1, frac),
+            20 => (bias / 2 + self.below(4), frac),
+            21 => (self.below(f as u64), frac),
+            _ => (self.below(top), frac),
+        };
+        self.below(2) << (e + f) | (exp & top) << f | (frac & ((1 << f) - 1))
+    }
+    fn lane(&mut self, bits: u32, float: bool) -> u64 {
+        match (bits, float) {
+            (16, true) => self.float(5, 10),
+            (32, true) => self.float(8, 23),
+            (64, true) => self.float(11, 52),
+            _ => self.integer(bits),
         }
     }
-    pub fn f16(&mut self) -> u16 {
-        let sign = (self.next() as u16) << 15;
-        sign | match self.below(8) {
-            0 => self.pick(&[0, 1, 0x03ff, 0x0400, 0x7bff, 0x7c00]),
-            1 => self.pick(&[0x7e00, 0x7e12, 0x7c01, 0x7d55]),
-            2 => self.pick(&[0x3c00, 0x3800, 0x4000, 0x3e00, 0x4200]),
-            3 => self.next() as u16 & 0x03ff,
-            _ => self.next() as u16 & 0x7fff,
-        }
+    /// A vector of floating-point lanes of 16, 32 or 64 bits.
+    pub fn floats(&mut self, bits: u32) -> u128 {
+        (0..128).step_by(bits as usize).fold(0, |v, at| v | (self.lane(bits, true) as u128) << at)
     }
     /// A vector: lanes of one kind, or random.
     pub fn vector(&mut self) -> u128 {
-        let lanes = |n: u32, mut f: Box<dyn FnMut() -> u128 + '_>| (0..128 / n).fold(0u128, |v, i| v | f() << (n * i));
-        match self.below(6) {
-            0 => lanes(64, Box::new(|| self.f64() as u128)),
-            1 => lanes(32, Box::new(|| self.f32() as u128)),
-            2 => lanes(16, Box::new(|| self.f16() as u128)),
-            3 => lanes(64, Box::new(|| self.int() as u128)),
-            4 => lanes(8, Box::new(|| {
-                let special = self.pick(&[0u8, 1, 0xff, 0x7f, 0x80]);
-                (if self.chance(2) { special } else { self.next() as u8 }) as u128
-            })),
-            _ => lanes(64, Box::new(|| self.next() as u128)),
-        }
+        let (bits, float) = match self.below(9) {
+            0 => (8, false),
+            1 => (16, false),
+            2 => (32, false),
+            3 => (64, false),
+            4 => (16, true),
+            5 => (32, true),
+            6 => (64, true),
+            _ => return self.next() as u128 | (self.next() as u128) << 64,
+        };
+        (0..128).step_by(bits as usize).fold(0, |v, at| v | (self.lane(bits, float) as u128) << at)
     }
 
-    /// A state; `fp` also varies FPCR (rounding, FZ, DN, AHP, FZ16).
+    /// A state; `fp` also varies FPCR (rounding, FZ, DN, AHP, FZ16) and FPSR.
     pub fn state(&mut self, fp: bool) -> State {
+        let control = 0x1f << 22 | 1 << 19;
         State {
             v: std::array::from_fn(|_| self.vector()),
-            x: std::array::from_fn(|_| self.int()),
+            x: std::array::from_fn(|_| if fp && self.chance(4) { self.float(11, 52) } else { self.int() }),
             sp: self.next() & !15,
             nzcv: self.next() & 0xf000_0000,
-            fpcr: if fp && self.chance(2) {
-                self.next() & (0x1f << 22 | if self.chance(2) { 1 << 19 } else { 0 })
-            } else {
-                0
+            fpcr: match self.below(4) {
+                0 if fp => self.next() & control,
+                1 if fp => self.next() & 3 << 22,
+                _ => 0,
             },
-            fpsr: 0,
+            fpsr: if fp && self.chance(4) { self.next() & 0x0800_009f } else { 0 },
         }
     }
     pub fn data(&mut self) -> Vec<u8> {

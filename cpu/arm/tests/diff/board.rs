@@ -1,0 +1,213 @@
+//! A processor with RAM for tests: EL0 code under page tables, and a hook that sees every exception it takes.
+
+use parking_lot::{Condvar, Mutex};
+use rhea_accel::Vcpu;
+use rhea_arm::reg::Reg;
+use rhea_arm::{ArmConfig, ArmCpu, ArmHooks, ArmSaved, Conduit, GenericTimers};
+use rhea_clock::VirtualClock;
+use rhea_jit::{JitOptions, JitVcpu, JitVm};
+use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What runs the guest code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    Interpreter,
+    /// Generated code, one guest block at a time.
+    Blocks,
+    /// Generated code of optimised regions.
+    Regions,
+}
+
+impl Engine {
+    pub const ALL: [Engine; 3] = [Engine::Interpreter, Engine::Blocks, Engine::Regions];
+
+    fn options(self) -> JitOptions {
+        JitOptions {
+            code_bytes: 64 << 20,
+            hot_threshold: (self == Engine::Regions).then_some(2),
+            interpret: self == Engine::Interpreter,
+        }
+    }
+    /// Times a program must run until its regions have been optimised and used.
+    pub const fn runs(self) -> u32 {
+        if matches!(self, Engine::Regions) { 4 } else { 1 }
+    }
+}
+
+/// Identity-mapped RAM from 0; the tests' programs, page tables and vectors are in it.
+const RAM_SIZE: u64 = 1 << 30;
+const TABLES: u64 = 0x3f00_0000;
+const VECTORS: u64 = 0x3f20_0000;
+/// An endless loop, where a stopped program waits.
+const PARK: u64 = 0x3f40_0000;
+/// 2 MiB of 4 KiB pages, each of which a test can take away.
+pub const PAGES: u64 = 0x3a00_0000;
+const LAST_TABLE: u64 = TABLES + 0x3000;
+
+/// What an exception handler wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// Return to ELR_EL1.
+    Return,
+    Stop,
+}
+
+type Handler = Box<dyn FnMut(&mut ArmCpu) -> Then + Send>;
+
+/// The hypervisor call that the vectors make.
+struct Hook {
+    handler: Mutex<Option<Handler>>,
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl ArmHooks for Hook {
+    fn firmware_call(&self, cpu: &mut ArmCpu, _: Conduit) -> bool {
+        let mut handler = self.handler.lock();
+        let then = handler.as_mut().map_or(Then::Stop, |h| h(cpu));
+        if then == Then::Stop {
+            cpu[Reg::ElrEl1] = PARK;
+            *handler = None;
+            *self.stopped.lock() = true;
+            self.changed.notify_all();
+        }
+        true
+    }
+}
+
+/// How a page of [`PAGES`] is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Page {
+    None,
+    ReadOnly,
+    ReadWrite,
+}
+
+/// Changes page mappings; usable from handlers. Growing permissions need no TLB maintenance, others take effect with
+/// the next [`Board::run`].
+#[derive(Clone)]
+pub struct Pages(Arc<RamBlock>);
+
+impl Pages {
+    pub fn set(&self, va: u64, page: Page) {
+        let n = (va - PAGES) >> 12;
+        let ap = match page {
+            Page::None => 0,
+            Page::ReadOnly => 3 << 6 | 3,
+            Page::ReadWrite => 1 << 6 | 3,
+        };
+        let d = if page == Page::None { 0 } else { va & !0xfff | 1 << 53 | 1 << 10 | 3 << 8 | ap };
+        self.0.write(LAST_TABLE + 8 * n, &d.to_le_bytes()).expect("page table");
+    }
+}
+
+pub struct Board {
+    pub ram: Arc<RamBlock>,
+    _map: Mapping,
+    vm: Arc<JitVm<ArmCpu>>,
+    vcpu: Arc<JitVcpu<ArmCpu>>,
+    hook: Arc<Hook>,
+    initial: ArmSaved,
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.vcpu.stop();
+    }
+}
+
+impl Board {
+    pub fn new(config: &Arc<ArmConfig>, engine: Engine) -> Board {
+        let space = AddressSpace::new("test");
+        let ram = RamBlock::anonymous("ram", RAM_SIZE).expect("RAM");
+        let map = space.map_ram(Gpa(0), &ram, 0, RAM_SIZE, 0).expect("RAM");
+        let hook = Arc::new(Hook { handler: Mutex::new(None), stopped: Mutex::new(false), changed: Condvar::new() });
+        let timers = GenericTimers::new(&VirtualClock::new());
+        let mut cpu = ArmCpu::new(0, config, &space, &timers, hook.clone());
+        cpu.set_conduit(Some(Conduit::Hvc));
+        let mut initial = cpu.save();
+        let mut sys = |r: Reg, v: u64| initial.sys[r as usize] = v;
+        // Four levels of tables for 48 bits, top bytes ignored, no upper range.
+        sys(Reg::Ttbr0El1, TABLES);
+        sys(Reg::TcrEl1, 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 23 | 16 << 16 | 2 << 32 | 1 << 37);
+        sys(Reg::MairEl1, 0xff);
+        sys(Reg::VbarEl1, VECTORS);
+        sys(Reg::CpacrEl1, 3 << 20);
+        // MMU, caches, DC ZVA, CTR_EL0, cache maintenance, WFI and WFE at EL0, keys.
+        let keys = 1 << 31 | 1 << 30 | 1 << 27 | 1 << 13;
+        sys(Reg::SctlrEl1, 0x30d0_0980 | 1 | 1 << 2 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26 | keys);
+        initial.pstate = 0;
+        initial.keys = std::array::from_fn(|n| [0x1111_2222_3333_4444 * (n as u64 + 1), 0x9e37_79b9_7f4a_7c15 ^ n as u64]);
+        let vm = JitVm::new(&space, engine.options()).expect("JIT");
+        let vcpu = vm.add_vcpu(0, cpu);
+        let board = Board { ram, _map: map, vm, vcpu, hook, initial };
+        let word = |at: u64, d: u64| board.ram.write(at, &d.to_le_bytes()).expect("table");
+        word(TABLES, TABLES + 0x1000 | 3);
+        word(TABLES + 0x1000, TABLES + 0x2000 | 3);
+        let block = 1 << 10 | 3 << 8 | 1;
+        for n in 0..512 {
+            word(TABLES + 0x2000 + 8 * n, n << 21 | block | 1 << 53 | 1 << 6);
+        }
+        word(TABLES + 0x2000 + 8 * (VECTORS >> 21), VECTORS | block | 1 << 54);
+        word(TABLES + 0x2000 + 8 * (PAGES >> 21), LAST_TABLE | 3);
+        for n in 0..512 {
+            board.pages().set(PAGES + (n << 12), Page::ReadWrite);
+        }
+        // From EL0: HVC, ERET. From EL1: the same with another number.
+        for (at, hvc) in [(0x400, 0xd400_0002u32), (0x200, 0xd400_0022)] {
+            board.write(VECTORS + at, &hvc.to_le_bytes());
+            board.write(VECTORS + at + 4, &0xd69f_03e0u32.to_le_bytes());
+        }
+        board.write(PARK, &0x1400_0000u32.to_le_bytes());
+        board.vcpu.start().expect("thread");
+        board
+    }
+
+    pub fn pages(&self) -> Pages {
+        Pages(self.ram.clone())
+    }
+    pub fn write(&self, at: u64, bytes: &[u8]) {
+        self.ram.write(at, bytes).expect("address in RAM");
+    }
+    pub fn read(&self, at: u64, len: u64) -> Vec<u8> {
+        let mut b = vec![0; len as usize];
+        self.ram.read(at, &mut b).expect("address in RAM");
+        b
+    }
+    /// Number of optimised regions made.
+    pub fn regions(&self) -> u64 {
+        self.vm.stats().regions
+    }
+
+    /// Runs from `pc` at EL0 with reset registers (changed by `prepare`) until `handler`, which sees every exception
+    /// at EL1, stops it.
+    pub fn run(&self, pc: u64, prepare: impl FnOnce(&mut ArmSaved), handler: impl FnMut(&mut ArmCpu) -> Then + Send + 'static) {
+        *self.hook.handler.lock() = Some(Box::new(handler));
+        *self.hook.stopped.lock() = false;
+        let mut state = self.initial.clone();
+        state.pc = pc;
+        prepare(&mut state);
+        self.vcpu.with_guest(|g| g.load(&state));
+        self.vcpu.resume();
+        let mut stopped = self.hook.stopped.lock();
+        while !*stopped {
+            let late = self.hook.changed.wait_for(&mut stopped, Duration::from_secs(60)).timed_out();
+            assert!(!late || *stopped, "the program does not end");
+        }
+        drop(stopped);
+        self.vcpu.request_pause();
+        self.vcpu.wait_paused(None);
+    }
+}
+
+/// Exception class of ESR_EL1 and whether the exception came from EL0.
+pub fn exception_class(cpu: &ArmCpu) -> (u32, bool) {
+    (cpu[Reg::EsrEl1] as u32 >> 26, cpu[Reg::SpsrEl1] & 0xc == 0)
+}
+
+/// Exception classes of undefined instructions: unknown, and system registers as the kernel reports them.
+pub const UNKNOWN: u32 = 0;
+pub const SYSTEM: u32 = 0x18;
+pub const SVC: u32 = 0x15;

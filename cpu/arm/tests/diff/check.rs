@@ -1,0 +1,225 @@
+//! Runs the tests of a class everywhere and compares.
+
+use super::board::{Board, Engine, SVC, SYSTEM, Then, UNKNOWN, exception_class};
+use super::program::{self, DATA, LOG, OUTPUT, Program, Results, Test};
+use super::random::Rng;
+use parking_lot::Mutex;
+use rhea_arm::ArmConfig;
+use rhea_arm::reg::Reg;
+use rhea_arm::translate::{Pattern, decoder};
+use rhea_arm::{ArmCpu, Feature};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+/// The CPU that the reference runs: what this crate has, without SVE and SME.
+pub const REFERENCE_CPU: &str = "max,sve=off,sme=off";
+
+/// A class of instructions: makes the `n`th test of a batch, whose data area starts at the address given.
+pub struct Class {
+    pub name: &'static str,
+    pub make: fn(&mut Rng, u64, u64) -> Test,
+}
+
+/// Tests per batch and class; `RHEA_DIFF_BATCHES` batches (1 unless set), from seed `RHEA_DIFF_SEED`.
+const BATCH: u64 = 400;
+
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// All patterns with the names.
+pub fn patterns(names: &[&str]) -> Vec<&'static Pattern> {
+    let all = decoder().patterns();
+    let found: Vec<_> = all.iter().copied().filter(|p| names.contains(&p.name)).collect();
+    for n in names {
+        assert!(found.iter().any(|p| p.name == *n), "no pattern is named {n}");
+    }
+    found
+}
+
+/// Every feature, without the levels above EL1; DC ZVA clears 512 bytes as in the reference.
+pub fn config() -> Arc<ArmConfig> {
+    let mut config = ArmConfig::all_features();
+    config.set(Feature::El2, false);
+    config.set(Feature::El3, false);
+    config.zva_log2 = 9;
+    Arc::new(config)
+}
+
+/// Runs an executable under `qemu-aarch64`; `None` if that cannot be run.
+pub fn qemu(elf: &[u8], name: &str, cpu: &str) -> Option<Vec<u8>> {
+    let path = std::env::temp_dir().join(format!("rhea-diff-{}-{name}", std::process::id()));
+    std::fs::write(&path, elf).expect("temporary file");
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    }
+    let out = Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(&path).stderr(Stdio::inherit()).output();
+    if std::env::var_os("RHEA_DIFF_KEEP").is_none() {
+        let _ = std::fs::remove_file(&path);
+    }
+    match out {
+        Ok(o) => {
+            assert!(o.status.success(), "the reference failed: {}", o.status);
+            Some(o.stdout)
+        }
+        Err(e) => {
+            println!("not compared with the reference: qemu-aarch64 cannot be run ({e}); it is in the package qemu-user");
+            None
+        }
+    }
+}
+
+fn reference(p: &Program, class: &str) -> Option<Results> {
+    let out = qemu(&p.elf(), class, REFERENCE_CPU)?;
+    let (states, rest) = out.split_at(p.output_size as usize);
+    let (data, log) = rest.split_at(p.data_size as usize);
+    Some(Results::new(states, data, log))
+}
+
+/// Runs the tests of a program on an engine. The last run's results count.
+fn run_program(p: &Program, board: &Board, engine: Engine) -> Results {
+    let mut result = None;
+    for _ in 0..engine.runs() {
+        for (n, s) in p.segments.iter().enumerate() {
+            // The code stays as it is: writing it again would throw the translations away.
+            if n == 0 && result.is_some() {
+                continue;
+            }
+            let mut b = s.bytes.clone();
+            b.resize(b.len().max(s.size as usize), 0);
+            board.write(s.addr, &b);
+        }
+        let undefined = Arc::new(Mutex::new(Vec::new()));
+        let (log, end) = (undefined.clone(), p.end);
+        board.run(
+            p.start,
+            |_| (),
+            move |cpu: &mut ArmCpu| {
+                let pc = cpu[Reg::ElrEl1];
+                match exception_class(cpu) {
+                    (UNKNOWN | SYSTEM, true) => {
+                        log.lock().push(pc);
+                        cpu[Reg::ElrEl1] = pc.wrapping_add(4);
+                        Then::Return
+                    }
+                    (SVC, true) => {
+                        assert!(pc > end, "a supervisor call at {pc:#x}");
+                        Then::Stop
+                    }
+                    (class, _) => {
+                        let (esr, far) = (cpu[Reg::EsrEl1], cpu[Reg::FarEl1]);
+                        eprintln!("exception of class {class:#x} at {pc:#x}: syndrome {esr:#x}, address {far:#x}");
+                        log.lock().push(pc);
+                        Then::Stop
+                    }
+                }
+            },
+        );
+        let output = board.read(OUTPUT, p.output_size);
+        let data = board.read(DATA, p.data_size);
+        let mut r = Results::new(&output, &data, &board.read(LOG, 8));
+        r.undefined = std::mem::take(&mut *undefined.lock());
+        result = Some(r);
+    }
+    result.expect("a run")
+}
+
+fn describe(t: &Test, pc: u64) -> String {
+    let mut s = String::new();
+    for (n, w) in t.code.iter().enumerate() {
+        let name = decoder().find(*w).map_or("unallocated", |p| p.name);
+        s += &format!("  {:#x}: {w:08x} {name}\n", pc + 4 * n as u64);
+    }
+    // A disassembly if the tool is there.
+    let path = std::env::temp_dir().join(format!("rhea-diff-{}-dis", std::process::id()));
+    let bytes: Vec<u8> = t.code.iter().flat_map(|w| w.to_le_bytes()).collect();
+    if std::fs::write(&path, bytes).is_ok() {
+        let out = Command::new("aarch64-linux-gnu-objdump").args(["-D", "-bbinary", "-maarch64"]).arg(&path).output();
+        if let Ok(out) = out {
+            let text = String::from_utf8_lossy(&out.stdout);
+            s += &text.lines().skip(7).collect::<Vec<_>>().join("\n");
+        }
+        let _ = std::fs::remove_file(&path);
+    }
+    s
+}
+
+/// Differences of one test between `ours` and what was expected.
+fn differences(t: &Test, n: usize, p: &Program, ours: &Results, expected: &Results) -> Option<String> {
+    let (a, b) = (&ours.states[n], &expected.states[n]);
+    let pc = p.tests[n];
+    let range = pc..pc + 4 * t.code.len() as u64;
+    let undefined = |r: &Results| r.undefined.iter().copied().filter(|a| range.contains(a)).collect::<Vec<_>>();
+    let data = |r: &Results| r.data[n * 512..n * 512 + 512].to_vec();
+    let (ua, ub) = (undefined(ours), undefined(expected));
+    if a == b && ua == ub && data(ours) == data(expected) {
+        return None;
+    }
+    let mut s = format!("test {n}:\n{}\n", describe(t, pc));
+    if ua != ub {
+        s += &format!("  undefined: {ua:x?}, expected {ub:x?}\n");
+    }
+    for k in 0..31 {
+        if a.x[k] != b.x[k] {
+            s += &format!("  x{k}: {:#x} -> {:#x}, expected {:#x}\n", t.state.x[k], a.x[k], b.x[k]);
+        }
+    }
+    for k in 0..32 {
+        if a.v[k] != b.v[k] {
+            s += &format!("  v{k}: {:#034x} -> {:#034x}, expected {:#034x}\n", t.state.v[k], a.v[k], b.v[k]);
+        }
+    }
+    for (name, i, x, y) in [
+        ("sp", t.state.sp, a.sp, b.sp),
+        ("nzcv", t.state.nzcv, a.nzcv, b.nzcv),
+        ("fpcr", t.state.fpcr, a.fpcr, b.fpcr),
+        ("fpsr", t.state.fpsr, a.fpsr, b.fpsr),
+    ] {
+        if x != y {
+            s += &format!("  {name}: {i:#x} -> {x:#x}, expected {y:#x}\n");
+        }
+    }
+    let (da, db) = (data(ours), data(expected));
+    for k in (0..da.len()).filter(|&k| da[k] != db[k]).take(16) {
+        s += &format!("  data+{k:#x}: {:#x}, expected {:#x}\n", da[k], db[k]);
+    }
+    s += &format!("  inputs: fpcr {:#x} nzcv {:#x}", t.state.fpcr, t.state.nzcv);
+    for w in &t.code {
+        for r in [w & 31, w >> 5 & 31, w >> 16 & 31, w >> 10 & 31] {
+            let x = if r < 31 { t.state.x[r as usize] } else { t.state.sp };
+            s += &format!(" x{r}={x:#x} v{r}={:#x}", t.state.v[r as usize]);
+        }
+    }
+    Some(s + "\n")
+}
+
+/// Runs a class; panics with the differences (up to a few) if there are any.
+pub fn check(class: &Class) {
+    let config = config();
+    let mut failed = String::new();
+    for batch in 0..number("RHEA_DIFF_BATCHES", 1) {
+        let mut rng = Rng::new(number("RHEA_DIFF_SEED", 1).wrapping_add(batch * 0x1_0001));
+        let tests: Vec<Test> = (0..BATCH).map(|n| (class.make)(&mut rng, n, DATA + n * program::DATA_SIZE)).collect();
+        let p = Program::new(&tests);
+        let mut expected = reference(&p, class.name);
+        for engine in Engine::ALL {
+            let board = Board::new(&config, engine);
+            let ours = run_program(&p, &board, engine);
+            assert!(engine != Engine::Regions || board.regions() > 0, "no region was optimised");
+            // Without the reference all must agree with the interpreter.
+            let Some(expected) = &expected else {
+                expected = Some(ours);
+                continue;
+            };
+            let bad: Vec<String> =
+                (0..tests.len()).filter_map(|n| differences(&tests[n], n, &p, &ours, expected)).collect();
+            let show = number("RHEA_DIFF_SHOW", 5) as usize;
+            if !bad.is_empty() {
+                let shown = bad.iter().take(show).cloned().collect::<Vec<_>>().join("\n");
+                failed += &format!("{} on {engine:?}, batch {batch}: {} tests differ\n{shown}\n", class.name, bad.len());
+            }
+        }
+        assert!(failed.is_empty(), "{failed}");
+    }
+}
