@@ -8,11 +8,13 @@
 mod emulator;
 mod files;
 mod http;
+mod random;
 mod rsp;
 
 pub use emulator::{Emulator, Run, emulator_binary, is_qemu, run};
 pub use files::{Scratch, check_ext4, ext4_image, guest_file, sha256, workspace};
 pub use http::{HttpServer, free_port, http_get};
+pub use random::Random;
 pub use rsp::Rsp;
 
 use std::time::Duration;
