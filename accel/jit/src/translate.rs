@@ -180,7 +180,7 @@ fn check<G: Guest>(f: &Function, stage: Stage) {
     if cfg!(debug_assertions)
         && let Err(e) = verify(f, G::HELPERS, stage)
     {
-        panic!("bad {} IR, {stage:?}: {e}\n{f:?}", G::ARCH);
+        panic!("bad {} IR, {stage:?}: {e}\n{f}", G::ARCH);
     }
 }
 
