@@ -39,7 +39,14 @@ impl Offload {
     #[must_use]
     pub fn from_bytes(b: &[u8; Self::LEN]) -> Self {
         let word = |i: usize| u16::from_le_bytes([b[i], b[i + 1]]);
-        Self { flags: b[0], gso_type: b[1], header_len: word(2), gso_size: word(4), checksum_start: word(6), checksum_offset: word(8) }
+        Self {
+            flags: b[0],
+            gso_type: b[1],
+            header_len: word(2),
+            gso_size: word(4),
+            checksum_start: word(6),
+            checksum_offset: word(8),
+        }
     }
     /// To the little-endian header, for a frame in `buffers` receive buffers.
     #[must_use]
@@ -47,7 +54,9 @@ impl Offload {
         let mut b = [0; Self::LEN];
         b[0] = self.flags;
         b[1] = self.gso_type;
-        for (i, v) in [self.header_len, self.gso_size, self.checksum_start, self.checksum_offset, buffers].into_iter().enumerate() {
+        for (i, v) in
+            [self.header_len, self.gso_size, self.checksum_start, self.checksum_offset, buffers].into_iter().enumerate()
+        {
             b[2 + 2 * i..4 + 2 * i].copy_from_slice(&v.to_le_bytes());
         }
         b

@@ -1,10 +1,11 @@
 //! `-netdev`: typed options, and opening what they describe.
 
+use crate::NetBackend;
 use crate::tap::Tap;
 use crate::user::UserNet;
-use crate::NetBackend;
 use rhea_device::options::{self, OptionDecl, OptionError, OptionKind, OptionSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// The keys of `-netdev user`; `hostfwd=` may be given several times.
@@ -19,16 +20,42 @@ pub const USER_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("restrict", OptionKind::Bool, Some("off"), "the guest reaches nothing but forwarded ports"),
     OptionDecl::new("ipv4", OptionKind::Choice(&["on", "true", "yes"]), Some("on"), "IPv4"),
     OptionDecl::new("ipv6", OptionKind::Bool, Some("off"), "IPv6: not supported"),
+    OptionDecl::new("dnssearch", OptionKind::Text, None, "domain to search, told by DHCP; may be given several times"),
     OptionDecl::new("hostfwd", OptionKind::Text, None, "[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport"),
+];
+
+/// What other emulators' user networks have and this one does not.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "guestfwd",
+        "guest forwarding is not supported: run the service on the host and reach it at the gateway's address",
+    ),
+    ("smb", "there is no SMB server: share files by another way"),
+    ("smbserver", "there is no SMB server: share files by another way"),
+    ("tftp", "there is no TFTP server: boot with -kernel or from a disk"),
+    ("tftp-server-name", "there is no TFTP server: boot with -kernel or from a disk"),
+    ("bootfile", "there is no TFTP server: boot with -kernel or from a disk"),
+    ("ipv6-net", "IPv6 is not supported by user networking"),
+    ("ipv6-host", "IPv6 is not supported by user networking"),
+    ("ipv6-dns", "IPv6 is not supported by user networking"),
+    ("ipv6-prefix", "IPv6 is not supported by user networking"),
+    ("ipv6-prefixlen", "IPv6 is not supported by user networking"),
 ];
 
 /// The keys of `-netdev tap`.
 pub const TAP_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("id", OptionKind::Text, None, "name for -device ...,netdev="),
     OptionDecl::new("ifname", OptionKind::Text, None, "interface on the host"),
+    OptionDecl::new(
+        "fd",
+        OptionKind::Number { min: 0, max: i32::MAX as u64 },
+        None,
+        "an open tap interface to take over",
+    ),
     OptionDecl::new("script", OptionKind::Choice(&["no", ""]), None, "no script is run"),
     OptionDecl::new("downscript", OptionKind::Choice(&["no", ""]), None, "no script is run"),
-    OptionDecl::new("vhost", OptionKind::Choice(&["off", "false"]), None, "vhost is not used"),
+    OptionDecl::new("vhost", OptionKind::Choice(&["off", "false", "no"]), None, "vhost is not used"),
+    OptionDecl::new("queues", OptionKind::Number { min: 1, max: 1 }, None, "one queue"),
     OptionDecl::new("vnet_hdr", OptionKind::Bool, Some("on"), "offer offloads"),
 ];
 
@@ -87,8 +114,12 @@ pub struct UserOptions {
     pub dhcp_start: Ipv4Addr,
     pub hostname: Option<String>,
     pub domain: Option<String>,
+    /// Domains the guest's resolver tries, told by DHCP.
+    pub search: Vec<String>,
     pub restrict: bool,
     pub forwards: Vec<Forward>,
+    /// The host's name server; `None`: the first of /etc/resolv.conf, whatever it says at the time.
+    pub nameserver: Option<SocketAddrV4>,
 }
 
 impl Default for UserOptions {
@@ -102,8 +133,10 @@ impl Default for UserOptions {
             dhcp_start: Ipv4Addr::new(10, 0, 2, 15),
             hostname: None,
             domain: None,
+            search: Vec::new(),
             restrict: false,
             forwards: Vec::new(),
+            nameserver: None,
         }
     }
 }
@@ -114,6 +147,8 @@ pub struct TapOptions {
     pub option: String,
     /// `None`: the host names it.
     pub interface: Option<String>,
+    /// A descriptor the process inherited, instead of an interface by name.
+    pub fd: Option<RawFd>,
     pub offloads: bool,
 }
 
@@ -133,10 +168,30 @@ pub struct NetdevOptions {
 
 type Pairs = [(String, Option<String>)];
 
+/// A domain name that DNS and DHCP can carry.
+fn valid_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()))
+}
+
 fn user(option: &str, pairs: &Pairs) -> Result<(Option<String>, UserOptions), OptionError> {
-    // Several forwards may be given; all other keys once.
-    let (forwards, rest): (Vec<_>, Vec<_>) = pairs.iter().cloned().partition(|(k, v)| k == "hostfwd" && v.is_some());
+    if let Some((key, why)) = REFUSED.iter().find(|(key, _)| pairs.iter().any(|(k, _)| k == key)) {
+        return Err(OptionError::new(option, format!("'{key}': {why}")));
+    }
+    // Several forwards and search domains may be given; all other keys once.
+    let (several, rest): (Vec<_>, Vec<_>) =
+        pairs.iter().cloned().partition(|(k, v)| (k == "hostfwd" || k == "dnssearch") && v.is_some());
     let set = OptionSet::parse(option, USER_OPTIONS, &rest)?;
+    let (forwards, search): (Vec<_>, Vec<_>) = several.into_iter().partition(|(k, _)| k == "hostfwd");
+    for (key, text) in
+        search.iter().cloned().chain(["hostname", "domainname"].map(|k| (k.to_owned(), set.text(k).map(str::to_owned))))
+    {
+        if let Some(text) = text.filter(|t| !valid_name(t)) {
+            return Err(set.error(
+                &key,
+                &format!("'{text}' is not a name: labels of 1 to 63 bytes, joined by dots, 253 bytes at most"),
+            ));
+        }
+    }
     if set.bool("ipv6") {
         return Err(set.error("ipv6", "IPv6 is not supported by user networking: leave it off"));
     }
@@ -157,10 +212,18 @@ fn user(option: &str, pairs: &Pairs) -> Result<(Option<String>, UserOptions), Op
     if host == dns {
         return Err(set.error("dns", "must differ from host"));
     }
+    let dhcp_start = address("dhcpstart", 15)?;
+    if dhcp_start == host || dhcp_start == dns {
+        return Err(set.error("dhcpstart", "must differ from host and dns"));
+    }
     let forwards = forwards
         .iter()
         .filter_map(|(_, v)| v.as_deref())
-        .map(|text| Forward::parse(text).ok_or_else(|| set.error("hostfwd", &format!("'{text}': expected [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport"))))
+        .map(|text| {
+            Forward::parse(text).ok_or_else(|| {
+                set.error("hostfwd", &format!("'{text}': expected [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport"))
+            })
+        })
         .collect::<Result<_, _>>()?;
     let options = UserOptions {
         option: option.to_owned(),
@@ -168,11 +231,13 @@ fn user(option: &str, pairs: &Pairs) -> Result<(Option<String>, UserOptions), Op
         prefix,
         host,
         dns,
-        dhcp_start: address("dhcpstart", 15)?,
+        dhcp_start,
         hostname: set.text("hostname").map(str::to_owned),
         domain: set.text("domainname").map(str::to_owned),
+        search: search.into_iter().filter_map(|(_, v)| v).collect(),
         restrict: set.bool("restrict"),
         forwards,
+        nameserver: None,
     };
     Ok((set.text("id").map(str::to_owned), options))
 }
@@ -204,10 +269,21 @@ impl NetdevOptions {
             "user" => user(&place, pairs).map(|(id, o)| Self { id, kind: NetdevKind::User(o) }),
             "tap" => {
                 let set = OptionSet::parse(&place, TAP_OPTIONS, pairs)?;
-                let tap = TapOptions { option: place, interface: set.text("ifname").map(str::to_owned), offloads: set.bool("vnet_hdr") };
+                let fd = set.number("fd").and_then(|n| RawFd::try_from(n).ok());
+                if fd.is_some() && set.given("ifname") {
+                    return Err(set.error("fd", "names an interface that is open already: leave out ifname="));
+                }
+                let tap = TapOptions {
+                    option: place,
+                    interface: set.text("ifname").map(str::to_owned),
+                    fd,
+                    offloads: set.bool("vnet_hdr"),
+                };
                 Ok(Self { id: set.text("id").map(str::to_owned), kind: NetdevKind::Tap(tap) })
             }
-            other => Err(OptionError::new(option, format!("network back end '{other}' is not supported: use user or tap"))),
+            other => {
+                Err(OptionError::new(option, format!("network back end '{other}' is not supported: use user or tap")))
+            }
         }
     }
     /// Opens the back end.
@@ -228,16 +304,43 @@ mod tests {
 
     #[test]
     fn user_options() {
-        let n = NetdevOptions::parse("user,id=n0,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:53-10.0.2.20:5353,restrict=on").unwrap();
+        let n = NetdevOptions::parse(
+            "user,id=n0,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:53-10.0.2.20:5353,restrict=on",
+        )
+        .unwrap();
         let NetdevKind::User(u) = n.kind else { panic!() };
         assert_eq!(n.id.as_deref(), Some("n0"));
         assert_eq!(u.forwards.len(), 2);
-        assert_eq!(u.forwards[0], Forward { protocol: Protocol::Tcp, host: Ipv4Addr::UNSPECIFIED, host_port: 2222, guest: None, guest_port: 22 });
+        assert_eq!(
+            u.forwards[0],
+            Forward {
+                protocol: Protocol::Tcp,
+                host: Ipv4Addr::UNSPECIFIED,
+                host_port: 2222,
+                guest: None,
+                guest_port: 22
+            }
+        );
         assert_eq!(u.forwards[1].guest, Some(Ipv4Addr::new(10, 0, 2, 20)));
         assert!(u.restrict);
-        assert_eq!(UserOptions { option: "-netdev user".into(), restrict: true, forwards: u.forwards.clone(), ..UserOptions::default() }, u);
-        let NetdevKind::User(u) = NetdevOptions::parse("user,id=a,net=192.168.76.0/24,dhcpstart=192.168.76.9").unwrap().kind else { panic!() };
-        assert_eq!((u.host, u.dns, u.dhcp_start), (Ipv4Addr::new(192, 168, 76, 2), Ipv4Addr::new(192, 168, 76, 3), Ipv4Addr::new(192, 168, 76, 9)));
+        assert_eq!(
+            UserOptions {
+                option: "-netdev user".into(),
+                restrict: true,
+                forwards: u.forwards.clone(),
+                ..UserOptions::default()
+            },
+            u
+        );
+        let NetdevKind::User(u) =
+            NetdevOptions::parse("user,id=a,net=192.168.76.0/24,dhcpstart=192.168.76.9").unwrap().kind
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (u.host, u.dns, u.dhcp_start),
+            (Ipv4Addr::new(192, 168, 76, 2), Ipv4Addr::new(192, 168, 76, 3), Ipv4Addr::new(192, 168, 76, 9))
+        );
     }
 
     #[test]
@@ -250,6 +353,12 @@ mod tests {
             ("user,id=a,net=10.0.0.0", "'net'"),
             ("user,id=a,dns=1.2.3.4", "'dns'"),
             ("user,id=a,smb=/tmp", "'smb'"),
+            ("user,id=a,guestfwd=tcp:10.0.2.100:80-cmd:cat", "'guestfwd'"),
+            ("user,id=a,dhcpstart=10.0.2.2", "'dhcpstart'"),
+            ("user,id=a,hostname=a..b", "'hostname'"),
+            ("user,id=a,dnssearch=", "'dnssearch'"),
+            ("tap,id=a,fd=3,ifname=t", "'fd'"),
+            ("tap,id=a,vhost=on", "vhost"),
             ("user,id=a,ipv6=on", "'ipv6'"),
             ("tap,id=a,script=/etc/up", "script="),
             ("", "kind"),

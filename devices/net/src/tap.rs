@@ -7,12 +7,13 @@ use polling::{Event, Events, Poller};
 use rhea_device::OptionError;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+const TUNGETIFF: libc::Ioctl = 0x8004_54d2;
 const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::Ioctl = 0x4004_54d8;
 const TUN_F_CSUM: libc::c_ulong = 1;
@@ -58,7 +59,31 @@ fn attach(file: &File, name: &str) -> io::Result<String> {
     if r < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(request.ifr_name.iter().take_while(|c| **c != 0).map(|c| *c as u8 as char).collect())
+    Ok(name_of(&request))
+}
+
+/// Takes over an inherited descriptor of a tap interface; returns it and the interface's name.
+fn inherit(fd: RawFd) -> io::Result<(File, String)> {
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the request takes a pointer to a valid ifreq, which it fills in; on what is no tap interface it fails.
+    if unsafe { libc::ioctl(fd, TUNGETIFF, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the request filled in the flags.
+    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    if flags & libc::IFF_TAP == 0 || flags & libc::IFF_NO_PI == 0 || flags & libc::IFF_VNET_HDR == 0 {
+        return Err(io::Error::other("the interface must be made with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR"));
+    }
+    // SAFETY: the user gave the descriptor away, and it is an open one: the request worked.
+    let file = unsafe { File::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | rustix::fs::OFlags::NONBLOCK)?;
+    Ok((file, name_of(&request)))
+}
+
+fn name_of(request: &libc::ifreq) -> String {
+    request.ifr_name.iter().take_while(|c| **c != 0).map(|c| *c as u8 as char).collect()
 }
 
 impl Tap {
@@ -70,12 +95,27 @@ impl Tap {
         let wanted = options.interface.as_deref().unwrap_or("");
         let fail = |what: &str, e: &io::Error| OptionError::new(&options.option, format!("{what}: {}", error_text(e)));
         if wanted.len() >= libc::IFNAMSIZ {
-            return Err(OptionError::new(&options.option, format!("'ifname={wanted}': at most {} characters", libc::IFNAMSIZ - 1)));
+            return Err(OptionError::new(
+                &options.option,
+                format!("'ifname={wanted}': at most {} characters", libc::IFNAMSIZ - 1),
+            ));
         }
-        let open = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open("/dev/net/tun");
-        let file = open.map_err(|e| fail("cannot open '/dev/net/tun'", &e))?;
-        let name = attach(&file, wanted).map_err(|e| fail(&format!("cannot attach to interface '{wanted}'"), &e))?;
-        set_int(&file, TUNSETVNETHDRSZ, Offload::LEN as libc::c_int).map_err(|e| fail("cannot set the header size", &e))?;
+        let (file, name) = match options.fd {
+            Some(fd) => inherit(fd).map_err(|e| fail(&format!("'fd={fd}': not a usable tap interface"), &e))?,
+            None => {
+                let open = File::options()
+                    .read(true)
+                    .write(true)
+                    .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+                    .open("/dev/net/tun");
+                let file = open.map_err(|e| fail("cannot open '/dev/net/tun'", &e))?;
+                let name =
+                    attach(&file, wanted).map_err(|e| fail(&format!("cannot attach to interface '{wanted}'"), &e))?;
+                (file, name)
+            }
+        };
+        set_int(&file, TUNSETVNETHDRSZ, Offload::LEN as libc::c_int)
+            .map_err(|e| fail("cannot set the header size", &e))?;
         let offloads = options.offloads && set_offload(&file, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6).is_ok();
         // Until the guest agrees.
         let _ = set_offload(&file, 0);
@@ -108,7 +148,8 @@ fn receive(shared: &Shared) {
                     Err(_) => break,
                 },
             };
-            if let (Some(frontend), Some((header, frame))) = (&frontend, buffer[..len].split_first_chunk::<{ Offload::LEN }>())
+            if let (Some(frontend), Some((header, frame))) =
+                (&frontend, buffer[..len].split_first_chunk::<{ Offload::LEN }>())
                 && !frontend.receive(frame, Offload::from_bytes(header))
             {
                 held = Some(len);
@@ -143,7 +184,10 @@ impl NetBackend for Tap {
     }
     fn set_frontend_offloads(&self, o: Offloads) {
         let bit = |on, bit| if on { bit } else { 0 };
-        let _ = set_offload(&self.shared.file, bit(o.checksum, TUN_F_CSUM) | bit(o.tso4, TUN_F_TSO4) | bit(o.tso6, TUN_F_TSO6));
+        let _ = set_offload(
+            &self.shared.file,
+            bit(o.checksum, TUN_F_CSUM) | bit(o.tso4, TUN_F_TSO4) | bit(o.tso6, TUN_F_TSO6),
+        );
     }
     fn description(&self) -> String {
         format!("tap,ifname={}", self.name)

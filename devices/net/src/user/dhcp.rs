@@ -50,6 +50,27 @@ fn option(options: &[u8], wanted: u8) -> Option<&[u8]> {
     }
 }
 
+/// The addresses handed out, in turn: from the first on, within the network, none that is taken.
+fn pool(options: &UserOptions) -> impl Iterator<Item = Ipv4Addr> {
+    let mask = u32::MAX << (32 - u32::from(options.prefix));
+    let last = u32::from(options.network) | !mask;
+    let (host, dns) = (options.host, options.dns);
+    (u32::from(options.dhcp_start)..last).map(Ipv4Addr::from).filter(move |a| *a != host && *a != dns).take(LEASES)
+}
+
+/// Search domains as option 119 has them (RFC 3397), without compression.
+fn search_list(domains: &[String]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for domain in domains {
+        for label in domain.split('.') {
+            list.push(label.len() as u8);
+            list.extend(label.as_bytes());
+        }
+        list.push(0);
+    }
+    list
+}
+
 impl Server {
     pub(super) fn new() -> Self {
         Self { leases: Vec::new() }
@@ -64,11 +85,16 @@ impl Server {
             }
             None => return None,
         };
-        Some(Ipv4Addr::from(u32::from(options.dhcp_start).wrapping_add(index as u32)))
+        pool(options).nth(index)
     }
     /// Answers a client's message; `None`: no answer.
     pub(super) fn answer(&mut self, options: &UserOptions, message: &[u8]) -> Option<Answer> {
-        if message.len() < FIXED || message[0] != 1 || message[1] != 1 || message[2] != 6 || message[236..FIXED] != MAGIC {
+        if message.len() < FIXED
+            || message[0] != 1
+            || message[1] != 1
+            || message[2] != 6
+            || message[236..FIXED] != MAGIC
+        {
             return None;
         }
         let given = &message[FIXED..];
@@ -126,6 +152,10 @@ impl Server {
             if let Some(domain) = &options.domain {
                 add(15, domain.as_bytes());
             }
+            // An option longer than 255 bytes comes in parts (RFC 3396).
+            for part in search_list(&options.search).chunks(255) {
+                add(119, part);
+            }
             if kind == INFORM {
                 address = Ipv4Addr::from(*message[12..16].first_chunk::<4>()?);
             } else {
@@ -144,6 +174,12 @@ impl Server {
 impl Answer {
     /// The answer in a frame. It is broadcast: the client may have no address yet.
     pub(super) fn frame(&self, options: &UserOptions, from: [u8; 6]) -> Vec<u8> {
-        packet::udp_frame(self.mac, from, (options.host, SERVER_PORT), (Ipv4Addr::BROADCAST, CLIENT_PORT), &self.payload)
+        packet::udp_frame(
+            self.mac,
+            from,
+            (options.host, SERVER_PORT),
+            (Ipv4Addr::BROADCAST, CLIENT_PORT),
+            &self.payload,
+        )
     }
 }

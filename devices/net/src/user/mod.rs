@@ -4,6 +4,8 @@
 //! ICMP echo are answered packet by packet.
 
 mod dhcp;
+mod fragments;
+mod icmp;
 mod packet;
 mod tcp;
 mod udp;
@@ -20,7 +22,7 @@ use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -30,6 +32,8 @@ use wire::{HOST_MAC, Output, Wire};
 
 /// Frames of the guest that wait for the thread.
 const INBOX: usize = 1024;
+/// How often what is idle or late is looked for, while there is something that may be.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
 
@@ -94,7 +98,10 @@ impl Nat {
         u32::from(address) & mask == u32::from(self.options.network)
     }
     /// The host's name server, read anew when its file changed.
-    fn nameserver(&mut self) -> Ipv4Addr {
+    fn nameserver(&mut self) -> SocketAddrV4 {
+        if let Some(given) = self.options.nameserver {
+            return given;
+        }
         if self.checked.is_none_or(|t| t.elapsed() > Duration::from_secs(1)) {
             self.checked = Some(Instant::now());
             let modified = std::fs::metadata(RESOLV_CONF).and_then(|m| m.modified()).ok();
@@ -104,34 +111,30 @@ impl Nat {
                 self.nameserver = first_nameserver(&text).unwrap_or(Ipv4Addr::LOCALHOST);
             }
         }
-        self.nameserver
+        SocketAddrV4::new(self.nameserver, DNS_PORT)
     }
     /// Where the host sends what the guest sends to `to`; `None`: nowhere.
-    fn outward(&mut self, to: Ipv4Addr, port: u16) -> Option<Ipv4Addr> {
+    fn outward(&mut self, to: Ipv4Addr, port: u16) -> Option<SocketAddrV4> {
         if to == self.options.host {
-            Some(Ipv4Addr::LOCALHOST)
+            Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
         } else if to == self.options.dns {
             (port == DNS_PORT).then(|| self.nameserver())
-        } else if self.local(to) || to.is_unspecified() || to.is_multicast() || to.is_broadcast() {
+        } else if self.local(to) || to.is_unspecified() || to.is_loopback() || to.is_multicast() || to.is_broadcast() {
             None
         } else {
-            Some(to)
+            Some(SocketAddrV4::new(to, port))
         }
     }
     /// How the guest sees the peer `from`.
-    fn inward(&self, from: Ipv4Addr, port: u16) -> Ipv4Addr {
-        if port == DNS_PORT && from == self.nameserver {
-            self.options.dns
-        } else if from.is_loopback() || from.is_unspecified() || self.local(from) {
-            self.options.host
-        } else {
-            from
-        }
+    fn inward(&self, from: Ipv4Addr) -> Ipv4Addr {
+        if from.is_loopback() || from.is_unspecified() || self.local(from) { self.options.host } else { from }
     }
 }
 
 fn first_nameserver(text: &str) -> Option<Ipv4Addr> {
-    text.lines().filter_map(|l| l.trim().strip_prefix("nameserver")).find_map(|l| l.split_whitespace().next()?.parse().ok())
+    text.lines()
+        .filter_map(|l| l.trim().strip_prefix("nameserver"))
+        .find_map(|l| l.split_whitespace().next()?.parse().ok())
 }
 
 struct Engine {
@@ -141,6 +144,8 @@ struct Engine {
     stack: Stack,
     tcp: Tcp,
     udp: Udp,
+    echo: icmp::Echo,
+    fragments: fragments::Fragments,
     dhcp: dhcp::Server,
     buffer: Vec<u8>,
 }
@@ -151,25 +156,34 @@ impl UserNet {
     /// # Errors
     /// One line: the port in use, or what the host refuses.
     pub fn new(options: &UserOptions) -> Result<Arc<Self>, OptionError> {
-        let fail = |what: String, e: &std::io::Error| OptionError::new(&options.option, format!("{what}: {}", error_text(e)));
+        let fail =
+            |what: String, e: &std::io::Error| OptionError::new(&options.option, format!("{what}: {}", error_text(e)));
         let poller = Arc::new(Poller::new().map_err(|e| fail("cannot poll".to_owned(), &e))?);
         let mut keys = Keys(0);
         let (mut tcp, mut udp) = (Tcp::new(poller.clone()), Udp::new(poller.clone()));
+        let echo = icmp::Echo::new(poller.clone());
         let mut forwards = Vec::new();
         for f in &options.forwards {
             let guest = (f.guest.unwrap_or(options.dhcp_start), f.guest_port);
             let (address, key) = ((f.host, f.host_port), keys.next());
             let (word, opened) = match f.protocol {
-                Protocol::Tcp => ("tcp", TcpListener::bind(address).and_then(|s| {
-                    let port = s.local_addr()?.port();
-                    tcp.forward(key, s, guest).map(|()| port)
-                })),
-                Protocol::Udp => ("udp", UdpSocket::bind(address).and_then(|s| {
-                    let port = s.local_addr()?.port();
-                    udp.forward(key, s, guest).map(|()| port)
-                })),
+                Protocol::Tcp => (
+                    "tcp",
+                    TcpListener::bind(address).and_then(|s| {
+                        let port = s.local_addr()?.port();
+                        tcp.forward(key, s, guest).map(|()| port)
+                    }),
+                ),
+                Protocol::Udp => (
+                    "udp",
+                    UdpSocket::bind(address).and_then(|s| {
+                        let port = s.local_addr()?.port();
+                        udp.forward(key, s, guest).map(|()| port)
+                    }),
+                ),
             };
-            let port = opened.map_err(|e| fail(format!("'hostfwd': cannot listen on {word} port {}:{}", f.host, f.host_port), &e))?;
+            let port = opened
+                .map_err(|e| fail(format!("'hostfwd': cannot listen on {word} port {}:{}", f.host, f.host_port), &e))?;
             forwards.push((f.protocol, port));
         }
         let shared = Arc::new(Shared {
@@ -183,7 +197,8 @@ impl UserNet {
         });
         let mut wire = Wire { input: VecDeque::new(), spare: Vec::new(), output: Output::new(options.host) };
         let mut config = Config::new(HardwareAddress::Ip);
-        config.random_seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+        config.random_seed =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
         let mut iface = Interface::new(config, &mut wire, StackInstant::ZERO);
         // The stack answers for every address, and reaches every guest.
         iface.set_any_ip(true);
@@ -191,7 +206,8 @@ impl UserNet {
             let _ = a.push(IpCidr::new(options.host.into(), options.prefix));
         });
         let _ = iface.routes_mut().add_default_ipv4_route(options.host);
-        let stack = Stack { iface, sockets: SocketSet::new(Vec::new()), wire, start: Instant::now() };
+        let stack =
+            Stack { iface, sockets: SocketSet::new(Vec::new()), wire, start: Instant::now(), skipped: Duration::ZERO };
         let mut engine = Engine {
             shared: shared.clone(),
             nat: Nat::new(options.clone()),
@@ -199,12 +215,19 @@ impl UserNet {
             stack,
             tcp,
             udp,
+            echo,
+            fragments: fragments::Fragments::default(),
             dhcp: dhcp::Server::new(),
             buffer: vec![0; 65536],
         };
         let thread = std::thread::Builder::new().name("user-net".to_owned()).spawn(move || engine.run());
         thread.map_err(|e| fail("cannot start a thread".to_owned(), &e))?;
-        let description = format!("user,net={}/{},restrict={}", options.network, options.prefix, if options.restrict { "on" } else { "off" });
+        let description = format!(
+            "user,net={}/{},restrict={}",
+            options.network,
+            options.prefix,
+            if options.restrict { "on" } else { "off" }
+        );
         Ok(Arc::new(Self { shared, description, forwards }))
     }
     /// The forwarded ports as opened, in the order of the options.
@@ -278,22 +301,31 @@ impl Engine {
             if self.tcp.pump(&mut self.stack) {
                 self.stack.poll();
             }
-            if expired.elapsed() > Duration::from_secs(1) {
+            if expired.elapsed() > HOUSEKEEPING {
                 expired = Instant::now();
                 self.udp.expire();
+                self.echo.expire();
+                self.fragments.expire();
                 self.tcp.expire(&mut self.stack);
+                self.tcp.pump(&mut self.stack);
+                self.stack.poll();
             }
+            let stopped = self.stack.wire.output.blocked().then(Instant::now);
             let timeout = self.timeout();
             events.clear();
             if self.shared.poller.wait(&mut events, timeout).is_err() {
                 break;
             }
             self.shared.sleeping.store(false, Ordering::SeqCst);
+            if let Some(since) = stopped {
+                self.stack.skipped += since.elapsed();
+            }
             for event in events.iter() {
-                let (keys, nat, stack) = (&mut self.keys, &self.nat, &mut self.stack);
-                if !self.tcp.ready(keys, nat, stack, event) {
-                    self.udp.ready(event.key, &self.nat, &mut self.stack.wire, &mut self.buffer);
-                }
+                let (keys, stack) = (&mut self.keys, &mut self.stack);
+                // No match: a connection that ended while its event was on the way.
+                let _ = self.tcp.ready(keys, &self.nat, stack, event)
+                    || self.udp.ready(event.key, &self.nat, &mut stack.wire, &mut self.buffer)
+                    || self.echo.ready(event.key, &mut stack.wire, &mut self.buffer);
             }
         }
     }
@@ -306,10 +338,10 @@ impl Engine {
     }
     /// How long to wait; announces that the thread sleeps.
     fn timeout(&mut self) -> Option<Duration> {
-        let second = Duration::from_secs(1);
         // A guest that takes nothing wakes us when it does.
-        let stack = if self.stack.wire.output.blocked() { Some(second) } else { self.stack.delay() };
-        let housekeeping = (!self.tcp.is_empty() || !self.udp.is_empty()).then_some(second);
+        let stack = if self.stack.wire.output.blocked() { None } else { self.stack.delay() };
+        let keep = self.tcp.waits() || !self.udp.is_empty() || !self.echo.is_empty() || !self.fragments.is_empty();
+        let housekeeping = keep.then_some(HOUSEKEEPING);
         self.shared.sleeping.store(true, Ordering::SeqCst);
         if !self.shared.inbox.lock().frames.is_empty() || self.shared.changed.load(Ordering::SeqCst) {
             return Some(Duration::ZERO);
@@ -326,16 +358,23 @@ impl Engine {
                 if self.nat.local(ip.src) && ip.src != self.nat.options.host && ip.src != self.nat.options.dns {
                     self.stack.wire.output.learn(ip.src, source);
                 }
-                match ip.protocol {
-                    // Fragments of what a guest should have kept within its MTU.
-                    _ if ip.fragment => (),
-                    packet::TCP_PROTOCOL => self.tcp.packet(&mut self.keys, &mut self.nat, &mut self.stack, source, frame),
-                    packet::UDP_PROTOCOL => self.udp(&ip),
-                    packet::ICMP_PROTOCOL => self.icmp(&ip, source),
-                    _ => (),
+                if !ip.fragment {
+                    self.packet(source, frame);
+                } else if let Some(whole) = self.fragments.add(&frame) {
+                    self.packet(source, whole);
                 }
             }
             // IPv6 is off.
+            _ => (),
+        }
+    }
+    /// A whole IPv4 packet of the guest, as a frame.
+    fn packet(&mut self, source: [u8; 6], frame: Vec<u8>) {
+        let (keys, nat, stack) = (&mut self.keys, &mut self.nat, &mut self.stack);
+        match frame.get(ETHERNET + 9) {
+            Some(&packet::TCP_PROTOCOL) => self.tcp.packet(keys, nat, stack, source, frame),
+            Some(&packet::ICMP_PROTOCOL) => self.echo.packet(keys, nat, &mut stack.wire, source, &frame),
+            Some(&packet::UDP_PROTOCOL) => self.datagram(&frame),
             _ => (),
         }
     }
@@ -356,8 +395,12 @@ impl Engine {
             self.stack.wire.output.send_checked(wire::arp(2, target, HOST_MAC, sender, mac, mac));
         }
     }
-    fn udp(&mut self, ip: &Ip<'_>) {
-        let (Some(sport), Some(dport), Some(len)) = (be16(ip.payload, 0), be16(ip.payload, 2), be16(ip.payload, 4)) else { return };
+    fn datagram(&mut self, frame: &[u8]) {
+        let Some(ip) = Ip::parse(&frame[ETHERNET..]) else { return };
+        let (Some(sport), Some(dport), Some(len)) = (be16(ip.payload, 0), be16(ip.payload, 2), be16(ip.payload, 4))
+        else {
+            return;
+        };
         let Some(data) = ip.payload.get(packet::UDP..usize::from(len)) else { return };
         if dport == dhcp::SERVER_PORT && (ip.dst.is_broadcast() || ip.dst == self.nat.options.host) {
             let options = &self.nat.options;
@@ -370,36 +413,5 @@ impl Engine {
             return;
         }
         self.udp.send(&mut self.keys, &mut self.nat, (ip.src, sport), (ip.dst, dport), data);
-    }
-    /// Echo requests to the host are answered; others cannot leave without privileges.
-    fn icmp(&mut self, ip: &Ip<'_>, mac: [u8; 6]) {
-        let options = &self.nat.options;
-        if ip.payload.first() != Some(&8) || ip.payload.len() < 8 {
-            return;
-        }
-        let known = ip.dst == options.host || ip.dst == options.dns;
-        if self.nat.local(ip.dst) && !known {
-            return;
-        }
-        let body = if known {
-            let mut echo = ip.payload.to_vec();
-            echo[0] = 0;
-            echo
-        } else {
-            // Destination unreachable, communication administratively prohibited; with the packet's header and first bytes.
-            let mut unreachable = vec![3, 13, 0, 0, 0, 0, 0, 0];
-            let original = packet::ip_frame(mac, HOST_MAC, ip.src, ip.dst, packet::ICMP_PROTOCOL, ip.payload.len());
-            unreachable.extend(&original[ETHERNET..ETHERNET + packet::IPV4]);
-            unreachable.extend(&ip.payload[..8]);
-            unreachable
-        };
-        let from = if known { ip.dst } else { options.host };
-        let mut frame = packet::ip_frame(mac, HOST_MAC, from, ip.src, packet::ICMP_PROTOCOL, body.len());
-        let icmp = &mut frame[ETHERNET + packet::IPV4..];
-        icmp.copy_from_slice(&body);
-        icmp[2..4].fill(0);
-        let c = packet::checksum(icmp);
-        icmp[2..4].copy_from_slice(&c.to_be_bytes());
-        self.stack.wire.output.send_checked(frame);
     }
 }

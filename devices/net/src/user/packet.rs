@@ -51,7 +51,6 @@ pub(super) fn checksum(data: &[u8]) -> u16 {
 pub(super) struct Ip<'a> {
     pub src: Ipv4Addr,
     pub dst: Ipv4Addr,
-    pub protocol: u8,
     pub fragment: bool,
     pub payload: &'a [u8],
 }
@@ -67,12 +66,19 @@ impl<'a> Ip<'a> {
         }
         let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
         let fragment = be16(packet, 6)? & 0x3fff != 0;
-        Some(Self { src: address(12), dst: address(16), protocol: header[9], fragment, payload: packet.get(header_len..total)? })
+        Some(Self { src: address(12), dst: address(16), fragment, payload: packet.get(header_len..total)? })
     }
 }
 
 /// A frame with room for `payload` bytes after Ethernet and IPv4 headers, which are filled in.
-pub(super) fn ip_frame(to: [u8; 6], from: [u8; 6], src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload: usize) -> Vec<u8> {
+pub(super) fn ip_frame(
+    to: [u8; 6],
+    from: [u8; 6],
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+    protocol: u8,
+    payload: usize,
+) -> Vec<u8> {
     let mut f = vec![0; ETHERNET + IPV4 + payload];
     ethernet(&mut f, to, from, TYPE_IPV4);
     let ip = &mut f[ETHERNET..ETHERNET + IPV4];
@@ -95,8 +101,27 @@ pub(super) fn ethernet(frame: &mut [u8], to: [u8; 6], from: [u8; 6], kind: u16) 
     }
 }
 
+/// Fills in identification, fragment word, length and header checksum of an IPv4 frame without options.
+pub(super) fn set_fragment(frame: &mut [u8], id: u16, word: u16) {
+    let total = frame.len().saturating_sub(ETHERNET) as u16;
+    if let Some(ip) = frame.get_mut(ETHERNET..ETHERNET + IPV4) {
+        put16(ip, 2, total);
+        put16(ip, 4, id);
+        put16(ip, 6, word);
+        put16(ip, 10, 0);
+        let c = checksum(ip);
+        put16(ip, 10, c);
+    }
+}
+
 /// A UDP datagram in a frame.
-pub(super) fn udp_frame(to: [u8; 6], from: [u8; 6], src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), data: &[u8]) -> Vec<u8> {
+pub(super) fn udp_frame(
+    to: [u8; 6],
+    from: [u8; 6],
+    src: (Ipv4Addr, u16),
+    dst: (Ipv4Addr, u16),
+    data: &[u8],
+) -> Vec<u8> {
     let len = UDP + data.len();
     let mut f = ip_frame(to, from, src.0, dst.0, UDP_PROTOCOL, len);
     let udp = &mut f[ETHERNET + IPV4..];
@@ -147,16 +172,16 @@ pub(super) fn finish_tcp(frame: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// Leaves the checksum and the cutting into packets of `size` bytes of payload to the receiver.
-pub(super) fn leave_to_receiver(frame: &mut [u8], size: u16) -> Option<Offload> {
+/// Leaves the checksum to the receiver, and the cutting into packets of `size` bytes of payload, if given.
+pub(super) fn leave_to_receiver(frame: &mut [u8], size: Option<u16>) -> Option<Offload> {
     let (tcp, data) = tcp_layout(frame)?;
     let partial = fold(tcp_pseudo(frame, frame.len() - tcp)?);
     put16(frame, tcp + 16, partial);
     Some(Offload {
         flags: Offload::NEEDS_CHECKSUM,
-        gso_type: Offload::GSO_TCPV4,
-        header_len: data as u16,
-        gso_size: size,
+        gso_type: if size.is_some() { Offload::GSO_TCPV4 } else { Offload::GSO_NONE },
+        header_len: if size.is_some() { data as u16 } else { 0 },
+        gso_size: size.unwrap_or(0),
         checksum_start: tcp as u16,
         checksum_offset: 16,
     })

@@ -20,8 +20,8 @@ const CONNECTIONS: usize = 1024;
 /// Bytes buffered in each direction; also the window the guest sees.
 const BUFFER: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(75);
-/// A guest that answers nothing for this long has gone.
-const STACK_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(120);
+/// A guest that says nothing for this long, although it was sent something, has gone.
+const SILENCE: Duration = Duration::from_secs(120);
 
 const FIN_SYN_RST_ACK: u8 = 0x17;
 const SYN: u8 = 0x02;
@@ -32,8 +32,13 @@ type Tuple = (Ipv4Addr, u16, Ipv4Addr, u16);
 
 enum Phase {
     /// The host connects; the guest's SYN waits.
-    Connecting { syn: Vec<u8>, since: Instant },
-    Open { handle: SocketHandle },
+    Connecting {
+        syn: Vec<u8>,
+        since: Instant,
+    },
+    Open {
+        handle: SocketHandle,
+    },
 }
 
 struct Connection {
@@ -46,25 +51,39 @@ struct Connection {
     /// The host sent all it will; our half towards the host is shut.
     host_eof: bool,
     shut: bool,
+    /// When the guest last said something, in the stack's time.
+    heard: Duration,
+}
+
+impl Connection {
+    fn new(tuple: Tuple, host: Watch<TcpStream>, phase: Phase, heard: Duration) -> Self {
+        Self { tuple, host, phase, readable: false, writable: false, host_eof: false, shut: false, heard }
+    }
 }
 
 /// A listening socket of the host whose connections go to the guest.
 struct Forward {
     listener: Watch<TcpListener>,
     guest: (Ipv4Addr, u16),
+    /// The process had no descriptor left: the listener rests until the next housekeeping.
+    resting: bool,
 }
 
-/// The stack and its time.
+/// The stack and its time, which stands still while the guest takes nothing (it may be stopped).
 pub(super) struct Stack {
     pub iface: Interface,
     pub sockets: SocketSet<'static>,
     pub wire: Wire,
     pub start: Instant,
+    pub skipped: Duration,
 }
 
 impl Stack {
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed().saturating_sub(self.skipped)
+    }
     fn now(&self) -> StackInstant {
-        StackInstant::from_micros(i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX))
+        StackInstant::from_micros(i64::try_from(self.elapsed().as_micros()).unwrap_or(i64::MAX))
     }
     pub(super) fn poll(&mut self) {
         let now = self.now();
@@ -92,43 +111,70 @@ fn new_socket() -> Socket<'static> {
     let mut s = Socket::new(SocketBuffer::new(vec![0; BUFFER]), SocketBuffer::new(vec![0; BUFFER]));
     s.set_nagle_enabled(false);
     s.set_ack_delay(None);
-    s.set_timeout(Some(STACK_TIMEOUT));
     s
 }
 
 /// Starts a connection without waiting for it.
 fn connect(address: SocketAddrV4) -> io::Result<TcpStream> {
-    let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let fd = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )?;
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(fd)),
         Err(e) => Err(e.into()),
     }
 }
 
+/// Answers a SYN, as a frame, with a reset.
+fn refuse(stack: &mut Stack, mac: [u8; 6], frame: &[u8]) {
+    if let Some(rst) = frame.get(packet::ETHERNET..).and_then(|syn| packet::reset_for_syn(mac, HOST_MAC, syn)) {
+        stack.wire.output.send_checked(rst);
+    }
+}
+
 impl Tcp {
     pub(super) fn new(poller: Arc<Poller>) -> Self {
-        Self { connections: HashMap::new(), by_tuple: HashMap::new(), forwards: HashMap::new(), touched: Vec::new(), poller, next_port: 49152 }
+        Self {
+            connections: HashMap::new(),
+            by_tuple: HashMap::new(),
+            forwards: HashMap::new(),
+            touched: Vec::new(),
+            poller,
+            next_port: 49152,
+        }
     }
-    pub(super) fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+    /// Does [`Self::expire`] have something to wait for that neither the stack nor the host tells?
+    pub(super) fn waits(&self) -> bool {
+        self.connections.values().any(|c| matches!(c.phase, Phase::Connecting { .. }))
+            || self.forwards.values().any(|f| f.resting)
     }
     /// Sends the connections of a listening socket to a port of the guest.
     pub(super) fn forward(&mut self, key: usize, listener: TcpListener, guest: (Ipv4Addr, u16)) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let mut listener = Watch::new(listener, self.poller.clone(), key);
         listener.set(true, false)?;
-        self.forwards.insert(key, Forward { listener, guest });
+        self.forwards.insert(key, Forward { listener, guest, resting: false });
         Ok(())
     }
 
     /// A TCP packet of the guest, as a frame.
     pub(super) fn packet(&mut self, keys: &mut Keys, nat: &mut Nat, stack: &mut Stack, mac: [u8; 6], frame: Vec<u8>) {
         let Some(ip) = frame.get(packet::ETHERNET..).and_then(Ip::parse) else { return };
-        let (Some(sport), Some(dport), Some(&flags)) = (be16(ip.payload, 0), be16(ip.payload, 2), ip.payload.get(13)) else { return };
+        let (Some(sport), Some(dport), Some(&flags)) = (be16(ip.payload, 0), be16(ip.payload, 2), ip.payload.get(13))
+        else {
+            return;
+        };
         let tuple = (ip.src, sport, ip.dst, dport);
         let fresh = flags & FIN_SYN_RST_ACK == SYN;
         if let Some(&key) = self.by_tuple.get(&tuple) {
-            match self.connections.get(&key).map(|c| &c.phase) {
+            let known = self.connections.get_mut(&key).map(|c| {
+                c.heard = stack.elapsed();
+                &c.phase
+            });
+            match known {
                 Some(Phase::Connecting { .. }) => {
                     if flags & RST != 0 {
                         self.remove(stack, key);
@@ -157,23 +203,18 @@ impl Tcp {
         }
         let address = if nat.options.restrict { None } else { nat.outward(ip.dst, dport) };
         let stream = match address {
-            Some(address) if self.connections.len() < CONNECTIONS => connect(SocketAddrV4::new(address, dport)),
+            Some(address) if self.connections.len() < CONNECTIONS => connect(address),
             _ => Err(io::ErrorKind::ConnectionRefused.into()),
         };
-        let refuse = |stack: &mut Stack, frame: &[u8]| {
-            if let Some(rst) = frame.get(packet::ETHERNET..).and_then(|syn| packet::reset_for_syn(mac, HOST_MAC, syn)) {
-                stack.wire.output.send_checked(rst);
-            }
-        };
-        let Ok(stream) = stream else { return refuse(stack, &frame) };
+        let Ok(stream) = stream else { return refuse(stack, mac, &frame) };
         let _ = stream.set_nodelay(true);
         let key = keys.next();
         let mut host = Watch::new(stream, self.poller.clone(), key);
         if host.set(false, true).is_err() {
-            return refuse(stack, &frame);
+            return refuse(stack, mac, &frame);
         }
         let phase = Phase::Connecting { syn: frame, since: Instant::now() };
-        self.insert(key, Connection { tuple, host, phase, readable: false, writable: false, host_eof: false, shut: false });
+        self.insert(key, Connection::new(tuple, host, phase, stack.elapsed()));
     }
     fn insert(&mut self, key: usize, connection: Connection) {
         self.by_tuple.insert(connection.tuple, key);
@@ -201,9 +242,7 @@ impl Tcp {
                 let syn = std::mem::take(syn);
                 if failed {
                     let mac = syn.get(6..).and_then(|m| m.first_chunk::<6>()).copied().unwrap_or_default();
-                    if let Some(rst) = syn.get(packet::ETHERNET..).and_then(|syn| packet::reset_for_syn(mac, HOST_MAC, syn)) {
-                        stack.wire.output.send_checked(rst);
-                    }
+                    refuse(stack, mac, &syn);
                     self.remove(stack, event.key);
                 } else {
                     self.open(stack, event.key, syn);
@@ -240,16 +279,25 @@ impl Tcp {
     }
     fn accept(&mut self, keys: &mut Keys, nat: &Nat, stack: &mut Stack, key: usize) {
         loop {
-            let Some(f) = self.forwards.get(&key) else { return };
+            let Some(f) = self.forwards.get_mut(&key) else { return };
             let guest = f.guest;
-            let Ok((stream, peer)) = f.listener.socket.accept() else { return };
+            let (stream, peer) = match f.listener.socket.accept() {
+                Ok(accepted) => accepted,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => continue,
+                // Out of descriptors or memory: asking again at once would spin.
+                Err(_) => {
+                    f.resting = f.listener.set(false, false).is_ok();
+                    return;
+                }
+            };
             if self.connections.len() >= CONNECTIONS || stream.set_nonblocking(true).is_err() {
                 continue;
             }
             let _ = stream.set_nodelay(true);
             // The guest sees a peer on the host's own network as it is, and the host itself as the gateway.
             let from = match peer {
-                std::net::SocketAddr::V4(p) => nat.inward(*p.ip(), 0),
+                std::net::SocketAddr::V4(p) => nat.inward(*p.ip()),
                 std::net::SocketAddr::V6(_) => nat.options.host,
             };
             let Some(tuple) = (0..16384).find_map(|_| {
@@ -266,7 +314,8 @@ impl Tcp {
             let handle = stack.sockets.add(socket);
             let key = keys.next();
             let host = Watch::new(stream, self.poller.clone(), key);
-            self.insert(key, Connection { tuple, host, phase: Phase::Open { handle }, readable: true, writable: true, host_eof: false, shut: false });
+            let connection = Connection::new(tuple, host, Phase::Open { handle }, stack.elapsed());
+            self.insert(key, Connection { readable: true, writable: true, ..connection });
             self.touched.push(key);
         }
     }
@@ -300,13 +349,36 @@ impl Tcp {
         }
         true
     }
-    /// Gives up what takes too long, and finds what the stack ended by itself.
+    /// Gives up what takes too long, and lets listeners try again.
     pub(super) fn expire(&mut self, stack: &mut Stack) {
-        let late: Vec<usize> = self.connections.iter().filter(|(_, c)| matches!(&c.phase, Phase::Connecting { since, .. } if since.elapsed() > CONNECT_TIMEOUT)).map(|(k, _)| *k).collect();
+        let now = stack.elapsed();
+        let mut late = Vec::new();
+        for (key, c) in &self.connections {
+            match &c.phase {
+                Phase::Connecting { since, .. } if since.elapsed() > CONNECT_TIMEOUT => late.push(*key),
+                Phase::Connecting { .. } => (),
+                Phase::Open { handle } => {
+                    let socket = stack.sockets.get_mut::<Socket<'_>>(*handle);
+                    let owed = socket.send_queue() > 0
+                        || !matches!(socket.state(), State::Established | State::CloseWait | State::FinWait2);
+                    if owed && now.saturating_sub(c.heard) > SILENCE {
+                        socket.abort();
+                    }
+                    // Connections the stack ended by itself are found too.
+                    self.touched.push(*key);
+                }
+            }
+        }
         for key in late {
+            if let Some(Connection { phase: Phase::Connecting { syn, .. }, .. }) = self.connections.get(&key) {
+                let mac = syn.get(6..).and_then(|m| m.first_chunk::<6>()).copied().unwrap_or_default();
+                refuse(stack, mac, syn);
+            }
             self.remove(stack, key);
         }
-        self.touched.extend(self.connections.keys());
+        for f in self.forwards.values_mut().filter(|f| f.resting) {
+            f.resting = f.listener.set(true, false).is_err();
+        }
     }
 }
 

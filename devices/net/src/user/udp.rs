@@ -17,13 +17,14 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Datagrams taken from one socket in a row.
 const BURST: usize = 64;
 
-
 struct Flow {
     socket: Watch<UdpSocket>,
     guest: (Ipv4Addr, u16),
     last: Instant,
     /// A forwarded port: stays.
     forward: bool,
+    /// Where the last datagram went, and what the guest calls that.
+    last_to: Option<(SocketAddrV4, (Ipv4Addr, u16))>,
 }
 
 /// All flows.
@@ -37,14 +38,15 @@ impl Udp {
     pub(super) fn new(poller: Arc<Poller>) -> Self {
         Self { flows: Map::new(), by_guest: Map::new(), poller }
     }
+    /// Is there nothing that may become idle?
     pub(super) fn is_empty(&self) -> bool {
-        self.flows.is_empty()
+        self.flows.values().all(|f| f.forward)
     }
     fn add(&mut self, key: usize, socket: UdpSocket, guest: (Ipv4Addr, u16), forward: bool) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let mut socket = Watch::new(socket, self.poller.clone(), key);
         socket.set(true, false)?;
-        self.flows.insert(key, Flow { socket, guest, last: Instant::now(), forward });
+        self.flows.insert(key, Flow { socket, guest, last: Instant::now(), forward, last_to: None });
         self.by_guest.insert(guest, key);
         Ok(())
     }
@@ -63,11 +65,21 @@ impl Udp {
     }
     fn remove(&mut self, key: usize) {
         if let Some(flow) = self.flows.remove(&key) {
-            self.by_guest.remove(&flow.guest);
+            // Two forwarded ports may lead to one port of the guest.
+            if self.by_guest.get(&flow.guest) == Some(&key) {
+                self.by_guest.remove(&flow.guest);
+            }
         }
     }
     /// A datagram of the guest.
-    pub(super) fn send(&mut self, keys: &mut Keys, nat: &mut Nat, guest: (Ipv4Addr, u16), to: (Ipv4Addr, u16), data: &[u8]) {
+    pub(super) fn send(
+        &mut self,
+        keys: &mut Keys,
+        nat: &mut Nat,
+        guest: (Ipv4Addr, u16),
+        to: (Ipv4Addr, u16),
+        data: &[u8],
+    ) {
         let forwarded = self.by_guest.get(&guest).and_then(|k| self.flows.get(k)).is_some_and(|f| f.forward);
         if nat.options.restrict && !forwarded {
             return;
@@ -88,7 +100,8 @@ impl Udp {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.last = Instant::now();
             // Lost like on a wire if the host refuses it.
-            let _ = flow.socket.socket.send_to(data, SocketAddrV4::new(address, to.1));
+            let _ = flow.socket.socket.send_to(data, address);
+            flow.last_to = Some((address, to));
         }
     }
     /// The host has datagrams for a flow; false if the key is none of ours.
@@ -98,12 +111,17 @@ impl Udp {
             match flow.socket.socket.recv_from(buffer) {
                 Ok((n, SocketAddr::V4(from))) => {
                     flow.last = Instant::now();
-                    let Some(mac) = wire.output.resolve(flow.guest.0) else { continue };
-                    let source = (nat.inward(*from.ip(), from.port()), from.port());
-                    // A datagram that does not fit the guest's wire would need fragments.
-                    if n <= 1500 - packet::IPV4 - packet::UDP {
-                        wire.output.send_checked(packet::udp_frame(mac, HOST_MAC, source, flow.guest, &buffer[..n]));
+                    if flow.forward {
+                        // Answers leave through the port the question came through.
+                        self.by_guest.insert(flow.guest, key);
                     }
+                    let Some(mac) = wire.output.resolve(flow.guest.0) else { continue };
+                    let source = match flow.last_to {
+                        // An answer comes from where the guest sent the question to.
+                        Some((to, seen)) if to == from => seen,
+                        _ => (nat.inward(*from.ip()), from.port()),
+                    };
+                    wire.output.send_packet(packet::udp_frame(mac, HOST_MAC, source, flow.guest, &buffer[..n]));
                 }
                 Ok(_) => (),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -116,7 +134,12 @@ impl Udp {
     /// Forgets idle flows.
     pub(super) fn expire(&mut self) {
         let now = Instant::now();
-        let idle: Vec<_> = self.flows.iter().filter(|(_, f)| !f.forward && now.duration_since(f.last) > IDLE).map(|(k, _)| *k).collect();
+        let idle: Vec<_> = self
+            .flows
+            .iter()
+            .filter(|(_, f)| !f.forward && now.duration_since(f.last) > IDLE)
+            .map(|(k, _)| *k)
+            .collect();
         for key in idle {
             self.remove(key);
         }

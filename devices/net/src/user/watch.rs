@@ -28,7 +28,9 @@ impl<S: AsFd + AsRawFd> Watch<S> {
         match (self.interest, wanted) {
             (_, (false, false)) => self.poller.delete(self.socket.as_fd())?,
             // SAFETY: the socket lives as long as this value, which removes it from the poller when dropped.
-            ((false, false), _) => unsafe { self.poller.add_with_mode(self.socket.as_raw_fd(), event, PollMode::Level)? },
+            ((false, false), _) => unsafe {
+                self.poller.add_with_mode(self.socket.as_raw_fd(), event, PollMode::Level)?
+            },
             _ => self.poller.modify_with_mode(self.socket.as_fd(), event, PollMode::Level)?,
         }
         self.interest = wanted;

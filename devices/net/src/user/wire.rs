@@ -1,5 +1,6 @@
 //! Between the guest's card and the TCP stack: outgoing frames, and smoltcp's device.
 
+use super::fragments;
 use super::packet::{self, BROADCAST, ETHERNET, TYPE_ARP, TYPE_IPV4};
 use crate::{NetFrontend, Offload, Offloads};
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium, PacketMeta};
@@ -25,11 +26,20 @@ pub(super) struct Output {
     backlog: VecDeque<(Vec<u8>, Offload)>,
     neighbours: Vec<(Ipv4Addr, [u8; 6])>,
     pub host: Ipv4Addr,
+    /// Identification of the last packet that was cut.
+    id: u16,
 }
 
 impl Output {
     pub(super) fn new(host: Ipv4Addr) -> Self {
-        Self { frontend: None, offloads: Offloads::default(), backlog: VecDeque::new(), neighbours: Vec::new(), host }
+        Self {
+            frontend: None,
+            offloads: Offloads::default(),
+            backlog: VecDeque::new(),
+            neighbours: Vec::new(),
+            host,
+            id: 0,
+        }
     }
     /// Does the guest hold frames up?
     pub(super) fn blocked(&self) -> bool {
@@ -60,6 +70,16 @@ impl Output {
     pub(super) fn send_checked(&mut self, frame: Vec<u8>) {
         self.send(frame, Offload::default());
     }
+    /// A packet whose checksums are right, cut into fragments if it is too long.
+    pub(super) fn send_packet(&mut self, frame: Vec<u8>) {
+        if frame.len() <= ETHERNET + MTU {
+            return self.send_checked(frame);
+        }
+        self.id = self.id.wrapping_add(1);
+        for piece in fragments::cut(&frame, MTU, self.id) {
+            self.send_checked(piece);
+        }
+    }
     pub(super) fn learn(&mut self, ip: Ipv4Addr, mac: [u8; 6]) {
         if ip.is_unspecified() || mac[0] & 1 != 0 {
             return;
@@ -86,7 +106,7 @@ impl Output {
     fn send_tcp(&mut self, mut frame: Vec<u8>, size: Option<u16>) {
         if let Some(size) = size {
             if self.offloads.tso4 {
-                if let Some(offload) = packet::leave_to_receiver(&mut frame, size) {
+                if let Some(offload) = packet::leave_to_receiver(&mut frame, Some(size)) {
                     self.send(frame, offload);
                 }
                 return;
@@ -97,8 +117,10 @@ impl Output {
             return;
         }
         if self.offloads.checksum {
-            // It never was on a wire: there is nothing to check.
-            self.send(frame, Offload { flags: Offload::DATA_VALID, ..Offload::default() });
+            // It never was on a wire: there is nothing to check, unless the guest sends it on.
+            if let Some(offload) = packet::leave_to_receiver(&mut frame, None) {
+                self.send(frame, offload);
+            }
         } else if packet::finish_tcp(&mut frame).is_some() {
             self.send_checked(frame);
         }
@@ -106,7 +128,14 @@ impl Output {
 }
 
 /// An ARP message in a frame.
-pub(super) fn arp(operation: u16, sender: Ipv4Addr, sender_mac: [u8; 6], target: Ipv4Addr, target_mac: [u8; 6], to: [u8; 6]) -> Vec<u8> {
+pub(super) fn arp(
+    operation: u16,
+    sender: Ipv4Addr,
+    sender_mac: [u8; 6],
+    target: Ipv4Addr,
+    target_mac: [u8; 6],
+    to: [u8; 6],
+) -> Vec<u8> {
     let mut f = vec![0; ETHERNET + 28];
     packet::ethernet(&mut f, to, sender_mac, TYPE_ARP);
     let a = &mut f[ETHERNET..];
