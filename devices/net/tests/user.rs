@@ -413,5 +413,6 @@ fn rubbish_is_survived() {
         }
     }
     g.net.flush();
-    assert!(g.resolve(DNS).is_some());
+    // Frames in excess are lost, as on a wire.
+    assert!((0..20).any(|_| g.resolve(DNS).is_some()));
 }

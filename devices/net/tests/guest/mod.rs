@@ -104,7 +104,7 @@ impl Guest {
     }
     pub fn resolve(&self, ip: Ipv4Addr) -> Option<[u8; 6]> {
         self.send(&arp(1, IP, ip));
-        self.expect(Duration::from_millis(if ip == GATEWAY || ip == DNS { 5000 } else { 200 }), |f, _| {
+        self.expect(Duration::from_millis(if ip == GATEWAY || ip == DNS { 1000 } else { 200 }), |f, _| {
             (be16(f, 12) == 0x806 && f[21] == 2 && ip_at(f, 28) == ip && f[32..38] == MAC)
                 .then(|| f[22..28].try_into().unwrap())
         })

@@ -76,7 +76,7 @@ impl<'a> Tcp<'a> {
         let mut p = [self.local.to_be_bytes(), self.remote.1.to_be_bytes()].concat();
         p.extend(seq.to_be_bytes());
         p.extend(if flags & ACK != 0 { self.ack } else { 0 }.to_be_bytes());
-        p.extend([((20 + options.len()) / 4 << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        p.extend([((20 + options.len()) * 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
         p.extend(options);
         p.extend(data);
         let c = !sum(&p, pseudo(IP, self.remote.0, 6, p.len()));
