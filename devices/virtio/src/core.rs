@@ -232,7 +232,8 @@ impl VirtioCore {
     /// The state is not of this device.
     pub fn load(&self, state: CoreState) -> Result<(), LoadError> {
         let CoreState { status: s, generation, driver_features, queues, device } = state;
-        if driver_features & !self.offered != 0 {
+        // Before FEATURES_OK the driver may have written anything.
+        if s & status::FEATURES_OK != 0 && driver_features & !self.offered != 0 {
             return Err(LoadError::Mismatch(format!("{}: features {driver_features:#x} are not offered here", self.device.name())));
         }
         if !self.queues.load(queues, driver_features) {
