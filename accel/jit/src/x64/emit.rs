@@ -128,6 +128,16 @@ pub(super) enum Stub {
     Data { label: DynamicLabel, bytes: u128 },
 }
 
+/// A move of an edge: the value, or the temporary it was put into, to its parameter's place.
+struct Move {
+    to: Loc,
+    value: Value,
+    tmp: Option<u32>,
+}
+
+/// Temporaries of 16 bytes for moves, in the save area.
+const TEMPORARIES: u32 = 24;
+
 pub(super) struct Emit<'a> {
     pub r: &'a Region<'a>,
     pub f: &'a Function,
@@ -145,6 +155,8 @@ pub(super) struct Emit<'a> {
     /// Out-of-line code is being emitted: `active` no longer follows the position.
     in_stubs: bool,
     leave: Option<DynamicLabel>,
+    /// Something did not fit.
+    failed: bool,
 }
 
 /// True if the instruction calls out on the hot path.
@@ -180,6 +192,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         link_labels: Vec::new(),
         in_stubs: false,
         leave: None,
+        failed: false,
     };
     e.prologue();
     let order = &a.order;
@@ -187,6 +200,9 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         e.block(b, order.get(k + 1).copied());
     }
     e.emit_stubs();
+    if e.failed {
+        return Err(OutOfSpill);
+    }
     let mut links = std::mem::take(&mut e.links);
     for (n, label) in &e.link_labels {
         if let Ok(off) = e.asm.ops.labels().resolve_dynamic(*label) {
@@ -640,24 +656,72 @@ impl Emit<'_> {
 
     /// Moves values into parameters' places, all at once.
     fn parallel_moves(&mut self, moves: &[(Value, Value)]) {
-        // (destination, source value)
-        let mut todo: Vec<(Loc, Value)> = moves
+        let mut todo: Vec<Move> = moves
             .iter()
-            .map(|&(p, a)| (self.loc(p), a))
-            .filter(|&(d, a)| d != Loc::None && d != self.loc(a))
+            .map(|&(p, a)| Move { to: self.loc(p), value: a, tmp: None })
+            .filter(|m| m.to != Loc::None && m.to != self.loc(m.value))
             .collect();
+        let mut free: u32 = (1 << TEMPORARIES) - 1;
         while !todo.is_empty() {
             // One whose destination nobody else still reads.
-            let ready = todo
-                .iter()
-                .position(|&(d, a)| !todo.iter().any(|&(d2, a2)| d2 != d && self.reads(a2, d, self.ty(a).bytes())));
+            let ready = todo.iter().enumerate().position(|(k, m)| {
+                let bytes = self.ty(m.value).bytes();
+                !todo.iter().enumerate().any(|(n, o)| n != k && o.tmp.is_none() && self.reads(o.value, m.to, bytes))
+            });
             if let Some(k) = ready {
-                let (d, a) = todo.swap_remove(k);
-                self.move_to(d, a);
+                let m = todo.swap_remove(k);
+                match m.tmp {
+                    None => self.move_to(m.to, m.value),
+                    Some(t) => {
+                        self.from_temporary(m.to, m.value, t);
+                        free |= 1 << t;
+                    }
+                }
                 continue;
             }
-            // A cycle: swap through a scratch by saving one destination's old value and redirecting its readers.
-            self.break_cycle(&mut todo);
+            // Only cycles are left: whatever reads the first one's destination reads a temporary from now on.
+            let (to, bytes) = (todo[0].to, self.ty(todo[0].value).bytes());
+            for m in todo.iter_mut().skip(1) {
+                if m.tmp.is_some() || !self.reads(m.value, to, bytes) {
+                    continue;
+                }
+                let t = free.trailing_zeros();
+                if t >= TEMPORARIES {
+                    self.failed = true;
+                    return;
+                }
+                free &= !(1 << t);
+                self.to_temporary(m.value, t);
+                m.tmp = Some(t);
+            }
+        }
+    }
+
+    fn to_temporary(&mut self, a: Value, t: u32) {
+        let at = SAVE_GPR + t as i32 * 16;
+        if self.ty(a).is_int() {
+            let r = self.gpr(a, RAX);
+            self.asm.store(true, RSP, at, r);
+        } else {
+            let x = self.xmm(a, X15);
+            self.asm.vstore(self.f.ty(a).bytes(), RSP, at, x);
+        }
+    }
+
+    fn from_temporary(&mut self, to: Loc, a: Value, t: u32) {
+        let (at, n) = (SAVE_GPR + t as i32 * 16, self.ty(a).bytes());
+        match to {
+            Loc::Gpr(r) => self.asm.load(true, r, RSP, at),
+            Loc::Xmm(r) => self.asm.vload(n, r, RSP, at),
+            Loc::Spill(off) if self.ty(a).is_int() => {
+                self.asm.load(true, RAX, RSP, at);
+                self.asm.store(true, RSP, off as i32, RAX);
+            }
+            Loc::Spill(off) => {
+                self.asm.vload(n, X15, RSP, at);
+                self.asm.vstore(n, RSP, off as i32, X15);
+            }
+            Loc::None => {}
         }
     }
 
@@ -697,47 +761,6 @@ impl Emit<'_> {
                 }
             }
             Loc::None => {}
-        }
-    }
-
-    /// Every remaining move waits for another: all destinations of the cycles go through the save area.
-    fn break_cycle(&mut self, todo: &mut Vec<(Loc, Value)>) {
-        // Copy all sources to temporaries, then all temporaries to destinations. Cycles are rare and short.
-        let mut tmp = Vec::with_capacity(todo.len());
-        for (n, (d, a)) in todo.drain(..).enumerate() {
-            let at = SAVE_GPR + n as i32 * 16;
-            if n >= 24 {
-                // More than the save area holds: cannot happen with 24 registers in cycles; the rest are memory moves.
-                self.move_to(d, a);
-                continue;
-            }
-            if self.ty(a).is_int() {
-                let r = self.gpr(a, RAX);
-                self.asm.store(true, RSP, at, r);
-                tmp.push((d, at, 8));
-            } else {
-                let x = self.xmm(a, X15);
-                let bytes = self.ty(a).bytes();
-                self.asm.vstore(bytes, RSP, at, x);
-                tmp.push((d, at, bytes | 0x100));
-            }
-        }
-        for (d, at, kind) in tmp {
-            let vector = kind & 0x100 != 0;
-            let n = kind & 0xff;
-            match d {
-                Loc::Gpr(r) => self.asm.load(true, r, RSP, at),
-                Loc::Xmm(r) => self.asm.vload(n, r, RSP, at),
-                Loc::Spill(off) if vector => {
-                    self.asm.vload(n, X15, RSP, at);
-                    self.asm.vstore(n, RSP, off as i32, X15);
-                }
-                Loc::Spill(off) => {
-                    self.asm.load(true, RAX, RSP, at);
-                    self.asm.store(true, RSP, off as i32, RAX);
-                }
-                Loc::None => {}
-            }
         }
     }
 

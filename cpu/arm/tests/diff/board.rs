@@ -54,7 +54,29 @@ pub enum Then {
     Stop,
 }
 
-type Handler = Box<dyn FnMut(&mut ArmCpu) -> Then + Send>;
+/// An exception taken to EL1. The processor is as the vectors find it: ELR_EL1 and so on say the rest.
+pub struct Exception<'a> {
+    pub cpu: &'a mut ArmCpu,
+    /// FPSR, of which the processor's own copy may be behind.
+    pub fpsr: u64,
+}
+
+impl Exception<'_> {
+    /// Exception class of ESR_EL1.
+    pub fn class(&self) -> u32 {
+        self.cpu[Reg::EsrEl1] as u32 >> 26
+    }
+    pub fn from_el0(&self) -> bool {
+        self.cpu[Reg::SpsrEl1] & 0xc == 0
+    }
+    /// Goes on after the instruction.
+    pub fn skip(&mut self) -> Then {
+        self.cpu[Reg::ElrEl1] = self.cpu[Reg::ElrEl1].wrapping_add(4);
+        Then::Return
+    }
+}
+
+type Handler = Box<dyn FnMut(&mut Exception) -> Then + Send>;
 
 /// The hypervisor call that the vectors make.
 struct Hook {
@@ -66,7 +88,11 @@ struct Hook {
 impl ArmHooks for Hook {
     fn firmware_call(&self, cpu: &mut ArmCpu, _: Conduit) -> bool {
         let mut handler = self.handler.lock();
-        let then = handler.as_mut().map_or(Then::Stop, |h| h(cpu));
+        // The vectors put X0 away and read FPSR into it.
+        let fpsr = cpu.x[0];
+        cpu.x[0] = cpu.tpidr_el1;
+        let mut exception = Exception { cpu, fpsr };
+        let then = handler.as_mut().map_or(Then::Stop, |h| h(&mut exception));
         if then == Then::Stop {
             cpu[Reg::ElrEl1] = PARK;
             *handler = None;
@@ -155,10 +181,10 @@ impl Board {
         for n in 0..512 {
             board.pages().set(PAGES + (n << 12), Page::ReadWrite);
         }
-        // From EL0: HVC, ERET. From EL1: the same with another number.
-        for (at, hvc) in [(0x400, 0xd400_0002u32), (0x200, 0xd400_0022)] {
-            board.write(VECTORS + at, &hvc.to_le_bytes());
-            board.write(VECTORS + at + 4, &0xd69f_03e0u32.to_le_bytes());
+        // MSR TPIDR_EL1, X0; MRS X0, FPSR; HVC; ERET.
+        for at in [0x200, 0x400] {
+            let code: Vec<u8> = [0xd518_d080u32, 0xd53b_4420, 0xd400_0002, 0xd69f_03e0].iter().flat_map(|w| w.to_le_bytes()).collect();
+            board.write(VECTORS + at, &code);
         }
         board.write(PARK, &0x1400_0000u32.to_le_bytes());
         board.vcpu.start().expect("thread");
@@ -183,7 +209,7 @@ impl Board {
 
     /// Runs from `pc` at EL0 with reset registers (changed by `prepare`) until `handler`, which sees every exception
     /// at EL1, stops it.
-    pub fn run(&self, pc: u64, prepare: impl FnOnce(&mut ArmSaved), handler: impl FnMut(&mut ArmCpu) -> Then + Send + 'static) {
+    pub fn run(&self, pc: u64, prepare: impl FnOnce(&mut ArmSaved), handler: impl FnMut(&mut Exception) -> Then + Send + 'static) {
         *self.hook.handler.lock() = Some(Box::new(handler));
         *self.hook.stopped.lock() = false;
         let mut state = self.initial.clone();
@@ -202,12 +228,9 @@ impl Board {
     }
 }
 
-/// Exception class of ESR_EL1 and whether the exception came from EL0.
-pub fn exception_class(cpu: &ArmCpu) -> (u32, bool) {
-    (cpu[Reg::EsrEl1] as u32 >> 26, cpu[Reg::SpsrEl1] & 0xc == 0)
-}
-
 /// Exception classes of undefined instructions: unknown, and system registers as the kernel reports them.
 pub const UNKNOWN: u32 = 0;
 pub const SYSTEM: u32 = 0x18;
 pub const SVC: u32 = 0x15;
+/// Data abort from a lower level.
+pub const DATA_ABORT: u32 = 0x24;

@@ -1,13 +1,13 @@
 //! Runs the tests of a class everywhere and compares.
 
-use super::board::{Board, Engine, SVC, SYSTEM, Then, UNKNOWN, exception_class};
+use super::board::{Board, Engine, Exception, SVC, SYSTEM, Then, UNKNOWN};
 use super::program::{self, DATA, LOG, OUTPUT, Program, Results, Test};
 use super::random::Rng;
 use parking_lot::Mutex;
 use rhea_arm::ArmConfig;
 use rhea_arm::reg::Reg;
 use rhea_arm::translate::{Pattern, decoder};
-use rhea_arm::{ArmCpu, Feature};
+use rhea_arm::Feature;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -95,20 +95,19 @@ fn run_program(p: &Program, board: &Board, engine: Engine) -> Results {
         board.run(
             p.start,
             |_| (),
-            move |cpu: &mut ArmCpu| {
-                let pc = cpu[Reg::ElrEl1];
-                match exception_class(cpu) {
+            move |e: &mut Exception| {
+                let pc = e.cpu[Reg::ElrEl1];
+                match (e.class(), e.from_el0()) {
                     (UNKNOWN | SYSTEM, true) => {
                         log.lock().push(pc);
-                        cpu[Reg::ElrEl1] = pc.wrapping_add(4);
-                        Then::Return
+                        e.skip()
                     }
                     (SVC, true) => {
                         assert!(pc > end, "a supervisor call at {pc:#x}");
                         Then::Stop
                     }
                     (class, _) => {
-                        let (esr, far) = (cpu[Reg::EsrEl1], cpu[Reg::FarEl1]);
+                        let (esr, far) = (e.cpu[Reg::EsrEl1], e.cpu[Reg::FarEl1]);
                         eprintln!("exception of class {class:#x} at {pc:#x}: syndrome {esr:#x}, address {far:#x}");
                         log.lock().push(pc);
                         Then::Stop
@@ -185,13 +184,44 @@ fn differences(t: &Test, n: usize, p: &Program, ours: &Results, expected: &Resul
         s += &format!("  data+{k:#x}: {:#x}, expected {:#x}\n", da[k], db[k]);
     }
     s += &format!("  inputs: fpcr {:#x} nzcv {:#x}", t.state.fpcr, t.state.nzcv);
-    for w in &t.code {
-        for r in [w & 31, w >> 5 & 31, w >> 16 & 31, w >> 10 & 31] {
-            let x = if r < 31 { t.state.x[r as usize] } else { t.state.sp };
-            s += &format!(" x{r}={x:#x} v{r}={:#x}", t.state.v[r as usize]);
-        }
+    let mut fields: Vec<u32> = t.code.iter().flat_map(|w| [w & 31, w >> 5 & 31, w >> 16 & 31, w >> 10 & 31]).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    for r in fields {
+        let x = if r < 31 { t.state.x[r as usize] } else { t.state.sp };
+        s += &format!(" x{r}={x:#x} v{r}={:#x}", t.state.v[r as usize]);
     }
     Some(s + "\n")
+}
+
+/// A test that fails on an engine with as many instructions replaced by NOP as can be.
+fn shrink(t: &Test, config: &Arc<ArmConfig>, engine: Engine) -> Test {
+    let fails = |t: &Test| {
+        let p = Program::new(std::slice::from_ref(t));
+        let run = |e: Engine| run_program(&p, &Board::new(config, e), e);
+        differences(t, 0, &p, &run(engine), &run(Engine::Interpreter)).is_some()
+    };
+    let mut best = t.clone();
+    if engine == Engine::Interpreter || !fails(&best) {
+        return best;
+    }
+    let mut again = true;
+    while again {
+        again = false;
+        for n in 0..best.code.len() {
+            let mut less = best.clone();
+            less.code[n] = 0xd503_201f;
+            // The count of a loop stays.
+            if best.code[n] == 0xf100_079c || best.code[n] & 0xff80_001f == 0xd280_001c {
+                continue;
+            }
+            if best.code[n] != 0xd503_201f && fails(&less) {
+                best = less;
+                again = true;
+            }
+        }
+    }
+    best
 }
 
 /// Runs a class; panics with the differences (up to a few) if there are any.
@@ -216,7 +246,15 @@ pub fn check(class: &Class) {
                 (0..tests.len()).filter_map(|n| differences(&tests[n], n, &p, &ours, expected)).collect();
             let show = number("RHEA_DIFF_SHOW", 5) as usize;
             if !bad.is_empty() {
-                let shown = bad.iter().take(show).cloned().collect::<Vec<_>>().join("\n");
+                let mut shown = bad.iter().take(show).cloned().collect::<Vec<_>>().join("\n");
+                if std::env::var_os("RHEA_DIFF_SHRINK").is_some() {
+                    let first = (0..tests.len()).find(|&n| differences(&tests[n], n, &p, &ours, expected).is_some());
+                    let small = shrink(&tests[first.unwrap_or(0)], &config, engine);
+                    let p = Program::new(std::slice::from_ref(&small));
+                    let run = |e: Engine| run_program(&p, &Board::new(&config, e), e);
+                    shown += "\nshrunk:\n";
+                    shown += &differences(&small, 0, &p, &run(engine), &run(Engine::Interpreter)).unwrap_or_default();
+                }
                 failed += &format!("{} on {engine:?}, batch {batch}: {} tests differ\n{shown}\n", class.name, bad.len());
             }
         }

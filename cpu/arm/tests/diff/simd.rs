@@ -1,11 +1,14 @@
 //! FP and AdvSIMD classes, and mixtures of everything.
 
-use super::check::{Class, patterns};
+use super::check::{Class, config, patterns};
 use super::classes::{Memory, sp_fit, with};
 use super::program::{DATA_SIZE, Test};
 use super::random::Rng;
-use rhea_arm::translate::{Pattern, decoder, simd};
-use std::sync::OnceLock;
+use rhea_arm::helpers::system;
+use rhea_arm::translate::{self, Pattern, decoder, simd};
+use rhea_arm::{ArmConfig, ArmCpu};
+use rhea_ir::{Builder, FpMode, Function, Guest, Op};
+use std::sync::{Arc, OnceLock};
 
 /// A random encoding of the pattern that no more specific pattern hides.
 fn encoding(rng: &mut Rng, p: &Pattern) -> u32 {
@@ -110,6 +113,22 @@ fn memory_table() -> &'static [&'static Pattern] {
 /// Registers that instructions of [`mixed`] and [`super::faults`] do not write unless that is their purpose.
 pub const KEPT: std::ops::Range<u32> = 19..29;
 
+/// Is the encoding allocated (as far as translation can tell)?
+pub fn allocated(w: u32) -> bool {
+    static CONFIG: OnceLock<Arc<ArmConfig>> = OnceLock::new();
+    let mut f = Function::new(FpMode::default());
+    let block = f.new_block(0);
+    let mut b = Builder::new(&mut f, ArmCpu::HELPERS, block);
+    translate::translate(CONFIG.get_or_init(config), 0, 0, &w.to_le_bytes(), 1, &mut b);
+    !f.insts.iter().any(|i| i.op == Op::Call && i.imm == system::UNDEF.0 as u64)
+}
+
+/// FP and AdvSIMD patterns for [`computation`].
+pub fn computation_tables() -> &'static [Vec<&'static Pattern>] {
+    static TABLES: OnceLock<Vec<Vec<&'static Pattern>>> = OnceLock::new();
+    TABLES.get_or_init(|| (0..4).map(table).collect())
+}
+
 /// An instruction of the mixture that does not access memory.
 pub fn computation(rng: &mut Rng, tables: &[Vec<&'static Pattern>]) -> u32 {
     let p = if rng.chance(2) {
@@ -124,6 +143,9 @@ pub fn computation(rng: &mut Rng, tables: &[Vec<&'static Pattern>]) -> u32 {
             w &= !16;
             w = with(w, 0, 5, (w & 31) % 19);
         }
+        if !allocated(w) {
+            continue;
+        }
         // SP is data nowhere: a write to it would have to be undone.
         let sp = w & 31 == 31 && matches!(p.name, "add_sub_imm" | "logical_imm" | "add_sub_extended");
         if !sp && decoder().find(w).is_some_and(|q| std::ptr::eq(q, p)) {
@@ -132,41 +154,55 @@ pub fn computation(rng: &mut Rng, tables: &[Vec<&'static Pattern>]) -> u32 {
     }
 }
 
-/// A memory instruction at `[Xbase]` without writeback, and the displacement of its access.
-pub fn access(rng: &mut Rng, base: u32) -> (u32, i64) {
+fn writeback_table() -> &'static [&'static Pattern] {
+    static TABLE: OnceLock<Vec<&'static Pattern>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut all = memory_table().to_vec();
+        all.extend(patterns(&[
+            "ldst_post", "ldst_pre", "ldst_fp_post", "ldst_fp_pre", "ldst_multiple_post", "ldst_single_post", "ldst_unprivileged",
+            "ldxr", "ldxp", "casp",
+        ]));
+        all
+    })
+}
+
+/// A memory instruction at `[Xbase]`, with `writeback` or without, and the displacement of its access.
+pub fn access(rng: &mut Rng, base: u32, writeback: bool) -> (u32, i64) {
     loop {
-        let p = rng.pick(memory_table());
+        let p = rng.pick(if writeback { writeback_table() } else { memory_table() });
         let mut w = with(encoding(rng, p), 5, 5, base);
         let reg = |n: u32| if KEPT.contains(&n) { n - 19 } else { n };
         w = with(w, 0, 5, reg(w & 31));
-        if !p.name.contains("imm") && !p.name.contains("unscaled") && p.name != "ldapur" {
-            w = with(w, 10, 5, if p.name.contains("pair") { reg(w >> 10 & 31) } else { w >> 10 & 31 });
+        if p.name.contains("pair") || p.name == "ldxp" {
+            w = with(w, 10, 5, reg(w >> 10 & 31));
         }
-        if matches!(p.name, "ldop" | "swp" | "cas") {
-            w = with(w, 16, 5, reg(w >> 16 & 31));
-        }
-        if matches!(p.name, "ldar" | "stlr") {
-            w |= 31 << 16 | 31 << 10;
+        match p.name {
+            "ldop" | "swp" | "cas" => w = with(w, 16, 5, reg(w >> 16 & 31)),
+            "casp" => w = with(with(w, 0, 5, w & 14), 16, 5, w >> 16 & 14),
+            "ldar" | "stlr" | "ldxr" => w |= 31 << 16 | 31 << 10,
+            "ldxp" if w & 31 == w >> 10 & 31 => continue,
+            "ldxp" => w |= 31 << 16,
+            _ => {}
         }
         let imm9 = ((w << 11) as i32 >> 23) as i64;
         let fp = w >> 26 & 1 != 0;
         let disp = match p.name {
-            "ldst_unscaled" | "ldst_fp_unscaled" | "ldapur" => imm9,
+            "ldst_unscaled" | "ldst_fp_unscaled" | "ldapur" | "ldst_pre" | "ldst_fp_pre" | "ldst_unprivileged" => imm9,
             "ldst_imm" | "ldst_fp_imm" => {
                 let size = if fp && w >> 23 & 1 != 0 { 4 } else { w >> 30 };
                 ((w >> 10 & 0xfff) << size) as i64
             }
             "ldst_pair" | "ldst_fp_pair" => {
-                // No writeback, no equal registers, no STGP.
-                if w >> 23 & 1 != 0 || w & 31 == w >> 10 & 31 || (!fp && w >> 30 == 1 && w >> 22 & 1 == 0) {
+                // No equal registers, no STGP.
+                if (!writeback && w >> 23 & 1 != 0) || w & 31 == w >> 10 & 31 || (!fp && w >> 30 == 1 && w >> 22 & 1 == 0) {
                     continue;
                 }
                 let size = if fp { (w >> 30) + 2 } else { 2 + (w >> 31) };
-                ((w << 10) as i32 >> 25) as i64 * (1 << size.min(4))
+                if w >> 23 & 3 == 1 { 0 } else { ((w << 10) as i32 >> 25) as i64 * (1 << size.min(4)) }
             }
             _ => 0,
         };
-        if decoder().find(w).is_some_and(|q| std::ptr::eq(q, p)) {
+        if decoder().find(w).is_some_and(|q| std::ptr::eq(q, p)) && allocated(w) {
             return (w, disp);
         }
     }
@@ -174,8 +210,7 @@ pub fn access(rng: &mut Rng, base: u32) -> (u32, i64) {
 
 /// Long sequences of everything, in loops.
 fn mixed(rng: &mut Rng, _: u64, area: u64) -> Test {
-    static TABLES: OnceLock<Vec<Vec<&'static Pattern>>> = OnceLock::new();
-    let tables = TABLES.get_or_init(|| (0..4).map(table).collect());
+    let tables = computation_tables();
     let mut test = Test { code: vec![], state: rng.state(true), data: rng.data() };
     let mut bases = KEPT.start..KEPT.end - 1;
     let counted = rng.chance(2);
@@ -188,7 +223,7 @@ fn mixed(rng: &mut Rng, _: u64, area: u64) -> Test {
         match rng.below(8) {
             0 | 1 => {
                 let Some(base) = bases.next() else { continue };
-                let (w, disp) = access(rng, base);
+                let (w, disp) = access(rng, base, false);
                 // Aligned as atomics want it, most of the time.
                 let place = area + 128 + if rng.chance(8) { rng.below(192) } else { rng.below(12) * 16 };
                 test.state.x[base as usize] = place.wrapping_sub(disp as u64);
