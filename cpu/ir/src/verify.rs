@@ -136,7 +136,8 @@ impl Verifier<'_> {
                     continue;
                 };
                 if (i.op == Op::Param) != param {
-                    let what = if param { "a parameter must be a param operation" } else { "param in the body of a block" };
+                    let what =
+                        if param { "a parameter must be a param operation" } else { "param in the body of a block" };
                     self.error(Some(b), Some(v), what.into());
                 }
                 if self.defs[v.index()].is_some() {
@@ -329,7 +330,9 @@ impl Verifier<'_> {
             match t {
                 Target::Block(to, args) => self.arguments(b, end, *to, args),
                 Target::Exit(kind, s) => {
-                    if let ExitKind::Indirect(v) | ExitKind::Return(v) | ExitKind::IndirectCall { target: v, .. } = *kind {
+                    if let ExitKind::Indirect(v) | ExitKind::Return(v) | ExitKind::IndirectCall { target: v, .. } =
+                        *kind
+                    {
                         self.uses(b, end, None, "the exit's target", v, Some(Type::I64));
                     }
                     self.state(b, end, None, *s);
@@ -369,9 +372,7 @@ impl Verifier<'_> {
         }
         let wants = match i.op.class() {
             Class::Mem => true,
-            Class::Call => {
-                self.helpers.get(i.imm as usize).is_some_and(|d| !d.effects.contains(Effects::PURE))
-            }
+            Class::Call => self.helpers.get(i.imm as usize).is_some_and(|d| !d.effects.contains(Effects::PURE)),
             _ => false,
         };
         match (wants, i.state == StateId::NONE) {

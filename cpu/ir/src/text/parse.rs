@@ -123,7 +123,8 @@ fn value(w: &str) -> Result<Value> {
     if w == "none" {
         return Ok(Value::NONE);
     }
-    let n: Option<u32> = w.strip_prefix('v').filter(|n| n.starts_with(|c: char| c.is_ascii_digit())).and_then(|n| n.parse().ok());
+    let n: Option<u32> =
+        w.strip_prefix('v').filter(|n| n.starts_with(|c: char| c.is_ascii_digit())).and_then(|n| n.parse().ok());
     match n {
         Some(n) if n < MAX_VALUES => Ok(Value(n)),
         _ => Err(format!("a value expected, not '{w}'")),
@@ -506,7 +507,9 @@ impl Parser {
         let set_round = |i: &mut Inst, bits: u64| {
             if imm_is_rounding(i.op) { i.imm |= bits } else { i.aux |= bits as u32 }
         };
-        let power = |n: u32| if n.is_power_of_two() { Ok(n.trailing_zeros()) } else { Err(format!("{n} is not a power of two")) };
+        let power = |n: u32| {
+            if n.is_power_of_two() { Ok(n.trailing_zeros()) } else { Err(format!("{n} is not a power of two")) }
+        };
         while let Some(Token::Word(w)) = l.peek() {
             l.next()?;
             match w {
@@ -537,7 +540,10 @@ impl Parser {
                 "op" if i.op == Op::Rmw => {
                     l.expect('=')?;
                     let w = l.word()?;
-                    let n = RMWS.iter().position(|n| *n == w).ok_or_else(|| format!("no read-modify-write operation '{w}'"))?;
+                    let n = RMWS
+                        .iter()
+                        .position(|n| *n == w)
+                        .ok_or_else(|| format!("no read-modify-write operation '{w}'"))?;
                     i.aux = i.aux & !0xf_0000 | (n as u32) << 16;
                 }
                 "align" if mem => {

@@ -223,10 +223,7 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
         Op::FpFlagsGet => s.result(&[I32]),
         Op::Bitcast => {
             let pair = (s.arg(0), i.ty);
-            let ok = matches!(
-                pair,
-                (I32, F32) | (F32, I32) | (I64, F64) | (F64, I64) | (I128, V128) | (V128, I128)
-            );
+            let ok = matches!(pair, (I32, F32) | (F32, I32) | (I64, F64) | (F64, I64) | (I128, V128) | (V128, I128));
             want(ok, || format!("from {}", pair.0.name()))
         }
         Op::VFromScalar => s.result(&[V128]).and_then(|()| s.arg_is(0, &SCALARS)),
