@@ -249,6 +249,13 @@ impl Ctx {
         j.pages |= page_bit(pc);
     }
 
+    fn forget(&mut self, pc: u64) {
+        let e = &mut self.jumps[self.current].entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)];
+        if e.pc == pc {
+            *e = NO_JUMP;
+        }
+    }
+
     /// The host page and attributes of an instruction address.
     fn fetch<G: Guest>(&mut self, cpu: &mut G, pc: u64) -> Result<usize, Raised> {
         let idx = G::fetch_index(cpu.header().mode);
@@ -535,6 +542,11 @@ impl<G: Guest> JitVcpu<G> {
                 reason::HOT => self.optimise(&vm, inner),
                 reason::PAGES => self.check_pages(&vm, inner, (r >> 16) as u32),
                 reason::RAISED => inner.guest.header_mut().raised = 0,
+                // Dead code leaves as if asked to: the jump cache still names it.
+                reason::REQUESTED if self.shared.word().load(Ordering::Relaxed) == 0 => {
+                    let pc = inner.guest.header().pc;
+                    inner.ctx.forget(pc);
+                }
                 _ => return Left::Poll,
             }
         }
