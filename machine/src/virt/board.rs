@@ -138,6 +138,9 @@ pub(super) struct Board {
     pub devices: Vec<Arc<dyn Device>>,
     pub info: Vec<(&'static str, &'static str, Info)>,
     pub keep: Vec<Box<dyn Any + Send + Sync>>,
+    pub control: VmControl,
+    /// Drives of the flash, for `info block`.
+    pub flash_drives: Vec<Arc<rhea_block::Drive>>,
 }
 
 impl Board {
@@ -194,6 +197,8 @@ pub fn build(config: &MachineConfig, wiring: &Wiring, control: VmControl, log: L
         devices: Vec::new(),
         info: Vec::new(),
         keep: Vec::new(),
+        control: control.clone(),
+        flash_drives: Vec::new(),
     };
     let mapped = space.map_ram(Gpa(plan.map.ram.start), &ram, 0, config.ram.size, 0).map_err(|e| OptionError::new("-m", e.to_string()))?;
     board.keep_mapping(mapped);

@@ -29,6 +29,7 @@ mod phandle {
     pub const MSI: u32 = 2;
     pub const CLOCK: u32 = 3;
     pub const GPIO: u32 = 4;
+    pub const SECURE_GPIO: u32 = 5;
     /// The first CPU; the others follow.
     pub const CPU0: u32 = 0x1000;
 }
@@ -178,10 +179,38 @@ fn primecell(root: &mut FdtNode, name: &str, w: Window, compatible: &str, spi: u
     node.cells("clocks", &vec![phandle::CLOCK; clocks.len()]).strings("clock-names", clocks);
 }
 
+/// Both banks; with EL3 the first one holds the Secure firmware and is hidden from the other world.
+fn flash(root: &mut FdtNode, secure: bool) {
+    let bank = |n: u64| Window { start: map::FLASH.start + n * map::FLASH_BANK, len: map::FLASH_BANK };
+    let (first, second) = (bank(0), bank(1));
+    let describe = |node: &mut FdtNode, reg: &[u64]| {
+        node.string("compatible", "cfi-flash").u32("bank-width", 4).u64s("reg", reg);
+    };
+    if secure {
+        let node = root.child(named("secflash", first));
+        describe(node, &[first.start, first.len]);
+        node.string("status", "disabled").string("secure-status", "okay");
+        describe(root.child(named("flash", second)), &[second.start, second.len]);
+    } else {
+        describe(root.child(named("flash", first)), &[first.start, first.len, second.start, second.len]);
+    }
+}
+
+/// The GPIO through which Secure firmware resets the machine or switches it off.
+fn secure_gpio(root: &mut FdtNode) {
+    primecell(root, "pl061", map::SECURE_GPIO, "arm,pl061", map::SECURE_GPIO_SPI, &["apb_pclk"]);
+    let gpio = root.child_mut(&named("pl061", map::SECURE_GPIO));
+    gpio.u32("#gpio-cells", 2).flag("gpio-controller").u32("phandle", phandle::SECURE_GPIO);
+    gpio.string("status", "disabled").string("secure-status", "okay");
+    for (name, pin) in [("gpio-restart", 0), ("gpio-poweroff", 1)] {
+        let node = root.child(name);
+        node.string("compatible", name).cells("gpios", &[phandle::SECURE_GPIO, pin, 0]);
+        node.string("status", "disabled").string("secure-status", "okay");
+    }
+}
+
 fn platform(root: &mut FdtNode, input: &FdtInput<'_>) {
-    let flash = root.child(named("flash", map::FLASH));
-    flash.string("compatible", "cfi-flash").u32("bank-width", 4);
-    flash.u64s("reg", &[0, map::FLASH_BANK, map::FLASH_BANK, map::FLASH_BANK]);
+    flash(root, input.options.secure);
     primecell(root, "pl011", map::UART, "arm,pl011", map::UART_SPI, &["uartclk", "apb_pclk"]);
     if input.options.secure {
         primecell(root, "pl011", map::SECURE_UART, "arm,pl011", map::SECURE_UART_SPI, &["uartclk", "apb_pclk"]);
@@ -190,6 +219,7 @@ fn platform(root: &mut FdtNode, input: &FdtInput<'_>) {
         let mem = root.child(named("secram", map::SECURE_MEM));
         mem.string("device_type", "memory").u64s("reg", &[map::SECURE_MEM.start, map::SECURE_MEM.len]);
         mem.string("status", "disabled").string("secure-status", "okay");
+        secure_gpio(root);
     }
     primecell(root, "pl031", map::RTC, "arm,pl031", map::RTC_SPI, &["apb_pclk"]);
     primecell(root, "pl061", map::GPIO, "arm,pl061", map::GPIO_SPI, &["apb_pclk"]);
@@ -285,7 +315,7 @@ mod tests {
         let cpus = again.find("cpus").unwrap();
         assert_eq!(cpus.children.len(), 201);
         assert_eq!(cpus.children[17 + 1].property("reg"), Some(0x101u32.to_be_bytes().as_slice()));
-        for name in ["intc@8000000", "pcie@10000000", "virtio_mmio@a003e00", "pl011@9040000", "gpio-keys", "timer", "psci", "pmu", "flash@0"] {
+        for name in ["intc@8000000", "pcie@10000000", "virtio_mmio@a003e00", "pl011@9040000", "gpio-keys", "timer", "psci", "pmu", "secflash@0", "flash@4000000", "pl061@90b0000", "gpio-poweroff"] {
             assert!(again.find(name).is_some(), "{name}");
         }
         assert_eq!(again.find("chosen").unwrap().property("bootargs"), Some(b"console=ttyAMA0\0".as_slice()));

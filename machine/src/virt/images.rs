@@ -26,7 +26,7 @@ fn at(path: &Path, what: impl std::fmt::Display) -> String {
     format!("'{}': {text}", path.display())
 }
 
-fn read(option: &str, path: &Path) -> Result<Vec<u8>, OptionError> {
+pub(super) fn read(option: &str, path: &Path) -> Result<Vec<u8>, OptionError> {
     std::fs::read(path).map_err(|e| OptionError::new(option, at(path, e)))
 }
 

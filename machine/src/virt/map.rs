@@ -18,6 +18,8 @@ const GIB: u64 = 1 << 30;
 
 /// Two banks, each this long.
 pub const FLASH_BANK: u64 = 64 * MIB;
+/// An erase block of a bank.
+pub const FLASH_BLOCK: u64 = 256 << 10;
 pub const FLASH: Window = window(0, 2 * FLASH_BANK);
 pub const GIC_DIST: Window = window(0x0800_0000, 0x1_0000);
 pub const GIC_CPU: Window = window(0x0801_0000, 0x1_0000);
@@ -49,6 +51,7 @@ pub const RTC_SPI: u32 = 2;
 pub const PCIE_SPI: u32 = 3;
 pub const GPIO_SPI: u32 = 7;
 pub const SECURE_UART_SPI: u32 = 8;
+pub const SECURE_GPIO_SPI: u32 = 9;
 pub const VIRTIO_SPI: u32 = 16;
 pub const V2M_SPI: u32 = 48;
 pub const V2M_COUNT: u32 = 64;

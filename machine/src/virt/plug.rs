@@ -58,7 +58,7 @@ impl<'a> Plugger<'a> {
         if let Some((id, ..)) = self.nets.iter().find(|(.., used)| !used) {
             eprintln!("rhea: warning: the netdev '{id}' is used by no device");
         }
-        let drives: Vec<Arc<Drive>> = self.drives.into_iter().map(|(d, _)| d).collect();
+        let drives: Vec<Arc<Drive>> = self.board.flash_drives.drain(..).chain(self.drives.into_iter().map(|(d, _)| d)).collect();
         let list = drives.clone();
         let block = move || list.iter().map(|d| format!("{}\n", d.description())).collect();
         self.board.info.push(("block", "show the block devices", Box::new(block)));
@@ -98,7 +98,7 @@ impl<'a> Plugger<'a> {
     /// Opens all drives but those of the flash; those with if=virtio are returned for their own devices.
     fn open_drives(&mut self) -> Result<Vec<Arc<Drive>>, OptionError> {
         let mut virtio = Vec::new();
-        for (n, options) in self.config.drives.iter().enumerate().filter(|(_, d)| d.interface != DriveInterface::Pflash) {
+        for (n, options) in self.config.drives.iter().enumerate().filter(|(_, d)| super::platform::flash_bank(self.config, d).is_none()) {
             let name = format!("{}{n}", if options.interface == DriveInterface::Virtio { "virtio" } else { "drive" });
             if let Some(id) = &options.id
                 && self.drives.iter().any(|(d, _)| d.id() == id)

@@ -1,0 +1,32 @@
+//! Devices that only Secure transactions reach.
+
+use rhea_memory::{Access, AccessRules, BusError, MmioDevice, Requester};
+use std::sync::Arc;
+
+/// Shows a device to Secure accesses (and to the debugger); for others nothing answers.
+pub struct SecureOnly(pub Arc<dyn MmioDevice>);
+
+fn check(access: Access) -> Result<(), BusError> {
+    if access.secure || matches!(access.requester, Requester::Debugger | Requester::Host) {
+        Ok(())
+    } else {
+        Err(BusError::Unassigned)
+    }
+}
+
+impl MmioDevice for SecureOnly {
+    fn read(&self, offset: u64, access: Access) -> Result<u64, BusError> {
+        check(access)?;
+        self.0.read(offset, access)
+    }
+    fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
+        check(access)?;
+        self.0.write(offset, value, access)
+    }
+    fn rules(&self) -> AccessRules {
+        self.0.rules()
+    }
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+}
