@@ -23,6 +23,12 @@ const RAM: u64 = 0x4000_0000;
 const RAM_LEN: u64 = 64 << 20;
 const SECTOR: [u8; 512] = [0xa7; 512];
 
+/// How much longer than briefly to try: `RHEA_FUZZ=100` with `cargo test --test hostile` for a night.
+fn times(rounds: u32) -> u32 {
+    let factor = std::env::var("RHEA_FUZZ").ok().and_then(|n| n.parse::<u32>().ok()).unwrap_or(1);
+    rounds.saturating_mul(factor)
+}
+
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `test` so that a panic of any thread, and standing still, make it fail.
@@ -44,7 +50,7 @@ fn watched(test: impl FnOnce() + Send + 'static) {
         test();
         let _ = done.send(());
     });
-    if finished.recv_timeout(Duration::from_secs(300)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+    if finished.recv_timeout(Duration::from_secs(300) * times(1)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
         eprintln!("the emulator stands still");
         // The thread can't be ended, and panicking would wait for nothing else.
         std::process::abort();
@@ -176,7 +182,7 @@ fn registers_take_garbage(options: &'static str, cpus: u32, seed: u64) {
         let scratch = Scratch::new();
         let (machine, _requests) = machine(&scratch, options, cpus);
         let mut random = Random::new(seed);
-        for _ in 0..4 {
+        for _ in 0..times(6) {
             storm(&machine, &mut random, cpus, 50_000);
             save_and_load(&machine);
             for topic in machine.topics().map(|(name, _)| name).collect::<Vec<_>>() {
@@ -391,7 +397,7 @@ fn queues_take_garbage(seed: u64, mut choose: impl FnMut(&mut Random, [u32; 2]) 
         let (machine, _requests) = machine(&scratch, "gic-version=3", 2);
         let mut random = Random::new(seed);
         let space = machine.space();
-        for round in 0..600 {
+        for round in 0..times(1500) {
             let drivers = Driver::all(space);
             let (_, driver) = random.pick(&drivers);
             let arena = RAM + (1 << 20) + random.below(16) * 0x1_0000;
@@ -486,7 +492,7 @@ fn damaged_device_trees_are_refused_or_read() {
     assert_eq!(FdtNode::parse(&good).expect("the same tree"), root);
     let mut random = Random::new(21);
     let mut read = 0;
-    for _ in 0..20_000 {
+    for _ in 0..times(20_000) {
         let mut blob = good.clone();
         for _ in 0..=random.below(6) {
             let at = random.below(blob.len() as u64) as usize;
