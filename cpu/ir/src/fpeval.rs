@@ -97,7 +97,11 @@ fn bits(ty: Type) -> u32 {
 
 fn to_int<F: Raw>(signed: bool, a: u128, n: u32, r: Rounding, e: &mut Env) -> u128 {
     let mask = if n >= 64 { u64::MAX } else { (1 << n) - 1 };
-    let v = if signed { F::to_signed(F::from_raw(a), n, 0, r, e) as u64 } else { F::to_unsigned(F::from_raw(a), n, 0, r, e) };
+    let v = if signed {
+        F::to_signed(F::from_raw(a), n, 0, r, e) as u64
+    } else {
+        F::to_unsigned(F::from_raw(a), n, 0, r, e)
+    };
     (v & mask) as u128
 }
 
@@ -113,9 +117,27 @@ fn lane_op<F: Raw>(i: &Inst, x: [u128; 3], n: u32, round: u64, e: &mut Env) -> u
         Op::FSqrt | Op::VFSqrt => F::raw(F::sqrt(a, e)),
         Op::FMulAdd | Op::VFMulAdd => F::raw(F::mul_add(a, b, F::from_raw(x[2]), e)),
         Op::FRound | Op::VFRound => F::raw(F::round_to_int(a, rounding(round, e), round & 0x100 != 0, e)),
-        Op::VFCmpEq => if F::eq(a, b, e) { ones } else { 0 },
-        Op::VFCmpGt => if F::gt(a, b, e) { ones } else { 0 },
-        Op::VFCmpGe => if F::ge(a, b, e) { ones } else { 0 },
+        Op::VFCmpEq => {
+            if F::eq(a, b, e) {
+                ones
+            } else {
+                0
+            }
+        }
+        Op::VFCmpGt => {
+            if F::gt(a, b, e) {
+                ones
+            } else {
+                0
+            }
+        }
+        Op::VFCmpGe => {
+            if F::ge(a, b, e) {
+                ones
+            } else {
+                0
+            }
+        }
         Op::VFToS => to_int::<F>(true, x[0], n, rounding(round, e), e),
         Op::VFToU => to_int::<F>(false, x[0], n, rounding(round, e), e),
         Op::VSToF => from_int::<F>(true, x[0] as u64, n, e),
@@ -155,12 +177,20 @@ pub fn eval_fp(i: &Inst, arg_ty: Type, mode: FpMode, x: [u128; 3], raised: &mut 
         Op::FToS | Op::FToU => {
             let signed = i.op == Op::FToS;
             let m = rounding(aux, e);
-            if double { to_int::<F64>(signed, x[0], bits(i.ty), m, e) } else { to_int::<F32>(signed, x[0], bits(i.ty), m, e) }
+            if double {
+                to_int::<F64>(signed, x[0], bits(i.ty), m, e)
+            } else {
+                to_int::<F32>(signed, x[0], bits(i.ty), m, e)
+            }
         }
         Op::SToF | Op::UToF => {
             let signed = i.op == Op::SToF;
             let n = bits(arg_ty);
-            if i.ty == Type::F64 { from_int::<F64>(signed, x[0] as u64, n, e) } else { from_int::<F32>(signed, x[0] as u64, n, e) }
+            if i.ty == Type::F64 {
+                from_int::<F64>(signed, x[0] as u64, n, e)
+            } else {
+                from_int::<F32>(signed, x[0] as u64, n, e)
+            }
         }
         Op::VFExtend => {
             let lo = rhea_float::f32_to_f64(x[0] as u32, e) as u128;

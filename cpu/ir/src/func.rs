@@ -112,7 +112,12 @@ pub enum Term {
     Open,
     Jump(Target),
     /// `cond` is Bool; `hint` > 0: `then` likely, < 0: unlikely.
-    Branch { cond: Value, then: Target, other: Target, hint: i8 },
+    Branch {
+        cond: Value,
+        then: Target,
+        other: Target,
+        hint: i8,
+    },
 }
 
 impl Term {
@@ -225,7 +230,15 @@ pub struct Builder<'a> {
 impl<'a> Builder<'a> {
     pub fn new(func: &'a mut Function, helpers: &'static [HelperDesc], block: BlockId) -> Builder<'a> {
         let pc = func.blocks[block.index()].pc;
-        Builder { func, helpers, block, known: Vec::with_capacity(32), pc, gvn: Vec::with_capacity(64), cached_state: None }
+        Builder {
+            func,
+            helpers,
+            block,
+            known: Vec::with_capacity(32),
+            pc,
+            gvn: Vec::with_capacity(64),
+            cached_state: None,
+        }
     }
 
     /// Starts the next guest instruction at `pc`: faults from here on restart there. Call before the first operation.
@@ -318,7 +331,13 @@ impl<'a> Builder<'a> {
     }
 
     pub fn set(&mut self, slot: Slot, value: Value) {
-        debug_assert_eq!(self.func.ty(value), slot.ty, "slot {} written with another type at {:#x}", slot.offset, self.pc);
+        debug_assert_eq!(
+            self.func.ty(value),
+            slot.ty,
+            "slot {} written with another type at {:#x}",
+            slot.offset,
+            self.pc
+        );
         self.cached_state = None;
         if let Some(k) = self.known.iter_mut().find(|k| k.slot.offset == slot.offset) {
             if k.value != value {

@@ -144,7 +144,11 @@ pub enum TlbFlush {
     /// The MMU indexes set in the mask.
     Indexes(u16),
     /// `pages` softmmu pages from the virtual address (of the MMU indexes in the mask).
-    Range { va: u64, pages: u64, indexes: u16 },
+    Range {
+        va: u64,
+        pages: u64,
+        indexes: u16,
+    },
 }
 
 /// A memory access seen by the guest's slow-path hooks (watchpoints, external aborts).
@@ -215,6 +219,8 @@ pub trait Guest: Send + 'static {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Translated {
     /// The block is complete; this many bytes of `code` were read.
-    Done { bytes: u32 },
+    Done {
+        bytes: u32,
+    },
     NeedsNextPage,
 }

@@ -107,7 +107,11 @@ impl<G: Guest, M: Memory<G>> Frame<'_, G, M> {
             Op::Cas => self.mem.cas(self.cpu, va, m, x[1], x[2]).map_err(raised),
             Op::ProbeWrite => self.mem.probe_write(self.cpu, va, m).map(|()| 0).map_err(raised),
             Op::CheckExit => {
-                if self.cpu.header().exit_request.load(Ordering::Acquire) != 0 { Err(Outcome::Requested) } else { Ok(0) }
+                if self.cpu.header().exit_request.load(Ordering::Acquire) != 0 {
+                    Err(Outcome::Requested)
+                } else {
+                    Ok(0)
+                }
             }
             Op::Fence => {
                 std::sync::atomic::fence(Ordering::SeqCst);
@@ -162,7 +166,9 @@ pub fn run<G: Guest, M: Memory<G>>(f: &Function, cpu: &mut G, mem: &mut M) -> Ou
             Target::Exit(kind, s) => {
                 let kind = *kind;
                 let to = match kind {
-                    ExitKind::Indirect(v) | ExitKind::IndirectCall { target: v, .. } | ExitKind::Return(v) => Some(fr.val(v) as u64),
+                    ExitKind::Indirect(v) | ExitKind::IndirectCall { target: v, .. } | ExitKind::Return(v) => {
+                        Some(fr.val(v) as u64)
+                    }
                     _ => None,
                 };
                 // After Lookup the helper's pc stands.

@@ -362,7 +362,17 @@ impl Op {
     pub const fn commutes(self) -> bool {
         matches!(
             self,
-            Op::Add | Op::Mul | Op::And | Op::Or | Op::Xor | Op::VAnd | Op::VOr | Op::VXor | Op::VAdd | Op::VMul | Op::VCmpEq
+            Op::Add
+                | Op::Mul
+                | Op::And
+                | Op::Or
+                | Op::Xor
+                | Op::VAnd
+                | Op::VOr
+                | Op::VXor
+                | Op::VAdd
+                | Op::VMul
+                | Op::VCmpEq
         )
     }
 }

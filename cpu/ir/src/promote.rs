@@ -71,7 +71,8 @@ pub fn promote(f: &mut Function, helpers: &[HelperDesc]) -> Result<(), TooManySl
     for (b, info) in infos.iter_mut().enumerate() {
         scan_block(f, helpers, b, &mut slots, info)?;
     }
-    let succs: Vec<Vec<usize>> = f.blocks.iter().map(|b| inner_targets(&b.term).map(BlockId::index).collect()).collect();
+    let succs: Vec<Vec<usize>> =
+        f.blocks.iter().map(|b| inner_targets(&b.term).map(BlockId::index).collect()).collect();
     flow(&mut infos, &succs);
 
     // Parameters.
@@ -132,7 +133,13 @@ fn detach_entry(f: &mut Function) {
     }
 }
 
-fn scan_block(f: &Function, helpers: &[HelperDesc], b: usize, slots: &mut Slots, info: &mut Info) -> Result<(), TooManySlots> {
+fn scan_block(
+    f: &Function,
+    helpers: &[HelperDesc],
+    b: usize,
+    slots: &mut Slots,
+    info: &mut Info,
+) -> Result<(), TooManySlots> {
     let block = &f.blocks[b];
     for &v in &block.insts {
         let i = f.inst(v);
@@ -258,7 +265,8 @@ fn connect(f: &mut Function, infos: &mut [Info], slots: &Slots, repl: &mut Vec<V
             for s in wanted {
                 let info = &mut infos[b];
                 let own = info.known.iter().rev().find(|k| k.0 == s).map(|k| k.1);
-                let own = own.or_else(|| if info.clobbered { None } else { info.params.iter().find(|p| p.0 == s).map(|p| p.1) });
+                let own = own
+                    .or_else(|| if info.clobbered { None } else { info.params.iter().find(|p| p.0 == s).map(|p| p.1) });
                 let v = own.unwrap_or_else(|| {
                     let mut i = Inst::new(Op::GetSlot, slots.0[s].ty);
                     i.imm = slots.0[s].offset as u64;
@@ -366,7 +374,10 @@ pub fn rewrite(f: &mut Function, repl: &[Value]) {
         for t in b.term.targets_mut() {
             match t {
                 Target::Block(_, args) => args.iter_mut().for_each(|a| *a = resolve(repl, *a)),
-                Target::Exit(ExitKind::Indirect(v) | ExitKind::Return(v) | ExitKind::IndirectCall { target: v, .. }, _) => {
+                Target::Exit(
+                    ExitKind::Indirect(v) | ExitKind::Return(v) | ExitKind::IndirectCall { target: v, .. },
+                    _,
+                ) => {
                     *v = resolve(repl, *v);
                 }
                 Target::Exit(..) => {}

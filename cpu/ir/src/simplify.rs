@@ -54,7 +54,15 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
         }
     }
     let zero = |t: Type| Some(S::Const(t, 0));
-    let ones = |t: Type, c: u64| c == if t == Type::I32 { u32::MAX as u64 } else if t == Type::Bool { 1 } else { u64::MAX };
+    let ones = |t: Type, c: u64| {
+        c == if t == Type::I32 {
+            u32::MAX as u64
+        } else if t == Type::Bool {
+            1
+        } else {
+            u64::MAX
+        }
+    };
     // Constants go second.
     if i.op.commutes() && ca.is_some() && cb.is_none() {
         let mut n = *i;
@@ -63,7 +71,9 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
     }
     match i.op {
         Op::Copy => Some(S::Value(a)),
-        Op::Add | Op::Sub | Op::Or | Op::Xor | Op::Shl | Op::Shr | Op::Sar | Op::Rotr if cb == Some(0) => Some(S::Value(a)),
+        Op::Add | Op::Sub | Op::Or | Op::Xor | Op::Shl | Op::Shr | Op::Sar | Op::Rotr if cb == Some(0) => {
+            Some(S::Value(a))
+        }
         Op::Sub | Op::Xor if a == b => zero(i.ty),
         Op::AndNot if a == b => zero(i.ty),
         Op::AndNot if cb == Some(0) => Some(S::Value(a)),
@@ -163,9 +173,14 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
                 return Some(S::Value(a));
             }
             if d.op == Op::Bitcast {
-                return Some(if f.ty(d.args[0]) == i.ty { S::Value(d.args[0]) } else { inst1(Op::Bitcast, i.ty, d.args[0], 0) });
+                return Some(if f.ty(d.args[0]) == i.ty {
+                    S::Value(d.args[0])
+                } else {
+                    inst1(Op::Bitcast, i.ty, d.args[0], 0)
+                });
             }
-            if d.op == Op::VExtract && d.imm == 0 && i.ty.bytes() == arg_ty.bytes() && d.lane().bytes() == i.ty.bytes() {
+            if d.op == Op::VExtract && d.imm == 0 && i.ty.bytes() == arg_ty.bytes() && d.lane().bytes() == i.ty.bytes()
+            {
                 return Some(inst1(Op::VExtract, i.ty, d.args[0], d.aux));
             }
             None
@@ -178,7 +193,8 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
         Op::VFromScalar => {
             let d = f.inst(a);
             // Re-inserting lane 0 of a vector known to have nothing above it.
-            (d.op == Op::VExtract && d.imm == 0 && upper_zero(f, d.args[0], d.lane().bytes())).then(|| S::Value(d.args[0]))
+            (d.op == Op::VExtract && d.imm == 0 && upper_zero(f, d.args[0], d.lane().bytes()))
+                .then(|| S::Value(d.args[0]))
         }
         Op::VZeroHi if upper_zero(f, a, 8) => Some(S::Value(a)),
         Op::VAnd | Op::VOr if a == b => Some(S::Value(a)),
@@ -227,7 +243,9 @@ fn simplify_extract(f: &Function, i: &Inst) -> Option<Simplified> {
             n.args[0] = d.args[0];
             Some(Simplified::Inst(n))
         }
-        Op::VDup if d.lane() == lane && f.ty(d.args[0]) == i.ty && i.ty.bytes() == lane.bytes() => Some(Simplified::Value(d.args[0])),
+        Op::VDup if d.lane() == lane && f.ty(d.args[0]) == i.ty && i.ty.bytes() == lane.bytes() => {
+            Some(Simplified::Value(d.args[0]))
+        }
         Op::VInsert if d.lane() == lane => {
             if d.imm == i.imm {
                 let s = d.args[1];
