@@ -17,6 +17,8 @@ pub const ID: u16 = 2;
 const HEADER: u64 = 16;
 /// Sectors of one discard or write-zeroes request.
 const MAX_RANGE: u32 = 1 << 22;
+/// Bytes of a request whose memory is not plain RAM.
+const MAX_BOUNCE: u64 = 1 << 20;
 const RANGE_LEN: usize = 16;
 const RANGE_UNMAP: u32 = 1;
 
@@ -31,6 +33,8 @@ pub struct BlkOptions {
     pub queue_size: u16,
     /// Overrides the drive's cache mode: `Some(false)` is write-through.
     pub write_cache: Option<bool>,
+    /// The guest may switch the write cache.
+    pub config_wce: bool,
     /// Offer discard and write zeroes.
     pub discard: bool,
     pub write_zeroes: bool,
@@ -46,6 +50,7 @@ impl Default for BlkOptions {
             queues: 1,
             queue_size: 256,
             write_cache: None,
+            config_wce: true,
             discard: true,
             write_zeroes: true,
             logical_block_size: 0,
@@ -234,6 +239,9 @@ impl Blk {
             Some(list) => list,
             None => {
                 // Some of it is not RAM, or straddles two blocks.
+                if len > MAX_BOUNCE {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
                 let mut data = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?];
                 if write {
                     chain.read(dma, HEADER, &mut data).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -316,7 +324,10 @@ impl VirtioDevice for Blk {
         0x01_0000
     }
     fn features(&self) -> u64 {
-        let mut f = features::BLK_SEG_MAX | features::BLK_SIZE | features::BLK_FLUSH | features::BLK_TOPOLOGY | features::BLK_CONFIG_WCE;
+        let mut f = features::BLK_SEG_MAX | features::BLK_SIZE | features::BLK_FLUSH | features::BLK_TOPOLOGY;
+        if self.options.config_wce {
+            f |= features::BLK_CONFIG_WCE;
+        }
         if self.drive.readonly() {
             f |= features::BLK_RO;
         } else {
@@ -335,7 +346,7 @@ impl VirtioDevice for Blk {
         config_bytes(&self.config.lock(), offset, data);
     }
     fn write_config(&self, offset: u64, data: &[u8]) {
-        if let (32, &[value]) = (offset, data) {
+        if let (32, &[value], true) = (offset, data, self.features.load(Ordering::Acquire) & features::BLK_CONFIG_WCE != 0) {
             self.write_cache.store(value & 1 != 0, Ordering::Release);
             self.config.lock()[32] = value & 1;
         }
@@ -353,6 +364,8 @@ impl VirtioDevice for Blk {
         });
     }
     fn reset(&self) {
+        // The device is stopped: what is being taken from the queues is the last.
+        self.gates.iter().for_each(Gate::wait);
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.drive.drain();
         self.features.store(0, Ordering::Release);
@@ -361,6 +374,7 @@ impl VirtioDevice for Blk {
         self.config.lock()[32] = u8::from(default);
     }
     fn quiesce(&self) {
+        self.gates.iter().for_each(Gate::wait);
         self.drive.drain();
     }
     fn save(&self) -> Vec<u8> {

@@ -66,7 +66,7 @@ pub const VIRTCONSOLE_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("nr", OptionKind::Number { min: 0, max: 0 }, None, "port number"),
 ];
 
-const SIZES: OptionKind = OptionKind::Number { min: 2, max: 1024 };
+const SIZES: OptionKind = OptionKind::Number { min: 4, max: 1024 };
 const BLOCK_SIZES: OptionKind = OptionKind::Number { min: 512, max: 65536 };
 
 const COMMON: &[OptionDecl] = &[
@@ -209,6 +209,7 @@ impl DeviceType {
                         serial,
                         queues,
                         queue_size: power_of_two(set, "queue-size", 256)?,
+                        config_wce: set.bool("config-wce"),
                         write_cache: set.given("write-cache").then(|| set.bool("write-cache")),
                         discard: set.bool("discard"),
                         write_zeroes: set.bool("write-zeroes"),

@@ -143,7 +143,13 @@ impl VirtioDevice for Console {
             _ => (),
         }
     }
+    fn quiesce(&self) {
+        self.rx.wait();
+        self.tx.wait();
+    }
     fn reset(&self) {
+        self.rx.wait();
+        self.tx.wait();
         self.input.lock().clear();
     }
     fn save(&self) -> Vec<u8> {

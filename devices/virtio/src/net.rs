@@ -368,15 +368,16 @@ impl VirtioDevice for Net {
     }
     fn reset(&self) {
         self.features.store(0, Ordering::Release);
+        self.tx.wait();
+        self.ctrl.wait();
         // Waits for a frame being received.
         *self.filter.lock() = Filter::new(self.options.mac);
-        // And for one being sent.
-        drop(self.tx_frame.lock());
         self.backend.set_frontend_offloads(Offloads::default());
     }
     fn quiesce(&self) {
         drop(self.filter.lock());
-        drop(self.tx_frame.lock());
+        self.tx.wait();
+        self.ctrl.wait();
     }
     fn save(&self) -> Vec<u8> {
         let f = self.filter.lock();

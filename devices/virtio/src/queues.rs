@@ -34,6 +34,13 @@ impl Gate {
             }
         }
     }
+    /// Returns when nobody works. The caller has made sure that work ends soon and starts no more: the device is stopped, or its
+    /// queues are paused.
+    pub fn wait(&self) {
+        while self.0.load(Ordering::Acquire) != 0 {
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Saved state of the queues.

@@ -69,4 +69,10 @@ impl VirtioDevice for Rng {
             });
         });
     }
+    fn reset(&self) {
+        self.gate.wait();
+    }
+    fn quiesce(&self) {
+        self.gate.wait();
+    }
 }

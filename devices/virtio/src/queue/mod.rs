@@ -42,6 +42,9 @@ pub(crate) const DESC_NEXT: u16 = 1;
 pub(crate) const DESC_WRITE: u16 = 2;
 pub(crate) const DESC_INDIRECT: u16 = 4;
 
+/// Buffers of a chain with an indirect table, whatever the size of the queue.
+const INDIRECT_LIMIT: usize = 1024;
+
 /// A piece of guest memory in a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
@@ -408,9 +411,11 @@ impl Queue {
         if !self.indirect || len == 0 || len % 16 != 0 {
             return Err(QueueError::Indirect);
         }
+        // Drivers make tables longer than a short queue, although they should not.
+        collector.limit = collector.limit.max(INDIRECT_LIMIT);
         let entries = len / 16;
         let mut index = 0;
-        // Each step adds a buffer, and the collector stops at the queue size.
+        // Each step adds a buffer, and the collector stops at its limit.
         while index < entries {
             let mut bytes = [0; 16];
             self.dma.read(Gpa(addr).checked_add(u64::from(index) * 16).ok_or(QueueError::Memory)?, &mut bytes)?;

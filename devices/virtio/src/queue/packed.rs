@@ -111,6 +111,8 @@ impl Queue {
         let (off_wrap, flags) = (event as u16, (event >> 16) as u16 & 3);
         Ok(match flags {
             EVENT_DISABLE => false,
+            // After a whole turn the place cannot be told from the same place a turn later.
+            EVENT_DESC if self.event_idx && self.state.unsignalled >= self.state.size => true,
             EVENT_DESC if self.event_idx => {
                 let mut offset = off_wrap & 0x7fff;
                 if (off_wrap >> 15 != 0) != self.state.used_wrap {
