@@ -27,6 +27,8 @@ pub enum FdtError {
 
 /// Deeper trees are refused.
 const MAX_DEPTH: usize = 64;
+/// Longer names are refused; the specification allows 31 bytes.
+const MAX_NAME: usize = 1024;
 
 impl FdtNode {
     #[must_use]
@@ -134,7 +136,8 @@ impl FdtNode {
         let (structs, strings) = (word(8)? as usize, word(12)? as usize);
         let text = |at: usize| -> Result<String, FdtError> {
             let bytes = blob.get(at..).ok_or(FdtError::Damaged("a string lies outside"))?;
-            let end = bytes.iter().position(|b| *b == 0).ok_or(FdtError::Damaged("a string does not end"))?;
+            let bytes = &bytes[..bytes.len().min(MAX_NAME)];
+            let end = bytes.iter().position(|b| *b == 0).ok_or(FdtError::Damaged("a name does not end, or is too long"))?;
             String::from_utf8(bytes[..end].to_vec()).map_err(|_| FdtError::Damaged("a name is not text"))
         };
         let mut stack: Vec<FdtNode> = Vec::new();

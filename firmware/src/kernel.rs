@@ -145,6 +145,9 @@ fn parse_zboot(data: &[u8]) -> Result<Kernel, KernelError> {
 /// Documentation/arch/arm64/booting.rst: text_offset at 8, image_size at 16, flags at 24, magic at 56.
 fn parse_image(data: &[u8]) -> Result<Kernel, KernelError> {
     let bad = || KernelError::Truncated("the arm64 Image header is incomplete".to_owned());
+    if data.len() < 64 {
+        return Err(bad());
+    }
     let (mut text_offset, mut image_size) = (u64_at(data, 8).ok_or_else(bad)?, u64_at(data, 16).ok_or_else(bad)?);
     let flags = u64_at(data, 24).ok_or_else(bad)?;
     if flags & 1 != 0 {
@@ -266,6 +269,7 @@ pub(crate) mod tests {
         assert!(matches!(Kernel::parse(&zboot), Err(KernelError::Truncated(_))));
         assert!(matches!(Kernel::parse(&z[..z.len() - 12]), Err(KernelError::Truncated(_))));
         assert!(matches!(Kernel::parse(&plain[..40]), Err(KernelError::Truncated(_))));
+        assert!(matches!(Kernel::parse(&plain[..60]), Err(KernelError::Truncated(_))));
         assert!(matches!(Kernel::parse(&[7; 100]), Err(KernelError::Unknown)));
         let mut x86 = vec![0; 0x300];
         x86[0x202..0x206].copy_from_slice(b"HdrS");

@@ -36,13 +36,22 @@ pub struct Run {
 /// # Panics
 /// When it can't be started or does not end in time.
 pub fn run<S: AsRef<OsStr>>(args: &[S], timeout: Duration) -> Run {
-    let mut child = Command::new(emulator_binary())
-        .args(args)
+    let mut command = Command::new(emulator_binary());
+    command.args(args);
+    run_command(command, timeout)
+}
+
+/// Like [`run`] for a command that the caller has made.
+///
+/// # Panics
+/// When it can't be started or does not end in time.
+pub fn run_command(mut command: Command, timeout: Duration) -> Run {
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|e| panic!("{}: {e}", emulator_binary().display()));
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let collect = |source: Option<Box<dyn Read + Send>>| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -62,8 +71,7 @@ pub fn run<S: AsRef<OsStr>>(args: &[S], timeout: Duration) -> Run {
     let stdout = stdout.join().unwrap_or_default();
     let stderr = stderr.join().unwrap_or_default();
     let Some(status) = status else {
-        let args: Vec<_> = args.iter().map(AsRef::as_ref).collect();
-        panic!("{args:?} did not end within {timeout:?}\nstdout: {stdout}\nstderr: {stderr}");
+        panic!("{command:?} did not end within {timeout:?}\nstdout: {stdout}\nstderr: {stderr}");
     };
     Run { status, stdout, stderr }
 }

@@ -11,7 +11,7 @@ mod http;
 mod random;
 mod rsp;
 
-pub use emulator::{Emulator, Run, emulator_binary, is_qemu, run};
+pub use emulator::{Emulator, Run, emulator_binary, is_qemu, run, run_command};
 pub use files::{Scratch, check_ext4, ext4_image, guest_file, sha256, workspace};
 pub use http::{HttpServer, free_port, http_get};
 pub use random::Random;

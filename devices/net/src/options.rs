@@ -195,8 +195,9 @@ fn user(option: &str, pairs: &Pairs) -> Result<(Option<String>, UserOptions), Op
     if set.bool("ipv6") {
         return Err(set.error("ipv6", "IPv6 is not supported by user networking: leave it off"));
     }
-    let bad_net = || set.error("net", "expected a network like 10.0.2.0/24");
-    let (address, prefix) = set.text("net").unwrap_or("10.0.2.0/24").split_once('/').ok_or_else(bad_net)?;
+    let network = set.text("net").unwrap_or("10.0.2.0/24");
+    let bad_net = || set.error("net", &format!("'{network}': expected a network like 10.0.2.0/24"));
+    let (address, prefix) = network.split_once('/').ok_or_else(bad_net)?;
     let prefix: u8 = prefix.parse().ok().filter(|p| (8..=28).contains(p)).ok_or_else(bad_net)?;
     let mask = u32::MAX << (32 - prefix);
     let base = u32::from(address.parse::<Ipv4Addr>().map_err(|_| bad_net())?) & mask;
