@@ -159,13 +159,11 @@ impl State {
         effect.room = true;
     }
 
-    /// Sends what waits, if the transmitter runs. The line takes characters at once, so that the FIFO drains here.
+    /// Sends what waits. The line takes characters at once, so that the FIFO drains here. A disabled transmitter sends too:
+    /// early consoles write without enabling it, also after Linux' driver restored the reset value of UARTCR, and would wait
+    /// for ever.
     fn transmit(&mut self, effect: &mut Effect) {
-        if !self.enabled(Cr::TXE)
-            || self.tcr.contains(Tcr::TESTFIFO)
-            || self.tx.is_empty()
-            || self.lcr_h.contains(LcrH::BRK)
-        {
+        if self.tcr.contains(Tcr::TESTFIFO) || self.tx.is_empty() || self.lcr_h.contains(LcrH::BRK) {
             return;
         }
         // As with UARTCR: firmware would have chosen 8 bits.
@@ -194,7 +192,7 @@ impl State {
         fr.set(Fr::RXFF, self.rx.len() >= self.depth());
         fr.set(Fr::TXFE, self.tx.is_empty());
         fr.set(Fr::TXFF, self.tx.len() >= self.depth());
-        fr.set(Fr::BUSY, !self.tx.is_empty() && self.enabled(Cr::TXE));
+        fr.set(Fr::BUSY, !self.tx.is_empty());
         fr
     }
 
