@@ -11,12 +11,13 @@ pub const PAGE_SIZE: u64 = 1 << PAGE_BITS;
 /// Entries of [`EnvHeader::fetch`].
 pub const FETCH_ENTRIES: usize = 256;
 
-/// Low bits of a TLB tag: any of them set makes the inline compare fail.
+/// Bits of a TLB tag below the page address: any of them set makes the inline compare fail. They are above the address
+/// bits that take part in the compare for alignment (bits 0–6).
 pub mod tag {
     /// The entry does not permit this kind of access.
-    pub const INVALID: u64 = 1;
+    pub const INVALID: u64 = 1 << 11;
     /// The page is not RAM or needs the slow path (MMIO, code tracking, dirty tracking, watchpoints).
-    pub const SLOW: u64 = 2;
+    pub const SLOW: u64 = 1 << 10;
 }
 
 /// One TLB entry: compare `(va & !0xfff)` with the tag of the access kind, then host address = `va + addend`.

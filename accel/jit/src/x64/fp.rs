@@ -32,15 +32,18 @@ pub(super) fn always_calls(f: &Function, i: &Inst) -> bool {
         return true;
     }
     let cur = f.fp.rounding;
+    // FP lanes of half precision have no host form.
+    let vector = i.ty == Type::V128 && !matches!(i.op, Op::VFExtend | Op::VFNarrow);
+    if vector && !matches!(i.lane(), Lane::S | Lane::D) {
+        return true;
+    }
     match i.op {
         Op::FRound => round_imm(i.aux as u64, cur).is_none(),
         Op::FToS | Op::FToU => round_imm(i.aux as u64, cur).is_none(),
         Op::VFRound => round_imm(i.imm, cur).is_none(),
         Op::VFToS => round_imm(i.imm, cur).is_none() || i.lane() != Lane::S,
         Op::VFToU | Op::VUToF => true,
-        Op::VSToF => i.lane() == Lane::H,
-        Op::VFMinNum | Op::VFMaxNum | Op::FMinNum | Op::FMaxNum => false,
-        _ => i.op.name().starts_with('v') && !matches!(i.lane(), Lane::S | Lane::D),
+        _ => false,
     }
 }
 
@@ -168,12 +171,15 @@ impl Emit<'_> {
                 let (slow, back) = self.fp_stub(v);
                 let double = arg_ty == Type::F64;
                 let a = self.xmm(i.args[0], X14);
-                let a = self.round_first(a, double, i.aux as u64);
+                // Quietly: out of range is invalid only, never inexact too.
+                let whole = self.round_first(a, double, i.aux as u64, false);
                 let w = i.ty == Type::I64;
-                self.asm.vcvtt2si(double, w, RAX, a);
+                self.asm.vcvtt2si(double, w, RAX, whole);
                 // The host's "indefinite" result is the only value whose predecessor overflows.
                 self.asm.alu_ri(Alu::Cmp, w, RAX, 1);
                 self.asm.jcc(Cc::O, slow);
+                // In range: once more for the inexact flag.
+                self.round_first(a, double, i.aux as u64, true);
                 self.put_gpr(v, RAX);
                 self.asm.bind(back);
             }
@@ -207,8 +213,8 @@ impl Emit<'_> {
     }
 
     /// Rounds to an integral value first unless the mode is truncation.
-    fn round_first(&mut self, a: u8, double: bool, aux: u64) -> u8 {
-        let imm = round_imm(aux | 0x100, self.fp.rounding).unwrap_or(3);
+    fn round_first(&mut self, a: u8, double: bool, aux: u64, inexact: bool) -> u8 {
+        let imm = round_imm(aux | (inexact as u64) << 8, self.fp.rounding).unwrap_or(3);
         if imm & 3 == 3 {
             return a;
         }
@@ -234,7 +240,7 @@ impl Emit<'_> {
         self.asm.mov_ri(RCX, limit);
         self.asm.alu_rr(Alu::Cmp, double, RAX, RCX);
         self.asm.jcc(Cc::Ae, slow);
-        let a = self.round_first(a, double, i.aux as u64);
+        let a = self.round_first(a, double, i.aux as u64, true);
         self.asm.vcvtt2si(double, true, RAX, a);
         if !w {
             self.asm.mov_rr(false, RAX, RAX);
@@ -402,18 +408,23 @@ impl Emit<'_> {
             Op::VFToS => {
                 // Lanes of single: out-of-range lanes give the host's indefinite value.
                 let (slow, back) = self.fp_stub(v);
-                let mut a = self.xmm(i.args[0], X14);
-                let imm = round_imm(i.imm | 0x100, self.fp.rounding).unwrap_or(3);
+                let a = self.xmm(i.args[0], X14);
+                let imm = round_imm(i.imm, self.fp.rounding).unwrap_or(3);
+                let mut whole = a;
                 if imm & 3 != 3 {
                     self.asm.vroundps(X13, a, imm);
-                    a = X13;
+                    whole = X13;
                 }
-                self.asm.vcvttps2dq(X13, a);
+                self.asm.vcvttps2dq(X13, whole);
                 self.asm.vpcmpeqd(X15, X15, X15);
                 self.asm.vpslld(X15, X15, 31);
                 self.asm.vpcmpeqd(X15, X15, X13);
                 self.asm.vptest(X15, X15);
                 self.asm.jcc(Cc::Ne, slow);
+                if imm & 3 != 3 {
+                    // In range: once more for the inexact flag.
+                    self.asm.vroundps(X15, a, imm & 7);
+                }
                 self.put_xmm(v, X13);
                 self.asm.bind(back);
             }

@@ -47,11 +47,14 @@ pub struct Job {
     /// Index of the function.
     pub function: usize,
     pub slots: Box<[u8; SLOT_BYTES]>,
-    /// Memory from [`JOB_MEMORY`] on, if the job uses any.
+    /// Memory in [`JOB_MEMORY`], one range after the other, if the job uses any.
     pub memory: Vec<u8>,
 }
 
-pub const JOB_MEMORY: u64 = 0x4000;
+/// Guest memory that jobs start from and leave: around a page boundary, and before the hole.
+pub const JOB_MEMORY: [std::ops::Range<usize>; 2] = [0x4fc0..0x5040, 0x7fc0..0x8000];
+/// MMU index whose pages always take the slow path.
+pub const SLOW_INDEX: u32 = 1;
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Finished {
@@ -296,7 +299,7 @@ impl Guest for Machine {
         }
         Translated::Done { bytes: 4 }
     }
-    fn walk(&mut self, va: u64, access: Access, _: u32) -> Result<Translation, Raised> {
+    fn walk(&mut self, va: u64, access: Access, mmu_idx: u32) -> Result<Translation, Raised> {
         if HOLE.contains(&va) && access != Access::Fetch {
             return Err(self.fault(va, 1));
         }
@@ -307,7 +310,7 @@ impl Guest for Machine {
             executable: true,
             device: false,
             secure: false,
-            slow: false,
+            slow: mmu_idx == SLOW_INDEX,
             code_attrs: 0,
         })
     }
