@@ -55,7 +55,7 @@ const V8_2: &[Feature] = &[
 /// What `max` adds.
 const LATEST: &[Feature] = &[
     Ssbs2, Sha512, Sha3, Sm3, Sm4, Fhm, Fcma, Jscvt, Lrcpc2, FlagM, FlagM2, FrintTs, Sb, Dpb2, Bti, Dit, Pan3, TlbiOs, TlbiRange, Ttl,
-    Ttst, Lpa, Lva, Lpa2, E0pd, Idst, Evt, Pauth, PauthImpdef,
+    Ttst, Lpa, Lva, Lpa2, E0pd, Idst, Evt, Pauth, PauthImpdef, Bf16, I8mm,
 ];
 
 fn model(name: &str) -> Option<ArmConfig> {

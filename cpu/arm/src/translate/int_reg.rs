@@ -23,9 +23,9 @@ pub static PATTERNS: &[Pattern] = &[
     pat("rbit", "sf 10 11010110 00000 000000 Rn:5 Rd:5", rbit),
     pat("rev", "sf 10 11010110 00000 0000 opc:2 Rn:5 Rd:5", rev),
     pat("clz_cls", "sf 10 11010110 00000 00010 op Rn:5 Rd:5", clz_cls),
-    pat("cfinv", "1101010100 0 00 000 0100 xxxx 000 11111", cfinv).needs(Feature::FlagM),
-    pat("xaflag", "1101010100 0 00 000 0100 xxxx 001 11111", xaflag).needs(Feature::FlagM2),
-    pat("axflag", "1101010100 0 00 000 0100 xxxx 010 11111", axflag).needs(Feature::FlagM2),
+    pat("cfinv", "1101010100 0 00 000 0100 0000 000 11111", cfinv).needs(Feature::FlagM),
+    pat("xaflag", "1101010100 0 00 000 0100 0000 001 11111", xaflag).needs(Feature::FlagM2),
+    pat("axflag", "1101010100 0 00 000 0100 0000 010 11111", axflag).needs(Feature::FlagM2),
 ];
 
 /// ShiftReg(): LSL, LSR, ASR or ROR by a constant.
