@@ -69,6 +69,9 @@ pub struct Core {
     pub code_generation: AtomicU64,
     shareds: RwLock<Vec<Arc<Shared>>>,
     exclusive: Mutex<()>,
+    /// Held while a page is made a code page: nobody takes it for tracked before all vCPUs know.
+    tracking: Mutex<()>,
+    me: Weak<Core>,
     /// Set while somebody waits for all vCPUs to be outside generated code.
     pub stop_world: AtomicBool,
 }
@@ -124,9 +127,12 @@ impl Core {
 
     /// Marks a page as holding code and makes sure that no vCPU can write to it unseen.
     pub fn track_page(&self, me: u32, block: &Arc<RamBlock>, page: u64, host: u64) -> bool {
+        let _tracking = self.tracking.lock();
         if block.is_code_page(page) {
             return false;
         }
+        // Devices' writes and those of slow paths are told from there.
+        block.set_code_listener(self.me.clone());
         block.set_code_page(page);
         std::sync::atomic::fence(Ordering::SeqCst);
         if !self.written.get(host) {
@@ -196,7 +202,7 @@ impl<G: Guest> JitVm<G> {
         let mut cache = Cache::new(options.code_bytes)?;
         let (bytes, exit) = x64::trampoline();
         let trampoline = cache.add_permanent(&bytes).ok_or_else(|| io::Error::other("code memory is too small"))?;
-        let core = Arc::new(Core {
+        let core = Arc::new_cyclic(|me| Core {
             space: space.clone(),
             cache: Mutex::new(cache),
             written: Arc::new(WrittenPages::new()),
@@ -204,6 +210,8 @@ impl<G: Guest> JitVm<G> {
             code_generation: AtomicU64::new(0),
             shareds: RwLock::new(Vec::new()),
             exclusive: Mutex::new(()),
+            tracking: Mutex::new(()),
+            me: me.clone(),
             stop_world: AtomicBool::new(false),
         });
         let follow = space.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))));
