@@ -34,8 +34,9 @@ pub fn watch(set: Blocked, control: VmControl) {
             if round > 0 {
                 std::process::exit(128 + signal);
             }
-            eprintln!("rhea: terminating on signal {signal}");
             control.request(VmRequest::Quit(0));
+            // Standard error may be a pipe that nobody reads any more.
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("rhea: terminating on signal {signal}\n"));
         }
     };
     // Without the thread the signals stay blocked; SIGKILL remains.
