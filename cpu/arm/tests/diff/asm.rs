@@ -60,7 +60,7 @@ pub fn elf(entry: u64, segments: &[Segment]) -> Vec<u8> {
     let mut at = 0x1000u64;
     for s in segments {
         put(&mut out, 1, 4);
-        put(&mut out, if s.executable { 5 } else { 6 }, 4);
+        put(&mut out, if s.executable { 7 } else { 6 }, 4);
         for v in [at, s.addr, s.addr, s.bytes.len() as u64, s.size.max(s.bytes.len() as u64), 0x1000] {
             put(&mut out, v, 8);
         }

@@ -165,7 +165,8 @@ impl Board {
         let keys = 1 << 31 | 1 << 30 | 1 << 27 | 1 << 13;
         sys(Reg::SctlrEl1, 0x30d0_0980 | 1 | 1 << 2 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26 | keys);
         initial.pstate = 0;
-        initial.keys = std::array::from_fn(|n| [0x1111_2222_3333_4444 * (n as u64 + 1), 0x9e37_79b9_7f4a_7c15 ^ n as u64]);
+        initial.keys =
+            std::array::from_fn(|n| [0x1111_2222_3333_4444 * (n as u64 + 1), 0x9e37_79b9_7f4a_7c15 ^ n as u64]);
         let vm = JitVm::new(&space, engine.options()).expect("JIT");
         let vcpu = vm.add_vcpu(0, cpu);
         let board = Board { ram, _map: map, vm, vcpu, hook, initial };
@@ -183,7 +184,8 @@ impl Board {
         }
         // MSR TPIDR_EL1, X0; MRS X0, FPSR; HVC; ERET.
         for at in [0x200, 0x400] {
-            let code: Vec<u8> = [0xd518_d080u32, 0xd53b_4420, 0xd400_0002, 0xd69f_03e0].iter().flat_map(|w| w.to_le_bytes()).collect();
+            let code: Vec<u8> =
+                [0xd518_d080u32, 0xd53b_4420, 0xd400_0002, 0xd69f_03e0].iter().flat_map(|w| w.to_le_bytes()).collect();
             board.write(VECTORS + at, &code);
         }
         board.write(PARK, &0x1400_0000u32.to_le_bytes());
@@ -209,7 +211,12 @@ impl Board {
 
     /// Runs from `pc` at EL0 with reset registers (changed by `prepare`) until `handler`, which sees every exception
     /// at EL1, stops it.
-    pub fn run(&self, pc: u64, prepare: impl FnOnce(&mut ArmSaved), handler: impl FnMut(&mut Exception) -> Then + Send + 'static) {
+    pub fn run(
+        &self,
+        pc: u64,
+        prepare: impl FnOnce(&mut ArmSaved),
+        handler: impl FnMut(&mut Exception) -> Then + Send + 'static,
+    ) {
         *self.hook.handler.lock() = Some(Box::new(handler));
         *self.hook.stopped.lock() = false;
         let mut state = self.initial.clone();

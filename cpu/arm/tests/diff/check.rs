@@ -1,13 +1,13 @@
 //! Runs the tests of a class everywhere and compares.
 
-use super::board::{Board, Engine, Exception, SVC, SYSTEM, Then, UNKNOWN};
+use super::board::{Board, Engine, Exception, SVC, Then};
 use super::program::{self, DATA, LOG, OUTPUT, Program, Results, Test};
 use super::random::Rng;
 use parking_lot::Mutex;
 use rhea_arm::ArmConfig;
+use rhea_arm::Feature;
 use rhea_arm::reg::Reg;
 use rhea_arm::translate::{Pattern, decoder};
-use rhea_arm::Feature;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -18,10 +18,21 @@ pub const REFERENCE_CPU: &str = "max,sve=off,sme=off";
 pub struct Class {
     pub name: &'static str,
     pub make: fn(&mut Rng, u64, u64) -> Test,
+    /// What it is compared with, and under which bits of SCTLR_EL1 besides the usual ones.
+    pub against: Against,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Against {
+    Reference,
+    /// The reference; then among the engines also with big-endian data, with alignment checks of all accesses and of SP.
+    ReferenceAndModes,
+    /// Among the engines only: the reference has random keys.
+    Engines,
 }
 
 /// Tests per batch and class; `RHEA_DIFF_BATCHES` batches (1 unless set), from seed `RHEA_DIFF_SEED`.
-const BATCH: u64 = 400;
+const BATCH: u64 = 250;
 
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -64,7 +75,9 @@ pub fn qemu(elf: &[u8], name: &str, cpu: &str) -> Option<Vec<u8>> {
             Some(o.stdout)
         }
         Err(e) => {
-            println!("not compared with the reference: qemu-aarch64 cannot be run ({e}); it is in the package qemu-user");
+            println!(
+                "not compared with the reference: qemu-aarch64 cannot be run ({e}); it is in the package qemu-user"
+            );
             None
         }
     }
@@ -78,38 +91,37 @@ fn reference(p: &Program, class: &str) -> Option<Results> {
 }
 
 /// Runs the tests of a program on an engine. The last run's results count.
-fn run_program(p: &Program, board: &Board, engine: Engine) -> Results {
+fn run_program(p: &Program, board: &Board, engine: Engine, sctlr: u64) -> Results {
     let mut result = None;
     for _ in 0..engine.runs() {
-        for (n, s) in p.segments.iter().enumerate() {
-            // The code stays as it is: writing it again would throw the translations away.
-            if n == 0 && result.is_some() {
-                continue;
-            }
+        for s in &p.segments {
             let mut b = s.bytes.clone();
             b.resize(b.len().max(s.size as usize), 0);
-            board.write(s.addr, &b);
+            // Unmodified code stays: writing it again would throw the translations away.
+            if !s.executable || board.read(s.addr, b.len() as u64) != b {
+                board.write(s.addr, &b);
+            }
         }
         let undefined = Arc::new(Mutex::new(Vec::new()));
         let (log, end) = (undefined.clone(), p.end);
         board.run(
             p.start,
-            |_| (),
+            |s| s.sys[Reg::SctlrEl1 as usize] |= sctlr,
             move |e: &mut Exception| {
                 let pc = e.cpu[Reg::ElrEl1];
                 match (e.class(), e.from_el0()) {
-                    (UNKNOWN | SYSTEM, true) => {
-                        log.lock().push(pc);
-                        e.skip()
-                    }
                     (SVC, true) => {
                         assert!(pc > end, "a supervisor call at {pc:#x}");
                         Then::Stop
                     }
-                    (class, _) => {
+                    (_, true) => {
+                        // Undefined instructions, misaligned accesses, failed authentication...
+                        log.lock().push(pc);
+                        if log.lock().len() > 100_000 { Then::Stop } else { e.skip() }
+                    }
+                    (class, false) => {
                         let (esr, far) = (e.cpu[Reg::EsrEl1], e.cpu[Reg::FarEl1]);
                         eprintln!("exception of class {class:#x} at {pc:#x}: syndrome {esr:#x}, address {far:#x}");
-                        log.lock().push(pc);
                         Then::Stop
                     }
                 }
@@ -194,35 +206,36 @@ fn differences(t: &Test, n: usize, p: &Program, ours: &Results, expected: &Resul
     Some(s + "\n")
 }
 
-/// A test that fails on an engine with as many instructions replaced by NOP as can be.
-fn shrink(t: &Test, config: &Arc<ArmConfig>, engine: Engine) -> Test {
+/// A test that fails on an engine with as many instructions replaced by NOP as can be, and its differences.
+fn shrink(t: &Test, config: &Arc<ArmConfig>, engine: Engine, sctlr: u64) -> Option<String> {
     let fails = |t: &Test| {
         let p = Program::new(std::slice::from_ref(t));
-        let run = |e: Engine| run_program(&p, &Board::new(config, e), e);
-        differences(t, 0, &p, &run(engine), &run(Engine::Interpreter)).is_some()
+        let run = |e: Engine| run_program(&p, &Board::new(config, e), e, sctlr);
+        differences(t, 0, &p, &run(engine), &run(Engine::Interpreter))
     };
     let mut best = t.clone();
-    if engine == Engine::Interpreter || !fails(&best) {
-        return best;
-    }
-    let mut again = true;
+    let mut text = fails(&best)?;
+    let mut again = engine != Engine::Interpreter;
     while again {
         again = false;
         for n in 0..best.code.len() {
             let mut less = best.clone();
             less.code[n] = 0xd503_201f;
             // The count of a loop stays.
-            if best.code[n] == 0xf100_079c || best.code[n] & 0xff80_001f == 0xd280_001c {
+            if best.code[n] == less.code[n] || best.code[n] == 0xf100_079c || best.code[n] & 0xff80_001f == 0xd280_001c
+            {
                 continue;
             }
-            if best.code[n] != 0xd503_201f && fails(&less) {
-                best = less;
-                again = true;
+            if let Some(shorter) = fails(&less) {
+                (best, text, again) = (less, shorter, true);
             }
         }
     }
-    best
+    Some(text)
 }
+
+const E0E: u64 = 1 << 24;
+const ALIGNMENT: u64 = 1 << 1 | 1 << 4;
 
 /// Runs a class; panics with the differences (up to a few) if there are any.
 pub fn check(class: &Class) {
@@ -232,30 +245,37 @@ pub fn check(class: &Class) {
         let mut rng = Rng::new(number("RHEA_DIFF_SEED", 1).wrapping_add(batch * 0x1_0001));
         let tests: Vec<Test> = (0..BATCH).map(|n| (class.make)(&mut rng, n, DATA + n * program::DATA_SIZE)).collect();
         let p = Program::new(&tests);
-        let mut expected = reference(&p, class.name);
-        for engine in Engine::ALL {
-            let board = Board::new(&config, engine);
-            let ours = run_program(&p, &board, engine);
-            assert!(engine != Engine::Regions || board.regions() > 0, "no region was optimised");
-            // Without the reference all must agree with the interpreter.
-            let Some(expected) = &expected else {
-                expected = Some(ours);
-                continue;
-            };
-            let bad: Vec<String> =
-                (0..tests.len()).filter_map(|n| differences(&tests[n], n, &p, &ours, expected)).collect();
-            let show = number("RHEA_DIFF_SHOW", 5) as usize;
-            if !bad.is_empty() {
-                let mut shown = bad.iter().take(show).cloned().collect::<Vec<_>>().join("\n");
+        let mut modes = vec![0];
+        if class.against == Against::ReferenceAndModes {
+            modes.extend([E0E, ALIGNMENT]);
+        }
+        for sctlr in modes {
+            let with_reference = class.against != Against::Engines && sctlr == 0;
+            let mut expected = if with_reference { reference(&p, class.name) } else { None };
+            for engine in Engine::ALL {
+                let board = Board::new(&config, engine);
+                let ours = run_program(&p, &board, engine, sctlr);
+                assert!(engine != Engine::Regions || board.regions() > 0, "no region was optimised");
+                // Without the reference all must agree with the interpreter.
+                let Some(expected) = &expected else {
+                    expected = Some(ours);
+                    continue;
+                };
+                let bad: Vec<(usize, String)> = (0..tests.len())
+                    .filter_map(|n| Some((n, differences(&tests[n], n, &p, &ours, expected)?)))
+                    .collect();
+                let Some((first, _)) = bad.first() else { continue };
+                let show = number("RHEA_DIFF_SHOW", 5) as usize;
+                let shown = bad.iter().take(show).map(|b| b.1.as_str()).collect::<Vec<_>>().join("\n");
+                failed += &format!(
+                    "{} on {engine:?}, batch {batch}, mode {sctlr:#x}: {} tests differ\n{shown}\n",
+                    class.name,
+                    bad.len()
+                );
                 if std::env::var_os("RHEA_DIFF_SHRINK").is_some() {
-                    let first = (0..tests.len()).find(|&n| differences(&tests[n], n, &p, &ours, expected).is_some());
-                    let small = shrink(&tests[first.unwrap_or(0)], &config, engine);
-                    let p = Program::new(std::slice::from_ref(&small));
-                    let run = |e: Engine| run_program(&p, &Board::new(&config, e), e);
-                    shown += "\nshrunk:\n";
-                    shown += &differences(&small, 0, &p, &run(engine), &run(Engine::Interpreter)).unwrap_or_default();
+                    let small = shrink(&tests[*first], &config, engine, sctlr);
+                    failed += &format!("shrunk:\n{}\n", small.unwrap_or_default());
                 }
-                failed += &format!("{} on {engine:?}, batch {batch}: {} tests differ\n{shown}\n", class.name, bad.len());
             }
         }
         assert!(failed.is_empty(), "{failed}");

@@ -1,13 +1,19 @@
 //! The classes of the base instruction set. Encodings come from the translator's own pattern tables.
 
-use super::random::Rng;
+use super::check::{Against, Class, patterns};
 use super::program::Test;
-use super::check::{Class, patterns};
+use super::random::Rng;
 use rhea_arm::translate::Pattern;
 use std::sync::OnceLock;
 
 /// A test of up to `max` instructions, each a random encoding of one of the patterns, passed through `fix`.
-pub fn random_test(rng: &mut Rng, table: &[&'static Pattern], max: u64, fp: bool, fix: impl Fn(&mut Rng, u32) -> u32) -> Test {
+pub fn random_test(
+    rng: &mut Rng,
+    table: &[&'static Pattern],
+    max: u64,
+    fp: bool,
+    fix: impl Fn(&mut Rng, u32) -> u32,
+) -> Test {
     let state = rng.state(fp);
     let n = if rng.chance(2) { 1 } else { 1 + rng.below(max) };
     let code = (0..n)
@@ -47,8 +53,26 @@ fn dp_immediate(rng: &mut Rng, _: u64, _: u64) -> Test {
 
 fn dp_register(rng: &mut Rng, _: u64, _: u64) -> Test {
     let table = table![
-        "logical_reg", "add_sub_shifted", "add_sub_extended", "adc_sbc", "rmif", "setf", "ccmp_reg", "ccmp_imm", "csel",
-        "madd_msub", "mul_long", "mul_high", "div", "shift_var", "crc32", "rbit", "rev", "clz_cls", "cfinv", "xaflag",
+        "logical_reg",
+        "add_sub_shifted",
+        "add_sub_extended",
+        "adc_sbc",
+        "rmif",
+        "setf",
+        "ccmp_reg",
+        "ccmp_imm",
+        "csel",
+        "madd_msub",
+        "mul_long",
+        "mul_high",
+        "div",
+        "shift_var",
+        "crc32",
+        "rbit",
+        "rev",
+        "clz_cls",
+        "cfinv",
+        "xaflag",
         "axflag"
     ];
     random_test(rng, table, 8, false, |rng, w| {
@@ -96,7 +120,9 @@ impl Memory {
     }
     /// An address in the middle of the area, aligned to `align`.
     pub fn place(&self, rng: &mut Rng, align: u64) -> u64 {
-        (self.area + 128 + rng.below(192)) & !(align - 1)
+        // Now and then with a tag.
+        let tag = if rng.chance(4) { rng.below(256) << 56 } else { 0 };
+        (self.area + 128 + rng.below(192)) & !(align - 1) | tag
     }
     pub fn set(&mut self, n: u32, v: u64) {
         if n == 31 { self.test.state.sp = v } else { self.test.state.x[n as usize] = v }
@@ -115,8 +141,15 @@ pub fn sp_fit(base: u32, v: u64) -> u64 {
 
 fn load_store_single(rng: &mut Rng, _: u64, area: u64) -> Test {
     let table = table![
-        "ldst_unscaled", "ldst_post", "ldst_pre", "ldst_unprivileged", "ldst_imm", "ldst_fp_unscaled", "ldst_fp_post",
-        "ldst_fp_pre", "ldst_fp_imm"
+        "ldst_unscaled",
+        "ldst_post",
+        "ldst_pre",
+        "ldst_unprivileged",
+        "ldst_imm",
+        "ldst_fp_unscaled",
+        "ldst_fp_post",
+        "ldst_fp_pre",
+        "ldst_fp_imm"
     ];
     let mut m = Memory::new(rng, area);
     for _ in 0..1 + rng.below(4) {
@@ -179,7 +212,13 @@ fn load_store_pair(rng: &mut Rng, _: u64, area: u64) -> Test {
             rt2 = (rt + 1) % 20;
         }
         let w = with(with(with(w, 0, 5, rt), 5, 5, base), 10, 5, rt2);
-        let size = if fp { (w >> 30) + 2 } else if w >> 31 != 0 { 3 } else { 2 };
+        let size = if fp {
+            (w >> 30) + 2
+        } else if w >> 31 != 0 {
+            3
+        } else {
+            2
+        };
         let imm = ((w << 10) as i32 >> 25) as i64 * (1 << size.min(4));
         let disp = if w >> 23 & 3 == 1 { 0 } else { imm };
         let place = m.place(rng, 1);
@@ -251,7 +290,7 @@ fn atomics(rng: &mut Rng, _: u64, area: u64) -> Test {
         // A compare that succeeds now and then.
         if p.name.starts_with("cas") && rng.chance(2) {
             let rs = w >> 16 & 31;
-            let at = (m.test.state_base(base).wrapping_sub(area)) as usize;
+            let at = (m.test.state_base(base).wrapping_sub(area) & 0x00ff_ffff_ffff_ffff) as usize;
             let bytes = 1usize << size;
             if rs < 19 && at + bytes <= m.test.data.len() {
                 let mut b = [0u8; 16];
@@ -358,17 +397,17 @@ fn system(rng: &mut Rng, _: u64, area: u64) -> Test {
     for _ in 0..1 + rng.below(6) {
         let r = rng.below(20) as u32;
         let w = match rng.below(8) {
-            0 => 0xd53b_4200 | r,                                // mrs nzcv
-            1 => 0xd51b_4200 | r,                                // msr nzcv
-            2 => 0xd53b_4400 | r,                                // mrs fpcr
+            0 => 0xd53b_4200 | r,                                                                // mrs nzcv
+            1 => 0xd51b_4200 | r,                                                                // msr nzcv
+            2 => 0xd53b_4400 | r,                                                                // mrs fpcr
             3 => 0xd503_201f | (rng.pick(&[0u32, 1, 4, 5, 6, 20, 32, 34, 36, 38, 16, 18])) << 5, // hints
-            4 => 0xd503_3f9f | (rng.pick(&[0u32, 1, 2])) << 5,   // dsb, dmb, isb
-            5 => 0xd53b_00e0 | r,                                // mrs dczid_el0
-            6 => 0xd53b_d060 | r & !31 | 31,                     // mrs tpidrro_el0 into xzr
+            4 => 0xd503_3f9f | (rng.pick(&[0u32, 1, 2])) << 5,                                   // dsb, dmb, isb
+            5 => 0xd53b_00e0 | r,                                                                // mrs dczid_el0
+            6 => 0xd53b_d060 | r & !31 | 31, // mrs tpidrro_el0 into xzr
             _ => {
                 let base = 20;
                 m.set(base, area + 128 + rng.below(128));
-                0xd50b_7420 | base                               // dc zva
+                0xd50b_7420 | base // dc zva
             }
         };
         m.test.code.push(w);
@@ -376,15 +415,100 @@ fn system(rng: &mut Rng, _: u64, area: u64) -> Test {
     m.test
 }
 
+/// Code that changes the instructions ahead of it, with the cache maintenance this takes, in a loop.
+fn self_modifying(rng: &mut Rng, _: u64, _: u64) -> Test {
+    let mut test = Test { code: vec![], state: rng.state(false), data: vec![] };
+    // mov x28, #n
+    test.code.push(0xd280_001c | (1 + rng.below(4) as u32) << 5);
+    let head = test.code.len();
+    let add =
+        |rng: &mut Rng| 0x9100_0000 | (rng.below(4096) as u32) << 10 | (rng.below(8) as u32) << 5 | rng.below(8) as u32;
+    for _ in 0..rng.below(3) {
+        let w = add(rng);
+        test.code.push(w);
+    }
+    // The new instruction depends on the round: the immediate is shifted by its number.
+    let new = 0x9100_0000 | (1 + rng.below(100) as u32) << 10 | (rng.below(8) as u32) << 5 | rng.below(8) as u32;
+    let gap = rng.below(3) as usize;
+    let ahead = 10 + gap;
+    test.code.extend([
+        0x1000_0014 | (ahead as u32) << 5,                     // adr x20, ahead
+        0xd280_0015 | (new & 0xffff) << 5,                     // mov x21, #low
+        0xf2a0_0015 | (new >> 16) << 5,                        // movk x21, #high, lsl #16
+        if rng.chance(2) { 0x0b1c_2ab5 } else { 0xd503_201f }, // add w21, w21, w28, lsl #10
+    ]);
+    // str w21, [x20]; dc cvau, x20; dsb ish; ic ivau, x20; dsb ish; isb
+    test.code.extend([0xb900_0295, 0xd50b_7b34, 0xd503_3b9f, 0xd50b_7534, 0xd503_3b9f, 0xd503_3fdf]);
+    for _ in 0..gap {
+        let w = add(rng);
+        test.code.push(w);
+    }
+    let old = add(rng);
+    test.code.push(old);
+    // subs x28, x28, #1; b.ne head
+    test.code.push(0xf100_079c);
+    let back = (head as i32 - test.code.len() as i32) as u32 & 0x7_ffff;
+    test.code.push(0x5400_0001 | back << 5);
+    test
+}
+
+/// Pointers signed and authenticated, sometimes wrongly.
+fn pauth(rng: &mut Rng, n: u64, area: u64) -> Test {
+    let table = table![
+        "pac_reg", "aut_reg", "pacz_reg", "autz_reg", "xpac", "pacga", "xpaclri", "pac1716", "aut1716", "pac_lr",
+        "aut_lr"
+    ];
+    let mut test = random_test(rng, table, 4, false, |_, w| w);
+    let r = rng.below(20) as u32;
+    let modifier = 20 + rng.below(4) as u32;
+    let key = rng.below(2) as u32;
+    if rng.chance(2) {
+        test.state.x[r as usize] = rng.next() & 0x0000_ffff_ffff_fff8;
+    }
+    match rng.below(3) {
+        0 => {
+            // PAC* and AUT* of the same register.
+            let key = rng.below(4) as u32;
+            test.code
+                .extend([0xdac1_0000 | key << 10 | modifier << 5 | r, 0xdac1_1000 | key << 10 | modifier << 5 | r]);
+        }
+        1 => {
+            // ADR, PACI*, BRA* or BLRA* over an addition.
+            let link = (rng.below(2) as u32) << 21;
+            test.code.extend([
+                0x1000_0080 | r,
+                0xdac1_0000 | key << 10 | modifier << 5 | r,
+                0xd71f_0800 | link | key << 10 | r << 5 | modifier,
+                0x9100_0421,
+            ]);
+        }
+        _ => {
+            // PACDZ*, LDRA*.
+            test.state.x[r as usize] = area + 128;
+            test.data = rng.data();
+            let imm = rng.below(16) as u32;
+            let w = rng.below(2) as u32;
+            test.code.extend([
+                0xdac1_3be0 | key << 10 | r,
+                0xf820_0400 | key << 23 | imm << 12 | w << 11 | r << 5 | ((r + 1) % 20),
+            ]);
+        }
+    }
+    let _ = n;
+    test
+}
+
 pub const BASE: &[Class] = &[
-    Class { name: "dp_immediate", make: dp_immediate },
-    Class { name: "dp_register", make: dp_register },
-    Class { name: "load_store_single", make: load_store_single },
-    Class { name: "load_store_register", make: load_store_register },
-    Class { name: "load_store_pair", make: load_store_pair },
-    Class { name: "literals", make: literals },
-    Class { name: "atomics", make: atomics },
-    Class { name: "exclusives", make: exclusives },
-    Class { name: "branches", make: branches },
-    Class { name: "system", make: system },
+    Class { name: "dp_immediate", make: dp_immediate, against: Against::Reference },
+    Class { name: "dp_register", make: dp_register, against: Against::Reference },
+    Class { name: "load_store_single", make: load_store_single, against: Against::ReferenceAndModes },
+    Class { name: "load_store_register", make: load_store_register, against: Against::ReferenceAndModes },
+    Class { name: "load_store_pair", make: load_store_pair, against: Against::ReferenceAndModes },
+    Class { name: "literals", make: literals, against: Against::Reference },
+    Class { name: "atomics", make: atomics, against: Against::ReferenceAndModes },
+    Class { name: "exclusives", make: exclusives, against: Against::ReferenceAndModes },
+    Class { name: "branches", make: branches, against: Against::Reference },
+    Class { name: "system", make: system, against: Against::Reference },
+    Class { name: "self_modifying", make: self_modifying, against: Against::Reference },
+    Class { name: "pauth", make: pauth, against: Against::Engines },
 ];

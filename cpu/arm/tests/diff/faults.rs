@@ -11,7 +11,7 @@ use rhea_arm::reg::Reg;
 use std::sync::Arc;
 
 /// Memory instructions of a block; each has two pages of its own.
-const ACCESSES: u64 = 40;
+const ACCESSES: u64 = 32;
 const AREA: u64 = ACCESSES * 0x2000;
 
 struct Block {
@@ -83,7 +83,9 @@ struct Seen {
 }
 
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.chunks_exact(8).fold(0, |h: u64, c| (h.rotate_left(5) ^ u64::from_le_bytes(c.try_into().unwrap())).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    bytes.chunks_exact(8).fold(0, |h: u64, c| {
+        (h.rotate_left(5) ^ u64::from_le_bytes(c.try_into().unwrap())).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    })
 }
 
 /// Runs the block with one page changed; what the handler saw at each exception.
@@ -136,7 +138,10 @@ fn run(board: &Board, b: &Block, changed: Option<(u64, Page)>) -> Vec<Seen> {
                 DATA_ABORT | UNKNOWN | SYSTEM if log.lock().len() < 1000 => e.skip(),
                 SVC => Then::Stop,
                 _ => {
-                    eprintln!("stopped by an exception of class {class:#x} at {:#x}", log.lock().last().map_or(0, |s| s.pc));
+                    eprintln!(
+                        "stopped by an exception of class {class:#x} at {:#x}",
+                        log.lock().last().map_or(0, |s| s.pc)
+                    );
                     Then::Stop
                 }
             }
@@ -170,7 +175,7 @@ fn explain(a: &Seen, b: &Seen) -> String {
 #[test]
 fn faults_restore_exact_state() {
     let config = config();
-    for round in 0..number("RHEA_DIFF_BATCHES", 1) * 3 {
+    for round in 0..number("RHEA_DIFF_BATCHES", 1) * 2 {
         let mut rng = Rng::new(number("RHEA_DIFF_SEED", 1).wrapping_add(round * 0x1_0001) ^ 0xfa017);
         let b = block(&mut rng);
         let code: Vec<u8> = b.code.iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -202,7 +207,11 @@ fn faults_restore_exact_state() {
             }
         }
         let faults: usize = expected.iter().skip(1).map(|s| s.iter().filter(|s| s.far.is_some()).count()).sum();
-        eprintln!("{faults} faults, {} exceptions, {} monitors", expected.iter().map(Vec::len).sum::<usize>(), expected.iter().flatten().filter(|s| s.monitor.0 != 0).count());
+        eprintln!(
+            "{faults} faults, {} exceptions, {} monitors",
+            expected.iter().map(Vec::len).sum::<usize>(),
+            expected.iter().flatten().filter(|s| s.monitor.0 != 0).count()
+        );
         assert!(faults > ACCESSES as usize, "only {faults} faults");
     }
 }

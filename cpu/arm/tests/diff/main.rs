@@ -27,5 +27,6 @@ macro_rules! classes {
 
 classes! {
     dp_immediate dp_register load_store_single load_store_register load_store_pair literals atomics exclusives branches system
+    self_modifying pauth
     fp_scalar simd_vector simd_scalar crypto structures mixed
 }

@@ -3,8 +3,9 @@
 use super::asm::{self, Segment, constant, mov_sp, mrs, msr, pair_q, single_x};
 
 pub const CODE: u64 = 0x40_0000;
-/// Data area: [`DATA_SIZE`] bytes for each test.
-pub const DATA: u64 = 0x1000_0000;
+const DATA_SEGMENT: u64 = 0x1000_0000;
+/// Data area: [`DATA_SIZE`] bytes for each test; every eighth lies across two pages.
+pub const DATA: u64 = DATA_SEGMENT + 0xf00;
 pub const DATA_SIZE: u64 = 512;
 const INPUT: u64 = 0x2000_0000;
 pub const OUTPUT: u64 = 0x3000_0000;
@@ -112,7 +113,7 @@ impl Program {
         syscall(&mut code, 134, &[4, args + 64, 0, 8]);
         let start = pc(&code);
         let mut input = Vec::new();
-        let mut data = Vec::new();
+        let mut data: Vec<u8> = vec![0; (DATA - DATA_SEGMENT) as usize];
         let mut addresses = Vec::new();
         for (n, t) in tests.iter().enumerate() {
             let n = n as u64;
@@ -144,7 +145,7 @@ impl Program {
             }
         }
         let end = pc(&code);
-        let (output_size, data_size) = (STATE_SIZE * tests.len() as u64, data.len() as u64);
+        let (output_size, data_size) = (STATE_SIZE * tests.len() as u64, DATA_SIZE * tests.len() as u64);
         syscall(&mut code, 64, &[1, OUTPUT, output_size]);
         syscall(&mut code, 64, &[1, DATA, data_size]);
         syscall(&mut code, 64, &[1, LOG, LOG_SIZE - 0x1000]);
@@ -154,9 +155,11 @@ impl Program {
         let at = LOG_SIZE as usize - 0x1000;
         log[at..at + arg_bytes.len()].copy_from_slice(&arg_bytes);
         let segment = |addr, bytes: Vec<u8>, size, executable| Segment { addr, bytes, size, executable };
+        // Room for a block of DC ZVA after the last area.
+        data.resize(data.len() + 0x1000, 0);
         let segments = vec![
             segment(CODE, bytes, 0, true),
-            segment(DATA, data, 0, false),
+            segment(DATA_SEGMENT, data, 0, false),
             segment(INPUT, input, 0, false),
             segment(OUTPUT, vec![], output_size, false),
             segment(LOG, log, 0, false),

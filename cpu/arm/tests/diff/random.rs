@@ -29,7 +29,20 @@ impl Rng {
     /// An integer operand: special values and random ones.
     pub fn int(&mut self) -> u64 {
         let v = match self.below(8) {
-            0 => self.pick(&[0, 1, !0, 2, 0x8000_0000, 0x7fff_ffff, 0xffff_ffff, 1 << 63, (1 << 63) - 1, 0xff, 0x80, 0x8000]),
+            0 => self.pick(&[
+                0,
+                1,
+                !0,
+                2,
+                0x8000_0000,
+                0x7fff_ffff,
+                0xffff_ffff,
+                1 << 63,
+                (1 << 63) - 1,
+                0xff,
+                0x80,
+                0x8000,
+            ]),
             1 => self.next() & 0xff,
             2 => (self.next() as i8) as u64,
             3 => (self.next() as i32) as u64,

@@ -1,6 +1,6 @@
 //! FP and AdvSIMD classes, and mixtures of everything.
 
-use super::check::{Class, config, patterns};
+use super::check::{Against, Class, config, patterns};
 use super::classes::{Memory, sp_fit, with};
 use super::program::{DATA_SIZE, Test};
 use super::random::Rng;
@@ -31,7 +31,8 @@ fn float_operands(rng: &mut Rng, test: &mut Test, w: u32) {
 fn table(n: usize) -> Vec<&'static Pattern> {
     let only = std::env::var("RHEA_DIFF_PATTERN").ok();
     let all: Vec<_> = simd::tables()[n].iter().collect();
-    let some: Vec<_> = all.iter().copied().filter(|p| only.as_ref().is_some_and(|o| p.name.contains(o.as_str()))).collect();
+    let some: Vec<_> =
+        all.iter().copied().filter(|p| only.as_ref().is_some_and(|o| p.name.contains(o.as_str()))).collect();
     if some.is_empty() { all } else { some }
 }
 
@@ -93,9 +94,28 @@ fn integer_table() -> &'static [&'static Pattern] {
     static TABLE: OnceLock<Vec<&'static Pattern>> = OnceLock::new();
     TABLE.get_or_init(|| {
         patterns(&[
-            "add_sub_imm", "logical_imm", "move_wide", "bitfield", "extr", "logical_reg", "add_sub_shifted", "add_sub_extended",
-            "adc_sbc", "ccmp_reg", "ccmp_imm", "csel", "madd_msub", "mul_long", "mul_high", "div", "shift_var", "crc32", "rbit",
-            "rev", "clz_cls", "adr",
+            "add_sub_imm",
+            "logical_imm",
+            "move_wide",
+            "bitfield",
+            "extr",
+            "logical_reg",
+            "add_sub_shifted",
+            "add_sub_extended",
+            "adc_sbc",
+            "ccmp_reg",
+            "ccmp_imm",
+            "csel",
+            "madd_msub",
+            "mul_long",
+            "mul_high",
+            "div",
+            "shift_var",
+            "crc32",
+            "rbit",
+            "rev",
+            "clz_cls",
+            "adr",
         ])
     })
 }
@@ -104,8 +124,20 @@ fn memory_table() -> &'static [&'static Pattern] {
     static TABLE: OnceLock<Vec<&'static Pattern>> = OnceLock::new();
     TABLE.get_or_init(|| {
         patterns(&[
-            "ldst_unscaled", "ldst_imm", "ldst_fp_unscaled", "ldst_fp_imm", "ldst_pair", "ldst_fp_pair", "ldst_multiple",
-            "ldst_single", "ldop", "swp", "ldar", "stlr", "ldapur", "cas",
+            "ldst_unscaled",
+            "ldst_imm",
+            "ldst_fp_unscaled",
+            "ldst_fp_imm",
+            "ldst_pair",
+            "ldst_fp_pair",
+            "ldst_multiple",
+            "ldst_single",
+            "ldop",
+            "swp",
+            "ldar",
+            "stlr",
+            "ldapur",
+            "cas",
         ])
     })
 }
@@ -159,8 +191,16 @@ fn writeback_table() -> &'static [&'static Pattern] {
     TABLE.get_or_init(|| {
         let mut all = memory_table().to_vec();
         all.extend(patterns(&[
-            "ldst_post", "ldst_pre", "ldst_fp_post", "ldst_fp_pre", "ldst_multiple_post", "ldst_single_post", "ldst_unprivileged",
-            "ldxr", "ldxp", "casp",
+            "ldst_post",
+            "ldst_pre",
+            "ldst_fp_post",
+            "ldst_fp_pre",
+            "ldst_multiple_post",
+            "ldst_single_post",
+            "ldst_unprivileged",
+            "ldxr",
+            "ldxp",
+            "casp",
         ]));
         all
     })
@@ -194,7 +234,10 @@ pub fn access(rng: &mut Rng, base: u32, writeback: bool) -> (u32, i64) {
             }
             "ldst_pair" | "ldst_fp_pair" => {
                 // No equal registers, no STGP.
-                if (!writeback && w >> 23 & 1 != 0) || w & 31 == w >> 10 & 31 || (!fp && w >> 30 == 1 && w >> 22 & 1 == 0) {
+                if (!writeback && w >> 23 & 1 != 0)
+                    || w & 31 == w >> 10 & 31
+                    || (!fp && w >> 30 == 1 && w >> 22 & 1 == 0)
+                {
                     continue;
                 }
                 let size = if fp { (w >> 30) + 2 } else { 2 + (w >> 31) };
@@ -228,7 +271,8 @@ fn mixed(rng: &mut Rng, _: u64, area: u64) -> Test {
                 let place = area + 128 + if rng.chance(8) { rng.below(192) } else { rng.below(12) * 16 };
                 test.state.x[base as usize] = place.wrapping_sub(disp as u64);
                 // Misaligned atomics would fault.
-                let atomic = w >> 24 & 0x3f == 0x08 || (w >> 24 & 0x3f == 0x38 && w >> 21 & 1 != 0) || w >> 24 & 0x3f == 0x19;
+                let atomic =
+                    w >> 24 & 0x3f == 0x08 || (w >> 24 & 0x3f == 0x38 && w >> 21 & 1 != 0) || w >> 24 & 0x3f == 0x19;
                 if atomic {
                     test.state.x[base as usize] = ((place + 8) & !15).wrapping_sub(disp as u64);
                 }
@@ -263,10 +307,10 @@ fn mixed(rng: &mut Rng, _: u64, area: u64) -> Test {
 }
 
 pub const CLASSES: &[Class] = &[
-    Class { name: "fp_scalar", make: fp_scalar },
-    Class { name: "simd_vector", make: simd_vector },
-    Class { name: "simd_scalar", make: simd_scalar },
-    Class { name: "crypto", make: crypto },
-    Class { name: "structures", make: structures },
-    Class { name: "mixed", make: mixed },
+    Class { name: "fp_scalar", make: fp_scalar, against: Against::Reference },
+    Class { name: "simd_vector", make: simd_vector, against: Against::Reference },
+    Class { name: "simd_scalar", make: simd_scalar, against: Against::Reference },
+    Class { name: "crypto", make: crypto, against: Against::Reference },
+    Class { name: "structures", make: structures, against: Against::ReferenceAndModes },
+    Class { name: "mixed", make: mixed, against: Against::ReferenceAndModes },
 ];

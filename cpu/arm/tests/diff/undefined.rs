@@ -38,7 +38,8 @@ fn excluded(w: u32) -> bool {
         "ldapr" => w >> 16 & 31 != 31,
         _ => false,
     });
-    let id = w & 0xffff_f000 == 0xd538_0000;
+    // The debug channel, which the reference lacks, too.
+    let id = w & 0xffff_f000 == 0xd538_0000 || w & 0xffdf_ff00 == 0xd513_0400;
     let wait = w & 0xffff_ffc0 == 0xd503_1000;
     let auth = decoder().find(w).is_some_and(|p| {
         ["aut_reg", "autz_reg", "aut1716", "aut_lr", "bra", "braz", "blra", "blraz", "reta", "ldra"].contains(&p.name)
@@ -198,6 +199,7 @@ fn beyond(w: u32) -> Option<&'static str> {
         _ if m(0xffff_f0ff, 0xd503_409f) || m(0xffdf_ffe0, 0xd51b_42e0) => "MTE",
         _ if m(0x3b20_0c00, 0x1900_0400) => "MOPS",
         _ if m(0xffff_f3ff, 0xd503_323f) => "XS",
+        _ if m(0xffff_ffe0, 0xd53b_e0a0) || m(0xffff_ffe0, 0xd53b_e0c0) => "ECV",
         _ if m(0xff00_0010, 0x5400_0010) => "HBC",
         _ if m(0xffff_ffc0, 0xd53b_2400) => "RNG",
         _ => return None,
