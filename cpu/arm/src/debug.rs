@@ -122,7 +122,8 @@ impl ArmCpu {
 
     /// The exception level that debug exceptions go to.
     pub(crate) fn debug_target(&self) -> u32 {
-        let to_el2 = self.el2_enabled() && (self[Reg::MdcrEl2] & bits::mdcr::TDE != 0 || self.hcr() & bits::hcr::TGE != 0);
+        let to_el2 =
+            self.el2_enabled() && (self[Reg::MdcrEl2] & bits::mdcr::TDE != 0 || self.hcr() & bits::hcr::TGE != 0);
         if to_el2 { 2 } else { 1 }
     }
     /// AArch64.GenerateDebugExceptionsFrom: are debug exceptions (but BRK) enabled at `el`?
@@ -143,7 +144,13 @@ impl ArmCpu {
     fn debug_exception(&mut self, class: u64, iss_bits: u64, far: Option<u64>) {
         let target = self.debug_target();
         let class = if self.el() == target { class + 1 } else { class };
-        self.take_exception(target, Vector::Sync, Some(syndrome::syndrome(class, iss_bits | 0x22)), far, self.header.pc);
+        self.take_exception(
+            target,
+            Vector::Sync,
+            Some(syndrome::syndrome(class, iss_bits | 0x22)),
+            far,
+            self.header.pc,
+        );
     }
 
     /// Start of an instruction under `ArmMode::single_step`.
@@ -209,7 +216,8 @@ impl ArmCpu {
             return false;
         }
         let kind = (bcr >> 20) & 0xf;
-        let address = |n: usize| ((self.debug.bvr[n] << 8) as i64 >> 8) as u64 & !3 == ((pc << 8) as i64 >> 8) as u64 & !3;
+        let address =
+            |n: usize| ((self.debug.bvr[n] << 8) as i64 >> 8) as u64 & !3 == ((pc << 8) as i64 >> 8) as u64 & !3;
         match kind {
             0 => address(n),
             1 => {
@@ -250,7 +258,8 @@ impl ArmCpu {
         self.debug.host_watches.iter().any(|w| page(w.va) <= p && p <= page(w.va.wrapping_add(w.len.max(1) - 1)))
             || (0..self.config.watchpoints as usize).any(|n| {
                 self.debug.wcr[n] & 1 != 0
-                    && watch_range(self.debug.wvr[n], self.debug.wcr[n]).is_some_and(|(a, b)| page(a) <= p && p <= page(b))
+                    && watch_range(self.debug.wvr[n], self.debug.wcr[n])
+                        .is_some_and(|(a, b)| page(a) <= p && p <= page(b))
             })
     }
     /// Watchpoints on an access to a watched page.

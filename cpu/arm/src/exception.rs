@@ -38,7 +38,8 @@ impl ArmCpu {
             self.set_sys_of(family::FAR, target, far);
         }
         let control = self.sys_of(family::SCTLR, target);
-        let mut p = (target << pstate::EL_SHIFT) | pstate::SP | pstate::DAIF | (self.pstate & (pstate::PAN | pstate::DIT));
+        let mut p =
+            (target << pstate::EL_SHIFT) | pstate::SP | pstate::DAIF | (self.pstate & (pstate::PAN | pstate::DIT));
         let host = target == 2 && self.in_host();
         if self.has(Feature::Pan) && (target == 1 || host) && control & sctlr::SPAN == 0 {
             p |= pstate::PAN;
@@ -107,7 +108,8 @@ impl ArmCpu {
         if self.firmware(Conduit::Hvc) {
             return;
         }
-        let enabled = if self.has(Feature::El3) { self[Reg::ScrEl3] & scr::HCE != 0 } else { self.hcr() & hcr::HCD == 0 };
+        let enabled =
+            if self.has(Feature::El3) { self[Reg::ScrEl3] & scr::HCE != 0 } else { self.hcr() & hcr::HCD == 0 };
         let exists = self.has(Feature::El2) && (el == 3 || self.el2_enabled());
         if !exists || !enabled {
             return self.undefined();
@@ -136,7 +138,13 @@ impl ArmCpu {
     pub(crate) fn brk(&mut self, imm: u32) {
         // A breakpoint instruction goes where debug exceptions go, or stays at a higher level.
         let target = self.debug_target().max(self.el());
-        self.take_exception(target, Vector::Sync, Some(syndrome(ec::BRK, u64::from(imm & 0xffff))), None, self.header.pc);
+        self.take_exception(
+            target,
+            Vector::Sync,
+            Some(syndrome(ec::BRK, u64::from(imm & 0xffff))),
+            None,
+            self.header.pc,
+        );
     }
     pub(crate) fn fp_trap(&mut self) {
         let el = self.el();
@@ -198,9 +206,12 @@ impl ArmCpu {
             && !self.debug_enabled(el)
             && self.debug_enabled_with(target, spsr & pstate::D != 0);
         let mut keep = pstate::DAIF | pstate::IL;
-        for (feature, bit) in
-            [(Feature::Pan, pstate::PAN), (Feature::Uao, pstate::UAO), (Feature::Dit, pstate::DIT), (Feature::Ssbs, pstate::SSBS)]
-        {
+        for (feature, bit) in [
+            (Feature::Pan, pstate::PAN),
+            (Feature::Uao, pstate::UAO),
+            (Feature::Dit, pstate::DIT),
+            (Feature::Ssbs, pstate::SSBS),
+        ] {
             if self.has(feature) {
                 keep |= bit;
             }

@@ -24,6 +24,7 @@ impl ArmCpu {
             executable: m.execute,
             device: m.device(),
             secure: m.secure,
+            global: m.global,
             slow: self.page_is_watched(va & !(PAGE_SIZE - 1)),
             code_attrs: m.guarded.into(),
         })
@@ -51,13 +52,23 @@ impl Guest for ArmCpu {
     fn header_mut(&mut self) -> &mut EnvHeader {
         &mut self.header
     }
+    fn context(&self) -> u64 {
+        self.tlb_context()
+    }
     fn fp_mode(mode: u64) -> FpMode {
         ArmMode(mode).fp_mode()
     }
     fn fetch_index(mode: u64) -> u32 {
         ArmMode(mode).mmu_idx()
     }
-    fn translate(config: &ArmConfig, mode: u64, code_attrs: u8, code: &[u8], max_insns: u32, b: &mut Builder) -> Translated {
+    fn translate(
+        config: &ArmConfig,
+        mode: u64,
+        code_attrs: u8,
+        code: &[u8],
+        max_insns: u32,
+        b: &mut Builder,
+    ) -> Translated {
         crate::translate::translate(config, mode, code_attrs, code, max_insns, b)
     }
 

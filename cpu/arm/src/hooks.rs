@@ -30,7 +30,11 @@ impl ArmPins {
     /// Sets the level of a pin.
     pub fn set(&self, pin: Pin, level: bool) {
         let bit = 1 << pin as u32;
-        let old = if level { self.levels.fetch_or(bit, Ordering::SeqCst) } else { self.levels.fetch_and(!bit, Ordering::SeqCst) };
+        let old = if level {
+            self.levels.fetch_or(bit, Ordering::SeqCst)
+        } else {
+            self.levels.fetch_and(!bit, Ordering::SeqCst)
+        };
         if level && old & bit == 0 {
             self.wake();
         }

@@ -147,7 +147,13 @@ mod tests {
 
     #[test]
     fn fields_are_separate() {
-        let all = ArmMode(0).with_el(3).with_mmu_idx(15).with_unpriv_idx(15).with_fp_trap_el(3).with_rmode(3).with_pac_trap_el(3);
+        let all = ArmMode(0)
+            .with_el(3)
+            .with_mmu_idx(15)
+            .with_unpriv_idx(15)
+            .with_fp_trap_el(3)
+            .with_rmode(3)
+            .with_pac_trap_el(3);
         assert_eq!(all.0.count_ones(), 2 + 4 + 4 + 2 + 2 + 2);
         assert_eq!(all.with_el(1).el(), 1);
         assert_eq!(ArmMode(0).with_dn(true).with_fz(true).with_dn(false), ArmMode(0).with_fz(true));

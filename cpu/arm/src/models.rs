@@ -50,12 +50,42 @@ use Feature::*;
 
 const V8_0: &[Feature] = &[Aes, Pmull, Sha1, Sha256, Crc32, Pmu, Granule4K, Granule64K, Asid16];
 const V8_2: &[Feature] = &[
-    Granule16K, Lse, Rdm, Fp16, DotProd, Lrcpc, Pan, Pan2, Uao, Dpb, Haf, Dbm, Hpds, Xnx, Vhe, Vmid16, Lor, Cnp, Csv2, Csv3, Ssbs,
+    Granule16K, Lse, Rdm, Fp16, DotProd, Lrcpc, Pan, Pan2, Uao, Dpb, Haf, Dbm, Hpds, Xnx, Vhe, Vmid16, Lor, Cnp, Csv2,
+    Csv3, Ssbs,
 ];
 /// What `max` adds.
 const LATEST: &[Feature] = &[
-    Ssbs2, Sha512, Sha3, Sm3, Sm4, Fhm, Fcma, Jscvt, Lrcpc2, FlagM, FlagM2, FrintTs, Sb, Dpb2, Bti, Dit, Pan3, TlbiOs, TlbiRange, Ttl,
-    Ttst, Lpa, Lva, Lpa2, E0pd, Idst, Evt, Pauth, PauthImpdef, Bf16, I8mm,
+    Ssbs2,
+    Sha512,
+    Sha3,
+    Sm3,
+    Sm4,
+    Fhm,
+    Fcma,
+    Jscvt,
+    Lrcpc2,
+    FlagM,
+    FlagM2,
+    FrintTs,
+    Sb,
+    Dpb2,
+    Bti,
+    Dit,
+    Pan3,
+    TlbiOs,
+    TlbiRange,
+    Ttl,
+    Ttst,
+    Lpa,
+    Lva,
+    Lpa2,
+    E0pd,
+    Idst,
+    Evt,
+    Pauth,
+    PauthImpdef,
+    Bf16,
+    I8mm,
 ];
 
 fn model(name: &str) -> Option<ArmConfig> {

@@ -66,8 +66,14 @@ impl Pmu {
 impl ArmCpu {
     /// Does a counter with filter bits `f` (PMCCFILTR layout) count now?
     fn pmu_counts(&self, f: u32) -> bool {
-        let (p, u, nsk, nsu, nsh, m) =
-            (f >> 31 & 1 != 0, f >> 30 & 1 != 0, f >> 29 & 1 != 0, f >> 28 & 1 != 0, f >> 27 & 1 != 0, f >> 26 & 1 != 0);
+        let (p, u, nsk, nsu, nsh, m) = (
+            f >> 31 & 1 != 0,
+            f >> 30 & 1 != 0,
+            f >> 29 & 1 != 0,
+            f >> 28 & 1 != 0,
+            f >> 27 & 1 != 0,
+            f >> 26 & 1 != 0,
+        );
         let secure = self.is_secure();
         let el = self.el();
         if secure && el < 3 && self[Reg::MdcrEl3] & bits::mdcr::SPME == 0 {
@@ -100,7 +106,8 @@ impl ArmCpu {
                 self.pmu.regs.cycles = new;
                 self.pmu.regs.overflow |= u32::from(over) << CYCLES;
                 if r.interrupts >> CYCLES & 1 != 0 {
-                    let left = if r.control & LC != 0 { new.wrapping_neg() } else { u64::from((new as u32).wrapping_neg()) };
+                    let left =
+                        if r.control & LC != 0 { new.wrapping_neg() } else { u64::from((new as u32).wrapping_neg()) };
                     next = next.min(if divide { left.saturating_mul(64) } else { left });
                 }
             }
@@ -144,7 +151,8 @@ impl ArmCpu {
         let filters = |f: u32| f >> 26 != 0;
         self.pmu.filtered = r.control & E != 0
             && (r.enabled >> CYCLES & 1 != 0
-                || (0..COUNTERS).any(|n| r.enabled >> n & 1 != 0 && (filters(r.types[n]) || r.types[n] & 0xffff == CPU_CYCLES)));
+                || (0..COUNTERS)
+                    .any(|n| r.enabled >> n & 1 != 0 && (filters(r.types[n]) || r.types[n] & 0xffff == CPU_CYCLES)));
     }
 
     /// Reads a PMU register after bringing it up to date.
@@ -153,7 +161,9 @@ impl ArmCpu {
         let r = &self.pmu.regs;
         let selected = r.select & 0x1f;
         match which {
-            PmuReg::Control => u64::from(r.control) | (COUNTERS as u64) << 11 | (self.config.midr >> 24) << 24 & 0xff00_0000,
+            PmuReg::Control => {
+                u64::from(r.control) | (COUNTERS as u64) << 11 | (self.config.midr >> 24) << 24 & 0xff00_0000
+            }
             PmuReg::EnableSet | PmuReg::EnableClear => u64::from(r.enabled),
             PmuReg::OverflowSet | PmuReg::OverflowClear => u64::from(r.overflow),
             PmuReg::InterruptSet | PmuReg::InterruptClear => u64::from(r.interrupts),
@@ -196,7 +206,11 @@ impl ArmCpu {
                 if r.control & E != 0 {
                     for n in 0..COUNTERS {
                         let r = &self.pmu.regs;
-                        if v >> n & 1 != 0 && r.enabled >> n & 1 != 0 && r.types[n] & 0xffff == SW_INCR && self.pmu_counts(r.types[n]) {
+                        if v >> n & 1 != 0
+                            && r.enabled >> n & 1 != 0
+                            && r.types[n] & 0xffff == SW_INCR
+                            && self.pmu_counts(r.types[n])
+                        {
                             self.pmu_add(n, 1);
                         }
                     }

@@ -30,7 +30,14 @@ impl Reg {
     /// The register of the exception level 1–3 in a family whose members follow each other.
     pub const fn of_el(self, el: u32) -> usize {
         let first = self as usize;
-        first + (if el > 3 { 2 } else if el == 0 { 0 } else { el as usize - 1 })
+        first
+            + (if el > 3 {
+                2
+            } else if el == 0 {
+                0
+            } else {
+                el as usize - 1
+            })
     }
 }
 

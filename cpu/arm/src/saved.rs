@@ -59,7 +59,24 @@ impl ArmCpu {
 
     /// Takes over a saved state.
     pub fn load(&mut self, saved: &ArmSaved) {
-        let ArmSaved { pc, x, sp, v, pstate, fpcr, fpsr, tpidr, keys, sys, debug, pmu, timers, halted, powered_off, event } = saved;
+        let ArmSaved {
+            pc,
+            x,
+            sp,
+            v,
+            pstate,
+            fpcr,
+            fpsr,
+            tpidr,
+            keys,
+            sys,
+            debug,
+            pmu,
+            timers,
+            halted,
+            powered_off,
+            event,
+        } = saved;
         self.header.pc = *pc;
         self.x = *x;
         self.v = *v;

@@ -152,7 +152,8 @@ impl ArmCpu {
         self.header.fp_flags = 0;
         self.excl_size = 0;
         self.keys = [[0; 2]; 5];
-        (self.tpidr_el0, self.tpidrro_el0, self.tpidr_el1, self.tpidr_el2, self.tpidr_el3, self.tpidr2_el0) = (0, 0, 0, 0, 0, 0);
+        (self.tpidr_el0, self.tpidrro_el0, self.tpidr_el1, self.tpidr_el2, self.tpidr_el3, self.tpidr2_el0) =
+            (0, 0, 0, 0, 0, 0);
         self.sys = [0; Reg::COUNT];
         // RES1 bits of SCTLR_ELx, MMU and caches off.
         self[Reg::SctlrEl1] = 0x30d0_0980 | bits::sctlr::NTWE | bits::sctlr::NTWI;
@@ -278,8 +279,43 @@ impl ArmCpu {
             return v;
         }
         if v & E2H != 0 {
-            v & !(VM | SWIO | PTW | FMO | IMO | AMO | VF | VI | VSE | FB | DC | TWI | TWE | TID0 | TID1 | TID2 | TID3 | TSC | TIDCP | TACR | TSW
-                | TPCP | TPU | TTLB | TVM | TDZ | HCD | TRVM | CD | ID | TLOR | TERR | TID4 | TICAB | TOCU | TTLBIS | TTLBOS)
+            v & !(VM
+                | SWIO
+                | PTW
+                | FMO
+                | IMO
+                | AMO
+                | VF
+                | VI
+                | VSE
+                | FB
+                | DC
+                | TWI
+                | TWE
+                | TID0
+                | TID1
+                | TID2
+                | TID3
+                | TSC
+                | TIDCP
+                | TACR
+                | TSW
+                | TPCP
+                | TPU
+                | TTLB
+                | TVM
+                | TDZ
+                | HCD
+                | TRVM
+                | CD
+                | ID
+                | TLOR
+                | TERR
+                | TID4
+                | TICAB
+                | TOCU
+                | TTLBIS
+                | TTLBOS)
         } else {
             (v | FMO | IMO | AMO) & !(VM | VF | VI | VSE | DC)
         }
@@ -370,7 +406,13 @@ impl ArmCpu {
             0 if self.in_host() => mmu::E20_0,
             0 => mmu::E10_0 | secure,
             1 => secure | if pan { mmu::E10_1_PAN } else { mmu::E10_1 },
-            2 if self.e2h() => if pan { mmu::E20_2_PAN } else { mmu::E20_2 },
+            2 if self.e2h() => {
+                if pan {
+                    mmu::E20_2_PAN
+                } else {
+                    mmu::E20_2
+                }
+            }
             2 => mmu::E2,
             _ => mmu::E3,
         }
@@ -451,7 +493,8 @@ impl ArmCpu {
         let ctr_ok = !(el == 0 && sctlr & UCT == 0) && !(el <= 1 && hcr & bits::hcr::TID2 != 0);
         let debug_on = self.debug_enabled(el);
         let step = (debug_on && self[Reg::MdscrEl1] & bits::mdscr::SS != 0) || self.debug.host_step;
-        let breaks = self.debug.has_host_breakpoints() || (self[Reg::MdscrEl1] & bits::mdscr::MDE != 0 && self.debug.has_breakpoints());
+        let breaks = self.debug.has_host_breakpoints()
+            || (self[Reg::MdscrEl1] & bits::mdscr::MDE != 0 && self.debug.has_breakpoints());
         let f = self.fpcr;
         self.header.mode = ArmMode(0)
             .with_el(el)

@@ -29,7 +29,13 @@ impl ArmCpu {
         let idx = match op.el {
             0 if host => index::E20_0,
             0 => index::E10_0 | secure,
-            1 if host => if pan { index::E20_2_PAN } else { index::E20_2 },
+            1 if host => {
+                if pan {
+                    index::E20_2_PAN
+                } else {
+                    index::E20_2
+                }
+            }
             1 => secure | if pan { index::E10_1_PAN } else { index::E10_1 },
             2 if self.e2h() => index::E20_2,
             2 => index::E2,

@@ -29,6 +29,8 @@ pub(crate) struct Mapping {
     pub attributes: u8,
     pub shareability: u8,
     pub guarded: bool,
+    /// Not tagged with an ASID.
+    pub global: bool,
     pub secure: bool,
     /// log2 of the size of the block or page, 64 for a flat mapping.
     pub size_log2: u32,
@@ -124,7 +126,11 @@ impl Walker<'_> {
     }
     fn uses_stage2(&self) -> bool {
         let r = self.request.regime;
-        self.request.stage2 && r.el == 1 && !r.secure && self.cpu.has(Feature::El2) && self.hcr & (hcr::VM | hcr::DC) != 0
+        self.request.stage2
+            && r.el == 1
+            && !r.secure
+            && self.cpu.has(Feature::El2)
+            && self.hcr & (hcr::VM | hcr::DC) != 0
     }
     fn has(&self, f: Feature) -> bool {
         self.cpu.has(f)
@@ -134,7 +140,8 @@ impl Walker<'_> {
     }
 
     fn bus(&self, secure: bool) -> BusAccess {
-        let requester = if self.request.access.is_none() { Requester::Debugger } else { Requester::Cpu(self.cpu.index) };
+        let requester =
+            if self.request.access.is_none() { Requester::Debugger } else { Requester::Cpu(self.cpu.index) };
         BusAccess { size: 8, requester, secure }
     }
     fn read_descriptor(&self, place: Place) -> Result<u64, BusError> {

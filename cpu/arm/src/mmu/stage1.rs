@@ -109,11 +109,8 @@ impl Walker<'_> {
                 base: self.reg(if high != 0 { t1 } else { t0 }),
             }
         } else {
-            let (tcr, ttbr) = if r.el == 2 {
-                (self.reg(Reg::TcrEl2), Reg::Ttbr0El2)
-            } else {
-                (self.reg(Reg::TcrEl3), Reg::Ttbr0El3)
-            };
+            let (tcr, ttbr) =
+                if r.el == 2 { (self.reg(Reg::TcrEl2), Reg::Ttbr0El2) } else { (self.reg(Reg::TcrEl3), Reg::Ttbr0El3) };
             let bit = |n: u32| tcr >> n & 1 != 0;
             let geometry = self.geometry(self.granule(granule_tg0(tcr >> 14)), bit(32), tcr >> 16);
             let tsz = (tcr & 0x3f) as u32;
@@ -163,6 +160,7 @@ impl Walker<'_> {
                 attributes: if cached { 0xff } else { 0 },
                 shareability: if cached { 0 } else { 2 },
                 guarded: false,
+                global: true,
                 secure: r.secure,
                 size_log2: 64,
             });
@@ -298,6 +296,7 @@ impl Walker<'_> {
             attributes: (mair >> (8 * (d >> 2 & 7))) as u8,
             shareability: if c.geometry.ds { c.shareability } else { (d >> 8 & 3) as u8 },
             guarded: self.has(Feature::Bti) && d >> 50 & 1 != 0,
+            global: !r.two_ranges || d >> 11 & 1 == 0,
             secure: l.secure && d >> 5 & 1 == 0,
             size_log2: l.bits,
         }

@@ -37,7 +37,8 @@ impl Walker<'_> {
         m.size_log2 = m.size_log2.min(s2.size_log2);
         // The stronger type wins; the weaker cacheability wins.
         if s2.device {
-            m.attributes = if m.device() { m.attributes & ((s2.attributes & 3) << 2) } else { (s2.attributes & 3) << 2 };
+            m.attributes =
+                if m.device() { m.attributes & ((s2.attributes & 3) << 2) } else { (s2.attributes & 3) << 2 };
             m.shareability = 2;
         } else if !m.device() {
             let limit = |inner: u8, stage2: u8| match stage2 & 3 {
@@ -45,7 +46,8 @@ impl Walker<'_> {
                 2 if inner & 0xc != 0x4 => (inner & 3) | 0x8,
                 _ => inner,
             };
-            m.attributes = limit(m.attributes & 15, s2.attributes & 3) | limit(m.attributes >> 4, s2.attributes >> 2) << 4;
+            m.attributes =
+                limit(m.attributes & 15, s2.attributes & 3) | limit(m.attributes >> 4, s2.attributes >> 2) << 4;
             m.shareability = match (m.shareability, s2.shareability) {
                 (2, _) | (_, 2) => 2,
                 (3, _) | (_, 3) => 3,

@@ -6,7 +6,11 @@ use crate::mode::mmu as index;
 use crate::reg::Reg;
 use crate::state::ArmCpu;
 use rhea_ir::env::PAGE_BITS;
-use rhea_ir::guest::TlbFlush;
+use rhea_ir::guest::{Contexts, TlbFlush};
+
+const CONTEXT_E10: u64 = 0xffff;
+const CONTEXT_VMID: u64 = 0xffff << 16;
+const CONTEXT_E20: u64 = 0xffff << 32;
 
 /// What a TLBI operation names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,10 +18,10 @@ pub(crate) enum Scope {
     All,
     /// By ASID of the argument.
     Asid,
-    /// By address (with or without ASID; last level or all).
-    Address,
+    /// By address (of one ASID or all; last level or all).
+    Address { asid: bool },
     /// Range of addresses.
-    Range,
+    Range { asid: bool },
     /// Stage 2 only, by intermediate address or range of them.
     Stage2,
 }
@@ -73,28 +77,39 @@ impl ArmCpu {
         let indexes = self.tlbi_indexes(of);
         let what = match scope {
             Scope::All | Scope::Stage2 => TlbFlush::Indexes(indexes),
-            Scope::Asid => {
-                // Entries of other ASIDs left this processor when it switched to the present one.
-                if !everywhere && value >> 48 != self.current_asid(of) {
-                    return;
-                }
-                TlbFlush::Indexes(indexes)
+            Scope::Asid => TlbFlush::Context { indexes, of: self.contexts(of, value) },
+            Scope::Address { asid } => {
+                let contexts = if asid { self.contexts(of, value) } else { Contexts::ALL };
+                self.flush_address(of, value, indexes, contexts)
             }
-            Scope::Address => self.flush_address(of, value, indexes),
-            Scope::Range => self.flush_range(value, of, indexes),
+            Scope::Range { asid } => {
+                let contexts = if asid { self.contexts(of, value) } else { Contexts::ALL };
+                self.flush_range(value, of, indexes, contexts)
+            }
         };
         self.flush(what, everywhere);
     }
-    fn current_asid(&self, of: Of) -> u64 {
-        let (tcr, t0, t1) = if of == Of::El2 || self.in_host() {
-            (self[Reg::TcrEl2], self[Reg::Ttbr0El2], self[Reg::Ttbr1El2])
-        } else {
-            (self[Reg::TcrEl1], self[Reg::Ttbr0El1], self[Reg::Ttbr1El1])
-        };
-        let asid = if tcr >> 22 & 1 != 0 { t1 } else { t0 } >> 48;
-        if tcr >> 36 & 1 != 0 && self.has(Feature::Asid16) { asid } else { asid & 0xff }
+    /// The contexts of the ASID that a TLBI names in bits 63:48 of its argument, under the current VMID.
+    fn contexts(&self, of: Of, value: u64) -> Contexts {
+        let host = of == Of::El2 || self.in_host();
+        let tcr = self[if host { Reg::TcrEl2 } else { Reg::TcrEl1 }];
+        let asid = value >> 48 & if tcr >> 36 & 1 != 0 && self.has(Feature::Asid16) { 0xffff } else { 0xff };
+        let mask = if host { CONTEXT_E20 } else { CONTEXT_E10 | CONTEXT_VMID };
+        let here = self.tlb_context() & CONTEXT_VMID & mask;
+        Contexts { mask, value: here | if host { asid << 32 } else { asid } }
     }
-    fn flush_address(&self, of: Of, value: u64, indexes: u16) -> TlbFlush {
+    /// Bits 15:0: ASID of EL1&0; 31:16: VMID; 47:32: ASID of EL2&0.
+    pub(crate) fn tlb_context(&self) -> u64 {
+        let mut context = self.asid_el1();
+        if self.has(Feature::El2) {
+            context |= (self[Reg::VttbrEl2] >> 48) << 16;
+            if self.e2h() {
+                context |= self.asid_el2() << 32;
+            }
+        }
+        context
+    }
+    fn flush_address(&self, of: Of, value: u64, indexes: u16, contexts: Contexts) -> TlbFlush {
         // VA[55:12]; bits above are its sign.
         let va = ((value << 20) as i64 >> 8) as u64;
         let ttl = value >> 44 & 15;
@@ -112,9 +127,9 @@ impl ArmCpu {
         if size > 30 {
             return TlbFlush::Indexes(indexes);
         }
-        TlbFlush::Range { va: va & !((1 << size) - 1), pages: 1 << (size - PAGE_BITS), indexes }
+        TlbFlush::Range { va: va & !((1 << size) - 1), pages: 1 << (size - PAGE_BITS), indexes, of: contexts }
     }
-    fn flush_range(&self, value: u64, of: Of, indexes: u16) -> TlbFlush {
+    fn flush_range(&self, value: u64, of: Of, indexes: u16, contexts: Contexts) -> TlbFlush {
         let granule = match value >> 46 & 3 {
             1 => 12u32,
             2 => 14,
@@ -135,13 +150,14 @@ impl ArmCpu {
         let base = ((value << 27) as i64 >> 27) as u64;
         let va = base << shift;
         let length = ((num + 1) << (5 * scale + 1)) << granule;
-        let large = self.config.large_mappings.largest(va).max(self.config.large_mappings.largest(va.wrapping_add(length - 1)));
+        let large =
+            self.config.large_mappings.largest(va).max(self.config.large_mappings.largest(va.wrapping_add(length - 1)));
         if large > 30 {
             return TlbFlush::Indexes(indexes);
         }
         let low = if large == 0 { va } else { va & !((1 << large) - 1) };
         let end = va.wrapping_add(length);
         let end = if large == 0 { end } else { end.wrapping_add((1 << large) - 1) & !((1 << large) - 1) };
-        TlbFlush::Range { va: low, pages: end.wrapping_sub(low) >> PAGE_BITS, indexes }
+        TlbFlush::Range { va: low, pages: end.wrapping_sub(low) >> PAGE_BITS, indexes, of: contexts }
     }
 }

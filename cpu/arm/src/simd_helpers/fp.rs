@@ -132,7 +132,11 @@ pub fn convert_lanes(desc: Desc, v: [u128; 3], env: &mut Env) -> u128 {
             CvtOp::WidenHalf => rhea_float::f16_to_f32(h(acc, i), env),
             CvtOp::NarrowHalf | CvtOp::NarrowBf16 => {
                 let x = s(acc, i);
-                let x = if op == CvtOp::NarrowHalf { rhea_float::f32_to_f16(x, env) } else { rhea_float::f32_to_bf16(x, env) };
+                let x = if op == CvtOp::NarrowHalf {
+                    rhea_float::f32_to_f16(x, env)
+                } else {
+                    rhea_float::f32_to_bf16(x, env)
+                };
                 r |= place(x as u64, Lane::H, i);
                 continue;
             }

@@ -75,7 +75,14 @@ fn shift_right(x: i128, n: u32, round: bool) -> i128 {
 }
 
 /// Shift of a lane by the signed low byte of `by`: left if positive. `Some` saturates.
-fn shift_by(x: i128, by: u64, bits: u32, round: bool, clamp: Option<fn(i128, u32, &mut bool) -> u64>, sat: &mut bool) -> u64 {
+fn shift_by(
+    x: i128,
+    by: u64,
+    bits: u32,
+    round: bool,
+    clamp: Option<fn(i128, u32, &mut bool) -> u64>,
+    sat: &mut bool,
+) -> u64 {
     let n = by as i8 as i32;
     if n < 0 {
         let r = shift_right(x, n.unsigned_abs(), round);
@@ -99,7 +106,9 @@ fn lane(op: IntOp, bits: u32, imm: u32, x: [(u64, i64); 3], sat: &mut bool) -> u
     let (wa, wsa) = (a as i128, sa as i128);
     match op {
         IntOp::Clz => (a.leading_zeros() - (64 - bits)) as u64,
-        IntOp::Cls => ((sa ^ (sa >> 1)) as u64 & (u64::MAX >> (64 - bits))).leading_zeros() as u64 - (64 - bits) as u64 - 1,
+        IntOp::Cls => {
+            ((sa ^ (sa >> 1)) as u64 & (u64::MAX >> (64 - bits))).leading_zeros() as u64 - (64 - bits) as u64 - 1
+        }
         IntOp::Urecpe => rhea_float::unsigned_recip_estimate(a as u32) as u64,
         IntOp::Ursqrte => rhea_float::unsigned_rsqrt_estimate(a as u32) as u64,
         IntOp::Sshl => shift_by(wsa, b, bits, false, None, sat),
@@ -115,8 +124,12 @@ fn lane(op: IntOp, bits: u32, imm: u32, x: [(u64, i64); 3], sat: &mut bool) -> u
         IntOp::SqshluImm => sat_u(wsa << imm, bits, sat),
         IntOp::Suqadd => sat_s(wsa + b as i128, bits, sat),
         IntOp::Usqadd => sat_u(wa + sb as i128, bits, sat),
-        IntOp::Sqrdmlah => sat_s(((sc as i128) << bits).wrapping_add(2 * wsa * sb as i128 + (1 << (bits - 1))) >> bits, bits, sat),
-        IntOp::Sqrdmlsh => sat_s(((sc as i128) << bits).wrapping_sub(2 * wsa * sb as i128 - (1 << (bits - 1))) >> bits, bits, sat),
+        IntOp::Sqrdmlah => {
+            sat_s(((sc as i128) << bits).wrapping_add(2 * wsa * sb as i128 + (1 << (bits - 1))) >> bits, bits, sat)
+        }
+        IntOp::Sqrdmlsh => {
+            sat_s(((sc as i128) << bits).wrapping_sub(2 * wsa * sb as i128 - (1 << (bits - 1))) >> bits, bits, sat)
+        }
     }
 }
 

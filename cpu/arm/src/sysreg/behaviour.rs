@@ -71,7 +71,9 @@ impl ArmCpu {
                 let base = self.config.peripheral_base;
                 (base & 0xfffc_0000) | (base >> 32 & 0xff)
             }
-            F::At(_) | F::Tlbi(..) | F::InstructionCache | F::DataCache(_) | F::SetWay | F::Zva => return Err(Trap::Undefined),
+            F::At(_) | F::Tlbi(..) | F::InstructionCache | F::DataCache(_) | F::SetWay | F::Zva => {
+                return Err(Trap::Undefined);
+            }
         })
     }
 
@@ -99,8 +101,10 @@ impl ArmCpu {
         let h = self.hcr();
         let virtual_view = self.el() == 1;
         // With HCR_EL2.xMO set, EL1 sees virtual interrupts instead of physical ones.
-        let irq = if virtual_view && h & hcr::IMO != 0 { h & hcr::VI != 0 || raised(Pin::Virq) } else { raised(Pin::Irq) };
-        let fiq = if virtual_view && h & hcr::FMO != 0 { h & hcr::VF != 0 || raised(Pin::Vfiq) } else { raised(Pin::Fiq) };
+        let irq =
+            if virtual_view && h & hcr::IMO != 0 { h & hcr::VI != 0 || raised(Pin::Virq) } else { raised(Pin::Irq) };
+        let fiq =
+            if virtual_view && h & hcr::FMO != 0 { h & hcr::VF != 0 || raised(Pin::Vfiq) } else { raised(Pin::Fiq) };
         let abort = virtual_view && h & hcr::AMO != 0 && h & hcr::VSE != 0;
         u64::from(irq) << 7 | u64::from(fiq) << 6 | u64::from(abort) << 8
     }

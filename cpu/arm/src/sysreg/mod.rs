@@ -160,10 +160,18 @@ fn computed(config: &ArmConfig, e: u16) -> Option<RegDesc> {
     let n = crm(e) as u8;
     match (op0(e), op1(e), crn(e), crm(e), op2(e)) {
         (1, 0 | 4 | 6, 8, _, _) => table::tlbi(e),
-        (2, 0, 0, _, 4) if u32::from(n) < config.breakpoints => d("DBGBVRn_EL1", PL1_RW, &[T::Tda], Kind::Fun(F::Bvr(n))),
-        (2, 0, 0, _, 5) if u32::from(n) < config.breakpoints => d("DBGBCRn_EL1", PL1_RW, &[T::Tda], Kind::Fun(F::Bcr(n))),
-        (2, 0, 0, _, 6) if u32::from(n) < config.watchpoints => d("DBGWVRn_EL1", PL1_RW, &[T::Tda], Kind::Fun(F::Wvr(n))),
-        (2, 0, 0, _, 7) if u32::from(n) < config.watchpoints => d("DBGWCRn_EL1", PL1_RW, &[T::Tda], Kind::Fun(F::Wcr(n))),
+        (2, 0, 0, _, 4) if u32::from(n) < config.breakpoints => {
+            d("DBGBVRn_EL1", PL1_RW, &[T::Tda], Kind::Fun(F::Bvr(n)))
+        }
+        (2, 0, 0, _, 5) if u32::from(n) < config.breakpoints => {
+            d("DBGBCRn_EL1", PL1_RW, &[T::Tda], Kind::Fun(F::Bcr(n)))
+        }
+        (2, 0, 0, _, 6) if u32::from(n) < config.watchpoints => {
+            d("DBGWVRn_EL1", PL1_RW, &[T::Tda], Kind::Fun(F::Wvr(n)))
+        }
+        (2, 0, 0, _, 7) if u32::from(n) < config.watchpoints => {
+            d("DBGWCRn_EL1", PL1_RW, &[T::Tda], Kind::Fun(F::Wcr(n)))
+        }
         // The rest of the ID register space reads as zero.
         (3, 0, 0, 1..=7, _) => d("ID register", PL1_R, &[T::IdGroup3], Kind::Const(0)),
         (3, 3, 14, 8..=15, _) if config.has(Feature::Pmu) => {
@@ -362,4 +370,3 @@ impl ArmCpu {
         }
     }
 }
-

@@ -18,7 +18,14 @@ const fn r(name: &'static str, e: Encoding, levels: Levels, traps: &'static [T],
     RegDesc { enc: enc(e.0, e.1, e.2, e.3, e.4), name, levels, feature: None, traps, kind }
 }
 /// The same, if the processor has a feature.
-const fn rf(feature: Feature, name: &'static str, e: Encoding, levels: Levels, traps: &'static [T], kind: Kind) -> RegDesc {
+const fn rf(
+    feature: Feature,
+    name: &'static str,
+    e: Encoding,
+    levels: Levels,
+    traps: &'static [T],
+    kind: Kind,
+) -> RegDesc {
     RegDesc { feature: Some(feature), ..r(name, e, levels, traps, kind) }
 }
 const fn f(fun: F) -> Kind {
@@ -129,7 +136,13 @@ const REGISTERS: &[RegDesc] = &[
     r("ACTLR_EL3", (3, 6, 1, 0, 1), PL3_RW, &[], Kind::Const(0)),
     r("SCR_EL3", (3, 6, 1, 1, 0), PL3_RW, &[], Kind::Store(Reg::ScrEl3, ALL)),
     r("CPTR_EL3", (3, 6, 1, 1, 2), PL3_RW, &[], Kind::Store(Reg::CptrEl3, 1 << 31 | 1 << 10)),
-    r("MDCR_EL3", (3, 6, 1, 3, 1), PL3_RW, &[], Kind::Store(Reg::MdcrEl3, 1 << 17 | 1 << 16 | 1 << 10 | 1 << 9 | 1 << 6)),
+    r(
+        "MDCR_EL3",
+        (3, 6, 1, 3, 1),
+        PL3_RW,
+        &[],
+        Kind::Store(Reg::MdcrEl3, 1 << 17 | 1 << 16 | 1 << 10 | 1 << 9 | 1 << 6),
+    ),
     // Translation.
     r("TTBR0_EL1", (3, 0, 2, 0, 0), PL1_RW, TVM, Kind::Store(Reg::Ttbr0El1, ALL)),
     r("TTBR1_EL1", (3, 0, 2, 0, 1), PL1_RW, TVM, Kind::Store(Reg::Ttbr1El1, ALL)),

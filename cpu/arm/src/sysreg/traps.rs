@@ -78,7 +78,9 @@ impl ArmCpu {
         let el1 = |on: bool| if on && el == 0 { Err(Trap::To(1)) } else { Ok(()) };
         let el2 = |bits: u64| if h & bits != 0 { Err(Trap::To(2)) } else { Ok(()) };
         let control = || if el == 0 { self.sys_of(family::SCTLR, self.regime_el(0)) } else { u64::MAX };
-        let el3 = |r: Reg, bit: u64| if el < 3 && self.has(Feature::El3) && self[r] & bit != 0 { Err(Trap::To(3)) } else { Ok(()) };
+        let el3 = |r: Reg, bit: u64| {
+            if el < 3 && self.has(Feature::El3) && self[r] & bit != 0 { Err(Trap::To(3)) } else { Ok(()) }
+        };
         match t {
             T::Tvm => el2(if write { hcr::TVM } else { hcr::TRVM }),
             T::IdGroup1 => el2(hcr::TID1),
@@ -131,7 +133,13 @@ impl ArmCpu {
                 }
                 if el < 3 && self.scr() & scr::APK == 0 { Err(Trap::To(3)) } else { Ok(()) }
             }
-            T::El2On => if el == 3 && !self.el2_enabled() { Err(Trap::Undefined) } else { Ok(()) },
+            T::El2On => {
+                if el == 3 && !self.el2_enabled() {
+                    Err(Trap::Undefined)
+                } else {
+                    Ok(())
+                }
+            }
             T::Tda | T::Tdosa | T::Tdra | T::Tdcc => {
                 if t == T::Tdcc {
                     el1(self[Reg::MdscrEl1] & mdscr::TDCC != 0)?;
@@ -209,7 +217,11 @@ impl ArmCpu {
                 el3(Reg::MdcrEl3, mdcr::TPM)
             }
             T::Pmcr => {
-                if el <= 1 && self.el2_enabled() && self[Reg::MdcrEl2] & mdcr::TPMCR != 0 { Err(Trap::To(2)) } else { Ok(()) }
+                if el <= 1 && self.el2_enabled() && self[Reg::MdcrEl2] & mdcr::TPMCR != 0 {
+                    Err(Trap::To(2))
+                } else {
+                    Ok(())
+                }
             }
         }
     }

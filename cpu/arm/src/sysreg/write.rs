@@ -78,7 +78,8 @@ impl ArmCpu {
                 if self.has(Feature::El3) {
                     m &= !HCD;
                 }
-                m |= self.only(Feature::Vhe, E2H) | self.only(Feature::Lor, TLOR) | self.only(Feature::Pauth, APK | API);
+                m |=
+                    self.only(Feature::Vhe, E2H) | self.only(Feature::Lor, TLOR) | self.only(Feature::Pauth, APK | API);
                 m |= self.only(Feature::Evt, TID4 | TICAB | TOCU | TTLBIS | TTLBOS);
                 v & m | RW
             }
@@ -87,7 +88,8 @@ impl ArmCpu {
             Reg::ScrEl3 => {
                 use scr::*;
                 let mut m = NS | IRQ | FIQ | EA | SMD | SIF | ST | TWI | TWE;
-                m |= self.only(Feature::El2, HCE) | self.only(Feature::Lor, TLOR) | self.only(Feature::Pauth, APK | API);
+                m |=
+                    self.only(Feature::El2, HCE) | self.only(Feature::Lor, TLOR) | self.only(Feature::Pauth, APK | API);
                 v & m | RW | 3 << 4
             }
             _ => v & mask,
@@ -100,10 +102,10 @@ impl ArmCpu {
         let v = self[if tcr >> 22 & 1 != 0 { t1 } else { t0 }] >> 48;
         if tcr >> 36 & 1 != 0 { v } else { v & 0xff }
     }
-    fn asid_el1(&self) -> u64 {
+    pub(crate) fn asid_el1(&self) -> u64 {
         self.asid(Reg::TcrEl1, Reg::Ttbr0El1, Reg::Ttbr1El1)
     }
-    fn asid_el2(&self) -> u64 {
+    pub(crate) fn asid_el2(&self) -> u64 {
         self.asid(Reg::TcrEl2, Reg::Ttbr0El2, Reg::Ttbr1El2)
     }
     fn el1_indexes(&self) -> u16 {
@@ -114,13 +116,13 @@ impl ArmCpu {
         let old = self[r];
         let new = self.writable(r, mask, v);
         match r {
-            // The TLBs hold no ASIDs: a change of it empties those of the regime. A new base with the same ASID needs a TLBI
-            // by the guest, as the architecture says.
+            // Another ASID is another context of the TLBs. A new base with the same ASID needs a TLBI by the guest, as the
+            // architecture says.
             Reg::Ttbr0El1 | Reg::Ttbr1El1 => {
                 let asid = self.asid_el1();
                 self[r] = new;
                 if self.asid_el1() != asid {
-                    self.flush(TlbFlush::Indexes(self.el1_indexes()), false);
+                    self.request(request::ACCEL);
                 }
                 return;
             }
@@ -128,7 +130,7 @@ impl ArmCpu {
                 let asid = self.asid_el2();
                 self[r] = new;
                 if self.e2h() && self.asid_el2() != asid {
-                    self.flush(TlbFlush::Indexes(mmu::MASK_E20), false);
+                    self.request(request::ACCEL);
                 }
                 return;
             }
@@ -189,7 +191,13 @@ impl ArmCpu {
                 self.rebuild_mode();
                 self.note_unmasked();
             }
-            Reg::CpacrEl1 | Reg::CptrEl2 | Reg::CptrEl3 | Reg::MdscrEl1 | Reg::MdcrEl2 | Reg::MdcrEl3 | Reg::OsdlrEl1 => {
+            Reg::CpacrEl1
+            | Reg::CptrEl2
+            | Reg::CptrEl3
+            | Reg::MdscrEl1
+            | Reg::MdcrEl2
+            | Reg::MdcrEl3
+            | Reg::OsdlrEl1 => {
                 self.rebuild_mode();
             }
             _ => {}

@@ -48,7 +48,14 @@ impl Translator<'_, '_> {
     }
 
     /// Address and attributes of an access with ordering or exclusivity of `1 << size` bytes at Xn or SP plus `disp`.
-    pub(super) fn ordered_access(&mut self, n: u32, disp: i64, size: u32, kind: Ordered, write: bool) -> (Value, MemOp) {
+    pub(super) fn ordered_access(
+        &mut self,
+        n: u32,
+        disp: i64,
+        size: u32,
+        kind: Ordered,
+        write: bool,
+    ) -> (Value, MemOp) {
         let base = self.base_register(n);
         let raw = self.add_imm(base, disp as u64);
         let addr = self.data_address(raw);

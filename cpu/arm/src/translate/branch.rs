@@ -269,4 +269,3 @@ fn hlt(t: &mut Translator, i: Insn) -> Flow {
     let imm = imm16(t, i);
     t.end_with(system::HLT, &[imm])
 }
-

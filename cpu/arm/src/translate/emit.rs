@@ -205,7 +205,11 @@ impl Translator<'_, '_> {
         self.b.end_lookup();
     }
     pub fn end_goto(&mut self, pc: u64) -> Flow {
-        if self.mode.single_step() { self.b.end_leave(pc) } else { self.b.end_goto(pc) }
+        if self.mode.single_step() {
+            self.b.end_leave(pc)
+        } else {
+            self.b.end_goto(pc)
+        }
         Flow::End
     }
     pub fn end_cond(&mut self, cond: Value, then_pc: u64, else_pc: u64) -> Flow {
@@ -219,19 +223,35 @@ impl Translator<'_, '_> {
         Flow::End
     }
     pub fn end_call(&mut self, pc: u64, ret: u64) -> Flow {
-        if self.mode.single_step() { self.b.end_leave(pc) } else { self.b.end_call(pc, ret) }
+        if self.mode.single_step() {
+            self.b.end_leave(pc)
+        } else {
+            self.b.end_call(pc, ret)
+        }
         Flow::End
     }
     pub fn end_indirect(&mut self, target: Value) -> Flow {
-        if self.mode.single_step() { self.end_step(target) } else { self.b.end_indirect(target) }
+        if self.mode.single_step() {
+            self.end_step(target)
+        } else {
+            self.b.end_indirect(target)
+        }
         Flow::End
     }
     pub fn end_indirect_call(&mut self, target: Value, ret: u64) -> Flow {
-        if self.mode.single_step() { self.end_step(target) } else { self.b.end_indirect_call(target, ret) }
+        if self.mode.single_step() {
+            self.end_step(target)
+        } else {
+            self.b.end_indirect_call(target, ret)
+        }
         Flow::End
     }
     pub fn end_return(&mut self, target: Value) -> Flow {
-        if self.mode.single_step() { self.end_step(target) } else { self.b.end_return(target) }
+        if self.mode.single_step() {
+            self.end_step(target)
+        } else {
+            self.b.end_return(target)
+        }
         Flow::End
     }
 }

@@ -128,7 +128,11 @@ fn add_sub_extended(t: &mut Translator, i: Insn) -> Flow {
     let a = t.reg_sp(sf, i.rn());
     let b = extended(t, sf, i.rm(), i.bits(13, 3), amount);
     let r = add_sub(t, i, a, b);
-    if i.bit(29) { t.set_reg(sf, i.rd(), r) } else { t.set_reg_sp(sf, i.rd(), r) }
+    if i.bit(29) {
+        t.set_reg(sf, i.rd(), r)
+    } else {
+        t.set_reg_sp(sf, i.rd(), r)
+    }
     Flow::Next
 }
 

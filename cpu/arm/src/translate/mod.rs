@@ -64,7 +64,11 @@ impl Translator<'_, '_> {
         }
         if p.fp && self.mode.fp_trap_el() != 0 {
             // Unallocated encodings are UNDEFINED whether or not FP is trapped: a dry run tells.
-            return if self.is_allocated(p, word) { self.end_with(calls::system::FP_TRAP, &[]) } else { self.undefined() };
+            return if self.is_allocated(p, word) {
+                self.end_with(calls::system::FP_TRAP, &[])
+            } else {
+                self.undefined()
+            };
         }
         match (p.handler)(self, Insn(word)) {
             Flow::Undef => self.undefined(),
@@ -77,13 +81,21 @@ impl Translator<'_, '_> {
         let mut f = Function::new(self.mode.fp_mode());
         let block = f.new_block(self.pc);
         let mut b = Builder::new(&mut f, &HELPERS, block);
-        let mut t = Translator { b: &mut b, cfg: self.cfg, mode: self.mode, pc: self.pc, guarded: false, sp_aligned: true };
+        let mut t =
+            Translator { b: &mut b, cfg: self.cfg, mode: self.mode, pc: self.pc, guarded: false, sp_aligned: true };
         (p.handler)(&mut t, Insn(word)) != Flow::Undef
     }
 }
 
 /// Translates one basic block; the contract is `rhea_ir::Guest::translate`.
-pub fn translate(config: &ArmConfig, mode: u64, code_attrs: u8, code: &[u8], max_insns: u32, b: &mut Builder) -> Translated {
+pub fn translate(
+    config: &ArmConfig,
+    mode: u64,
+    code_attrs: u8,
+    code: &[u8],
+    max_insns: u32,
+    b: &mut Builder,
+) -> Translated {
     let mode = ArmMode(mode);
     let start = b.pc();
     let guarded = code_attrs & 1 != 0 && config.has(crate::Feature::Bti);

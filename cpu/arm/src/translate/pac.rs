@@ -30,11 +30,8 @@ fn tcr(cpu: &ArmCpu, mode: ArmMode) -> u64 {
 /// CalculateBottomPACBit() of the lower or upper range.
 fn bottom(cpu: &ArmCpu, mode: ArmMode, tcr: u64, upper: bool) -> u32 {
     let has = |f| cpu.config.has(f);
-    let (tsz, large) = if mode.two_ranges() && upper {
-        (tcr >> 16 & 63, tcr >> 30 & 3 == 3)
-    } else {
-        (tcr & 63, tcr >> 14 & 3 == 1)
-    };
+    let (tsz, large) =
+        if mode.two_ranges() && upper { (tcr >> 16 & 63, tcr >> 30 & 3 == 3) } else { (tcr & 63, tcr >> 14 & 3 == 1) };
     let wide = if large {
         has(Feature::Lva)
     } else {

@@ -1,7 +1,7 @@
 //! Shorthands of the FP and AdvSIMD translators: registers, lanes, shuffles, the sticky saturation bit.
 
-use crate::translate::Translator;
 use crate::state::slots;
+use crate::translate::Translator;
 use rhea_ir::{HelperId, Lane, Op, Type, Value};
 
 /// The lane of twice the size (D stays D).

@@ -65,7 +65,17 @@ impl Translator<'_, '_> {
 }
 
 /// Three-same FP operation by its opcode (low three bits), `a` bit and U, on operands fitted to `bytes`.
-fn fp3(t: &mut Translator, op: u32, a: bool, u: bool, lane: Lane, bytes: u32, x: Value, y: Value, d: u32) -> Option<Value> {
+fn fp3(
+    t: &mut Translator,
+    op: u32,
+    a: bool,
+    u: bool,
+    lane: Lane,
+    bytes: u32,
+    x: Value,
+    y: Value,
+    d: u32,
+) -> Option<Value> {
     let pairwise = |t: &mut Translator, f: Fop| {
         let even = t.every_other(lane, bytes, x, y, 0);
         let odd = t.every_other(lane, bytes, x, y, 1);

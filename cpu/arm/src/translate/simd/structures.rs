@@ -172,7 +172,8 @@ pub(super) fn multiple(t: &mut Translator, i: Insn) -> Done {
     let addr = t.data_address(base);
     // Interleaved data moves in 16-byte pieces, whatever the registers' size.
     let piece = if selem == 1 { bytes } else { 16 };
-    let pieces: Vec<(u32, u32)> = (0..total.div_ceil(piece)).map(|p| (p * piece, (total - p * piece).min(piece))).collect();
+    let pieces: Vec<(u32, u32)> =
+        (0..total.div_ceil(piece)).map(|p| (p * piece, (total - p * piece).min(piece))).collect();
     if load {
         let mem: Vec<Value> = pieces.iter().map(|&(at, n)| t.load_piece(lane, n, addr, at as i64)).collect();
         let regs = if selem == 1 { mem } else { deinterleave(t, lane, bytes, selem, &mem) };
@@ -192,7 +193,8 @@ pub(super) fn multiple(t: &mut Translator, i: Insn) -> Done {
 
 /// Single structures to one lane or to all lanes.
 pub(super) fn single(t: &mut Translator, i: Insn) -> Done {
-    let (q, load, r, op, s, size) = (i.q() as u32, i.bit(22), i.bits(21, 1), i.bits(13, 3), i.bits(12, 1), i.bits(10, 2));
+    let (q, load, r, op, s, size) =
+        (i.q() as u32, i.bit(22), i.bits(21, 1), i.bits(13, 3), i.bits(12, 1), i.bits(10, 2));
     let selem = ((op & 1) << 1 | r) + 1;
     let (lane, index) = match op >> 1 {
         0 => (Lane::B, q << 3 | s << 2 | size),
