@@ -237,7 +237,8 @@ impl GicV3 {
                 let icc = &mut core.iface;
                 self.reset_icc(icc);
                 icc.lpis = Lpis::default();
-                icc.asleep = !boot;
+                // Firmware for a machine without Secure state does not know GICR_WAKER: it finds all processors awake.
+                icc.asleep = security && !boot;
                 icc.dpg = 0;
                 icc.two_states = security;
                 (icc.at_el3, icc.secure) = (false, false);
