@@ -8,6 +8,7 @@ use crate::mode::{ArmMode, mmu};
 use crate::pmu::Pmu;
 use crate::reg::{Reg, family};
 use crate::timer::GenericTimers;
+use crate::translate::pac::PacState;
 use rhea_ir::EnvHeader;
 use rhea_ir::guest::TlbFlush;
 use rhea_memory::AddressSpace;
@@ -69,6 +70,7 @@ pub struct ArmCpu {
     pub(crate) event: bool,
     pub(crate) debug: Debug,
     pub(crate) pmu: Pmu,
+    pub(crate) pac: PacState,
 }
 
 impl ArmCpu {
@@ -120,6 +122,7 @@ impl ArmCpu {
             event: false,
             debug: Debug::default(),
             pmu: Pmu::new(overflow),
+            pac: PacState::new(config),
         });
         cpu.reset_state();
         cpu

@@ -27,7 +27,6 @@ pub enum Level {
 /// What pointer authentication depends on that is the CPU model's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pauth {
-    pub algorithm: Algorithm,
     pub level: Level,
     /// FEAT_FPAC: a failed check faults. Only with `Level::Pauth2`.
     pub faulting: bool,
@@ -48,6 +47,60 @@ pub struct Layout {
 pub struct Key {
     pub hi: u64,
     pub lo: u64,
+}
+
+/// Codes computed lately, direct-mapped. An entry holds for ever: all that a code depends on is its key.
+pub struct Memo {
+    entries: [MemoEntry; MEMO_ENTRIES],
+    algorithm: Algorithm,
+}
+
+const MEMO_ENTRIES: usize = 256;
+
+#[derive(Clone, Copy)]
+struct MemoEntry {
+    data: u64,
+    modifier: u64,
+    key: Key,
+    code: u64,
+}
+
+impl Memo {
+    pub fn new(algorithm: Algorithm) -> Memo {
+        // Every entry must be true, even one never asked for.
+        let key = Key::default();
+        let empty = MemoEntry { data: 0, modifier: 0, key, code: algorithm.compute(0, 0, key) };
+        Memo { entries: [empty; MEMO_ENTRIES], algorithm }
+    }
+}
+
+/// How codes are computed: directly, or through a [`Memo`].
+pub trait Compute {
+    /// `ComputePAC`.
+    fn code(&mut self, data: u64, modifier: u64, key: Key) -> u64;
+}
+
+impl Compute for Algorithm {
+    #[inline]
+    fn code(&mut self, data: u64, modifier: u64, key: Key) -> u64 {
+        self.compute(data, modifier, key)
+    }
+}
+
+impl Compute for Memo {
+    #[inline]
+    fn code(&mut self, data: u64, modifier: u64, key: Key) -> u64 {
+        if self.algorithm == Algorithm::Impdef {
+            return mix(data, modifier, key);
+        }
+        // Return addresses differ in their low bits, modifiers (stack pointers) from bit 4.
+        let hash = (data ^ modifier.rotate_left(20) ^ key.lo).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let entry = &mut self.entries[(hash >> 56) as usize % MEMO_ENTRIES];
+        if entry.data != data || entry.modifier != modifier || entry.key != key {
+            *entry = MemoEntry { data, modifier, key, code: self.algorithm.compute(data, modifier, key) };
+        }
+        entry.code
+    }
 }
 
 /// A check failed and FEAT_FPAC is implemented.
@@ -77,25 +130,27 @@ fn extend(ptr: u64, upper: bool, tbi: bool, address: u64) -> u64 {
     if upper { ptr | field } else { ptr & !field }
 }
 
-impl Pauth {
+impl Algorithm {
     /// `ComputePAC`.
     #[inline]
-    pub fn compute(&self, data: u64, modifier: u64, key: Key) -> u64 {
-        match self.algorithm {
+    pub fn compute(self, data: u64, modifier: u64, key: Key) -> u64 {
+        match self {
             Algorithm::Qarma5 => qarma::qarma5(data, modifier, key.hi, key.lo),
             Algorithm::Qarma3 => qarma::qarma3(data, modifier, key.hi, key.lo),
             Algorithm::Impdef => mix(data, modifier, key),
         }
     }
+}
 
+impl Pauth {
     /// `AddPAC`: PACIA, PACDB...
-    pub fn add(&self, ptr: u64, modifier: u64, key: Key, layout: &Layout) -> u64 {
+    pub fn add(&self, codes: &mut impl Compute, ptr: u64, modifier: u64, key: Key, layout: &Layout) -> u64 {
         // With tagged pointers in either range, bit 55 selects the range. (FEAT_CONSTPACFIELD, where it always does, is
         // not implemented.)
         let select = if layout.tbi[0] || layout.tbi[1] { 55 } else { 63 };
         let upper = ptr >> select & 1 != 0;
         let (tbi, address) = layout.of(upper, ptr);
-        let mut pac = self.compute(extend(ptr, upper, tbi, address), modifier, key);
+        let mut pac = codes.code(extend(ptr, upper, tbi, address), modifier, key);
         // An extension that is neither all zeros nor all ones must not become a valid pointer.
         let top = if tbi { 55 } else { 63 };
         let extension = !address & (low_bits(top) | 1 << top);
@@ -113,11 +168,19 @@ impl Pauth {
     }
 
     /// `Auth`: AUTIA, AUTDB... `key_b`: the key is a B key.
-    pub fn auth(&self, ptr: u64, modifier: u64, key: Key, key_b: bool, layout: &Layout) -> Result<u64, AuthFailure> {
+    pub fn auth(
+        &self,
+        codes: &mut impl Compute,
+        ptr: u64,
+        modifier: u64,
+        key: Key,
+        key_b: bool,
+        layout: &Layout,
+    ) -> Result<u64, AuthFailure> {
         let upper = ptr & BIT_55 != 0;
         let (tbi, address) = layout.of(upper, ptr);
         let original = extend(ptr, upper, tbi, address);
-        let pac = self.compute(original, modifier, key);
+        let pac = codes.code(original, modifier, key);
         let code = !address & !BIT_55 & if tbi { !TOP_BYTE } else { !0 };
         if self.level >= Level::Pauth2 {
             let result = ptr ^ (pac & code);
@@ -131,11 +194,11 @@ impl Pauth {
         let at = if tbi { 53 } else { 61 };
         Ok(original & !(3 << at) | error << at)
     }
+}
 
-    /// `AddPACGA`'s result: the generic code in bits 63:32.
-    pub fn add_generic(&self, x: u64, y: u64, key: Key) -> u64 {
-        self.compute(x, y, key) & !low_bits(32)
-    }
+/// `AddPACGA`'s result: the generic code in bits 63:32.
+pub fn add_generic(codes: &mut impl Compute, x: u64, y: u64, key: Key) -> u64 {
+    codes.code(x, y, key) & !low_bits(32)
 }
 
 /// `Strip`: XPACI, XPACD.
@@ -168,24 +231,27 @@ mod tests {
     const TAGGED: Layout = Layout { tbi: [true; 2], bottom: [39, 48] };
     const POINTERS: [u64; 4] = [0x0000_7fff_1234_5678, 0xffff_8000_dead_beef, 0, !0];
 
-    fn all() -> impl Iterator<Item = Pauth> {
+    fn all() -> impl Iterator<Item = (Algorithm, Pauth)> {
         [Algorithm::Qarma5, Algorithm::Qarma3, Algorithm::Impdef].into_iter().flat_map(|algorithm| {
             [(Level::Pauth, false), (Level::Epac, false), (Level::Pauth2, false), (Level::Pauth2, true)]
-                .map(|(level, faulting)| Pauth { algorithm, level, faulting })
+                .map(|(level, faulting)| (algorithm, Pauth { level, faulting }))
         })
     }
 
     #[test]
     fn round_trips_and_failures() {
-        for p in all() {
+        for (algorithm, p) in all() {
+            let mut memo = Memo::new(algorithm);
+            let mut algorithm = algorithm;
             for ptr in POINTERS {
                 for layout in [PLAIN, TAGGED] {
                     let ptr = strip(if layout == TAGGED { ptr & !TOP_BYTE | 0x5a << 56 } else { ptr }, &layout);
-                    let signed = p.add(ptr, 0x477d, KEY, &layout);
+                    let signed = p.add(&mut algorithm, ptr, 0x477d, KEY, &layout);
+                    assert_eq!(p.add(&mut memo, ptr, 0x477d, KEY, &layout), signed);
                     assert_eq!(signed & BIT_55, ptr & BIT_55);
                     assert_eq!(strip(signed, &layout), ptr);
-                    assert_eq!(p.auth(signed, 0x477d, KEY, false, &layout), Ok(ptr), "{p:?} {ptr:#x}");
-                    let bad = p.auth(signed ^ 1 << 50, 0x477d, KEY, true, &layout);
+                    assert_eq!(p.auth(&mut memo, signed, 0x477d, KEY, false, &layout), Ok(ptr), "{p:?} {ptr:#x}");
+                    let bad = p.auth(&mut algorithm, signed ^ 1 << 50, 0x477d, KEY, true, &layout);
                     match (p.level, p.faulting) {
                         (Level::Pauth2, true) => assert_eq!(bad, Err(AuthFailure)),
                         (Level::Pauth2, false) => assert_eq!(bad, Ok(ptr ^ 1 << 50)),
@@ -201,28 +267,42 @@ mod tests {
 
     #[test]
     fn bad_extension() {
-        let p = |level| Pauth { algorithm: Algorithm::Qarma5, level, faulting: false };
+        let p = |level| Pauth { level, faulting: false };
         let ptr = 0x0001_7fff_0000_1000;
-        let good = p(Level::Pauth).add(strip(ptr, &PLAIN), 7, KEY, &PLAIN);
-        assert_eq!(p(Level::Pauth).add(ptr, 7, KEY, &PLAIN), good ^ 1 << 62);
-        assert_eq!(p(Level::Epac).add(ptr, 7, KEY, &PLAIN), strip(ptr, &PLAIN));
+        let good = p(Level::Pauth).add(&mut Algorithm::Qarma5, strip(ptr, &PLAIN), 7, KEY, &PLAIN);
+        assert_eq!(p(Level::Pauth).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &PLAIN), good ^ 1 << 62);
+        assert_eq!(p(Level::Epac).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &PLAIN), strip(ptr, &PLAIN));
         let code = good & 0xff7f_0000_0000_0000;
-        assert_eq!(p(Level::Pauth2).add(ptr, 7, KEY, &PLAIN), ptr ^ code);
+        assert_eq!(p(Level::Pauth2).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &PLAIN), ptr ^ code);
     }
 
     /// Without tags bit 63 tells the range of a pointer to be signed.
     #[test]
     fn range_selection() {
-        let p = Pauth { algorithm: Algorithm::Qarma5, level: Level::Pauth, faulting: false };
-        assert_eq!(p.add(1 << 63, 0, KEY, &PLAIN) & BIT_55, BIT_55);
+        let p = Pauth { level: Level::Pauth, faulting: false };
+        assert_eq!(p.add(&mut Algorithm::Qarma5, 1 << 63, 0, KEY, &PLAIN) & BIT_55, BIT_55);
         let one = Layout { tbi: [false, true], ..PLAIN };
-        assert_eq!(p.add(1 << 63, 0, KEY, &one) & BIT_55, 0);
+        assert_eq!(p.add(&mut Algorithm::Qarma5, 1 << 63, 0, KEY, &one) & BIT_55, 0);
     }
 
     #[test]
     fn generic_code() {
-        let p = Pauth { algorithm: Algorithm::Qarma5, level: Level::Pauth2, faulting: true };
-        assert_eq!(p.add_generic(0xfb62_3599_da6e_8127, 0x477d_469d_ec0b_8762, KEY), 0xc003_b939_0000_0000);
+        let code = add_generic(&mut Algorithm::Qarma5, 0xfb62_3599_da6e_8127, 0x477d_469d_ec0b_8762, KEY);
+        assert_eq!(code, 0xc003_b939_0000_0000);
+    }
+
+    /// The memo answers what the algorithm does, for entries never filled, filled and replaced.
+    #[test]
+    fn memo_is_exact() {
+        let mut memo = Memo::new(Algorithm::Qarma5);
+        let mut x = 1u64;
+        for n in 0..4000u64 {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // Few distinct inputs, so that hits, misses and conflicts all happen.
+            let (data, modifier) = (x >> 60, (x >> 50 & 63) << 4);
+            let key = if n & 1 == 0 { Key::default() } else { Key { hi: x >> 40 & 3, lo: KEY.lo } };
+            assert_eq!(memo.code(data, modifier, key), Algorithm::Qarma5.compute(data, modifier, key));
+        }
     }
 
     #[test]

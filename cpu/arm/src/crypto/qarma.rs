@@ -25,30 +25,98 @@ const fn inverse(table: [u8; 16]) -> [u8; 16] {
     r
 }
 
-/// Two cells at a time.
-const fn pairs(table: [u8; 16]) -> [u8; 256] {
-    let mut r = [0; 256];
+/// One pass of the cipher's state through a layer, as the XOR of what each byte contributes (byte 0 the least significant).
+type Layer = [[u64; 256]; 8];
+
+/// A layer out of the substitution `s` followed by a linear map, which `linear` gives by its effect on single cells.
+const fn layer(s: [u8; 16], linear: Linear) -> Layer {
+    let mut cells = [[0; 16]; 16];
+    let mut at = 0;
+    while at < 16 {
+        let mut v = 0;
+        while v < 16 {
+            let cell = (s[v] as u64) << (4 * at);
+            cells[at][v] = match linear {
+                Linear::None => cell,
+                Linear::Forward => mix(permute(cell, FORWARD)),
+                Linear::Backward => permute(mix(cell), BACKWARD),
+            };
+            v += 1;
+        }
+        at += 1;
+    }
+    let mut r = [[0; 256]; 8];
     let mut i = 0;
-    while i < 256 {
-        r[i] = table[i >> 4] << 4 | table[i & 15];
+    while i < 8 {
+        let mut b = 0;
+        while b < 256 {
+            r[i][b] = cells[2 * i][b & 15] ^ cells[2 * i + 1][b >> 4];
+            b += 1;
+        }
         i += 1;
     }
     r
 }
 
-static SUB_1: [u8; 256] = pairs(SIGMA_1);
-static SUB_2: [u8; 256] = pairs(SIGMA_2);
-static INV_SUB_2: [u8; 256] = pairs(inverse(SIGMA_2));
-
-fn sub(x: u64, table: &[u8; 256]) -> u64 {
-    u64::from_le_bytes(x.to_le_bytes().map(|b| table[usize::from(b)]))
+#[derive(Clone, Copy)]
+enum Linear {
+    None,
+    /// τ, then MixColumns.
+    Forward,
+    /// MixColumns, then τ⁻¹.
+    Backward,
 }
 
+/// The layers of one of the variants.
+struct Layers {
+    forward: Layer,
+    backward: Layer,
+    /// The inverse substitution alone.
+    last: Layer,
+}
+
+const fn layers(s: [u8; 16]) -> Layers {
+    let i = inverse(s);
+    Layers { forward: layer(s, Linear::Forward), backward: layer(i, Linear::Backward), last: layer(i, Linear::None) }
+}
+
+static LAYERS_1: Layers = layers(SIGMA_1);
+static LAYERS_2: Layers = layers(SIGMA_2);
+
 #[inline(always)]
-fn permute(x: u64, from: &[u8; 16]) -> u64 {
+fn apply(x: u64, layer: &Layer) -> u64 {
+    let b = x.to_le_bytes();
+    let at = |n: usize| layer[n][usize::from(b[n])];
+    (at(0) ^ at(1)) ^ (at(2) ^ at(3)) ^ ((at(4) ^ at(5)) ^ (at(6) ^ at(7)))
+}
+
+/// A permutation of cells as rotations: the output cells that come from a cell so many places further left.
+type Rotations = [u64; 16];
+
+const fn rotations(from: [u8; 16]) -> Rotations {
+    let mut r = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        // Output cell i is input cell from[i]: the input rotated left by from[i] - i cells has it there.
+        r[(from[i] as usize + 16 - i) % 16] |= 0xf << (60 - 4 * i);
+        i += 1;
+    }
+    r
+}
+
+const FORWARD: Rotations = rotations(TAU);
+const BACKWARD: Rotations = rotations(inverse(TAU));
+const TWEAK: Rotations = rotations(H);
+
+#[inline(always)]
+const fn permute(x: u64, by: Rotations) -> u64 {
     let mut r = 0;
-    for f in from {
-        r = r << 4 | x >> (60 - 4 * f) & 15;
+    let mut n = 0;
+    while n < 16 {
+        if by[n] != 0 {
+            r |= x.rotate_left(4 * n as u32) & by[n];
+        }
+        n += 1;
     }
     r
 }
@@ -56,74 +124,62 @@ fn permute(x: u64, from: &[u8; 16]) -> u64 {
 const NIBBLE_LOW: u64 = 0x1111_1111_1111_1111;
 
 /// All cells rotated left by one.
-fn rho1(x: u64) -> u64 {
+const fn rho1(x: u64) -> u64 {
     x << 1 & !NIBBLE_LOW | x >> 3 & NIBBLE_LOW
 }
 
 /// All cells rotated left by two.
-fn rho2(x: u64) -> u64 {
+const fn rho2(x: u64) -> u64 {
     const HIGH: u64 = NIBBLE_LOW * 0b1100;
     x << 2 & HIGH | (x & HIGH) >> 2
 }
 
 /// MixColumns by circ(0, ρ, ρ², ρ); an involution.
-fn mix(x: u64) -> u64 {
+#[inline(always)]
+const fn mix(x: u64) -> u64 {
     rho1(x.rotate_left(16) ^ x.rotate_left(48)) ^ rho2(x.rotate_left(32))
 }
 
+#[inline(always)]
 fn tweak(t: u64) -> u64 {
-    let t = permute(t, &H);
+    let t = permute(t, TWEAK);
     // ω: (b3, b2, b1, b0) → (b0 + b1, b3, b2, b1).
     let w = (t >> 1 & !(NIBBLE_LOW << 3)) ^ (t & NIBBLE_LOW) << 3 ^ (t << 2 & NIBBLE_LOW << 3);
     t & !OMEGA_CELLS | w & OMEGA_CELLS
 }
 
-fn inv_tweak(t: u64) -> u64 {
-    const INV_H: [u8; 16] = inverse(H);
-    // (b3, b2, b1, b0) → (b2, b1, b0, b3 + b0).
-    let w = (t << 1 & !NIBBLE_LOW) ^ (t >> 3 & NIBBLE_LOW) ^ (t & NIBBLE_LOW);
-    permute(t & !OMEGA_CELLS | w & OMEGA_CELLS, &INV_H)
-}
-
-/// `r`: rounds on each side of the centre.
+/// `R`: rounds on each side of the centre. Each round's linear map is taken together with the substitution before it, so what is
+/// added in between goes through the map on its own, beside the chain of lookups.
 #[inline(always)]
-fn encrypt(data: u64, modifier: u64, key0: u64, key1: u64, r: usize, s: &[u8; 256], inv_s: &[u8; 256]) -> u64 {
-    const INV_TAU: [u8; 16] = inverse(TAU);
+fn encrypt<const R: usize>(data: u64, modifier: u64, key0: u64, key1: u64, layers: &Layers) -> u64 {
     let key0_out = key0.rotate_right(1) ^ key0 >> 63;
     let mut t = modifier;
-    let mut x = data ^ key0;
-    for (i, c) in ROUND_CONSTANTS[..r].iter().enumerate() {
-        x ^= key1 ^ t ^ c;
-        if i > 0 {
-            x = mix(permute(x, &TAU));
-        }
-        x = sub(x, s);
+    let mut round_keys = [0; R];
+    for (k, c) in round_keys.iter_mut().zip(ROUND_CONSTANTS) {
+        *k = key1 ^ t ^ c;
         t = tweak(t);
     }
-    x ^= key0_out ^ t;
-    x = sub(mix(permute(x, &TAU)), s);
-    x = mix(permute(x, &TAU)) ^ key1;
-    x = sub(permute(x, &INV_TAU), inv_s);
-    x = permute(mix(x), &INV_TAU) ^ key0 ^ t;
-    for (i, c) in ROUND_CONSTANTS[..r].iter().enumerate().rev() {
-        x = sub(x, inv_s);
-        if i > 0 {
-            x = permute(mix(x), &INV_TAU);
-        }
-        t = inv_tweak(t);
-        x ^= key1 ^ t ^ c ^ ALPHA;
+    let mut x = data ^ key0 ^ round_keys[0];
+    for k in &round_keys[1..] {
+        x = apply(x, &layers.forward) ^ mix(permute(*k, FORWARD));
     }
-    x ^ key0_out
+    x = apply(x, &layers.forward) ^ mix(permute(key0_out ^ t, FORWARD));
+    x = apply(x, &layers.forward) ^ key1;
+    x = apply(permute(x, BACKWARD), &layers.backward) ^ key0 ^ t;
+    for k in round_keys[1..].iter().rev() {
+        x = apply(x, &layers.backward) ^ k ^ ALPHA;
+    }
+    apply(x, &layers.last) ^ round_keys[0] ^ ALPHA ^ key0_out
 }
 
 /// `ComputePAC` of FEAT_PACQARMA5.
 pub fn qarma5(data: u64, modifier: u64, key0: u64, key1: u64) -> u64 {
-    encrypt(data, modifier, key0, key1, 5, &SUB_2, &INV_SUB_2)
+    encrypt::<5>(data, modifier, key0, key1, &LAYERS_2)
 }
 
 /// `ComputePAC` of FEAT_PACQARMA3.
 pub fn qarma3(data: u64, modifier: u64, key0: u64, key1: u64) -> u64 {
-    encrypt(data, modifier, key0, key1, 3, &SUB_1, &SUB_1)
+    encrypt::<3>(data, modifier, key0, key1, &LAYERS_1)
 }
 
 #[cfg(test)]
@@ -136,15 +192,14 @@ mod tests {
         let (w0, k0, t, p) =
             (0x84be_85ce_9804_e94b, 0xec28_02d4_e0a4_88e9, 0x477d_469d_ec0b_8762, 0xfb62_3599_da6e_8127);
         assert_eq!(qarma5(p, t, w0, k0), 0xc003_b939_99b3_3765);
-        assert_eq!(encrypt(p, t, w0, k0, 5, &SUB_1, &SUB_1), 0x544b_0ab9_5bda_7c3a);
+        assert_eq!(encrypt::<5>(p, t, w0, k0, &LAYERS_1), 0x544b_0ab9_5bda_7c3a);
         assert_ne!(qarma3(p, t, w0, k0), qarma3(p, t ^ 1, w0, k0));
     }
 
     #[test]
     fn inverses() {
         for t in [0x477d_469d_ec0b_8762u64, 1, !0, 0x8000_0000_0000_0000] {
-            assert_eq!(inv_tweak(tweak(t)), t);
-            assert_eq!(tweak(inv_tweak(t)), t);
+            assert_eq!(permute(permute(t, FORWARD), BACKWARD), t);
             assert_eq!(mix(mix(t)), t);
         }
         assert_eq!(SIGMA_1, inverse(SIGMA_1));

@@ -1,19 +1,31 @@
 //! Pointer authentication of the current translation regime: which bits hold the code, and with which rules
 //! (`CalculateBottomPACBit`, `EffectiveTBI`); the code itself is computed in [`crate::crypto::pauth`].
 
-use crate::config::Feature;
-use crate::crypto::pauth::{Algorithm, Key, Layout, Level, Pauth};
+use crate::config::{ArmConfig, Feature};
+use crate::crypto::pauth::{Algorithm, Key, Layout, Level, Memo, Pauth};
 use crate::mode::{ArmMode, mmu};
 use crate::reg::Reg;
 use crate::state::ArmCpu;
 
-/// The rules of a CPU model. A fault of FEAT_FPAC is raised by the translated instruction, not here.
-fn rules(cpu: &ArmCpu) -> Pauth {
-    let has = |f| cpu.config.has(f);
-    Pauth {
-        algorithm: if has(Feature::PauthImpdef) { Algorithm::Impdef } else { Algorithm::Qarma5 },
-        level: if has(Feature::Pauth2) || has(Feature::Fpac) { Level::Pauth2 } else { Level::Pauth },
-        faulting: false,
+/// What a processor keeps for pointer authentication.
+pub struct PacState {
+    rules: Pauth,
+    memo: Memo,
+    /// What `layouts` was made of: TCR and mode.
+    made_of: (u64, u64),
+    /// Of instruction and of data pointers.
+    layouts: [Layout; 2],
+}
+
+impl PacState {
+    /// The rules of a CPU model. A fault of FEAT_FPAC is raised by the translated instruction, not here.
+    pub fn new(config: &ArmConfig) -> PacState {
+        let has = |f| config.has(f);
+        let algorithm = if has(Feature::PauthImpdef) { Algorithm::Impdef } else { Algorithm::Qarma5 };
+        let level = if has(Feature::Pauth2) || has(Feature::Fpac) { Level::Pauth2 } else { Level::Pauth };
+        let nothing = Layout { tbi: [false; 2], bottom: [48; 2] };
+        // No mode is all ones.
+        PacState { rules: Pauth { level, faulting: false }, memo: Memo::new(algorithm), made_of: (0, u64::MAX), layouts: [nothing; 2] }
     }
 }
 
@@ -46,13 +58,19 @@ fn bottom(cpu: &ArmCpu, mode: ArmMode, tcr: u64, upper: bool) -> u32 {
 }
 
 /// Where the code is in instruction or data pointers now.
-fn layout(cpu: &ArmCpu, data: bool) -> Layout {
+#[inline]
+fn layout(cpu: &mut ArmCpu, data: bool) -> Layout {
     let mode = ArmMode(cpu.header.mode);
     let tcr = tcr(cpu, mode);
-    Layout {
-        tbi: if data { [mode.tbi0(), mode.tbi1()] } else { [mode.tbii0(), mode.tbii1()] },
-        bottom: [bottom(cpu, mode, tcr, false), bottom(cpu, mode, tcr, true)],
+    if cpu.pac.made_of != (tcr, mode.0) {
+        let bottom = [bottom(cpu, mode, tcr, false), bottom(cpu, mode, tcr, true)];
+        cpu.pac.layouts = [
+            Layout { tbi: [mode.tbii0(), mode.tbii1()], bottom },
+            Layout { tbi: [mode.tbi0(), mode.tbi1()], bottom },
+        ];
+        cpu.pac.made_of = (tcr, mode.0);
     }
+    cpu.pac.layouts[usize::from(data)]
 }
 
 /// Key 0 IA, 1 IB, 2 DA, 3 DB, 4 GA.
@@ -62,22 +80,27 @@ fn key(cpu: &ArmCpu, n: u32) -> Key {
 }
 
 /// AddPAC().
-pub fn add(cpu: &ArmCpu, ptr: u64, modifier: u64, n: u32) -> u64 {
-    rules(cpu).add(ptr, modifier, key(cpu, n & 3), &layout(cpu, n & 2 != 0))
+pub fn add(cpu: &mut ArmCpu, ptr: u64, modifier: u64, n: u32) -> u64 {
+    let (key, layout) = (key(cpu, n & 3), layout(cpu, n & 2 != 0));
+    let pac = &mut cpu.pac;
+    pac.rules.add(&mut pac.memo, ptr, modifier, key, &layout)
 }
 
 /// Auth(). A failure leaves a pointer that is not canonical.
-pub fn auth(cpu: &ArmCpu, ptr: u64, modifier: u64, n: u32) -> u64 {
-    let checked = rules(cpu).auth(ptr, modifier, key(cpu, n & 3), n & 1 != 0, &layout(cpu, n & 2 != 0));
+pub fn auth(cpu: &mut ArmCpu, ptr: u64, modifier: u64, n: u32) -> u64 {
+    let (key, layout) = (key(cpu, n & 3), layout(cpu, n & 2 != 0));
+    let pac = &mut cpu.pac;
+    let checked = pac.rules.auth(&mut pac.memo, ptr, modifier, key, n & 1 != 0, &layout);
     checked.unwrap_or(ptr)
 }
 
 /// Strip().
-pub fn strip(cpu: &ArmCpu, ptr: u64, data: bool) -> u64 {
+pub fn strip(cpu: &mut ArmCpu, ptr: u64, data: bool) -> u64 {
     crate::crypto::pauth::strip(ptr, &layout(cpu, data))
 }
 
 /// The code of PACGA in the upper half.
-pub fn generic(cpu: &ArmCpu, value: u64, modifier: u64) -> u64 {
-    rules(cpu).add_generic(value, modifier, key(cpu, 4))
+pub fn generic(cpu: &mut ArmCpu, value: u64, modifier: u64) -> u64 {
+    let key = key(cpu, 4);
+    crate::crypto::pauth::add_generic(&mut cpu.pac.memo, value, modifier, key)
 }
