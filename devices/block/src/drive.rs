@@ -69,8 +69,22 @@ impl Drive {
     pub fn new(id: &str, backend: Arc<dyn BlockBackend>, cache: CacheMode) -> Arc<Self> {
         Self::with_policies(id, backend, cache, (ErrorPolicy::Report, ErrorPolicy::Report), true)
     }
-    pub(crate) fn with_policies(id: &str, backend: Arc<dyn BlockBackend>, cache: CacheMode, errors: (ErrorPolicy, ErrorPolicy), discard: bool) -> Arc<Self> {
-        Arc::new(Self { id: id.to_owned(), backend, cache, errors, discard, pool: Arc::default(), counters: Counters::default() })
+    pub(crate) fn with_policies(
+        id: &str,
+        backend: Arc<dyn BlockBackend>,
+        cache: CacheMode,
+        errors: (ErrorPolicy, ErrorPolicy),
+        discard: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: id.to_owned(),
+            backend,
+            cache,
+            errors,
+            discard,
+            pool: Arc::default(),
+            counters: Counters::default(),
+        })
     }
     #[must_use]
     pub fn id(&self) -> &str {
@@ -128,7 +142,9 @@ impl Drive {
     fn count(&self, operation: &Operation) {
         let (ops, bytes, n) = match operation {
             Operation::Read { segments, .. } => (&self.counters.read_ops, &self.counters.read_bytes, total(segments)),
-            Operation::Write { segments, .. } => (&self.counters.write_ops, &self.counters.write_bytes, total(segments)),
+            Operation::Write { segments, .. } => {
+                (&self.counters.write_ops, &self.counters.write_bytes, total(segments))
+            }
             _ => return,
         };
         ops.fetch_add(1, Ordering::Relaxed);
@@ -152,7 +168,9 @@ impl Drive {
         let b = &self.backend;
         let result = match operation {
             Operation::Read { offset, segments } => b.read(*offset, segments),
-            Operation::Write { offset, segments, flush } => b.write(*offset, segments).and_then(|()| if *flush { b.flush() } else { Ok(()) }),
+            Operation::Write { offset, segments, flush } => {
+                b.write(*offset, segments).and_then(|()| if *flush { b.flush() } else { Ok(()) })
+            }
             Operation::Flush => b.flush(),
             Operation::Discard { offset, len } => b.discard(*offset, *len),
             Operation::WriteZeroes { offset, len, may_unmap, flush } => {
@@ -167,7 +185,9 @@ impl Drive {
             return Some(Err(e));
         }
         let result = match operation {
-            Operation::Read { offset, segments } if total(segments) <= 64 << 10 => self.backend.read_now(*offset, segments)?,
+            Operation::Read { offset, segments } if total(segments) <= 64 << 10 => {
+                self.backend.read_now(*offset, segments)?
+            }
             _ => return None,
         };
         self.count(operation);
@@ -186,10 +206,12 @@ impl Drive {
         if spawn {
             // The worker does not keep the drive alive: jobs carry what they need.
             let (pool, drive) = (self.pool.clone(), Arc::downgrade(self));
-            let made = std::thread::Builder::new().name(format!("blk-{}", self.id)).spawn(move || worker(&pool, &|op| match drive.upgrade() {
-                Some(drive) => drive.run(op),
-                None => Err(io::ErrorKind::BrokenPipe.into()),
-            }));
+            let made = std::thread::Builder::new().name(format!("blk-{}", self.id)).spawn(move || {
+                worker(&pool, &|op| match drive.upgrade() {
+                    Some(drive) => drive.run(op),
+                    None => Err(io::ErrorKind::BrokenPipe.into()),
+                })
+            });
             if made.is_err() {
                 let alone = {
                     let mut jobs = self.pool.jobs.lock();

@@ -37,7 +37,11 @@ pub(crate) fn acquire(file: &File, write: bool) -> io::Result<bool> {
         match fcntl(file, libc::F_OFD_SETLK, libc::F_RDLCK, byte) {
             Ok(_) => (),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => return Ok(false),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS)) => return Ok(true),
+            Err(e)
+                if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS)) =>
+            {
+                return Ok(true);
+            }
             Err(e) => return Err(e),
         }
     }

@@ -83,7 +83,12 @@ pub const DRIVE_OPTIONS: &[OptionDecl] = &[
         Some("writeback"),
         "host cache mode",
     ),
-    OptionDecl::new("discard", OptionKind::Choice(&["ignore", "off", "unmap", "on"]), Some("ignore"), "what guest discards do"),
+    OptionDecl::new(
+        "discard",
+        OptionKind::Choice(&["ignore", "off", "unmap", "on"]),
+        Some("ignore"),
+        "what guest discards do",
+    ),
     OptionDecl::new("aio", OptionKind::Choice(&["threads"]), Some("threads"), "how requests are executed"),
     OptionDecl::new("werror", OptionKind::Choice(&["report", "ignore"]), Some("report"), "what a failed write does"),
     OptionDecl::new("rerror", OptionKind::Choice(&["report", "ignore"]), Some("report"), "what a failed read does"),
@@ -91,7 +96,12 @@ pub const DRIVE_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("unit", OptionKind::Number { min: 0, max: 255 }, None, "number of the unit on its bus"),
     OptionDecl::new("bus", OptionKind::Number { min: 0, max: 255 }, None, "number of the bus"),
     OptionDecl::new("media", OptionKind::Choice(&["disk", "cdrom"]), Some("disk"), "kind of medium"),
-    OptionDecl::new("file.locking", OptionKind::Choice(&["on", "off", "auto"]), Some("auto"), "lock the image against other users"),
+    OptionDecl::new(
+        "file.locking",
+        OptionKind::Choice(&["on", "off", "auto"]),
+        Some("auto"),
+        "lock the image against other users",
+    ),
 ];
 
 /// A parsed `-drive`.
@@ -131,7 +141,11 @@ impl DriveOptions {
             "virtio" => DriveInterface::Virtio,
             "none" => DriveInterface::None,
             "pflash" => DriveInterface::Pflash,
-            other => return Err(set.error("if", &format!("interface '{other}' is not supported: use virtio, none or pflash"))),
+            other => {
+                return Err(
+                    set.error("if", &format!("interface '{other}' is not supported: use virtio, none or pflash"))
+                );
+            }
         };
         let cache = match set.text("cache") {
             Some("writethrough") => CacheMode::Writethrough,
@@ -144,7 +158,9 @@ impl DriveOptions {
         let policy = |key| if set.text(key) == Some("ignore") { ErrorPolicy::Ignore } else { ErrorPolicy::Report };
         let file = set.text("file").filter(|f| !f.is_empty());
         if let Some((protocol, _)) = file.and_then(|f| f.split_once("://")) {
-            return Err(set.error("file", &format!("protocol '{protocol}' is not supported: use a local file or block device")));
+            return Err(
+                set.error("file", &format!("protocol '{protocol}' is not supported: use a local file or block device"))
+            );
         }
         let number = |key| set.number(key).and_then(|n| u32::try_from(n).ok());
         Ok(Self {
@@ -204,9 +220,17 @@ impl DriveOptions {
         };
         let mut backend: Arc<dyn BlockBackend> = Arc::new(RawFile::open(file, raw).map_err(fail)?);
         if snapshot {
-            let overlay = Overlay::new(backend).map_err(|e| fail(format!("cannot create the temporary file of the snapshot: {}", crate::error_text(&e))))?;
+            let overlay = Overlay::new(backend).map_err(|e| {
+                fail(format!("cannot create the temporary file of the snapshot: {}", crate::error_text(&e)))
+            })?;
             backend = Arc::new(overlay);
         }
-        Ok(Drive::with_policies(self.id.as_deref().unwrap_or(name), backend, self.cache, (self.read_errors, self.write_errors), self.discard))
+        Ok(Drive::with_policies(
+            self.id.as_deref().unwrap_or(name),
+            backend,
+            self.cache,
+            (self.read_errors, self.write_errors),
+            self.discard,
+        ))
     }
 }

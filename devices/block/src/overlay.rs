@@ -26,7 +26,8 @@ fn has(bits: &[u64], cluster: u64) -> bool {
 }
 
 fn temporary(directory: &Path) -> io::Result<File> {
-    let unnamed = rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    let unnamed =
+        rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
     if let Ok(fd) = unnamed {
         return Ok(File::from(fd));
     }
@@ -130,7 +131,9 @@ impl BlockBackend for Overlay {
     }
     fn write(&self, offset: u64, segments: &[Segment]) -> io::Result<()> {
         let data = gather(segments)?;
-        self.change(offset, data.len() as u64, |at, n| self.file.write_all_at(&data[(at - offset) as usize..][..n as usize], at))
+        self.change(offset, data.len() as u64, |at, n| {
+            self.file.write_all_at(&data[(at - offset) as usize..][..n as usize], at)
+        })
     }
     fn flush(&self) -> io::Result<()> {
         // Nothing survives the emulator anyway.

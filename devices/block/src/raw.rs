@@ -71,28 +71,37 @@ impl RawFile {
             let mut head = [0; 32];
             let n = file.rewind().and_then(|()| file.read(&mut head)).map_err(|e| fail(&e))?;
             if let Some((_, name)) = FORMATS.iter().find(|(magic, _)| head[..n].starts_with(magic)) {
-                return Err(format!("image '{}' has format '{name}', which is not supported: convert it to raw, or say format=raw to use it as it is", path.display()));
+                return Err(format!(
+                    "image '{}' has format '{name}', which is not supported: convert it to raw, or say format=raw to use it as it is",
+                    path.display()
+                ));
             }
         }
         if options.lock && !lock::acquire(&file, !options.readonly).map_err(|e| fail(&e))? {
             let kind = if options.readonly { "shared \"read\"" } else { "\"write\"" };
-            return Err(format!("failed to get {kind} lock on '{}': another process is using this image", path.display()));
+            return Err(format!(
+                "failed to get {kind} lock on '{}': another process is using this image",
+                path.display()
+            ));
         }
         let direct = match options.direct {
             true => Some(open(libc::O_CLOEXEC | libc::O_DIRECT).map_err(|e| match e.raw_os_error() {
-                Some(libc::EINVAL) => format!("file system of '{}' does not support O_DIRECT: use another cache= mode", path.display()),
+                Some(libc::EINVAL) => {
+                    format!("file system of '{}' does not support O_DIRECT: use another cache= mode", path.display())
+                }
                 _ => fail(&e),
             })?),
             false => None,
         };
         // The part of the last sector that the file lacks reads as zero.
-        let capacity = len.checked_next_multiple_of(SECTOR).ok_or_else(|| format!("image '{}' is too large", path.display()))?;
+        let capacity =
+            len.checked_next_multiple_of(SECTOR).ok_or_else(|| format!("image '{}' is too large", path.display()))?;
         Ok(Self { path: path.to_owned(), file, direct, capacity, block_device, options })
     }
 
     fn for_request(&self, offset: u64, segments: &[Segment]) -> &File {
         match &self.direct {
-            Some(direct) if offset % DIRECT_ALIGN == 0 && vectored::aligned(segments, DIRECT_ALIGN) => direct,
+            Some(direct) if offset.is_multiple_of(DIRECT_ALIGN) && vectored::aligned(segments, DIRECT_ALIGN) => direct,
             // The host keeps buffered and direct accesses of one file coherent.
             _ => &self.file,
         }
@@ -129,7 +138,12 @@ impl BlockBackend for RawFile {
             return None;
         }
         match vectored::read(&self.file, offset, segments, true) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock || matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)) => None,
+            Err(e)
+                if e.kind() == io::ErrorKind::WouldBlock
+                    || matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)) =>
+            {
+                None
+            }
             other => Some(other),
         }
     }
@@ -154,7 +168,8 @@ impl BlockBackend for RawFile {
             return Ok(());
         }
         let punch = may_unmap && self.options.discard;
-        let how = if punch { FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE } else { FallocateFlags::ZERO_RANGE };
+        let how =
+            if punch { FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE } else { FallocateFlags::ZERO_RANGE };
         match fallocate(&self.file, how, offset, len) {
             Ok(()) => Ok(()),
             Err(e) if unsupported(e) => self.zero_by_writing(offset, len),

@@ -34,7 +34,8 @@ fn vectors(segments: &[Segment], mut skip: u64) -> Vec<libc::iovec> {
 
 /// Are all pieces multiples of `align`, in address and length?
 pub(crate) fn aligned(segments: &[Segment], align: u64) -> bool {
-    vectors(segments, 0).iter().all(|v| (v.iov_base as u64 | v.iov_len as u64) & (align - 1) == 0) && segments.len() <= MAX_VECTORS
+    vectors(segments, 0).iter().all(|v| (v.iov_base as u64 | v.iov_len as u64) & (align - 1) == 0)
+        && segments.len() <= MAX_VECTORS
 }
 
 fn offset_of(offset: u64, done: u64) -> io::Result<libc::off_t> {

@@ -64,7 +64,8 @@ fn completions_and_drain() {
     let (tx, rx) = channel();
     for i in 0..100u64 {
         let tx = tx.clone();
-        let operation = Operation::Write { offset: i * 512, segments: vec![Segment::Host(vec![i as u8; 512])], flush: false };
+        let operation =
+            Operation::Write { offset: i * 512, segments: vec![Segment::Host(vec![i as u8; 512])], flush: false };
         drive.submit(operation, Box::new(move |r, s| tx.send((r.is_ok(), s.len())).unwrap()));
     }
     drive.drain();
@@ -139,7 +140,12 @@ fn option_errors() {
         let e = DriveOptions::parse(text).unwrap_err().to_string();
         assert!(e.starts_with("-drive: ") && e.contains(word), "{e}");
     }
-    let e = DriveOptions::parse("file=/nonexistent/disk.img").unwrap().open("d", false).map(|_| ()).unwrap_err().to_string();
+    let e = DriveOptions::parse("file=/nonexistent/disk.img")
+        .unwrap()
+        .open("d", false)
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
     assert!(e.contains("/nonexistent/disk.img") && e.contains("No such file"), "{e}");
     assert!(DriveOptions::parse("if=none,id=x").unwrap().open("d", false).is_err());
     let ok = DriveOptions::parse("file=f,if=pflash,unit=1,readonly,id=fw,snapshot=off").unwrap();

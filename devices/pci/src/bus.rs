@@ -94,7 +94,9 @@ impl PciBus {
         if functions.contains_key(&devfn) {
             return Err(PciError::InUse(devfn, self.name.clone()));
         }
-        if functions.range(Devfn::new(devfn.device(), 0)..=Devfn::new(devfn.device(), 7)).next().is_some() || devfn.function() != 0 {
+        if functions.range(Devfn::new(devfn.device(), 0)..=Devfn::new(devfn.device(), 7)).next().is_some()
+            || devfn.function() != 0
+        {
             function.config().set_multifunction();
             if let Some(first) = functions.get(&Devfn::new(devfn.device(), 0)) {
                 first.config().set_multifunction();

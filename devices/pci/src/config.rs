@@ -121,7 +121,16 @@ impl ConfigBuilder {
         // Cache line size and interrupt line: scratch for software.
         r.writable[0x0c] = 0xff;
         r.writable[INTERRUPT_LINE] = 0xff;
-        Self { slot, registers: r, bars: Vec::new(), next: FIRST_CAPABILITY, last_pointer: CAPABILITIES, pin: None, msi: None, msix: None }
+        Self {
+            slot,
+            registers: r,
+            bars: Vec::new(),
+            next: FIRST_CAPABILITY,
+            last_pointer: CAPABILITIES,
+            pin: None,
+            msi: None,
+            msix: None,
+        }
     }
     /// Declares BAR `index` of `size` bytes (rounded up to a power of two), decoded by `handler` with offsets from its start.
     #[must_use]
@@ -183,7 +192,12 @@ impl ConfigBuilder {
         body[2..6].copy_from_slice(&(bar as u32).to_le_bytes());
         body[6..10].copy_from_slice(&(msix.pba_offset() as u32 | bar as u32).to_le_bytes());
         let mut at = 0;
-        self = self.bar(bar, BarKind::Memory32, msix.bar_size(), msix.clone()).capability(0x11, &body, &[0, 0xc0], &mut at);
+        self = self.bar(bar, BarKind::Memory32, msix.bar_size(), msix.clone()).capability(
+            0x11,
+            &body,
+            &[0, 0xc0],
+            &mut at,
+        );
         self.msix = Some((at, msix));
         self
     }
@@ -208,7 +222,15 @@ impl ConfigBuilder {
     pub fn build(self) -> PciConfig {
         let Self { slot, registers, bars, pin, msi, msix, .. } = self;
         let initial = registers.bytes.clone();
-        PciConfig { slot, initial, registers: Mutex::new(registers), bars: Mutex::new(bars), pin: pin.map(Arc::new), msi, msix }
+        PciConfig {
+            slot,
+            initial,
+            registers: Mutex::new(registers),
+            bars: Mutex::new(bars),
+            pin: pin.map(Arc::new),
+            msi,
+            msix,
+        }
     }
 }
 
@@ -447,4 +469,3 @@ impl Drop for PciConfig {
         self.slot.dma().set_enabled(false);
     }
 }
-

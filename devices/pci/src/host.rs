@@ -30,10 +30,16 @@ impl PcieHost {
     ///
     /// # Errors
     /// A window is impossible.
-    pub fn new(system: &Arc<AddressSpace>, windows: HostWindows, intx: [IrqLine; 4], msi: Option<Arc<dyn MsiTarget>>) -> Result<Self, MapError> {
+    pub fn new(
+        system: &Arc<AddressSpace>,
+        windows: HostWindows,
+        intx: [IrqLine; 4],
+        msi: Option<Arc<dyn MsiTarget>>,
+    ) -> Result<Self, MapError> {
         let bus = PciBus::new("pcie.0", system.clone(), intx, msi);
         let open: Arc<dyn MmioDevice> = Arc::new(OpenBus);
-        let mut mappings = vec![system.map_mmio(windows.ecam.0, windows.ecam.1, Arc::new(Ecam { bus: bus.clone() }), 0)?];
+        let mut mappings =
+            vec![system.map_mmio(windows.ecam.0, windows.ecam.1, Arc::new(Ecam { bus: bus.clone() }), 0)?];
         for (start, len) in [Some(windows.memory32), windows.memory64].into_iter().flatten() {
             mappings.push(system.map_mmio(start, len, open.clone(), -1)?);
             mappings.push(system.map_alias(start, bus.memory(), start, len, 0)?);
@@ -122,7 +128,14 @@ impl HostBridge {
     #[must_use]
     pub fn new(bus: &Arc<PciBus>) -> Self {
         // Vendor and device of the generic host bridge that guests' firmware knows for ECAM-only machines.
-        let identity = Identity { vendor: 0x1b36, device: 0x0008, revision: 0, class: 0x06_0000, subsystem_vendor: 0x1af4, subsystem: 0x1100 };
+        let identity = Identity {
+            vendor: 0x1b36,
+            device: 0x0008,
+            revision: 0,
+            class: 0x06_0000,
+            subsystem_vendor: 0x1af4,
+            subsystem: 0x1100,
+        };
         Self { config: ConfigBuilder::new(identity, bus.slot(Devfn(0))).build() }
     }
 }

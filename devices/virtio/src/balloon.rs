@@ -76,7 +76,8 @@ impl Balloon {
         pages.dedup();
         let mut rest = pages.as_slice();
         while let Some(&first) = rest.first() {
-            let run = rest.iter().enumerate().take_while(|(i, p)| u64::from(**p) == u64::from(first) + *i as u64).count();
+            let run =
+                rest.iter().enumerate().take_while(|(i, p)| u64::from(**p) == u64::from(first) + *i as u64).count();
             let (start, mut len) = (u64::from(first) * PAGE, run as u64 * PAGE);
             let mut at = start;
             while len > 0 {
@@ -151,7 +152,12 @@ impl VirtioDevice for Balloon {
                             queues.fail(QueueError::Memory);
                             return false;
                         }
-                        let entry = |e: &[u8]| (u16::from_le_bytes([e[0], e[1]]), e[2..ENTRY].iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)));
+                        let entry = |e: &[u8]| {
+                            (
+                                u16::from_le_bytes([e[0], e[1]]),
+                                e[2..ENTRY].iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)),
+                            )
+                        };
                         *self.statistics.lock() = data.chunks_exact(ENTRY).map(entry).collect();
                         // Kept until statistics are wanted again.
                         let old = self.held.lock().replace(chain);

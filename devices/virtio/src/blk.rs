@@ -95,7 +95,7 @@ fn status_of(result: &io::Result<()>) -> u8 {
 
 impl Request {
     /// Answers; the pins of the guest's buffers go.
-    fn finish(self, result: io::Result<()>, segments: &[Segment]) {
+    fn finish(self, mut result: io::Result<()>, segments: &[Segment]) {
         for s in segments {
             if let Segment::Guest(slice) = s {
                 slice.unpin();
@@ -108,8 +108,7 @@ impl Request {
         if let ([Segment::Host(data)], true, Ok(())) = (segments, self.bounced, &result)
             && chain.write(dma, 0, data).is_err()
         {
-            self.queues.fail(QueueError::Memory);
-            return;
+            result = Err(io::ErrorKind::InvalidInput.into());
         }
         // The status is the last byte.
         let total = chain.writable_len();
@@ -123,7 +122,13 @@ impl Request {
 }
 
 /// The part of `buffers` from byte `skip`, `len` bytes long, as memory; `None` if some of it is not plain RAM.
-fn guest_segments(dma: &DmaHandle, buffers: &[Buffer], mut skip: u64, mut len: u64, writable: bool) -> Option<Vec<Segment>> {
+fn guest_segments(
+    dma: &DmaHandle,
+    buffers: &[Buffer],
+    mut skip: u64,
+    mut len: u64,
+    writable: bool,
+) -> Option<Vec<Segment>> {
     let mut list = Vec::with_capacity(buffers.len());
     for b in buffers {
         let size = u64::from(b.len);
@@ -187,7 +192,9 @@ impl Blk {
             }
         }
         let kind = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
-        let sector = u64::from_le_bytes([header[8], header[9], header[10], header[11], header[12], header[13], header[14], header[15]]);
+        let sector = u64::from_le_bytes([
+            header[8], header[9], header[10], header[11], header[12], header[13], header[14], header[15],
+        ]);
         let (data_out, data_in) = (readable - HEADER, writable - 1);
         let epoch = (self.epoch.clone(), self.epoch.load(Ordering::Acquire));
         let mut request = Request { queues: queues.clone(), queue, chain, epoch, bounced: false, data_in: 0 };
@@ -222,15 +229,24 @@ impl Blk {
                     };
                     request.finish(result, &segments);
                 }
-                None => self.drive.submit(operation, Box::new(move |result, segments| request.finish(result, &segments))),
+                None => {
+                    self.drive.submit(operation, Box::new(move |result, segments| request.finish(result, &segments)))
+                }
             },
         }
     }
 
-    fn transfer(&self, dma: &DmaHandle, request: &mut Request, sector: u64, len: u64, write: bool) -> io::Result<Operation> {
+    fn transfer(
+        &self,
+        dma: &DmaHandle,
+        request: &mut Request,
+        sector: u64,
+        len: u64,
+        write: bool,
+    ) -> io::Result<Operation> {
         let offset = sector.checked_mul(SECTOR).ok_or(io::ErrorKind::InvalidInput)?;
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.drive.capacity());
-        if len % SECTOR != 0 || !inside {
+        if !len.is_multiple_of(SECTOR) || !inside {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let chain = &request.chain;
@@ -280,9 +296,15 @@ impl Blk {
         if sectors > MAX_RANGE {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let (offset, len) = (sector.checked_mul(SECTOR).ok_or(io::ErrorKind::InvalidInput)?, u64::from(sectors) * SECTOR);
+        let (offset, len) =
+            (sector.checked_mul(SECTOR).ok_or(io::ErrorKind::InvalidInput)?, u64::from(sectors) * SECTOR);
         if zeroes {
-            return Ok(Operation::WriteZeroes { offset, len, may_unmap: flags & RANGE_UNMAP != 0, flush: self.write_through() });
+            return Ok(Operation::WriteZeroes {
+                offset,
+                len,
+                may_unmap: flags & RANGE_UNMAP != 0,
+                flush: self.write_through(),
+            });
         }
         Ok(Operation::Discard { offset, len })
     }
@@ -346,7 +368,9 @@ impl VirtioDevice for Blk {
         config_bytes(&self.config.lock(), offset, data);
     }
     fn write_config(&self, offset: u64, data: &[u8]) {
-        if let (32, &[value], true) = (offset, data, self.features.load(Ordering::Acquire) & features::BLK_CONFIG_WCE != 0) {
+        if let (32, &[value], true) =
+            (offset, data, self.features.load(Ordering::Acquire) & features::BLK_CONFIG_WCE != 0)
+        {
             self.write_cache.store(value & 1 != 0, Ordering::Release);
             self.config.lock()[32] = value & 1;
         }

@@ -79,8 +79,18 @@ const COMMON: &[OptionDecl] = &[
 const PCI: &[OptionDecl] = &[
     OptionDecl::new("addr", OptionKind::Text, None, "slot and function, like 03.0"),
     OptionDecl::new("multifunction", OptionKind::Bool, Some("off"), "other functions share the slot"),
-    OptionDecl::new("disable-legacy", OptionKind::Choice(&["auto", "on", "true"]), Some("auto"), "the legacy interface is never there"),
-    OptionDecl::new("disable-modern", OptionKind::Choice(&["off", "false"]), Some("off"), "the modern interface is always there"),
+    OptionDecl::new(
+        "disable-legacy",
+        OptionKind::Choice(&["auto", "on", "true"]),
+        Some("auto"),
+        "the legacy interface is never there",
+    ),
+    OptionDecl::new(
+        "disable-modern",
+        OptionKind::Choice(&["off", "false"]),
+        Some("off"),
+        "the modern interface is always there",
+    ),
     OptionDecl::new("romfile", OptionKind::Choice(&[""]), None, "option ROM: none"),
     OptionDecl::new("rombar", OptionKind::Number { min: 0, max: 1 }, None, "option ROM: none"),
     OptionDecl::new("vectors", OptionKind::Number { min: 1, max: 2048 }, None, "MSI-X vectors"),
@@ -114,8 +124,10 @@ const RNG: &[OptionDecl] = &[
     OptionDecl::new("rng", OptionKind::Text, None, "id of the entropy back end"),
     OptionDecl::new("max-bytes", OptionKind::Number { min: 1, max: u64::MAX }, None, "rate limit: none"),
 ];
-const SERIAL: &[OptionDecl] = &[OptionDecl::new("max_ports", OptionKind::Number { min: 1, max: 31 }, Some("1"), "ports; one is supported")];
-const BALLOON: &[OptionDecl] = &[OptionDecl::new("deflate-on-oom", OptionKind::Bool, Some("off"), "the guest may take pages back")];
+const SERIAL: &[OptionDecl] =
+    &[OptionDecl::new("max_ports", OptionKind::Number { min: 1, max: 31 }, Some("1"), "ports; one is supported")];
+const BALLOON: &[OptionDecl] =
+    &[OptionDecl::new("deflate-on-oom", OptionKind::Bool, Some("off"), "the guest may take pages back")];
 
 /// What the machine found for the ids in a device's properties.
 #[derive(Clone, Default)]
@@ -158,7 +170,10 @@ impl Made {
 /// The type called `name`; `virtio-blk` and the like are the PCI ones.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static DeviceType> {
-    DEVICES.iter().find(|d| d.name == name).or_else(|| DEVICES.iter().find(|d| d.transport == Transport::Pci && d.name.strip_suffix("-pci") == Some(name)))
+    DEVICES
+        .iter()
+        .find(|d| d.name == name)
+        .or_else(|| DEVICES.iter().find(|d| d.transport == Transport::Pci && d.name.strip_suffix("-pci") == Some(name)))
 }
 
 fn power_of_two(set: &OptionSet, key: &str, default: u16) -> Result<u16, OptionError> {
@@ -202,7 +217,8 @@ impl DeviceType {
                     Some(Ok(n)) if n.is_power_of_two() => Ok(n),
                     Some(_) => Err(set.error(key, "must be a power of two")),
                 };
-                let queues = set.number("num-queues").and_then(|n| u16::try_from(n).ok()).unwrap_or(resources.vcpus).max(1);
+                let queues =
+                    set.number("num-queues").and_then(|n| u16::try_from(n).ok()).unwrap_or(resources.vcpus).max(1);
                 Made::Blk(Blk::new(
                     drive,
                     BlkOptions {
@@ -245,7 +261,12 @@ impl DeviceType {
                     return Err(set.error("max-bytes", "a rate limit is not supported"));
                 }
                 let path = resources.entropy.as_deref();
-                Made::Rng(Rng::new(path).map_err(|e| set.error("rng", &format!("cannot open '{}': {e}", path.unwrap_or(Path::new("/dev/urandom")).display())))?)
+                Made::Rng(Rng::new(path).map_err(|e| {
+                    set.error(
+                        "rng",
+                        &format!("cannot open '{}': {e}", path.unwrap_or(Path::new("/dev/urandom")).display()),
+                    )
+                })?)
             }
             Model::Balloon => Made::Balloon(Balloon::new(set.bool("deflate-on-oom"))),
         })
@@ -253,8 +274,12 @@ impl DeviceType {
     /// The ring features the properties ask for, for the transport's constructor.
     #[must_use]
     pub fn ring_features(set: &OptionSet) -> u64 {
-        [("packed", features::RING_PACKED), ("indirect_desc", features::INDIRECT_DESC), ("event_idx", features::EVENT_IDX)]
-            .into_iter()
-            .fold(0, |all, (key, bit)| if set.bool(key) { all | bit } else { all })
+        [
+            ("packed", features::RING_PACKED),
+            ("indirect_desc", features::INDIRECT_DESC),
+            ("event_idx", features::EVENT_IDX),
+        ]
+        .into_iter()
+        .fold(0, |all, (key, bit)| if set.bool(key) { all | bit } else { all })
     }
 }

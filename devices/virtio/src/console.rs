@@ -46,7 +46,13 @@ impl Console {
     /// A console without a port; output vanishes until [`Self::connect`].
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { backend: OnceLock::new(), queues: OnceLock::new(), input: Mutex::default(), rx: Gate::default(), tx: Gate::default() })
+        Arc::new(Self {
+            backend: OnceLock::new(),
+            queues: OnceLock::new(),
+            input: Mutex::default(),
+            rx: Gate::default(),
+            tx: Gate::default(),
+        })
     }
     /// Connects port 0 (`-device virtconsole,chardev=`); false if it is connected already.
     pub fn connect(self: &Arc<Self>, backend: Arc<dyn CharBackend>) -> bool {

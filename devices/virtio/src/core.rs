@@ -234,7 +234,10 @@ impl VirtioCore {
         let CoreState { status: s, generation, driver_features, queues, device } = state;
         // Before FEATURES_OK the driver may have written anything.
         if s & status::FEATURES_OK != 0 && driver_features & !self.offered != 0 {
-            return Err(LoadError::Mismatch(format!("{}: features {driver_features:#x} are not offered here", self.device.name())));
+            return Err(LoadError::Mismatch(format!(
+                "{}: features {driver_features:#x} are not offered here",
+                self.device.name()
+            )));
         }
         if !self.queues.load(queues, driver_features) {
             return Err(LoadError::Mismatch(format!("{}: number or size of queues", self.device.name())));

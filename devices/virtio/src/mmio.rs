@@ -243,7 +243,14 @@ impl Device for VirtioMmio {
     }
     fn save(&self) -> Saved {
         let selectors = *self.selectors.lock();
-        state::encode(1, &State { selectors, isr: self.interrupt.isr.load(Ordering::SeqCst), core: self.core.get().map(VirtioCore::save) })
+        state::encode(
+            1,
+            &State {
+                selectors,
+                isr: self.interrupt.isr.load(Ordering::SeqCst),
+                core: self.core.get().map(VirtioCore::save),
+            },
+        )
     }
     fn load(&self, saved: &Saved) -> Result<(), LoadError> {
         let State { selectors, isr, core } = state::decode(saved, 1)?;

@@ -289,7 +289,12 @@ fn table(data: &[u8]) -> Option<(Vec<[u8; 6]>, &[u8])> {
 }
 
 /// Spreads header and frame over the chains: each with what was written to it.
-fn fill(dma: &rhea_device::DmaHandle, chains: Vec<Chain>, header: &[u8; HEADER], frame: &[u8]) -> Result<Vec<(Chain, u32)>, QueueError> {
+fn fill(
+    dma: &rhea_device::DmaHandle,
+    chains: Vec<Chain>,
+    header: &[u8; HEADER],
+    frame: &[u8],
+) -> Result<Vec<(Chain, u32)>, QueueError> {
     let (mut head, mut rest) = (&header[..], frame);
     let mut filled = Vec::with_capacity(chains.len());
     for chain in chains {
@@ -318,7 +323,10 @@ impl VirtioDevice for Net {
             f |= features::NET_MRG_RXBUF;
         }
         if self.options.control {
-            f |= features::NET_CTRL_VQ | features::NET_CTRL_RX | features::NET_CTRL_RX_EXTRA | features::NET_CTRL_MAC_ADDR;
+            f |= features::NET_CTRL_VQ
+                | features::NET_CTRL_RX
+                | features::NET_CTRL_RX_EXTRA
+                | features::NET_CTRL_MAC_ADDR;
         }
         if self.options.mtu != 0 {
             f |= features::NET_MTU;
@@ -381,9 +389,21 @@ impl VirtioDevice for Net {
     }
     fn save(&self) -> Vec<u8> {
         let f = self.filter.lock();
-        let Filter { mac, promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast, unicast, multicast } = &*f;
+        let Filter {
+            mac,
+            promiscuous,
+            all_multicast,
+            all_unicast,
+            no_multicast,
+            no_unicast,
+            no_broadcast,
+            unicast,
+            multicast,
+        } = &*f;
         let mut s = mac.to_vec();
-        s.extend([promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast].map(|b| u8::from(*b)));
+        s.extend(
+            [promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast].map(|b| u8::from(*b)),
+        );
         for list in [unicast, multicast] {
             s.extend((list.len() as u32).to_le_bytes());
             s.extend(list.iter().flatten());
@@ -394,10 +414,21 @@ impl VirtioDevice for Net {
         let parse = || {
             let (mac, rest) = state.split_first_chunk::<6>()?;
             let (&flags, rest) = rest.split_first_chunk::<6>()?;
-            let [promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast] = flags.map(|b| b != 0);
+            let [promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast] =
+                flags.map(|b| b != 0);
             let (unicast, rest) = table(rest)?;
             let (multicast, _) = table(rest)?;
-            Some(Filter { mac: *mac, promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast, unicast, multicast })
+            Some(Filter {
+                mac: *mac,
+                promiscuous,
+                all_multicast,
+                all_unicast,
+                no_multicast,
+                no_unicast,
+                no_broadcast,
+                unicast,
+                multicast,
+            })
         };
         *self.filter.lock() = parse().ok_or_else(|| LoadError::Damaged("virtio-net".to_owned()))?;
         Ok(())

@@ -6,9 +6,13 @@ use crate::queue::QueueState;
 use crate::queues::InterruptSink;
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
-use rhea_device::{Device, LoadError, Log, RegisterDecl, RegisterHit, RegisterMap, RegisterRules, Saved, log_guest_error, state};
+use rhea_device::{
+    Device, LoadError, Log, RegisterDecl, RegisterHit, RegisterMap, RegisterRules, Saved, log_guest_error, state,
+};
 use rhea_memory::{Access, AccessRules, BusError, MmioDevice};
-use rhea_pci::{BarKind, ConfigBuilder, Identity, IntxPin, Msix, PciConfig, PciConfigState, PciFunction, PciSlot, PcieType};
+use rhea_pci::{
+    BarKind, ConfigBuilder, Identity, IntxPin, Msix, PciConfig, PciConfigState, PciFunction, PciSlot, PcieType,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
@@ -238,7 +242,9 @@ impl Registers {
 impl MmioDevice for Registers {
     fn read(&self, offset: u64, access: Access) -> Result<u64, BusError> {
         match offset & !(STRUCT_SIZE - 1) {
-            COMMON => COMMON_MAP.read(offset, access.size, |hit| Ok(self.read_common(hit)), |at| self.missed("read", at)),
+            COMMON => {
+                COMMON_MAP.read(offset, access.size, |hit| Ok(self.read_common(hit)), |at| self.missed("read", at))
+            }
             ISR if offset == ISR => Ok(self.interrupt.get().map_or(0, |i| u64::from(i.read_isr()))),
             DEVICE => Ok(self.core.read_config(offset - DEVICE, access.size)),
             _ => Ok(0),
@@ -312,13 +318,32 @@ impl VirtioPci {
     /// A function for `slot`, called like `virtio-blk-pci@02.0` in messages; `vectors`: MSI-X vectors, or one for each queue
     /// and one for configuration changes. [`rhea_pci::PciBus::attach`] puts it on the bus.
     #[must_use]
-    pub fn new(device: Arc<dyn VirtioDevice>, slot: &PciSlot, ring_features: u64, vectors: Option<u16>, log: &Log) -> Arc<Self> {
+    pub fn new(
+        device: Arc<dyn VirtioDevice>,
+        slot: &PciSlot,
+        ring_features: u64,
+        vectors: Option<u16>,
+        log: &Log,
+    ) -> Arc<Self> {
         let name = format!("{}-pci@{}", device.name(), slot.devfn());
         let (id, class) = (device.id(), device.pci_class());
         let core = VirtioCore::new(device, slot.dma().clone(), ring_features, log.clone());
         let queues = core.queues().count();
-        let registers = Arc::new(Registers { core, interrupt: OnceInterrupt::new(), selectors: Mutex::default(), name: name.clone(), log: log.clone() });
-        let identity = Identity { vendor: VENDOR, device: DEVICE_BASE + id, revision: 1, class, subsystem_vendor: VENDOR, subsystem: 0x1100 };
+        let registers = Arc::new(Registers {
+            core,
+            interrupt: OnceInterrupt::new(),
+            selectors: Mutex::default(),
+            name: name.clone(),
+            log: log.clone(),
+        });
+        let identity = Identity {
+            vendor: VENDOR,
+            device: DEVICE_BASE + id,
+            revision: 1,
+            class,
+            subsystem_vendor: VENDOR,
+            subsystem: 0x1100,
+        };
         let mut window = 0;
         let window_mask = [0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
         let config = ConfigBuilder::new(identity, slot.clone())
@@ -361,7 +386,7 @@ impl VirtioPci {
     fn window_access(&self) -> Option<(Arc<dyn MmioDevice>, u64, u8)> {
         let read = |at: usize, size| self.config.read((self.window + at) as u16, size);
         let (bar, offset, length) = (read(WINDOW_BAR, 1) as usize, u64::from(read(8, 4)), read(12, 4));
-        if !matches!(length, 1 | 2 | 4) || offset % u64::from(length) != 0 {
+        if !matches!(length, 1 | 2 | 4) || !offset.is_multiple_of(u64::from(length)) {
             return None;
         }
         Some((self.config.bar_handler(bar, offset, u64::from(length))?, offset, length as u8))

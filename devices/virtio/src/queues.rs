@@ -191,7 +191,9 @@ impl Queues {
     }
     pub(crate) fn load(&self, state: QueuesState, features: u64) -> bool {
         let QueuesState { queues } = state;
-        if queues.len() != self.queues.len() || queues.iter().zip(&self.queues).any(|(s, q)| s.ready && s.size > q.lock().max_size()) {
+        if queues.len() != self.queues.len()
+            || queues.iter().zip(&self.queues).any(|(s, q)| s.ready && s.size > q.lock().max_size())
+        {
             return false;
         }
         for (state, q) in queues.into_iter().zip(&self.queues) {

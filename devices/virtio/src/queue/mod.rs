@@ -81,7 +81,12 @@ impl Chain {
     pub fn writable_len(&self) -> u64 {
         self.writable().iter().map(|b| u64::from(b.len)).sum()
     }
-    fn each(buffers: &[Buffer], offset: u64, len: usize, mut f: impl FnMut(Gpa, usize, usize) -> Result<(), BusError>) -> Result<usize, BusError> {
+    fn each(
+        buffers: &[Buffer],
+        offset: u64,
+        len: usize,
+        mut f: impl FnMut(Gpa, usize, usize) -> Result<(), BusError>,
+    ) -> Result<usize, BusError> {
         let (mut skip, mut done) = (offset, 0);
         for b in buffers {
             let size = u64::from(b.len);
@@ -287,7 +292,8 @@ impl Queue {
     /// Takes the queue out of service; its place in the ring is forgotten.
     pub fn disable(&mut self) {
         let QueueState { size, desc, driver, device, .. } = self.state;
-        self.state = QueueState { size, desc, driver, device, avail_wrap: true, used_wrap: true, ..QueueState::default() };
+        self.state =
+            QueueState { size, desc, driver, device, avail_wrap: true, used_wrap: true, ..QueueState::default() };
         self.shadow_avail = 0;
         self.rings = None;
     }
@@ -408,7 +414,7 @@ impl Queue {
     }
     /// Adds the descriptors of an indirect table; `chained` follows next links (split), else all in turn (packed).
     fn add_indirect(&self, collector: &mut Collector, addr: u64, len: u32, chained: bool) -> Result<(), QueueError> {
-        if !self.indirect || len == 0 || len % 16 != 0 {
+        if !self.indirect || len == 0 || !len.is_multiple_of(16) {
             return Err(QueueError::Indirect);
         }
         // Drivers make tables longer than a short queue, although they should not.

@@ -40,12 +40,18 @@ impl Rings {
         let n = u64::from(state.size);
         let (driver_len, device_len) = if packed { (4, 4) } else { (6 + 2 * n, 6 + 8 * n) };
         let range = |start, len| GpaRange { start: Gpa(start), len };
-        let (desc, driver, device) = (range(state.desc, 16 * n), range(state.driver, driver_len), range(state.device, device_len));
-        let aligned = if packed { state.driver % 4 == 0 && state.device % 4 == 0 } else { state.driver % 2 == 0 && state.device % 4 == 0 };
-        if state.desc % 16 != 0 || !aligned {
+        let (desc, driver, device) =
+            (range(state.desc, 16 * n), range(state.driver, driver_len), range(state.device, device_len));
+        let aligned = if packed {
+            state.driver.is_multiple_of(4) && state.device.is_multiple_of(4)
+        } else {
+            state.driver.is_multiple_of(2) && state.device.is_multiple_of(4)
+        };
+        if !state.desc.is_multiple_of(16) || !aligned {
             return Err(QueueError::Memory);
         }
-        let (read, written) = if packed { (vec![driver], vec![desc, device]) } else { (vec![desc, driver], vec![device]) };
+        let (read, written) =
+            if packed { (vec![driver], vec![desc, device]) } else { (vec![desc, driver], vec![device]) };
         let watch = Arc::new(Watch { read, written, stale: AtomicBool::new(false) });
         let space = dma.space();
         // Watched before the addresses are taken, so that no change falls between.

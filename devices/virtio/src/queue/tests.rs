@@ -51,7 +51,10 @@ impl Memory {
         self.block.load(at - BASE, 4).unwrap() as u32
     }
     fn descriptor(&self, at: u64, addr: u64, len: u32, word12: u16, word14: u16) {
-        self.put(at, &[&addr.to_le_bytes()[..], &len.to_le_bytes(), &word12.to_le_bytes(), &word14.to_le_bytes()].concat());
+        self.put(
+            at,
+            &[&addr.to_le_bytes()[..], &len.to_le_bytes(), &word12.to_le_bytes(), &word14.to_le_bytes()].concat(),
+        );
     }
 }
 
@@ -181,7 +184,15 @@ struct PackedDriver {
 
 impl PackedDriver {
     fn new(size: u16) -> Self {
-        Self { size, room: size, ids: (0..size).rev().collect(), next: (0, true), used: (0, true), lengths: HashMap::new(), kicked: 0 }
+        Self {
+            size,
+            room: size,
+            ids: (0..size).rev().collect(),
+            next: (0, true),
+            used: (0, true),
+            lengths: HashMap::new(),
+            kicked: 0,
+        }
     }
     fn step(&self, (index, wrap): (u16, bool), n: u16) -> (u16, bool) {
         if index + n >= self.size { (index + n - self.size, !wrap) } else { (index + n, wrap) }
@@ -203,7 +214,13 @@ impl Driver for PackedDriver {
                 // NEXT and the id mean nothing in a table.
                 m.descriptor(at + 16 * i as u64, b.gpa.0, b.len, 0xaaaa, write(*w) | DESC_NEXT);
             }
-            m.descriptor(DESC + 16 * u64::from(first.0), at, 16 * buffers.len() as u32, id, DESC_INDIRECT | avail(first.1));
+            m.descriptor(
+                DESC + 16 * u64::from(first.0),
+                at,
+                16 * buffers.len() as u32,
+                id,
+                DESC_INDIRECT | avail(first.1),
+            );
         } else {
             // The first becomes available last.
             for i in (0..count).rev() {
@@ -325,7 +342,10 @@ fn converse(mut driver: impl Driver, mut q: Queue, m: &Memory, features: u64, se
                 } else {
                     for chain in taken {
                         let (id, offer) = offered.pop_front().unwrap();
-                        assert_eq!((chain.id, chain.readable(), chain.writable()), (id, &offer.readable[..], &offer.writable[..]));
+                        assert_eq!(
+                            (chain.id, chain.readable(), chain.writable()),
+                            (id, &offer.readable[..], &offer.writable[..])
+                        );
                         held.push((chain, offer));
                     }
                 }
@@ -472,7 +492,13 @@ fn malformed_split_rings() {
 #[test]
 fn impossible_rings() {
     let m = Memory::new();
-    for (desc, driver, device) in [(0, DRIVER, DEVICE), (DESC + 8, DRIVER, DEVICE), (DESC, DRIVER + 1, DEVICE), (DESC, DRIVER, BASE + LEN - 8), (u64::MAX - 15, DRIVER, DEVICE)] {
+    for (desc, driver, device) in [
+        (0, DRIVER, DEVICE),
+        (DESC + 8, DRIVER, DEVICE),
+        (DESC, DRIVER + 1, DEVICE),
+        (DESC, DRIVER, BASE + LEN - 8),
+        (u64::MAX - 15, DRIVER, DEVICE),
+    ] {
         let mut q = Queue::new(256, m.dma.clone());
         q.program(|s| (s.desc, s.driver, s.device) = (desc, driver, device));
         q.enable();
@@ -517,7 +543,10 @@ fn random_rings() {
                         1 => 16 * r.below(20) as u32,
                         _ => r.below(100) as u32,
                     };
-                    let (flags, other) = (r.next() as u16 & if r.one_in(2) { 0xffff } else { 0x8083 }, r.below(u64::from(size) + 1) as u16);
+                    let (flags, other) = (
+                        r.next() as u16 & if r.one_in(2) { 0xffff } else { 0x8083 },
+                        r.below(u64::from(size) + 1) as u16,
+                    );
                     let (w12, w14) = if packed { (other, flags) } else { (flags & 7, other) };
                     m.descriptor(at, addr, len, w12, w14);
                     m.descriptor(TABLES + 16 * r.below(1000), addr, len, w12, w14);
@@ -529,7 +558,9 @@ fn random_rings() {
                 }
                 4 | 5 => {
                     if let Ok(Some(chain)) = q.pop() {
-                        assert!(chain.readable().len() + chain.writable().len() <= INDIRECT_LIMIT.max(usize::from(size)));
+                        assert!(
+                            chain.readable().len() + chain.writable().len() <= INDIRECT_LIMIT.max(usize::from(size))
+                        );
                         assert!(chain.readable_len() + chain.writable_len() <= u64::from(u32::MAX));
                         let mut data = [0; 64];
                         let _ = chain.read(&m.dma, r.below(100), &mut data);
