@@ -159,6 +159,13 @@ fn scan_block(
                 if writes {
                     info.clobbered = true;
                     info.known.clear();
+                } else if reads && i.state != crate::func::StateId::NONE {
+                    // Written before, flushed here: the terminator's state no longer tells of these.
+                    for &(slot, v) in &f.state(i.state).dirty {
+                        let s = slots.index(slot)?;
+                        info.known.retain(|k| k.0 != s);
+                        info.known.push((s, v));
+                    }
                 }
             }
             _ => {}
