@@ -18,7 +18,7 @@ const TX: u16 = 1;
 const CTRL: u16 = 2;
 const HEADER: usize = Offload::LEN;
 const LINK_UP: u16 = 1;
-/// Addresses the receive filter holds; with more it lets everything of the kind pass.
+/// Addresses the receive filter compares; if the driver gives more (one more is kept), everything of the kind passes.
 const MAX_ADDRESSES: usize = 64;
 const BROADCAST: [u8; 6] = [0xff; 6];
 
@@ -58,6 +58,10 @@ struct Filter {
     multicast: Vec<[u8; 6]>,
 }
 
+fn wanted(list: &[[u8; 6]], address: &[u8; 6]) -> bool {
+    list.len() > MAX_ADDRESSES || list.contains(address)
+}
+
 impl Filter {
     fn new(mac: [u8; 6]) -> Self {
         Self {
@@ -81,9 +85,9 @@ impl Filter {
         if *to == BROADCAST {
             !self.no_broadcast
         } else if to[0] & 1 != 0 {
-            !self.no_multicast && (self.all_multicast || self.multicast.contains(to))
+            !self.no_multicast && (self.all_multicast || wanted(&self.multicast, to))
         } else {
-            !self.no_unicast && (self.all_unicast || *to == self.mac || self.unicast.contains(to))
+            !self.no_unicast && (self.all_unicast || *to == self.mac || wanted(&self.unicast, to))
         }
     }
 }
@@ -99,6 +103,8 @@ pub struct Net {
     tx: Gate,
     tx_frame: Mutex<Vec<u8>>,
     ctrl: Gate,
+    /// Offloads of the receiving side as the driver last set them; none: as negotiated.
+    guest_offloads: Mutex<Option<u64>>,
 }
 
 /// The back end's way to the device; the back end does not keep the device alive.
@@ -126,6 +132,7 @@ impl Net {
             tx: Gate::default(),
             tx_frame: Mutex::default(),
             ctrl: Gate::default(),
+            guest_offloads: Mutex::default(),
             options,
         });
         net.backend.set_frontend(Arc::new(Front(Arc::downgrade(&net))));
@@ -139,6 +146,16 @@ impl Net {
     #[must_use]
     pub fn mac(&self) -> [u8; 6] {
         self.filter.lock().mac
+    }
+
+    /// What the driver takes from now on: the feature bits of the receiving side.
+    fn set_guest_offloads(&self, bits: u64) {
+        let checksum = bits & features::NET_GUEST_CSUM != 0;
+        self.backend.set_frontend_offloads(Offloads {
+            checksum,
+            tso4: checksum && bits & features::NET_GUEST_TSO4 != 0,
+            tso6: checksum && bits & features::NET_GUEST_TSO6 != 0,
+        });
     }
 
     fn receive(&self, frame: &[u8], offload: Offload) -> bool {
@@ -269,10 +286,19 @@ impl Net {
             (vn::VIRTIO_NET_CTRL_MAC, vn::VIRTIO_NET_CTRL_MAC_TABLE_SET) => {
                 let (unicast, rest) = table(data)?;
                 let (multicast, _) = table(rest)?;
-                f.all_unicast |= unicast.len() > MAX_ADDRESSES;
-                f.all_multicast |= multicast.len() > MAX_ADDRESSES;
-                f.unicast = unicast.into_iter().take(MAX_ADDRESSES).collect();
-                f.multicast = multicast.into_iter().take(MAX_ADDRESSES).collect();
+                f.unicast = unicast.into_iter().take(MAX_ADDRESSES + 1).collect();
+                f.multicast = multicast.into_iter().take(MAX_ADDRESSES + 1).collect();
+            }
+            (vn::VIRTIO_NET_CTRL_GUEST_OFFLOADS, vn::VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET) => {
+                let bits = u64::from_le_bytes(data.try_into().ok()?);
+                let able = features::NET_GUEST_CSUM | features::NET_GUEST_TSO4 | features::NET_GUEST_TSO6;
+                let negotiated = self.features.load(Ordering::Acquire);
+                if negotiated & features::NET_CTRL_GUEST_OFFLOADS == 0 || bits & !(negotiated & able) != 0 {
+                    return None;
+                }
+                drop(f);
+                *self.guest_offloads.lock() = Some(bits);
+                self.set_guest_offloads(bits);
             }
             _ => return None,
         }
@@ -333,6 +359,9 @@ impl VirtioDevice for Net {
         }
         let o = self.backend.offloads();
         if self.options.offloads && o.checksum {
+            if self.options.control {
+                f |= features::NET_CTRL_GUEST_OFFLOADS;
+            }
             f |= features::NET_CSUM | features::NET_GUEST_CSUM;
             f |= if o.tso4 { features::NET_HOST_TSO4 | features::NET_GUEST_TSO4 } else { 0 };
             f |= if o.tso6 { features::NET_HOST_TSO6 | features::NET_GUEST_TSO6 } else { 0 };
@@ -359,11 +388,7 @@ impl VirtioDevice for Net {
     }
     fn start(&self, features: u64) {
         self.features.store(features, Ordering::Release);
-        self.backend.set_frontend_offloads(Offloads {
-            checksum: features & features::NET_GUEST_CSUM != 0,
-            tso4: features & features::NET_GUEST_TSO4 != 0,
-            tso6: features & features::NET_GUEST_TSO6 != 0,
-        });
+        self.set_guest_offloads(self.guest_offloads.lock().unwrap_or(features));
     }
     fn notify(&self, queue: u16) {
         let Some(queues) = self.queues.get() else { return };
@@ -380,6 +405,7 @@ impl VirtioDevice for Net {
         self.ctrl.wait();
         // Waits for a frame being received.
         *self.filter.lock() = Filter::new(self.options.mac);
+        *self.guest_offloads.lock() = None;
         self.backend.set_frontend_offloads(Offloads::default());
     }
     fn quiesce(&self) {
@@ -408,6 +434,9 @@ impl VirtioDevice for Net {
             s.extend((list.len() as u32).to_le_bytes());
             s.extend(list.iter().flatten());
         }
+        let offloads = *self.guest_offloads.lock();
+        s.push(u8::from(offloads.is_some()));
+        s.extend(offloads.unwrap_or(0).to_le_bytes());
         s
     }
     fn load(&self, state: &[u8]) -> Result<(), LoadError> {
@@ -417,8 +446,10 @@ impl VirtioDevice for Net {
             let [promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast] =
                 flags.map(|b| b != 0);
             let (unicast, rest) = table(rest)?;
-            let (multicast, _) = table(rest)?;
-            Some(Filter {
+            let (multicast, rest) = table(rest)?;
+            let (&[given], rest) = rest.split_first_chunk::<1>()?;
+            let offloads = (given != 0).then_some(u64::from_le_bytes(rest.try_into().ok()?));
+            let filter = Filter {
                 mac: *mac,
                 promiscuous,
                 all_multicast,
@@ -428,9 +459,12 @@ impl VirtioDevice for Net {
                 no_broadcast,
                 unicast,
                 multicast,
-            })
+            };
+            Some((filter, offloads))
         };
-        *self.filter.lock() = parse().ok_or_else(|| LoadError::Damaged("virtio-net".to_owned()))?;
+        let (filter, offloads) = parse().ok_or_else(|| LoadError::Damaged("virtio-net".to_owned()))?;
+        *self.filter.lock() = filter;
+        *self.guest_offloads.lock() = offloads;
         Ok(())
     }
 }
