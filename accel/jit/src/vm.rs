@@ -114,12 +114,20 @@ impl Core {
     /// before it enters again). The caller must not be counted as running generated code.
     pub fn on_others(&self, me: u32, work: &dyn Fn() -> Work) {
         let all = self.shareds.read().clone();
-        for s in all.iter().filter(|s| s.index != me) {
-            s.push(work());
-        }
-        for s in all.iter().filter(|s| s.index != me) {
-            let start = s.entries.load(Ordering::SeqCst);
-            while s.in_code.load(Ordering::SeqCst) && s.entries.load(Ordering::SeqCst) == start {
+        let others = all.iter().filter(|s| s.index != me);
+        let waiting: Vec<_> = others
+            .map(|s| {
+                // What comes after the work says that it was done: a vCPU may leave, do it, and be back before it is
+                // looked at here.
+                let done = Arc::new(AtomicBool::new(false));
+                let tell = done.clone();
+                s.push(work());
+                s.push(Work::Call(Box::new(move || tell.store(true, Ordering::SeqCst))));
+                (s, done)
+            })
+            .collect();
+        for (s, done) in waiting {
+            while s.in_code.load(Ordering::SeqCst) && !done.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
         }
