@@ -13,14 +13,14 @@ pub fn help() -> String {
             text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
         }
     }
-    text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\n");
+    text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\nname \"virtserialport\", desc \"named channel\"\n");
     text
 }
 
 /// The text of `-device NAME,help`.
 #[must_use]
 pub fn help_of(name: &str) -> Option<String> {
-    if name == "virtconsole" {
+    if matches!(name, "virtconsole" | "virtserialport") {
         return Some(options::help(name, catalog::VIRTCONSOLE_OPTIONS));
     }
     catalog::find(name).map(|d| options::help(d.name, &d.options()))

@@ -2,7 +2,7 @@
 
 use crate::balloon::Balloon;
 use crate::blk::{Blk, BlkOptions};
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::core::VirtioDevice;
 use crate::features;
 use crate::net::{Net, NetOptions};
@@ -53,17 +53,17 @@ pub const DEVICES: &[DeviceType] = &[
     device("virtio-net-pci", Model::Net, Transport::Pci, "network device"),
     device("virtio-rng-device", Model::Rng, Transport::Mmio, "entropy device"),
     device("virtio-rng-pci", Model::Rng, Transport::Pci, "entropy device"),
-    device("virtio-serial-device", Model::Serial, Transport::Mmio, "console bus, one virtconsole"),
-    device("virtio-serial-pci", Model::Serial, Transport::Pci, "console bus, one virtconsole"),
+    device("virtio-serial-device", Model::Serial, Transport::Mmio, "console bus for virtconsole and virtserialport"),
+    device("virtio-serial-pci", Model::Serial, Transport::Pci, "console bus for virtconsole and virtserialport"),
 ];
 
-/// The properties of `virtconsole`.
+/// The properties of `virtconsole` and `virtserialport`.
 pub const VIRTCONSOLE_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("id", OptionKind::Text, None, "name"),
     OptionDecl::new("bus", OptionKind::Text, None, "console bus to sit on"),
     OptionDecl::new("chardev", OptionKind::Text, None, "character back end"),
     OptionDecl::new("name", OptionKind::Text, None, "port name"),
-    OptionDecl::new("nr", OptionKind::Number { min: 0, max: 0 }, None, "port number"),
+    OptionDecl::new("nr", OptionKind::Number { min: 0, max: 30 }, None, "port number"),
 ];
 
 const SIZES: OptionKind = OptionKind::Number { min: 4, max: 1024 };
@@ -125,7 +125,7 @@ const RNG: &[OptionDecl] = &[
     OptionDecl::new("max-bytes", OptionKind::Number { min: 1, max: u64::MAX }, None, "rate limit: none"),
 ];
 const SERIAL: &[OptionDecl] =
-    &[OptionDecl::new("max_ports", OptionKind::Number { min: 1, max: 31 }, Some("1"), "ports; one is supported")];
+    &[OptionDecl::new("max_ports", OptionKind::Number { min: 1, max: 31 }, Some("31"), "ports at most")];
 const BALLOON: &[OptionDecl] =
     &[OptionDecl::new("deflate-on-oom", OptionKind::Bool, Some("off"), "the guest may take pages back")];
 
@@ -255,7 +255,9 @@ impl DeviceType {
                     },
                 ))
             }
-            Model::Serial => Made::Serial(Console::new()),
+            Model::Serial => Made::Serial(Console::new(
+                set.number("max_ports").and_then(|n| u32::try_from(n).ok()).unwrap_or(console::MAX_PORTS),
+            )),
             Model::Rng => {
                 if set.given("max-bytes") {
                     return Err(set.error("max-bytes", "a rate limit is not supported"));

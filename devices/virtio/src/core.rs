@@ -31,6 +31,10 @@ pub trait VirtioDevice: Send + Sync {
     fn features(&self) -> u64;
     /// Largest size of each queue.
     fn queue_sizes(&self) -> Vec<u16>;
+    /// MSI-X vectors unless the user says otherwise: one for each queue and one for configuration changes.
+    fn vectors(&self) -> u16 {
+        self.queue_sizes().len() as u16 + 1
+    }
     /// Hands over the queues, once, before anything else.
     fn attach(&self, queues: Arc<Queues>);
     /// Reads device-specific configuration; what lies outside reads as zero.

@@ -327,6 +327,7 @@ impl VirtioPci {
     ) -> Arc<Self> {
         let name = format!("{}-pci@{}", device.name(), slot.devfn());
         let (id, class) = (device.id(), device.pci_class());
+        let vectors = vectors.unwrap_or_else(|| device.vectors());
         let core = VirtioCore::new(device, slot.dma().clone(), ring_features, log.clone());
         let queues = core.queues().count();
         let registers = Arc::new(Registers {
@@ -348,7 +349,7 @@ impl VirtioPci {
         let window_mask = [0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
         let config = ConfigBuilder::new(identity, slot.clone())
             .bar(MODERN_BAR, BarKind::Memory64, MODERN_SIZE, registers.clone())
-            .msix(MSIX_BAR, vectors.unwrap_or(queues + 1))
+            .msix(MSIX_BAR, vectors)
             .capability(CAP_VENDOR, &structure(5, 0, 0, &[0; 4]), &window_mask, &mut window)
             .capability(CAP_VENDOR, &structure(2, NOTIFY, STRUCT_SIZE, &NOTIFY_MULTIPLIER.to_le_bytes()), &[], &mut 0)
             .capability(CAP_VENDOR, &structure(4, DEVICE, STRUCT_SIZE, &[]), &[], &mut 0)

@@ -10,7 +10,7 @@ use rhea_net::{NetBackend, NetFrontend, Offload, Offloads};
 use rhea_virtio::VirtioDevice;
 use rhea_virtio::balloon::Balloon;
 use rhea_virtio::blk::{Blk, BlkOptions};
-use rhea_virtio::console::Console;
+use rhea_virtio::console::{Console, PortOptions};
 use rhea_virtio::net::{Net, NetOptions};
 use rhea_virtio::rng::Rng;
 use std::sync::{Arc, Mutex};
@@ -58,8 +58,13 @@ impl CharBackend for Echo {
 
 fn devices() -> Vec<Arc<dyn VirtioDevice>> {
     let drive = Drive::new("d", Arc::new(MemoryBackend::new(vec![1; 64 << 10], false)), CacheMode::Writeback);
-    let console = Console::new();
-    console.connect(Arc::new(Echo(Mutex::new(None))));
+    let console = Console::new(3);
+    for name in ["", "channel"] {
+        let backend = Arc::new(Echo(Mutex::new(None)));
+        console
+            .add_port(PortOptions { number: None, console: name.is_empty(), name: name.to_owned(), backend })
+            .unwrap();
+    }
     vec![
         Blk::new(drive, BlkOptions { queues: 2, ..BlkOptions::default() }),
         Net::new(Arc::new(Loop::default()), NetOptions::new([2, 0, 0, 0, 0, 1])),

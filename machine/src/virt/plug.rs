@@ -10,6 +10,7 @@ use rhea_device::{Device, OptionError};
 use rhea_net::{MacAllocator, NetBackend};
 use rhea_pci::{Devfn, PcieHost};
 use rhea_virtio::catalog::{self, Made};
+use rhea_virtio::console::PortOptions;
 use rhea_virtio::{DeviceType, Resources, Transport, VirtioCore, VirtioMmio, VirtioPci};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -253,9 +254,6 @@ impl<'a> Plugger<'a> {
 
     fn console_port(&mut self, spec: &DeviceSpec) -> Result<(), OptionError> {
         let option = format!("-device {}", spec.driver);
-        if spec.driver == "virtserialport" {
-            return Err(OptionError::new(&option, "named ports are not supported: use virtconsole"));
-        }
         let set = OptionSet::parse(&option, catalog::VIRTCONSOLE_OPTIONS, &spec.pairs)?;
         self.take_id(&set)?;
         let Some(id) = set.text("chardev") else {
@@ -269,9 +267,12 @@ impl<'a> Plugger<'a> {
         let Some((_, console)) = found else {
             return Err(OptionError::new(&option, "there is no console bus for it: put -device virtio-serial-pci before it"));
         };
-        if !console.connect(backend.clone()) {
-            return Err(OptionError::new(&option, "the console bus has one port, which is taken: add another virtio-serial-pci"));
-        }
-        Ok(())
+        let port = PortOptions {
+            number: set.number("nr").and_then(|n| u32::try_from(n).ok()),
+            console: spec.driver == "virtconsole",
+            name: set.text("name").unwrap_or_default().to_owned(),
+            backend: backend.clone(),
+        };
+        console.add_port(port).map_err(|e| OptionError::new(&option, e))
     }
 }

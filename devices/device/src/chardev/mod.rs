@@ -48,6 +48,10 @@ pub trait CharBackend: Send + Sync {
     fn set_frontend(&self, frontend: Arc<dyn CharFrontend>);
     /// The front end has room again: delivers held input now. The caller must hold no lock that its `receive` takes.
     fn accept_input(&self);
+    /// Is somebody at the other side? Changes are told by [`CharEvent::Opened`] and [`CharEvent::Closed`].
+    fn connected(&self) -> bool {
+        true
+    }
     /// The guest sends a break; ignored by most.
     fn send_break(&self) {}
     /// For `info chardev` and messages: like `stdio`, `pty:/dev/pts/3`.

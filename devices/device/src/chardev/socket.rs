@@ -227,6 +227,9 @@ impl Telnet {
 }
 
 impl CharBackend for SocketChar {
+    fn connected(&self) -> bool {
+        self.shared.out.lock().is_some()
+    }
     fn write(&self, data: &[u8]) {
         if let Some(out) = &*self.shared.out.lock() {
             if self.shared.options.telnet && data.contains(&255) {
