@@ -83,6 +83,8 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
     // Uses that can absorb a condition.
     let mut cond_uses = vec![0u32; f.insts.len()];
     let mut flag_uses = vec![0u32; f.insts.len()];
+    // Arguments of edges: computed on the edge.
+    let mut edge_uses = vec![0u32; f.insts.len()];
     for &b in order {
         for &v in &f.blocks[b].insts {
             let i = f.inst(v);
@@ -97,6 +99,11 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
         if let Term::Branch { cond, .. } = &f.blocks[b].term {
             cond_uses[cond.index()] += 1;
         }
+        for t in f.blocks[b].term.targets() {
+            if let Target::Block(_, args) = t {
+                args.iter().for_each(|a| edge_uses[a.index()] += 1);
+            }
+        }
     }
     for &b in order {
         for &v in &f.blocks[b].insts {
@@ -105,9 +112,10 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
             deferred[n] = match i.op {
                 Op::Const => fits_imm32(f, v),
                 Op::ICmp | Op::CondFlags | Op::ToBool => cond_uses[n] == hot_uses[n],
-                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsFCmp => {
-                    flag_uses[n] == hot_uses[n] && !(i.op == Op::FlagsFCmp && (f.fp.flush || clears))
-                }
+                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic => flag_uses[n] + edge_uses[n] == hot_uses[n],
+                Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && !f.fp.flush && !clears,
+                // Of flags: which of two compares a conditional one or a loop left.
+                Op::Select if i.ty == Type::I32 => edge_uses[n] == hot_uses[n],
                 Op::VFromScalar | Op::VZeroHi | Op::Zext64 => hot_uses[n] == 0,
                 _ => false,
             };

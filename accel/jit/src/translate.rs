@@ -4,6 +4,7 @@
 use crate::cache::{OtherPage, PageId, Range};
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::func::{BlockId, Builder, ExitKind, Function, Inst, StateMap, Target, Term, Value};
+use rhea_ir::lazy::lazy_flags;
 use rhea_ir::guest::{Guest, Translated};
 use rhea_ir::op::{Cond, Op};
 use rhea_ir::opt::{remove_dead, reverse_post_order, simplify_all};
@@ -160,6 +161,7 @@ impl<G: Guest> Source<'_, G> {
         promote(&mut func, G::HELPERS).ok()?;
         check::<G>(&func, Stage::Promoted);
         simplify_all(&mut func);
+        lazy_flags(&mut func);
         remove_dead(&mut func, G::HELPERS);
         check::<G>(&func, Stage::Promoted);
         let mut used: Vec<PageId> = ranges.iter().map(|r: &Range| r.page).collect();

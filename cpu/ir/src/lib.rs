@@ -11,6 +11,7 @@ pub mod fpeval;
 pub mod func;
 pub mod guest;
 pub mod interp;
+pub mod lazy;
 pub mod op;
 pub mod opt;
 pub mod promote;

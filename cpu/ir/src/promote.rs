@@ -302,7 +302,7 @@ fn resolve(repl: &[Value], v: Value) -> Value {
 }
 
 /// A parameter whose arguments are all the same value (or itself) is that value.
-fn remove_trivial_params(f: &mut Function, repl: &mut [Value]) {
+pub(crate) fn remove_trivial_params(f: &mut Function, repl: &mut [Value]) {
     let n = f.blocks.len();
     // Incoming edges: (block, which target).
     let mut preds: Vec<Vec<(usize, usize)>> = vec![Vec::new(); n];

@@ -142,7 +142,23 @@ impl Translator<'_, '_> {
             _ => return self.cbool(true),
         };
         let f = self.flags();
-        self.b.cond_flags(c, f)
+        self.test_flags(c, f)
+    }
+    /// Tests packed flags. After a conditional compare it is decided without making the flags of either outcome.
+    fn test_flags(&mut self, c: Cond, flags: Value) -> Value {
+        let i = *self.b.func.inst(flags);
+        if i.op == Op::Select
+            && let Some(other) = self.b.func.as_const(i.args[2])
+        {
+            let first = self.test_flags(c, i.args[1]);
+            return if rhea_ir::eval::cond_flags(c, other as u32) {
+                let not = self.b.op1(Op::BoolNot, Type::Bool, i.args[0], 0, 0);
+                self.b.or(not, first)
+            } else {
+                self.b.and(i.args[0], first)
+            };
+        }
+        self.b.cond_flags(c, flags)
     }
     /// Packed flags from an instruction's `nzcv` field.
     pub const fn pack_nzcv(nzcv: u32) -> u32 {

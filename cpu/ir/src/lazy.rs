@@ -1,0 +1,292 @@
+//! Packed flags across block edges. A compare at the end of a loop leaves flags that are mostly needed only if the loop
+//! is left by a fault or an exit; a parameter for them would have them computed in every round. Here the parameter
+//! becomes the compare's operands, which usually are parameters already, and the flags are computed where they are used.
+
+use crate::func::{Function, Inst, Target, Term, Value};
+use crate::op::Op;
+use crate::opt::{dominators, reverse_post_order};
+use crate::promote::{remove_trivial_params, rewrite};
+use crate::types::Type;
+
+/// An edge: the block it leaves and which of its targets it is.
+type Edge = (usize, usize);
+
+struct Shape {
+    rpo: Vec<usize>,
+    /// Position in `rpo`; `usize::MAX` for unreachable blocks.
+    at: Vec<usize>,
+    idom: Vec<usize>,
+    /// Block of each operation or parameter.
+    home: Vec<usize>,
+    preds: Vec<Vec<Edge>>,
+}
+
+impl Shape {
+    fn new(f: &Function) -> Shape {
+        let rpo = reverse_post_order(f);
+        let mut at = vec![usize::MAX; f.blocks.len()];
+        let mut home = vec![usize::MAX; f.insts.len()];
+        let mut preds = vec![Vec::new(); f.blocks.len()];
+        for (n, &b) in rpo.iter().enumerate() {
+            at[b] = n;
+            let block = &f.blocks[b];
+            for v in block.params.iter().chain(&block.insts) {
+                home[v.index()] = b;
+            }
+        }
+        for (b, block) in f.blocks.iter().enumerate() {
+            for (k, t) in block.term.targets().enumerate() {
+                if let Target::Block(to, _) = t {
+                    preds[to.index()].push((b, k));
+                }
+            }
+        }
+        let idom = dominators(f, &rpo);
+        Shape { rpo, at, idom, home, preds }
+    }
+    /// Is the value defined in a block that strictly dominates `b`?
+    fn is_above(&self, v: Value, b: usize) -> bool {
+        let home = self.home[v.index()];
+        let mut x = b;
+        while x != 0 && x != usize::MAX {
+            x = self.idom[x];
+            if x == home {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn edge_args(f: &Function, (from, which): Edge) -> &[Value] {
+    match f.blocks[from].term.targets().nth(which) {
+        Some(Target::Block(_, args)) => args,
+        _ => &[],
+    }
+}
+
+fn push_arg(f: &mut Function, (from, which): Edge, v: Value) {
+    if let Some(Target::Block(_, args)) = f.blocks[from].term.targets_mut().nth(which) {
+        args.push(v);
+    }
+}
+
+/// Uses of values as operands of operations and branches, not in state maps or as arguments of edges.
+fn operand_uses(f: &Function) -> Vec<bool> {
+    let mut used = vec![false; f.insts.len()];
+    for b in &f.blocks {
+        for &v in &b.insts {
+            f.inst(v).args().iter().for_each(|a| used[a.index()] = true);
+        }
+        if let Term::Branch { cond, .. } = &b.term {
+            used[cond.index()] = true;
+        }
+    }
+    used
+}
+
+/// Makes flags lazy, and removes parameters that always hold one value or the same as another.
+pub fn lazy_flags(f: &mut Function) {
+    tidy_params(f);
+    let shape = Shape::new(f);
+    let used = operand_uses(f);
+    let mut repl: Vec<Value> = (0..f.insts.len() as u32).map(Value).collect();
+    let mut changed = false;
+    for &b in &shape.rpo {
+        let mut k = 0;
+        while k < f.blocks[b].params.len() {
+            let p = f.blocks[b].params[k];
+            if f.ty(p) == Type::I32
+                && let Some(op) = candidate(f, &shape, &used, b, k)
+            {
+                let flags = split(f, &shape, b, k, op);
+                repl.extend((repl.len()..f.insts.len()).map(|n| Value(n as u32)));
+                repl[p.index()] = flags;
+                changed = true;
+            }
+            k += 1;
+        }
+    }
+    if changed {
+        drop_replaced(f, &repl, &shape);
+        rewrite(f, &repl);
+        tidy_params(f);
+        crate::opt::simplify_all(f);
+    }
+}
+
+/// The operation and operand type that the flags of parameter `k` come from in the loop that `b` heads, if laziness
+/// pays.
+fn candidate(f: &Function, shape: &Shape, used: &[bool], b: usize, k: usize) -> Option<(Op, Type)> {
+    let p = f.blocks[b].params[k];
+    let mut op = None;
+    let mut outside = false;
+    for &e in &shape.preds[b] {
+        let a = *edge_args(f, e).get(k)?;
+        let i = f.inst(a);
+        let back = shape.at[e.0] >= shape.at[b];
+        if matches!(i.op, Op::FlagsSub | Op::FlagsLogic) {
+            let this = (i.op, f.ty(i.args[0]));
+            if back && op.is_none_or(|o| o == this) {
+                op = Some(this);
+                continue;
+            }
+        }
+        if back {
+            return None;
+        }
+        outside = true;
+    }
+    let op = op?;
+    let same_outside = shape.preds[b].iter().all(|&e| {
+        let i = f.inst(edge_args(f, e)[k]);
+        (i.op, i.args.first().filter(|a| !a.is_none()).map(|a| f.ty(*a))) == (op.0, Some(op.1))
+    });
+    // With other flags from outside, those in use would have to be chosen between in every round.
+    (!outside || same_outside || !used[p.index()]).then_some(op)
+}
+
+/// The flags in terms of operands, for the parameter to be replaced by.
+fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, (op, ty): (Op, Type)) -> Value {
+    let preds = &shape.preds[b];
+    let is_lazy = |f: &Function, e: Edge| {
+        let i = f.inst(edge_args(f, e)[k]);
+        i.op == op && f.ty(i.args[0]) == ty
+    };
+    let lazy: Vec<Edge> = preds.iter().copied().filter(|&e| is_lazy(f, e)).collect();
+    let eager: Vec<Edge> = preds.iter().copied().filter(|&e| !is_lazy(f, e)).collect();
+    let operands = if op == Op::FlagsSub { 2 } else { 1 };
+    let mut args = [Value::NONE; 2];
+    let mut head = Vec::new();
+    for (n, arg) in args.iter_mut().enumerate().take(operands) {
+        *arg = operand(f, shape, b, k, n, ty, &lazy, &eager, &mut head);
+    }
+    let mut i = Inst::new(op, Type::I32);
+    i.args[..2].copy_from_slice(&args);
+    let mut flags = f.push_inst(i);
+    head.push(flags);
+    if !eager.is_empty() {
+        // Which of the two it is, and the flags from outside.
+        let which = f.push_inst(Inst::new(Op::Param, Type::Bool));
+        let old = f.push_inst(Inst::new(Op::Param, Type::I32));
+        f.blocks[b].params.extend([which, old]);
+        for &e in preds {
+            let is = lazy.contains(&e);
+            let mut c = Inst::new(Op::Const, Type::Bool);
+            c.imm = is as u64;
+            let c = f.push_inst(c);
+            f.blocks[e.0].insts.push(c);
+            push_arg(f, e, c);
+            let v = if is { old } else { edge_args(f, e)[k] };
+            push_arg(f, e, v);
+        }
+        let mut i = Inst::new(Op::Select, Type::I32);
+        i.args[..3].copy_from_slice(&[which, flags, old]);
+        flags = f.push_inst(i);
+        head.push(flags);
+    }
+    f.blocks[b].insts.splice(0..0, head);
+    flags
+}
+
+/// Operand `n` of the compare as seen in the head: a value from above, a parameter that has it already, or a new one.
+#[expect(clippy::too_many_arguments, reason = "the parts of one split")]
+fn operand(
+    f: &mut Function,
+    shape: &Shape,
+    b: usize,
+    k: usize,
+    n: usize,
+    ty: Type,
+    lazy: &[Edge],
+    eager: &[Edge],
+    head: &mut Vec<Value>,
+) -> Value {
+    let of = |f: &Function, e: Edge| f.inst(edge_args(f, e)[k]).args[n];
+    let first = of(f, lazy[0]);
+    if lazy.iter().all(|&e| of(f, e) == first) && shape.home.get(first.index()).is_some_and(|_| shape.is_above(first, b)) {
+        return first;
+    }
+    if let Some(c) = f.as_const(first)
+        && lazy.iter().all(|&e| f.as_const(of(f, e)) == Some(c))
+    {
+        let mut i = Inst::new(Op::Const, ty);
+        i.imm = c;
+        let v = f.push_inst(i);
+        head.push(v);
+        return v;
+    }
+    let params = f.blocks[b].params.clone();
+    for (m, &q) in params.iter().enumerate() {
+        if f.ty(q) == ty && lazy.iter().all(|&e| edge_args(f, e).get(m) == Some(&of(f, e))) {
+            return q;
+        }
+    }
+    let p = f.push_inst(Inst::new(Op::Param, ty));
+    f.blocks[b].params.push(p);
+    for &e in lazy {
+        let v = of(f, e);
+        push_arg(f, e, v);
+    }
+    for &e in eager {
+        let v = f.push_inst(Inst::new(Op::Const, ty));
+        f.blocks[e.0].insts.push(v);
+        push_arg(f, e, v);
+    }
+    p
+}
+
+/// Takes replaced parameters out of the lists.
+fn drop_replaced(f: &mut Function, repl: &[Value], shape: &Shape) {
+    for b in 0..f.blocks.len() {
+        let keep: Vec<bool> = f.blocks[b].params.iter().map(|p| repl[p.index()] == *p).collect();
+        retain(f, b, &keep, &shape.preds[b]);
+    }
+}
+
+fn retain(f: &mut Function, b: usize, keep: &[bool], preds: &[Edge]) {
+    if keep.iter().all(|k| *k) {
+        return;
+    }
+    let mut it = keep.iter();
+    f.blocks[b].params.retain(|_| *it.next().unwrap_or(&true));
+    for &(from, which) in preds {
+        if let Some(Target::Block(_, args)) = f.blocks[from].term.targets_mut().nth(which) {
+            let mut it = keep.iter();
+            args.retain(|_| *it.next().unwrap_or(&true));
+        }
+    }
+}
+
+/// Removes parameters with one value and parameters equal to another of the block.
+fn tidy_params(f: &mut Function) {
+    let mut repl: Vec<Value> = (0..f.insts.len() as u32).map(Value).collect();
+    remove_trivial_params(f, &mut repl);
+    rewrite(f, &repl);
+    let shape = Shape::new(f);
+    let mut repl: Vec<Value> = (0..f.insts.len() as u32).map(Value).collect();
+    let mut any = false;
+    for b in 1..f.blocks.len() {
+        let params = f.blocks[b].params.clone();
+        let mut keep = vec![true; params.len()];
+        for k in 1..params.len() {
+            let same = |m: usize| {
+                f.ty(params[m]) == f.ty(params[k])
+                    && shape.preds[b].iter().all(|&e| {
+                        let args = edge_args(f, e);
+                        // Around the loop each may be passed on as itself.
+                        args[m] == args[k] || (args[m] == params[m] && args[k] == params[k])
+                    })
+            };
+            if let Some(m) = (0..k).find(|&m| keep[m] && same(m)) {
+                repl[params[k].index()] = params[m];
+                keep[k] = false;
+                any = true;
+            }
+        }
+        retain(f, b, &keep, &shape.preds[b]);
+    }
+    if any {
+        rewrite(f, &repl);
+    }
+}
