@@ -13,6 +13,7 @@ mod support;
 use rhea_ir::func::{ExitKind, Function};
 use rhea_ir::guest::Guest;
 use rhea_ir::interp::Outcome;
+use rhea_ir::lazy::lazy_flags;
 use rhea_ir::opt::{remove_dead, simplify_all};
 use rhea_ir::promote::promote;
 use rhea_ir::text::parse;
@@ -49,6 +50,10 @@ fn passes(name: &str, f: &Function) -> Result<Function, String> {
     }
     if matches!(name, "simplify" | "optimise") {
         simplify_all(&mut g);
+    }
+    if name == "optimise" {
+        lazy_flags(&mut g);
+        verify(&g, HELPERS, Stage::Promoted).map_err(|e| format!("after lazy_flags: {e}\n{g}"))?;
     }
     if matches!(name, "dce" | "simplify" | "optimise") {
         remove_dead(&mut g, HELPERS);
