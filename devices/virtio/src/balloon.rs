@@ -1,4 +1,5 @@
-//! Traditional memory balloon (virtio 1.2, 5.5): inflate gives pages back to the host unless DMA has them pinned.
+//! Traditional memory balloon (virtio 1.2, 5.5): inflated and reported pages go back to the host unless DMA has
+//! them pinned.
 
 use crate::core::{VirtioDevice, config_bytes};
 use crate::features;
@@ -15,27 +16,32 @@ pub const ID: u16 = 5;
 const INFLATE: u16 = 0;
 const DEFLATE: u16 = 1;
 const STATS: u16 = 2;
+/// Free page hints are not offered, so the reporting queue follows the statistics queue.
+const REPORTING: u16 = 3;
 const PAGE: u64 = 4096;
 const ENTRY: usize = 10;
 
 /// A balloon.
 pub struct Balloon {
     deflate_on_oom: bool,
+    reporting: bool,
     /// Pages of 4 KiB the host wants, and the guest gave.
     target: AtomicU32,
     actual: AtomicU32,
     queues: OnceLock<Arc<Queues>>,
-    gates: [Gate; 3],
+    gates: [Gate; 4],
     /// The buffer for the next statistics, and the last ones: tag and value.
     held: Mutex<Option<Chain>>,
     statistics: Mutex<Vec<(u16, u64)>>,
 }
 
 impl Balloon {
+    /// `reporting`: the guest tells of pages it does not use, which go back to the host until they are touched.
     #[must_use]
-    pub fn new(deflate_on_oom: bool) -> Arc<Self> {
+    pub fn new(deflate_on_oom: bool, reporting: bool) -> Arc<Self> {
         Arc::new(Self {
             deflate_on_oom,
+            reporting,
             target: AtomicU32::new(0),
             actual: AtomicU32::new(0),
             queues: OnceLock::new(),
@@ -71,6 +77,27 @@ impl Balloon {
         chain.read(queues.dma(), 0, &mut data).ok()?;
         Some(data.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
     }
+    /// Gives the whole pages of a range back to the host.
+    fn discard(queues: &Queues, start: u64, len: u64) {
+        let Some(end) = start.checked_add(len) else { return };
+        let (mut at, end) = (start.div_ceil(PAGE).saturating_mul(PAGE), end / PAGE * PAGE);
+        while at < end {
+            // A range may cross blocks, or touch what is not RAM; then page by page.
+            let whole = queues.dma().host_slice(Gpa(at), end - at).map(|s| (s, end - at));
+            let Some((slice, n)) = whole.or_else(|| queues.dma().host_slice(Gpa(at), PAGE).map(|s| (s, PAGE))) else {
+                at += PAGE;
+                continue;
+            };
+            let (block, offset) = slice.block();
+            if block.discard(offset, n).is_err() && n > PAGE {
+                // Some page is pinned: the others go.
+                for page in 0..n / PAGE {
+                    let _ = block.discard(offset + page * PAGE, PAGE);
+                }
+            }
+            at += n;
+        }
+    }
     fn inflate(queues: &Queues, mut pages: Vec<u32>) {
         pages.sort_unstable();
         pages.dedup();
@@ -78,23 +105,7 @@ impl Balloon {
         while let Some(&first) = rest.first() {
             let run =
                 rest.iter().enumerate().take_while(|(i, p)| u64::from(**p) == u64::from(first) + *i as u64).count();
-            let (start, mut len) = (u64::from(first) * PAGE, run as u64 * PAGE);
-            let mut at = start;
-            while len > 0 {
-                // A run may cross blocks, or touch what is not RAM; then page by page.
-                let n = if queues.dma().host_slice(Gpa(at), len).is_some() { len } else { PAGE };
-                if let Some(slice) = queues.dma().host_slice(Gpa(at), n) {
-                    let (block, offset) = slice.block();
-                    if block.discard(offset, n).is_err() && n > PAGE {
-                        // Some page is pinned: the others go.
-                        for page in 0..n / PAGE {
-                            let _ = block.discard(offset + page * PAGE, PAGE);
-                        }
-                    }
-                }
-                at += n;
-                len -= n;
-            }
+            Self::discard(queues, u64::from(first) * PAGE, run as u64 * PAGE);
             rest = &rest[run..];
         }
     }
@@ -111,10 +122,11 @@ impl VirtioDevice for Balloon {
         0x00_ff00
     }
     fn features(&self) -> u64 {
-        features::BALLOON_STATS_VQ | if self.deflate_on_oom { features::BALLOON_DEFLATE_ON_OOM } else { 0 }
+        let reporting = if self.reporting { features::BALLOON_REPORTING } else { 0 };
+        features::BALLOON_STATS_VQ | reporting | if self.deflate_on_oom { features::BALLOON_DEFLATE_ON_OOM } else { 0 }
     }
     fn queue_sizes(&self) -> Vec<u16> {
-        vec![128; 3]
+        vec![128; if self.reporting { 4 } else { 3 }]
     }
     fn attach(&self, queues: Arc<Queues>) {
         let _ = self.queues.set(queues);
@@ -146,6 +158,13 @@ impl VirtioDevice for Balloon {
                         // Deflated pages come back, zeroed, as they are touched.
                         queues.complete(queue, chain, 0);
                     }
+                    REPORTING => {
+                        for b in chain.writable() {
+                            // 4 GiB at most: a chain is no longer.
+                            Self::discard(queues, b.gpa.0, u64::from(b.len));
+                        }
+                        queues.complete(queue, chain, 0);
+                    }
                     _ => {
                         let mut data = vec![0; chain.readable_len().min(64 * ENTRY as u64) as usize];
                         if chain.read(queues.dma(), 0, &mut data).is_err() {
@@ -171,11 +190,13 @@ impl VirtioDevice for Balloon {
         });
     }
     fn reset(&self) {
+        self.gates.iter().for_each(Gate::wait);
         *self.held.lock() = None;
         self.statistics.lock().clear();
         self.actual.store(0, Ordering::Release);
     }
     fn quiesce(&self) {
+        self.gates.iter().for_each(Gate::wait);
         // The held buffer would be forgotten by saved state.
         if let (Some(queues), Some(chain)) = (self.queues.get(), self.held.lock().take()) {
             queues.complete(STATS, chain, 0);

@@ -126,8 +126,10 @@ const RNG: &[OptionDecl] = &[
 ];
 const SERIAL: &[OptionDecl] =
     &[OptionDecl::new("max_ports", OptionKind::Number { min: 1, max: 31 }, Some("31"), "ports at most")];
-const BALLOON: &[OptionDecl] =
-    &[OptionDecl::new("deflate-on-oom", OptionKind::Bool, Some("off"), "the guest may take pages back")];
+const BALLOON: &[OptionDecl] = &[
+    OptionDecl::new("deflate-on-oom", OptionKind::Bool, Some("off"), "the guest may take pages back"),
+    OptionDecl::new("free-page-reporting", OptionKind::Bool, Some("off"), "the guest tells of pages it does not use"),
+];
 
 /// What the machine found for the ids in a device's properties.
 #[derive(Clone, Default)]
@@ -270,7 +272,7 @@ impl DeviceType {
                     )
                 })?)
             }
-            Model::Balloon => Made::Balloon(Balloon::new(set.bool("deflate-on-oom"))),
+            Model::Balloon => Made::Balloon(Balloon::new(set.bool("deflate-on-oom"), set.bool("free-page-reporting"))),
         })
     }
     /// The ring features the properties ask for, for the transport's constructor.

@@ -42,6 +42,7 @@ masks! {
 // The binding crate lacks the balloon (virtio 1.2, 5.5.3).
 pub const BALLOON_STATS_VQ: u64 = 1 << 1;
 pub const BALLOON_DEFLATE_ON_OOM: u64 = 1 << 2;
+pub const BALLOON_REPORTING: u64 = 1 << 5;
 
 // Nor has it the console (5.3.3).
 pub const CONSOLE_MULTIPORT: u64 = 1 << 1;

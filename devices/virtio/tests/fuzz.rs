@@ -70,7 +70,7 @@ fn devices() -> Vec<Arc<dyn VirtioDevice>> {
         Net::new(Arc::new(Loop::default()), NetOptions::new([2, 0, 0, 0, 0, 1])),
         console,
         Rng::new(None).unwrap(),
-        Balloon::new(true),
+        Balloon::new(true, true),
     ]
 }
 
