@@ -1,5 +1,7 @@
 //! What a processor of the machine implements: features and the ID registers that tell of them.
 
+use crate::sysreg::Index;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! features {
@@ -222,6 +224,8 @@ pub struct ArmConfig {
     /// Number of vCPUs, for L2CTLR.
     pub cpus: u32,
     pub large_mappings: LargeMappings,
+    /// Made at the first use, when the configuration is complete.
+    sysregs: OnceLock<Index>,
 }
 
 /// Families of implementation defined registers.
@@ -253,13 +257,20 @@ impl ArmConfig {
             peripheral_base: 0,
             cpus: 1,
             large_mappings: LargeMappings::default(),
+            sysregs: OnceLock::new(),
         }
     }
     #[inline]
     pub const fn has(&self, f: Feature) -> bool {
         self.features[f as usize / 64] & (1 << (f as usize % 64)) != 0
     }
+    /// The system registers by encoding.
+    #[inline]
+    pub(crate) fn sysregs(&self) -> &Index {
+        self.sysregs.get_or_init(|| Index::new(self))
+    }
     pub fn set(&mut self, f: Feature, on: bool) {
+        self.sysregs = OnceLock::new();
         let (word, bit) = (f as usize / 64, 1u64 << (f as usize % 64));
         if on {
             self.features[word] |= bit;

@@ -52,7 +52,7 @@ impl ArmCpu {
         self.header.pc = (self.sys_of(family::VBAR, target) & !0x7ff).wrapping_add(group + vector as u64);
         self.header.raised = 1;
         self.halted = false;
-        self.rebuild_mode();
+        self.refresh_mode();
     }
 
     /// Where a synchronous exception without a rule of its own goes: the current level, EL1 from EL0, EL2 from a host's EL0.
@@ -230,7 +230,7 @@ impl ArmCpu {
         self.btype = if self.has(Feature::Bti) { (spsr >> pstate::BTYPE_SHIFT) & 3 } else { 0 };
         self.excl_size = 0;
         self.event = true;
-        self.rebuild_mode();
+        self.refresh_mode();
         self.header.pc = self.branch_address(pc);
         // A masked interrupt may be unmasked now.
         self.note_unmasked();
@@ -251,11 +251,22 @@ impl ArmCpu {
 
     // ---- interrupts ----
 
+    /// Is an interrupt pending, masked or not?
+    #[inline]
+    fn interrupt_pending(&self) -> bool {
+        self.pins.levels() != 0 || self[Reg::HcrEl2] & (hcr::VI | hcr::VF | hcr::VSE) != 0
+    }
     /// Asks for `poll` if an interrupt is waiting that the new PSTATE may let through.
-    pub(crate) fn note_unmasked(&self) {
-        if self.pins.levels() != 0 || self[Reg::HcrEl2] & (hcr::VI | hcr::VF | hcr::VSE) != 0 {
+    pub(crate) fn note_unmasked(&mut self) {
+        let pending = self.interrupt_pending();
+        self.interrupt_waits = pending.into();
+        if pending {
             self.request(rhea_ir::guest::request::INTERRUPT);
         }
+    }
+    /// For `poll`, which is called after each rise of a pin.
+    pub(crate) fn note_pending(&mut self) {
+        self.interrupt_waits = self.interrupt_pending().into();
     }
 
     /// The level a physical interrupt goes to, if it is not masked.

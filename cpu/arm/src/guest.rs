@@ -4,7 +4,7 @@ use crate::config::ArmConfig;
 use crate::helpers::HELPERS;
 use crate::mmu::{Regime, Request};
 use crate::mode::ArmMode;
-use crate::state::ArmCpu;
+use crate::state::{ArmCpu, MANY_TAGGED_WALKS};
 use rhea_ir::env::{PAGE_BITS, PAGE_SIZE};
 use rhea_ir::guest::{Access, Guest, MemAccess, Poll, Raised, TlbFlush, Translated, Translation};
 use rhea_ir::{Builder, EnvHeader, FpMode, HelperDesc};
@@ -73,6 +73,13 @@ impl Guest for ArmCpu {
     }
 
     fn walk(&mut self, va: u64, access: Access, mmu_idx: u32) -> Result<Translation, Raised> {
+        // The sign of bit 55 in the top byte, or a tag (if tags are ignored; else the walk fails).
+        if access != Access::Fetch && ((va << 8) as i64 >> 8) as u64 != va && self.tagged_walks < MANY_TAGGED_WALKS {
+            self.tagged_walks += 1;
+            if self.tagged_walks == MANY_TAGGED_WALKS {
+                self.rebuild_mode();
+            }
+        }
         let request = Request { regime: Regime::of_index(mmu_idx), access: Some(access), stage2: true, update: true };
         match self.lookup(va, &request) {
             Ok(t) => Ok(t),
@@ -104,6 +111,7 @@ impl Guest for ArmCpu {
 
     fn poll(&mut self) -> Poll {
         self.header.raised = 0;
+        self.note_pending();
         if self.debug.event.is_some() {
             return Poll::Debug;
         }

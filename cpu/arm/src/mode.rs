@@ -100,6 +100,9 @@ impl ArmMode {
         bt with_bt 23;
         /// Software step is active: translate one instruction per block; start with the `STEP` helper.
         single_step with_single_step 24;
+        /// Addresses of data accesses often carry tags: remove them before the access, where they are ignored. Without
+        /// it a tag goes on to the MMU, and differently tagged aliases of a page take TLB entries from each other.
+        strip_tags with_strip_tags 25;
         /// PSTATE.IL: every instruction raises an Illegal Execution state exception (helper `ILLEGAL_STATE`).
         il with_il 26;
         /// FPCR.FZ.
@@ -122,6 +125,12 @@ impl ArmMode {
         secure with_secure 40;
         /// MRS CTR_EL0 does not trap at the current EL.
         ctr_ok with_ctr_ok 41;
+        /// PSTATE.SP: SP is that of the current level, SP_EL0 is banked.
+        sp_sel with_sp_sel 42;
+        /// HCR_EL2 traps some accesses of EL1 to translation controls or identification registers.
+        control_traps with_control_traps 43;
+        /// MDSCR_EL1.SS: whether steps are taken depends on PSTATE.D.
+        step_control with_step_control 44;
     }
 
     /// FP behaviour of a region translated under this mode.

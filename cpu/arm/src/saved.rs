@@ -101,6 +101,7 @@ impl ArmCpu {
         self.event = *event;
         self.excl_size = 0;
         self.write_fpcr(*fpcr);
+        self.rebuild_mode();
         self.flush(TlbFlush::All, false);
         self.pmu_sync();
         self.request(request::INTERRUPT);

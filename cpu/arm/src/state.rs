@@ -37,6 +37,12 @@ pub struct ArmCpu {
     pub fpcr: u32,
     /// Size in bytes of the exclusive reservation, 0: the monitor is open.
     pub excl_size: u32,
+    /// An interrupt was pending when `poll` last looked; every rise of a pin makes it look. Only a hint: it may be gone.
+    pub(crate) interrupt_waits: u32,
+    /// Mode words of each level for PSTATE.{PAN, UAO, IL, SP} clear and without software step, valid if their bit in
+    /// `modes_valid` is set.
+    modes: [ArmMode; 4],
+    modes_valid: u8,
     pub excl_addr: u64,
     /// The value loaded by the exclusive load, zero-extended; `excl_hi` the second register of a pair.
     pub excl_lo: u64,
@@ -70,8 +76,13 @@ pub struct ArmCpu {
     pub(crate) event: bool,
     pub(crate) debug: Debug,
     pub(crate) pmu: Pmu,
+    /// Walks for tagged data addresses: see `ArmMode::strip_tags`.
+    pub(crate) tagged_walks: u32,
     pub(crate) pac: PacState,
 }
+
+/// Walks for tagged addresses after which generated code removes tags itself.
+pub(crate) const MANY_TAGGED_WALKS: u32 = 10_000;
 
 impl ArmCpu {
     /// A processor in its reset state, powered on.
@@ -97,6 +108,9 @@ impl ArmCpu {
             fpsr: 0,
             fpcr: 0,
             excl_size: 0,
+            interrupt_waits: 0,
+            modes: [ArmMode(0); 4],
+            modes_valid: 0,
             excl_addr: 0,
             excl_lo: 0,
             excl_hi: 0,
@@ -122,6 +136,7 @@ impl ArmCpu {
             event: false,
             debug: Debug::default(),
             pmu: Pmu::new(overflow),
+            tagged_walks: 0,
             pac: PacState::new(config),
         });
         cpu.reset_state();
@@ -396,26 +411,20 @@ impl ArmCpu {
             mask |= FZ16;
         }
         self.fpcr = v & mask;
-        self.rebuild_mode();
+        self.modes_valid = 0;
+        self.refresh_mode();
     }
 
     // ---- mode ----
 
-    /// MMU index of `el` in the current state.
-    pub(crate) fn mmu_index(&self, el: u32) -> u32 {
-        let pan = self.pstate & bits::pstate::PAN != 0;
+    /// MMU index of `el` in the current state but for PSTATE.PAN, taken as clear.
+    fn mmu_index_without_pan(&self, el: u32) -> u32 {
         let secure = if self.lower_secure() { mmu::SE10_0 } else { 0 };
         match el {
             0 if self.in_host() => mmu::E20_0,
             0 => mmu::E10_0 | secure,
-            1 => secure | if pan { mmu::E10_1_PAN } else { mmu::E10_1 },
-            2 if self.e2h() => {
-                if pan {
-                    mmu::E20_2_PAN
-                } else {
-                    mmu::E20_2
-                }
-            }
+            1 => mmu::E10_1 | secure,
+            2 if self.e2h() => mmu::E20_2,
             2 => mmu::E2,
             _ => mmu::E3,
         }
@@ -455,12 +464,45 @@ impl ArmCpu {
 
     /// Recomputes `EnvHeader::mode`; call after any change of what it depends on.
     pub(crate) fn rebuild_mode(&mut self) {
-        use bits::sctlr::*;
+        self.modes_valid = 0;
+        self.refresh_mode();
+    }
+
+    /// The same after a change of PSTATE only.
+    #[inline]
+    pub(crate) fn refresh_mode(&mut self) {
+        use bits::pstate;
         let el = self.el();
+        let p = self.pstate;
+        if self.modes_valid >> el & 1 == 0 {
+            self.modes[el as usize & 3] = self.mode_of_level(el);
+            self.modes_valid |= 1 << el;
+        }
+        let mut mode = self.modes[el as usize & 3].with_sp_sel(p & pstate::SP != 0);
+        if p & (pstate::PAN | pstate::UAO | pstate::IL) != 0 {
+            let idx = mode.mmu_idx();
+            if p & pstate::PAN != 0 && matches!(idx, mmu::E10_1 | mmu::E20_2 | mmu::SE10_1) {
+                // The index with PAN is the next one.
+                mode = mode.with_mmu_idx(idx + 1);
+            }
+            if p & pstate::UAO != 0 {
+                mode = mode.with_unpriv_idx(mode.mmu_idx());
+            }
+            mode = mode.with_il(p & pstate::IL != 0);
+        }
+        if mode.step_control() || self.debug.host_step {
+            mode = mode.with_single_step(self.debug.host_step || self.debug_enabled(el));
+        }
+        self.header.mode = mode.0;
+    }
+
+    /// The mode word of a level without what PSTATE contributes.
+    fn mode_of_level(&self, el: u32) -> ArmMode {
+        use bits::sctlr::*;
         let regime = self.regime_el(el);
         let sctlr = self.sys_of(family::SCTLR, regime);
         let hcr = self.hcr();
-        let idx = self.mmu_index(el);
+        let idx = self.mmu_index_without_pan(el);
         let two_ranges = regime == 1 || (regime == 2 && hcr & bits::hcr::E2H != 0);
         let tcr = match regime {
             1 => self[Reg::TcrEl1],
@@ -473,10 +515,8 @@ impl ArmCpu {
             (if tcr & (1 << 20) != 0 { 3 } else { 0 }, if tcr & (1 << 29) != 0 { 3 } else { 0 })
         };
         let tbii = if self.has(Feature::Pauth) { tbi & !tbid } else { tbi };
-        let unpriv = if self.pstate & bits::pstate::UAO != 0 {
-            idx
-        } else if el == 1 {
-            self.mmu_index(0)
+        let unpriv = if el == 1 {
+            self.mmu_index_without_pan(0)
         } else if el == 2 && self.in_host() {
             mmu::E20_0
         } else {
@@ -494,12 +534,14 @@ impl ArmCpu {
         };
         let zva_ok = !(el == 0 && sctlr & DZE == 0) && !(el <= 1 && hcr & bits::hcr::TDZ != 0);
         let ctr_ok = !(el == 0 && sctlr & UCT == 0) && !(el <= 1 && hcr & bits::hcr::TID2 != 0);
-        let debug_on = self.debug_enabled(el);
-        let step = (debug_on && self[Reg::MdscrEl1] & bits::mdscr::SS != 0) || self.debug.host_step;
+        let controls = {
+            use bits::hcr::*;
+            TVM | TRVM | TID1 | TID2 | TID3 | TID4
+        };
         let breaks = self.debug.has_host_breakpoints()
             || (self[Reg::MdscrEl1] & bits::mdscr::MDE != 0 && self.debug.has_breakpoints());
         let f = self.fpcr;
-        self.header.mode = ArmMode(0)
+        ArmMode(0)
             .with_el(el)
             .with_mmu_idx(idx)
             .with_unpriv_idx(unpriv)
@@ -517,8 +559,7 @@ impl ArmCpu {
             .with_pauth_db(pauth && sctlr & ENDB != 0)
             .with_pac_trap_el(pac_trap)
             .with_bt(self.has(Feature::Bti) && sctlr & if el == 0 { BT0 } else { BT } != 0)
-            .with_single_step(step)
-            .with_il(self.pstate & bits::pstate::IL != 0)
+            .with_strip_tags(self.tagged_walks >= MANY_TAGGED_WALKS)
             .with_rmode(f >> bits::fpcr::RMODE_SHIFT & 3)
             .with_fz(f & bits::fpcr::FZ != 0)
             .with_dn(f & bits::fpcr::DN != 0)
@@ -529,8 +570,9 @@ impl ArmCpu {
             .with_zva_ok(zva_ok)
             .with_ctr_ok(ctr_ok)
             .with_breakpoints(breaks)
-            .with_secure(self.is_secure())
-            .0;
+            .with_secure(self.has(Feature::El3) && (el == 3 || self.lower_secure()))
+            .with_control_traps(el <= 1 && hcr & controls != 0)
+            .with_step_control(self[Reg::MdscrEl1] & bits::mdscr::SS != 0)
     }
 }
 
@@ -550,7 +592,7 @@ impl IndexMut<Reg> for ArmCpu {
 
 /// Guest state that generated code reads and writes.
 pub mod slots {
-    use super::ArmCpu;
+    use super::{ArmCpu, Reg};
     use rhea_ir::{Slot, Type};
     use std::mem::offset_of;
 
@@ -577,6 +619,19 @@ pub mod slots {
     pub const EXCL_ADDR: Slot = Slot::new(offset_of!(ArmCpu, excl_addr), Type::I64);
     pub const EXCL_LO: Slot = Slot::new(offset_of!(ArmCpu, excl_lo), Type::I64);
     pub const EXCL_HI: Slot = Slot::new(offset_of!(ArmCpu, excl_hi), Type::I64);
+    /// SP_EL0 to SP_EL2 while they are not the current one.
+    pub const fn sp_el(n: usize) -> Slot {
+        assert!(n < 3);
+        Slot::new(offset_of!(ArmCpu, sp_el) + 8 * n, Type::I64)
+    }
+    /// A stored system register.
+    pub const fn sys(r: Reg) -> Slot {
+        Slot::new(offset_of!(ArmCpu, sys) + 8 * r as usize, Type::I64)
+    }
+    /// PSTATE but for NZCV and BTYPE. Generated code changes DAIF only.
+    pub const PSTATE: Slot = Slot::new(offset_of!(ArmCpu, pstate), Type::I32);
+    /// Not zero: an interrupt waits that PSTATE may mask. See `ArmCpu::interrupt_waits`.
+    pub const INTERRUPT_WAITS: Slot = Slot::new(offset_of!(ArmCpu, interrupt_waits), Type::I32);
     pub const TPIDR_EL0: Slot = Slot::new(offset_of!(ArmCpu, tpidr_el0), Type::I64);
     pub const TPIDRRO_EL0: Slot = Slot::new(offset_of!(ArmCpu, tpidrro_el0), Type::I64);
     pub const TPIDR_EL1: Slot = Slot::new(offset_of!(ArmCpu, tpidr_el1), Type::I64);

@@ -43,6 +43,9 @@ struct State {
     cval: u64,
     announced: bool,
     announcing: bool,
+    /// The deadline that the clock was last given and has not yet reached: never later than that of the registers. Moving it
+    /// back or turning the timer off leaves it: it then fires for nothing, which costs less than each change would.
+    armed: Option<u64>,
 }
 
 /// What [`GenericTimers::save`] gives.
@@ -77,7 +80,7 @@ impl GenericTimers {
                     let weak = weak.clone();
                     clock.timer(move || {
                         if let Some(timers) = weak.upgrade() {
-                            timers.update(id);
+                            timers.fired(id);
                         }
                     })
                 })
@@ -122,15 +125,13 @@ impl GenericTimers {
         s.ctl | if due { ctl::ISTATUS } else { 0 }
     }
     pub fn set_ctl(&self, id: TimerId, v: u32) {
-        self.states[id as usize].lock().ctl = v & (ctl::ENABLE | ctl::IMASK);
-        self.update(id);
+        self.change(id, |s| s.ctl = v & (ctl::ENABLE | ctl::IMASK));
     }
     pub fn cval(&self, id: TimerId) -> u64 {
         self.states[id as usize].lock().cval
     }
     pub fn set_cval(&self, id: TimerId, v: u64) {
-        self.states[id as usize].lock().cval = v;
-        self.update(id);
+        self.change(id, |s| s.cval = v);
     }
     /// TVAL: the low 32 bits of CVAL minus the counter; `offset` is what the view subtracts from the physical count (for EL1
     /// views of the EL2 virtual timer it is 0).
@@ -142,31 +143,48 @@ impl GenericTimers {
         self.set_cval(id, cval);
     }
 
+    /// The deadline of a timer was reached.
+    fn fired(&self, id: TimerId) {
+        self.states[id as usize].lock().armed = None;
+        self.update(id);
+    }
+
     /// Sets the output and the next deadline of a timer from its registers.
     fn update(&self, id: TimerId) {
+        self.change(id, |_| ());
+    }
+
+    /// Changes the registers of a timer, then sets its output and deadline.
+    fn change(&self, id: TimerId, f: impl FnOnce(&mut State)) {
         let n = id as usize;
+        let mut s = self.states[n].lock();
+        f(&mut s);
         loop {
-            let level = {
-                let mut s = self.states[n].lock();
-                let (now, on) = (self.count(id), s.ctl & (ctl::ENABLE | ctl::IMASK) == ctl::ENABLE);
-                let level = on && now >= s.cval;
-                if on && !level {
-                    let ticks = self.physical_count().saturating_add(s.cval.wrapping_sub(now));
-                    self.deadlines[n].arm(ticks.saturating_mul(NS_PER_TICK));
-                } else {
-                    self.deadlines[n].cancel();
+            let on = s.ctl & (ctl::ENABLE | ctl::IMASK) == ctl::ENABLE;
+            let mut level = false;
+            if on {
+                let physical = self.physical_count();
+                let now = if id == TimerId::Virtual { physical.wrapping_sub(self.cntvoff()) } else { physical };
+                level = now >= s.cval;
+                if !level {
+                    let ticks = physical.saturating_add(s.cval - now);
+                    let deadline = ticks.saturating_mul(NS_PER_TICK);
+                    if s.armed.is_none_or(|armed| armed > deadline) {
+                        s.armed = Some(deadline);
+                        self.deadlines[n].arm(deadline);
+                    }
                 }
-                // One thread at a time tells the output, with the lock released; it sees later changes when it comes back.
-                if s.announcing || s.announced == level {
-                    return;
-                }
-                s.announcing = true;
-                level
-            };
+            }
+            // One thread at a time tells the output, with the lock released; it sees later changes when it comes back.
+            if s.announcing || s.announced == level {
+                return;
+            }
+            s.announcing = true;
+            drop(s);
             if let Some(output) = self.outputs[n].get() {
                 output(level);
             }
-            let mut s = self.states[n].lock();
+            s = self.states[n].lock();
             s.announced = level;
             s.announcing = false;
         }
@@ -239,6 +257,27 @@ mod tests {
         t.load(&saved);
         assert!(level.load(Ordering::SeqCst));
         assert_eq!(t.save(), saved);
+    }
+
+    /// A deadline moved back leaves the earlier one standing, and the later one is met all the same.
+    #[test]
+    fn later_deadline() {
+        let (clock, t, level) = timers();
+        clock.start();
+        t.set_tval(TimerId::Virtual, FREQUENCY_HZ / 1000);
+        t.set_ctl(TimerId::Virtual, 1);
+        t.set_tval(TimerId::Virtual, FREQUENCY_HZ / 50);
+        let begin = std::time::Instant::now();
+        while !level.load(Ordering::SeqCst) && begin.elapsed().as_secs() < 5 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(level.load(Ordering::SeqCst));
+        assert!(begin.elapsed().as_millis() >= 18);
+        // And off means off.
+        t.set_ctl(TimerId::Virtual, 0);
+        t.set_tval(TimerId::Virtual, FREQUENCY_HZ / 1000);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(!level.load(Ordering::SeqCst));
     }
 
     #[test]

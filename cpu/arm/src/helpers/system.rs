@@ -20,6 +20,9 @@ crate::helpers! {
     MSR_END = msr_end, (I32, I32, I64) -> Void, RAISES;
     /// MSR (immediate): args (op1 << 3 | op2, CRm); then pc += 4: end the block with `end_lookup`.
     MSR_IMM = msr_imm, (I32, I32) -> Void, RAISES;
+    /// After PSTATE.DAIF was cleared in place while `slots::INTERRUPT_WAITS` is set: asks for `poll` if an interrupt is pending;
+    /// then pc += 4: end the block with `end_lookup`.
+    UNMASKED = unmasked, () -> Void, RAISES;
     /// SYS (AT, DC, IC, TLBI...): args (encoding with op0 = 1, Rt, value); then pc += 4: end with `end_lookup`.
     SYS = sys, (I32, I32, I64) -> Void, RAISES;
     /// DC CVAC and other cache operations to which nothing needs ending: as `SYS` but pc is not moved.
@@ -129,6 +132,11 @@ helper! {
     }
     msr_imm(cpu, field, imm, _c) {
         cpu.msr_immediate(field as u32, imm as u32);
+        advance(cpu);
+        0
+    }
+    unmasked(cpu, _a, _b, _c) {
+        cpu.note_unmasked();
         advance(cpu);
         0
     }

@@ -112,7 +112,7 @@ impl ArmCpu {
     /// Replaces bits of PSTATE and what follows from it.
     fn change_pstate(&mut self, clear: u32, set: u32) {
         self.set_pstate(self.pstate & !clear | set);
-        self.rebuild_mode();
+        self.refresh_mode();
         if clear & pstate::DAIF != 0 {
             self.note_unmasked();
         }

@@ -1,6 +1,7 @@
 //! System registers and system instructions (DDI 0487 C5, D17, D24).
 
 mod behaviour;
+mod index;
 mod system;
 mod table;
 mod traps;
@@ -14,6 +15,8 @@ use crate::reg::Reg;
 use crate::state::ArmCpu;
 use crate::syndrome;
 use crate::timer::TimerId;
+pub(crate) use index::Index;
+pub use index::{Plain, plain};
 pub(crate) use traps::T;
 
 /// The 16-bit encoding op0:op1:CRn:CRm:op2, which is bits 20:5 of the instruction.
@@ -143,15 +146,9 @@ pub(crate) mod levels {
 use levels::*;
 
 /// Finds what an encoding names in this processor.
-pub(crate) fn find(config: &ArmConfig, e: u16) -> Option<RegDesc> {
-    let d = match table::TABLE.binary_search_by_key(&e, |d| d.enc) {
-        Ok(i) => table::TABLE[i],
-        Err(_) => computed(config, e)?,
-    };
-    match d.feature {
-        Some(f) if !config.has(f) => None,
-        _ => Some(d),
-    }
+#[inline]
+pub(crate) fn find(config: &ArmConfig, e: u16) -> Option<&RegDesc> {
+    config.sysregs().find(e)
 }
 
 /// Encodings that follow a rule instead of standing in the table.
@@ -264,30 +261,31 @@ const REDIRECTED: &[(u16, u16)] = &[
 
 impl ArmCpu {
     /// The register that an encoding reaches at the current level, after the E2H redirection.
-    fn redirect(&self, e: u16) -> Option<u16> {
-        let el = self.el();
+    #[inline]
+    fn reached(&self, e: u16) -> Result<Option<&RegDesc>, Trap> {
+        let index = self.config.sysregs();
         if op0(e) != 3 {
-            return Some(e);
+            return Ok(index.find(e));
         }
         if op1(e) == 5 {
             // *_EL12 and *_EL02.
-            if el < 2 || !self.has(Feature::Vhe) || !self.e2h() {
-                return None;
+            if self.el() < 2 || !self.has(Feature::Vhe) || !self.e2h() {
+                return Err(Trap::Undefined);
             }
-            let base = |op1: u16| e & !(7 << 11) | op1 << 11;
-            return REDIRECTED.iter().map(|r| r.0).find(|&r| r == base(0) || (r == base(3) && crn(e) == 14));
+            let named = |op1: u16| e & !(7 << 11) | op1 << 11;
+            let there = |&&(r, _): &&(u16, u16)| r == named(0) || (r == named(3) && crn(e) == 14);
+            return Ok(index.find(REDIRECTED.iter().find(there).ok_or(Trap::Undefined)?.0));
         }
-        if el == 2 && matches!(op1(e), 0 | 3) && self.e2h() {
-            return Some(REDIRECTED.iter().find(|r| r.0 == e).map_or(e, |r| r.1));
+        if self.el() == 2 && matches!(op1(e), 0 | 3) && self.e2h() {
+            return Ok(index.find_hosted(e));
         }
-        Some(e)
+        Ok(index.find(e))
     }
 
-    /// Resolves an access: the register, or the trap it takes.
-    fn resolve(&self, e: u16, write: bool) -> Result<RegDesc, Trap> {
+    /// Resolves an access: what the register is, or the trap it takes.
+    fn resolve(&self, e: u16, write: bool) -> Result<Kind, Trap> {
         let el = self.el();
-        let target = self.redirect(e).ok_or(Trap::Undefined)?;
-        let Some(d) = find(&self.config, target) else {
+        let Some(d) = self.reached(e)? else {
             return Err(self.unallocated(e));
         };
         // In its own view EL3 sees registers of an absent EL2 as zero.
@@ -299,12 +297,12 @@ impl ArmCpu {
             return Err(Trap::Undefined);
         }
         if op1(e) == 4 && !self.has(Feature::El2) && !matches!(d.kind, Kind::Fun(F::SpEl(_))) {
-            return Ok(RegDesc { kind: Kind::Const(0), levels: PL3_RW, traps: &[], ..d });
+            return Ok(Kind::Const(0));
         }
         for &t in d.traps {
             self.check_trap(t, e, write)?;
         }
-        Ok(d)
+        Ok(d.kind)
     }
     fn unallocated(&self, e: u16) -> Trap {
         // Implementation defined space may be trapped by an EL2.
@@ -328,15 +326,12 @@ impl ArmCpu {
 
     /// MRS. `None`: an exception was raised.
     pub fn read_sysreg(&mut self, e: u16, rt: u32) -> Option<u64> {
-        let value = self.resolve(e, false).and_then(|d| match d.kind {
+        let value = self.resolve(e, false).and_then(|kind| match kind {
             Kind::Const(v) => Ok(v),
             Kind::Id(f) => Ok(f(&self.config)),
             Kind::Store(r, _) => Ok(self[r]),
             Kind::Fun(f) => self.read_fun(f),
-            Kind::Icc => {
-                let hooks = self.hooks.clone();
-                hooks.icc_read(self.index, e, self.icc_context())
-            }
+            Kind::Icc => self.hooks.icc_read(self.index, e, self.icc_context()),
         });
         match value {
             Ok(v) => Some(v),
@@ -349,17 +344,14 @@ impl ArmCpu {
 
     /// MSR (register), and system instructions with op0 = 1. False: an exception was raised.
     pub fn write_sysreg(&mut self, e: u16, rt: u32, value: u64) -> bool {
-        let done = self.resolve(e, true).and_then(|d| match d.kind {
+        let done = self.resolve(e, true).and_then(|kind| match kind {
             Kind::Const(_) | Kind::Id(_) => Ok(()),
             Kind::Store(r, mask) => {
                 self.store_register(r, mask, value);
                 Ok(())
             }
             Kind::Fun(f) => self.write_fun(f, value),
-            Kind::Icc => {
-                let hooks = self.hooks.clone();
-                hooks.icc_write(self.index, e, self.icc_context(), value)
-            }
+            Kind::Icc => self.hooks.icc_write(self.index, e, self.icc_context(), value),
         });
         match done {
             Ok(()) => self.header.raised == 0,

@@ -293,6 +293,11 @@ const fn sorted<const N: usize>(input: &[RegDesc]) -> [RegDesc; N] {
 /// Sorted by encoding.
 pub(super) static TABLE: [RegDesc; REGISTERS.len()] = sorted(REGISTERS);
 
+/// Does the encoding stand in the table (whatever the features)?
+pub(super) fn contains(e: u16) -> bool {
+    TABLE.binary_search_by_key(&e, |d| d.enc).is_ok()
+}
+
 /// The TLBI with this encoding (op0 1, CRn 8).
 pub(super) fn tlbi(e: u16) -> Option<RegDesc> {
     /// How far an operation reaches.
@@ -330,8 +335,8 @@ pub(super) fn tlbi(e: u16) -> Option<RegDesc> {
             let scope = match (ranged, op2(e)) {
                 (false, 0) => Scope::All,
                 (false, 2) => Scope::Asid,
-                (false, 1 | 3 | 5 | 7) => Scope::Address,
-                (true, 1 | 3 | 5 | 7) => Scope::Range,
+                (false, 1 | 3 | 5 | 7) => Scope::Address { asid: op2(e) & 2 == 0 },
+                (true, 1 | 3 | 5 | 7) => Scope::Range { asid: op2(e) & 2 == 0 },
                 _ => return None,
             };
             (Of::El1, scope, PL1_W, reach, ranged)
@@ -339,9 +344,9 @@ pub(super) fn tlbi(e: u16) -> Option<RegDesc> {
         (4, _) => {
             let (of, scope) = match (ranged, op2(e)) {
                 (false, 0) => (Of::El2, Scope::All),
-                (false, 1 | 5) => (Of::El2, Scope::Address),
+                (false, 1 | 5) => (Of::El2, Scope::Address { asid: true }),
                 (false, 4 | 6) => (Of::El1Only, Scope::All),
-                (true, 1 | 5) => (Of::El2, Scope::Range),
+                (true, 1 | 5) => (Of::El2, Scope::Range { asid: true }),
                 _ => return None,
             };
             (of, scope, PL2_W, reach, ranged)
@@ -349,8 +354,8 @@ pub(super) fn tlbi(e: u16) -> Option<RegDesc> {
         _ => {
             let scope = match (ranged, op2(e)) {
                 (false, 0) => Scope::All,
-                (false, 1 | 5) => Scope::Address,
-                (true, 1 | 5) => Scope::Range,
+                (false, 1 | 5) => Scope::Address { asid: false },
+                (true, 1 | 5) => Scope::Range { asid: false },
                 _ => return None,
             };
             (Of::El3, scope, PL3_W, reach, ranged)

@@ -1,10 +1,12 @@
 //! System instructions: hints, barriers, PSTATE, system registers, SYS (C4.1.94).
 
 use super::{Flow, Insn, Pattern, Translator, pat};
+use crate::bits::pstate;
 use crate::config::Feature;
 use crate::helpers::system;
 use crate::state::slots;
-use rhea_ir::{MemOp, Op, Slot, Type, Value};
+use crate::sysreg::{self, Plain};
+use rhea_ir::{Cond, MemOp, Op, Type, Value};
 
 pub static PATTERNS: &[Pattern] = &[
     pat("hint", "1101010100 0 00 011 0010 CRm:4 op2:3 11111", hint),
@@ -87,6 +89,23 @@ fn sb(t: &mut Translator, i: Insn) -> Flow {
     Flow::Next
 }
 
+const DAIF_BITS: u32 = pstate::DAIF;
+
+/// Does a change of these bits of PSTATE.DAIF change nothing else? The mode depends on D where software step is armed.
+fn daif_is_plain(t: &Translator, bits: u32) -> bool {
+    t.mode.el() > 0 && !t.mode.single_step() && (bits & pstate::D == 0 || !t.mode.step_control())
+}
+
+/// After interrupts may have been unmasked: leaves the block if one waits.
+fn deliver(t: &mut Translator) {
+    let waits = t.b.get(slots::INTERRUPT_WAITS);
+    let zero = t.c32(0);
+    let waits = t.b.icmp(Cond::Ne, waits, zero);
+    t.raise_if(waits, |t| {
+        t.b.call(system::UNMASKED, &[]);
+    });
+}
+
 fn msr_imm(t: &mut Translator, i: Insn) -> Flow {
     let op = i.bits(16, 3) << 3 | i.bits(5, 3);
     let el0 = t.mode.el() == 0;
@@ -103,6 +122,19 @@ fn msr_imm(t: &mut Translator, i: Insn) -> Flow {
     if !allocated {
         return Flow::Undef;
     }
+    let bits = i.bits(8, 4) << 6;
+    if matches!(op, 0b011_110 | 0b011_111) && daif_is_plain(t, bits) {
+        let p = t.b.get(slots::PSTATE);
+        if op == 0b011_110 {
+            let p = t.b.bin_imm(Op::Or, p, bits.into());
+            t.b.set(slots::PSTATE, p);
+        } else {
+            let p = t.and_imm(p, (!bits).into());
+            t.b.set(slots::PSTATE, p);
+            deliver(t);
+        }
+        return Flow::Next;
+    }
     let op = t.c32(op);
     let crm = t.c32(i.bits(8, 4));
     t.end_with(system::MSR_IMM, &[op, crm])
@@ -113,25 +145,7 @@ const FPCR: u32 = enc(3, 3, 4, 4, 0);
 const FPSR: u32 = enc(3, 3, 4, 4, 1);
 const CTR_EL0: u32 = enc(3, 3, 0, 0, 1);
 const DCZID_EL0: u32 = enc(3, 3, 0, 0, 7);
-const CURRENT_EL: u32 = enc(3, 0, 4, 2, 2);
-const TPIDR_EL0: u32 = enc(3, 3, 13, 0, 2);
-const TPIDRRO_EL0: u32 = enc(3, 3, 13, 0, 3);
-const TPIDR_EL1: u32 = enc(3, 0, 13, 0, 4);
-const TPIDR_EL2: u32 = enc(3, 4, 13, 0, 2);
-const TPIDR_EL3: u32 = enc(3, 6, 13, 0, 2);
-
-/// The slot of a register that needs no check besides the exception level.
-fn plain_slot(t: &Translator, reg: u32, write: bool) -> Option<Slot> {
-    let el = t.mode.el();
-    match reg {
-        TPIDR_EL0 => Some(slots::TPIDR_EL0),
-        TPIDRRO_EL0 if el > 0 || !write => Some(slots::TPIDRRO_EL0),
-        TPIDR_EL1 if el > 0 => Some(slots::TPIDR_EL1),
-        TPIDR_EL2 if el > 1 => Some(slots::TPIDR_EL2),
-        TPIDR_EL3 if el > 2 => Some(slots::TPIDR_EL3),
-        _ => None,
-    }
-}
+const DAIF: u32 = enc(3, 3, 4, 2, 1);
 
 fn mrs(t: &mut Translator, i: Insn) -> Flow {
     let reg = i.bits(5, 16);
@@ -153,9 +167,14 @@ fn mrs(t: &mut Translator, i: Insn) -> Flow {
         }
         CTR_EL0 if t.mode.ctr_ok() => t.c64(t.cfg.ctr),
         DCZID_EL0 => t.c64((t.cfg.zva_log2.wrapping_sub(2) & 15 | (!t.mode.zva_ok() as u32) << 4) as u64),
-        CURRENT_EL if t.mode.el() > 0 => t.c64((t.mode.el() << 2) as u64),
-        _ => match plain_slot(t, reg, false) {
-            Some(slot) => t.b.get(slot),
+        _ => match sysreg::plain(t.cfg, t.mode, reg as u16, false) {
+            Some(Plain::Const(v)) => t.c64(v),
+            Some(Plain::Slot(slot, _)) => t.b.get(slot),
+            Some(Plain::Pstate(bits)) => {
+                let p = t.b.get(slots::PSTATE);
+                let p = t.and_imm(p, bits.into());
+                t.b.zext64(p)
+            }
             None => {
                 let reg = t.c32(reg);
                 let rt = t.c32(i.rt());
@@ -190,8 +209,19 @@ fn msr(t: &mut Translator, i: Insn) -> Flow {
         }
         _ => {}
     }
-    if let Some(slot) = plain_slot(t, reg, true) {
+    if let Some(Plain::Slot(slot, mask)) = sysreg::plain(t.cfg, t.mode, reg as u16, true) {
+        let v = if mask == u64::MAX { v } else { t.and_imm(v, mask) };
         t.b.set(slot, v);
+        return Flow::Next;
+    }
+    if reg == DAIF && daif_is_plain(t, DAIF_BITS) {
+        let v = t.b.trunc(v);
+        let v = t.and_imm(v, DAIF_BITS.into());
+        let p = t.b.get(slots::PSTATE);
+        let p = t.and_imm(p, (!DAIF_BITS).into());
+        let p = t.b.bin(Op::Or, p, v);
+        t.b.set(slots::PSTATE, p);
+        deliver(t);
         return Flow::Next;
     }
     let number = t.c32(reg);
