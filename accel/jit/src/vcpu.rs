@@ -523,7 +523,10 @@ impl<G: Guest> JitVcpu<G> {
             // Enter: visible to others first, then their requests are looked at.
             self.shared.entries.fetch_add(1, Ordering::Relaxed);
             self.shared.in_code.store(true, Ordering::SeqCst);
-            if inner.ctx.core.stop_world.load(Ordering::SeqCst) || self.shared.word().load(Ordering::SeqCst) != 0 {
+            let core = &inner.ctx.core;
+            // An emptied cache that was not seen in `do_work`: `code` may be gone.
+            let stale = || core.code_generation.load(Ordering::SeqCst) != inner.ctx.code_generation;
+            if core.stop_world.load(Ordering::SeqCst) || stale() || self.shared.word().load(Ordering::SeqCst) != 0 {
                 self.shared.in_code.store(false, Ordering::SeqCst);
                 while inner.ctx.core.stop_world.load(Ordering::SeqCst) {
                     std::thread::yield_now();

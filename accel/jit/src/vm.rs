@@ -105,7 +105,9 @@ impl Core {
     /// Empties the code cache.
     pub fn flush_code(&self) {
         self.exclusively(|c| {
-            c.cache.lock().flush();
+            // Under the lock: who holds it sees the cache and its generation as they belong together.
+            let mut cache = c.cache.lock();
+            cache.flush();
             c.code_generation.fetch_add(1, Ordering::SeqCst);
         });
     }
