@@ -8,7 +8,8 @@ use rhea_ir::{Cond, MemOp, Value};
 /// The kind of ordering or exclusivity that decides about alignment (AArch64.UnalignedAccessFaults()).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ordered {
-    /// Exclusives and read-modify-writes.
+    Exclusive,
+    /// Read-modify-writes.
     Atomic,
     /// Load-acquire, store-release.
     AcquireRelease,
@@ -31,9 +32,13 @@ impl Translator<'_, '_> {
         self.xsp(n)
     }
 
-    /// A data address without its tag. The displacement of an access is added after this: only a displacement across
-    /// the edge of an address range would see the difference, where no translation exists anyway.
+    /// The address of a data access as it goes to the MMU. The displacement of an access is added after this: only a
+    /// displacement across the edge of an address range would see the difference, where no translation exists anyway.
     pub fn data_address(&mut self, a: Value) -> Value {
+        if self.mode.strip_tags() { self.untagged_address(a) } else { a }
+    }
+    /// A data address without its tag.
+    pub fn untagged_address(&mut self, a: Value) -> Value {
         self.strip_top_byte(a, self.mode.tbi0(), self.mode.tbi1())
     }
 
@@ -58,7 +63,8 @@ impl Translator<'_, '_> {
     ) -> (Value, MemOp) {
         let base = self.base_register(n);
         let raw = self.add_imm(base, disp as u64);
-        let addr = self.data_address(raw);
+        // The exclusive monitor compares addresses.
+        let addr = if kind == Ordered::Exclusive { self.untagged_address(raw) } else { self.data_address(raw) };
         let m = MemOp::new(size, self.mode.mmu_idx()).big_endian(self.mode.big_endian());
         if !self.cfg.has(Feature::Lse2) || self.mode.align_check() || size == 4 {
             return (addr, m.align(size));

@@ -117,7 +117,7 @@ impl Translator<'_, '_> {
 
 fn ldxr(t: &mut Translator, i: Insn) -> Flow {
     let size = i.bits(30, 2);
-    let (addr, m) = t.ordered_access(i.rn(), 0, size, Ordered::Atomic, false);
+    let (addr, m) = t.ordered_access(i.rn(), 0, size, Ordered::Exclusive, false);
     let v = t.b.load(Type::I64, order(m, i.bit(15), false), addr, 0);
     t.monitor(addr, 1 << size, v, None);
     t.set_x(i.rt(), v);
@@ -127,7 +127,7 @@ fn ldxr(t: &mut Translator, i: Insn) -> Flow {
 fn stxr(t: &mut Translator, i: Insn) -> Flow {
     let size = i.bits(30, 2);
     let new = t.operand(size, i.rt());
-    let (addr, m) = t.ordered_access(i.rn(), 0, size, Ordered::Atomic, true);
+    let (addr, m) = t.ordered_access(i.rn(), 0, size, Ordered::Exclusive, true);
     t.store_exclusive(addr, 1 << size, i.rm(), |t| {
         let expected = t.b.get(slots::EXCL_LO);
         let expected = if size == 3 { expected } else { t.b.trunc(expected) };
@@ -139,7 +139,7 @@ fn stxr(t: &mut Translator, i: Insn) -> Flow {
 
 fn ldxp(t: &mut Translator, i: Insn) -> Flow {
     let size = i.bits(30, 2);
-    let (addr, m) = t.ordered_access(i.rn(), 0, size + 1, Ordered::Atomic, false);
+    let (addr, m) = t.ordered_access(i.rn(), 0, size + 1, Ordered::Exclusive, false);
     let m = order(m, i.bit(15), false);
     if size == 3 {
         let v = t.b.load(Type::I128, m.atomic(), addr, 0);
@@ -162,7 +162,7 @@ fn ldxp(t: &mut Translator, i: Insn) -> Flow {
 fn stxp(t: &mut Translator, i: Insn) -> Flow {
     let size = i.bits(30, 2);
     let new = t.join_pair(size, i.rt(), i.ra());
-    let (addr, m) = t.ordered_access(i.rn(), 0, size + 1, Ordered::Atomic, true);
+    let (addr, m) = t.ordered_access(i.rn(), 0, size + 1, Ordered::Exclusive, true);
     let m = order(m, false, i.bit(15));
     t.store_exclusive(addr, 2 << size, i.rm(), |t| {
         let lo = t.b.get(slots::EXCL_LO);
