@@ -10,10 +10,18 @@ use std::sync::Arc;
 /// # Errors
 /// [`OptionError`].
 pub fn open(option: &str, text: &str) -> Result<(Option<String>, Arc<dyn NetBackend>), OptionError> {
-    let pairs = split(text);
-    let Some(((kind, None), rest)) = pairs.split_first() else {
-        return Err(OptionError::new(option, format!("'{text}': expected a back end first: user or tap")));
+    // The first word, or `type=` anywhere.
+    let mut rest = split(text);
+    let place = match rest.first() {
+        Some((_, None)) => 0,
+        _ => rest.iter().position(|(k, _)| k == "type").unwrap_or(rest.len()),
     };
+    if place == rest.len() {
+        return Err(OptionError::new(option, format!("'{text}': expected a back end first: user or tap")));
+    }
+    let (word, value) = rest.remove(place);
+    let kind = &value.unwrap_or(word);
+    let rest = &rest;
     let options = NetdevOptions::from_pairs(option, kind, rest)?;
     Ok((options.id.clone(), options.open()?))
 }
