@@ -2,7 +2,7 @@
 
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// The receiving end of lines: an interrupt controller's inputs, or a vCPU's interrupt pins.
@@ -39,20 +39,40 @@ const IMPORT: u32 = 8;
 /// The level the sink was last told.
 const TOLD: u32 = 16;
 
+/// How often a thread yields at most to the one that delivers.
+const MAX_YIELDS: u32 = 10_000;
+
+/// A number of the calling thread, not 0: the address of something of its own.
+#[inline]
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
 struct Line {
     number: Option<u32>,
     state: AtomicU32,
+    /// The thread that took BUSY last.
+    deliverer: AtomicUsize,
     route: ArcSwapOption<Route>,
     resample: Mutex<Option<Weak<dyn ResampleListener>>>,
 }
 
 impl Line {
     fn new(number: Option<u32>, route: Option<Route>) -> Arc<Self> {
-        Arc::new(Self { number, state: AtomicU32::new(0), route: ArcSwapOption::new(route.map(Arc::new)), resample: Mutex::new(None) })
+        let state = AtomicU32::new(0);
+        Arc::new(Self {
+            number,
+            state,
+            deliverer: AtomicUsize::new(0),
+            route: ArcSwapOption::new(route.map(Arc::new)),
+            resample: Mutex::new(None),
+        })
     }
 
-    /// Changes the level and tells the sink, or leaves the telling to the thread that is just doing it. No lock is held while the
-    /// sink is called, and a sink may set the same line again.
+    /// Changes the level and tells the sink, or leaves the telling to the thread that is just doing it, and waits until it has: a
+    /// guest that took back the cause of an interrupt must not find it still pending. No lock is held while the sink is called,
+    /// and a sink may set the same line again (then nothing is waited for).
     #[inline]
     fn set(&self, level: bool, import: bool) {
         let mut state = self.state.load(Ordering::Relaxed);
@@ -71,10 +91,27 @@ impl Line {
                 next |= EDGE;
             }
             match self.state.compare_exchange_weak(state, next | BUSY, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) if state & BUSY != 0 => return,
-                Ok(_) => break self.deliver(),
+                Ok(_) if state & BUSY != 0 => return self.wait_told(),
+                Ok(_) => {
+                    self.deliverer.store(this_thread(), Ordering::Relaxed);
+                    break self.deliver();
+                }
                 Err(seen) => state = seen,
             }
+        }
+    }
+
+    /// Another thread is delivering: lets it finish. The wait has an end, should that thread wait for something of this one's.
+    #[cold]
+    fn wait_told(&self) {
+        if self.deliverer.load(Ordering::Relaxed) == this_thread() {
+            return;
+        }
+        for _ in 0..MAX_YIELDS {
+            if self.state.load(Ordering::Acquire) & BUSY == 0 {
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -233,7 +270,12 @@ pub const MAX_LINE: u32 = 1 << 20;
 impl InterruptRouting {
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { lines: RwLock::default(), listeners: Arc::default(), next: AtomicU32::new(0), changing: Mutex::new(()) })
+        Arc::new(Self {
+            lines: RwLock::default(),
+            listeners: Arc::default(),
+            next: AtomicU32::new(0),
+            changing: Mutex::new(()),
+        })
     }
     fn get(&self, number: u32) -> Arc<Line> {
         assert!(number <= MAX_LINE, "interrupt line {number} is beyond {MAX_LINE}");

@@ -175,8 +175,15 @@ impl GenericTimers {
                     }
                 }
             }
-            // One thread at a time tells the output, with the lock released; it sees later changes when it comes back.
-            if s.announcing || s.announced == level {
+            // One thread at a time tells the output, with the lock released. Others wait for it: a guest that moved its
+            // deadline must not find the interrupt still pending only because that thread does not get to run.
+            if s.announcing {
+                drop(s);
+                std::thread::yield_now();
+                s = self.states[n].lock();
+                continue;
+            }
+            if s.announced == level {
                 return;
             }
             s.announcing = true;
