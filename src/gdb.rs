@@ -13,11 +13,13 @@ use gdbstub::target::ext::base::multithread::{
 use gdbstub::target::ext::breakpoints::{
     Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint, SwBreakpointOps, WatchKind as GdbWatch,
 };
+use gdbstub::target::ext::base::single_register_access::{SingleRegisterAccess, SingleRegisterAccessOps};
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps, outputln};
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
 use gdbstub_arch::aarch64::AArch64;
 use gdbstub_arch::aarch64::reg::AArch64CoreRegs;
+use gdbstub_arch::aarch64::reg::id::AArch64RegId;
 use parking_lot::Mutex;
 use rhea_accel::{DebugStop, ShutdownCause, VmRequest, WatchKind};
 use rhea_device::OptionError;
@@ -299,8 +301,46 @@ impl MultiThreadBase for Debugged {
     fn support_resume(&mut self) -> Option<MultiThreadResumeOps<'_, Self>> {
         Some(self)
     }
+    fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, Tid, Self>> {
+        Some(self)
+    }
     fn support_thread_extra_info(&mut self) -> Option<ThreadExtraInfoOps<'_, Self>> {
         Some(self)
+    }
+}
+
+/// Where a register is among all registers' bytes.
+fn place(register: AArch64RegId) -> Option<std::ops::Range<usize>> {
+    const PSTATE: usize = 33 * 8;
+    const V: usize = PSTATE + 4;
+    let (start, len) = match register {
+        AArch64RegId::X(n) => (usize::from(n) * 8, 8),
+        AArch64RegId::Sp => (31 * 8, 8),
+        AArch64RegId::Pc => (32 * 8, 8),
+        AArch64RegId::Pstate => (PSTATE, 4),
+        AArch64RegId::V(n) => (V + usize::from(n) * 16, 16),
+        AArch64RegId::FPSR => (V + 32 * 16, 4),
+        AArch64RegId::FPCR => (V + 32 * 16 + 4, 4),
+        _ => return None,
+    };
+    Some(start..start + len)
+}
+
+impl SingleRegisterAccess<Tid> for Debugged {
+    fn read_register(&mut self, tid: Tid, register: AArch64RegId, buf: &mut [u8]) -> TargetResult<usize, Self> {
+        let data = self.cpu(tid)?.read_registers();
+        let value = place(register).and_then(|r| data.get(r)).ok_or(TargetError::NonFatal)?;
+        let room = buf.get_mut(..value.len()).ok_or(TargetError::NonFatal)?;
+        room.copy_from_slice(value);
+        Ok(value.len())
+    }
+    fn write_register(&mut self, tid: Tid, register: AArch64RegId, value: &[u8]) -> TargetResult<(), Self> {
+        let cpu = self.cpu(tid)?;
+        let mut data = cpu.read_registers();
+        let room = place(register).and_then(|r| data.get_mut(r)).ok_or(TargetError::NonFatal)?;
+        room.copy_from_slice(value.get(..room.len()).ok_or(TargetError::NonFatal)?);
+        cpu.write_registers(&data);
+        Ok(())
     }
 }
 

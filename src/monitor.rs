@@ -7,6 +7,7 @@ use rhea_machine::Machine;
 use rhea_memory::{FlatTarget, Gpa, Gva, Requester};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const PROMPT: &str = "(rhea) ";
 const MAX_LINE: usize = 4096;
@@ -59,6 +60,13 @@ const TOPICS: &[(&str, &str)] = &[
 ];
 
 impl Monitor {
+    /// The next command finds what this one asked for; a machine that is slow or ends does not hold up the monitor.
+    fn await_running(&self, running: bool) {
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.machine.running() != running && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
     /// Starts the monitor on `backend`.
     pub fn start(backend: Arc<dyn CharBackend>, machine: Arc<Machine>, chardevs: Vec<(String, Arc<dyn CharBackend>)>, greet: bool) {
         let monitor = Arc::new(Self {
@@ -179,10 +187,12 @@ impl Monitor {
             }
             "stop" | "s" => {
                 control.request(VmRequest::Stop);
+                self.await_running(false);
                 String::new()
             }
             "cont" | "c" => {
                 control.request(VmRequest::Continue);
+                self.await_running(true);
                 String::new()
             }
             "cpu" => match rest.first().and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < self.machine.cpus().len()) {
