@@ -406,22 +406,26 @@ impl<G: Guest> JitVcpu<G> {
                         c.1 = Control::Paused;
                         self.shared.changed.notify_all();
                         // Let others at the guest while paused; requests to run closures are served too.
-                        MutexGuard::unlocked(&mut guard, || {
-                            if self.shared.word().load(Ordering::SeqCst) == 0 && self.shared.queue.lock().is_empty() {
-                                self.shared.changed.wait(&mut c);
+                        // `inner` is taken again without `control`: who holds it may send requests.
+                        let shared = &*self.shared;
+                        MutexGuard::unlocked(&mut guard, move || {
+                            if shared.word().load(Ordering::SeqCst) == 0 && shared.queue.lock().is_empty() {
+                                shared.changed.wait(&mut c);
                             }
                         });
-                        drop(c);
                         if !self.shared.queue.lock().is_empty() || self.shared.word().load(Ordering::SeqCst) != 0 {
                             let keep = self.shared.word().swap(0, Ordering::SeqCst) & !request::ACCEL;
                             self.do_work(&mut guard);
                             // An interrupt request stands until the vCPU runs; do not spin on it.
                             if keep != 0 {
-                                let mut c = self.shared.control.lock();
-                                if c.0 == Control::Paused && self.shared.queue.lock().is_empty() {
-                                    MutexGuard::unlocked(&mut guard, || self.shared.changed.wait(&mut c));
-                                }
-                                drop(c);
+                                MutexGuard::unlocked(&mut guard, || {
+                                    let mut c = self.shared.control.lock();
+                                    // Resumed and paused again meanwhile: that pause waits to be told first.
+                                    let told = *c == (Control::Paused, Control::Paused);
+                                    if told && self.shared.queue.lock().is_empty() {
+                                        self.shared.changed.wait(&mut c);
+                                    }
+                                });
                                 self.shared.word().fetch_or(keep, Ordering::SeqCst);
                             }
                         }
