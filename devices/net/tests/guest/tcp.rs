@@ -138,7 +138,7 @@ impl<'a> Tcp<'a> {
             self.scale = syn.options[at + 2];
         }
     }
-    fn take(&mut self, s: &Segment) {
+    pub fn take(&mut self, s: &Segment) {
         if s.flags & RST != 0 {
             self.reset = true;
             return;
