@@ -624,7 +624,6 @@ struct Test {
     form: Form,
     shape: Shape,
     f: Function,
-    simple: bool,
     inputs: Vec<Job>,
     /// The last one's function is simplified from the test before it.
     derived: bool,
@@ -765,6 +764,23 @@ fn show(t: &Test, job: &Job, got: &Finished, want: &Finished) -> String {
     s
 }
 
+const UNDERFLOW: u32 = 0x10;
+
+/// The one known difference: a result that rounds up to the least normal number is tiny before rounding (underflow for the
+/// guest) but not after it, as the host sees it.
+fn least_normal(t: &Test, end: &Finished) -> bool {
+    if t.f.fp.nan_rule == NanRule::X86 {
+        return false;
+    }
+    let has = |v: u128, lane: Lane, least: u64| {
+        (0..lane.count()).any(|k| (v >> (k * lane.bits())) as u64 & (u64::MAX >> (65 - lane.bits())) == least)
+    };
+    (RESULTS..RESULTS + 0x80).step_by(16).any(|offset| {
+        let v = get_slot(&*end.slots, Slot { offset, ty: Type::V128 });
+        has(v, Lane::D, 1 << 52) || has(v, Lane::S, 1 << 23)
+    })
+}
+
 /// Runs the tests; fails with one example per operation.
 fn check(tests: &[Test]) {
     for t in tests {
@@ -788,7 +804,8 @@ fn check(tests: &[Test]) {
             let got = &results[k];
             k += 1;
             let memory = t.inputs[n].memory.is_empty() || got.memory == w.memory;
-            if got.pc != w.pc || got.slots != w.slots || got.fp_flags != w.fp_flags || !memory {
+            let flags = got.fp_flags == w.fp_flags || (got.fp_flags | UNDERFLOW == w.fp_flags && least_normal(t, w));
+            if got.pc != w.pc || got.slots != w.slots || !flags || !memory {
                 fail(t.form.op, show(t, &t.inputs[n], got, w));
             }
             if t.derived {
@@ -815,9 +832,9 @@ fn push(tests: &mut Vec<Test>, form: &Form, shape: Shape, fp: FpMode, n: usize, 
     simplify_all(&mut g);
     remove_dead(&mut g, Machine::HELPERS);
     let simple = g != f;
-    tests.push(Test { form: form.clone(), shape, f, simple, inputs: inputs.clone(), derived: false });
+    tests.push(Test { form: form.clone(), shape, f, inputs: inputs.clone(), derived: false });
     if simple {
-        tests.push(Test { form: form.clone(), shape, f: g, simple, inputs, derived: true });
+        tests.push(Test { form: form.clone(), shape, f: g, inputs, derived: true });
     }
 }
 
