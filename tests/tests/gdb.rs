@@ -41,7 +41,7 @@ fn debugs_a_kernel() {
     // The kernel's entry: x0 holds the device tree.
     let entry = 0x4020_0000_u64;
     assert_eq!(gdb.ask(&format!("Z1,{entry:x},4")), "OK");
-    let stop = gdb.ask("c");
+    let stop = gdb.ask("vCont;c");
     assert!(stop.starts_with('T') || stop.starts_with('S'), "{stop}");
     let registers = gdb.ask("g");
     assert_eq!(register(&registers, PC), entry, "{registers}");
@@ -64,7 +64,7 @@ fn debugs_a_kernel() {
     assert_eq!((threads, list.as_str()), (2, "l"));
 
     // On it goes, is interrupted, looks at a virtual address, and goes on to the end.
-    gdb.tell("c");
+    gdb.tell("vCont;c");
     guest.expect("RHEA-TEST smp START", STEP);
     gdb.interrupt();
     let stop = gdb.answer();
