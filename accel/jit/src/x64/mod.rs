@@ -13,10 +13,12 @@
 //! above an F32/F64 in its vector register is arbitrary.
 
 pub mod asm;
+mod calls;
 mod emit;
 mod fp;
 mod int;
 mod mem;
+mod moves;
 mod vec;
 
 pub use emit::{CodeBlob, Entry, FRAME_BYTES, LinkSite, Region, RuntimeFns, compile, reason};
