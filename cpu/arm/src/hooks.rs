@@ -30,6 +30,10 @@ impl ArmPins {
     /// Sets the level of a pin.
     pub fn set(&self, pin: Pin, level: bool) {
         let bit = 1 << pin as u32;
+        // Controllers set all pins whenever one may have changed.
+        if self.level(pin) == level {
+            return;
+        }
         let old = if level {
             self.levels.fetch_or(bit, Ordering::SeqCst)
         } else {

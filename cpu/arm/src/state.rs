@@ -4,6 +4,7 @@ use crate::bits;
 use crate::config::{ArmConfig, Feature};
 use crate::debug::Debug;
 use crate::hooks::{ArmHooks, ArmPins, Conduit};
+use crate::mmu::Walks;
 use crate::mode::{ArmMode, mmu};
 use crate::pmu::Pmu;
 use crate::reg::{Reg, family};
@@ -79,6 +80,7 @@ pub struct ArmCpu {
     /// Walks for tagged data addresses: see `ArmMode::strip_tags`.
     pub(crate) tagged_walks: u32,
     pub(crate) pac: PacState,
+    pub(crate) walks: Walks,
 }
 
 /// Walks for tagged addresses after which generated code removes tags itself.
@@ -138,6 +140,7 @@ impl ArmCpu {
             pmu: Pmu::new(overflow),
             tagged_walks: 0,
             pac: PacState::new(config),
+            walks: Walks::default(),
         });
         cpu.reset_state();
         cpu

@@ -32,14 +32,13 @@ pub struct Pauth {
     pub faulting: bool,
 }
 
-/// Which bits of a pointer hold the code, by translation regime and kind of pointer. For a regime with one range both
-/// elements of the arrays are the same.
+/// Which bits of a pointer hold the code, by translation regime and kind of pointer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
-    /// The top byte is ignored for this kind of pointer (instruction or data), in the lower and upper range.
-    pub tbi: [bool; 2],
-    /// `CalculateBottomPACBit`: the lowest bit above the address in each range (64 − TnSZ, 16 to 52).
-    pub bottom: [u32; 2],
+    /// The bits above the address less an ignored top byte, in the lower and the upper range.
+    field: [u64; 2],
+    /// The bit that tells the range of a pointer to be signed.
+    select: u32,
 }
 
 /// A 128-bit key: `APxKeyHi_EL1`, `APxKeyLo_EL1`.
@@ -115,19 +114,21 @@ const BIT_55: u64 = 1 << 55;
 const TOP_BYTE: u64 = 0xff << 56;
 
 impl Layout {
-    /// Whether the top byte belongs to the code, and the mask of address bits below it.
-    #[inline]
-    fn of(&self, upper: bool, ptr: u64) -> (bool, u64) {
-        let tbi = self.tbi[usize::from(ptr & BIT_55 != 0)];
-        (tbi, low_bits(self.bottom[usize::from(upper)].clamp(1, 54)))
+    /// For a regime with one range both elements of the arrays are the same. `tbi`: the top byte is ignored for this kind of
+    /// pointer (instruction or data), in the lower and upper range. `bottom`: `CalculateBottomPACBit`, the lowest bit above the
+    /// address in each range (64 − TnSZ, 16 to 52).
+    pub fn new(tbi: [bool; 2], bottom: [u32; 2]) -> Layout {
+        let field = |n: usize| !low_bits(bottom[n].clamp(1, 54)) & if tbi[n] { !TOP_BYTE } else { !0 };
+        // With tagged pointers in either range, bit 55 selects the range. (FEAT_CONSTPACFIELD, where it always does, is
+        // not implemented.) Without, the top byte belongs to the code in both.
+        Layout { field: [field(0), field(1)], select: if tbi[0] || tbi[1] { 55 } else { 63 } }
     }
 }
 
-/// The pointer with the bits above its address, less an ignored top byte, all `upper`.
+/// The pointer with the bits of the field all `upper`.
 #[inline]
-fn extend(ptr: u64, upper: bool, tbi: bool, address: u64) -> u64 {
-    let field = !address & if tbi { !TOP_BYTE } else { !0 };
-    if upper { ptr | field } else { ptr & !field }
+fn extend(ptr: u64, upper: bool, field: u64) -> u64 {
+    ptr & !field | field & u64::from(upper).wrapping_neg()
 }
 
 impl Algorithm {
@@ -145,24 +146,17 @@ impl Algorithm {
 impl Pauth {
     /// `AddPAC`: PACIA, PACDB...
     pub fn add(&self, codes: &mut impl Compute, ptr: u64, modifier: u64, key: Key, layout: &Layout) -> u64 {
-        // With tagged pointers in either range, bit 55 selects the range. (FEAT_CONSTPACFIELD, where it always does, is
-        // not implemented.)
-        let select = if layout.tbi[0] || layout.tbi[1] { 55 } else { 63 };
-        let upper = ptr >> select & 1 != 0;
-        let (tbi, address) = layout.of(upper, ptr);
-        let mut pac = codes.code(extend(ptr, upper, tbi, address), modifier, key);
+        let upper = ptr >> layout.select & 1 != 0;
+        let field = layout.field[usize::from(upper)];
+        let mut pac = codes.code(extend(ptr, upper, field), modifier, key);
         // An extension that is neither all zeros nor all ones must not become a valid pointer.
-        let top = if tbi { 55 } else { 63 };
-        let extension = !address & (low_bits(top) | 1 << top);
-        if ptr & extension != 0 && ptr & extension != extension {
-            match self.level {
-                Level::Pauth => pac ^= 1 << (top - 1),
-                Level::Epac => pac = 0,
-                Level::Pauth2 => {}
-            }
+        if self.level < Level::Pauth2 && ptr & field != 0 && ptr & field != field {
+            // The bit below the topmost of the field.
+            let flip = if field >> 63 != 0 { 62 } else { 54 };
+            pac = if self.level == Level::Pauth { pac ^ 1 << flip } else { 0 };
         }
-        let code = !address & !BIT_55 & if tbi { !TOP_BYTE } else { !0 };
-        let bit_55 = if upper { BIT_55 } else { 0 };
+        let code = field & !BIT_55;
+        let bit_55 = u64::from(upper) << 55;
         let inserted = if self.level >= Level::Pauth2 { ptr ^ pac } else { pac };
         (ptr & !(code | BIT_55)) | (inserted & code) | bit_55
     }
@@ -178,10 +172,10 @@ impl Pauth {
         layout: &Layout,
     ) -> Result<u64, AuthFailure> {
         let upper = ptr & BIT_55 != 0;
-        let (tbi, address) = layout.of(upper, ptr);
-        let original = extend(ptr, upper, tbi, address);
+        let field = layout.field[usize::from(upper)];
+        let original = extend(ptr, upper, field);
         let pac = codes.code(original, modifier, key);
-        let code = !address & !BIT_55 & if tbi { !TOP_BYTE } else { !0 };
+        let code = field & !BIT_55;
         if self.level >= Level::Pauth2 {
             let result = ptr ^ (pac & code);
             let good = result & code == if upper { code } else { 0 };
@@ -191,7 +185,7 @@ impl Pauth {
             return Ok(original);
         }
         let error = if key_b { 0b10 } else { 0b01 };
-        let at = if tbi { 53 } else { 61 };
+        let at = if field >> 63 != 0 { 61 } else { 53 };
         Ok(original & !(3 << at) | error << at)
     }
 }
@@ -204,22 +198,19 @@ pub fn add_generic(codes: &mut impl Compute, x: u64, y: u64, key: Key) -> u64 {
 /// `Strip`: XPACI, XPACD.
 pub fn strip(ptr: u64, layout: &Layout) -> u64 {
     let upper = ptr & BIT_55 != 0;
-    let (tbi, address) = layout.of(upper, ptr);
-    extend(ptr, upper, tbi, address)
+    extend(ptr, upper, layout.field[usize::from(upper)])
 }
 
-/// The implementation-defined algorithm: every bit of the pointer, the modifier and the key passes at least two
-/// multiply-and-fold steps before the end.
+/// The implementation-defined algorithm: two multiplications of 64 by 64 bits, whose halves are folded together, each with all
+/// of the key.
 #[inline]
 pub fn mix(data: u64, modifier: u64, key: Key) -> u64 {
-    let fold = |x: u64, m: u64| {
-        let x = x.wrapping_mul(m);
-        x ^ x >> 32
+    let fold = |a: u64, b: u64| {
+        let product = u128::from(a) * u128::from(b);
+        product as u64 ^ (product >> 64) as u64
     };
-    let x = fold(data ^ key.hi, 0x9e37_79b9_7f4a_7c15);
-    let x = fold(x.rotate_left(29).wrapping_add(modifier ^ key.lo), 0xd6e8_feb8_6659_fd93);
-    let x = fold(x.rotate_left(31).wrapping_add(key.lo), 0xa076_1d64_78bd_642f);
-    fold(x.rotate_left(27).wrapping_add(key.hi), 0xe703_7ed1_a0b4_28db)
+    let x = fold(data ^ key.hi ^ 0x9e37_79b9_7f4a_7c15, modifier.rotate_left(32) ^ key.lo ^ 0xd6e8_feb8_6659_fd93);
+    fold(x ^ key.lo, key.hi.rotate_left(23) ^ 0xa076_1d64_78bd_642f).wrapping_add(x.rotate_left(32))
 }
 
 #[cfg(test)]
@@ -227,8 +218,13 @@ mod tests {
     use super::*;
 
     const KEY: Key = Key { hi: 0x84be_85ce_9804_e94b, lo: 0xec28_02d4_e0a4_88e9 };
-    const PLAIN: Layout = Layout { tbi: [false; 2], bottom: [48; 2] };
-    const TAGGED: Layout = Layout { tbi: [true; 2], bottom: [39, 48] };
+    
+    fn plain() -> Layout {
+        Layout::new([false; 2], [48; 2])
+    }
+    fn tagged() -> Layout {
+        Layout::new([true; 2], [39, 48])
+    }
     const POINTERS: [u64; 4] = [0x0000_7fff_1234_5678, 0xffff_8000_dead_beef, 0, !0];
 
     fn all() -> impl Iterator<Item = (Algorithm, Pauth)> {
@@ -244,8 +240,8 @@ mod tests {
             let mut memo = Memo::new(algorithm);
             let mut algorithm = algorithm;
             for ptr in POINTERS {
-                for layout in [PLAIN, TAGGED] {
-                    let ptr = strip(if layout == TAGGED { ptr & !TOP_BYTE | 0x5a << 56 } else { ptr }, &layout);
+                for layout in [plain(), tagged()] {
+                    let ptr = strip(if layout == tagged() { ptr & !TOP_BYTE | 0x5a << 56 } else { ptr }, &layout);
                     let signed = p.add(&mut algorithm, ptr, 0x477d, KEY, &layout);
                     assert_eq!(p.add(&mut memo, ptr, 0x477d, KEY, &layout), signed);
                     assert_eq!(signed & BIT_55, ptr & BIT_55);
@@ -256,7 +252,7 @@ mod tests {
                         (Level::Pauth2, true) => assert_eq!(bad, Err(AuthFailure)),
                         (Level::Pauth2, false) => assert_eq!(bad, Ok(ptr ^ 1 << 50)),
                         _ => {
-                            let at = if layout == TAGGED { 53 } else { 61 };
+                            let at = if layout == tagged() { 53 } else { 61 };
                             assert_eq!(bad, Ok(ptr & !(3 << at) | 2 << at));
                         }
                     }
@@ -269,19 +265,19 @@ mod tests {
     fn bad_extension() {
         let p = |level| Pauth { level, faulting: false };
         let ptr = 0x0001_7fff_0000_1000;
-        let good = p(Level::Pauth).add(&mut Algorithm::Qarma5, strip(ptr, &PLAIN), 7, KEY, &PLAIN);
-        assert_eq!(p(Level::Pauth).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &PLAIN), good ^ 1 << 62);
-        assert_eq!(p(Level::Epac).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &PLAIN), strip(ptr, &PLAIN));
+        let good = p(Level::Pauth).add(&mut Algorithm::Qarma5, strip(ptr, &plain()), 7, KEY, &plain());
+        assert_eq!(p(Level::Pauth).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &plain()), good ^ 1 << 62);
+        assert_eq!(p(Level::Epac).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &plain()), strip(ptr, &plain()));
         let code = good & 0xff7f_0000_0000_0000;
-        assert_eq!(p(Level::Pauth2).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &PLAIN), ptr ^ code);
+        assert_eq!(p(Level::Pauth2).add(&mut Algorithm::Qarma5, ptr, 7, KEY, &plain()), ptr ^ code);
     }
 
     /// Without tags bit 63 tells the range of a pointer to be signed.
     #[test]
     fn range_selection() {
         let p = Pauth { level: Level::Pauth, faulting: false };
-        assert_eq!(p.add(&mut Algorithm::Qarma5, 1 << 63, 0, KEY, &PLAIN) & BIT_55, BIT_55);
-        let one = Layout { tbi: [false, true], ..PLAIN };
+        assert_eq!(p.add(&mut Algorithm::Qarma5, 1 << 63, 0, KEY, &plain()) & BIT_55, BIT_55);
+        let one = Layout::new([false, true], [48; 2]);
         assert_eq!(p.add(&mut Algorithm::Qarma5, 1 << 63, 0, KEY, &one) & BIT_55, 0);
     }
 

@@ -16,7 +16,8 @@ use crate::mode::mmu as index;
 use crate::reg::Reg;
 use crate::state::ArmCpu;
 use rhea_ir::guest::Access;
-use rhea_memory::{Access as BusAccess, BusError, FlatView, Gpa, Requester};
+use rhea_memory::{Access as BusAccess, BusError, FlatRange, FlatTarget, FlatView, Gpa, RamBlock, Requester};
+use std::cell::Cell;
 
 /// Where a virtual address leads.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +95,15 @@ impl ArmCpu {
     }
 }
 
+/// What walks of a processor keep from one to the next.
+#[derive(Default)]
+pub(crate) struct Walks {
+    /// TCR and what it says, for each half of each regime.
+    controls: [Cell<Option<(u64, stage1::Controls)>>; 6],
+    /// Which range of the memory map the last descriptor was in.
+    range: Cell<usize>,
+}
+
 /// One walk; borrows the processor's registers.
 struct Walker<'a> {
     cpu: &'a ArmCpu,
@@ -144,8 +154,31 @@ impl Walker<'_> {
             if self.request.access.is_none() { Requester::Debugger } else { Requester::Cpu(self.cpu.index) };
         BusAccess { size: 8, requester, secure }
     }
+    /// The RAM that holds the 8 bytes at `pa`, if they lie in one range.
+    #[inline]
+    fn ram(&self, pa: u64) -> Option<(&RamBlock, u64)> {
+        let ranges = self.view.ranges();
+        let holds = |r: &FlatRange| pa.wrapping_sub(r.range.start.0) < r.range.len && r.range.len - (pa - r.range.start.0) >= 8;
+        // Tables mostly lie in the same range; the number is only a hint.
+        let last = ranges.get(self.cpu.walks.range.get()).filter(|r| holds(r));
+        let range = match last {
+            Some(r) => r,
+            None => {
+                let n = ranges.partition_point(|r| r.range.start.0 <= pa).checked_sub(1)?;
+                self.cpu.walks.range.set(n);
+                ranges.get(n).filter(|r| holds(r))?
+            }
+        };
+        match &range.target {
+            FlatTarget::Ram(ram) => Some((&ram.block, ram.offset + (pa - range.range.start.0))),
+            FlatTarget::Mmio(_) => None,
+        }
+    }
     fn read_descriptor(&self, place: Place) -> Result<u64, BusError> {
-        let raw = self.view.load(Gpa(place.pa), self.bus(place.secure))?;
+        let raw = match self.ram(place.pa) {
+            Some((block, offset)) => block.load(offset, 8)?,
+            None => self.view.load(Gpa(place.pa), self.bus(place.secure))?,
+        };
         Ok(if place.big_endian { raw.swap_bytes() } else { raw })
     }
     /// Atomically replaces a descriptor; `Ok(false)`: it has changed meanwhile.

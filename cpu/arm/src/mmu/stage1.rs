@@ -11,18 +11,22 @@ use rhea_ir::guest::Access;
 const UPDATE_TRIES: u32 = 64;
 
 /// Fields of TCR_ELx for one half of the address space.
-struct Controls {
+#[derive(Clone, Copy)]
+pub(super) struct Controls {
     geometry: Geometry,
     /// Bits of a virtual address.
     input: u32,
+    /// First level of a walk, and log2 of the size of its table.
+    start: i32,
+    first_bits: u32,
     disabled: bool,
     e0pd: bool,
-    top_byte_ignored: bool,
+    /// For data, and for instructions.
+    top_byte_ignored: [bool; 2],
     hierarchy_disabled: bool,
     access_flag: bool,
     dirty_state: bool,
     shareability: u8,
-    base: u64,
     /// TxSZ is outside what is implemented.
     bad_size: bool,
 }
@@ -77,56 +81,78 @@ impl Walker<'_> {
         (if wide { 12 } else { 16 }..=max).contains(&tsz)
     }
 
-    fn controls(&self, va: u64) -> Controls {
+    /// The controls for `va`, and TTBR. Decoded anew only when TCR is another one than the last time.
+    #[inline]
+    fn controls(&self, va: u64) -> (Controls, u64) {
         let r = self.request.regime;
-        let fetch = self.request.access == Some(Access::Fetch);
-        let pauth = self.has(Feature::Pauth);
-        let (haf, dbm) = (self.has(Feature::Haf), self.has(Feature::Dbm));
-        let hpd = self.has(Feature::Hpds);
-        if r.two_ranges {
-            let high = va >> 55 & 1;
-            let (tcr, t0, t1) = if r.el == 1 {
-                (self.reg(Reg::TcrEl1), Reg::Ttbr0El1, Reg::Ttbr1El1)
-            } else {
-                (self.reg(Reg::TcrEl2), Reg::Ttbr0El2, Reg::Ttbr1El2)
-            };
-            let bit = |n: u32| tcr >> (n + high as u32) & 1 != 0;
-            let granule = self.granule(if high != 0 { granule_tg1(tcr >> 30) } else { granule_tg0(tcr >> 14) });
-            let geometry = self.geometry(granule, tcr >> 59 & 1 != 0, tcr >> 32);
-            let tsz = (tcr >> (16 * high) & 0x3f) as u32;
-            let ignored = bit(37) && !(fetch && pauth && bit(51));
-            Controls {
-                geometry,
-                bad_size: !self.size_ok(tsz, &geometry, false),
-                input: 64 - tsz.clamp(12, 48),
-                disabled: tcr >> (7 + 16 * high) & 1 != 0,
-                e0pd: self.has(Feature::E0pd) && bit(55),
-                top_byte_ignored: ignored,
-                hierarchy_disabled: hpd && bit(41),
-                access_flag: haf && tcr >> 39 & 1 != 0,
-                dirty_state: dbm && tcr >> 40 & 1 != 0,
-                shareability: (tcr >> (12 + 16 * high) & 3) as u8,
-                base: self.reg(if high != 0 { t1 } else { t0 }),
+        let high = if r.two_ranges { va >> 55 & 1 } else { 0 };
+        let (slot, tcr, ttbr) = match (r.el, high) {
+            (1, 0) => (0, Reg::TcrEl1, Reg::Ttbr0El1),
+            (1, _) => (1, Reg::TcrEl1, Reg::Ttbr1El1),
+            (2, 0) => (if r.two_ranges { 2 } else { 4 }, Reg::TcrEl2, Reg::Ttbr0El2),
+            (2, _) => (3, Reg::TcrEl2, Reg::Ttbr1El2),
+            _ => (5, Reg::TcrEl3, Reg::Ttbr0El3),
+        };
+        let tcr = self.reg(tcr);
+        let known = &self.cpu.walks.controls[slot];
+        let c = match known.get() {
+            Some((of, c)) if of == tcr => c,
+            _ => {
+                let c = if r.two_ranges { self.decode_half(tcr, high) } else { self.decode_whole(tcr) };
+                known.set(Some((tcr, c)));
+                c
             }
-        } else {
-            let (tcr, ttbr) =
-                if r.el == 2 { (self.reg(Reg::TcrEl2), Reg::Ttbr0El2) } else { (self.reg(Reg::TcrEl3), Reg::Ttbr0El3) };
-            let bit = |n: u32| tcr >> n & 1 != 0;
-            let geometry = self.geometry(self.granule(granule_tg0(tcr >> 14)), bit(32), tcr >> 16);
-            let tsz = (tcr & 0x3f) as u32;
-            Controls {
-                geometry,
-                bad_size: !self.size_ok(tsz, &geometry, false),
-                input: 64 - tsz.clamp(12, 48),
-                disabled: false,
-                e0pd: false,
-                top_byte_ignored: bit(20) && !(fetch && pauth && bit(29)),
-                hierarchy_disabled: hpd && bit(24),
-                access_flag: haf && bit(21),
-                dirty_state: dbm && bit(22),
-                shareability: (tcr >> 12 & 3) as u8,
-                base: self.reg(ttbr),
-            }
+        };
+        (c, self.reg(ttbr))
+    }
+    /// TCR of a regime with two ranges: the lower (0) or the upper one.
+    fn decode_half(&self, tcr: u64, high: u64) -> Controls {
+        let bit = |n: u32| tcr >> (n + high as u32) & 1 != 0;
+        let granule = self.granule(if high != 0 { granule_tg1(tcr >> 30) } else { granule_tg0(tcr >> 14) });
+        let access_flag = self.has(Feature::Haf) && tcr >> 39 & 1 != 0;
+        Controls {
+            disabled: tcr >> (7 + 16 * high) & 1 != 0,
+            e0pd: self.has(Feature::E0pd) && bit(55),
+            top_byte_ignored: [bit(37), bit(37) && !(self.has(Feature::Pauth) && bit(51))],
+            hierarchy_disabled: self.has(Feature::Hpds) && bit(41),
+            access_flag,
+            dirty_state: access_flag && self.has(Feature::Dbm) && tcr >> 40 & 1 != 0,
+            shareability: (tcr >> (12 + 16 * high) & 3) as u8,
+            ..self.sized(self.geometry(granule, tcr >> 59 & 1 != 0, tcr >> 32), tcr >> (16 * high))
+        }
+    }
+    /// TCR of a regime with one range.
+    fn decode_whole(&self, tcr: u64) -> Controls {
+        let bit = |n: u32| tcr >> n & 1 != 0;
+        let access_flag = self.has(Feature::Haf) && bit(21);
+        Controls {
+            top_byte_ignored: [bit(20), bit(20) && !(self.has(Feature::Pauth) && bit(29))],
+            hierarchy_disabled: self.has(Feature::Hpds) && bit(24),
+            access_flag,
+            dirty_state: access_flag && self.has(Feature::Dbm) && bit(22),
+            shareability: (tcr >> 12 & 3) as u8,
+            ..self.sized(self.geometry(self.granule(granule_tg0(tcr >> 14)), bit(32), tcr >> 16), tcr)
+        }
+    }
+    /// What follows from the geometry and TxSZ.
+    fn sized(&self, geometry: Geometry, tsz: u64) -> Controls {
+        let tsz = (tsz & 0x3f) as u32;
+        let input = 64 - tsz.clamp(12, 48);
+        let bad_size = !self.size_ok(tsz, &geometry, false);
+        let start = if bad_size { 3 } else { geometry.start_level(input) };
+        Controls {
+            geometry,
+            input,
+            start,
+            first_bits: if bad_size { geometry.granule } else { 3 + input - geometry.entry_bits(start) },
+            disabled: false,
+            e0pd: false,
+            top_byte_ignored: [false; 2],
+            hierarchy_disabled: false,
+            access_flag: false,
+            dirty_state: false,
+            shareability: 0,
+            bad_size,
         }
     }
 
@@ -134,9 +160,10 @@ impl Walker<'_> {
         let r = self.request.regime;
         let control = self.cpu.sys_of(family::SCTLR, r.el);
         let off = control & sctlr::M == 0 || (r.el == 1 && !r.secure && self.hcr & (hcr::DC | hcr::TGE) != 0);
-        let c = self.controls(va);
+        let (c, ttbr) = self.controls(va);
+        let ignored = c.top_byte_ignored[usize::from(self.request.access == Some(Access::Fetch))];
         // Bits above the region must all equal bit 55 (two ranges) or be zero, the top byte aside if ignored.
-        let top = if c.top_byte_ignored { 56 } else { 64 };
+        let top = if ignored { 56 } else { 64 };
         let high = r.two_ranges && va >> 55 & 1 != 0;
         let unsigned = |from: u32| {
             if from >= top {
@@ -147,7 +174,7 @@ impl Walker<'_> {
         };
         if off {
             let bits = self.cpu.config.pa_bits();
-            let low = if c.top_byte_ignored { va & (u64::MAX >> 8) } else { va };
+            let low = if ignored { va & (u64::MAX >> 8) } else { va };
             if low >> bits != 0 {
                 return Err(Fault::stage1(FaultKind::AddressSize, 0));
             }
@@ -166,14 +193,13 @@ impl Walker<'_> {
             });
         }
         let g = c.geometry;
-        let start = g.start_level(c.input);
+        let start = c.start;
         if c.bad_size || !unsigned(c.input) || c.disabled || (c.e0pd && r.el0) {
             return Err(Fault::stage1(FaultKind::Translation, 0));
         }
         let big_endian = control & sctlr::EE != 0;
         let mut secure = r.secure;
-        let first_bits = 3 + c.input - g.entry_bits(start);
-        let mut table = g.base(c.base, first_bits);
+        let mut table = g.base(ttbr, c.first_bits);
         if g.too_large(table) {
             return Err(Fault::stage1(FaultKind::AddressSize, 0));
         }
@@ -217,7 +243,7 @@ impl Walker<'_> {
                 let ap1 = r.two_ranges && d >> 6 & 1 != 0 && !no_el0;
                 let mut ap2 = d >> 7 & 1 != 0 || read_only;
                 // A clean page under hardware dirty state counts as writable, but writes must come here first.
-                let dirty_managed = c.dirty_state && c.access_flag && d >> 51 & 1 != 0 && d >> 7 & 1 != 0 && !read_only;
+                let dirty_managed = c.dirty_state && d >> 51 & 1 != 0 && d >> 7 & 1 != 0 && !read_only;
                 let write_wanted = self.request.access == Some(Access::Write);
                 let mut new = d;
                 if d >> 10 & 1 == 0 {

@@ -31,6 +31,8 @@ impl Walker<'_> {
         let access = self.request.access;
         let s2 = self.stage2(m.pa, access, false)?;
         m.pa = s2.pa;
+        // Global only to the guest of this VMID.
+        m.global = false;
         m.read &= s2.read;
         m.write &= s2.write;
         m.execute &= s2.execute;

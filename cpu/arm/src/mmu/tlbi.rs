@@ -79,15 +79,21 @@ impl ArmCpu {
             Scope::All | Scope::Stage2 => TlbFlush::Indexes(indexes),
             Scope::Asid => TlbFlush::Context { indexes, of: self.contexts(of, value) },
             Scope::Address { asid } => {
-                let contexts = if asid { self.contexts(of, value) } else { Contexts::ALL };
+                let contexts = self.address_contexts(of, value, asid);
                 self.flush_address(of, value, indexes, contexts)
             }
             Scope::Range { asid } => {
-                let contexts = if asid { self.contexts(of, value) } else { Contexts::ALL };
+                let contexts = self.address_contexts(of, value, asid);
                 self.flush_range(value, of, indexes, contexts)
             }
         };
         self.flush(what, everywhere);
+    }
+    /// The contexts that a TLBI by address concerns: those of an ASID if it is given one, but entries that are global within
+    /// a VMID count as entries of each ASID.
+    fn address_contexts(&self, of: Of, value: u64, asid: bool) -> Contexts {
+        let global_per_vmid = of == Of::El1 && self[Reg::HcrEl2] & hcr::VM != 0;
+        if asid && !global_per_vmid { self.contexts(of, value) } else { Contexts::ALL }
     }
     /// The contexts of the ASID that a TLBI names in bits 63:48 of its argument, under the current VMID.
     fn contexts(&self, of: Of, value: u64) -> Contexts {

@@ -23,13 +23,14 @@ impl PacState {
         let has = |f| config.has(f);
         let algorithm = if has(Feature::PauthImpdef) { Algorithm::Impdef } else { Algorithm::Qarma5 };
         let level = if has(Feature::Pauth2) || has(Feature::Fpac) { Level::Pauth2 } else { Level::Pauth };
-        let nothing = Layout { tbi: [false; 2], bottom: [48; 2] };
+        let nothing = Layout::new([false; 2], [48; 2]);
         // No mode is all ones.
         PacState { rules: Pauth { level, faulting: false }, memo: Memo::new(algorithm), made_of: (0, u64::MAX), layouts: [nothing; 2] }
     }
 }
 
 /// TCR of the current translation regime.
+#[inline]
 fn tcr(cpu: &ArmCpu, mode: ArmMode) -> u64 {
     let reg = match mode.mmu_idx() {
         mmu::E20_0 | mmu::E20_2 | mmu::E20_2_PAN | mmu::E2 => Reg::TcrEl2,
@@ -57,23 +58,29 @@ fn bottom(cpu: &ArmCpu, mode: ArmMode, tcr: u64, upper: bool) -> u32 {
     64 - (tsz as u32).clamp(if wide { 12 } else { 16 }, max)
 }
 
+/// What of the mode matters besides TCR.
+const LAYOUT_MODE: u64 =
+    ArmMode(0).with_tbi0(true).with_tbi1(true).with_tbii0(true).with_tbii1(true).with_two_ranges(true).0;
+
 /// Where the code is in instruction or data pointers now.
 #[inline]
 fn layout(cpu: &mut ArmCpu, data: bool) -> Layout {
     let mode = ArmMode(cpu.header.mode);
     let tcr = tcr(cpu, mode);
-    if cpu.pac.made_of != (tcr, mode.0) {
+    let made_of = (tcr, mode.0 & LAYOUT_MODE);
+    if cpu.pac.made_of != made_of {
         let bottom = [bottom(cpu, mode, tcr, false), bottom(cpu, mode, tcr, true)];
         cpu.pac.layouts = [
-            Layout { tbi: [mode.tbii0(), mode.tbii1()], bottom },
-            Layout { tbi: [mode.tbi0(), mode.tbi1()], bottom },
+            Layout::new([mode.tbii0(), mode.tbii1()], bottom),
+            Layout::new([mode.tbi0(), mode.tbi1()], bottom),
         ];
-        cpu.pac.made_of = (tcr, mode.0);
+        cpu.pac.made_of = made_of;
     }
     cpu.pac.layouts[usize::from(data)]
 }
 
 /// Key 0 IA, 1 IB, 2 DA, 3 DB, 4 GA.
+#[inline]
 fn key(cpu: &ArmCpu, n: u32) -> Key {
     let [lo, hi] = cpu.keys[(n as usize).min(4)];
     Key { hi, lo }
