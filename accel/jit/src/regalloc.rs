@@ -116,7 +116,7 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && !f.fp.flush && !clears,
                 // Of flags: which of two compares a conditional one or a loop left.
                 Op::Select if i.ty == Type::I32 => edge_uses[n] == hot_uses[n],
-                Op::VFromScalar | Op::VZeroHi | Op::Zext64 => hot_uses[n] == 0,
+                Op::VFromScalar | Op::VZeroHi | Op::Zext64 => edge_uses[n] == hot_uses[n],
                 _ => false,
             };
         }

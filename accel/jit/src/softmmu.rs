@@ -2,9 +2,9 @@
 //! translated code.
 #![expect(unsafe_code, reason = "guest RAM is accessed through host addresses")]
 
-use crate::tlb::{cas_host, read_host, write_host};
+use crate::tlb::{GLOBAL, cas_host, read_host, write_host};
 use crate::vcpu::Ctx;
-use rhea_ir::env::{PAGE_SIZE, TlbEntry, tag};
+use rhea_ir::env::{PAGE_BITS, PAGE_SIZE, TlbEntry, tag};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, Translation};
 use rhea_ir::types::{MemOp, RmwOp};
 use rhea_memory::view::Lookup;
@@ -13,9 +13,40 @@ use std::sync::Arc;
 
 /// Where one page's worth of an access goes.
 enum Place {
+    /// RAM that needs nothing but the access.
+    Plain(u64),
     Ram { host: u64, block: Arc<RamBlock>, offset: u64 },
     /// MMIO, ROM writes, nothing.
     Bus(Gpa, bool),
+}
+
+/// A translation kept for accesses that always take the slow path.
+#[derive(Clone, Copy)]
+struct Kept {
+    page: u64,
+    idx: u32,
+    kind: Kind,
+    translation: Translation,
+}
+
+/// The last translations of pages that are not plain RAM.
+#[derive(Default)]
+pub struct KeptTranslations([Option<Kept>; 16]);
+
+impl KeptTranslations {
+    fn slot(va: u64, kind: Kind) -> usize {
+        ((va >> PAGE_BITS) as usize ^ (kind as usize) << 2) % 16
+    }
+    fn get(&self, va: u64, kind: Kind, idx: u32) -> Option<Translation> {
+        let k = self.0[Self::slot(va, kind)].as_ref()?;
+        (k.page == va & !(PAGE_SIZE - 1) && k.idx == idx && k.kind == kind).then_some(k.translation)
+    }
+    fn put(&mut self, va: u64, kind: Kind, idx: u32, translation: Translation) {
+        self.0[Self::slot(va, kind)] = Some(Kept { page: va & !(PAGE_SIZE - 1), idx, kind, translation });
+    }
+    pub fn clear(&mut self) {
+        self.0 = [None; 16];
+    }
 }
 
 fn access_info(va: u64, size: u32, kind: Kind, mmu_idx: u32) -> MemAccess {
@@ -41,21 +72,15 @@ impl Ctx {
         Requester::Cpu(self.index)
     }
 
-    /// Translates and enters the page into the TLB if it is plain RAM.
-    fn translate<G: Guest>(&mut self, cpu: &mut G, va: u64, kind: Kind, idx: u32) -> Result<Translation, Raised> {
-        let t = cpu.walk(va, kind, idx)?;
-        self.fill(cpu, va, &t, idx);
-        Ok(t)
-    }
-
-    fn fill<G: Guest>(&mut self, cpu: &mut G, va: u64, t: &Translation, idx: u32) {
+    /// Enters the page into the TLB if it is RAM; true if accesses of this kind can then use it inline.
+    fn fill<G: Guest>(&mut self, cpu: &mut G, va: u64, t: &Translation, kind: Kind, idx: u32) -> bool {
         let page = va & !(PAGE_SIZE - 1);
         let view = self.space.view();
-        let Lookup::Ram { block, offset, host, readonly, writes, remaining } = view.lookup(t.page) else { return };
+        let Lookup::Ram { block, offset, host, readonly, writes, remaining } = view.lookup(t.page) else { return false };
         if remaining < PAGE_SIZE {
-            return;
+            return false;
         }
-        self.tlb.grow_if_crowded(cpu.header_mut(), idx);
+        self.set.tlb.grow_if_crowded(cpu.header_mut(), idx);
         let slow = if t.slow || t.device { tag::SLOW } else { 0 };
         let read = if t.readable { page | slow } else { u64::MAX };
         let mut write = u64::MAX;
@@ -69,25 +94,44 @@ impl Ctx {
             }
         }
         let addend = (host as u64).wrapping_sub(page);
-        self.tlb.insert(idx, page, TlbEntry { read, write, addend, full: t.page.0 });
+        self.set.tlb.insert(idx, page, TlbEntry { read, write, addend, flags: if t.global { GLOBAL } else { 0 } });
+        page == if kind == Kind::Read { read } else { write }
     }
 
-    fn place<G: Guest>(&mut self, cpu: &mut G, va: u64, size: u32, kind: Kind, idx: u32) -> Result<(Place, Translation), Raised> {
-        let t = self.translate(cpu, va, kind, idx)?;
+    /// The host address of plain RAM that the TLB knows.
+    fn hit(&self, va: u64, kind: Kind, idx: u32) -> Option<u64> {
+        let e = self.set.tlb.entry(idx, va);
+        let t = if kind == Kind::Read { e.read } else { e.write };
+        (t == va & !(PAGE_SIZE - 1)).then(|| va.wrapping_add(e.addend))
+    }
+
+    fn place<G: Guest>(&mut self, cpu: &mut G, va: u64, size: u32, kind: Kind, idx: u32) -> Result<Place, Raised> {
+        if let Some(host) = self.hit(va, kind, idx) {
+            return Ok(Place::Plain(host));
+        }
+        let t = match self.set.kept.get(va, kind, idx) {
+            Some(t) => t,
+            None => cpu.walk(va, kind, idx)?,
+        };
+        if !self.fill(cpu, va, &t, kind, idx) {
+            self.set.kept.put(va, kind, idx, t);
+        }
         if t.slow {
             cpu.check_access(access_info(va, size, kind, idx))?;
         }
+        if t.device && va & (size.min(16) as u64 - 1) != 0 {
+            return Err(cpu.alignment_fault(access_info(va, size, kind, idx)));
+        }
         let gpa = Gpa(t.page.0 | (va & (PAGE_SIZE - 1)));
         let view = self.space.view();
-        let place = match view.lookup(gpa) {
+        Ok(match view.lookup(gpa) {
             Lookup::Ram { block, offset, host, readonly, writes, remaining }
                 if (kind == Kind::Read || (!readonly && writes.is_none())) && remaining >= size as u64 =>
             {
                 Place::Ram { host: host as u64, block: block.clone(), offset }
             }
             _ => Place::Bus(gpa, t.secure),
-        };
-        Ok((place, t))
+        })
     }
 
     fn check_alignment<G: Guest>(&self, cpu: &mut G, va: u64, m: MemOp, kind: Kind) -> Result<(), Raised> {
@@ -117,13 +161,10 @@ impl Ctx {
     }
 
     fn load_piece<G: Guest>(&mut self, cpu: &mut G, va: u64, size: u32, idx: u32) -> Result<u128, Raised> {
-        let (place, t) = self.place(cpu, va, size, Kind::Read, idx)?;
-        if t.device && va & (size.min(16) as u64 - 1) != 0 {
-            return Err(cpu.alignment_fault(access_info(va, size, Kind::Read, idx)));
-        }
-        match place {
-            // SAFETY: `host` is `size` bytes inside the block, which `place` keeps alive.
-            Place::Ram { host, .. } => Ok(unsafe { read_host(host, size) }),
+        match self.place(cpu, va, size, Kind::Read, idx)? {
+            // SAFETY: `host` is `size` bytes inside a block that the memory map (as of the last `follow_memory_map`) or
+            // `place` keeps alive.
+            Place::Plain(host) | Place::Ram { host, .. } => Ok(unsafe { read_host(host, size) }),
             Place::Bus(gpa, secure) => {
                 let r = self.bus_read(gpa, size, secure);
                 self.after_device(cpu);
@@ -178,11 +219,12 @@ impl Ctx {
     }
 
     fn store_piece<G: Guest>(&mut self, cpu: &mut G, va: u64, size: u32, idx: u32, value: u128) -> Result<(), Raised> {
-        let (place, t) = self.place(cpu, va, size, Kind::Write, idx)?;
-        if t.device && va & (size.min(16) as u64 - 1) != 0 {
-            return Err(cpu.alignment_fault(access_info(va, size, Kind::Write, idx)));
-        }
-        match place {
+        match self.place(cpu, va, size, Kind::Write, idx)? {
+            Place::Plain(host) => {
+                // SAFETY: as in `load_piece`.
+                unsafe { write_host(host, size, value) };
+                Ok(())
+            }
             Place::Ram { host, block, offset } => {
                 self.before_code_write(cpu, &block, offset, size)?;
                 // SAFETY: as in `load_piece`.
@@ -213,23 +255,26 @@ impl Ctx {
         Ok(())
     }
 
-    /// The host address of an aligned atomic on RAM, or the fault.
-    fn atomic_place<G: Guest>(&mut self, cpu: &mut G, va: u64, m: MemOp) -> Result<Option<(u64, Arc<RamBlock>, u64)>, Raised> {
+    /// Where an aligned atomic on RAM goes, or the fault; `None` if it is misaligned.
+    fn atomic_place<G: Guest>(&mut self, cpu: &mut G, va: u64, m: MemOp) -> Result<Option<Place>, Raised> {
         self.check_alignment(cpu, va, m, Kind::Write)?;
-        let size = m.bytes();
+        let (size, idx) = (m.bytes(), m.mmu_idx());
         // Reported as a write; needs read permission too.
-        let (place, t) = self.place(cpu, va, size, Kind::Write, m.mmu_idx())?;
-        if !t.readable {
-            self.place(cpu, va, size, Kind::Read, m.mmu_idx())?;
+        let place = self.place(cpu, va, size, Kind::Write, idx)?;
+        let readable = self.set.tlb.entry(idx, va).read & !tag::SLOW == va & !(PAGE_SIZE - 1);
+        if !readable {
+            self.place(cpu, va, size, Kind::Read, idx)?;
         }
-        match place {
-            Place::Ram { host, block, offset } if va & (size as u64 - 1) == 0 => {
-                self.before_code_write(cpu, &block, offset, size)?;
-                Ok(Some((host, block, offset)))
-            }
-            Place::Ram { .. } => Ok(None),
-            Place::Bus(..) => Err(cpu.bus_fault(access_info(va, size, Kind::Write, m.mmu_idx()))),
+        if matches!(place, Place::Bus(..)) {
+            return Err(cpu.bus_fault(access_info(va, size, Kind::Write, idx)));
         }
+        if va & (size as u64 - 1) != 0 {
+            return Ok(None);
+        }
+        if let Place::Ram { block, offset, .. } = &place {
+            self.before_code_write(cpu, block, *offset, size)?;
+        }
+        Ok(Some(place))
     }
 
     pub fn cas<G: Guest>(&mut self, cpu: &mut G, va: u64, m: MemOp, expected: u128, new: u128) -> Result<u128, Raised> {
@@ -237,15 +282,19 @@ impl Ctx {
         let mask = if size >= 16 { u128::MAX } else { (1 << (size * 8)) - 1 };
         let (expected, new) = (order(expected & mask, m), order(new & mask, m));
         match self.atomic_place(cpu, va, m)? {
-            Some((host, block, offset)) => {
-                // SAFETY: RAM of a live block, aligned to `size` (checked in `atomic_place`).
+            Some(Place::Plain(host)) => {
+                // SAFETY: RAM as in `load_piece`, aligned to `size` (`atomic_place`).
+                Ok(order(unsafe { cas_host(host, size, expected, new) }, m))
+            }
+            Some(Place::Ram { host, block, offset }) => {
+                // SAFETY: as above.
                 let old = unsafe { cas_host(host, size, expected, new) };
                 if old == expected {
                     block.note_write(offset, size as u64);
                 }
                 Ok(order(old, m))
             }
-            None => {
+            _ => {
                 // Misaligned but permitted: single-copy atomicity is not promised by the architecture here.
                 let plain = MemOp(m.0 & !0xe0);
                 let old = self.load(cpu, va, plain)?;

@@ -5,8 +5,14 @@ use rhea_ir::env::{EnvHeader, MMU_INDEXES, PAGE_BITS, PAGE_SIZE, TlbEntry, tag};
 
 const MIN_BITS: u32 = 8;
 const MAX_BITS: u32 = 15;
+/// Bits of an address that an MMU may ignore: differently tagged aliases of a page have entries of their own, in the same
+/// place of a table, and are dropped together.
+const TAG_BITS: u32 = 8;
 /// Up to this many filled entries a flush clears them one by one.
 const LIST: usize = 128;
+
+/// Bit of [`TlbEntry::flags`].
+pub const GLOBAL: u64 = 1;
 
 struct Table {
     entries: Box<[TlbEntry]>,
@@ -15,128 +21,175 @@ struct Table {
     count: usize,
     /// Consecutive flushes with little use.
     quiet: u32,
+    /// Bit 0: there may be global entries in the lower half of the address space; bit 1: in the upper half.
+    globals: u8,
+}
+
+/// By bit 55: the bits above may be a tag that the guest's MMU ignores.
+fn half(va: u64) -> u8 {
+    1 << (va >> 55 & 1)
 }
 
 impl Table {
     fn new(bits: u32) -> Table {
-        Table { entries: vec![TlbEntry::EMPTY; 1 << bits].into_boxed_slice(), filled: Vec::new(), count: 0, quiet: 0 }
+        Table { entries: vec![TlbEntry::EMPTY; 1 << bits].into_boxed_slice(), filled: Vec::new(), count: 0, quiet: 0, globals: 0 }
     }
     fn index(&self, va: u64) -> usize {
         (va >> PAGE_BITS) as usize & (self.entries.len() - 1)
     }
+    fn put(&mut self, va: u64, e: TlbEntry) {
+        let i = self.index(va);
+        if is_empty(&self.entries[i]) {
+            self.count += 1;
+            if self.filled.len() < LIST {
+                self.filled.push(i as u32);
+            }
+        }
+        if e.flags & GLOBAL != 0 {
+            self.globals |= half(va);
+        }
+        self.entries[i] = e;
+    }
+    /// The entry's page, if it has one.
+    fn page(e: &TlbEntry) -> Option<u64> {
+        [e.read, e.write].into_iter().find(|t| *t != u64::MAX).map(|t| t & !(PAGE_SIZE - 1))
+    }
+    /// Empties the table, or moves it to one of another size.
+    fn clear(&mut self) {
+        let len = self.entries.len();
+        // Size by use: crowded tables double, tables that stay nearly empty shrink.
+        if self.count * 4 > len * 3 && len < 1 << MAX_BITS {
+            *self = Table::new((len * 2).trailing_zeros());
+            return;
+        }
+        self.quiet = if self.count * 8 < len { self.quiet + 1 } else { 0 };
+        if self.quiet > 64 && len > 1 << MIN_BITS {
+            *self = Table::new((len / 2).trailing_zeros());
+            return;
+        }
+        if self.count <= LIST {
+            for k in self.filled.drain(..) {
+                self.entries[k as usize] = TlbEntry::EMPTY;
+            }
+        } else {
+            self.entries.fill(TlbEntry::EMPTY);
+            self.filled.clear();
+        }
+        self.count = 0;
+        self.globals = 0;
+    }
+    fn clear_but_globals(&mut self) {
+        if self.globals == 0 {
+            return self.clear();
+        }
+        self.filled.clear();
+        self.count = 0;
+        for (i, e) in self.entries.iter_mut().enumerate() {
+            if is_empty(e) {
+                continue;
+            }
+            if e.flags & GLOBAL == 0 {
+                *e = TlbEntry::EMPTY;
+                continue;
+            }
+            self.count += 1;
+            if self.filled.len() < LIST {
+                self.filled.push(i as u32);
+            }
+        }
+    }
 }
 
+fn is_empty(e: &TlbEntry) -> bool {
+    e.read == u64::MAX && e.write == u64::MAX
+}
+
+/// The translations of one context.
 pub struct Tlb {
     tables: Vec<Table>,
 }
 
 impl Tlb {
-    pub fn new(header: &mut EnvHeader) -> Tlb {
-        let mut t = Tlb { tables: (0..MMU_INDEXES).map(|_| Table::new(MIN_BITS)).collect() };
-        for i in 0..MMU_INDEXES {
-            t.publish(header, i);
-        }
-        t
+    pub fn new() -> Tlb {
+        Tlb { tables: (0..MMU_INDEXES).map(|_| Table::new(MIN_BITS)).collect() }
     }
 
-    /// Tells generated code where the table is.
-    fn publish(&mut self, header: &mut EnvHeader, i: usize) {
-        let t = &mut self.tables[i];
-        header.tlb[i].mask = (t.entries.len() as u64 - 1) * size_of::<TlbEntry>() as u64;
-        header.tlb[i].table = t.entries.as_mut_ptr() as u64;
+    /// Tells generated code where the tables are; needed after all that may have changed their size.
+    pub fn publish(&mut self, header: &mut EnvHeader) {
+        for (t, d) in self.tables.iter_mut().zip(&mut header.tlb) {
+            d.mask = (t.entries.len() as u64 - 1) * size_of::<TlbEntry>() as u64;
+            d.table = t.entries.as_mut_ptr() as u64;
+        }
+    }
+
+    /// The entry where `va` would be.
+    pub fn entry(&self, idx: u32, va: u64) -> &TlbEntry {
+        let t = &self.tables[idx as usize % MMU_INDEXES];
+        &t.entries[t.index(va)]
     }
 
     pub fn insert(&mut self, idx: u32, va: u64, e: TlbEntry) {
-        let t = &mut self.tables[idx as usize % MMU_INDEXES];
-        let i = t.index(va);
-        if t.entries[i].read == u64::MAX && t.entries[i].write == u64::MAX {
-            t.count += 1;
-            if t.filled.len() < LIST {
-                t.filled.push(i as u32);
-            }
-        }
-        t.entries[i] = e;
+        self.tables[idx as usize % MMU_INDEXES].put(va, e);
     }
 
-    pub fn flush(&mut self, header: &mut EnvHeader, indexes: u16) {
-        for i in 0..MMU_INDEXES {
-            if indexes >> i & 1 == 0 {
-                continue;
-            }
-            let t = &mut self.tables[i];
-            let len = t.entries.len();
-            // Size by use: crowded tables double, tables that stay nearly empty shrink.
-            if t.count * 4 > len * 3 && len < 1 << MAX_BITS {
-                *t = Table::new((len * 2).trailing_zeros());
-                self.publish(header, i);
-                continue;
-            }
-            t.quiet = if t.count * 8 < len { t.quiet + 1 } else { 0 };
-            if t.quiet > 64 && len > 1 << MIN_BITS {
-                *t = Table::new((len / 2).trailing_zeros());
-                self.publish(header, i);
-                continue;
-            }
-            if t.count <= LIST {
-                for k in t.filled.drain(..) {
-                    t.entries[k as usize] = TlbEntry::EMPTY;
-                }
-            } else {
-                t.entries.fill(TlbEntry::EMPTY);
-                t.filled.clear();
-            }
-            t.count = 0;
-        }
+    fn masked(&mut self, indexes: u16) -> impl Iterator<Item = &mut Table> {
+        self.tables.iter_mut().enumerate().filter(move |(i, t)| indexes >> i & 1 != 0 && t.count != 0).map(|(_, t)| t)
+    }
+
+    /// Empties tables; `publish` must follow.
+    pub fn flush(&mut self, indexes: u16) {
+        self.masked(indexes).for_each(Table::clear);
+    }
+
+    /// Drops what is not global; `publish` must follow.
+    pub fn flush_context(&mut self, indexes: u16) {
+        self.masked(indexes).for_each(Table::clear_but_globals);
     }
 
     /// Doubles a table that is crowded between flushes; called on misses.
     pub fn grow_if_crowded(&mut self, header: &mut EnvHeader, idx: u32) {
-        let i = idx as usize % MMU_INDEXES;
-        let t = &mut self.tables[i];
+        let t = &mut self.tables[idx as usize % MMU_INDEXES];
         let len = t.entries.len();
         if t.count * 4 <= len * 3 || len >= 1 << MAX_BITS {
             return;
         }
         let mut new = Table::new((len * 2).trailing_zeros());
         for e in t.entries.iter() {
-            let page = [e.read, e.write].into_iter().find(|t| *t != u64::MAX);
-            if let Some(p) = page {
-                let k = new.index(p & !(PAGE_SIZE - 1));
-                new.entries[k] = *e;
-                new.count += 1;
-                if new.filled.len() < LIST {
-                    new.filled.push(k as u32);
-                }
+            if let Some(p) = Table::page(e) {
+                new.put(p, *e);
             }
         }
         *t = new;
-        self.publish(header, i);
+        self.publish(header);
     }
 
-    pub fn flush_pages(&mut self, va: u64, pages: u64, indexes: u16) {
-        for i in 0..MMU_INDEXES {
-            if indexes >> i & 1 == 0 {
+    /// Drops the entries of `pages` pages from `va`, or only the global ones.
+    pub fn flush_pages(&mut self, va: u64, pages: u64, indexes: u16, only_global: bool) {
+        let start = va & !(PAGE_SIZE - 1);
+        for t in self.masked(indexes) {
+            if only_global && t.globals & half(va) == 0 {
                 continue;
             }
-            let t = &mut self.tables[i];
-            for p in 0..pages {
-                let at = va.wrapping_add(p << PAGE_BITS);
-                let k = t.index(at);
-                let page = at & !(PAGE_SIZE - 1);
-                let e = &mut t.entries[k];
-                if e.read & !0xfff == page || e.write & !0xfff == page {
+            let hit = |e: &TlbEntry| Table::page(e).is_some_and(|p| p.wrapping_sub(start) << TAG_BITS >> (TAG_BITS + PAGE_BITS) < pages);
+            let drop = |e: &mut TlbEntry| {
+                if hit(e) && (!only_global || e.flags & GLOBAL != 0) {
                     *e = TlbEntry::EMPTY;
                 }
+            };
+            if pages as usize >= t.entries.len() {
+                t.entries.iter_mut().for_each(drop);
+                continue;
+            }
+            for p in 0..pages {
+                let k = t.index(start.wrapping_add(p << PAGE_BITS));
+                drop(&mut t.entries[k]);
             }
         }
     }
 
     /// Makes stores to a host page take the slow path.
     pub fn protect_host_page(&mut self, host_page: u64) {
-        for t in &mut self.tables {
-            if t.count == 0 {
-                continue;
-            }
+        for t in self.masked(u16::MAX) {
             for e in t.entries.iter_mut() {
                 if e.write & tag::INVALID == 0 && (e.write & !0xfff).wrapping_add(e.addend) == host_page {
                     e.write |= tag::SLOW;

@@ -3,6 +3,7 @@
 
 use crate::cache::{Cache, Key, Made};
 use crate::code::enter;
+use crate::softmmu::KeptTranslations;
 use crate::tlb::Tlb;
 use crate::translate::{CodePage, MAX_BLOCK, Source};
 use crate::vm::{Core, JitVm, WrittenPages};
@@ -34,11 +35,78 @@ const NO_JUMP: Jump = Jump { pc: u64::MAX, code: 0 };
 /// A jump cache for one mode.
 struct JumpCache {
     mode: u64,
+    /// The context its entries hold in; `None`: in all, as all their pages are global.
+    context: Option<u64>,
     used: u64,
     entries: Box<[Jump]>,
     /// Bit per hash of page: some entry's pc is in such a page.
-    pages: u64,
+    pages: [u64; 16],
+    /// Has it entries at all?
+    live: bool,
 }
+
+impl JumpCache {
+    fn new(mode: u64) -> JumpCache {
+        JumpCache { mode, context: None, used: 0, entries: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(), pages: [0; 16], live: false }
+    }
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.live) {
+            self.entries.fill(NO_JUMP);
+            self.pages = [0; 16];
+        }
+        self.context = None;
+    }
+    fn page_bit(pc: u64) -> (usize, u64) {
+        let p = pc >> 12;
+        let h = (p ^ p >> 10 ^ p >> 20) as usize;
+        (h / 64 % 16, 1 << (h % 64))
+    }
+    /// May it have entries of one of these pages?
+    fn touches(&self, va: u64, pages: u64) -> bool {
+        self.live
+            && (pages > 1024
+                || (0..pages).any(|p| {
+                    let (word, bit) = Self::page_bit(va.wrapping_add(p << 12));
+                    self.pages[word] & bit != 0
+                }))
+    }
+}
+
+/// What a vCPU knows of one context of its guest.
+pub struct Set {
+    context: u64,
+    used: u64,
+    pub tlb: Tlb,
+    pub kept: KeptTranslations,
+    itlb: Box<[FetchEntry]>,
+    /// [`EnvHeader::fetch`] while another set is in use.
+    fetch: Box<[[u64; 2]]>,
+}
+
+impl Set {
+    fn new(context: u64) -> Set {
+        Set {
+            context,
+            used: 0,
+            tlb: Tlb::new(),
+            kept: KeptTranslations::default(),
+            itlb: vec![NO_FETCH; FETCH_ENTRIES].into_boxed_slice(),
+            fetch: vec![NO_FETCH_WORDS; FETCH_ENTRIES].into_boxed_slice(),
+        }
+    }
+    /// Forgets everything; the TLB is to be published again if it is the current set.
+    fn clear(&mut self) {
+        self.tlb.flush(u16::MAX);
+        self.kept.clear();
+        self.itlb.fill(NO_FETCH);
+        self.fetch.fill(NO_FETCH_WORDS);
+    }
+}
+
+/// Sets kept besides the current one.
+const OTHER_SETS: usize = 7;
+const JUMP_CACHES: usize = 16;
+const NO_FETCH_WORDS: [u64; 2] = [u64::MAX, 0];
 
 /// Work done by a vCPU's own thread between guest instructions.
 pub enum Work {
@@ -102,13 +170,14 @@ impl Shared {
 pub struct Ctx {
     pub index: u32,
     pub space: Arc<AddressSpace>,
-    pub tlb: Tlb,
+    pub set: Set,
+    /// Sets of other contexts.
+    others: Vec<Set>,
     pub written: Arc<WrittenPages>,
     core: Arc<Core>,
     jumps: Vec<JumpCache>,
     current: usize,
     tick: u64,
-    itlb: Box<[FetchEntry]>,
     map_generation: u64,
     code_generation: u64,
     /// The next instruction is to be run in a block of its own (it stores to translated code).
@@ -122,34 +191,32 @@ struct FetchEntry {
     /// Page address | MMU index; `u64::MAX` empty.
     tag: u64,
     attrs: u8,
+    global: bool,
     host: u64,
     page: Option<(Arc<RamBlock>, u64)>,
 }
 
-const NO_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, attrs: 0, host: 0, page: None };
+const NO_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, attrs: 0, global: false, host: 0, page: None };
 
 /// Index of an instruction address in [`EnvHeader::fetch`].
 fn fetch_slot(pc: u64) -> usize {
     (pc >> 12) as usize % FETCH_ENTRIES
 }
 
-fn page_bit(pc: u64) -> u64 {
-    let p = pc >> 12;
-    1 << ((p ^ p >> 6 ^ p >> 12) & 63)
-}
-
 impl Ctx {
     fn new(core: &Arc<Core>, index: u32, header: &mut EnvHeader) -> Ctx {
+        let mut set = Set::new(0);
+        set.tlb.publish(header);
         Ctx {
             index,
             space: core.space.clone(),
-            tlb: Tlb::new(header),
+            set,
+            others: Vec::new(),
             written: core.written.clone(),
             core: core.clone(),
             jumps: Vec::new(),
             current: 0,
             tick: 0,
-            itlb: vec![NO_FETCH; FETCH_ENTRIES].into_boxed_slice(),
             map_generation: 0,
             code_generation: 0,
             restart_alone: false,
@@ -171,65 +238,113 @@ impl Ctx {
     }
 
     fn clear_jumps(&mut self) {
-        for j in &mut self.jumps {
-            if j.pages != 0 {
-                j.entries.fill(NO_JUMP);
-                j.pages = 0;
-            }
-        }
+        self.jumps.iter_mut().for_each(JumpCache::clear);
     }
 
     fn clear_fetch(&mut self, header: &mut EnvHeader) {
-        self.itlb.fill(NO_FETCH);
-        header.fetch.fill([u64::MAX, 0]);
+        self.set.itlb.fill(NO_FETCH);
+        header.fetch.fill(NO_FETCH_WORDS);
     }
 
     pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
         match f {
-            TlbFlush::All => {
-                self.tlb.flush(header, u16::MAX);
+            TlbFlush::All => self.flush(header, TlbFlush::Indexes(u16::MAX)),
+            TlbFlush::Indexes(indexes) => {
+                self.set.tlb.flush(indexes);
+                self.set.tlb.publish(header);
+                self.set.kept.clear();
+                self.others.clear();
                 self.clear_fetch(header);
                 self.clear_jumps();
             }
-            TlbFlush::Indexes(m) => {
-                self.tlb.flush(header, m);
-                self.clear_fetch(header);
-                self.clear_jumps();
-            }
-            TlbFlush::Range { va, pages, indexes } if pages <= 64 => {
-                self.tlb.flush_pages(va, pages, indexes);
-                for p in 0..pages {
-                    let at = va.wrapping_add(p << 12);
-                    let n = fetch_slot(at);
-                    if self.itlb[n].tag & !0xfff == at & !0xfff {
-                        self.itlb[n] = NO_FETCH;
-                        header.fetch[n] = [u64::MAX, 0];
+            TlbFlush::Context { indexes, of } => {
+                if of.contains(self.set.context) {
+                    self.set.tlb.flush_context(indexes);
+                    self.set.tlb.publish(header);
+                    self.set.kept.clear();
+                    for (e, words) in self.set.itlb.iter_mut().zip(&mut header.fetch) {
+                        if !e.global {
+                            *e = NO_FETCH;
+                            *words = NO_FETCH_WORDS;
+                        }
                     }
-                    if self.jumps.iter().any(|j| j.pages & page_bit(at) != 0) {
-                        self.clear_jumps();
+                }
+                self.others.retain(|s| !of.contains(s.context));
+                for j in &mut self.jumps {
+                    if j.context.is_some_and(|c| of.contains(c)) {
+                        j.clear();
                     }
                 }
             }
-            TlbFlush::Range { indexes, .. } => self.flush(header, TlbFlush::Indexes(indexes)),
+            TlbFlush::Range { va, pages, indexes, of } => {
+                self.set.kept.clear();
+                self.set.tlb.flush_pages(va, pages, indexes, !of.contains(self.set.context));
+                let hit = |e: &FetchEntry| (e.tag & !0xfff).wrapping_sub(va & !0xfff) >> 12 < pages;
+                for (e, words) in self.set.itlb.iter_mut().zip(&mut header.fetch) {
+                    if hit(e) {
+                        *e = NO_FETCH;
+                        *words = NO_FETCH_WORDS;
+                    }
+                }
+                for s in &mut self.others {
+                    s.kept.clear();
+                    s.tlb.flush_pages(va, pages, indexes, !of.contains(s.context));
+                    for (e, words) in s.itlb.iter_mut().zip(&mut s.fetch) {
+                        if hit(e) {
+                            *e = NO_FETCH;
+                            *words = NO_FETCH_WORDS;
+                        }
+                    }
+                }
+                for j in &mut self.jumps {
+                    if j.context.is_none_or(|c| of.contains(c)) && j.touches(va, pages) {
+                        j.clear();
+                    }
+                }
+            }
         }
+    }
+
+    /// Makes the set of the guest's context current.
+    fn select_set(&mut self, header: &mut EnvHeader, context: u64) {
+        if self.set.context == context {
+            return;
+        }
+        self.tick += 1;
+        self.set.used = self.tick;
+        self.set.fetch.copy_from_slice(&header.fetch);
+        let n = match self.others.iter().position(|s| s.context == context) {
+            Some(n) => n,
+            None if self.others.len() < OTHER_SETS => {
+                self.others.push(Set::new(context));
+                self.others.len() - 1
+            }
+            None => {
+                let n = (0..self.others.len()).min_by_key(|&n| self.others[n].used).unwrap_or(0);
+                self.others[n].clear();
+                self.others[n].context = context;
+                n
+            }
+        };
+        std::mem::swap(&mut self.set, &mut self.others[n]);
+        header.fetch.copy_from_slice(&self.set.fetch);
+        self.set.tlb.publish(header);
     }
 
     /// Makes the jump cache of the guest's mode current.
     fn select_jumps(&mut self, header: &mut EnvHeader) {
         self.tick += 1;
-        let mode = header.mode;
-        let n = match self.jumps.iter().position(|j| j.mode == mode) {
+        let (mode, context) = (header.mode, self.set.context);
+        let n = match self.jumps.iter().position(|j| j.mode == mode && j.context.is_none_or(|c| c == context)) {
             Some(n) => n,
-            None if self.jumps.len() < 12 => {
-                self.jumps.push(JumpCache { mode, used: 0, entries: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(), pages: 0 });
+            None if self.jumps.len() < JUMP_CACHES => {
+                self.jumps.push(JumpCache::new(mode));
                 self.jumps.len() - 1
             }
             None => {
                 let n = (0..self.jumps.len()).min_by_key(|&n| self.jumps[n].used).unwrap_or(0);
-                let j = &mut self.jumps[n];
-                j.mode = mode;
-                j.entries.fill(NO_JUMP);
-                j.pages = 0;
+                self.jumps[n].clear();
+                self.jumps[n].mode = mode;
                 n
             }
         };
@@ -243,10 +358,24 @@ impl Ctx {
         (e.pc == pc).then_some(e.code)
     }
 
+    /// Enters code into the jump cache; its page is in the fetch table.
     fn remember(&mut self, pc: u64, code: usize) {
         let j = &mut self.jumps[self.current];
         j.entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)] = Jump { pc, code };
-        j.pages |= page_bit(pc);
+        let (word, bit) = JumpCache::page_bit(pc);
+        j.pages[word] |= bit;
+        j.live = true;
+        if !self.set.itlb[fetch_slot(pc)].global {
+            j.context = Some(self.set.context);
+        }
+    }
+
+    /// Stores to a host page take the slow path from now on.
+    fn protect(&mut self, host: u64) {
+        self.set.tlb.protect_host_page(host);
+        for s in &mut self.others {
+            s.tlb.protect_host_page(host);
+        }
     }
 
     fn forget(&mut self, pc: u64) {
@@ -261,7 +390,7 @@ impl Ctx {
         let idx = G::fetch_index(cpu.header().mode);
         let tag = pc & !0xfff | idx as u64;
         let n = fetch_slot(pc);
-        if self.itlb[n].tag == tag {
+        if self.set.itlb[n].tag == tag {
             return Ok(n);
         }
         let t = cpu.walk(pc, Kind::Fetch, idx)?;
@@ -273,7 +402,7 @@ impl Ctx {
             return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
         }
         cpu.header_mut().fetch[n] = [tag, host as u64];
-        self.itlb[n] = FetchEntry { tag, attrs: t.code_attrs, host: host as u64, page: Some((block.clone(), offset / PAGE_SIZE)) };
+        self.set.itlb[n] = FetchEntry { tag, attrs: t.code_attrs, global: t.global, host: host as u64, page: Some((block.clone(), offset / PAGE_SIZE)) };
         Ok(n)
     }
 }
@@ -371,7 +500,7 @@ impl<G: Guest> JitVcpu<G> {
             for w in work {
                 match w {
                     Work::Flush(f) => inner.ctx.flush(inner.guest.header_mut(), f),
-                    Work::Protect(host) => inner.ctx.tlb.protect_host_page(host),
+                    Work::Protect(host) => inner.ctx.protect(host),
                     Work::Call(f) => f(),
                     Work::Guest(f) => {
                         fold_fp_flags(inner.guest.header_mut());
@@ -443,6 +572,8 @@ impl<G: Guest> JitVcpu<G> {
             self.shared.word().swap(0, Ordering::SeqCst);
             self.do_work(inner);
             self.drain_flushes(inner);
+            let context = inner.guest.context();
+            inner.ctx.select_set(inner.guest.header_mut(), context);
             match inner.guest.poll() {
                 Poll::Run => {
                     let Left::Poll = self.run_code(inner);
@@ -562,7 +693,7 @@ impl<G: Guest> JitVcpu<G> {
     /// Code for `pc` under the guest's current mode, translated if need be.
     fn find(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
         let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
-        let e = inner.ctx.itlb[n].clone();
+        let e = inner.ctx.set.itlb[n].clone();
         let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
         let found = vm.core.cache.lock().find(&key).map(|m| m.entry);
         let code = match found {
@@ -587,7 +718,7 @@ impl<G: Guest> JitVcpu<G> {
         let core = inner.ctx.core.clone();
         loop {
             if core.track_page(inner.ctx.index, block, *page, e.host) {
-                inner.ctx.tlb.protect_host_page(e.host);
+                inner.ctx.protect(e.host);
             }
             let mut cache = core.cache.lock();
             if !block.is_code_page(*page) {
@@ -621,7 +752,7 @@ impl<G: Guest> JitVcpu<G> {
             inner.guest.header_mut().raised = 0;
             return;
         };
-        let e = inner.ctx.itlb[n].clone();
+        let e = inner.ctx.set.itlb[n].clone();
         let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
         let threshold = vm.options.hot_threshold.unwrap_or(0);
         let full = self.with_source(inner, &e, key, |src, cache, ctx| {
@@ -630,13 +761,13 @@ impl<G: Guest> JitVcpu<G> {
             }
             let idx = G::fetch_index(key.mode);
             let hot = |to: u64| {
-                let f = &ctx.itlb[fetch_slot(to)];
+                let f = &ctx.set.itlb[fetch_slot(to)];
                 let k = Key { pc: to, host: f.host | (to & 0xfff), mode: key.mode, attrs: f.attrs };
                 // Only what runs about as often as the head belongs with it.
                 f.tag == to & !0xfff | idx as u64 && cache.entered(&k, threshold).is_some_and(|n| n * 16 >= threshold)
             };
             let mut more = |va: u64| {
-                let f = &ctx.itlb[fetch_slot(va)];
+                let f = &ctx.set.itlb[fetch_slot(va)];
                 let tracked = f.page.as_ref().is_some_and(|(block, page)| block.is_code_page(*page));
                 if f.tag == va | idx as u64 && tracked { code_page(f, va) } else { None }
             };
@@ -699,7 +830,7 @@ impl<G: Guest> JitVcpu<G> {
             inner.guest.header_mut().raised = 0;
             return;
         };
-        let host = inner.ctx.itlb[fetch_slot(pc)].host;
+        let host = inner.ctx.set.itlb[fetch_slot(pc)].host;
         let mode = inner.guest.header().mode;
         let cache = vm.core.cache.lock();
         // Only while the target is one of the region's pages under the same mode, and nothing was flushed meanwhile.
@@ -718,7 +849,7 @@ impl<G: Guest> JitVcpu<G> {
     /// One instruction in a block of its own, not entered into the cache.
     fn alone(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
         let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
-        let e = inner.ctx.itlb[n].clone();
+        let e = inner.ctx.set.itlb[n].clone();
         let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
         let code = self
             .with_source(inner, &e, key, |src, cache, _| {
@@ -776,7 +907,7 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, _vm: &Arc<JitVm<G>>, inner: &mut Inner<G>
             inner.guest.header_mut().raised = 0;
             continue;
         };
-        let e = inner.ctx.itlb[n].clone();
+        let e = inner.ctx.set.itlb[n].clone();
         let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
         inner.ctx.restart_alone = false;
         inner.ctx.alone = true;

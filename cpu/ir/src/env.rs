@@ -28,12 +28,12 @@ pub struct TlbEntry {
     pub write: u64,
     /// Host address of the page minus its guest virtual address (wrapping).
     pub addend: u64,
-    /// Index into the vCPU's table of full entries (attributes, physical address).
-    pub full: u64,
+    /// Bit 0: the translation is global ([`crate::guest::Translation::global`]).
+    pub flags: u64,
 }
 
 impl TlbEntry {
-    pub const EMPTY: TlbEntry = TlbEntry { read: u64::MAX, write: u64::MAX, addend: 0, full: 0 };
+    pub const EMPTY: TlbEntry = TlbEntry { read: u64::MAX, write: u64::MAX, addend: 0, flags: 0 };
 }
 
 /// Where the table of one MMU index is: entry address = table + ((va >> (PAGE_BITS - 5)) & mask).

@@ -106,6 +106,8 @@ pub struct Translation {
     pub secure: bool,
     /// Accesses to this page must always take the slow path (watchpoints).
     pub slow: bool,
+    /// The same in every context ([`Guest::context`]).
+    pub global: bool,
     /// Page attributes that change how code in it is translated (Arm: bit 0 = guarded page).
     pub code_attrs: u8,
 }
@@ -137,18 +139,31 @@ pub mod request {
     pub const DEBUG: u32 = 4;
 }
 
+/// Some of the contexts ([`Guest::context`]): those that agree with `value` in the bits of `mask`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Contexts {
+    pub mask: u64,
+    pub value: u64,
+}
+
+impl Contexts {
+    pub const ALL: Contexts = Contexts { mask: 0, value: 0 };
+    pub fn contains(&self, context: u64) -> bool {
+        (context ^ self.value) & self.mask == 0
+    }
+}
+
 /// What a page-level invalidation concerns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TlbFlush {
     All,
     /// The MMU indexes set in the mask.
     Indexes(u16),
-    /// `pages` softmmu pages from the virtual address (of the MMU indexes in the mask).
-    Range {
-        va: u64,
-        pages: u64,
-        indexes: u16,
-    },
+    /// Entries of the indexes that are not global, in some contexts.
+    Context { indexes: u16, of: Contexts },
+    /// `pages` softmmu pages from the virtual address (of the MMU indexes in the mask): in the contexts given, and global
+    /// ones in all.
+    Range { va: u64, pages: u64, indexes: u16, of: Contexts },
 }
 
 /// A memory access seen by the guest's slow-path hooks (watchpoints, external aborts).
@@ -173,6 +188,12 @@ pub trait Guest: Send + 'static {
     fn config(&self) -> Arc<Self::Config>;
     fn header(&self) -> &EnvHeader;
     fn header_mut(&mut self) -> &mut EnvHeader;
+
+    /// What tells the address spaces of the guest apart (ASID, VMID): TLB entries that are not global hold for the value
+    /// at the time they were made. Looked at whenever [`request::ACCEL`] is set.
+    fn context(&self) -> u64 {
+        0
+    }
 
     /// FP behaviour under a mode.
     fn fp_mode(mode: u64) -> FpMode;

@@ -17,7 +17,10 @@ impl Emit<'_> {
     pub(super) fn mem(&mut self, v: Value, i: &Inst) {
         match i.op {
             Op::CheckExit => self.check_exit(i),
-            Op::ProbeWrite => self.mem_call(v),
+            Op::ProbeWrite => {
+                let back = self.address(v, i, TAG_WRITE);
+                self.asm.bind(back);
+            }
             Op::Load => self.load(v, i),
             Op::Store => self.store(v, i),
             Op::Rmw => self.rmw(v, i),

@@ -311,6 +311,7 @@ impl Guest for Machine {
             device: false,
             secure: false,
             slow: mmu_idx == SLOW_INDEX,
+            global: true,
             code_attrs: 0,
         })
     }
