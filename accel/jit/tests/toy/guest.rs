@@ -84,8 +84,8 @@ extern "C" fn flush(t: &mut Toy, a: u64, _: u64, _: u64, _: u64) -> u64 {
     let f = match a >> 1 & 3 {
         0 => TlbFlush::All,
         1 => TlbFlush::Indexes(1),
-        2 => TlbFlush::Range { va: DATA + (a & 0x3000), pages: 1 + (a >> 8 & 3), indexes: 0xffff },
-        _ => TlbFlush::Range { va: 0x1000, pages: 4, indexes: 1 },
+        2 => TlbFlush::Range { va: DATA + (a & 0x3000), pages: 1 + (a >> 8 & 3), indexes: 0xffff, of: Contexts::ALL },
+        _ => TlbFlush::Range { va: 0x1000, pages: 4, indexes: 1, of: Contexts::ALL },
     };
     t.flushes.push((f, a & 1 != 0));
     0
@@ -672,6 +672,7 @@ impl Guest for Toy {
             device: false,
             secure: false,
             slow: false,
+            global: true,
             code_attrs: 0,
         })
     }

@@ -5,7 +5,7 @@ use crate::config::Feature;
 use crate::mode::mmu;
 use crate::reg::Reg;
 use crate::state::ArmCpu;
-use rhea_ir::guest::TlbFlush;
+use rhea_ir::guest::{TlbFlush, request};
 
 /// SCTLR bits whose change alters translations.
 const SCTLR_WALK: u64 = sctlr::M | sctlr::WXN | sctlr::EE | sctlr::EPAN;
@@ -175,7 +175,9 @@ impl ArmCpu {
             Reg::MairEl1 => self.flush(TlbFlush::Indexes(self.el1_indexes()), false),
             Reg::MairEl2 => self.flush(TlbFlush::Indexes(el2), false),
             Reg::MairEl3 | Reg::Ttbr0El3 => self.flush(TlbFlush::Indexes(mmu::MASK_E3), false),
-            Reg::VttbrEl2 | Reg::VtcrEl2 => self.flush(TlbFlush::Indexes(mmu::MASK_E10), false),
+            // Another VMID is another context; a new base needs a TLBI by the hypervisor.
+            Reg::VttbrEl2 => self.request(request::ACCEL),
+            Reg::VtcrEl2 => self.flush(TlbFlush::Indexes(mmu::MASK_E10), false),
             Reg::HcrEl2 => {
                 if changed & HCR_WALK != 0 {
                     self.flush(TlbFlush::Indexes(mmu::MASK_E10 | el2), false);
