@@ -72,6 +72,31 @@ impl JumpCache {
     }
 }
 
+/// Code found lately, by all that its translation depends on: what the jump caches forget with a TLB flush.
+struct Found(Box<[(Key, usize)]>);
+
+impl Found {
+    const ENTRIES: usize = 1 << 15;
+    const NONE: (Key, usize) = (Key { pc: u64::MAX, host: 0, mode: 0, attrs: 0 }, 0);
+    fn new() -> Found {
+        Found(vec![Self::NONE; Self::ENTRIES].into_boxed_slice())
+    }
+    fn slot(pc: u64, mode: u64) -> usize {
+        let h = (pc >> 2 ^ mode.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (h >> 49) as usize % Self::ENTRIES
+    }
+    fn get(&self, key: &Key) -> Option<usize> {
+        let e = &self.0[Self::slot(key.pc, key.mode)];
+        (e.0 == *key).then_some(e.1)
+    }
+    fn put(&mut self, key: Key, code: usize) {
+        self.0[Self::slot(key.pc, key.mode)] = (key, code);
+    }
+    fn forget(&mut self, pc: u64, mode: u64) {
+        self.0[Self::slot(pc, mode)] = Self::NONE;
+    }
+}
+
 /// What a vCPU knows of one context of its guest.
 pub struct Set {
     context: u64,
@@ -173,6 +198,7 @@ pub struct Ctx {
     pub set: Set,
     /// Sets of other contexts.
     others: Vec<Set>,
+    found: Found,
     pub written: Arc<WrittenPages>,
     core: Arc<Core>,
     jumps: Vec<JumpCache>,
@@ -212,6 +238,7 @@ impl Ctx {
             space: core.space.clone(),
             set,
             others: Vec::new(),
+            found: Found::new(),
             written: core.written.clone(),
             core: core.clone(),
             jumps: Vec::new(),
@@ -378,7 +405,9 @@ impl Ctx {
         }
     }
 
-    fn forget(&mut self, pc: u64) {
+    /// Drops what leads to dead code.
+    fn forget(&mut self, pc: u64, mode: u64) {
+        self.found.forget(pc, mode);
         let e = &mut self.jumps[self.current].entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)];
         if e.pc == pc {
             *e = NO_JUMP;
@@ -515,6 +544,7 @@ impl<G: Guest> JitVcpu<G> {
         if code != inner.ctx.code_generation {
             inner.ctx.code_generation = code;
             inner.ctx.clear_jumps();
+            inner.ctx.found.0.fill(Found::NONE);
         }
     }
 
@@ -683,7 +713,7 @@ impl<G: Guest> JitVcpu<G> {
                 // Dead code leaves as if asked to: the jump cache still names it.
                 reason::REQUESTED if self.shared.word().load(Ordering::Relaxed) == 0 => {
                     let pc = inner.guest.header().pc;
-                    inner.ctx.forget(pc);
+                    inner.ctx.forget(pc, mode);
                 }
                 _ => return Left::Poll,
             }
@@ -693,14 +723,22 @@ impl<G: Guest> JitVcpu<G> {
     /// Code for `pc` under the guest's current mode, translated if need be.
     fn find(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
         let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
-        let e = inner.ctx.set.itlb[n].clone();
+        let e = &inner.ctx.set.itlb[n];
         let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        if let Some(c) = inner.ctx.found.get(&key) {
+            inner.ctx.remember(pc, c);
+            return Ok(Some(c));
+        }
         let found = vm.core.cache.lock().find(&key).map(|m| m.entry);
         let code = match found {
             Some(c) => Some(c),
-            None => self.translate(vm, inner, &e, key),
+            None => {
+                let e = inner.ctx.set.itlb[n].clone();
+                self.translate(vm, inner, &e, key)
+            }
         };
         if let Some(c) = code {
+            inner.ctx.found.put(key, c);
             inner.ctx.remember(pc, c);
         }
         Ok(code)
