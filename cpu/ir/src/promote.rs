@@ -301,7 +301,11 @@ fn resolve(repl: &[Value], v: Value) -> Value {
     v
 }
 
-/// A parameter whose arguments are all the same value (or itself) is that value.
+/// Rounds after which the search for parameters with one value is given up.
+const MAX_ROUNDS: usize = 100;
+
+/// A parameter whose arguments are all one value is that value, also where parameters pass it around among themselves.
+/// Starts from the assumption that no parameter has a value of its own and takes back what the edges contradict.
 pub(crate) fn remove_trivial_params(f: &mut Function, repl: &mut [Value]) {
     let n = f.blocks.len();
     // Incoming edges: (block, which target).
@@ -313,35 +317,51 @@ pub(crate) fn remove_trivial_params(f: &mut Function, repl: &mut [Value]) {
             }
         }
     }
-    loop {
-        let mut changed = false;
-        for b in 0..n {
-            for k in 0..f.blocks[b].params.len() {
-                let p = f.blocks[b].params[k];
-                if repl[p.index()] != p {
+    // What each value is taken to be: of a parameter nothing is known at first.
+    let mut known: Vec<Value> = (0..f.insts.len() as u32).map(Value).collect();
+    let mut params: Vec<(Value, Vec<Value>)> = Vec::new();
+    for (block, edges) in f.blocks.iter().zip(&preds) {
+        for (k, &p) in block.params.iter().enumerate().filter(|(_, p)| repl[p.index()] == **p) {
+            let arg = |&(from, which): &(usize, usize)| match f.blocks[from].term.targets().nth(which) {
+                Some(Target::Block(_, args)) => resolve(repl, args[k]),
+                _ => p,
+            };
+            params.push((p, edges.iter().map(arg).collect()));
+            known[p.index()] = Value::NONE;
+        }
+    }
+    let mut stable = false;
+    for _ in 0..MAX_ROUNDS {
+        stable = true;
+        for (p, args) in &params {
+            if known[p.index()] == *p {
+                continue;
+            }
+            let mut one = Value::NONE;
+            for a in args {
+                let v = known[a.index()];
+                if v.is_none() || v == one {
                     continue;
                 }
-                let mut same = None;
-                let trivial = preds[b].iter().all(|&(from, which)| {
-                    let Some(Target::Block(_, args)) = f.blocks[from].term.targets().nth(which) else { return false };
-                    let a = resolve(repl, args[k]);
-                    if a == p || same == Some(a) {
-                        return true;
-                    }
-                    if same.is_some() {
-                        return false;
-                    }
-                    same = Some(a);
-                    true
-                });
-                if let (true, Some(v)) = (trivial, same) {
-                    repl[p.index()] = v;
-                    changed = true;
+                one = if one.is_none() { v } else { *p };
+                if one == *p {
+                    break;
                 }
             }
+            if one != known[p.index()] {
+                known[p.index()] = one;
+                stable = false;
+            }
         }
-        if !changed {
+        if stable {
             break;
+        }
+    }
+    if stable {
+        for (p, _) in &params {
+            if !known[p.index()].is_none() {
+                repl[p.index()] = known[p.index()];
+            }
         }
     }
     // Drop them from parameter and argument lists.
