@@ -20,7 +20,10 @@ pub enum VmRequest {
     PowerOff(ShutdownCause),
     GuestPanic(String),
     /// A breakpoint, watchpoint or step of the debugger stopped this vCPU.
-    DebugStop { vcpu: u32, stop: crate::debug::DebugStop },
+    DebugStop {
+        vcpu: u32,
+        stop: crate::debug::DebugStop,
+    },
     /// Press the power button.
     PowerDown,
     /// Pause (monitor `stop`) and continue.

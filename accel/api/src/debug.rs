@@ -14,7 +14,10 @@ pub enum WatchKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DebugStop {
     Breakpoint,
-    Watchpoint { address: Gva, kind: WatchKind },
+    Watchpoint {
+        address: Gva,
+        kind: WatchKind,
+    },
     Step,
     /// Stopped by request (Ctrl-C).
     Pause,

@@ -8,5 +8,8 @@ pub mod vcpu;
 
 pub use control::{ShutdownCause, VmControl, VmRequest};
 pub use debug::{DebugStop, VcpuDebug, WatchKind};
-pub use irq::{IrqLine, IrqSink, InterruptRouting, MsiMessage, MsiTarget, ResampleListener, Route, RoutingEvent, RoutingListener, RoutingSubscription};
-pub use vcpu::{Accelerator, GuestVcpu, IrqFd, IoEventFd, DirtyLog, Services, Vcpu, VcpuError, VcpuEvent};
+pub use irq::{
+    InterruptRouting, IrqLine, IrqSink, MsiMessage, MsiTarget, ResampleListener, Route, RoutingEvent, RoutingListener,
+    RoutingSubscription,
+};
+pub use vcpu::{Accelerator, DirtyLog, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VcpuEvent};
