@@ -706,7 +706,7 @@ fn execute(tests: &[Test]) -> Vec<Finished> {
             }
         }
     }));
-    let options = JitOptions { code_bytes: 64 << 20, hot_threshold: None, interpret: false };
+    let options = JitOptions { code_bytes: 32 << 20, hot_threshold: None, interpret: false };
     let vm = JitVm::new(&space, options).expect("a JIT");
     let v = vm.add_vcpu(0, m);
     v.start().expect("a thread");
@@ -781,14 +781,14 @@ fn least_normal(t: &Test, end: &Finished) -> bool {
     })
 }
 
-/// Runs the tests; fails with one example per operation.
-fn check(tests: &[Test]) {
-    for t in tests {
+/// Runs the tests, and gives one example of failure.
+fn check(tests: Vec<Test>) -> Option<String> {
+    for t in &tests {
         if let Err(e) = verify(&t.f, Machine::HELPERS, Stage::Promoted) {
             panic!("{:?} {:?}: {e}\n{}", t.form, t.shape, t.f);
         }
     }
-    let results = execute(tests);
+    let results = execute(&tests);
     let mut machine = Machine::new(Vec::new());
     let mut flat = Flat(vec![0; MEMORY]);
     let mut k = 0;
@@ -798,7 +798,7 @@ fn check(tests: &[Test]) {
         Some(b) => b.1 += 1,
         None => bad.push((op, 1, what)),
     };
-    for t in tests {
+    for t in &tests {
         let want = oracle(t, &mut machine, &mut flat);
         for (n, w) in want.iter().enumerate() {
             let got = &results[k];
@@ -818,7 +818,23 @@ fn check(tests: &[Test]) {
         previous = want;
     }
     let text: Vec<String> = bad.iter().map(|(op, n, s)| format!("==== {} ({n} times)\n{s}", op.name())).collect();
-    assert!(bad.is_empty(), "{}", text.join("\n"));
+    (!text.is_empty()).then(|| text.join("\n"))
+}
+
+/// Makes tests of each operation of a class and runs them, one operation at a time.
+fn each(class: Class, seed: u64, make: impl Fn(&Form, &mut Vec<Test>, &mut Rng)) {
+    let mut bad = Vec::new();
+    for round in 0..rounds() {
+        let mut r = Rng(round * 1000 + seed);
+        for &op in Op::ALL.iter().filter(|o| o.class() == class) {
+            let mut tests = Vec::new();
+            for form in forms(op, &mut r) {
+                make(&form, &mut tests, &mut r);
+            }
+            bad.extend(check(tests));
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
 fn rounds() -> u64 {
@@ -849,57 +865,35 @@ fn shapes(form: &Form) -> Vec<Shape> {
 
 #[test]
 fn integers_and_vectors() {
-    for round in 0..rounds() {
-        let mut r = Rng(round * 1000);
-        let mut tests = Vec::new();
-        for &op in Op::ALL.iter().filter(|o| o.class() == Class::Pure) {
-            for form in forms(op, &mut r) {
-                for shape in shapes(&form) {
-                    push(&mut tests, &form, shape, FpMode::default(), 10, &mut r);
-                }
-            }
+    each(Class::Pure, 0, |form, tests, r| {
+        for shape in shapes(form) {
+            push(tests, form, shape, FpMode::default(), 10, r);
         }
-        check(&tests);
-    }
+    });
 }
 
 #[test]
 fn memory() {
-    for round in 0..rounds() {
-        let mut r = Rng(round * 1000 + 1);
-        let mut tests = Vec::new();
-        for &op in Op::ALL.iter().filter(|o| o.class() == Class::Mem) {
-            for form in forms(op, &mut r) {
-                for shape in shapes(&form) {
-                    push(&mut tests, &form, shape, FpMode::default(), 12, &mut r);
-                }
-            }
+    each(Class::Mem, 1, |form, tests, r| {
+        for shape in shapes(form) {
+            push(tests, form, shape, FpMode::default(), 12, r);
         }
-        check(&tests);
-    }
+    });
 }
 
 #[test]
 fn floats() {
     let modes = modes();
-    for round in 0..rounds() {
-        let mut r = Rng(round * 1000 + 2);
-        let mut tests = Vec::new();
-        for &op in Op::ALL.iter().filter(|o| o.class() == Class::Fp) {
-            for form in forms(op, &mut r) {
-                for fp in &modes {
-                    // The modes that the host's unit serves get most of the work.
-                    let fast = !fp.flush && !fp.flush_f16 && fp.nan_rule == NanRule::Arm;
-                    let n = if fast { 24 } else { 3 };
-                    push(&mut tests, &form, Shape::Plain, *fp, n, &mut r);
-                    if fast {
-                        for shape in [Shape::Pressure, Shape::Chain, Shape::Same, Shape::Const(0)] {
-                            push(&mut tests, &form, shape, *fp, 6, &mut r);
-                        }
-                    }
+    each(Class::Fp, 2, |form, tests, r| {
+        for fp in &modes {
+            // The modes that the host's unit serves get most of the work.
+            let fast = !fp.flush && !fp.flush_f16 && fp.nan_rule == NanRule::Arm;
+            push(tests, form, Shape::Plain, *fp, if fast { 20 } else { 2 }, r);
+            if fast {
+                for shape in [Shape::Pressure, Shape::Chain, Shape::Same, Shape::Const(0)] {
+                    push(tests, form, shape, *fp, 5, r);
                 }
             }
         }
-        check(&tests);
-    }
+    });
 }
