@@ -204,7 +204,9 @@ fn operand(
 ) -> Value {
     let of = |f: &Function, e: Edge| f.inst(edge_args(f, e)[k]).args[n];
     let first = of(f, lazy[0]);
-    if lazy.iter().all(|&e| of(f, e) == first) && shape.home.get(first.index()).is_some_and(|_| shape.is_above(first, b)) {
+    if lazy.iter().all(|&e| of(f, e) == first)
+        && shape.home.get(first.index()).is_some_and(|_| shape.is_above(first, b))
+    {
         return first;
     }
     if let Some(c) = f.as_const(first)
@@ -220,6 +222,21 @@ fn operand(
     for (m, &q) in params.iter().enumerate() {
         if f.ty(q) == ty && lazy.iter().all(|&e| edge_args(f, e).get(m) == Some(&of(f, e))) {
             return q;
+        }
+    }
+    if ty == Type::I32 {
+        // The low half of a register that has it zero-extended.
+        let widened = |f: &Function, e: Edge, m: usize| {
+            let i = edge_args(f, e).get(m).map(|&a| *f.inst(a));
+            i.is_some_and(|i| i.op == Op::Zext64 && i.args[0] == of(f, e))
+        };
+        let has = |f: &Function, (m, q): (usize, Value)| f.ty(q) == Type::I64 && lazy.iter().all(|&e| widened(f, e, m));
+        if let Some((_, q)) = params.iter().copied().enumerate().find(|&c| has(f, c)) {
+            let mut i = Inst::new(Op::Trunc, Type::I32);
+            i.args[0] = q;
+            let v = f.push_inst(i);
+            head.push(v);
+            return v;
         }
     }
     let p = f.push_inst(Inst::new(Op::Param, ty));
