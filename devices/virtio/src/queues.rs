@@ -204,3 +204,33 @@ impl Queues {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    /// Whatever was there before a call of [`Gate::run`] is worked on, by one thread at a time.
+    #[test]
+    fn a_gate_forgets_nothing() {
+        let gate = Gate::default();
+        let (waiting, done, inside) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU32::new(0));
+        const EACH: u64 = 20_000;
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    for _ in 0..EACH {
+                        waiting.fetch_add(1, Ordering::SeqCst);
+                        gate.run(|| {
+                            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                            done.fetch_add(waiting.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                        });
+                    }
+                });
+            }
+        });
+        gate.wait();
+        assert_eq!((done.load(Ordering::SeqCst), waiting.load(Ordering::SeqCst)), (4 * EACH, 0));
+    }
+}
