@@ -159,10 +159,18 @@ impl Emulator {
     /// # Panics
     /// When there is no pseudo terminal or the emulator can't be started.
     pub fn start_on_terminal<S: AsRef<OsStr>>(args: &[S]) -> Self {
-        Self::command_on_terminal(Command::new(emulator_binary()).args(args), words(args))
+        let mut command = Command::new(emulator_binary());
+        command.args(args);
+        Self::start_command_on_terminal(command)
     }
 
-    fn command_on_terminal(command: &mut Command, args: String) -> Self {
+    /// Like [`Self::start_on_terminal`] for a command that the caller has made.
+    ///
+    /// # Panics
+    /// When there is no pseudo terminal or the command can't be started.
+    #[must_use]
+    pub fn start_command_on_terminal(mut command: Command) -> Self {
+        let args = words(&command.get_args().collect::<Vec<_>>());
         let (master, slave) = terminal().unwrap_or_else(|e| panic!("no pseudo terminal: {e}"));
         let clone = |fd: &OwnedFd| fd.try_clone().unwrap_or_else(|e| panic!("dup: {e}"));
         command.stdin(clone(&slave)).stdout(clone(&slave)).stderr(slave);

@@ -62,7 +62,9 @@ fn watched(test: impl FnOnce() + Send + 'static) {
 fn machine(scratch: &Scratch, machine: &str, cpus: u32) -> (Arc<Machine>, impl Sized) {
     let image = scratch.path(&format!("disk-{cpus}"));
     std::fs::write(&image, SECTOR.repeat(8192)).expect("a disk image");
-    let drive = |id: &str| DriveOptions::parse(&format!("if=none,id={id},file={image},format=raw,snapshot=on")).expect("a drive");
+    let drive = |id: &str| {
+        DriveOptions::parse(&format!("if=none,id={id},file={image},format=raw,snapshot=on")).expect("a drive")
+    };
     let device = |text: &str| DeviceSpec::parse(text).expect("a device");
     let config = MachineConfig {
         name: None,
@@ -317,7 +319,12 @@ impl<'a> Driver<'a> {
             if used[2] == 1 {
                 break;
             }
-            assert!(Instant::now() < end, "no answer of the device at {:#x}, status {:#x}", self.base, self.read(reg::STATUS));
+            assert!(
+                Instant::now() < end,
+                "no answer of the device at {:#x}, status {:#x}",
+                self.base,
+                self.read(reg::STATUS)
+            );
             std::thread::yield_now();
         }
         let mut written = vec![0; wanted as usize];
@@ -373,7 +380,16 @@ fn fill(space: &AddressSpace, random: &mut Random, arena: u64, size: u64) {
             }
             // The head of a ring and some of its entries.
             1 => {
-                let words = [0, random.below(2 * size + 2), random.below(size), random.below(2 * size), 0, random.below(size), 0, 1];
+                let words = [
+                    0,
+                    random.below(2 * size + 2),
+                    random.below(size),
+                    random.below(2 * size),
+                    0,
+                    random.below(size),
+                    0,
+                    1,
+                ];
                 data.extend(words.iter().flat_map(|w| (*w as u16).to_le_bytes()));
             }
             2 => data.extend([random.bits().to_le_bytes(), random.bits().to_le_bytes()].concat()),
@@ -382,9 +398,18 @@ fn fill(space: &AddressSpace, random: &mut Random, arena: u64, size: u64) {
                 let address = address(random, arena);
                 let len = *random.pick(&[0_u32, 1, 12, 16, 16, 64, 512, 513, 1500, 4096, 0x1_0000, 0x2_0000, u32::MAX]);
                 let packed = random.below(4) << 7 | random.below(4) << 14;
-                let flags = *random.pick(&[0_u64, 1, 2, 3, 4, 5, 6, 7, 0xffff]) | if random.once_in(2) { packed } else { 0 };
+                let flags =
+                    *random.pick(&[0_u64, 1, 2, 3, 4, 5, 6, 7, 0xffff]) | if random.once_in(2) { packed } else { 0 };
                 let next = random.below(size + 2);
-                data.extend([&address.to_le_bytes()[..], &len.to_le_bytes(), &(flags as u16).to_le_bytes(), &(next as u16).to_le_bytes()].concat());
+                data.extend(
+                    [
+                        &address.to_le_bytes()[..],
+                        &len.to_le_bytes(),
+                        &(flags as u16).to_le_bytes(),
+                        &(next as u16).to_le_bytes(),
+                    ]
+                    .concat(),
+                );
             }
         }
     }
@@ -432,7 +457,11 @@ fn queues_take_garbage(seed: u64, mut choose: impl FnMut(&mut Random, [u32; 2]) 
                     && random.once_in(2)
                 {
                     // A few new entries, or very many.
-                    let index = if random.once_in(4) { random.bits() as u16 } else { random.below(u64::from((*size).clamp(1, 64))) as u16 };
+                    let index = if random.once_in(4) {
+                        random.bits() as u16
+                    } else {
+                        random.below(u64::from((*size).clamp(1, 64))) as u16
+                    };
                     let _ = space.write(Gpa(ring.wrapping_add(2)), &index.to_le_bytes(), rhea_memory::Requester::Host);
                 }
                 driver.write(reg::QUEUE_NOTIFY, random.below(5) as u32);
