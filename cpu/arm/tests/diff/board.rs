@@ -226,7 +226,7 @@ impl Board {
         self.vcpu.resume();
         let mut stopped = self.hook.stopped.lock();
         while !*stopped {
-            let late = self.hook.changed.wait_for(&mut stopped, Duration::from_secs(30)).timed_out();
+            let late = self.hook.changed.wait_for(&mut stopped, Duration::from_secs(120)).timed_out();
             assert!(!late || *stopped, "the program does not end");
         }
         drop(stopped);

@@ -12,6 +12,7 @@ mod faults;
 mod program;
 mod random;
 mod simd;
+mod tags;
 mod undefined;
 
 macro_rules! classes {
