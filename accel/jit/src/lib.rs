@@ -5,6 +5,7 @@
 
 pub mod cache;
 mod code;
+mod context;
 pub mod regalloc;
 mod runtime;
 mod softmmu;

@@ -1,7 +1,7 @@
 //! The functions generated code calls, with the addresses it calls them by.
 #![expect(unsafe_code, reason = "recovers the vCPU's context from the pointer in the guest's header")]
 
-use crate::vcpu::Ctx;
+use crate::context::Ctx;
 use crate::x64::RuntimeFns;
 use rhea_ir::func::Inst;
 use rhea_ir::guest::{Guest, Raised};

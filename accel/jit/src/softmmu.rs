@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "guest RAM is accessed through host addresses")]
 
 use crate::tlb::{GLOBAL, cas_host, read_host, write_host};
-use crate::vcpu::Ctx;
+use crate::context::Ctx;
 use rhea_ir::env::{PAGE_BITS, PAGE_SIZE, TlbEntry, tag};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, Translation};
 use rhea_ir::types::{MemOp, RmwOp};

@@ -1,0 +1,374 @@
+//! What a vCPU's thread keeps of its guest's translations: TLBs, fetched pages and jump caches, by context.
+
+use crate::cache::Key;
+use crate::softmmu::KeptTranslations;
+use crate::tlb::Tlb;
+use crate::vm::{Core, WrittenPages};
+use rhea_ir::env::{EnvHeader, FETCH_ENTRIES, PAGE_SIZE};
+use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, TlbFlush};
+use rhea_memory::view::Lookup;
+use rhea_memory::{AddressSpace, RamBlock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const JUMP_BITS: u32 = 12;
+const JUMP_ENTRIES: usize = 1 << JUMP_BITS;
+
+/// One entry of a jump cache, probed by generated code: guest pc, host code.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Jump {
+    pc: u64,
+    code: usize,
+}
+
+const NO_JUMP: Jump = Jump { pc: u64::MAX, code: 0 };
+
+/// A jump cache for one mode.
+struct JumpCache {
+    mode: u64,
+    /// The context its entries hold in; `None`: in all, as all their pages are global.
+    pub context: Option<u64>,
+    used: u64,
+    entries: Box<[Jump]>,
+    /// Bit per hash of page: some entry's pc is in such a page.
+    pages: [u64; 16],
+    /// Has it entries at all?
+    live: bool,
+}
+
+impl JumpCache {
+    pub fn new(mode: u64) -> JumpCache {
+        JumpCache { mode, context: None, used: 0, entries: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(), pages: [0; 16], live: false }
+    }
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.live) {
+            self.entries.fill(NO_JUMP);
+            self.pages = [0; 16];
+        }
+        self.context = None;
+    }
+    fn page_bit(pc: u64) -> (usize, u64) {
+        let p = pc >> 12;
+        let h = (p ^ p >> 10 ^ p >> 20) as usize;
+        (h / 64 % 16, 1 << (h % 64))
+    }
+    /// May it have entries of one of these pages?
+    fn touches(&self, va: u64, pages: u64) -> bool {
+        self.live
+            && (pages > 1024
+                || (0..pages).any(|p| {
+                    let (word, bit) = Self::page_bit(va.wrapping_add(p << 12));
+                    self.pages[word] & bit != 0
+                }))
+    }
+}
+
+/// Code found lately, by all that its translation depends on: what the jump caches forget with a TLB flush.
+pub struct Found(Box<[(Key, usize)]>);
+
+impl Found {
+    const ENTRIES: usize = 1 << 15;
+    const NONE: (Key, usize) = (Key { pc: u64::MAX, host: 0, mode: 0, attrs: 0 }, 0);
+    pub fn new() -> Found {
+        Found(vec![Self::NONE; Self::ENTRIES].into_boxed_slice())
+    }
+    pub fn clear(&mut self) {
+        self.0.fill(Self::NONE);
+    }
+    fn slot(pc: u64, mode: u64) -> usize {
+        let h = (pc >> 2 ^ mode.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (h >> 49) as usize % Self::ENTRIES
+    }
+    pub fn get(&self, key: &Key) -> Option<usize> {
+        let e = &self.0[Self::slot(key.pc, key.mode)];
+        (e.0 == *key).then_some(e.1)
+    }
+    pub fn put(&mut self, key: Key, code: usize) {
+        self.0[Self::slot(key.pc, key.mode)] = (key, code);
+    }
+    pub fn forget(&mut self, pc: u64, mode: u64) {
+        self.0[Self::slot(pc, mode)] = Self::NONE;
+    }
+}
+
+/// What a vCPU knows of one context of its guest.
+pub struct Set {
+    pub context: u64,
+    used: u64,
+    pub tlb: Tlb,
+    pub kept: KeptTranslations,
+    pub itlb: Box<[FetchEntry]>,
+    /// [`EnvHeader::fetch`] while another set is in use.
+    fetch: Box<[[u64; 2]]>,
+}
+
+impl Set {
+    pub fn new(context: u64) -> Set {
+        Set {
+            context,
+            used: 0,
+            tlb: Tlb::new(),
+            kept: KeptTranslations::default(),
+            itlb: vec![NO_FETCH; FETCH_ENTRIES].into_boxed_slice(),
+            fetch: vec![NO_FETCH_WORDS; FETCH_ENTRIES].into_boxed_slice(),
+        }
+    }
+    /// Forgets everything; the TLB is to be published again if it is the current set.
+    fn clear(&mut self) {
+        self.tlb.flush(u16::MAX);
+        self.kept.clear();
+        self.itlb.fill(NO_FETCH);
+        self.fetch.fill(NO_FETCH_WORDS);
+    }
+}
+
+/// Sets kept besides the current one.
+const OTHER_SETS: usize = 7;
+const JUMP_CACHES: usize = 16;
+const NO_FETCH_WORDS: [u64; 2] = [u64::MAX, 0];
+
+/// The accelerator's per-vCPU state, used by its own thread only.
+pub struct Ctx {
+    pub index: u32,
+    pub space: Arc<AddressSpace>,
+    pub set: Set,
+    /// Sets of other contexts.
+    others: Vec<Set>,
+    pub found: Found,
+    pub written: Arc<WrittenPages>,
+    pub core: Arc<Core>,
+    jumps: Vec<JumpCache>,
+    pub current: usize,
+    tick: u64,
+    pub map_generation: u64,
+    pub code_generation: u64,
+    /// The next instruction is to be run in a block of its own (it stores to translated code).
+    pub restart_alone: bool,
+    /// It is being run.
+    pub alone: bool,
+}
+
+#[derive(Clone)]
+pub struct FetchEntry {
+    /// Page address | MMU index; `u64::MAX` empty.
+    pub tag: u64,
+    pub attrs: u8,
+    pub global: bool,
+    pub host: u64,
+    pub page: Option<(Arc<RamBlock>, u64)>,
+}
+
+const NO_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, attrs: 0, global: false, host: 0, page: None };
+
+/// Index of an instruction address in [`EnvHeader::fetch`].
+pub fn fetch_slot(pc: u64) -> usize {
+    (pc >> 12) as usize % FETCH_ENTRIES
+}
+
+impl Ctx {
+    pub fn new(core: &Arc<Core>, index: u32, header: &mut EnvHeader) -> Ctx {
+        let mut set = Set::new(0);
+        set.tlb.publish(header);
+        Ctx {
+            index,
+            space: core.space.clone(),
+            set,
+            others: Vec::new(),
+            found: Found::new(),
+            written: core.written.clone(),
+            core: core.clone(),
+            jumps: Vec::new(),
+            current: 0,
+            tick: 0,
+            map_generation: 0,
+            code_generation: 0,
+            restart_alone: false,
+            alone: false,
+        }
+    }
+
+    pub fn code_write(&self, block: &RamBlock, offset: u64, len: u64) -> bool {
+        self.core.code_write(block, offset, len)
+    }
+
+    /// Drops all translations if the memory map changed since this vCPU last looked.
+    pub fn follow_memory_map(&mut self, header: &mut EnvHeader) {
+        let now = self.core.map_generation.load(Ordering::SeqCst);
+        if now != self.map_generation {
+            self.map_generation = now;
+            self.flush(header, TlbFlush::All);
+        }
+    }
+
+    pub fn clear_jumps(&mut self) {
+        self.jumps.iter_mut().for_each(JumpCache::clear);
+    }
+
+    pub fn clear_fetch(&mut self, header: &mut EnvHeader) {
+        self.set.itlb.fill(NO_FETCH);
+        header.fetch.fill(NO_FETCH_WORDS);
+    }
+
+    pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
+        match f {
+            TlbFlush::All => self.flush(header, TlbFlush::Indexes(u16::MAX)),
+            TlbFlush::Indexes(indexes) => {
+                self.set.tlb.flush(indexes);
+                self.set.tlb.publish(header);
+                self.set.kept.clear();
+                self.others.clear();
+                self.clear_fetch(header);
+                self.clear_jumps();
+            }
+            TlbFlush::Context { indexes, of } => {
+                if of.contains(self.set.context) {
+                    self.set.tlb.flush_context(indexes);
+                    self.set.tlb.publish(header);
+                    self.set.kept.clear();
+                    for (e, words) in self.set.itlb.iter_mut().zip(&mut header.fetch) {
+                        if !e.global {
+                            *e = NO_FETCH;
+                            *words = NO_FETCH_WORDS;
+                        }
+                    }
+                }
+                self.others.retain(|s| !of.contains(s.context));
+                for j in &mut self.jumps {
+                    if j.context.is_some_and(|c| of.contains(c)) {
+                        j.clear();
+                    }
+                }
+            }
+            TlbFlush::Range { va, pages, indexes, of } => {
+                self.set.kept.clear();
+                self.set.tlb.flush_pages(va, pages, indexes, !of.contains(self.set.context));
+                let hit = |e: &FetchEntry| (e.tag & !0xfff).wrapping_sub(va & !0xfff) >> 12 < pages;
+                for (e, words) in self.set.itlb.iter_mut().zip(&mut header.fetch) {
+                    if hit(e) {
+                        *e = NO_FETCH;
+                        *words = NO_FETCH_WORDS;
+                    }
+                }
+                for s in &mut self.others {
+                    s.kept.clear();
+                    s.tlb.flush_pages(va, pages, indexes, !of.contains(s.context));
+                    for (e, words) in s.itlb.iter_mut().zip(&mut s.fetch) {
+                        if hit(e) {
+                            *e = NO_FETCH;
+                            *words = NO_FETCH_WORDS;
+                        }
+                    }
+                }
+                for j in &mut self.jumps {
+                    if j.context.is_none_or(|c| of.contains(c)) && j.touches(va, pages) {
+                        j.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the set of the guest's context current.
+    pub fn select_set(&mut self, header: &mut EnvHeader, context: u64) {
+        if self.set.context == context {
+            return;
+        }
+        self.tick += 1;
+        self.set.used = self.tick;
+        self.set.fetch.copy_from_slice(&header.fetch);
+        let n = match self.others.iter().position(|s| s.context == context) {
+            Some(n) => n,
+            None if self.others.len() < OTHER_SETS => {
+                self.others.push(Set::new(context));
+                self.others.len() - 1
+            }
+            None => {
+                let n = (0..self.others.len()).min_by_key(|&n| self.others[n].used).unwrap_or(0);
+                self.others[n].clear();
+                self.others[n].context = context;
+                n
+            }
+        };
+        std::mem::swap(&mut self.set, &mut self.others[n]);
+        header.fetch.copy_from_slice(&self.set.fetch);
+        self.set.tlb.publish(header);
+    }
+
+    /// Makes the jump cache of the guest's mode current.
+    pub fn select_jumps(&mut self, header: &mut EnvHeader) {
+        self.tick += 1;
+        let (mode, context) = (header.mode, self.set.context);
+        let n = match self.jumps.iter().position(|j| j.mode == mode && j.context.is_none_or(|c| c == context)) {
+            Some(n) => n,
+            None if self.jumps.len() < JUMP_CACHES => {
+                self.jumps.push(JumpCache::new(mode));
+                self.jumps.len() - 1
+            }
+            None => {
+                let n = (0..self.jumps.len()).min_by_key(|&n| self.jumps[n].used).unwrap_or(0);
+                self.jumps[n].clear();
+                self.jumps[n].mode = mode;
+                n
+            }
+        };
+        self.current = n;
+        self.jumps[n].used = self.tick;
+        header.jump_cache = self.jumps[n].entries.as_mut_ptr() as u64;
+    }
+
+    pub fn probe(&self, pc: u64) -> Option<usize> {
+        let e = self.jumps[self.current].entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)];
+        (e.pc == pc).then_some(e.code)
+    }
+
+    /// Enters code into the jump cache; its page is in the fetch table.
+    pub fn remember(&mut self, pc: u64, code: usize) {
+        let j = &mut self.jumps[self.current];
+        j.entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)] = Jump { pc, code };
+        let (word, bit) = JumpCache::page_bit(pc);
+        j.pages[word] |= bit;
+        j.live = true;
+        if !self.set.itlb[fetch_slot(pc)].global {
+            j.context = Some(self.set.context);
+        }
+    }
+
+    /// Stores to a host page take the slow path from now on.
+    pub fn protect(&mut self, host: u64) {
+        self.set.tlb.protect_host_page(host);
+        for s in &mut self.others {
+            s.tlb.protect_host_page(host);
+        }
+    }
+
+    /// Drops what leads to dead code.
+    pub fn forget(&mut self, pc: u64, mode: u64) {
+        self.found.forget(pc, mode);
+        let e = &mut self.jumps[self.current].entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)];
+        if e.pc == pc {
+            *e = NO_JUMP;
+        }
+    }
+
+    /// The host page and attributes of an instruction address.
+    pub fn fetch<G: Guest>(&mut self, cpu: &mut G, pc: u64) -> Result<usize, Raised> {
+        let idx = G::fetch_index(cpu.header().mode);
+        let tag = pc & !0xfff | idx as u64;
+        let n = fetch_slot(pc);
+        if self.set.itlb[n].tag == tag {
+            return Ok(n);
+        }
+        let t = cpu.walk(pc, Kind::Fetch, idx)?;
+        let view = self.space.view();
+        let Lookup::Ram { block, offset, host, remaining, .. } = view.lookup(t.page) else {
+            return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
+        };
+        if remaining < PAGE_SIZE {
+            return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
+        }
+        cpu.header_mut().fetch[n] = [tag, host as u64];
+        self.set.itlb[n] = FetchEntry { tag, attrs: t.code_attrs, global: t.global, host: host as u64, page: Some((block.clone(), offset / PAGE_SIZE)) };
+        Ok(n)
+    }
+}
