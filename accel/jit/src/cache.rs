@@ -65,6 +65,20 @@ pub struct Stats {
     pub flushes: u64,
     pub guest_bytes: u64,
     pub code_bytes: u64,
+    /// Nanoseconds spent translating blocks and regions.
+    pub block_time: u64,
+    pub region_time: u64,
+}
+
+impl std::fmt::Display for Stats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "blocks translated    {} in {} ms", self.blocks, self.block_time / 1_000_000)?;
+        writeln!(f, "regions optimised    {} in {} ms", self.regions, self.region_time / 1_000_000)?;
+        writeln!(f, "invalidated          {}", self.invalidated)?;
+        writeln!(f, "cache flushes        {}", self.flushes)?;
+        writeln!(f, "guest code           {} bytes", self.guest_bytes)?;
+        writeln!(f, "host code            {} bytes", self.code_bytes)
+    }
 }
 
 pub struct Cache {

@@ -115,7 +115,7 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic => flag_uses[n] + edge_uses[n] == hot_uses[n],
                 Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && !f.fp.flush && !clears,
                 // Of flags: which of two compares a conditional one or a loop left.
-                Op::Select if i.ty == Type::I32 => edge_uses[n] == hot_uses[n],
+                Op::Select if matches!(i.ty, Type::I32 | Type::V128) => edge_uses[n] == hot_uses[n],
                 Op::VFromScalar | Op::VZeroHi | Op::Zext64 => edge_uses[n] == hot_uses[n],
                 _ => false,
             };

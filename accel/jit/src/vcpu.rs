@@ -288,7 +288,10 @@ impl<G: Guest> JitVcpu<G> {
             let ctx: *mut Ctx = &raw mut *inner.ctx;
             let h = inner.guest.header_mut();
             h.accel[0] = ctx as u64;
-            h.accel[1] = vm.exit as u64;
+            h.exit = vm.exit as u64;
+            for (word, thunk) in h.accel[3..].iter_mut().zip(vm.thunks) {
+                *word = thunk as u64;
+            }
         }
         let mut mode = !inner.guest.header().mode;
         loop {
@@ -408,13 +411,16 @@ impl<G: Guest> JitVcpu<G> {
     }
 
     fn translate(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, e: &FetchEntry, key: Key) -> Option<usize> {
+        let start = Instant::now();
         let done = self.with_source(inner, e, key, |src, cache, _| {
             let t = src.single(key.pc, MAX_BLOCK)?;
             let (counter, cell) = vm.options.hot_threshold.map_or((0, 0), |n| cache.counter(n));
             let entry = Entry { id: cache.next_id(), counter: cell };
             let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[] };
             let blob = x64::compile(&region).ok()?;
-            cache.install(key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob)
+            let made = cache.install(key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob);
+            cache.stats.block_time += start.elapsed().as_nanos() as u64;
+            made
         })?;
         if done.is_none() {
             vm.core.flush_code();
@@ -432,6 +438,7 @@ impl<G: Guest> JitVcpu<G> {
         let e = inner.ctx.set.itlb[n].clone();
         let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
         let threshold = vm.options.hot_threshold.unwrap_or(0);
+        let start = Instant::now();
         let full = self.with_source(inner, &e, key, |src, cache, ctx| {
             if cache.find(&key).is_none_or(|m| m.optimised) {
                 return false;
@@ -451,7 +458,9 @@ impl<G: Guest> JitVcpu<G> {
             let Some(t) = src.region(pc, &hot, &mut more) else { return false };
             let entry = Entry { id: cache.next_id(), counter: 0 };
             let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &t.others };
-            match x64::compile(&region) {
+            let compiled = x64::compile(&region);
+            cache.stats.region_time += start.elapsed().as_nanos() as u64;
+            match compiled {
                 Ok(blob) => {
                     let made = Made { ranges: t.ranges, others: t.others, counter: 0, optimised: true };
                     cache.install(key, made, blob).is_none()

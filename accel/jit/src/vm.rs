@@ -201,6 +201,7 @@ pub struct JitVm<G: Guest> {
     pub(crate) fns: RuntimeFns,
     pub(crate) trampoline: usize,
     pub(crate) exit: usize,
+    pub(crate) thunks: [usize; x64::Thunk::COUNT],
     vcpus: RwLock<Vec<Arc<JitVcpu<G>>>>,
     _follow: Subscription,
 }
@@ -210,8 +211,9 @@ impl<G: Guest> JitVm<G> {
     /// The host's error when executable memory cannot be had.
     pub fn new(space: &Arc<AddressSpace>, options: JitOptions) -> io::Result<Arc<JitVm<G>>> {
         let mut cache = Cache::new(options.code_bytes)?;
-        let (bytes, exit) = x64::trampoline();
-        let trampoline = cache.add_permanent(&bytes).ok_or_else(|| io::Error::other("code memory is too small"))?;
+        let fns = runtime::fns::<G>();
+        let shared = x64::trampoline(&fns);
+        let trampoline = cache.add_permanent(&shared.bytes).ok_or_else(|| io::Error::other("code memory is too small"))?;
         let core = Arc::new_cyclic(|me| Core {
             space: space.clone(),
             cache: Mutex::new(cache),
@@ -228,9 +230,10 @@ impl<G: Guest> JitVm<G> {
         Ok(Arc::new(JitVm {
             core,
             options,
-            fns: runtime::fns::<G>(),
+            fns,
             trampoline,
-            exit: trampoline + exit,
+            exit: trampoline + shared.exit,
+            thunks: shared.thunks.map(|at| trampoline + at),
             vcpus: RwLock::new(Vec::new()),
             _follow: follow,
         }))

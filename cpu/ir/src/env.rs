@@ -62,14 +62,14 @@ pub struct EnvHeader {
     pub pc: u64,
     /// Everything but pc that changes what an instruction at pc translates to. Kept by the guest.
     pub mode: u64,
-    /// Guest instructions retired, counted per block entered (only kept when asked for).
-    pub insn_count: u64,
     /// Host address of the accelerator's per-vCPU jump cache.
     pub jump_cache: u64,
-    /// Shadow return stack: position in bytes, then the accelerator's own words.
-    pub ras_pos: u64,
-    pub accel: [u64; 5],
+    /// Host address that leaves generated code.
+    pub exit: u64,
+    /// The first tables are within reach of a one-byte displacement.
     pub tlb: [TlbDesc; MMU_INDEXES],
+    /// The accelerator's own words.
+    pub accel: [u64; 8],
     /// Instruction pages seen valid lately: page address | MMU index, host address; by (va >> 12) % 256. Regions of several
     /// pages check theirs here when they are entered.
     pub fetch: [[u64; 2]; FETCH_ENTRIES],
@@ -86,11 +86,10 @@ impl Default for EnvHeader {
             host_fp: 0x1f80,
             pc: 0,
             mode: 0,
-            insn_count: 0,
             jump_cache: 0,
-            ras_pos: 0,
-            accel: [0; 5],
+            exit: 0,
             tlb: [TlbDesc { mask: 0, table: 0 }; MMU_INDEXES],
+            accel: [0; 8],
             fetch: [[u64::MAX, 0]; FETCH_ENTRIES],
             scratch: [0; 8],
         }

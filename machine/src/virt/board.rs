@@ -287,6 +287,8 @@ pub fn build(config: &MachineConfig, wiring: &Wiring, control: VmControl, log: L
         .enumerate()
         .map(|(n, v)| BoardCpu::new(v, &arm, &space, &power, if n == 0 { start } else { secondary }) as _)
         .collect();
+    let shown = jit.clone();
+    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
     board.keep.push(Box::new(jit));
     let (images, memory) = (Mutex::new(images), space.clone());
     let machine = Machine::new(Parts {

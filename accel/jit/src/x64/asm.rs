@@ -1,6 +1,7 @@
 //! One method per machine instruction form the back end uses, on dynasm. Registers are numbers as the host encodes
 //! them (0 rax, 1 rcx, 2 rdx, 3 rbx, 4 rsp, 5 rbp, 6 rsi, 7 rdi, 8–15; vectors 0–15).
 
+use super::encode::Pp;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
 
 pub type Gpr = u8;
@@ -140,12 +141,12 @@ impl Asm {
 
     // ---- moves ----
     pub fn mov_rr(&mut self, w: bool, dst: Gpr, src: Gpr) {
-        if w { d!(self; mov Rq(dst), Rq(src)) } else { d!(self; mov Rd(dst), Rd(src)) }
+        self.rm_reg(w, 0x8b, dst, src);
     }
     /// Shortest form; does not change flags.
     pub fn mov_ri(&mut self, dst: Gpr, v: u64) {
         if v <= u32::MAX as u64 {
-            d!(self; mov Rd(dst), DWORD v as u32 as i32)
+            self.mov_imm32(dst, v as u32)
         } else if v as i64 >= i32::MIN as i64 && (v as i64) < 0 {
             d!(self; mov Rq(dst), DWORD v as i32)
         } else {
@@ -153,66 +154,41 @@ impl Asm {
         }
     }
     pub fn load(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
-        match (w, i8::try_from(disp)) {
-            (true, Ok(x)) => d!(self; mov Rq(dst), [BYTE Rq(base) + x]),
-            (true, _) => d!(self; mov Rq(dst), [DWORD Rq(base) + disp]),
-            (false, Ok(x)) => d!(self; mov Rd(dst), [BYTE Rq(base) + x]),
-            (false, _) => d!(self; mov Rd(dst), [DWORD Rq(base) + disp]),
-        }
+        self.rm_mem(w, &[0x8b], dst, base, disp);
     }
     pub fn store(&mut self, w: bool, base: Gpr, disp: i32, src: Gpr) {
-        match (w, i8::try_from(disp)) {
-            (true, Ok(x)) => d!(self; mov [BYTE Rq(base) + x], Rq(src)),
-            (true, _) => d!(self; mov [DWORD Rq(base) + disp], Rq(src)),
-            (false, Ok(x)) => d!(self; mov [BYTE Rq(base) + x], Rd(src)),
-            (false, _) => d!(self; mov [DWORD Rq(base) + disp], Rd(src)),
-        }
+        self.rm_mem(w, &[0x89], src, base, disp);
     }
     pub fn store8(&mut self, base: Gpr, disp: i32, src: Gpr) {
-        d!(self; mov [DWORD Rq(base) + disp], Rb(src))
+        self.rm_mem8(&[0x88], src, base, disp);
     }
     pub fn store16(&mut self, base: Gpr, disp: i32, src: Gpr) {
-        d!(self; mov [DWORD Rq(base) + disp], Rw(src))
+        self.rm_mem16(&[0x89], src, base, disp);
     }
     /// Stores a sign-extended 32-bit immediate.
     pub fn store_imm(&mut self, w: bool, base: Gpr, disp: i32, imm: i32) {
-        if w {
-            d!(self; mov QWORD [DWORD Rq(base) + disp], DWORD imm)
-        } else {
-            d!(self; mov DWORD [DWORD Rq(base) + disp], DWORD imm)
-        }
+        self.mov_mem_imm(w, base, disp, imm);
     }
     pub fn store8_imm(&mut self, base: Gpr, disp: i32, imm: i8) {
-        d!(self; mov BYTE [DWORD Rq(base) + disp], BYTE imm)
+        self.mov_mem8_imm(base, disp, imm);
     }
     pub fn load_u8(&mut self, dst: Gpr, base: Gpr, disp: i32) {
-        d!(self; movzx Rd(dst), BYTE [DWORD Rq(base) + disp])
+        self.rm_mem(false, &[0x0f, 0xb6], dst, base, disp);
     }
     pub fn load_u16(&mut self, dst: Gpr, base: Gpr, disp: i32) {
-        d!(self; movzx Rd(dst), WORD [DWORD Rq(base) + disp])
+        self.rm_mem(false, &[0x0f, 0xb7], dst, base, disp);
     }
     pub fn load_s8(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
-        if w {
-            d!(self; movsx Rq(dst), BYTE [DWORD Rq(base) + disp])
-        } else {
-            d!(self; movsx Rd(dst), BYTE [DWORD Rq(base) + disp])
-        }
+        self.rm_mem(w, &[0x0f, 0xbe], dst, base, disp);
     }
     pub fn load_s16(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
-        if w {
-            d!(self; movsx Rq(dst), WORD [DWORD Rq(base) + disp])
-        } else {
-            d!(self; movsx Rd(dst), WORD [DWORD Rq(base) + disp])
-        }
+        self.rm_mem(w, &[0x0f, 0xbf], dst, base, disp);
     }
     pub fn load_s32(&mut self, dst: Gpr, base: Gpr, disp: i32) {
-        d!(self; movsxd Rq(dst), DWORD [DWORD Rq(base) + disp])
+        self.rm_mem(true, &[0x63], dst, base, disp);
     }
     pub fn lea(&mut self, dst: Gpr, base: Gpr, disp: i32) {
-        match i8::try_from(disp) {
-            Ok(x) => d!(self; lea Rq(dst), [BYTE Rq(base) + x]),
-            _ => d!(self; lea Rq(dst), [DWORD Rq(base) + disp]),
-        }
+        self.rm_mem(true, &[0x8d], dst, base, disp);
     }
     pub fn lea_idx(&mut self, w: bool, dst: Gpr, base: Gpr, index: Gpr) {
         if w {
@@ -233,7 +209,7 @@ impl Asm {
         }
     }
     pub fn lea32(&mut self, dst: Gpr, base: Gpr, disp: i32) {
-        d!(self; lea Rd(dst), [DWORD Rq(base) + disp])
+        self.rm_mem(false, &[0x8d], dst, base, disp);
     }
     /// Address of a label.
     pub fn lea_label(&mut self, dst: Gpr, l: DynamicLabel) {
@@ -242,98 +218,23 @@ impl Asm {
 
     // ---- arithmetic ----
     pub fn alu_rr(&mut self, op: Alu, w: bool, a: Gpr, b: Gpr) {
-        match (op, w) {
-            (Alu::Add, true) => d!(self; add Rq(a), Rq(b)),
-            (Alu::Add, false) => d!(self; add Rd(a), Rd(b)),
-            (Alu::Or, true) => d!(self; or Rq(a), Rq(b)),
-            (Alu::Or, false) => d!(self; or Rd(a), Rd(b)),
-            (Alu::Adc, true) => d!(self; adc Rq(a), Rq(b)),
-            (Alu::Adc, false) => d!(self; adc Rd(a), Rd(b)),
-            (Alu::Sbb, true) => d!(self; sbb Rq(a), Rq(b)),
-            (Alu::Sbb, false) => d!(self; sbb Rd(a), Rd(b)),
-            (Alu::And, true) => d!(self; and Rq(a), Rq(b)),
-            (Alu::And, false) => d!(self; and Rd(a), Rd(b)),
-            (Alu::Sub, true) => d!(self; sub Rq(a), Rq(b)),
-            (Alu::Sub, false) => d!(self; sub Rd(a), Rd(b)),
-            (Alu::Xor, true) => d!(self; xor Rq(a), Rq(b)),
-            (Alu::Xor, false) => d!(self; xor Rd(a), Rd(b)),
-            (Alu::Cmp, true) => d!(self; cmp Rq(a), Rq(b)),
-            (Alu::Cmp, false) => d!(self; cmp Rd(a), Rd(b)),
-        }
+        self.alu_reg(op, w, a, b);
     }
     pub fn alu_ri(&mut self, op: Alu, w: bool, a: Gpr, imm: i32) {
-        if let Ok(x) = i8::try_from(imm) {
-            match (op, w) {
-                (Alu::Add, true) => d!(self; add Rq(a), BYTE x),
-                (Alu::Add, false) => d!(self; add Rd(a), BYTE x),
-                (Alu::Or, true) => d!(self; or Rq(a), BYTE x),
-                (Alu::Or, false) => d!(self; or Rd(a), BYTE x),
-                (Alu::Adc, true) => d!(self; adc Rq(a), BYTE x),
-                (Alu::Adc, false) => d!(self; adc Rd(a), BYTE x),
-                (Alu::Sbb, true) => d!(self; sbb Rq(a), BYTE x),
-                (Alu::Sbb, false) => d!(self; sbb Rd(a), BYTE x),
-                (Alu::And, true) => d!(self; and Rq(a), BYTE x),
-                (Alu::And, false) => d!(self; and Rd(a), BYTE x),
-                (Alu::Sub, true) => d!(self; sub Rq(a), BYTE x),
-                (Alu::Sub, false) => d!(self; sub Rd(a), BYTE x),
-                (Alu::Xor, true) => d!(self; xor Rq(a), BYTE x),
-                (Alu::Xor, false) => d!(self; xor Rd(a), BYTE x),
-                (Alu::Cmp, true) => d!(self; cmp Rq(a), x as i32),
-                (Alu::Cmp, false) => d!(self; cmp Rd(a), x as i32),
-            }
-            return;
-        }
-        match (op, w) {
-            (Alu::Add, true) => d!(self; add Rq(a), DWORD imm),
-            (Alu::Add, false) => d!(self; add Rd(a), DWORD imm),
-            (Alu::Or, true) => d!(self; or Rq(a), DWORD imm),
-            (Alu::Or, false) => d!(self; or Rd(a), DWORD imm),
-            (Alu::Adc, true) => d!(self; adc Rq(a), DWORD imm),
-            (Alu::Adc, false) => d!(self; adc Rd(a), DWORD imm),
-            (Alu::Sbb, true) => d!(self; sbb Rq(a), DWORD imm),
-            (Alu::Sbb, false) => d!(self; sbb Rd(a), DWORD imm),
-            (Alu::And, true) => d!(self; and Rq(a), DWORD imm),
-            (Alu::And, false) => d!(self; and Rd(a), DWORD imm),
-            (Alu::Sub, true) => d!(self; sub Rq(a), DWORD imm),
-            (Alu::Sub, false) => d!(self; sub Rd(a), DWORD imm),
-            (Alu::Xor, true) => d!(self; xor Rq(a), DWORD imm),
-            (Alu::Xor, false) => d!(self; xor Rd(a), DWORD imm),
-            (Alu::Cmp, true) => d!(self; cmp Rq(a), DWORD imm),
-            (Alu::Cmp, false) => d!(self; cmp Rd(a), DWORD imm),
-        }
+        self.alu_imm(op, w, a, imm);
     }
     /// Register with memory.
     pub fn alu_rm(&mut self, op: Alu, w: bool, a: Gpr, base: Gpr, disp: i32) {
-        match (op, w) {
-            (Alu::Add, true) => d!(self; add Rq(a), [DWORD Rq(base) + disp]),
-            (Alu::Add, false) => d!(self; add Rd(a), [DWORD Rq(base) + disp]),
-            (Alu::Or, true) => d!(self; or Rq(a), [DWORD Rq(base) + disp]),
-            (Alu::Or, false) => d!(self; or Rd(a), [DWORD Rq(base) + disp]),
-            (Alu::Adc, true) => d!(self; adc Rq(a), [DWORD Rq(base) + disp]),
-            (Alu::Adc, false) => d!(self; adc Rd(a), [DWORD Rq(base) + disp]),
-            (Alu::Sbb, true) => d!(self; sbb Rq(a), [DWORD Rq(base) + disp]),
-            (Alu::Sbb, false) => d!(self; sbb Rd(a), [DWORD Rq(base) + disp]),
-            (Alu::And, true) => d!(self; and Rq(a), [DWORD Rq(base) + disp]),
-            (Alu::And, false) => d!(self; and Rd(a), [DWORD Rq(base) + disp]),
-            (Alu::Sub, true) => d!(self; sub Rq(a), [DWORD Rq(base) + disp]),
-            (Alu::Sub, false) => d!(self; sub Rd(a), [DWORD Rq(base) + disp]),
-            (Alu::Xor, true) => d!(self; xor Rq(a), [DWORD Rq(base) + disp]),
-            (Alu::Xor, false) => d!(self; xor Rd(a), [DWORD Rq(base) + disp]),
-            (Alu::Cmp, true) => d!(self; cmp Rq(a), [DWORD Rq(base) + disp]),
-            (Alu::Cmp, false) => d!(self; cmp Rd(a), [DWORD Rq(base) + disp]),
-        }
+        self.alu_mem(op, w, a, base, disp);
     }
     pub fn cmp_mem32_imm(&mut self, base: Gpr, disp: i32, imm: i8) {
-        match i8::try_from(disp) {
-            Ok(x) => d!(self; cmp DWORD [BYTE Rq(base) + x], imm as i32),
-            _ => d!(self; cmp DWORD [DWORD Rq(base) + disp], imm as i32),
-        }
+        self.alu_mem_imm8(Alu::Cmp, base, disp, imm);
     }
     pub fn dec_mem32(&mut self, base: Gpr, disp: i32) {
-        d!(self; sub DWORD [DWORD Rq(base) + disp], BYTE 1)
+        self.alu_mem_imm8(Alu::Sub, base, disp, 1);
     }
     pub fn test_rr(&mut self, w: bool, a: Gpr, b: Gpr) {
-        if w { d!(self; test Rq(a), Rq(b)) } else { d!(self; test Rd(a), Rd(b)) }
+        self.rm_reg(w, 0x85, b, a);
     }
     pub fn test_ri(&mut self, w: bool, a: Gpr, imm: i32) {
         if w { d!(self; test Rq(a), DWORD imm) } else { d!(self; test Rd(a), DWORD imm) }
@@ -364,17 +265,7 @@ impl Asm {
         if w { d!(self; cqo) } else { d!(self; cdq) }
     }
     pub fn shift_i(&mut self, op: Shift, w: bool, d: Gpr, n: u8) {
-        let n = n as i8;
-        match (op, w) {
-            (Shift::Shl, true) => d!(self; shl Rq(d), n),
-            (Shift::Shl, false) => d!(self; shl Rd(d), n),
-            (Shift::Shr, true) => d!(self; shr Rq(d), n),
-            (Shift::Shr, false) => d!(self; shr Rd(d), n),
-            (Shift::Sar, true) => d!(self; sar Rq(d), n),
-            (Shift::Sar, false) => d!(self; sar Rd(d), n),
-            (Shift::Ror, true) => d!(self; ror Rq(d), n),
-            (Shift::Ror, false) => d!(self; ror Rd(d), n),
-        }
+        self.shift_imm(op, w, d, n);
     }
     /// Shift by a register; for [`Shift::Ror`] the amount must be in cl and `d` = `a`.
     pub fn shift_r(&mut self, op: Shift, w: bool, d: Gpr, a: Gpr, n: Gpr) {
@@ -497,7 +388,10 @@ impl Asm {
         d!(self; jmp Rq(r))
     }
     pub fn jmp_mem(&mut self, base: Gpr, disp: i32) {
-        d!(self; jmp QWORD [DWORD Rq(base) + disp])
+        self.rm_mem(false, &[0xff], 4, base, disp);
+    }
+    pub fn call_mem(&mut self, base: Gpr, disp: i32) {
+        self.rm_mem(false, &[0xff], 2, base, disp);
     }
     /// Calls an absolute address; clobbers rax.
     pub fn call_abs(&mut self, addr: usize) {
@@ -544,18 +438,20 @@ impl Asm {
         d!(self; vmovaps Rx(d), Rx(s))
     }
     pub fn vload(&mut self, bytes: u32, d: Xmm, base: Gpr, disp: i32) {
-        match bytes {
-            4 => d!(self; vmovss Rx(d), DWORD [DWORD Rq(base) + disp]),
-            8 => d!(self; vmovsd Rx(d), QWORD [DWORD Rq(base) + disp]),
-            _ => d!(self; vmovups Rx(d), OWORD [DWORD Rq(base) + disp]),
-        }
+        let pp = match bytes {
+            4 => Pp::F3,
+            8 => Pp::F2,
+            _ => Pp::None,
+        };
+        self.vex_mem(pp, 0x10, d, base, disp);
     }
     pub fn vstore(&mut self, bytes: u32, base: Gpr, disp: i32, s: Xmm) {
-        match bytes {
-            4 => d!(self; vmovss DWORD [DWORD Rq(base) + disp], Rx(s)),
-            8 => d!(self; vmovsd QWORD [DWORD Rq(base) + disp], Rx(s)),
-            _ => d!(self; vmovups OWORD [DWORD Rq(base) + disp], Rx(s)),
-        }
+        let pp = match bytes {
+            4 => Pp::F3,
+            8 => Pp::F2,
+            _ => Pp::None,
+        };
+        self.vex_mem(pp, 0x11, s, base, disp);
     }
     /// General to vector register, upper part zero.
     pub fn vmov_from_gpr(&mut self, w: bool, d: Xmm, s: Gpr) {

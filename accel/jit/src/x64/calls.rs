@@ -1,7 +1,7 @@
 //! Calls out of generated code: slow paths of memory accesses, helpers, exact floating point, and the registers to keep
 //! around them.
 
-use super::emit::{Emit, H_SCRATCH, SAVE_GPR, SAVE_XMM};
+use super::emit::{Emit, H_SCRATCH, H_THUNK_OP, H_THUNKS, SAVE_GPR, SAVE_XMM};
 use super::*;
 use crate::regalloc::Loc;
 use dynasmrt::DynamicLabel;
@@ -82,11 +82,7 @@ impl Emit<'_> {
         let i = *self.f.inst(v);
         self.write_state(i.state);
         self.store_pc(self.f.state(i.state).pc);
-        let regs = self.saved_for(v);
-        self.save(&regs);
         let wide = |t: Type| matches!(t, Type::I128 | Type::V128);
-        // All sources into scratch registers first: they may live in argument registers.
-        let fns = *self.r.fns;
         let mut args = [Value::NONE; 2];
         args[..i.args().len() - 1].copy_from_slice(&i.args()[1..]);
         let mut wides = 0;
@@ -107,44 +103,30 @@ impl Emit<'_> {
                 self.asm.vmov_to_gpr(t == Type::F64, reg, x);
             }
         }
-        self.gpr_to(i.args[0], RAX);
-        if i.imm != 0 {
-            match i32::try_from(i.imm as i64) {
-                Ok(d) => self.asm.lea(RAX, RAX, d),
-                Err(_) => {
-                    self.asm.mov_ri(RSI, i.imm);
-                    self.asm.alu_rr(super::asm::Alu::Add, true, RAX, RSI);
-                }
+        match i32::try_from(i.imm as i64) {
+            Ok(0) => self.gpr_to(i.args[0], RAX),
+            Ok(d) => {
+                let a = self.gpr(i.args[0], RAX);
+                self.asm.lea(RAX, a, d);
+            }
+            Err(_) => {
+                // A scratch register that holds no argument, or the header's word for one.
+                self.gpr_to(i.args[0], RAX);
+                self.asm.store(true, ENV, H_SCRATCH + 6 * 16, RCX);
+                self.asm.mov_ri(RCX, i.imm);
+                self.asm.alu_rr(super::asm::Alu::Add, true, RAX, RCX);
+                self.asm.load(true, RCX, ENV, H_SCRATCH + 6 * 16);
             }
         }
-        self.asm.mov_rr(true, RSI, RAX);
-        self.asm.mov_rr(true, RDI, ENV);
-        let op = i.aux as u64;
-        let target = match i.op {
-            Op::Load => {
-                self.asm.mov_ri(RDX, op);
-                fns.load
-            }
-            Op::ProbeWrite => {
-                self.asm.mov_ri(RDX, op);
-                fns.probe_write
-            }
-            Op::Store => {
-                self.asm.mov_ri(RCX, op);
-                fns.store
-            }
-            Op::Rmw => {
-                self.asm.mov_ri(RCX, op);
-                fns.rmw
-            }
-            _ => {
-                self.asm.mov_ri(R8, op);
-                fns.cas
-            }
+        self.asm.store_imm(false, ENV, H_THUNK_OP, i.aux as i32);
+        let thunk = match i.op {
+            Op::Load => Thunk::Load,
+            Op::ProbeWrite => Thunk::ProbeWrite,
+            Op::Store => Thunk::Store,
+            Op::Rmw => Thunk::Rmw,
+            _ => Thunk::Cas,
         };
-        self.asm.call_abs(target);
-        self.check_raised();
-        self.restore(&regs);
+        self.asm.call_mem(ENV, H_THUNKS + 8 * thunk as i32);
         match i.ty {
             Type::Void => {}
             t if wide(t) => {

@@ -41,7 +41,12 @@ pub(super) const H_EXIT_REQUEST: i32 = offset_of!(EnvHeader, exit_request) as i3
 pub(super) const H_RAISED: i32 = offset_of!(EnvHeader, raised) as i32;
 pub(super) const H_PC: i32 = offset_of!(EnvHeader, pc) as i32;
 pub(super) const H_JUMP_CACHE: i32 = offset_of!(EnvHeader, jump_cache) as i32;
-pub(super) const H_EXIT: i32 = (offset_of!(EnvHeader, accel) + 8) as i32;
+pub(super) const H_EXIT: i32 = offset_of!(EnvHeader, exit) as i32;
+/// The host's own floating-point control word.
+pub(super) const H_HOST_CONTROL: i32 = (offset_of!(EnvHeader, accel) + 8) as i32;
+/// The fourth argument of memory thunks, and their addresses.
+pub(super) const H_THUNK_OP: i32 = (offset_of!(EnvHeader, accel) + 16) as i32;
+pub(super) const H_THUNKS: i32 = (offset_of!(EnvHeader, accel) + 24) as i32;
 pub(super) const H_TLB: i32 = offset_of!(EnvHeader, tlb) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
 const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
@@ -424,11 +429,12 @@ impl Emit<'_> {
                     self.asm.store_imm(true, ENV, off + 8, 0);
                     return;
                 }
-                _ => {
+                _ if ty.is_int() => {
                     let r = self.gpr(v, RAX);
                     self.store_gpr(ty, off, r);
                     return;
                 }
+                _ => {}
             }
         }
         if ty.is_int() {

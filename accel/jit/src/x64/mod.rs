@@ -14,6 +14,7 @@
 
 pub mod asm;
 mod calls;
+mod encode;
 mod emit;
 mod fp;
 mod int;
@@ -68,32 +69,94 @@ pub fn host_is_supported() -> bool {
     }
 }
 
-/// The entry trampoline (`extern "C" fn(env, code) -> reason`) and the exit path that `EnvHeader::accel[1]` points to.
-/// Returns the code and the offset of the exit path.
-pub fn trampoline() -> (Vec<u8>, usize) {
-    use asm::{Alu, Asm};
+/// Slow paths of memory accesses, as numbered in [`Trampoline::thunks`].
+#[derive(Clone, Copy)]
+pub(crate) enum Thunk {
+    Load,
+    Store,
+    Rmw,
+    Cas,
+    ProbeWrite,
+}
+
+impl Thunk {
+    pub const COUNT: usize = 5;
+}
+
+/// Code that all regions share, and offsets in it.
+pub struct Trampoline {
+    pub bytes: Vec<u8>,
+    /// `EnvHeader::exit`.
+    pub exit: usize,
+    /// The addresses at `EnvHeader::accel[3..]`.
+    pub thunks: [usize; Thunk::COUNT],
+}
+
+/// The entry trampoline (`extern "C" fn(env, code) -> reason`), the exit path, and what stands between generated code and
+/// the run time's memory functions: a thunk takes the address in rax, up to two values in rdx and rcx and the operation in
+/// the header, keeps all other registers, gives a result in rax, and leaves generated code if an exception was raised.
+pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
+    use asm::{Alu, Asm, Cc};
+    use emit::{H_EXIT, H_HOST_CONTROL, H_RAISED, H_THUNK_OP, SAVE_GPR, SAVE_XMM};
     use rhea_ir::env::EnvHeader;
     use std::mem::offset_of;
     let fp = offset_of!(EnvHeader, host_fp) as i32;
-    // A word of the header for the host's own control word.
-    let host = (offset_of!(EnvHeader, accel) + 16) as i32;
     let mut a = Asm::new(0);
     for r in [3u8, 5, 12, 13, 14, 15] {
         a.push(r);
     }
     a.alu_ri(Alu::Sub, true, RSP, FRAME_BYTES);
     a.mov_rr(true, ENV, RDI);
-    a.stmxcsr(ENV, host);
+    a.stmxcsr(ENV, H_HOST_CONTROL);
     a.ldmxcsr(ENV, fp);
     a.jmp_reg(RSI);
     a.align(16);
     let exit = a.offset();
     a.stmxcsr(ENV, fp);
-    a.ldmxcsr(ENV, host);
+    a.ldmxcsr(ENV, H_HOST_CONTROL);
     a.alu_ri(Alu::Add, true, RSP, FRAME_BYTES);
     for r in [15u8, 14, 13, 12, 5, 3] {
         a.pop(r);
     }
     a.ret();
-    (a.ops.finalize().unwrap_or_default(), exit)
+    let mut thunks = [0; Thunk::COUNT];
+    for (n, f) in [fns.load, fns.store, fns.rmw, fns.cas, fns.probe_write].into_iter().enumerate() {
+        a.align(16);
+        thunks[n] = a.offset();
+        // The return address is on the stack, and eight bytes more for the alignment of the call.
+        a.alu_ri(Alu::Sub, true, RSP, 8);
+        let gprs = REGS.gprs.iter().copied().filter(|r| REGS.preserved >> r & 1 == 0);
+        let xmms = REGS.xmms.iter().copied();
+        for r in gprs.clone() {
+            a.store(true, RSP, 16 + SAVE_GPR + r as i32 * 8, r);
+        }
+        for r in xmms.clone() {
+            a.vstore(16, RSP, 16 + SAVE_XMM + r as i32 * 16, r);
+        }
+        a.mov_rr(true, RDI, ENV);
+        a.mov_rr(true, RSI, RAX);
+        let op = match n {
+            n if n == Thunk::Load as usize || n == Thunk::ProbeWrite as usize => RDX,
+            n if n == Thunk::Cas as usize => R8,
+            _ => RCX,
+        };
+        a.load(false, op, ENV, H_THUNK_OP);
+        a.call_abs(f);
+        for r in gprs {
+            a.load(true, r, RSP, 16 + SAVE_GPR + r as i32 * 8);
+        }
+        for r in xmms {
+            a.vload(16, r, RSP, 16 + SAVE_XMM + r as i32 * 16);
+        }
+        a.alu_ri(Alu::Add, true, RSP, 8);
+        let raised = a.label();
+        a.cmp_mem32_imm(ENV, H_RAISED, 0);
+        a.jcc(Cc::Ne, raised);
+        a.ret();
+        a.bind(raised);
+        a.alu_ri(Alu::Add, true, RSP, 8);
+        a.mov_ri(RAX, reason::RAISED);
+        a.jmp_mem(ENV, H_EXIT);
+    }
+    Trampoline { bytes: a.ops.finalize().unwrap_or_default(), exit, thunks }
 }
