@@ -208,6 +208,9 @@ impl<'a> Plugger<'a> {
         let option = if place == "-device" { format!("-device {name}") } else { place.to_owned() };
         let set = OptionSet::parse(&option, &kind.options(), pairs)?;
         self.take_id(&set)?;
+        if set.given("bootindex") && self.config.kernel.is_none() {
+            eprintln!("rhea: warning: {option}: bootindex is not told to the firmware, which has its own boot order");
+        }
         let made = kind.make(&set, &resources)?;
         if let Made::Serial(console) = &made {
             self.consoles.push((set.text("id").map(str::to_owned), console.clone()));
