@@ -60,6 +60,7 @@ fn inner_targets(t: &Term) -> impl Iterator<Item = BlockId> + '_ {
 }
 
 /// Turns [`ExitKind::Inner`] edges into SSA edges with parameters. Does nothing to a function without them.
+#[expect(clippy::needless_range_loop, reason = "block numbers index several tables")]
 pub fn promote(f: &mut Function, helpers: &[HelperDesc]) -> Result<(), TooManySlots> {
     if !f.blocks.iter().any(|b| inner_targets(&b.term).next().is_some()) {
         return Ok(());
@@ -306,6 +307,7 @@ const MAX_ROUNDS: usize = 100;
 
 /// A parameter whose arguments are all one value is that value, also where parameters pass it around among themselves.
 /// Starts from the assumption that no parameter has a value of its own and takes back what the edges contradict.
+#[expect(clippy::needless_range_loop, reason = "block numbers index several tables")]
 pub(crate) fn remove_trivial_params(f: &mut Function, repl: &mut [Value]) {
     let n = f.blocks.len();
     // Incoming edges: (block, which target).

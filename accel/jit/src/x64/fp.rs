@@ -1,5 +1,8 @@
 //! Floating point on the host's unit. A NaN result (or a conversion out of range) goes to the exact slow path, which
 //! applies the guest's NaN rules; sticky flags gather in MXCSR.
+//!
+//! One difference is left: the host detects tininess after rounding. Where the guest does it before (Arm, Power), an
+//! inexact result that rounds up to the least normal number raises its underflow flag, and here does not.
 
 use super::asm::{Alu, Cc};
 use super::emit::{Emit, Stub};

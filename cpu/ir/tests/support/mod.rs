@@ -27,6 +27,8 @@ pub const VECTOR: u64 = 0xf000;
 pub const HOLE: std::ops::Range<u64> = 0x8000..0x10000;
 pub const MEMORY: usize = 1 << 20;
 
+pub type SwapMemory = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
+
 #[repr(C)]
 pub struct Machine {
     pub header: EnvHeader,
@@ -38,7 +40,7 @@ pub struct Machine {
     pub running: bool,
     pub finished: bool,
     /// Gives and takes the part of memory that jobs carry with them.
-    pub swap_memory: Option<Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>>,
+    pub swap_memory: Option<SwapMemory>,
 }
 
 /// One run of a function.
@@ -402,8 +404,8 @@ impl Flat {
     }
     fn write(&mut self, at: usize, m: MemOp, v: u128) {
         let b = Self::order(Self::low(v, m), m).to_le_bytes();
-        for k in 0..m.bytes() as usize {
-            self.0[(at + k) % MEMORY] = b[k];
+        for (k, x) in b.iter().enumerate().take(m.bytes() as usize) {
+            self.0[(at + k) % MEMORY] = *x;
         }
     }
 }
