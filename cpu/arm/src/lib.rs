@@ -19,6 +19,8 @@ pub mod simd_helpers;
 pub mod state;
 pub mod syndrome;
 pub mod sysreg;
+#[cfg(test)]
+mod tests;
 pub mod timer;
 pub mod translate;
 

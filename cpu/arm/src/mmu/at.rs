@@ -1,6 +1,6 @@
 //! Address translation instructions (AT).
 
-use super::{Regime, Request};
+use super::{FaultKind, Regime, Request};
 use crate::bits::pstate;
 use crate::mode::mmu as index;
 use crate::reg::Reg;
@@ -20,7 +20,8 @@ pub(crate) struct AtOp {
 }
 
 impl ArmCpu {
-    /// Performs it and sets PAR_EL1. An external abort on the walk is reported in PAR too.
+    /// Performs it and sets PAR_EL1, or raises what the walk itself met: an external abort, or for EL1 a stage 2 fault on an access
+    /// to a stage 1 table.
     pub(crate) fn address_translate(&mut self, va: u64, op: AtOp) {
         let secure = if self.lower_secure() { index::SE10_0 } else { 0 };
         let pan = op.pan && self.pstate & pstate::PAN != 0;
@@ -47,7 +48,13 @@ impl ArmCpu {
             stage2: op.both,
             update: false,
         };
-        self[Reg::ParEl1] = match self.translate_address(va, &request) {
+        let result = self.translate_address(va, &request);
+        if let Err(f) = result {
+            if f.kind == FaultKind::ExternalWalk || (f.s1ptw && self.el() == 1) {
+                return self.raise_maintenance_fault(va, f);
+            }
+        }
+        self[Reg::ParEl1] = match result {
             Ok(m) => {
                 let shareability = if m.device() || m.attributes == 0x44 { 2 } else { u64::from(m.shareability) };
                 let ns = u64::from(!m.secure) << 9;

@@ -83,7 +83,7 @@ pub(crate) struct Request {
     pub regime: Regime,
     /// `None`: any access, no permission check (debugger).
     pub access: Option<Access>,
-    /// Apply stage 2 where the regime has it.
+    /// Apply stage 2 to the result where the regime has it. Accesses to stage 1 tables always go through it.
     pub stage2: bool,
     /// May set access flags and dirty state in descriptors.
     pub update: bool,
@@ -123,7 +123,7 @@ struct Place {
 impl Walker<'_> {
     fn walk(&self, va: u64) -> Result<Mapping, Fault> {
         let mut m = self.stage1(va)?;
-        if self.uses_stage2() {
+        if self.request.stage2 && self.has_stage2() {
             self.combine(&mut m)?;
         }
         if m.execute && self.request.regime.secure && !m.secure && self.cpu.scr() & scr::SIF != 0 {
@@ -134,13 +134,10 @@ impl Walker<'_> {
         }
         Ok(m)
     }
-    fn uses_stage2(&self) -> bool {
+    fn has_stage2(&self) -> bool {
         let r = self.request.regime;
-        self.request.stage2
-            && r.el == 1
-            && !r.secure
-            && self.cpu.has(Feature::El2)
-            && self.hcr & (hcr::VM | hcr::DC) != 0
+        let on = self.hcr & (hcr::VM | hcr::DC) != 0;
+        on && r.el == 1 && !r.secure && self.cpu.has(Feature::El2)
     }
     fn has(&self, f: Feature) -> bool {
         self.cpu.has(f)

@@ -212,7 +212,7 @@ impl Walker<'_> {
             let mut tries = 0;
             loop {
                 let intermediate = table | offset;
-                if self.uses_stage2() {
+                if self.has_stage2() {
                     place.pa = self.stage2_for_walk(intermediate, false)?;
                 }
                 let d = self.read_descriptor(place).map_err(|_| Fault::stage1(FaultKind::ExternalWalk, level))?;
@@ -274,7 +274,7 @@ impl Walker<'_> {
                     return Ok(m);
                 }
                 // Hardware update of the descriptor.
-                if self.uses_stage2() {
+                if self.has_stage2() {
                     place.pa = self.stage2_for_walk(intermediate, true)?;
                 }
                 match self.replace_descriptor(place, d, new) {
