@@ -30,3 +30,29 @@ impl MmioDevice for SecureOnly {
         self.0.name()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Register;
+
+    impl MmioDevice for Register {
+        fn read(&self, _: u64, _: Access) -> Result<u64, BusError> {
+            Ok(7)
+        }
+        fn write(&self, _: u64, _: u64, _: Access) -> Result<(), BusError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_secure_accesses_arrive() {
+        let device = SecureOnly(Arc::new(Register));
+        let plain = Access::cpu(0, 4);
+        assert_eq!(device.read(0, plain), Err(BusError::Unassigned));
+        assert_eq!(device.write(0, 1, Access::device(8, 4)), Err(BusError::Unassigned));
+        assert_eq!(device.read(0, Access { secure: true, ..plain }), Ok(7));
+        assert_eq!(device.read(0, Access { requester: Requester::Debugger, ..plain }), Ok(7));
+    }
+}
