@@ -28,7 +28,10 @@ pub(crate) fn exact_waits() {
 
 /// Waits until `word` is not `expected`, CLOCK_MONOTONIC reaches `deadline`, or for no reason.
 pub(crate) fn futex_wait_until(word: &std::sync::atomic::AtomicU32, expected: u32, deadline: Option<u64>) {
-    let t = deadline.map(|d| libc::timespec { tv_sec: (d / 1_000_000_000) as libc::time_t, tv_nsec: (d % 1_000_000_000) as libc::c_long });
+    let t = deadline.map(|d| libc::timespec {
+        tv_sec: (d / 1_000_000_000) as libc::time_t,
+        tv_nsec: (d % 1_000_000_000) as libc::c_long,
+    });
     let timeout = t.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: word and timeout are live; FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time.
     unsafe {
