@@ -209,13 +209,22 @@ impl OptionSet {
         for (key, value) in pairs {
             let Some(decl) = decls.iter().find(|d| d.key == key) else {
                 let known: Vec<_> = decls.iter().map(|d| d.key).collect();
-                let right = if known.is_empty() { "it takes no properties".to_owned() } else { format!("properties are {}", known.join(", ")) };
+                let right = if known.is_empty() {
+                    "it takes no properties".to_owned()
+                } else {
+                    format!("properties are {}", known.join(", "))
+                };
                 return Err(OptionError::new(option, format!("unknown property '{key}': {right}")));
             };
             let text = match (value, decl.kind) {
                 (Some(v), _) => v.as_str(),
                 (None, OptionKind::Bool) => "on",
-                (None, _) => return Err(OptionError::new(option, format!("property '{key}' needs a value: {key}={}", decl.kind_word()))),
+                (None, _) => {
+                    return Err(OptionError::new(
+                        option,
+                        format!("property '{key}' needs a value: {key}={}", decl.kind_word()),
+                    ));
+                }
             };
             let value = decl.parse(text).map_err(|m| OptionError::new(option, m))?;
             if set.given.contains(key) {
@@ -300,7 +309,15 @@ mod tests {
 
     #[test]
     fn errors_name_the_key() {
-        for (text, word) in [("q=1", "'q'"), ("n=9", "n=9"), ("n", "'n'"), ("on=maybe", "on=maybe"), ("size=3X", "size=3X"), ("mac=1:2", "mac=1:2"), ("n=1,n=2", "twice")] {
+        for (text, word) in [
+            ("q=1", "'q'"),
+            ("n=9", "n=9"),
+            ("n", "'n'"),
+            ("on=maybe", "on=maybe"),
+            ("size=3X", "size=3X"),
+            ("mac=1:2", "mac=1:2"),
+            ("n=1,n=2", "twice"),
+        ] {
             let e = OptionSet::parse("-x", DECLS, &split(text)).unwrap_err().to_string();
             assert!(e.starts_with("-x: ") && e.contains(word), "{e}");
         }

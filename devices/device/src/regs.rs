@@ -58,7 +58,8 @@ impl<R: Copy + 'static> RegisterMap<R> {
     pub fn check(&self) -> bool {
         let mut end = 0;
         self.decls.iter().all(|d| {
-            let good = d.offset >= end && matches!(d.width, 1 | 2 | 4 | 8) && d.count > 0 && d.stride >= u32::from(d.width);
+            let good =
+                d.offset >= end && matches!(d.width, 1 | 2 | 4 | 8) && d.count > 0 && d.stride >= u32::from(d.width);
             end = d.offset + u64::from(d.count - 1) * u64::from(d.stride) + u64::from(d.width);
             good
         })
@@ -187,7 +188,17 @@ mod tests {
         assert_eq!(holes, 4);
         let mut seen = vec![];
         let mut missed = vec![];
-        MAP.write(2, 4, 0xaabb_ccdd, |h, v, m| { seen.push((h.id, v, m)); Ok(()) }, |o| missed.push(o)).unwrap();
+        MAP.write(
+            2,
+            4,
+            0xaabb_ccdd,
+            |h, v, m| {
+                seen.push((h.id, v, m));
+                Ok(())
+            },
+            |o| missed.push(o),
+        )
+        .unwrap();
         assert_eq!(seen, [(R::A, 0xccdd_0000, 0xffff_0000)]);
         assert_eq!(missed, [4]);
         assert_eq!(MAP.read(u64::MAX - 1, 8, read, |_| ()), Ok(0));

@@ -54,7 +54,9 @@ pub fn encode<T: minicbor::Encode<()>>(version: u32, state: &T) -> Saved {
 /// [`LoadError`].
 pub fn decode<T: for<'b> minicbor::Decode<'b, ()>>(saved: &Saved, newest: u32) -> Result<T, LoadError> {
     match saved {
-        Saved::Bytes { version, data } if *version <= newest => minicbor::decode(data).map_err(|e| LoadError::Damaged(e.to_string())),
+        Saved::Bytes { version, data } if *version <= newest => {
+            minicbor::decode(data).map_err(|e| LoadError::Damaged(e.to_string()))
+        }
         Saved::Bytes { version, .. } => Err(LoadError::Version { found: *version, newest }),
         Saved::Nothing | Saved::NotMigratable(_) => Err(LoadError::Mismatch("no state was saved".to_owned())),
     }

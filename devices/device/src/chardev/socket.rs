@@ -132,7 +132,9 @@ impl SocketChar {
             listener = Some(l);
         } else {
             first = Some(match &shared.options.address {
-                SocketAddress::Tcp(a) if a.starts_with(':') => Stream::Tcp(TcpStream::connect(format!("127.0.0.1{a}"))?),
+                SocketAddress::Tcp(a) if a.starts_with(':') => {
+                    Stream::Tcp(TcpStream::connect(format!("127.0.0.1{a}"))?)
+                }
                 SocketAddress::Tcp(a) => Stream::Tcp(TcpStream::connect(a)?),
                 SocketAddress::Unix(p) => Stream::Unix(UnixStream::connect(p)?),
             });
@@ -233,7 +235,8 @@ impl CharBackend for SocketChar {
     fn write(&self, data: &[u8]) {
         if let Some(out) = &*self.shared.out.lock() {
             if self.shared.options.telnet && data.contains(&255) {
-                let doubled: Vec<u8> = data.iter().flat_map(|b| std::iter::repeat_n(*b, if *b == 255 { 2 } else { 1 })).collect();
+                let doubled: Vec<u8> =
+                    data.iter().flat_map(|b| std::iter::repeat_n(*b, if *b == 255 { 2 } else { 1 })).collect();
                 out.write(&doubled);
             } else {
                 out.write(data);
@@ -288,7 +291,13 @@ mod tests {
     fn a_server_serves_one_client_after_the_other() {
         let path = std::env::temp_dir().join(format!("rhea-socket-test-{}", std::process::id()));
         let path = path.to_string_lossy().into_owned();
-        let options = SocketOptions { address: SocketAddress::Unix(path.clone()), server: true, wait: false, telnet: false, nodelay: false };
+        let options = SocketOptions {
+            address: SocketAddress::Unix(path.clone()),
+            server: true,
+            wait: false,
+            telnet: false,
+            nodelay: false,
+        };
         let server = SocketChar::new(options).unwrap();
         let front = Arc::new(Front(Mutex::default()));
         server.set_frontend(front.clone());

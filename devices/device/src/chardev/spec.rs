@@ -10,8 +10,14 @@ pub enum ChardevSpec {
     /// No device at all (`-serial none`).
     None,
     Null,
-    Stdio { signals: bool, mux: bool },
-    File { path: String, append: bool },
+    Stdio {
+        signals: bool,
+        mux: bool,
+    },
+    File {
+        path: String,
+        append: bool,
+    },
     Pty,
     Pipe(String),
     Socket(SocketOptions),
@@ -55,7 +61,9 @@ impl ChardevSpec {
         let place = format!("-chardev {kind}");
         let parse = |decls: &[OptionDecl]| OptionSet::parse(&place, decls, rest);
         let need = |set: &OptionSet, key: &str| {
-            set.text(key).map(str::to_owned).ok_or_else(|| OptionError::new(&place, format!("property '{key}' is missing: {key}=...")))
+            set.text(key)
+                .map(str::to_owned)
+                .ok_or_else(|| OptionError::new(&place, format!("property '{key}' is missing: {key}=...")))
         };
         let (set, spec) = match kind.as_str() {
             "null" => (parse(&[ID])?, Self::Null),
@@ -66,7 +74,8 @@ impl ChardevSpec {
                 (set, spec)
             }
             "file" => {
-                let set = parse(&[ID, PATH, OptionDecl::new("append", OptionKind::Bool, Some("off"), "do not truncate")])?;
+                let set =
+                    parse(&[ID, PATH, OptionDecl::new("append", OptionKind::Bool, Some("off"), "do not truncate")])?;
                 let spec = Self::File { path: need(&set, "path")?, append: set.bool("append") };
                 (set, spec)
             }
@@ -85,7 +94,9 @@ impl ChardevSpec {
                 let spec = Self::Socket(socket_options(address, &set, set.bool("telnet")));
                 (set, spec)
             }
-            _ => return Err(OptionError::new("-chardev", format!("unknown backend '{kind}': backends are {BACKENDS}"))),
+            _ => {
+                return Err(OptionError::new("-chardev", format!("unknown backend '{kind}': backends are {BACKENDS}")));
+            }
         };
         Ok((need(&set, "id")?, spec))
     }
@@ -108,10 +119,13 @@ impl ChardevSpec {
                 return Err(OptionError::new(option, format!("'{text}': expected {right}[,server=on][,wait=off]")));
             }
             // The words of old: server, wait, nowait, nodelay.
-            let pairs: Vec<_> = crate::options::split(parts.next().unwrap_or(""))
-                .into_iter()
-                .map(|(k, v)| if k == "nowait" && v.is_none() { ("wait".to_owned(), Some("off".to_owned())) } else { (k, v) })
-                .collect();
+            let pairs: Vec<_> =
+                crate::options::split(parts.next().unwrap_or(""))
+                    .into_iter()
+                    .map(|(k, v)| {
+                        if k == "nowait" && v.is_none() { ("wait".to_owned(), Some("off".to_owned())) } else { (k, v) }
+                    })
+                    .collect();
             let set = OptionSet::parse(&format!("{option} {text}"), &SOCKET[4..], &pairs)?;
             let address = if unix { SocketAddress::Unix(target) } else { SocketAddress::Tcp(target) };
             Ok(Self::Socket(socket_options(address, &set, telnet || set.bool("telnet"))))
@@ -157,7 +171,9 @@ pub fn open(option: &str, spec: &ChardevSpec) -> Result<Arc<dyn CharBackend>, Op
             pty
         }
         ChardevSpec::Pipe(path) => PipeChar::new(path).map_err(|e| fail(path, e))?,
-        ChardevSpec::Socket(options) => SocketChar::new(options.clone()).map_err(|e| fail(&options.address.to_string(), e))?,
+        ChardevSpec::Socket(options) => {
+            SocketChar::new(options.clone()).map_err(|e| fail(&options.address.to_string(), e))?
+        }
         ChardevSpec::Id(id) => return Err(OptionError::new(option, format!("no -chardev with id '{id}'"))),
     })
 }
@@ -174,7 +190,9 @@ mod tests {
         assert!(matches!(unix, ChardevSpec::Socket(SocketOptions { server: true, wait: false, .. })));
         let (id, spec) = ChardevSpec::parse_chardev("socket,id=c,host=localhost,port=99,server=on,telnet=on").unwrap();
         assert_eq!(id, "c");
-        assert!(matches!(spec, ChardevSpec::Socket(SocketOptions { address: SocketAddress::Tcp(a), telnet: true, .. }) if a == "localhost:99"));
+        assert!(
+            matches!(spec, ChardevSpec::Socket(SocketOptions { address: SocketAddress::Tcp(a), telnet: true, .. }) if a == "localhost:99")
+        );
         for bad in ["tcp:99", "file:", "what", "unix:", "tcp:a:1,x=1"] {
             assert!(short(bad).is_err(), "{bad}");
         }

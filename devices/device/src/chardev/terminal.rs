@@ -4,7 +4,9 @@ use super::feed::Feed;
 use super::simple::start_reader;
 use super::{CharBackend, CharFrontend};
 use parking_lot::Mutex;
-use rustix::termios::{InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
 use std::io::{Result, Write};
 use std::sync::Arc;
 
