@@ -132,7 +132,12 @@ impl<I: CpuInterface> Engine<I> {
             wanted: AtomicU8::new(0),
             accepts: AtomicU8::new(0),
         });
-        Self { words: (0..words).map(|_| Mutex::default()).collect(), slots: slots.collect(), enables: AtomicU8::new(0), eoi }
+        Self {
+            words: (0..words).map(|_| Mutex::default()).collect(),
+            slots: slots.collect(),
+            enables: AtomicU8::new(0),
+            eoi,
+        }
     }
     pub fn cpus(&self) -> usize {
         self.slots.len()
@@ -245,7 +250,9 @@ impl<I: CpuInterface> Engine<I> {
     /// Chooses CPUs for the 1-of-N interrupts anew, after a CPU began or ceased to take them.
     pub fn place_any(&self) {
         for word in 1..self.words_end() {
-            self.with_word(word, |spis| (0..32).filter(|n| spis.target[*n as usize] == Place::Any).fold(0, |m, n| m | 1 << n));
+            self.with_word(word, |spis| {
+                (0..32).filter(|n| spis.target[*n as usize] == Place::Any).fold(0, |m, n| m | 1 << n)
+            });
         }
     }
 

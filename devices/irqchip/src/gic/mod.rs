@@ -31,7 +31,12 @@ impl CpuOutputs {
     /// Four lines that end nowhere.
     #[must_use]
     pub fn unconnected() -> Self {
-        Self { irq: IrqLine::unconnected(), fiq: IrqLine::unconnected(), virq: IrqLine::unconnected(), vfiq: IrqLine::unconnected() }
+        Self {
+            irq: IrqLine::unconnected(),
+            fiq: IrqLine::unconnected(),
+            virq: IrqLine::unconnected(),
+            vfiq: IrqLine::unconnected(),
+        }
     }
 }
 

@@ -81,7 +81,13 @@ impl VirtualCpu {
     pub fn set_vmcr(&mut self, value: u32) {
         let bpr0 = (value >> vmcr::BPR0_SHIFT & 7).max(u32::from(MIN_BPR));
         let bpr1 = (value >> vmcr::BPR1_SHIFT & 7).max(u32::from(MIN_BPR) + 1);
-        let keep = vmcr::ENG0 | vmcr::ENG1 | vmcr::ACKCTL | vmcr::FIQEN | vmcr::CBPR | vmcr::EOIM | u32::from(PRIORITY_MASK) << vmcr::PMR_SHIFT;
+        let keep = vmcr::ENG0
+            | vmcr::ENG1
+            | vmcr::ACKCTL
+            | vmcr::FIQEN
+            | vmcr::CBPR
+            | vmcr::EOIM
+            | u32::from(PRIORITY_MASK) << vmcr::PMR_SHIFT;
         self.vmcr = value & keep | bpr0 << vmcr::BPR0_SHIFT | bpr1 << vmcr::BPR1_SHIFT;
     }
     #[must_use]
@@ -147,7 +153,8 @@ impl VirtualCpu {
         let (n, group) = self.highest_pending()?;
         let priority = (self.lr[n] >> 48) as u8;
         let running = self.running_priority();
-        (priority < self.pmr() && (running == IDLE || priority & self.mask(group) < running & self.mask(group))).then_some((n, group))
+        (priority < self.pmr() && (running == IDLE || priority & self.mask(group) < running & self.mask(group)))
+            .then_some((n, group))
     }
     /// [`VIRQ`] and [`VFIQ`].
     #[must_use]
@@ -214,7 +221,10 @@ impl VirtualCpu {
     /// EISR: list registers whose end the hypervisor wants to know of.
     #[must_use]
     pub fn eisr(&self) -> u32 {
-        self.lr.iter().enumerate().fold(0, |m, (n, lr)| m | u32::from(lr & (LR_PENDING | LR_ACTIVE | LR_HW | LR_EOI) == LR_EOI) << n)
+        self.lr
+            .iter()
+            .enumerate()
+            .fold(0, |m, (n, lr)| m | u32::from(lr & (LR_PENDING | LR_ACTIVE | LR_HW | LR_EOI) == LR_EOI) << n)
     }
     /// ELRSR: free list registers.
     #[must_use]

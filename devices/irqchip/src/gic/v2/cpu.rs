@@ -3,7 +3,9 @@
 use super::super::banks::View;
 use super::super::engine::{CpuCore, CpuInterface, FIQ, IRQ};
 use super::super::irqs::{GROUP0, GROUP1_NS, NONE, SPURIOUS, key_intid, key_priority};
-use super::super::priority::{IDLE, MIN_BPR, PRIORITY_MASK, active_bit, from_nonsecure, group_mask, highest_active, to_nonsecure};
+use super::super::priority::{
+    IDLE, MIN_BPR, PRIORITY_MASK, active_bit, from_nonsecure, group_mask, highest_active, to_nonsecure,
+};
 use super::super::virt::VirtualCpu;
 use super::GicV2;
 use super::spec::{GICC, GICC_IIDR, GICC_SIZE, Gicc, ctlr};
@@ -74,7 +76,11 @@ impl CpuIface {
         self.regs.ctlr & field != 0
     }
     fn mask(&self, group: usize) -> u8 {
-        if group == GROUP0 || self.on(ctlr::CBPR) { group_mask(self.regs.bpr[0]) } else { group_mask(self.regs.bpr[1].saturating_sub(1)) }
+        if group == GROUP0 || self.on(ctlr::CBPR) {
+            group_mask(self.regs.bpr[0])
+        } else {
+            group_mask(self.regs.bpr[1].saturating_sub(1))
+        }
     }
     pub fn running(&self) -> u8 {
         highest_active(self.regs.apr[0] | self.regs.apr[1])
@@ -97,7 +103,13 @@ impl CpuIface {
     fn visible(&self, found: Option<(u32, usize)>, alias: bool, view: View) -> Result<u32, u32> {
         match found {
             None => Err(SPURIOUS),
-            Some((key, GROUP0)) => if view.full && !alias { Ok(key_intid(key)) } else { Err(SPURIOUS) },
+            Some((key, GROUP0)) => {
+                if view.full && !alias {
+                    Ok(key_intid(key))
+                } else {
+                    Err(SPURIOUS)
+                }
+            }
             Some((key, _)) if alias || !view.full || self.on(ctlr::ACKCTL) => Ok(key_intid(key)),
             Some(_) => Err(OTHER_GROUP),
         }
@@ -134,7 +146,12 @@ impl MmioDevice for CpuFrame {
             Gicc::Aiar if peek => Gicc::Ahppir,
             other => other,
         };
-        GICC.read(offset & (GICC_SIZE - 1), access.size, |hit| Ok(gic.gicc_read(cpu, reg(hit.id), hit.index, view).into()), |_| ())
+        GICC.read(
+            offset & (GICC_SIZE - 1),
+            access.size,
+            |hit| Ok(gic.gicc_read(cpu, reg(hit.id), hit.index, view).into()),
+            |_| (),
+        )
     }
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
         let gic = &*self.0;
@@ -183,7 +200,9 @@ impl GicV2 {
             let shift = |priority: u8| u32::from(if limited { to_nonsecure(priority) } else { priority });
             match reg {
                 Gicc::Ctlr if limited => {
-                    regs.ctlr >> 1 & 1 | (regs.ctlr & 0b11 << 7) >> 2 | if iface.on(ctlr::EOIMODE_NS) { ctlr::EOIMODE } else { 0 }
+                    regs.ctlr >> 1 & 1
+                        | (regs.ctlr & 0b11 << 7) >> 2
+                        | if iface.on(ctlr::EOIMODE_NS) { ctlr::EOIMODE } else { 0 }
                 }
                 Gicc::Ctlr => regs.ctlr,
                 Gicc::Pmr => shift(regs.pmr),
@@ -220,7 +239,8 @@ impl GicV2 {
                 return;
             }
             Gicc::Dir => {
-                let split = self.engine.peek_cpu(cpu, |core| core.iface.splits(view, self.config.security)).unwrap_or(false);
+                let split =
+                    self.engine.peek_cpu(cpu, |core| core.iface.splits(view, self.config.security)).unwrap_or(false);
                 if split {
                     self.engine.deactivate(cpu, value & 0x3ff, |group| !limited || group == GROUP1_NS);
                 } else {
@@ -236,10 +256,17 @@ impl GicV2 {
                 Gicc::Ctlr if limited => {
                     let bypass = (value & 0b11 << 5) << 2;
                     let eoi = if value & ctlr::EOIMODE != 0 { ctlr::EOIMODE_NS } else { 0 };
-                    regs.ctlr = regs.ctlr & !(ctlr::GRP1 | 0b11 << 7 | ctlr::EOIMODE_NS) | (value & 1) << 1 | bypass | eoi;
+                    regs.ctlr =
+                        regs.ctlr & !(ctlr::GRP1 | 0b11 << 7 | ctlr::EOIMODE_NS) | (value & 1) << 1 | bypass | eoi;
                 }
                 Gicc::Ctlr => {
-                    let all = ctlr::GRP0 | ctlr::GRP1 | ctlr::ACKCTL | ctlr::FIQEN | ctlr::CBPR | ctlr::BYPASS | ctlr::EOIMODE;
+                    let all = ctlr::GRP0
+                        | ctlr::GRP1
+                        | ctlr::ACKCTL
+                        | ctlr::FIQEN
+                        | ctlr::CBPR
+                        | ctlr::BYPASS
+                        | ctlr::EOIMODE;
                     let all = if self.config.security { all | ctlr::EOIMODE_NS } else { all };
                     regs.ctlr = value & all;
                 }

@@ -55,7 +55,9 @@ impl GicV2 {
         match reg {
             Gicd::Ctlr if view.full => self.ctlr.load(Ordering::Acquire).into(),
             Gicd::Ctlr => (self.ctlr.load(Ordering::Acquire) >> 1).into(),
-            Gicd::Typer => self.engine.words_end() - 1 | (self.cpus() as u32 - 1) << 5 | u32::from(self.config.security) << 10,
+            Gicd::Typer => {
+                self.engine.words_end() - 1 | (self.cpus() as u32 - 1) << 5 | u32::from(self.config.security) << 10
+            }
             Gicd::Iidr => GICD_IIDR as u32,
             Gicd::Id => identification(index) as u32,
             Gicd::Bank(bank) => match element(bank, index) {
@@ -99,12 +101,15 @@ impl GicV2 {
                         _ => value,
                     };
                     if !(bank == Bank::Config && index == 0) {
-                        self.engine.with_cpu(cpu, |core| banks::write(&mut core.private, bank, index, value, mask, view));
+                        self.engine
+                            .with_cpu(cpu, |core| banks::write(&mut core.private, bank, index, value, mask, view));
                     }
                 }
                 (word, index) => {
-                    let exists = if word == 31 && !matches!(bank, Bank::Priority | Bank::Config) { 0x0fff_ffff } else { !0 };
-                    self.engine.with_word(word, |spis| banks::write(&mut spis.irqs, bank, index, value & exists, mask, view));
+                    let exists =
+                        if word == 31 && !matches!(bank, Bank::Priority | Bank::Config) { 0x0fff_ffff } else { !0 };
+                    self.engine
+                        .with_word(word, |spis| banks::write(&mut spis.irqs, bank, index, value & exists, mask, view));
                 }
             },
             Gicd::Itargetsr if index >= 32 && self.engine.is_spi(index) && self.cpus() > 1 => {

@@ -25,8 +25,10 @@ fn widen(lr: u32) -> u64 {
 }
 
 fn narrow(wide: u64) -> u32 {
-    let lr = wide & 0x3ff | (wide >> 51 & 0x1f) << 23 | (wide >> 62) << 28 | (wide >> 60 & 1) << 30 | (wide >> 61 & 1) << 31;
-    (if wide >> 61 & 1 != 0 { lr | (wide >> 32 & 0x3ff) << 10 } else { lr | wide & 0x1c00 | (wide >> 41 & 1) << 19 }) as u32
+    let lr =
+        wide & 0x3ff | (wide >> 51 & 0x1f) << 23 | (wide >> 62) << 28 | (wide >> 60 & 1) << 30 | (wide >> 61 & 1) << 31;
+    (if wide >> 61 & 1 != 0 { lr | (wide >> 32 & 0x3ff) << 10 } else { lr | wide & 0x1c00 | (wide >> 41 & 1) << 19 })
+        as u32
 }
 
 fn read_gich(v: &VirtualCpu, reg: Gich, index: u32) -> u32 {
@@ -107,7 +109,8 @@ pub(super) struct ControlFrame(pub Arc<GicV2>);
 impl MmioDevice for ControlFrame {
     fn read(&self, offset: u64, access: Access) -> Result<u64, BusError> {
         let (gic, cpu) = (&*self.0, self.0.cpu_of(access));
-        let read = |reg, index| gic.engine.peek_cpu(cpu, |core| read_gich(&core.iface.virt, reg, index)).unwrap_or(0).into();
+        let read =
+            |reg, index| gic.engine.peek_cpu(cpu, |core| read_gich(&core.iface.virt, reg, index)).unwrap_or(0).into();
         GICH.read(offset & (GICH_SIZE - 1), access.size, |hit| Ok(read(hit.id, hit.index)), |_| ())
     }
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
@@ -136,7 +139,9 @@ pub(super) struct VirtualFrame(pub Arc<GicV2>);
 impl MmioDevice for VirtualFrame {
     fn read(&self, offset: u64, access: Access) -> Result<u64, BusError> {
         let (gic, cpu) = (&*self.0, self.0.cpu_of(access));
-        let read = |reg, index| gic.engine.with_cpu(cpu, |core| read_gicv(&mut core.iface.virt, reg, index)).unwrap_or(0).into();
+        let read = |reg, index| {
+            gic.engine.with_cpu(cpu, |core| read_gicv(&mut core.iface.virt, reg, index)).unwrap_or(0).into()
+        };
         GICC.read(offset & (GICV_SIZE - 1), access.size, |hit| Ok(read(hit.id, hit.index)), |_| ())
     }
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
@@ -146,7 +151,8 @@ impl MmioDevice for VirtualFrame {
             access.size,
             value,
             |hit, value, _| {
-                let done = gic.engine.with_cpu(cpu, |core| write_gicv(&mut core.iface.virt, hit.id, hit.index, value as u32));
+                let done =
+                    gic.engine.with_cpu(cpu, |core| write_gicv(&mut core.iface.virt, hit.id, hit.index, value as u32));
                 if let Some(intid) = done.flatten() {
                     gic.engine.deactivate(cpu, intid, |_| true);
                 }

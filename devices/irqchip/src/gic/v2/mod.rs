@@ -23,8 +23,8 @@ use cpu::{CpuIface, CpuRegs};
 use rhea_accel::{IrqLine, IrqSink};
 use rhea_device::Log;
 use rhea_memory::{Access, MmioDevice, Requester};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// How to make a [`GicV2`].
 #[derive(Clone)]
@@ -149,7 +149,11 @@ impl GicV2 {
     }
     /// What an access may see. Without the Security Extensions every access is like a Secure one.
     fn view(&self, access: Access) -> View {
-        View { full: access.secure || !self.config.security || matches!(access.requester, Requester::Host | Requester::Debugger) }
+        View {
+            full: access.secure
+                || !self.config.security
+                || matches!(access.requester, Requester::Host | Requester::Debugger),
+        }
     }
     /// The processor whose banked registers are meant; other masters see those of processor 0.
     fn cpu_of(&self, access: Access) -> usize {
@@ -193,7 +197,12 @@ impl GicV2 {
     /// Text for `info pic`.
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut text = format!("{}: GICv2, GICD_CTLR={:#x}, {} CPUs\n", self.config.name, self.ctlr.load(Ordering::Acquire), self.cpus());
+        let mut text = format!(
+            "{}: GICv2, GICD_CTLR={:#x}, {} CPUs\n",
+            self.config.name,
+            self.ctlr.load(Ordering::Acquire),
+            self.cpus()
+        );
         for cpu in 0..self.cpus() {
             let line = self.engine.peek_cpu(cpu, |core| {
                 let (regs, p) = (&core.iface.regs, &core.private);

@@ -59,7 +59,10 @@ impl Device for GicV2 {
                 sgi_sources: core.iface.sgi_sources,
             })
         });
-        encode(VERSION, &State { ctlr: self.ctlr.load(Ordering::Acquire), words: words.collect(), cpus: cpus.collect() })
+        encode(
+            VERSION,
+            &State { ctlr: self.ctlr.load(Ordering::Acquire), words: words.collect(), cpus: cpus.collect() },
+        )
     }
     fn load(&self, state: &Saved) -> Result<(), LoadError> {
         let State { ctlr, words, cpus } = decode(state, VERSION)?;

@@ -32,7 +32,9 @@ impl GicV3 {
         let enables = self.engine.enables();
         let value = match reg {
             IccReg::Iar(g) => Some(Ok(self.acknowledge(cpu, g != 0, &ctx).into())),
-            IccReg::Hppir(g) => self.engine.peek_cpu(cpu, |core| Ok(Icc::highest_pending(core, enables, g != 0, &ctx).into())),
+            IccReg::Hppir(g) => {
+                self.engine.peek_cpu(cpu, |core| Ok(Icc::highest_pending(core, enables, g != 0, &ctx).into()))
+            }
             // Five bits of priority: the others do not exist.
             IccReg::Ap(_, 1..) => None,
             IccReg::IchAp(..)
@@ -50,7 +52,11 @@ impl GicV3 {
 
     fn acknowledge(&self, cpu: usize, group1: bool, ctx: &IccContext) -> u32 {
         let enables = self.engine.enables();
-        self.engine.acknowledge(cpu, |core| Icc::select(core, enables, group1, ctx), |core, intid| Icc::take(core, intid, enables))
+        self.engine.acknowledge(
+            cpu,
+            |core| Icc::select(core, enables, group1, ctx),
+            |core, intid| Icc::take(core, intid, enables),
+        )
     }
 
     /// MSR by processor `cpu`.
@@ -87,7 +93,10 @@ impl GicV3 {
                 self.engine.place_any();
             }
             IccReg::IchAp(..) | IccReg::IchHcr | IccReg::IchVmcr | IccReg::IchLr(_) => {
-                return self.engine.with_cpu(cpu, |core| ich::write_ich(&mut core.iface.virt, reg, value)).unwrap_or(Err(IccTrap::Undefined));
+                return self
+                    .engine
+                    .with_cpu(cpu, |core| ich::write_ich(&mut core.iface.virt, reg, value))
+                    .unwrap_or(Err(IccTrap::Undefined));
             }
             _ => {
                 self.engine.with_cpu(cpu, |core| core.iface.write(reg, value, &ctx));

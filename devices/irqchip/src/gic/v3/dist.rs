@@ -53,7 +53,11 @@ fn element(bank: Bank, index: u32) -> (u32, u32) {
 
 impl GicV3 {
     pub(super) fn view(&self, access: Access) -> View {
-        View { full: access.secure || !self.two_states() || matches!(access.requester, Requester::Host | Requester::Debugger) }
+        View {
+            full: access.secure
+                || !self.two_states()
+                || matches!(access.requester, Requester::Host | Requester::Debugger),
+        }
     }
 
     fn gicd_read(&self, reg: Gicd, index: u32, view: View) -> u64 {
@@ -97,7 +101,8 @@ impl GicV3 {
             Gicd::Ctlr => self.gicd_write_ctlr(value as u32, mask as u32, view),
             // A message names an SPI; the Secure registers exist with two security states only.
             Gicd::SetspiNsr | Gicd::ClrspiNsr => {
-                self.engine.message_spi(value as u32 & 0x3ff, reg == Gicd::SetspiNsr, |group| view.full || group == GROUP1_NS);
+                self.engine
+                    .message_spi(value as u32 & 0x3ff, reg == Gicd::SetspiNsr, |group| view.full || group == GROUP1_NS);
             }
             Gicd::SetspiSr | Gicd::ClrspiSr if view.full && self.two_states() => {
                 self.engine.message_spi(value as u32 & 0x3ff, reg == Gicd::SetspiSr, |_| true);
@@ -118,8 +123,11 @@ impl GicV3 {
                 let (word, index) = element(bank, index);
                 // The last word has no interrupts 1020 to 1023.
                 let exists = if word == 31 { 0x0fff_ffff } else { !0 };
-                let limit = if matches!(bank, Bank::Priority | Bank::Config | Bank::NonSecureAccess) { !0 } else { exists };
-                self.engine.with_word(word, |spis| banks::write(&mut spis.irqs, bank, index, value as u32 & limit, mask as u32, view));
+                let limit =
+                    if matches!(bank, Bank::Priority | Bank::Config | Bank::NonSecureAccess) { !0 } else { exists };
+                self.engine.with_word(word, |spis| {
+                    banks::write(&mut spis.irqs, bank, index, value as u32 & limit, mask as u32, view)
+                });
             }
             _ => {}
         }

@@ -2,7 +2,9 @@
 
 use super::super::engine::{CpuCore, CpuInterface, FIQ, IRQ};
 use super::super::irqs::{GROUP0, GROUP1_NS, GROUP1_S, SPURIOUS, key_intid, key_priority};
-use super::super::priority::{IDLE, MIN_BPR, PRIORITY_BITS, PRIORITY_MASK, active_bit, from_nonsecure, group_mask, highest_active};
+use super::super::priority::{
+    IDLE, MIN_BPR, PRIORITY_BITS, PRIORITY_MASK, active_bit, from_nonsecure, group_mask, highest_active,
+};
 use super::super::virt::VirtualCpu;
 use super::lpi::Lpis;
 use super::sysreg::{IccContext, IccReg};
@@ -77,8 +79,20 @@ impl CpuInterface for Icc {
             None => 0,
             Some((_, GROUP0)) => FIQ,
             Some(_) if !self.two_states => IRQ,
-            Some((_, GROUP1_S)) => if self.secure && !self.at_el3 { IRQ } else { FIQ },
-            Some(_) => if self.secure || self.at_el3 { FIQ } else { IRQ },
+            Some((_, GROUP1_S)) => {
+                if self.secure && !self.at_el3 {
+                    IRQ
+                } else {
+                    FIQ
+                }
+            }
+            Some(_) => {
+                if self.secure || self.at_el3 {
+                    FIQ
+                } else {
+                    IRQ
+                }
+            }
         };
         physical | self.virt.outputs()
     }
@@ -207,7 +221,10 @@ impl Icc {
             IccReg::Ap(0, 0) => regs.apr[GROUP0].into(),
             IccReg::Ap(1, 0) => regs.apr[self.group1(ctx)].into(),
             IccReg::Ctlr => {
-                Self::CTLR_FIXED | u64::from(regs.cbpr[copy]) | u64::from(regs.eoi_mode[copy]) << 1 | u64::from(regs.pmhe) << 6
+                Self::CTLR_FIXED
+                    | u64::from(regs.cbpr[copy])
+                    | u64::from(regs.eoi_mode[copy]) << 1
+                    | u64::from(regs.pmhe) << 6
             }
             IccReg::CtlrEl3 => {
                 Self::CTLR_FIXED
@@ -251,7 +268,9 @@ impl Icc {
             IccReg::Bpr(_) => match (group1, regs.cbpr[copy]) {
                 (GROUP1_S, true) => regs.bpr[GROUP0] = (value as u8 & 7).max(MIN_BPR),
                 (_, true) => {}
-                (group, false) => regs.bpr[group] = (value as u8 & 7).max(if group == GROUP1_NS { MIN_BPR + 1 } else { MIN_BPR }),
+                (group, false) => {
+                    regs.bpr[group] = (value as u8 & 7).max(if group == GROUP1_NS { MIN_BPR + 1 } else { MIN_BPR })
+                }
             },
             IccReg::Ap(0, 0) => regs.apr[GROUP0] = value as u32,
             IccReg::Ap(1, 0) => regs.apr[group1] = value as u32,

@@ -6,8 +6,12 @@ use super::super::virt::{LIST_REGISTERS, LR_MASK, Physical, VirtualCpu, hcr, vmc
 use super::sysreg::{IccReg, IccTrap};
 
 /// ICH_VTR_EL2: priority bits, preemption bits, 16 INTID bits, affinity level 3, no direct injection, DIR traps, list registers.
-const VTR: u64 =
-    (PRIORITY_BITS as u64 - 1) << 29 | (PRIORITY_BITS as u64 - 1) << 26 | 1 << 21 | 1 << 20 | 1 << 19 | (LIST_REGISTERS as u64 - 1);
+const VTR: u64 = (PRIORITY_BITS as u64 - 1) << 29
+    | (PRIORITY_BITS as u64 - 1) << 26
+    | 1 << 21
+    | 1 << 20
+    | 1 << 19
+    | (LIST_REGISTERS as u64 - 1);
 
 /// The implemented bits of ICH_HCR_EL2.
 const HCR_MASK: u32 = 0xff | hcr::TC | hcr::TALL0 | hcr::TALL1 | hcr::TDIR | hcr::EOICOUNT;
@@ -46,11 +50,16 @@ pub fn read_icv(v: &mut VirtualCpu, reg: IccReg) -> Result<u64, IccTrap> {
         IccReg::Pmr => v.pmr().into(),
         IccReg::Rpr => v.running_priority().into(),
         IccReg::Iar(g) => v.acknowledge(Some(usize::from(g))).into(),
-        IccReg::Hppir(g) => v.pending().filter(|(_, of)| *of == usize::from(g)).map_or(SPURIOUS, |(intid, _)| intid).into(),
+        IccReg::Hppir(g) => {
+            v.pending().filter(|(_, of)| *of == usize::from(g)).map_or(SPURIOUS, |(intid, _)| intid).into()
+        }
         IccReg::Bpr(g) => v.bpr(usize::from(g)).into(),
         IccReg::Ap(g, 0) => v.apr[usize::from(g & 1)].into(),
         IccReg::Ctlr => {
-            (u64::from(PRIORITY_BITS) - 1) << 8 | 1 << 15 | u64::from(v.vmcr_bit(vmcr::CBPR)) | u64::from(v.vmcr_bit(vmcr::EOIM)) << 1
+            (u64::from(PRIORITY_BITS) - 1) << 8
+                | 1 << 15
+                | u64::from(v.vmcr_bit(vmcr::CBPR))
+                | u64::from(v.vmcr_bit(vmcr::EOIM)) << 1
         }
         IccReg::Igrpen(0) => v.vmcr_bit(vmcr::ENG0).into(),
         IccReg::Igrpen(_) => v.vmcr_bit(vmcr::ENG1).into(),

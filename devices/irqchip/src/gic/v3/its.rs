@@ -6,8 +6,9 @@
 
 use super::GicV3;
 use super::its_spec::{
-    BASER_FIXED, BASER_INDIRECT, BASER_MASK, CBASER_MASK, COLLECTION_BITS, COLLECTIONS, COMMAND, CTLR_ENABLED, CTLR_QUIESCENT,
-    DEVICE_BITS, DEVICES, ENTRY, EVENT_BITS, GITS, Gits, ITS_SIZE, OFFSET_MASK, STALLED, TYPER, VALID, cmd,
+    BASER_FIXED, BASER_INDIRECT, BASER_MASK, CBASER_MASK, COLLECTION_BITS, COLLECTIONS, COMMAND, CTLR_ENABLED,
+    CTLR_QUIESCENT, DEVICE_BITS, DEVICES, ENTRY, EVENT_BITS, GITS, Gits, ITS_SIZE, OFFSET_MASK, STALLED, TYPER, VALID,
+    cmd,
 };
 use super::lpi::FIRST;
 use super::redist::REQUESTER;
@@ -124,7 +125,8 @@ impl Its {
             return None;
         }
         let level1 = self.load(base.wrapping_add(at))?;
-        (level1 & VALID != 0).then(|| (level1 & ADDRESS_MASK & !(page - 1)).wrapping_add(u64::from(index) % per_page * ENTRY))
+        (level1 & VALID != 0)
+            .then(|| (level1 & ADDRESS_MASK & !(page - 1)).wrapping_add(u64::from(index) % per_page * ENTRY))
     }
     /// The interrupt translation entry's address.
     fn ite_address(&self, device: u32, event: u32) -> Option<u64> {
@@ -205,7 +207,11 @@ impl Its {
     fn queued(&self) -> Option<(u64, u64, u64)> {
         let regs = self.regs.lock();
         let len = ((regs.cbaser & 0xff) + 1) * 0x1000;
-        let ready = regs.enabled && regs.cbaser & VALID != 0 && regs.creadr & STALLED == 0 && regs.creadr != regs.cwriter && regs.cwriter < len;
+        let ready = regs.enabled
+            && regs.cbaser & VALID != 0
+            && regs.creadr & STALLED == 0
+            && regs.creadr != regs.cwriter
+            && regs.cwriter < len;
         ready.then(|| ((regs.cbaser & ADDRESS_MASK).wrapping_add(regs.creadr), regs.creadr, regs.cbaser))
     }
     /// A malformed command is ignored.

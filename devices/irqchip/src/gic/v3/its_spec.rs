@@ -67,7 +67,8 @@ pub const COLLECTIONS: usize = 1;
 /// The read-only part of GITS_BASER: type and entry size.
 pub const BASER_FIXED: [u64; 2] = [1 << 56 | (ENTRY - 1) << 48, 4 << 56 | (ENTRY - 1) << 48];
 pub const BASER_INDIRECT: u64 = 1 << 62;
-pub const BASER_MASK: u64 = VALID | BASER_INDIRECT | 0x38e0_0000_0000_0000 | 0x0000_ffff_ffff_f000 | 0xc00 | 0x300 | 0xff;
+pub const BASER_MASK: u64 =
+    VALID | BASER_INDIRECT | 0x38e0_0000_0000_0000 | 0x0000_ffff_ffff_f000 | 0xc00 | 0x300 | 0xff;
 
 /// Command numbers.
 pub mod cmd {

@@ -30,8 +30,8 @@ use rhea_accel::{IrqLine, IrqSink};
 use rhea_device::Log;
 use rhea_memory::{AddressSpace, MmioDevice};
 use rustc_hash::FxHashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use sysreg::Levels;
 
 /// A processor of a GICv3.
@@ -248,7 +248,12 @@ impl GicV3 {
     /// Text for `info pic`.
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut text = format!("{}: GICv3, GICD_CTLR={:#x}, {} CPUs\n", self.config.name, self.ctlr.load(Ordering::Acquire), self.cpus());
+        let mut text = format!(
+            "{}: GICv3, GICD_CTLR={:#x}, {} CPUs\n",
+            self.config.name,
+            self.ctlr.load(Ordering::Acquire),
+            self.cpus()
+        );
         for cpu in 0..self.cpus() {
             let line = self.engine.peek_cpu(cpu, |core| {
                 let (icc, p) = (&core.iface, &core.private);

@@ -4,8 +4,8 @@ use super::super::banks::{self, Bank, View};
 use super::GicV3;
 use super::lpi::FIRST;
 use super::spec::{
-    ADDRESS_MASK, CTLR_CES, CTLR_DPG, CTLR_ENABLE_LPIS, GICR, Gicr, IIDR, PENDBASER_MASK, PENDBASER_PTZ, PROPBASER_MASK,
-    REDISTRIBUTOR, WAKER_CHILDREN_ASLEEP, WAKER_SLEEP, identification,
+    ADDRESS_MASK, CTLR_CES, CTLR_DPG, CTLR_ENABLE_LPIS, GICR, Gicr, IIDR, PENDBASER_MASK, PENDBASER_PTZ,
+    PROPBASER_MASK, REDISTRIBUTOR, WAKER_CHILDREN_ASLEEP, WAKER_SLEEP, identification,
 };
 use rhea_device::{log_guest_error, log_unimp};
 use rhea_memory::{Access, BusError, Gpa, MmioDevice, Requester};
@@ -74,7 +74,11 @@ impl GicV3 {
             Gicr::Iidr => IIDR,
             Gicr::Typer => {
                 let affinity = self.config.cpus.get(cpu).map_or(0, |c| c.affinity);
-                u64::from(affinity) << 32 | (cpu as u64 & 0xffff) << 8 | 1 << 5 | u64::from(last) << 4 | u64::from(self.lpis())
+                u64::from(affinity) << 32
+                    | (cpu as u64 & 0xffff) << 8
+                    | 1 << 5
+                    | u64::from(last) << 4
+                    | u64::from(self.lpis())
             }
             Gicr::Waker if view.full => {
                 peek(|icc| if icc.asleep { u64::from(WAKER_SLEEP | WAKER_CHILDREN_ASLEEP) } else { 0 })
@@ -82,7 +86,9 @@ impl GicV3 {
             Gicr::Propbaser => peek(|icc| icc.lpis.propbaser),
             Gicr::Pendbaser => peek(|icc| icc.lpis.pendbaser & !PENDBASER_PTZ),
             Gicr::Id => identification(0x93, index),
-            Gicr::Bank(bank) => self.engine.peek_cpu(cpu, |core| banks::read(&core.private, bank, index, view).into()).unwrap_or(0),
+            Gicr::Bank(bank) => {
+                self.engine.peek_cpu(cpu, |core| banks::read(&core.private, bank, index, view).into()).unwrap_or(0)
+            }
             _ => 0,
         }
     }
@@ -92,7 +98,9 @@ impl GicV3 {
             Gicr::Ctlr => {
                 if mask as u32 & CTLR_DPG != 0 {
                     let bits = (value as u32 >> 24) as u8;
-                    self.engine.with_cpu(cpu, |core| core.iface.dpg = (bits & 1) | (bits >> 1 & 1) << 2 | (bits >> 2 & 1) << 1);
+                    self.engine.with_cpu(cpu, |core| {
+                        core.iface.dpg = (bits & 1) | (bits >> 1 & 1) << 2 | (bits >> 2 & 1) << 1
+                    });
                     self.engine.place_any();
                 }
                 if mask as u32 & CTLR_ENABLE_LPIS != 0 && self.lpis() {

@@ -75,7 +75,10 @@ impl Device for GicV3 {
                 }
             })
         });
-        encode(VERSION, &State { ctlr: self.ctlr.load(Ordering::Acquire), words: words.collect(), cpus: cpus.collect() })
+        encode(
+            VERSION,
+            &State { ctlr: self.ctlr.load(Ordering::Acquire), words: words.collect(), cpus: cpus.collect() },
+        )
     }
     fn load(&self, state: &Saved) -> Result<(), LoadError> {
         let State { ctlr, words, cpus } = decode(state, VERSION)?;

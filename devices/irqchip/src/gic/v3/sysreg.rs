@@ -78,7 +78,19 @@ impl IccReg {
     }
     /// All registers, for tables and tests.
     pub fn all() -> impl Iterator<Item = (IccReg, [u8; 5])> {
-        let crs = [(0, 4, 6), (0, 12, 8), (0, 12, 9), (0, 12, 11), (0, 12, 12), (4, 12, 8), (4, 12, 9), (4, 12, 11), (4, 12, 12), (4, 12, 13), (6, 12, 12)];
+        let crs = [
+            (0, 4, 6),
+            (0, 12, 8),
+            (0, 12, 9),
+            (0, 12, 11),
+            (0, 12, 12),
+            (4, 12, 8),
+            (4, 12, 9),
+            (4, 12, 11),
+            (4, 12, 12),
+            (4, 12, 13),
+            (6, 12, 12),
+        ];
         crs.into_iter().flat_map(|(op1, crn, crm)| {
             (0..8).filter_map(move |op2| Self::decode(3, op1, crn, crm, op2).map(|r| (r, [3, op1, crn, crm, op2])))
         })
@@ -103,7 +115,10 @@ impl IccReg {
         !matches!(self, Self::Eoir(_) | Self::Dir | Self::Sgi1r | Self::Asgi1r | Self::Sgi0r)
     }
     pub(super) const fn writable(self) -> bool {
-        !matches!(self, Self::Iar(_) | Self::Hppir(_) | Self::Rpr | Self::IchVtr | Self::IchMisr | Self::IchEisr | Self::IchElrsr)
+        !matches!(
+            self,
+            Self::Iar(_) | Self::Hppir(_) | Self::Rpr | Self::IchVtr | Self::IchMisr | Self::IchEisr | Self::IchElrsr
+        )
     }
     const fn is_sgi(self) -> bool {
         matches!(self, Self::Sgi1r | Self::Asgi1r | Self::Sgi0r)
@@ -177,7 +192,12 @@ pub(super) struct Levels {
 }
 
 /// Routes an access. `ich_hcr`: ICH_HCR_EL2, asked only if it matters.
-pub(super) fn route(reg: IccReg, ctx: &IccContext, levels: Levels, ich_hcr: impl FnOnce() -> u32) -> Result<Target, IccTrap> {
+pub(super) fn route(
+    reg: IccReg,
+    ctx: &IccContext,
+    levels: Levels,
+    ich_hcr: impl FnOnce() -> u32,
+) -> Result<Target, IccTrap> {
     let min = reg.min_el();
     if ctx.el < min || min == 2 && !levels.el2 || min == 3 && !levels.el3 {
         return Err(IccTrap::Undefined);
