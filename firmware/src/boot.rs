@@ -31,7 +31,9 @@ pub struct BootPlan {
 /// Why it does not fit. Messages complete "-kernel: ..." or "-initrd: ...".
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LayoutError {
-    #[error("the kernel needs the memory from {start:#x} to {end:#x}, the machine has {ram_base:#x} to {ram_end:#x}: use a larger -m")]
+    #[error(
+        "the kernel needs the memory from {start:#x} to {end:#x}, the machine has {ram_base:#x} to {ram_end:#x}: use a larger -m"
+    )]
     Kernel { start: u64, end: u64, ram_base: u64, ram_end: u64 },
     #[error("the initrd ({len} bytes) does not fit in memory behind the kernel: use a larger -m")]
     Initrd { len: u64 },
@@ -108,7 +110,13 @@ mod tests {
 
     fn plan(ram_mib: u64, initrd_len: u64) -> Result<BootPlan, LayoutError> {
         let kernel = Kernel::parse(&image(0x10_0000, 40 * MIB)).unwrap();
-        BootPlan::new(&PlanInput { ram_base: 1 << 30, ram_size: ram_mib * MIB, kernel: &kernel, initrd_len, dtb_len: 0x1_0000 })
+        BootPlan::new(&PlanInput {
+            ram_base: 1 << 30,
+            ram_size: ram_mib * MIB,
+            kernel: &kernel,
+            initrd_len,
+            dtb_len: 0x1_0000,
+        })
     }
 
     #[test]

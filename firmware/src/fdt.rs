@@ -137,7 +137,8 @@ impl FdtNode {
         let text = |at: usize| -> Result<String, FdtError> {
             let bytes = blob.get(at..).ok_or(FdtError::Damaged("a string lies outside"))?;
             let bytes = &bytes[..bytes.len().min(MAX_NAME)];
-            let end = bytes.iter().position(|b| *b == 0).ok_or(FdtError::Damaged("a name does not end, or is too long"))?;
+            let end =
+                bytes.iter().position(|b| *b == 0).ok_or(FdtError::Damaged("a name does not end, or is too long"))?;
             String::from_utf8(bytes[..end].to_vec()).map_err(|_| FdtError::Damaged("a name is not text"))
         };
         let mut stack: Vec<FdtNode> = Vec::new();
@@ -166,7 +167,8 @@ impl FdtNode {
                 }
                 3 => {
                     let (len, name) = (word(at)? as usize, word(at + 4)? as usize);
-                    let value = at.checked_add(8).and_then(|s| blob.get(s..s.checked_add(len)?)).ok_or(FdtError::Truncated)?;
+                    let value =
+                        at.checked_add(8).and_then(|s| blob.get(s..s.checked_add(len)?)).ok_or(FdtError::Truncated)?;
                     let name = text(strings.checked_add(name).ok_or(FdtError::Truncated)?)?;
                     let node = stack.last_mut().ok_or(FdtError::Damaged("a property is outside any node"))?;
                     node.properties.push((name, value.to_vec()));

@@ -179,7 +179,8 @@ impl MmioDevice for FwCfg {
             16..24 => {
                 let bytes = DMA_SIGNATURE.to_be_bytes();
                 let from = (offset - 16) as usize;
-                Ok((0..usize::from(access.size)).fold(0, |v, i| v | u64::from(bytes.get(from + i).copied().unwrap_or(0)) << (8 * i)))
+                Ok((0..usize::from(access.size))
+                    .fold(0, |v, i| v | u64::from(bytes.get(from + i).copied().unwrap_or(0)) << (8 * i)))
             }
             _ => Ok(0),
         }

@@ -17,7 +17,9 @@ pub enum KernelError {
     Truncated(String),
     #[error("the file is damaged: {0}")]
     Damaged(String),
-    #[error("unknown format: expected an arm64 Image (plain or compressed with gzip), an EFI zboot image with gzip, or an ELF file")]
+    #[error(
+        "unknown format: expected an arm64 Image (plain or compressed with gzip), an EFI zboot image with gzip, or an ELF file"
+    )]
     Unknown,
 }
 
@@ -134,10 +136,14 @@ fn parse_zboot(data: &[u8]) -> Result<Kernel, KernelError> {
     let method = data.get(24..32).ok_or_else(bad)?;
     if !method.starts_with(b"gzip\0") {
         let end = method.iter().position(|b| *b == 0).unwrap_or(method.len());
-        return Err(KernelError::Damaged(format!("EFI zboot payload compressed with {:?}: only gzip is supported", String::from_utf8_lossy(&method[..end]))));
+        return Err(KernelError::Damaged(format!(
+            "EFI zboot payload compressed with {:?}: only gzip is supported",
+            String::from_utf8_lossy(&method[..end])
+        )));
     }
     let payload = offset.checked_add(size).and_then(|end| data.get(offset..end));
-    let payload = payload.ok_or_else(|| KernelError::Truncated("the EFI zboot payload lies beyond the end of the file".to_owned()))?;
+    let payload = payload
+        .ok_or_else(|| KernelError::Truncated("the EFI zboot payload lies beyond the end of the file".to_owned()))?;
     // Some builds count the four bytes of the uncompressed size, appended after the stream, in the payload.
     Kernel::parse_inner(&gunzip(payload)?, false)
 }
@@ -189,7 +195,9 @@ fn check_pe_sections(data: &[u8]) -> Result<(), KernelError> {
 }
 
 fn parse_elf(data: &[u8]) -> Result<Kernel, KernelError> {
-    let machine = data.get(18..20).map(|b| if data.get(5) == Some(&2) { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) });
+    let machine = data.get(18..20).map(|b| {
+        if data.get(5) == Some(&2) { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) }
+    });
     match machine {
         Some(header::EM_AARCH64) => {}
         None => return Err(KernelError::Truncated("the ELF header is incomplete".to_owned())),
@@ -206,7 +214,9 @@ fn parse_elf(data: &[u8]) -> Result<Kernel, KernelError> {
         }
     }
     let elf = Elf::parse(data).map_err(|e| match e {
-        goblin::error::Error::Scroll(_) | goblin::error::Error::BufferTooShort(..) => KernelError::Truncated(format!("ELF: {e}")),
+        goblin::error::Error::Scroll(_) | goblin::error::Error::BufferTooShort(..) => {
+            KernelError::Truncated(format!("ELF: {e}"))
+        }
         e => KernelError::Damaged(format!("ELF: {e}")),
     })?;
     if !elf.is_64 || !elf.little_endian {
@@ -214,9 +224,11 @@ fn parse_elf(data: &[u8]) -> Result<Kernel, KernelError> {
     }
     let mut segments = Vec::new();
     for ph in elf.program_headers.iter().filter(|p| p.p_type == PT_LOAD && p.p_memsz > 0) {
-        let (start, len) = (usize::try_from(ph.p_offset).unwrap_or(usize::MAX), usize::try_from(ph.p_filesz).unwrap_or(usize::MAX));
+        let (start, len) =
+            (usize::try_from(ph.p_offset).unwrap_or(usize::MAX), usize::try_from(ph.p_filesz).unwrap_or(usize::MAX));
         let bytes = start.checked_add(len).and_then(|end| data.get(start..end));
-        let bytes = bytes.ok_or_else(|| KernelError::Truncated("an ELF segment lies beyond the end of the file".to_owned()))?;
+        let bytes =
+            bytes.ok_or_else(|| KernelError::Truncated("an ELF segment lies beyond the end of the file".to_owned()))?;
         if ph.p_memsz < ph.p_filesz || ph.p_paddr.checked_add(ph.p_memsz).is_none() {
             return Err(KernelError::Damaged("an ELF segment has impossible sizes".to_owned()));
         }
@@ -226,7 +238,10 @@ fn parse_elf(data: &[u8]) -> Result<Kernel, KernelError> {
         return Err(KernelError::Damaged("the ELF file has nothing to load".to_owned()));
     }
     // The entry is a virtual address; kernels linked high have it in a segment whose physical address differs.
-    let entry = elf.program_headers.iter().find(|p| p.p_type == PT_LOAD && elf.entry >= p.p_vaddr && elf.entry - p.p_vaddr < p.p_memsz);
+    let entry = elf
+        .program_headers
+        .iter()
+        .find(|p| p.p_type == PT_LOAD && elf.entry >= p.p_vaddr && elf.entry - p.p_vaddr < p.p_memsz);
     let entry = entry.map_or(elf.entry, |p| elf.entry - p.p_vaddr + p.p_paddr);
     Ok(Kernel { kind: KernelKind::Elf, segments, entry })
 }

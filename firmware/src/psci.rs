@@ -61,7 +61,8 @@ fn known(id: u32) -> bool {
     let base = id & !SMC64;
     match base {
         CPU_SUSPEND | CPU_ON | AFFINITY_INFO | SYSTEM_RESET2 => true,
-        VERSION | CPU_OFF | MIGRATE_INFO_TYPE | SYSTEM_OFF | SYSTEM_RESET | FEATURES | SMCCC_VERSION | SMCCC_ARCH_FEATURES => id == base,
+        VERSION | CPU_OFF | MIGRATE_INFO_TYPE | SYSTEM_OFF | SYSTEM_RESET | FEATURES | SMCCC_VERSION
+        | SMCCC_ARCH_FEATURES => id == base,
         _ => false,
     }
 }
@@ -79,7 +80,9 @@ pub fn call(platform: &dyn PsciPlatform, args: [u64; 4]) -> PsciResult {
     match id & !SMC64 {
         VERSION => Return(0x1_0001),
         SMCCC_VERSION => Return(0x1_0001),
-        SMCCC_ARCH_FEATURES => Return(if matches!(args[1] as u32, SMCCC_VERSION | SMCCC_ARCH_FEATURES) { SUCCESS } else { NOT_SUPPORTED }),
+        SMCCC_ARCH_FEATURES => {
+            Return(if matches!(args[1] as u32, SMCCC_VERSION | SMCCC_ARCH_FEATURES) { SUCCESS } else { NOT_SUPPORTED })
+        }
         FEATURES => Return(if known(args[1] as u32) { SUCCESS } else { NOT_SUPPORTED }),
         // No Trusted OS that would need migration.
         MIGRATE_INFO_TYPE => Return(2),
