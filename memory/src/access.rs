@@ -14,7 +14,9 @@ impl FlatView {
         let size = u64::from(access.size);
         match self.lookup(gpa) {
             Lookup::Ram { block, offset, remaining, .. } if remaining >= size => block.load(offset, access.size),
-            Lookup::Mmio { device, offset, rules, remaining } if remaining >= size => mmio::read(&**device, rules, offset, access),
+            Lookup::Mmio { device, offset, rules, remaining } if remaining >= size => {
+                mmio::read(&**device, rules, offset, access)
+            }
             Lookup::Unassigned => Err(BusError::Unassigned),
             // The access crosses into the next range.
             _ => {
@@ -32,14 +34,23 @@ impl FlatView {
     pub fn store(&self, gpa: Gpa, value: u64, access: Access) -> Result<(), BusError> {
         let size = u64::from(access.size);
         match self.lookup(gpa) {
-            Lookup::Ram { block, offset, remaining, readonly: false, .. } if remaining >= size => block.store(offset, access.size, value),
+            Lookup::Ram { block, offset, remaining, readonly: false, .. } if remaining >= size => {
+                block.store(offset, access.size, value)
+            }
             Lookup::Ram { writes: Some((target, offset)), remaining, .. } if remaining >= size => {
                 mmio::write(&*target.device, target.rules, offset, value, access)
             }
             Lookup::Ram { remaining, .. } if remaining >= size => Err(BusError::ReadOnly),
-            Lookup::Mmio { device, offset, rules, remaining } if remaining >= size => mmio::write(&**device, rules, offset, value, access),
+            Lookup::Mmio { device, offset, rules, remaining } if remaining >= size => {
+                mmio::write(&**device, rules, offset, value, access)
+            }
             Lookup::Unassigned => Err(BusError::Unassigned),
-            _ => self.write(gpa, value.to_le_bytes().get(..usize::from(access.size)).ok_or(BusError::Refused)?, access, false),
+            _ => self.write(
+                gpa,
+                value.to_le_bytes().get(..usize::from(access.size)).ok_or(BusError::Refused)?,
+                access,
+                false,
+            ),
         }
     }
 
@@ -79,7 +90,9 @@ impl FlatView {
                     gpa = gpa.offset(n as u64);
                     continue;
                 }
-                Lookup::Ram { writes: Some((target, offset)), remaining, .. } => (&target.device, target.rules, offset, remaining),
+                Lookup::Ram { writes: Some((target, offset)), remaining, .. } => {
+                    (&target.device, target.rules, offset, remaining)
+                }
                 Lookup::Ram { .. } => return Err(BusError::ReadOnly),
                 Lookup::Mmio { device, offset, rules, remaining } => (device, rules, offset, remaining),
                 Lookup::Unassigned => return Err(BusError::Unassigned),

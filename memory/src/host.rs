@@ -1,5 +1,8 @@
 //! The host side of a RAM block: the mapping and raw access to it. All of the crate's unsafe code is here.
-#![expect(unsafe_code, reason = "guest memory is shared with guest code; it is reached through raw pointers and atomics only")]
+#![expect(
+    unsafe_code,
+    reason = "guest memory is shared with guest code; it is reached through raw pointers and atomics only"
+)]
 
 use std::fs::File;
 use std::io::{Error, Result};
@@ -45,7 +48,13 @@ impl HostMemory {
             _ => HUGE,
         };
         let reserve = len.checked_add(align).ok_or_else(too_big)?;
-        let base = map(ptr::null_mut(), reserve, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1)?;
+        let base = map(
+            ptr::null_mut(),
+            reserve,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+        )?;
         let skip = base.addr().next_multiple_of(align) - base.addr();
         let start = base.wrapping_byte_add(skip);
         // SAFETY: both trimmed pieces lie in the reservation made above and are used by nobody.
@@ -65,7 +74,9 @@ impl HostMemory {
                 let log = page_size.trailing_zeros() as i32;
                 (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | (log << libc::MAP_HUGE_SHIFT), -1)
             }
-            Source::File { file, share } => (if *share { libc::MAP_SHARED } else { libc::MAP_PRIVATE } | libc::MAP_NORESERVE, file.as_raw_fd()),
+            Source::File { file, share } => {
+                (if *share { libc::MAP_SHARED } else { libc::MAP_PRIVATE } | libc::MAP_NORESERVE, file.as_raw_fd())
+            }
         };
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         if let Err(e) = map(start, len, prot, flags | libc::MAP_FIXED, fd) {

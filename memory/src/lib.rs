@@ -11,11 +11,11 @@ pub mod ram;
 pub mod space;
 pub mod view;
 
+pub use access::HostSlice;
 pub use addr::{Gpa, GpaRange, Gva, Hva, Iova};
 pub use mmio::{Access, AccessRules, BusError, MmioDevice, Requester};
 pub use notify::{ChangeListener, ChangeReason, MemoryChange, Subscription};
 pub use ram::{Backing, CodeWriteListener, DirtyClient, MemoryError, RamBlock, RamOptions};
-pub use access::HostSlice;
 pub use space::{AddressSpace, MapError, Mapping};
 pub use view::{FlatRange, FlatTarget, FlatView, Lookup, MmioTarget, RamTarget};
 

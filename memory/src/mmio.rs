@@ -169,7 +169,13 @@ pub(crate) fn read(device: &dyn MmioDevice, rules: AccessRules, offset: u64, acc
 
 /// A write by the rules.
 #[inline]
-pub(crate) fn write(device: &dyn MmioDevice, rules: AccessRules, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
+pub(crate) fn write(
+    device: &dyn MmioDevice,
+    rules: AccessRules,
+    offset: u64,
+    value: u64,
+    access: Access,
+) -> Result<(), BusError> {
     let size = access.size;
     if !matches!(size, 1 | 2 | 4 | 8) || !rules.accepts(offset, size) {
         return Err(BusError::Refused);

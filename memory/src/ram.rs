@@ -116,9 +116,12 @@ impl RamBlock {
         }
         let (memory, shared_file) = match &backing {
             Backing::Anonymous => (HostMemory::new(len, &Source::Anonymous, prealloc), false),
-            Backing::HugePages { page_size } => (HostMemory::new(len, &Source::HugePages { page_size: *page_size }, prealloc), false),
+            Backing::HugePages { page_size } => {
+                (HostMemory::new(len, &Source::HugePages { page_size: *page_size }, prealloc), false)
+            }
             Backing::File { path, share } => {
-                let made = open_backing(path, len).and_then(|file| HostMemory::new(len, &Source::File { file: &file, share: *share }, prealloc));
+                let made = open_backing(path, len)
+                    .and_then(|file| HostMemory::new(len, &Source::File { file: &file, share: *share }, prealloc));
                 (Ok(made.map_err(|source| MemoryError::File { path: path.clone(), source })?), *share)
             }
         };
@@ -383,5 +386,7 @@ fn words(len: u64) -> usize {
 /// Sets a bit; true if it was clear. Out of range: false.
 fn set_bit(bits: &[AtomicU64], page: u64) -> bool {
     let mask = 1 << (page % 64);
-    bits.get((page / 64) as usize).is_some_and(|word| word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::SeqCst) & mask == 0)
+    bits.get((page / 64) as usize).is_some_and(|word| {
+        word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::SeqCst) & mask == 0
+    })
 }

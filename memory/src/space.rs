@@ -66,7 +66,12 @@ impl AddressSpace {
     /// A new empty address space.
     #[must_use]
     pub fn new(name: &str) -> Arc<Self> {
-        Arc::new(Self { name: name.to_owned(), view: ArcSwap::default(), state: Mutex::default(), notifier: Notifier::default() })
+        Arc::new(Self {
+            name: name.to_owned(),
+            view: ArcSwap::default(),
+            state: Mutex::default(),
+            notifier: Notifier::default(),
+        })
     }
     #[must_use]
     pub fn name(&self) -> &str {
@@ -87,7 +92,13 @@ impl AddressSpace {
         Mapping { space: self.clone(), id }
     }
 
-    fn ram_target(gpa: Gpa, block: &Arc<RamBlock>, offset: u64, len: u64, readonly: bool) -> Result<RamTarget, MapError> {
+    fn ram_target(
+        gpa: Gpa,
+        block: &Arc<RamBlock>,
+        offset: u64,
+        len: u64,
+        readonly: bool,
+    ) -> Result<RamTarget, MapError> {
         check_range(block.name(), gpa.0, len)?;
         if offset.checked_add(len).is_none_or(|end| end > block.len()) {
             return Err(MapError::Block { name: block.name().to_owned(), offset, len });
@@ -99,7 +110,14 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError`] if a range is impossible (same for all `map_*`).
-    pub fn map_ram(self: &Arc<Self>, gpa: Gpa, block: &Arc<RamBlock>, offset: u64, len: u64, priority: i32) -> Result<Mapping, MapError> {
+    pub fn map_ram(
+        self: &Arc<Self>,
+        gpa: Gpa,
+        block: &Arc<RamBlock>,
+        offset: u64,
+        len: u64,
+        priority: i32,
+    ) -> Result<Mapping, MapError> {
         let ram = Self::ram_target(gpa, block, offset, len, false)?;
         Ok(self.map(gpa, len, priority, Content::Ram(ram)))
     }
@@ -107,7 +125,14 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map_rom(self: &Arc<Self>, gpa: Gpa, block: &Arc<RamBlock>, offset: u64, len: u64, priority: i32) -> Result<Mapping, MapError> {
+    pub fn map_rom(
+        self: &Arc<Self>,
+        gpa: Gpa,
+        block: &Arc<RamBlock>,
+        offset: u64,
+        len: u64,
+        priority: i32,
+    ) -> Result<Mapping, MapError> {
         let ram = Self::ram_target(gpa, block, offset, len, true)?;
         Ok(self.map(gpa, len, priority, Content::Ram(ram)))
     }
@@ -115,7 +140,13 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map_mmio(self: &Arc<Self>, gpa: Gpa, len: u64, device: Arc<dyn MmioDevice>, priority: i32) -> Result<Mapping, MapError> {
+    pub fn map_mmio(
+        self: &Arc<Self>,
+        gpa: Gpa,
+        len: u64,
+        device: Arc<dyn MmioDevice>,
+        priority: i32,
+    ) -> Result<Mapping, MapError> {
         check_range(device.name(), gpa.0, len)?;
         let rules = device.rules();
         Ok(self.map(gpa, len, priority, Content::Mmio(MmioTarget { device, offset: 0, rules })))
@@ -144,7 +175,14 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map_alias(self: &Arc<Self>, gpa: Gpa, target: &Arc<AddressSpace>, target_gpa: Gpa, len: u64, priority: i32) -> Result<Mapping, MapError> {
+    pub fn map_alias(
+        self: &Arc<Self>,
+        gpa: Gpa,
+        target: &Arc<AddressSpace>,
+        target_gpa: Gpa,
+        len: u64,
+        priority: i32,
+    ) -> Result<Mapping, MapError> {
         check_range(&target.name, gpa.0, len)?;
         check_range(&target.name, target_gpa.0, len)?;
         {
@@ -194,16 +232,27 @@ impl AddressSpace {
         for (range, was, is) in old.changes(&new) {
             match (was, is) {
                 (Some(FlatTarget::Ram(a)), Some(FlatTarget::Ram(b))) if same_ram(&a, &b) => {
-                    if b.readonly { push_merged(&mut downgraded, range) } else { push_merged(&mut protected, range) }
+                    if b.readonly {
+                        push_merged(&mut downgraded, range)
+                    } else {
+                        push_merged(&mut protected, range)
+                    }
                 }
                 _ => push_merged(&mut replaced, range),
             }
         }
-        for (ranges, reason, read_only_downgrade) in
-            [(downgraded, ChangeReason::RangeProtection, true), (protected, ChangeReason::RangeProtection, false), (replaced, ChangeReason::Unmap, false)]
-        {
+        for (ranges, reason, read_only_downgrade) in [
+            (downgraded, ChangeReason::RangeProtection, true),
+            (protected, ChangeReason::RangeProtection, false),
+            (replaced, ChangeReason::Unmap, false),
+        ] {
             if !ranges.is_empty() {
-                self.notifier.announce(&MemoryChange { reason, ranges, read_only_downgrade, generation: new.generation });
+                self.notifier.announce(&MemoryChange {
+                    reason,
+                    ranges,
+                    read_only_downgrade,
+                    generation: new.generation,
+                });
             }
         }
         for viewer in viewers.iter().filter_map(Weak::upgrade) {
@@ -247,7 +296,9 @@ fn pieces(region: &Region) -> Vec<FlatRange> {
     match &region.content {
         Content::Ram(ram) => whole(FlatTarget::Ram(ram.clone())),
         Content::Mmio(mmio) => whole(FlatTarget::Mmio(mmio.clone())),
-        Content::RomDevice { ram, device, rom_mode: true } => whole(FlatTarget::Ram(RamTarget { writes: Some(device.clone()), ..ram.clone() })),
+        Content::RomDevice { ram, device, rom_mode: true } => {
+            whole(FlatTarget::Ram(RamTarget { writes: Some(device.clone()), ..ram.clone() }))
+        }
         Content::RomDevice { device, rom_mode: false, .. } => whole(FlatTarget::Mmio(device.clone())),
         Content::Alias { space, start } => {
             let view = space.view();

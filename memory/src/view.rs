@@ -102,7 +102,9 @@ impl FlatView {
                 writes: ram.writes.as_ref().map(|m| (m, m.offset + at)),
                 remaining,
             },
-            FlatTarget::Mmio(mmio) => Lookup::Mmio { device: &mmio.device, offset: mmio.offset + at, rules: mmio.rules, remaining },
+            FlatTarget::Mmio(mmio) => {
+                Lookup::Mmio { device: &mmio.device, offset: mmio.offset + at, rules: mmio.rules, remaining }
+            }
         }
     }
 
@@ -140,7 +142,9 @@ impl FlatTarget {
     pub(crate) fn advance(&self, by: u64) -> Self {
         let further = |m: &MmioTarget| MmioTarget { offset: m.offset + by, ..m.clone() };
         match self {
-            Self::Ram(r) => Self::Ram(RamTarget { offset: r.offset + by, writes: r.writes.as_ref().map(further), ..r.clone() }),
+            Self::Ram(r) => {
+                Self::Ram(RamTarget { offset: r.offset + by, writes: r.writes.as_ref().map(further), ..r.clone() })
+            }
             Self::Mmio(m) => Self::Mmio(further(m)),
         }
     }
