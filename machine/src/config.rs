@@ -29,7 +29,9 @@ impl DeviceSpec {
                 pairs.remove(0);
                 Ok(Self { driver, pairs })
             }
-            _ => Err(OptionError::new("-device", format!("'{text}': expected a driver first (-device help lists them)"))),
+            _ => {
+                Err(OptionError::new("-device", format!("'{text}': expected a driver first (-device help lists them)")))
+            }
         }
     }
     /// The value of a key as written.

@@ -40,11 +40,17 @@ pub enum GicVersion {
 }
 
 /// Machines by name, with their line of `-M help`.
-pub const MACHINES: &[(&str, &str)] = &[("virt", "Arm virtual machine"), ("none", "empty machine (refused: there is nothing to run)")];
+pub const MACHINES: &[(&str, &str)] =
+    &[("virt", "Arm virtual machine"), ("none", "empty machine (refused: there is nothing to run)")];
 
 const VIRT: &[OptionDecl] = &[
     OptionDecl::new("type", OptionKind::Text, None, "machine name"),
-    OptionDecl::new("gic-version", OptionKind::Choice(&["2", "3", "max"]), Some("3"), "version of the interrupt controller"),
+    OptionDecl::new(
+        "gic-version",
+        OptionKind::Choice(&["2", "3", "max"]),
+        Some("3"),
+        "version of the interrupt controller",
+    ),
     OptionDecl::new("virtualization", OptionKind::Bool, Some("off"), "the CPUs have EL2"),
     OptionDecl::new("secure", OptionKind::Bool, Some("off"), "the CPUs have EL3"),
     OptionDecl::new("highmem", OptionKind::Bool, Some("on"), "use addresses above 4 GiB"),
@@ -52,11 +58,21 @@ const VIRT: &[OptionDecl] = &[
     OptionDecl::new("highmem-mmio", OptionKind::Bool, Some("on"), "PCI memory window above 4 GiB"),
     OptionDecl::new("highmem-redists", OptionKind::Bool, Some("on"), "GIC redistributors above 4 GiB for many CPUs"),
     OptionDecl::new("its", OptionKind::Bool, Some("on"), "the GICv3 has an ITS"),
-    OptionDecl::new("msi", OptionKind::Choice(&["auto", "its", "gicv2m", "off"]), Some("auto"), "who takes message-signalled interrupts"),
+    OptionDecl::new(
+        "msi",
+        OptionKind::Choice(&["auto", "its", "gicv2m", "off"]),
+        Some("auto"),
+        "who takes message-signalled interrupts",
+    ),
     OptionDecl::new("dumpdtb", OptionKind::Text, None, "write the device tree to this file and exit"),
     OptionDecl::new("dtb-randomness", OptionKind::Bool, Some("on"), "put random seeds in the device tree"),
     OptionDecl::new("dtb-kaslr-seed", OptionKind::Bool, Some("on"), "put random seeds in the device tree"),
-    OptionDecl::new("acpi", OptionKind::Choice(&["on", "off", "auto"]), Some("auto"), "ACPI tables (only off: the guest gets a device tree)"),
+    OptionDecl::new(
+        "acpi",
+        OptionKind::Choice(&["on", "off", "auto"]),
+        Some("auto"),
+        "ACPI tables (only off: the guest gets a device tree)",
+    ),
     OptionDecl::new("pflash0", OptionKind::Text, None, "id of the drive in flash bank 0"),
     OptionDecl::new("pflash1", OptionKind::Text, None, "id of the drive in flash bank 1"),
     OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
@@ -99,7 +115,10 @@ impl VirtOptions {
         for (key, value) in &pairs {
             if key == "type" && value.as_deref() != Some("virt") {
                 let name = value.as_deref().unwrap_or("");
-                return Err(OptionError::new("-M", format!("unknown machine '{name}': machines are virt (-M help lists them)")));
+                return Err(OptionError::new(
+                    "-M",
+                    format!("unknown machine '{name}': machines are virt (-M help lists them)"),
+                ));
             }
         }
         // A later value of a key replaces an earlier one across options.
@@ -118,8 +137,12 @@ impl VirtOptions {
             _ => GicVersion::Max,
         };
         let its = match set.text("msi") {
-            Some("its") if gic_version == GicVersion::V2 => return Err(set.error("msi", "a GICv2 has no ITS: use msi=gicv2m")),
-            Some("gicv2m") if gic_version != GicVersion::V2 => return Err(set.error("msi", "gicv2m needs gic-version=2")),
+            Some("its") if gic_version == GicVersion::V2 => {
+                return Err(set.error("msi", "a GICv2 has no ITS: use msi=gicv2m"));
+            }
+            Some("gicv2m") if gic_version != GicVersion::V2 => {
+                return Err(set.error("msi", "gicv2m needs gic-version=2"));
+            }
             Some("off") => false,
             Some("its") => true,
             _ => set.bool("its"),
@@ -178,14 +201,20 @@ impl Smp {
         }
         let set = OptionSet::parse("-smp", DECLS, &pairs)?;
         let n = |key: &str| set.number(key).map(|n| n as u32);
-        let (sockets, clusters, threads) = (n("sockets").unwrap_or(1), n("clusters").unwrap_or(1), n("threads").unwrap_or(1));
+        let (sockets, clusters, threads) =
+            (n("sockets").unwrap_or(1), n("clusters").unwrap_or(1), n("threads").unwrap_or(1));
         let rest = u64::from(sockets) * u64::from(clusters) * u64::from(threads);
-        let cpus = n("cpus").or(n("maxcpus")).unwrap_or_else(|| (rest * u64::from(n("cores").unwrap_or(1))).min(u64::from(u32::MAX)) as u32);
+        let cpus = n("cpus")
+            .or(n("maxcpus"))
+            .unwrap_or_else(|| (rest * u64::from(n("cores").unwrap_or(1))).min(u64::from(u32::MAX)) as u32);
         let cores = n("cores").unwrap_or_else(|| (u64::from(cpus) / rest).max(1) as u32);
         if rest * u64::from(cores) != u64::from(cpus) {
             return Err(OptionError::new(
                 "-smp",
-                format!("'{text}': sockets * clusters * cores * threads is {} but cpus is {cpus}: they must be equal", rest * u64::from(cores)),
+                format!(
+                    "'{text}': sockets * clusters * cores * threads is {} but cpus is {cpus}: they must be equal",
+                    rest * u64::from(cores)
+                ),
             ));
         }
         if n("maxcpus").is_some_and(|m| m != cpus) {
@@ -239,7 +268,11 @@ pub fn parse_rtc(text: &str) -> Result<(RtcBase, RtcSource), OptionError> {
         "localtime" => RtcBase::Localtime,
         date => match parse_date(date) {
             Some(seconds) => RtcBase::Fixed(seconds),
-            None => return Err(set.error("base", &format!("'{date}': expected utc, localtime, 2026-01-31 or 2026-01-31T12:30:00"))),
+            None => {
+                return Err(
+                    set.error("base", &format!("'{date}': expected utc, localtime, 2026-01-31 or 2026-01-31T12:30:00"))
+                );
+            }
         },
     };
     Ok((base, if set.text("clock") == Some("vm") { RtcSource::Vm } else { RtcSource::Host }))
@@ -252,7 +285,12 @@ fn parse_date(text: &str) -> Option<i64> {
     let (y, m, day) = (d.next()??, d.next()??, d.next()??);
     let mut t = time.split(':').map(|p| p.parse::<i64>().ok());
     let (h, min, s) = (t.next()??, t.next()??, t.next()??);
-    let good = (1970..=9999).contains(&y) && (1..=12).contains(&m) && (1..=31).contains(&day) && (0..24).contains(&h) && (0..60).contains(&min) && (0..60).contains(&s);
+    let good = (1970..=9999).contains(&y)
+        && (1..=12).contains(&m)
+        && (1..=31).contains(&day)
+        && (0..24).contains(&h)
+        && (0..60).contains(&min)
+        && (0..60).contains(&s);
     if !good || d.next().is_some() || t.next().is_some() {
         return None;
     }
@@ -279,7 +317,12 @@ pub const ACCEL_HELP: &str = "Accelerators supported:\njit (also called tcg)\nin
 /// [`OptionError`].
 pub fn parse_accel(texts: &[String]) -> Result<AccelKind, OptionError> {
     const DECLS: &[OptionDecl] = &[
-        OptionDecl::new("thread", OptionKind::Choice(&["single", "multi"]), Some("multi"), "vCPUs run in threads of their own"),
+        OptionDecl::new(
+            "thread",
+            OptionKind::Choice(&["single", "multi"]),
+            Some("multi"),
+            "vCPUs run in threads of their own",
+        ),
         OptionDecl::new("tb-size", OptionKind::Size { unit: 1 << 20 }, None, "size of the code cache"),
     ];
     let mut absent = None;
@@ -295,7 +338,12 @@ pub fn parse_accel(texts: &[String]) -> Result<AccelKind, OptionError> {
                     return Ok(if name == "interp" { AccelKind::Interpreter } else { AccelKind::Jit });
                 }
                 "kvm" | "hvf" | "whpx" | "xen" => absent = Some(name.to_owned()),
-                _ => return Err(OptionError::new("-accel", format!("unknown accelerator '{name}': accelerators are jit and interp"))),
+                _ => {
+                    return Err(OptionError::new(
+                        "-accel",
+                        format!("unknown accelerator '{name}': accelerators are jit and interp"),
+                    ));
+                }
             }
         }
     }
@@ -313,7 +361,8 @@ pub enum ObjectSpec {
 }
 
 /// The text of `-object help`.
-pub const OBJECT_HELP: &str = "List of user creatable objects:\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n";
+pub const OBJECT_HELP: &str =
+    "List of user creatable objects:\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n";
 
 impl ObjectSpec {
     #[must_use]
@@ -328,21 +377,31 @@ impl ObjectSpec {
     pub fn parse(text: &str) -> Result<Self, OptionError> {
         const ID: OptionDecl = OptionDecl::new("id", OptionKind::Text, None, "name");
         const SIZE: OptionDecl = OptionDecl::new("size", OptionKind::Size { unit: 1 }, None, "bytes");
-        const PREALLOC: OptionDecl = OptionDecl::new("prealloc", OptionKind::Bool, Some("off"), "touch all pages at start");
+        const PREALLOC: OptionDecl =
+            OptionDecl::new("prealloc", OptionKind::Bool, Some("off"), "touch all pages at start");
         const SHARE: OptionDecl = OptionDecl::new("share", OptionKind::Bool, Some("off"), "writes reach the file");
         const FILE: OptionDecl = OptionDecl::new("mem-path", OptionKind::Text, None, "file or directory");
-        const NAME: OptionDecl = OptionDecl::new("filename", OptionKind::Text, Some("/dev/urandom"), "source of entropy");
+        const NAME: OptionDecl =
+            OptionDecl::new("filename", OptionKind::Text, Some("/dev/urandom"), "source of entropy");
         let pairs = options::split(text);
         let Some(((kind, None), rest)) = pairs.split_first() else {
-            return Err(OptionError::new("-object", format!("'{text}': expected a type first (-object help lists them)")));
+            return Err(OptionError::new(
+                "-object",
+                format!("'{text}': expected a type first (-object help lists them)"),
+            ));
         };
         let place = format!("-object {kind}");
         let parse = |decls: &[OptionDecl]| -> Result<(OptionSet, String), OptionError> {
             let set = OptionSet::parse(&place, decls, rest)?;
-            let id = set.text("id").map(str::to_owned).ok_or_else(|| OptionError::new(&place, "property 'id' is missing: id=NAME"))?;
+            let id = set
+                .text("id")
+                .map(str::to_owned)
+                .ok_or_else(|| OptionError::new(&place, "property 'id' is missing: id=NAME"))?;
             Ok((set, id))
         };
-        let size = |set: &OptionSet| set.number("size").ok_or_else(|| OptionError::new(&place, "property 'size' is missing: size=BYTES"));
+        let size = |set: &OptionSet| {
+            set.number("size").ok_or_else(|| OptionError::new(&place, "property 'size' is missing: size=BYTES"))
+        };
         match kind.as_str() {
             "memory-backend-ram" => {
                 let (set, id) = parse(&[ID, SIZE, PREALLOC, SHARE])?;
@@ -350,7 +409,9 @@ impl ObjectSpec {
             }
             "memory-backend-file" => {
                 let (set, id) = parse(&[ID, SIZE, PREALLOC, SHARE, FILE])?;
-                let path = set.text("mem-path").ok_or_else(|| OptionError::new(&place, "property 'mem-path' is missing: mem-path=FILE"))?;
+                let path = set
+                    .text("mem-path")
+                    .ok_or_else(|| OptionError::new(&place, "property 'mem-path' is missing: mem-path=FILE"))?;
                 let backing = Backing::File { path: path.into(), share: set.bool("share") };
                 Ok(Self::Memory { id, size: size(&set)?, backing, prealloc: set.bool("prealloc") })
             }
@@ -382,7 +443,9 @@ mod tests {
         let v = virt("virt,gic-version=2,highmem=off,dumpdtb=x.dtb").unwrap();
         assert_eq!((v.gic_version, v.highmem_ecam, v.dump_dtb), (GicVersion::V2, false, Some("x.dtb".into())));
         assert!(VirtOptions::parse(&["virt,its=on".into(), "its=off".into()]).is_ok_and(|v| !v.its));
-        for bad in ["q35", "virt,gic-version=5", "virt,zzz=1", "virt,acpi=on", "virt,gic-version=2,msi=its", "virt,mte=on"] {
+        for bad in
+            ["q35", "virt,gic-version=5", "virt,zzz=1", "virt,acpi=on", "virt,gic-version=2,msi=its", "virt,mte=on"]
+        {
             assert!(virt(bad).unwrap_err().to_string().starts_with("-M"), "{bad}");
         }
     }
@@ -390,7 +453,10 @@ mod tests {
     #[test]
     fn numbers() {
         assert_eq!(Smp::parse("4").unwrap(), Smp { cpus: 4, cores: 4, ..Smp::ONE });
-        assert_eq!(Smp::parse("8,sockets=2,threads=2").unwrap(), Smp { cpus: 8, sockets: 2, clusters: 1, cores: 2, threads: 2 });
+        assert_eq!(
+            Smp::parse("8,sockets=2,threads=2").unwrap(),
+            Smp { cpus: 8, sockets: 2, clusters: 1, cores: 2, threads: 2 }
+        );
         assert_eq!(Smp::parse("cores=3,threads=2").unwrap().cpus, 6);
         for bad in ["0", "513", "4,cores=3", "x", "4,maxcpus=8", "sockets=512,cores=512", "2,sockets=4"] {
             assert!(Smp::parse(bad).is_err(), "{bad}");

@@ -55,19 +55,30 @@ fn plan(config: &MachineConfig) -> Result<Plan, OptionError> {
     arm.set(Feature::El3, options.secure);
     let v3 = options.gic_version != GicVersion::V2;
     if !v3 && cpus > 8 {
-        return Err(OptionError::new("-smp", format!("{cpus} CPUs: a GICv2 serves at most 8: use -M virt,gic-version=3")));
+        return Err(OptionError::new(
+            "-smp",
+            format!("{cpus} CPUs: a GICv2 serves at most 8: use -M virt,gic-version=3"),
+        ));
     }
     arm.gic_sysregs = v3;
     arm.peripheral_base = map::GIC_DIST.start;
     arm.cpus = cpus;
     let map = Map::new(config.ram.size, cpus, options, v3)?;
     if map.address_bits() > arm.pa_bits() {
-        let text = format!("'{}': has {} address bits, the machine needs {}: use less RAM or -M virt,highmem=off", arm.model, arm.pa_bits(), map.address_bits());
+        let text = format!(
+            "'{}': has {} address bits, the machine needs {}: use less RAM or -M virt,highmem=off",
+            arm.model,
+            arm.pa_bits(),
+            map.address_bits()
+        );
         return Err(OptionError::new("-cpu", text));
     }
     let firmware = config.bios.is_some()
         || options.pflash[0].is_some()
-        || config.drives.iter().any(|d| d.interface == rhea_block::DriveInterface::Pflash && d.index.is_none_or(|i| i == 0));
+        || config
+            .drives
+            .iter()
+            .any(|d| d.interface == rhea_block::DriveInterface::Pflash && d.index.is_none_or(|i| i == 0));
     // Firmware in EL3 has its own PSCI.
     let conduit = match (options.secure && firmware, options.virtualization) {
         (true, _) => None,
@@ -182,11 +193,21 @@ impl Gic {
 ///
 /// # Errors
 /// [`OptionError`] naming the option that cannot be satisfied.
-pub fn build(config: &MachineConfig, wiring: &Wiring, control: VmControl, log: Log) -> Result<Arc<Machine>, OptionError> {
+pub fn build(
+    config: &MachineConfig,
+    wiring: &Wiring,
+    control: VmControl,
+    log: Log,
+) -> Result<Arc<Machine>, OptionError> {
     let plan = plan(config)?;
     let tree = tree(config, &plan)?;
     let space = AddressSpace::new("system");
-    let ram_options = RamOptions { name: "ram".into(), len: config.ram.size, backing: config.ram.backing.clone(), prealloc: config.ram.prealloc };
+    let ram_options = RamOptions {
+        name: "ram".into(),
+        len: config.ram.size,
+        backing: config.ram.backing.clone(),
+        prealloc: config.ram.prealloc,
+    };
     let ram = RamBlock::new(ram_options).map_err(|e| OptionError::new("-m", e.to_string()))?;
     let clock = VirtualClock::new();
     let mut board = Board {
@@ -200,7 +221,9 @@ pub fn build(config: &MachineConfig, wiring: &Wiring, control: VmControl, log: L
         control: control.clone(),
         flash_drives: Vec::new(),
     };
-    let mapped = space.map_ram(Gpa(plan.map.ram.start), &ram, 0, config.ram.size, 0).map_err(|e| OptionError::new("-m", e.to_string()))?;
+    let mapped = space
+        .map_ram(Gpa(plan.map.ram.start), &ram, 0, config.ram.size, 0)
+        .map_err(|e| OptionError::new("-m", e.to_string()))?;
     board.keep_mapping(mapped);
 
     let fw = FwCfg::new(board.dma(), log.clone());
@@ -270,14 +293,18 @@ pub fn build(config: &MachineConfig, wiring: &Wiring, control: VmControl, log: L
         memory64: plan.map.high_mmio.map(window),
         io: Some(window(map::PCIE_PIO)),
     };
-    let pcie = Arc::new(PcieHost::new(&space, windows, intx, msi).map_err(|e| OptionError::new("-M virt", e.to_string()))?);
+    let pcie =
+        Arc::new(PcieHost::new(&space, windows, intx, msi).map_err(|e| OptionError::new("-M virt", e.to_string()))?);
     let rtc = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
     let power_button = super::platform::build(&mut board, config, wiring, rtc)?;
     Plugger::new(&mut board, config, wiring, &pcie).plug_all()?;
     board.keep.push(Box::new(pcie));
 
     if config.kernel.is_none() && !plan.firmware && !config.paused {
-        return Err(OptionError::new("-kernel", "there is nothing to boot: give -kernel FILE, -bios FILE or a -drive if=pflash with firmware"));
+        return Err(OptionError::new(
+            "-kernel",
+            "there is nothing to boot: give -kernel FILE, -bios FILE or a -drive if=pflash with firmware",
+        ));
     }
     // Start.
     let start = images.start();
@@ -365,9 +392,15 @@ fn interrupts(
         setup.log = board.log.clone();
         let gic = GicV3::new(setup).map_err(fail)?;
         board.map(map::GIC_DIST, gic.distributor());
-        board.map(map::Window { start: map::GIC_REDIST.start, len: pins.len().min(low) as u64 * map::REDIST_LEN }, gic.redistributors(0));
+        board.map(
+            map::Window { start: map::GIC_REDIST.start, len: pins.len().min(low) as u64 * map::REDIST_LEN },
+            gic.redistributors(0),
+        );
         if let Some(high) = map.high_redist {
-            board.map(map::Window { start: high.start, len: pins.len().saturating_sub(low) as u64 * map::REDIST_LEN }, gic.redistributors(1));
+            board.map(
+                map::Window { start: high.start, len: pins.len().saturating_sub(low) as u64 * map::REDIST_LEN },
+                gic.redistributors(1),
+            );
         }
         board.devices.push(gic.clone());
         let mut msi: MsiRoute = None;
@@ -397,7 +430,8 @@ fn interrupts(
             board.map(map::GIC_VCPU, gic.virtual_cpu_interface());
         }
         board.devices.push(gic.clone());
-        let v2m = GicV2m::new("gicv2m", gic.clone(), map::V2M_SPI + 32, map::V2M_COUNT, board.log.clone()).map_err(fail)?;
+        let v2m =
+            GicV2m::new("gicv2m", gic.clone(), map::V2M_SPI + 32, map::V2M_COUNT, board.log.clone()).map_err(fail)?;
         board.map(map::GIC_V2M, v2m.clone());
         board.devices.push(v2m.clone());
         let shown = gic.clone();

@@ -83,7 +83,13 @@ pub struct BoardCpu {
 
 impl BoardCpu {
     #[must_use]
-    pub fn new(vcpu: Arc<dyn GuestVcpu<ArmCpu>>, config: &Arc<ArmConfig>, space: &Arc<AddressSpace>, power: &Arc<PowerStates>, start: Start) -> Arc<Self> {
+    pub fn new(
+        vcpu: Arc<dyn GuestVcpu<ArmCpu>>,
+        config: &Arc<ArmConfig>,
+        space: &Arc<AddressSpace>,
+        power: &Arc<PowerStates>,
+        start: Start,
+    ) -> Arc<Self> {
         Arc::new(Self { vcpu, config: config.clone(), space: space.clone(), power: power.clone(), start })
     }
     /// Runs `f` on the CPU's thread and waits for it; `None` if the thread has ended.
@@ -154,13 +160,20 @@ impl MachineCpu for BoardCpu {
                 let _ = write!(text, "X{i:02}={x:016x}{}", if i % 4 == 2 { "\n" } else { " " });
             }
             let spsr = cpu.spsr();
-            let flags: String = "NZCV".chars().enumerate().map(|(i, c)| if spsr & (1 << (31 - i)) != 0 { c } else { '-' }).collect();
+            let flags: String =
+                "NZCV".chars().enumerate().map(|(i, c)| if spsr & (1 << (31 - i)) != 0 { c } else { '-' }).collect();
             let security = if cpu.is_secure() { "S " } else { "" };
             let _ = writeln!(text, "\n SP={:016x} PSTATE={spsr:08x} {flags} {security}EL{}", cpu.sp, cpu.el());
             let (fpsr, fpcr) = (cpu.read_fpsr(), cpu.fpcr);
             let _ = writeln!(text, " FPCR={fpcr:08x} FPSR={fpsr:08x}");
             for (i, v) in cpu.v.iter().enumerate() {
-                let _ = write!(text, " V{i:02}={:016x}:{:016x}{}", (v >> 64) as u64, *v as u64, if i % 2 == 1 { "\n" } else { "" });
+                let _ = write!(
+                    text,
+                    " V{i:02}={:016x}:{:016x}{}",
+                    (v >> 64) as u64,
+                    *v as u64,
+                    if i % 2 == 1 { "\n" } else { "" }
+                );
             }
             text
         })
@@ -260,7 +273,12 @@ fn host_watch(address: Gva, len: u64, kind: WatchKind) -> HostWatch {
 
 impl BoardCpu {
     /// Calls `f` for each piece of a virtual range with its physical address, offset and length.
-    fn pages(&self, address: Gva, len: usize, mut f: impl FnMut(Gpa, usize, usize) -> Result<(), BusError>) -> Result<(), BusError> {
+    fn pages(
+        &self,
+        address: Gva,
+        len: usize,
+        mut f: impl FnMut(Gpa, usize, usize) -> Result<(), BusError>,
+    ) -> Result<(), BusError> {
         let mut at = 0;
         while at < len {
             let va = address.0.wrapping_add(at as u64);

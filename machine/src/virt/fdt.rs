@@ -66,7 +66,10 @@ pub fn build(input: &FdtInput<'_>) -> FdtNode {
     if let Some(method) = input.psci_method {
         let psci = root.child("psci");
         psci.strings("compatible", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"]).string("method", method);
-        psci.u32("cpu_suspend", 0xc400_0001).u32("cpu_off", 0x8400_0002).u32("cpu_on", 0xc400_0003).u32("migrate", 0xc400_0005);
+        psci.u32("cpu_suspend", 0xc400_0001)
+            .u32("cpu_off", 0x8400_0002)
+            .u32("cpu_on", 0xc400_0003)
+            .u32("migrate", 0xc400_0005);
     }
     timers(&mut root, input);
     interrupts(&mut root, input);
@@ -315,7 +318,20 @@ mod tests {
         let cpus = again.find("cpus").unwrap();
         assert_eq!(cpus.children.len(), 201);
         assert_eq!(cpus.children[17 + 1].property("reg"), Some(0x101u32.to_be_bytes().as_slice()));
-        for name in ["intc@8000000", "pcie@10000000", "virtio_mmio@a003e00", "pl011@9040000", "gpio-keys", "timer", "psci", "pmu", "secflash@0", "flash@4000000", "pl061@90b0000", "gpio-poweroff"] {
+        for name in [
+            "intc@8000000",
+            "pcie@10000000",
+            "virtio_mmio@a003e00",
+            "pl011@9040000",
+            "gpio-keys",
+            "timer",
+            "psci",
+            "pmu",
+            "secflash@0",
+            "flash@4000000",
+            "pl061@90b0000",
+            "gpio-poweroff",
+        ] {
             assert!(again.find(name).is_some(), "{name}");
         }
         assert_eq!(again.find("chosen").unwrap().property("bootargs"), Some(b"console=ttyAMA0\0".as_slice()));

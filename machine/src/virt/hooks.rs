@@ -1,13 +1,13 @@
 //! What the processors ask of the board: firmware calls and the GIC's CPU interface.
 
 use super::cpu::PowerStates;
+use rhea_accel::IrqLine;
 use rhea_accel::{GuestVcpu, ShutdownCause, VmControl};
 use rhea_arm::hooks::{ArmHooks, Conduit, IccContext, Trap};
 use rhea_arm::{ArmConfig, ArmCpu};
 use rhea_device::Log;
 use rhea_firmware::psci::{self, AffinityState, PsciPlatform, PsciResult};
 use rhea_irqchip::gic::{self, GicV3, IccReg, IccTrap};
-use rhea_accel::IrqLine;
 use std::sync::{Arc, OnceLock};
 
 /// The board's services to its CPUs.
@@ -108,7 +108,8 @@ impl BoardHooks {
         let gic = self.gic.get().ok_or(Trap::Undefined)?;
         // op0:op1:CRn:CRm:op2, as in the instruction.
         let field = |shift: u32, mask: u16| (enc >> shift & mask) as u8;
-        let reg = IccReg::decode(field(14, 3), field(11, 7), field(7, 15), field(3, 15), field(0, 7)).ok_or(Trap::Undefined)?;
+        let reg = IccReg::decode(field(14, 3), field(11, 7), field(7, 15), field(3, 15), field(0, 7))
+            .ok_or(Trap::Undefined)?;
         let IccContext { el, secure, hcr_el2, scr_el3 } = context;
         let el2_enabled = self.config.has(rhea_arm::Feature::El2) && !secure;
         Ok((gic, reg, gic::IccContext { el: el as u8, secure, el2_enabled, hcr_el2, scr_el3 }))

@@ -59,8 +59,19 @@ impl Images {
     ///
     /// # Errors
     /// [`OptionError`].
-    pub fn new(config: &MachineConfig, tree: FdtNode, map: &Map, firmware: bool, fw_cfg: &FwCfg) -> Result<Self, OptionError> {
-        let mut images = Self { tree, randomize: config.dtb.is_none() && config.virt.dtb_randomness, boot: None, ram_base: map.ram.start };
+    pub fn new(
+        config: &MachineConfig,
+        tree: FdtNode,
+        map: &Map,
+        firmware: bool,
+        fw_cfg: &FwCfg,
+    ) -> Result<Self, OptionError> {
+        let mut images = Self {
+            tree,
+            randomize: config.dtb.is_none() && config.virt.dtb_randomness,
+            boot: None,
+            ram_base: map.ram.start,
+        };
         let append = config.append.as_deref();
         let Some(path) = &config.kernel else {
             fdt::add_boot(&mut images.tree, append, None);
@@ -83,7 +94,13 @@ impl Images {
         // Room for the addresses of the initrd, which are not known yet.
         fdt::add_boot(&mut images.tree, append, (!initrd.is_empty()).then_some((0, 0)));
         let dtb_len = images.blob()?.len() as u64 + 4096;
-        let input = PlanInput { ram_base: map.ram.start, ram_size: map.ram.len, kernel: &kernel, initrd_len: initrd.len() as u64, dtb_len };
+        let input = PlanInput {
+            ram_base: map.ram.start,
+            ram_size: map.ram.len,
+            kernel: &kernel,
+            initrd_len: initrd.len() as u64,
+            dtb_len,
+        };
         let plan = BootPlan::new(&input).map_err(|e| {
             let option = match e {
                 LayoutError::Kernel { .. } => "-kernel",

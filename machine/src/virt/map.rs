@@ -84,12 +84,18 @@ impl Map {
     /// [`OptionError`] if RAM or CPUs do not fit.
     pub fn new(ram_len: u64, cpus: u32, options: &crate::options::VirtOptions, v3: bool) -> Result<Self, OptionError> {
         if !options.highmem && ram_len > 3 * GIB {
-            return Err(OptionError::new("-m", format!("{} MiB: with highmem=off the machine has at most 3072 MiB", ram_len / MIB)));
+            return Err(OptionError::new(
+                "-m",
+                format!("{} MiB: with highmem=off the machine has at most 3072 MiB", ram_len / MIB),
+            ));
         }
         let low_redists = GIC_REDIST.len / REDIST_LEN;
         let need_high = v3 && u64::from(cpus) > low_redists;
         if need_high && !options.highmem_redists {
-            return Err(OptionError::new("-smp", format!("{cpus} CPUs: without highmem-redists the machine has at most {low_redists}")));
+            return Err(OptionError::new(
+                "-smp",
+                format!("{cpus} CPUs: without highmem-redists the machine has at most {low_redists}"),
+            ));
         }
         let mut at = (RAM_BASE + ram_len).next_multiple_of(GIB).max(256 * GIB);
         let mut take = |len: u64| {

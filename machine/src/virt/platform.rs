@@ -16,7 +16,12 @@ use std::sync::Arc;
 const POWER_PIN: u32 = 3;
 
 /// Makes the devices; gives the power button.
-pub(super) fn build(board: &mut Board, config: &MachineConfig, wiring: &Wiring, rtc: RtcClock) -> Result<Box<dyn Fn() + Send + Sync>, OptionError> {
+pub(super) fn build(
+    board: &mut Board,
+    config: &MachineConfig,
+    wiring: &Wiring,
+    rtc: RtcClock,
+) -> Result<Box<dyn Fn() + Send + Sync>, OptionError> {
     flash(board, config)?;
     uart(board, map::UART, map::UART_SPI, wiring, 0, false);
     let name = name("pl031", map::RTC);
@@ -69,7 +74,10 @@ fn secure(board: &mut Board, wiring: &Wiring) -> Result<(), OptionError> {
     // Addresses are not kept apart by security state: both worlds see this memory.
     let fail = |e: String| OptionError::new("-M virt,secure=on", e);
     let memory = RamBlock::anonymous("secure-ram", map::SECURE_MEM.len).map_err(|e| fail(e.to_string()))?;
-    let mapping = board.space.map_ram(Gpa(map::SECURE_MEM.start), &memory, 0, memory.len(), 0).map_err(|e| fail(e.to_string()))?;
+    let mapping = board
+        .space
+        .map_ram(Gpa(map::SECURE_MEM.start), &memory, 0, memory.len(), 0)
+        .map_err(|e| fail(e.to_string()))?;
     board.keep_mapping(mapping);
     Ok(())
 }
@@ -93,8 +101,15 @@ fn flash(board: &mut Board, config: &MachineConfig) -> Result<(), OptionError> {
         let bank = bank.map_or_else(|| banks.iter().position(Option::is_none).unwrap_or(banks.len()), |b| b as usize);
         match banks.get_mut(bank) {
             Some(place @ None) => *place = Some(drive),
-            Some(Some(_)) => return Err(OptionError::new(&drive.option, format!("flash bank {bank} is given twice: use unit=0 and unit=1"))),
-            None => return Err(OptionError::new(&drive.option, "the machine has two flash banks: use unit=0 and unit=1")),
+            Some(Some(_)) => {
+                return Err(OptionError::new(
+                    &drive.option,
+                    format!("flash bank {bank} is given twice: use unit=0 and unit=1"),
+                ));
+            }
+            None => {
+                return Err(OptionError::new(&drive.option, "the machine has two flash banks: use unit=0 and unit=1"));
+            }
         }
     }
     for (n, id) in config.virt.pflash.iter().enumerate() {
@@ -118,13 +133,17 @@ fn flash(board: &mut Board, config: &MachineConfig) -> Result<(), OptionError> {
         }
         if let (0, Some(path)) = (n, &config.bios) {
             if drive.is_some() {
-                return Err(OptionError::new("-bios", "flash bank 0 has a drive: use only one of -bios and -drive if=pflash,unit=0"));
+                return Err(OptionError::new(
+                    "-bios",
+                    "flash bank 0 has a drive: use only one of -bios and -drive if=pflash,unit=0",
+                ));
             }
             content.image = Some(super::images::read("-bios", path)?);
             place = format!("-bios: '{}'", path.display());
         }
         let start = map::FLASH.start + n as u64 * map::FLASH_BANK;
-        let flash = Flash::new(&format!("flash@{start:x}"), map::FLASH_BANK, map::FLASH_BLOCK, content, board.log.clone());
+        let flash =
+            Flash::new(&format!("flash@{start:x}"), map::FLASH_BANK, map::FLASH_BLOCK, content, board.log.clone());
         let flash = flash.map_err(|e| OptionError::new(&place, e.to_string()))?;
         let mapping = flash.map(&board.space, Gpa(start)).map_err(|e| OptionError::new(&place, e.to_string()))?;
         board.keep.push(Box::new(mapping));

@@ -35,12 +35,27 @@ impl<'a> Plugger<'a> {
         let mut free = VecDeque::new();
         for i in 0..map::VIRTIO_COUNT {
             let window = map::Window { start: map::VIRTIO.start + i * map::VIRTIO.len, len: map::VIRTIO.len };
-            let place = VirtioMmio::new(&format!("virtio-mmio@{:x}", window.start), board.spi(map::VIRTIO_SPI + i as u32), board.log.clone());
+            let place = VirtioMmio::new(
+                &format!("virtio-mmio@{:x}", window.start),
+                board.spi(map::VIRTIO_SPI + i as u32),
+                board.log.clone(),
+            );
             board.map(window, place.clone());
             board.devices.push(place.clone());
             free.push_back(place);
         }
-        Self { board, config, wiring, pcie, free, drives: Vec::new(), nets: Vec::new(), ids: Vec::new(), consoles: Vec::new(), macs: MacAllocator::new() }
+        Self {
+            board,
+            config,
+            wiring,
+            pcie,
+            free,
+            drives: Vec::new(),
+            nets: Vec::new(),
+            ids: Vec::new(),
+            consoles: Vec::new(),
+            macs: MacAllocator::new(),
+        }
     }
 
     /// Opens back ends and makes all devices.
@@ -59,7 +74,8 @@ impl<'a> Plugger<'a> {
         if let Some((id, ..)) = self.nets.iter().find(|(.., used)| !used) {
             eprintln!("rhea: warning: the netdev '{id}' is used by no device");
         }
-        let drives: Vec<Arc<Drive>> = self.board.flash_drives.drain(..).chain(self.drives.into_iter().map(|(d, _)| d)).collect();
+        let drives: Vec<Arc<Drive>> =
+            self.board.flash_drives.drain(..).chain(self.drives.into_iter().map(|(d, _)| d)).collect();
         let list = drives.clone();
         let block = move || list.iter().map(|d| format!("{}\n", d.description())).collect();
         self.board.info.push(("block", "show the block devices", Box::new(block)));
@@ -68,7 +84,10 @@ impl<'a> Plugger<'a> {
             list.iter()
                 .map(|d| {
                     let [reads, read_bytes, writes, written] = d.statistics();
-                    format!("{}: rd_operations={reads} rd_bytes={read_bytes} wr_operations={writes} wr_bytes={written}\n", d.id())
+                    format!(
+                        "{}: rd_operations={reads} rd_bytes={read_bytes} wr_operations={writes} wr_bytes={written}\n",
+                        d.id()
+                    )
                 })
                 .collect()
         };
@@ -83,7 +102,10 @@ impl<'a> Plugger<'a> {
                 let (vendor, device) = f.config().ids();
                 text.push_str(&format!("  {}: {} [{vendor:04x}:{device:04x}]\n", f.config().devfn(), f.name()));
                 for (n, start, len) in f.config().mapped_bars() {
-                    text.push_str(&format!("      BAR{n}: memory at {start:#x} [{:#x}]\n", start + len.wrapping_sub(1)));
+                    text.push_str(&format!(
+                        "      BAR{n}: memory at {start:#x} [{:#x}]\n",
+                        start + len.wrapping_sub(1)
+                    ));
                 }
             }
             text
@@ -99,12 +121,17 @@ impl<'a> Plugger<'a> {
     /// Opens all drives but those of the flash; those with if=virtio are returned for their own devices.
     fn open_drives(&mut self) -> Result<Vec<Arc<Drive>>, OptionError> {
         let mut virtio = Vec::new();
-        for (n, options) in self.config.drives.iter().enumerate().filter(|(_, d)| super::platform::flash_bank(self.config, d).is_none()) {
+        for (n, options) in
+            self.config.drives.iter().enumerate().filter(|(_, d)| super::platform::flash_bank(self.config, d).is_none())
+        {
             let name = format!("{}{n}", if options.interface == DriveInterface::Virtio { "virtio" } else { "drive" });
             if let Some(id) = &options.id
                 && self.drives.iter().any(|(d, _)| d.id() == id)
             {
-                return Err(OptionError::new(&options.option, format!("the id '{id}' is given twice: ids must differ")));
+                return Err(OptionError::new(
+                    &options.option,
+                    format!("the id '{id}' is given twice: ids must differ"),
+                ));
             }
             let drive = options.open(&name, self.config.snapshot)?;
             let is_virtio = options.interface == DriveInterface::Virtio;
@@ -119,7 +146,8 @@ impl<'a> Plugger<'a> {
     fn open_nets(&mut self) -> Result<(), OptionError> {
         for text in &self.config.netdevs {
             let (id, net) = super::nic::open("-netdev", text)?;
-            let id = id.ok_or_else(|| OptionError::new("-netdev", format!("'{text}': property 'id' is missing: id=NAME")))?;
+            let id =
+                id.ok_or_else(|| OptionError::new("-netdev", format!("'{text}': property 'id' is missing: id=NAME")))?;
             if self.nets.iter().any(|(i, ..)| *i == id) {
                 return Err(OptionError::new("-netdev", format!("the id '{id}' is given twice: ids must differ")));
             }
@@ -143,7 +171,10 @@ impl<'a> Plugger<'a> {
                 }
             }
             if catalog::find(&model).is_none_or(|d| d.model != rhea_virtio::Model::Net) {
-                return Err(OptionError::new("-nic", format!("'model={model}': models are virtio-net-pci and virtio-net-device")));
+                return Err(OptionError::new(
+                    "-nic",
+                    format!("'model={model}': models are virtio-net-pci and virtio-net-device"),
+                ));
             }
             let (id, net) = super::nic::open("-nic", &rest.join(","))?;
             self.nets.push((id.unwrap_or_else(|| format!("nic{n}")), net.clone(), true));
@@ -173,7 +204,10 @@ impl<'a> Plugger<'a> {
                 return Err(OptionError::new(&option, format!("'netdev={id}': no -netdev has this id")));
             };
             if std::mem::replace(used, true) {
-                return Err(OptionError::new(&option, format!("'netdev={id}': the back end is used by another device")));
+                return Err(OptionError::new(
+                    &option,
+                    format!("'netdev={id}': the back end is used by another device"),
+                ));
             }
             resources.net = Some(net.clone());
         }
@@ -182,7 +216,9 @@ impl<'a> Plugger<'a> {
                 ObjectSpec::Rng { id: i, filename } if i == id => Some(filename.clone()),
                 _ => None,
             });
-            resources.entropy = Some(object.ok_or_else(|| OptionError::new(&option, format!("'rng={id}': no rng -object has this id")))?);
+            resources.entropy = Some(
+                object.ok_or_else(|| OptionError::new(&option, format!("'rng={id}': no rng -object has this id")))?,
+            );
         }
         if spec.driver.starts_with("virtio-net") {
             resources.mac = self.macs.allocate();
@@ -201,7 +237,13 @@ impl<'a> Plugger<'a> {
         Ok(())
     }
 
-    fn make(&mut self, place: &str, name: &str, pairs: &[(String, Option<String>)], resources: Resources) -> Result<(), OptionError> {
+    fn make(
+        &mut self,
+        place: &str,
+        name: &str,
+        pairs: &[(String, Option<String>)],
+        resources: Resources,
+    ) -> Result<(), OptionError> {
         let Some(kind) = catalog::find(name) else {
             return Err(OptionError::new(place, format!("unknown device '{name}' (-device help lists the devices)")));
         };
@@ -217,7 +259,11 @@ impl<'a> Plugger<'a> {
         }
         if let Made::Balloon(balloon) = &made {
             let balloon = balloon.clone();
-            self.board.info.push(("balloon", "show the balloon", Box::new(move || format!("balloon: given={}\n", balloon.actual()))));
+            self.board.info.push((
+                "balloon",
+                "show the balloon",
+                Box::new(move || format!("balloon: given={}\n", balloon.actual())),
+            ));
         }
         let device: Arc<dyn Device> = match kind.transport {
             Transport::Pci => self.plug_pci(&option, &set, &made)?,
@@ -228,7 +274,12 @@ impl<'a> Plugger<'a> {
                 let Some(place) = self.free.pop_front() else {
                     return Err(OptionError::new(&option, "all virtio-mmio places are taken: use the -pci device"));
                 };
-                let core = VirtioCore::new(made.device(), self.board.dma(), DeviceType::ring_features(&set), self.board.log.clone());
+                let core = VirtioCore::new(
+                    made.device(),
+                    self.board.dma(),
+                    DeviceType::ring_features(&set),
+                    self.board.log.clone(),
+                );
                 place.plug(core);
                 return Ok(());
             }
@@ -244,7 +295,8 @@ impl<'a> Plugger<'a> {
         }
         let slot = match set.text("addr") {
             Some(text) => {
-                let devfn = Devfn::parse(text).ok_or_else(|| set.error("addr", &format!("'{text}': expected a slot and function like 03.0")))?;
+                let devfn = Devfn::parse(text)
+                    .ok_or_else(|| set.error("addr", &format!("'{text}': expected a slot and function like 03.0")))?;
                 bus.slot(devfn)
             }
             None => bus.free_slot().map_err(|e| OptionError::new(option, e.to_string()))?,
@@ -268,7 +320,10 @@ impl<'a> Plugger<'a> {
         let bus = set.text("bus").map(|b| b.strip_suffix(".0").unwrap_or(b));
         let found = self.consoles.iter().rev().find(|(id, _)| bus.is_none() || id.as_deref() == bus);
         let Some((_, console)) = found else {
-            return Err(OptionError::new(&option, "there is no console bus for it: put -device virtio-serial-pci before it"));
+            return Err(OptionError::new(
+                &option,
+                "there is no console bus for it: put -device virtio-serial-pci before it",
+            ));
         };
         let port = PortOptions {
             number: set.number("nr").and_then(|n| u32::try_from(n).ok()),
