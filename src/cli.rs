@@ -45,12 +45,20 @@ const OPTIONS: &[Opt] = &[
     arg(&["hdb"], "file", "use this file as the second disk"),
     arg(&["cdrom"], "file", "use this file as a read-only disk"),
     flag(&["snapshot"], "write disk changes to temporary files"),
-    arg(&["device"], "driver[,prop=value...]", "add a device ('-device help' lists them, '-device NAME,help' their properties)"),
+    arg(
+        &["device"],
+        "driver[,prop=value...]",
+        "add a device ('-device help' lists them, '-device NAME,help' their properties)",
+    ),
     arg(&["netdev"], "user|tap,id=n[,prop=value...]", "set up a network back end ('-netdev help' lists them)"),
     arg(&["nic"], "none|user|tap[,model=m][,prop=value...]", "set up a network back end and its card"),
     arg(&["object"], "type,id=n[,prop=value...]", "create an object ('-object help' lists them)"),
     arg(&["chardev"], "backend,id=n[,prop=value...]", "set up a character back end ('-chardev help' lists them)"),
-    arg(&["serial"], "dev", "connect the serial port (none, null, stdio, mon:stdio, pty, file:F, pipe:P, tcp:H:P, unix:P, chardev:ID)"),
+    arg(
+        &["serial"],
+        "dev",
+        "connect the serial port (none, null, stdio, mon:stdio, pty, file:F, pipe:P, tcp:H:P, unix:P, chardev:ID)",
+    ),
     arg(&["monitor"], "dev", "connect the monitor, as -serial"),
     flag(&["nographic"], "serial port and monitor on the terminal; Ctrl-A H shows the keys (this is the default)"),
     arg(&["display"], "none", "no display"),
@@ -89,7 +97,9 @@ fn help() -> String {
         let left = format!("{} {}", names.join(" or "), o.value.unwrap_or(""));
         text.push_str(&format!("{}\n                {}\n", left.trim_end(), o.help));
     }
-    text.push_str("\nWith the terminal as console: Ctrl-A X exits, Ctrl-A C switches to the monitor, Ctrl-A H shows all keys.\n");
+    text.push_str(
+        "\nWith the terminal as console: Ctrl-A X exits, Ctrl-A C switches to the monitor, Ctrl-A H shows all keys.\n",
+    );
     text
 }
 
@@ -153,17 +163,72 @@ fn scan(args: impl Iterator<Item = String>) -> Result<Given, OptionError> {
 
 /// Options of QEMU that Rhea does not have, so that the message can say so.
 const ABSENT: &[&str] = &[
-    "enable-kvm", "vnc", "qmp", "usb", "usbdevice", "audio", "audiodev", "boot", "smbios", "acpitable", "numa", "global", "icount", "incoming",
-    "loadvm", "daemonize", "sandbox", "spice", "tpmdev", "virtfs", "fsdev", "watchdog-action", "blockdev", "mon", "trace", "semihosting",
-    "semihosting-config", "runas", "chroot", "readconfig", "k", "g", "full-screen", "fw_cfg", "action", "seed", "uuid", "net", "L", "pflash", "sd",
-    "mtdblock", "fda", "hdc", "hdd", "plugin", "preconfig", "overcommit", "msg", "add-fd", "set", "iscsi", "singlestep", "one-insn-per-tb",
+    "enable-kvm",
+    "vnc",
+    "qmp",
+    "usb",
+    "usbdevice",
+    "audio",
+    "audiodev",
+    "boot",
+    "smbios",
+    "acpitable",
+    "numa",
+    "global",
+    "icount",
+    "incoming",
+    "loadvm",
+    "daemonize",
+    "sandbox",
+    "spice",
+    "tpmdev",
+    "virtfs",
+    "fsdev",
+    "watchdog-action",
+    "blockdev",
+    "mon",
+    "trace",
+    "semihosting",
+    "semihosting-config",
+    "runas",
+    "chroot",
+    "readconfig",
+    "k",
+    "g",
+    "full-screen",
+    "fw_cfg",
+    "action",
+    "seed",
+    "uuid",
+    "net",
+    "L",
+    "pflash",
+    "sd",
+    "mtdblock",
+    "fda",
+    "hdc",
+    "hdd",
+    "plugin",
+    "preconfig",
+    "overcommit",
+    "msg",
+    "add-fd",
+    "set",
+    "iscsi",
+    "singlestep",
+    "one-insn-per-tb",
 ];
 
 fn unknown(name: &str) -> String {
     if ABSENT.contains(&name) {
         return "this option is not supported by Rhea (-help lists the options)".to_owned();
     }
-    let near = OPTIONS.iter().flat_map(|o| o.names).filter(|n| n.len() > 2).min_by_key(|n| distance(n, name)).filter(|n| distance(n, name) <= 2);
+    let near = OPTIONS
+        .iter()
+        .flat_map(|o| o.names)
+        .filter(|n| n.len() > 2)
+        .min_by_key(|n| distance(n, name))
+        .filter(|n| distance(n, name) <= 2);
     match near {
         Some(near) => format!("unknown option: did you mean -{near}?"),
         None => "unknown option (-help lists the options)".to_owned(),
@@ -204,7 +269,8 @@ fn help_of(given: &Given) -> Option<String> {
             "cpu" if is_help(value) => rhea_machine::virt::cpu::help(),
             "accel" if is_help(value) => options::ACCEL_HELP.to_owned(),
             "device" if is_help(value) => rhea_machine::devices::help(),
-            "device" if asks_help(value) => match rhea_machine::devices::help_of(value.split(',').next().unwrap_or("")) {
+            "device" if asks_help(value) => match rhea_machine::devices::help_of(value.split(',').next().unwrap_or(""))
+            {
                 Some(text) => text,
                 None => continue,
             },
@@ -239,9 +305,15 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Action, OptionError> 
 
 fn readable(option: &str, path: Option<PathBuf>) -> Result<Option<PathBuf>, OptionError> {
     if let Some(path) = &path {
-        std::fs::File::open(path).and_then(|f| f.metadata()).map_err(|e| err(option, file_error(path, &e))).and_then(|m| {
-            if m.is_dir() { Err(err(option, format!("'{}': is a directory: expected a file", path.display()))) } else { Ok(()) }
-        })?;
+        std::fs::File::open(path).and_then(|f| f.metadata()).map_err(|e| err(option, file_error(path, &e))).and_then(
+            |m| {
+                if m.is_dir() {
+                    Err(err(option, format!("'{}': is a directory: expected a file", path.display())))
+                } else {
+                    Ok(())
+                }
+            },
+        )?;
     }
     Ok(path)
 }
@@ -254,14 +326,19 @@ pub fn file_error(path: &Path, e: &std::io::Error) -> String {
 }
 
 fn log_mask(items: &str) -> Result<u32, OptionError> {
-    items.split(',').filter(|i| !i.is_empty()).try_fold(0, |mask, item| match LogMask::ALL.iter().find(|(_, word, _)| *word == item) {
-        Some((bit, ..)) => Ok(mask | *bit as u32),
-        None => Err(err("-d", format!("unknown item '{item}' (-d help lists them)"))),
+    items.split(',').filter(|i| !i.is_empty()).try_fold(0, |mask, item| {
+        match LogMask::ALL.iter().find(|(_, word, _)| *word == item) {
+            Some((bit, ..)) => Ok(mask | *bit as u32),
+            None => Err(err("-d", format!("unknown item '{item}' (-d help lists them)"))),
+        }
     })
 }
 
 fn consoles(option: &str, texts: &[String]) -> Result<Vec<Console>, OptionError> {
-    texts.iter().map(|t| ChardevSpec::parse_short(option, t).map(|(spec, with_monitor)| Console { spec, with_monitor })).collect()
+    texts
+        .iter()
+        .map(|t| ChardevSpec::parse_short(option, t).map(|(spec, with_monitor)| Console { spec, with_monitor }))
+        .collect()
 }
 
 fn config(given: &Given) -> Result<MachineConfig, OptionError> {
@@ -297,7 +374,8 @@ fn config(given: &Given) -> Result<MachineConfig, OptionError> {
         }
         chardevs.push((id, spec));
     }
-    let (mut serials, mut monitors) = (consoles("-serial", &given.all("serial"))?, consoles("-monitor", &given.all("monitor"))?);
+    let (mut serials, mut monitors) =
+        (consoles("-serial", &given.all("serial"))?, consoles("-monitor", &given.all("monitor"))?);
     if serials.is_empty() && !given.has("nodefaults") {
         // Serial port and monitor share the terminal, unless the monitor has it or the display was chosen.
         let taken = monitors.iter().any(|m| matches!(m.spec, ChardevSpec::Stdio { .. }));
@@ -312,7 +390,10 @@ fn config(given: &Given) -> Result<MachineConfig, OptionError> {
     let stdio = serials.iter().chain(&monitors).filter(|c| matches!(c.spec, ChardevSpec::Stdio { .. })).count()
         + chardevs.iter().filter(|(_, s)| matches!(s, ChardevSpec::Stdio { .. })).count();
     if stdio > 1 {
-        return Err(err("-serial", "standard input and output are used twice: use mon:stdio, or another device for one of them"));
+        return Err(err(
+            "-serial",
+            "standard input and output are used twice: use mon:stdio, or another device for one of them",
+        ));
     }
     let kernel = readable("-kernel", given.path("kernel"))?;
     for (option, what) in [("append", "a command line"), ("initrd", "an initial ram disk")] {
@@ -371,7 +452,9 @@ fn ram(given: &Given, virt: &VirtOptions, objects: &[ObjectSpec]) -> Result<RamC
     let size = given.last("m").map(options::parse_memory).transpose()?;
     if let Some(id) = &virt.memory_backend {
         let object = objects.iter().find_map(|o| match o {
-            ObjectSpec::Memory { id: i, size, backing, prealloc } if i == id => Some((*size, backing.clone(), *prealloc)),
+            ObjectSpec::Memory { id: i, size, backing, prealloc } if i == id => {
+                Some((*size, backing.clone(), *prealloc))
+            }
             _ => None,
         });
         let Some((bytes, backing, prealloc)) = object else {
@@ -379,7 +462,10 @@ fn ram(given: &Given, virt: &VirtOptions, objects: &[ObjectSpec]) -> Result<RamC
         };
         let wanted = size.unwrap_or(bytes);
         if wanted != bytes {
-            return Err(err("-m", format!("{wanted} bytes: the memory backend '{id}' has {bytes}: they must be equal")));
+            return Err(err(
+                "-m",
+                format!("{wanted} bytes: the memory backend '{id}' has {bytes}: they must be equal"),
+            ));
         }
         return Ok(RamConfig { size: bytes, backing, prealloc });
     }
@@ -400,14 +486,26 @@ mod tests {
 
     #[test]
     fn words() {
-        let Ok(Action::Run(c)) = run("-M virt -cpu max -smp 2 -m 2G -nographic -no-reboot --append=x -kernel /proc/self/exe -d unimp,int -s -S") else {
+        let Ok(Action::Run(c)) = run(
+            "-M virt -cpu max -smp 2 -m 2G -nographic -no-reboot --append=x -kernel /proc/self/exe -d unimp,int -s -S",
+        ) else {
             panic!("does not parse");
         };
         assert_eq!((c.smp.cpus, c.ram.size, c.no_reboot, c.paused), (2, 2 << 30, true, true));
         assert_eq!(c.gdb.as_deref(), Some("tcp::1234"));
         assert_eq!(c.serials, [Console { spec: ChardevSpec::Stdio { signals: false, mux: true }, with_monitor: true }]);
         assert_eq!(c.log_mask, LogMask::Unimp as u32 | LogMask::Int as u32);
-        for line in ["-help", "-version", "-M help", "-M virt,help", "-d help", "-accel help", "-object help", "-chardev help", "-drive help"] {
+        for line in [
+            "-help",
+            "-version",
+            "-M help",
+            "-M virt,help",
+            "-d help",
+            "-accel help",
+            "-object help",
+            "-chardev help",
+            "-drive help",
+        ] {
             assert!(matches!(run(line), Ok(Action::Print(_))), "{line}");
         }
     }
@@ -415,9 +513,26 @@ mod tests {
     #[test]
     fn errors_are_one_line() {
         for line in [
-            "-nographik", "-vnc :0", "-m", "-m x", "-smp 0", "-display gtk", "-d nothing", "-kernel /nonexistent", "-kernel /tmp", "a b", "-append x",
-            "-serial stdio -monitor stdio", "-serial nowhere", "-accel warp", "-M q35", "-rtc base=never", "-object x", "-m 1G -M virt,memory-backend=q",
-            "--nographic=yes", "-drive file=x,if=floppy",
+            "-nographik",
+            "-vnc :0",
+            "-m",
+            "-m x",
+            "-smp 0",
+            "-display gtk",
+            "-d nothing",
+            "-kernel /nonexistent",
+            "-kernel /tmp",
+            "a b",
+            "-append x",
+            "-serial stdio -monitor stdio",
+            "-serial nowhere",
+            "-accel warp",
+            "-M q35",
+            "-rtc base=never",
+            "-object x",
+            "-m 1G -M virt,memory-backend=q",
+            "--nographic=yes",
+            "-drive file=x,if=floppy",
         ] {
             match run(line) {
                 Err(e) => {

@@ -7,13 +7,14 @@ use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonErr
 use gdbstub::stub::{GdbStub, MultiThreadStopReason};
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{
-    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSchedulerLocking, MultiThreadSchedulerLockingOps, MultiThreadSingleStep,
-    MultiThreadSingleStepOps,
-};
-use gdbstub::target::ext::breakpoints::{
-    Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint, SwBreakpointOps, WatchKind as GdbWatch,
+    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSchedulerLocking,
+    MultiThreadSchedulerLockingOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
 };
 use gdbstub::target::ext::base::single_register_access::{SingleRegisterAccess, SingleRegisterAccessOps};
+use gdbstub::target::ext::breakpoints::{
+    Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
+    SwBreakpointOps, WatchKind as GdbWatch,
+};
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps, outputln};
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
@@ -43,14 +44,19 @@ enum Wake {
 ///
 /// # Errors
 /// [`OptionError`].
-pub fn listen(device: &str) -> Result<(TcpListener, Sender<(u32, DebugStop)>, Receiver<(u32, DebugStop)>), OptionError> {
-    let address = device.strip_prefix("tcp:").filter(|a| a.rsplit(':').next().is_some_and(|p| p.parse::<u16>().is_ok()) && a.contains(':'));
+pub fn listen(
+    device: &str,
+) -> Result<(TcpListener, Sender<(u32, DebugStop)>, Receiver<(u32, DebugStop)>), OptionError> {
+    let address = device
+        .strip_prefix("tcp:")
+        .filter(|a| a.rsplit(':').next().is_some_and(|p| p.parse::<u16>().is_ok()) && a.contains(':'));
     let Some(address) = address else {
         return Err(OptionError::new("-gdb", format!("'{device}': expected tcp:HOST:PORT or tcp::PORT")));
     };
     let address = address.split(',').next().unwrap_or(address);
     let full = if address.starts_with(':') { format!("127.0.0.1{address}") } else { address.to_owned() };
-    let listener = TcpListener::bind(&full).map_err(|e| OptionError::new("-gdb", format!("'{device}': {}", host_error(&e))))?;
+    let listener =
+        TcpListener::bind(&full).map_err(|e| OptionError::new("-gdb", format!("'{device}': {}", host_error(&e))))?;
     let (sender, receiver) = unbounded();
     Ok((listener, sender, receiver))
 }
@@ -114,7 +120,14 @@ fn session(stream: TcpStream, stops: &Receiver<(u32, DebugStop)>, machine: &Arc<
         pause(machine);
     }
     let connection = GdbConnection { stream, wakes, bytes: VecDeque::new(), stop: None };
-    let mut target = Debugged { machine: machine.clone(), breakpoints: Vec::new(), watchpoints: Vec::new(), steps: Vec::new(), only: false, continued: Vec::new() };
+    let mut target = Debugged {
+        machine: machine.clone(),
+        breakpoints: Vec::new(),
+        watchpoints: Vec::new(),
+        steps: Vec::new(),
+        only: false,
+        continued: Vec::new(),
+    };
     let _ = GdbStub::new(connection).run_blocking::<Loop>(&mut target);
     *end.lock() = true;
     target.detach();

@@ -34,7 +34,9 @@ fn main() -> ExitCode {
 fn check_name(program: &str) -> Result<(), OptionError> {
     let name = program.rsplit('/').next().unwrap_or(program);
     match name.strip_prefix("qemu-system-") {
-        Some(arch) if arch != "aarch64" => Err(OptionError::new(name, format!("the architecture '{arch}' is not supported: use aarch64"))),
+        Some(arch) if arch != "aarch64" => {
+            Err(OptionError::new(name, format!("the architecture '{arch}' is not supported: use aarch64")))
+        }
         _ => Ok(()),
     }
 }
@@ -63,7 +65,9 @@ fn start(program: &str, args: Vec<String>) -> Result<i32, OptionError> {
 
 fn open_log(config: &MachineConfig) -> Result<Log, OptionError> {
     let out: Box<dyn std::io::Write + Send> = match &config.log_file {
-        Some(path) => Box::new(std::fs::File::create(path).map_err(|e| OptionError::new("-D", cli::file_error(path, &e)))?),
+        Some(path) => {
+            Box::new(std::fs::File::create(path).map_err(|e| OptionError::new("-D", cli::file_error(path, &e)))?)
+        }
         None => Box::new(std::io::stderr()),
     };
     Ok(Log::new(config.log_mask, out))
@@ -79,7 +83,8 @@ fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
     }
     let debugger = config.gdb.as_deref().map(gdb::listen).transpose()?;
     if let Some(path) = &config.pid_file {
-        std::fs::write(path, format!("{}\n", std::process::id())).map_err(|e| OptionError::new("-pidfile", cli::file_error(path, &e)))?;
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|e| OptionError::new("-pidfile", cli::file_error(path, &e)))?;
     }
     let (control, requests) = VmControl::new();
     let signals = signals::block();
@@ -88,7 +93,12 @@ fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
     let result = virt::build(config, &consoles.wiring(), control.clone(), log).map(|machine| {
         signals::watch(signals, control.clone());
         consoles.start_monitors(&machine);
-        let mut options = RunOptions { no_reboot: config.no_reboot, no_shutdown: config.no_shutdown, paused: config.paused, debugger: None };
+        let mut options = RunOptions {
+            no_reboot: config.no_reboot,
+            no_shutdown: config.no_shutdown,
+            paused: config.paused,
+            debugger: None,
+        };
         if let Some((listener, sender, receiver)) = debugger {
             options.debugger = Some(sender);
             gdb::serve(listener, receiver, machine.clone());

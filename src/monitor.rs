@@ -68,7 +68,12 @@ impl Monitor {
         }
     }
     /// Starts the monitor on `backend`.
-    pub fn start(backend: Arc<dyn CharBackend>, machine: Arc<Machine>, chardevs: Vec<(String, Arc<dyn CharBackend>)>, greet: bool) {
+    pub fn start(
+        backend: Arc<dyn CharBackend>,
+        machine: Arc<Machine>,
+        chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+        greet: bool,
+    ) {
         let monitor = Arc::new(Self {
             backend: backend.clone(),
             machine,
@@ -164,7 +169,8 @@ impl Monitor {
             Some((c @ ("x" | "xp"), f)) => (c, Some(f)),
             _ => (command, None),
         };
-        let Some((names, arguments, _)) = COMMANDS.iter().find(|(names, ..)| names.split('|').any(|n| n == command)) else {
+        let Some((names, arguments, _)) = COMMANDS.iter().find(|(names, ..)| names.split('|').any(|n| n == command))
+        else {
             return format!("unknown command: '{command}' ('help' lists the commands)\n");
         };
         if arguments.is_empty() && !rest.is_empty() && !names.starts_with("help") {
@@ -195,13 +201,15 @@ impl Monitor {
                 self.await_running(true);
                 String::new()
             }
-            "cpu" => match rest.first().and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < self.machine.cpus().len()) {
-                Some(n) => {
-                    *self.cpu.lock() = n;
-                    String::new()
+            "cpu" => {
+                match rest.first().and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < self.machine.cpus().len()) {
+                    Some(n) => {
+                        *self.cpu.lock() = n;
+                        String::new()
+                    }
+                    None => format!("cpu: expected a number from 0 to {}\n", self.machine.cpus().len() - 1),
                 }
-                None => format!("cpu: expected a number from 0 to {}\n", self.machine.cpus().len() - 1),
-            },
+            }
             "x" | "xp" => self.dump(command == "x", format, &rest),
             _ => String::new(),
         }
@@ -231,7 +239,13 @@ impl Monitor {
                 for range in machine.space().view().ranges() {
                     let what = match &range.target {
                         FlatTarget::Ram(r) => {
-                            let kind = if r.writes.is_some() { "romd" } else if r.readonly { "rom" } else { "ram" };
+                            let kind = if r.writes.is_some() {
+                                "romd"
+                            } else if r.readonly {
+                                "rom"
+                            } else {
+                                "ram"
+                            };
                             format!("{kind}: {} @{:#x}", r.block.name(), r.offset)
                         }
                         FlatTarget::Mmio(m) => format!("i/o: {} @{:#x}", m.device.name(), m.offset),
@@ -316,7 +330,8 @@ impl Monitor {
         let mut text = String::new();
         for (i, item) in data.chunks(size).enumerate() {
             if i % (16 / size) == 0 {
-                let _ = write!(text, "{}{:016x}:", if i == 0 { "" } else { "\n" }, address.wrapping_add((i * size) as u64));
+                let _ =
+                    write!(text, "{}{:016x}:", if i == 0 { "" } else { "\n" }, address.wrapping_add((i * size) as u64));
             }
             let value = item.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
             let _ = write!(text, " 0x{value:0width$x}", width = size * 2);

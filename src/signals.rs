@@ -36,7 +36,10 @@ pub fn watch(set: Blocked, control: VmControl) {
             }
             control.request(VmRequest::Quit(0));
             // Standard error may be a pipe that nobody reads any more.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("rhea: terminating on signal {signal}\n"));
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("rhea: terminating on signal {signal}\n"),
+            );
         }
     };
     // Without the thread the signals stay blocked; SIGKILL remains.

@@ -31,9 +31,21 @@ pub fn run() -> Result<Vec<String>> {
             eprintln!("rhea demo: starting the small guest that is part of rhea instead; Ctrl-A X leaves");
             let image = cache.join("prompt.bin");
             replace(&image, BUILT_IN)?;
-            ["-M", "virt,gic-version=2", "-cpu", "max", "-m", "128M", "-nographic", "-nic", "none", "-kernel", utf8(&image)?]
-                .map(String::from)
-                .to_vec()
+            [
+                "-M",
+                "virt,gic-version=2",
+                "-cpu",
+                "max",
+                "-m",
+                "128M",
+                "-nographic",
+                "-nic",
+                "none",
+                "-kernel",
+                utf8(&image)?,
+            ]
+            .map(String::from)
+            .to_vec()
         }
     };
     // So that the same machine can be started by hand, and changed.
