@@ -148,11 +148,14 @@ impl ArmCpu {
             hooks.pmu_line(self.index, level);
         }
         let r = &self.pmu.regs;
-        let filters = |f: u32| f >> 26 != 0;
-        self.pmu.filtered = r.control & E != 0
-            && (r.enabled >> CYCLES & 1 != 0
+        // Without filter bits EL0 and EL1 count alike, EL2 and EL3 do not.
+        let levels = self.has(Feature::El2) || self.has(Feature::El3);
+        let filters = |f: u32| f >> 26 != 0 || levels;
+        let filtered = r.control & E != 0
+            && ((r.enabled >> CYCLES & 1 != 0 && filters(r.cycle_filter))
                 || (0..COUNTERS)
-                    .any(|n| r.enabled >> n & 1 != 0 && (filters(r.types[n]) || r.types[n] & 0xffff == CPU_CYCLES)));
+                    .any(|n| r.enabled >> n & 1 != 0 && r.types[n] & 0xffff == CPU_CYCLES && filters(r.types[n])));
+        self.pmu.filtered = filtered;
     }
 
     /// Reads a PMU register after bringing it up to date.
@@ -162,7 +165,10 @@ impl ArmCpu {
         let selected = r.select & 0x1f;
         match which {
             PmuReg::Control => {
-                u64::from(r.control) | (COUNTERS as u64) << 11 | (self.config.midr >> 24) << 24 & 0xff00_0000
+                // An EL2 may keep counters to itself.
+                let hidden = self.el() <= 1 && self.el2_enabled();
+                let counters = if hidden { self[Reg::MdcrEl2] & bits::mdcr::HPMN } else { COUNTERS as u64 };
+                u64::from(r.control) | counters.min(COUNTERS as u64) << 11 | (self.config.midr >> 24) << 24 & 0xff00_0000
             }
             PmuReg::EnableSet | PmuReg::EnableClear => u64::from(r.enabled),
             PmuReg::OverflowSet | PmuReg::OverflowClear => u64::from(r.overflow),

@@ -155,7 +155,8 @@ impl ArmCpu {
             }
             F::ClaimSet => self[Reg::DbgclaimEl1] |= v & 0xff,
             F::ClaimClear => self[Reg::DbgclaimEl1] &= !v,
-            F::Bvr(n) => self.debug.bvr[usize::from(n & 15)] = v & !3,
+            // Bits 1:0 count in a context number; those of an address do not take part in comparisons.
+            F::Bvr(n) => self.debug.bvr[usize::from(n & 15)] = v,
             F::Bcr(n) => {
                 self.debug.bcr[usize::from(n & 15)] = v & 0x00ff_e1e7;
                 self.rebuild_mode();
