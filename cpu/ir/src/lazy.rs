@@ -1,12 +1,13 @@
-//! Packed flags across block edges. A compare at the end of a loop leaves flags that are mostly needed only if the loop
-//! is left by a fault or an exit; a parameter for them would have them computed in every round. Here the parameter
-//! becomes the compare's operands, which usually are parameters already, and the flags are computed where they are used.
+//! Packed flags and widened scalars across block edges. A compare at the end of a loop leaves flags that are mostly needed
+//! only if the loop is left by a fault or an exit; a parameter for them would have them computed in every round. Here the
+//! parameter becomes the compare's operands, which usually are parameters already, and the flags are computed where they
+//! are used. In the same way a vector register that holds a scalar goes round the loop as that scalar.
 
 use crate::func::{Function, Inst, Target, Term, Value};
 use crate::op::Op;
 use crate::opt::{dominators, reverse_post_order};
 use crate::promote::{remove_trivial_params, rewrite};
-use crate::types::Type;
+use crate::types::{Lane, Type};
 
 /// An edge: the block it leaves and which of its targets it is.
 type Edge = (usize, usize);
@@ -72,36 +73,49 @@ fn push_arg(f: &mut Function, (from, which): Edge, v: Value) {
 }
 
 /// Uses of values as operands of operations and branches, not in state maps or as arguments of edges.
-fn operand_uses(f: &Function) -> Vec<bool> {
-    let mut used = vec![false; f.insts.len()];
+struct Uses {
+    /// Other than the scalar in the lowest lane.
+    whole: Vec<bool>,
+    /// Operations that take the scalar in the lowest lane of a vector: (vector, operation).
+    low: Vec<(Value, Value)>,
+}
+
+fn operand_uses(f: &Function) -> Uses {
+    let mut uses = Uses { whole: vec![false; f.insts.len()], low: Vec::new() };
     for b in &f.blocks {
         for &v in &b.insts {
-            f.inst(v).args().iter().for_each(|a| used[a.index()] = true);
+            let i = f.inst(v);
+            if i.op == Op::VExtract && i.imm == 0 && matches!((i.ty, i.lane()), (Type::F64, Lane::D) | (Type::F32, Lane::S)) {
+                uses.low.push((i.args[0], v));
+                continue;
+            }
+            i.args().iter().for_each(|a| uses.whole[a.index()] = true);
         }
         if let Term::Branch { cond, .. } = &b.term {
-            used[cond.index()] = true;
+            uses.whole[cond.index()] = true;
         }
     }
-    used
+    uses
 }
 
 /// Makes flags lazy, and removes parameters that always hold one value or the same as another.
 pub fn lazy_flags(f: &mut Function) {
     tidy_params(f);
     let shape = Shape::new(f);
-    let used = operand_uses(f);
+    let uses = operand_uses(f);
     let mut repl: Vec<Value> = (0..f.insts.len() as u32).map(Value).collect();
     let mut changed = false;
     for &b in &shape.rpo {
         let mut k = 0;
         while k < f.blocks[b].params.len() {
             let p = f.blocks[b].params[k];
-            if f.ty(p) == Type::I32
-                && let Some(op) = candidate(f, &shape, &used, b, k)
+            if matches!(f.ty(p), Type::I32 | Type::V128)
+                && let Some(op) = candidate(f, &shape, &uses, b, k)
             {
-                let flags = split(f, &shape, b, k, op);
+                let (whole, first) = split(f, &shape, b, k, op);
                 repl.extend((repl.len()..f.insts.len()).map(|n| Value(n as u32)));
-                repl[p.index()] = flags;
+                repl[p.index()] = whole;
+                uses.low.iter().filter(|l| l.0 == p).for_each(|l| repl[l.1.index()] = first);
                 changed = true;
             }
             k += 1;
@@ -115,9 +129,8 @@ pub fn lazy_flags(f: &mut Function) {
     }
 }
 
-/// The operation and operand type that the flags of parameter `k` come from in the loop that `b` heads, if laziness
-/// pays.
-fn candidate(f: &Function, shape: &Shape, used: &[bool], b: usize, k: usize) -> Option<(Op, Type)> {
+/// The operation and operand type that parameter `k` comes from in the loop that `b` heads, if laziness pays.
+fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Option<(Op, Type)> {
     let p = f.blocks[b].params[k];
     let mut op = None;
     let mut outside = false;
@@ -125,7 +138,8 @@ fn candidate(f: &Function, shape: &Shape, used: &[bool], b: usize, k: usize) -> 
         let a = *edge_args(f, e).get(k)?;
         let i = f.inst(a);
         let back = shape.at[e.0] >= shape.at[b];
-        if matches!(i.op, Op::FlagsSub | Op::FlagsLogic) {
+        let scalar = || matches!(f.ty(i.args[0]), Type::F32 | Type::F64);
+        if matches!(i.op, Op::FlagsSub | Op::FlagsLogic) || (i.op == Op::VFromScalar && scalar()) {
             let this = (i.op, f.ty(i.args[0]));
             if back && op.is_none_or(|o| o == this) {
                 op = Some(this);
@@ -142,12 +156,18 @@ fn candidate(f: &Function, shape: &Shape, used: &[bool], b: usize, k: usize) -> 
         let i = f.inst(edge_args(f, e)[k]);
         (i.op, i.args.first().filter(|a| !a.is_none()).map(|a| f.ty(*a))) == (op.0, Some(op.1))
     });
-    // With other flags from outside, those in use would have to be chosen between in every round.
-    (!outside || same_outside || !used[p.index()]).then_some(op)
+    let mut low = uses.low.iter().filter(|l| l.0 == p).map(|l| f.ty(l.1)).peekable();
+    let scalar = op.0 == Op::VFromScalar;
+    if scalar && (low.peek().is_none() || low.any(|ty| ty != op.1)) {
+        return None;
+    }
+    // With other values from outside, those in use would have to be chosen between in every round.
+    (!outside || same_outside || !uses.whole[p.index()]).then_some(op)
 }
 
-/// The flags in terms of operands, for the parameter to be replaced by.
-fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, (op, ty): (Op, Type)) -> Value {
+/// The value in terms of operands, for the parameter to be replaced by, and the first operand.
+fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, (op, ty): (Op, Type)) -> (Value, Value) {
+    let result = f.ty(f.blocks[b].params[k]);
     let preds = &shape.preds[b];
     let is_lazy = |f: &Function, e: Edge| {
         let i = f.inst(edge_args(f, e)[k]);
@@ -158,35 +178,67 @@ fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, (op, ty): (Op, Typ
     let operands = if op == Op::FlagsSub { 2 } else { 1 };
     let mut args = [Value::NONE; 2];
     let mut head = Vec::new();
-    for (n, arg) in args.iter_mut().enumerate().take(operands) {
-        *arg = operand(f, shape, b, k, n, ty, &lazy, &eager, &mut head);
+    if op == Op::VFromScalar {
+        args[0] = scalar(f, b, k, ty, &lazy, &eager);
+    } else {
+        for (n, arg) in args.iter_mut().enumerate().take(operands) {
+            *arg = operand(f, shape, b, k, n, ty, &lazy, &eager, &mut head);
+        }
     }
-    let mut i = Inst::new(op, Type::I32);
+    let mut i = Inst::new(op, result);
     i.args[..2].copy_from_slice(&args);
     let mut flags = f.push_inst(i);
     head.push(flags);
     if !eager.is_empty() {
-        // Which of the two it is, and the flags from outside.
+        // Which of the two it is, and the value from outside.
         let which = f.push_inst(Inst::new(Op::Param, Type::Bool));
-        let old = f.push_inst(Inst::new(Op::Param, Type::I32));
+        let old = f.push_inst(Inst::new(Op::Param, result));
         f.blocks[b].params.extend([which, old]);
         for &e in preds {
             let is = lazy.contains(&e);
-            let mut c = Inst::new(Op::Const, Type::Bool);
-            c.imm = is as u64;
-            let c = f.push_inst(c);
-            f.blocks[e.0].insts.push(c);
+            let c = edge_bool(f, e, is);
             push_arg(f, e, c);
             let v = if is { old } else { edge_args(f, e)[k] };
             push_arg(f, e, v);
         }
-        let mut i = Inst::new(Op::Select, Type::I32);
+        let mut i = Inst::new(Op::Select, result);
         i.args[..3].copy_from_slice(&[which, flags, old]);
         flags = f.push_inst(i);
         head.push(flags);
     }
     f.blocks[b].insts.splice(0..0, head);
-    flags
+    (flags, args[0])
+}
+
+/// A constant at the end of the edge's block, made once: parameters that tell the same can be found equal.
+fn edge_bool(f: &mut Function, e: Edge, v: bool) -> Value {
+    let mut c = Inst::new(Op::Const, Type::Bool);
+    c.imm = v as u64;
+    if let Some(&found) = f.blocks[e.0].insts.iter().find(|&&x| *f.inst(x) == c) {
+        return found;
+    }
+    let c = f.push_inst(c);
+    f.blocks[e.0].insts.push(c);
+    c
+}
+
+/// A parameter for the scalar in the lowest lane.
+fn scalar(f: &mut Function, b: usize, k: usize, ty: Type, lazy: &[Edge], eager: &[Edge]) -> Value {
+    let p = f.push_inst(Inst::new(Op::Param, ty));
+    f.blocks[b].params.push(p);
+    for &e in lazy {
+        let v = f.inst(edge_args(f, e)[k]).args[0];
+        push_arg(f, e, v);
+    }
+    for &e in eager {
+        let mut i = Inst::new(Op::VExtract, ty);
+        i.args[0] = edge_args(f, e)[k];
+        i.aux = if ty == Type::F64 { Lane::D } else { Lane::S } as u32;
+        let v = f.push_inst(i);
+        f.blocks[e.0].insts.push(v);
+        push_arg(f, e, v);
+    }
+    p
 }
 
 /// Operand `n` of the compare as seen in the head: a value from above, a parameter that has it already, or a new one.
