@@ -27,7 +27,7 @@ pub struct JitOptions {
 
 impl Default for JitOptions {
     fn default() -> Self {
-        JitOptions { code_bytes: 256 << 20, hot_threshold: Some(400), interpret: !x64::host_is_supported() }
+        JitOptions { code_bytes: 256 << 20, hot_threshold: Some(1500), interpret: !x64::host_is_supported() }
     }
 }
 
