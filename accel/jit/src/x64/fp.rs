@@ -296,16 +296,12 @@ impl Emit<'_> {
         let a = self.xmm(i.args[0], X14);
         let b = self.xmm(i.args[1], X15);
         self.ucomi(i, a, b);
-        let done = self.asm.label();
-        // mov keeps the host's flags.
-        self.asm.mov_ri(RAX, 0x101);
-        self.asm.jcc(Cc::P, done);
-        self.asm.mov_ri(RAX, 0x4100);
-        self.asm.jcc(Cc::E, done);
-        self.asm.mov_ri(RAX, 0x8000);
-        self.asm.jcc(Cc::B, done);
+        // Greater, unless below, equal or, which sets all of the host's flags, unordered. MOV keeps the host's flags.
         self.asm.mov_ri(RAX, 0x100);
-        self.asm.bind(done);
+        for (cc, flags) in [(Cc::B, 0x8000), (Cc::E, 0x4100), (Cc::P, 0x101)] {
+            self.asm.mov_ri(RCX, flags);
+            self.asm.cmov(cc, RAX, RCX);
+        }
         if d != RAX {
             self.asm.mov_rr(false, d, RAX);
         }
