@@ -105,10 +105,10 @@ impl VirtOptions {
         let mut pairs = Vec::new();
         for text in texts {
             let mut given = options::split(text);
-            if let Some((name, None)) = given.first().cloned() {
-                if VIRT.iter().all(|d| d.key != name) {
-                    given[0] = ("type".to_owned(), Some(name));
-                }
+            if let Some((name, None)) = given.first().cloned()
+                && VIRT.iter().all(|d| d.key != name)
+            {
+                given[0] = ("type".to_owned(), Some(name));
             }
             pairs.extend(given);
         }
@@ -246,7 +246,7 @@ pub fn parse_memory(text: &str) -> Result<u64, OptionError> {
     if set.number("maxmem").is_some_and(|m| m != size) {
         return Err(set.error("maxmem", "hot-plug of memory is not supported: it must equal the size"));
     }
-    if size < 1 << 20 || size > 1 << 40 {
+    if !(1 << 20..=1 << 40).contains(&size) {
         return Err(OptionError::new("-m", format!("'{text}': expected a size from 1M to 1T")));
     }
     Ok(size.next_multiple_of(2 << 20))

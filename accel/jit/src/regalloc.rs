@@ -391,7 +391,7 @@ fn hints(f: &Function) -> Vec<Value> {
                         hint[p.index()] = a;
                     }
                     // A value passed to a parameter that already has a place (a back edge) would like that place.
-                    if p.0 != a.0 && (hint[a.index()].is_none() || f.inst(a).args.iter().any(|x| *x == p)) {
+                    if p.0 != a.0 && (hint[a.index()].is_none() || f.inst(a).args.contains(&p)) {
                         hint[a.index()] = p;
                     }
                 }

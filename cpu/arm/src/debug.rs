@@ -280,11 +280,10 @@ impl ArmCpu {
             .iter()
             .find(|w| (if write { w.write } else { w.read }) && hit(w.va, w.va.wrapping_add(w.len.max(1) - 1)))
             .copied()
+            && self.debug.resume_at.take() != Some(pc)
         {
-            if self.debug.resume_at.take() != Some(pc) {
-                self.host_stop(DebugEvent::Watchpoint { va: w.va, write });
-                return Err(Raised);
-            }
+            self.host_stop(DebugEvent::Watchpoint { va: w.va, write });
+            return Err(Raised);
         }
         if self[Reg::MdscrEl1] & bits::mdscr::MDE == 0 || !self.debug_enabled(self.el()) {
             return Ok(());

@@ -291,17 +291,17 @@ impl ArmCpu {
         let raised = |pin: Pin| levels & (1 << pin as u32) != 0;
         let h = self.hcr();
         let pc = self.header.pc;
-        if raised(Pin::Fiq) {
-            if let Some(target) = self.physical_target(scr::FIQ, hcr::FMO, pstate::F) {
-                self.take_exception(target, Vector::Fiq, None, None, pc);
-                return true;
-            }
+        if raised(Pin::Fiq)
+            && let Some(target) = self.physical_target(scr::FIQ, hcr::FMO, pstate::F)
+        {
+            self.take_exception(target, Vector::Fiq, None, None, pc);
+            return true;
         }
-        if raised(Pin::Irq) {
-            if let Some(target) = self.physical_target(scr::IRQ, hcr::IMO, pstate::I) {
-                self.take_exception(target, Vector::Irq, None, None, pc);
-                return true;
-            }
+        if raised(Pin::Irq)
+            && let Some(target) = self.physical_target(scr::IRQ, hcr::IMO, pstate::I)
+        {
+            self.take_exception(target, Vector::Irq, None, None, pc);
+            return true;
         }
         // Virtual interrupts exist for EL1 and EL0 below an EL2.
         if self.el() > 1 || h & hcr::TGE != 0 || h & (hcr::AMO | hcr::IMO | hcr::FMO) == 0 {

@@ -1,5 +1,6 @@
 //! One method per machine instruction form the back end uses, on dynasm. Registers are numbers as the host encodes
 //! them (0 rax, 1 rcx, 2 rdx, 3 rbx, 4 rsp, 5 rbp, 6 rsi, 7 rdi, 8–15; vectors 0–15).
+#![expect(clippy::useless_conversion, reason = "in what dynasm! expands to")]
 
 use super::encode::Pp;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
@@ -134,7 +135,7 @@ impl Asm {
         d!(self; =>l)
     }
     pub fn align(&mut self, n: usize) {
-        while self.offset() % n != 0 {
+        while !self.offset().is_multiple_of(n) {
             d!(self; nop);
         }
     }

@@ -653,7 +653,7 @@ fn dword_order(mask: &[u8; 16], same: bool) -> Option<u8> {
     for k in 0..4 {
         let first = mask[k * 4];
         let limit = if same { 32 } else { 16 };
-        if first % 4 != 0 || first >= limit {
+        if !first.is_multiple_of(4) || first >= limit {
             return None;
         }
         for j in 1..4 {
@@ -684,7 +684,7 @@ fn is_interleave(mask: &[u8; 16], lane: usize, high: bool, same: bool) -> bool {
     (0..16).all(|k| {
         let unit = k / lane;
         let src = base + (unit / 2) * lane + k % lane;
-        let want = if unit % 2 == 0 { src } else { src + 16 } as u8;
+        let want = if unit.is_multiple_of(2) { src } else { src + 16 } as u8;
         mask[k] == want || (same && mask[k] < 32 && mask[k] & 15 == want & 15)
     })
 }

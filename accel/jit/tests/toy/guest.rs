@@ -241,7 +241,7 @@ pub fn emit(b: &mut Builder, w: u32, pc: u64) -> bool {
             // Memory: mostly inside, sometimes across pages or into the hole.
             let p = b.get(Toy::X(a));
             let t = b.bin_imm(Op::And, p, 0x3ff7);
-            let t = b.bin_imm(Op::Add, t, DATA + if imm % 61 == 0 { 0x1fff } else { 0 });
+            let t = b.bin_imm(Op::Add, t, DATA + if imm.is_multiple_of(61) { 0x1fff } else { 0 });
             let disp = (imm & 7) as i64 - 2;
             let m = |n: u32| MemOp::new(n, 0);
             match imm >> 3 & 7 {
@@ -823,7 +823,7 @@ pub fn program(seed: u64, style: Style) -> Vec<u32> {
             {
                 w = w & !31 | k;
             }
-            if style.modifies && rng.next() % 12 == 0 {
+            if style.modifies && rng.next().is_multiple_of(12) {
                 w = w & !31 & !(7 << 20) | 27 | (5 + rng.next() as u32 % 3) << 20;
             }
             if !style.modifies && w & 31 == 27 && w >> 20 & 7 >= 5 {

@@ -49,10 +49,10 @@ impl ArmCpu {
             update: false,
         };
         let result = self.translate_address(va, &request);
-        if let Err(f) = result {
-            if f.kind == FaultKind::ExternalWalk || (f.s1ptw && self.el() == 1) {
-                return self.raise_maintenance_fault(va, f);
-            }
+        if let Err(f) = result
+            && (f.kind == FaultKind::ExternalWalk || (f.s1ptw && self.el() == 1))
+        {
+            return self.raise_maintenance_fault(va, f);
         }
         self[Reg::ParEl1] = match result {
             Ok(m) => {

@@ -144,7 +144,7 @@ fn hierarchical_permissions() {
         (1 << 59, [true, true, true, false]),
     ] {
         let mut b = bench(12, 39);
-        put(&b, TABLE, 12, 39, 0x1000, 3, 0x5000 | AF | 3 | AP_EL0 | AP_RO & 0);
+        put(&b, TABLE, 12, 39, 0x1000, 3, 0x5000 | AF | 3 | AP_EL0);
         b.poke(TABLE, b.peek(TABLE) | bits);
         let ok = |b: &Bench, access, idx| b.translate(0x1000, access, idx).is_ok();
         // Read-only for all; nothing for EL0; not executable at EL0 and at EL1.

@@ -188,10 +188,8 @@ impl Translator<'_, '_> {
     /// Goes on here unless `cond` (Bool) holds, in which case (unlikely) `raise` runs, which must emit a helper that
     /// always raises. Values made before stay usable; slots are read again.
     pub fn raise_if(&mut self, cond: Value, raise: impl FnOnce(&mut Self)) {
-        if let Some(c) = self.b.func.as_const(cond) {
-            if c == 0 {
-                return;
-            }
+        if self.b.func.as_const(cond) == Some(0) {
+            return;
         }
         let (bad, good) = (self.b.new_block(), self.b.new_block());
         self.b.end_inner_branch(cond, bad, good, -1);

@@ -12,7 +12,7 @@ pub const MIN_BPR: u8 = 7 - PRIORITY_BITS as u8;
 /// The bits of a priority that take part in preemption with binary point `bpr` in the numbering of group 0: 0 leaves out bit 0.
 #[must_use]
 pub const fn group_mask(bpr: u8) -> u8 {
-    (0xff00u16 >> (7 - if bpr > 7 { 7 } else { bpr })) as u8 & 0xff
+    (0xff00u16 >> (7 - if bpr > 7 { 7 } else { bpr })) as u8
 }
 
 /// What Non-secure software sees of a priority: 0x80..0xff appears as 0..0xfe, the Secure half as 0.

@@ -143,7 +143,7 @@ impl Translator<'_, '_> {
             self.b.add(base, x)
         };
         self.set_xsp(i.rn(), r);
-        self.sp_aligned = known && (i.rn() != 31 || (i.rm() == 31 && bytes % 16 == 0));
+        self.sp_aligned = known && (i.rn() != 31 || (i.rm() == 31 && bytes.is_multiple_of(16)));
     }
 }
 

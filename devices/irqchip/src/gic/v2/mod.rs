@@ -104,7 +104,7 @@ impl GicV2 {
         if !(1..=spec::MAX_CPUS).contains(&count) {
             return Err(GicError::Cpus("gicv2", spec::MAX_CPUS, count));
         }
-        if !(32..=992).contains(&config.spis) || config.spis % 32 != 0 && config.spis != 988 {
+        if !(32..=992).contains(&config.spis) || !config.spis.is_multiple_of(32) && config.spis != 988 {
             return Err(GicError::Spis(config.spis));
         }
         let maintenance = if config.virtualization { 1 << (config.maintenance_ppi & 31) } else { 0 };

@@ -127,7 +127,7 @@ impl GicV3 {
         if !(1..=MAX_CPUS).contains(&count) {
             return Err(GicError::Cpus("gicv3", MAX_CPUS, count));
         }
-        if !(32..=992).contains(&config.spis) || config.spis % 32 != 0 && config.spis != 988 {
+        if !(32..=992).contains(&config.spis) || !config.spis.is_multiple_of(32) && config.spis != 988 {
             return Err(GicError::Spis(config.spis));
         }
         if config.regions.iter().sum::<usize>() < count {
