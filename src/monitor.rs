@@ -126,10 +126,9 @@ impl Monitor {
                 }
                 return Some(String::from_utf8_lossy(&line).into_owned());
             }
-            8 | 127 => {
-                if editor.line.pop().is_some() {
-                    self.backend.write(b"\x08 \x08");
-                }
+            8 | 127 if !editor.line.is_empty() => {
+                editor.line.pop();
+                self.backend.write(b"\x08 \x08");
             }
             // Ctrl-C, Ctrl-U: the line goes.
             3 | 21 => self.replace(editor, Vec::new()),
