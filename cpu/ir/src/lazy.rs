@@ -85,7 +85,10 @@ fn operand_uses(f: &Function) -> Uses {
     for b in &f.blocks {
         for &v in &b.insts {
             let i = f.inst(v);
-            if i.op == Op::VExtract && i.imm == 0 && matches!((i.ty, i.lane()), (Type::F64, Lane::D) | (Type::F32, Lane::S)) {
+            if i.op == Op::VExtract
+                && i.imm == 0
+                && matches!((i.ty, i.lane()), (Type::F64, Lane::D) | (Type::F32, Lane::S))
+            {
                 uses.low.push((i.args[0], v));
                 continue;
             }
