@@ -112,7 +112,9 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
             deferred[n] = match i.op {
                 Op::Const => fits_imm32(f, v),
                 Op::ICmp | Op::CondFlags | Op::ToBool => cond_uses[n] == hot_uses[n],
-                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic => flag_uses[n] + edge_uses[n] == hot_uses[n],
+                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic => {
+                    flag_uses[n] + edge_uses[n] == hot_uses[n]
+                }
                 Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && !f.fp.flush && !clears,
                 // Of flags: which of two compares a conditional one or a loop left.
                 Op::Select if matches!(i.ty, Type::I32 | Type::V128) => edge_uses[n] == hot_uses[n],
@@ -361,15 +363,7 @@ pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -
         })
         .collect();
     intervals.sort_unstable_by_key(|i| (i.start, i.value.0));
-    let mut alloc = Allocation {
-        order,
-        locs: vec![Loc::None; nv],
-        deferred,
-        pos,
-        intervals,
-        spill_used: 0,
-        hot_uses,
-    };
+    let mut alloc = Allocation { order, locs: vec![Loc::None; nv], deferred, pos, intervals, spill_used: 0, hot_uses };
     scan(f, regs, &mut alloc)?;
     Ok(alloc)
 }

@@ -50,11 +50,8 @@ extern "C" fn rmw<G: Guest>(cpu: &mut G, va: u64, value: u64, op: u64) -> u64 {
 
 extern "C" fn cas<G: Guest>(cpu: &mut G, va: u64, expected: u64, new: u64, op: u64) -> u64 {
     let m = MemOp(op as u32);
-    let (e, n) = if wide(m) {
-        (cpu.header().scratch[0], cpu.header().scratch[1])
-    } else {
-        (expected as u128, new as u128)
-    };
+    let (e, n) =
+        if wide(m) { (cpu.header().scratch[0], cpu.header().scratch[1]) } else { (expected as u128, new as u128) };
     let r = ctx(cpu).cas(cpu, va, m, e, n);
     let v = raise(cpu, r);
     if wide(m) {

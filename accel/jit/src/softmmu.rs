@@ -2,8 +2,8 @@
 //! translated code.
 #![expect(unsafe_code, reason = "guest RAM is accessed through host addresses")]
 
-use crate::tlb::{GLOBAL, cas_host, read_host, write_host};
 use crate::context::Ctx;
+use crate::tlb::{GLOBAL, cas_host, read_host, write_host};
 use rhea_ir::env::{PAGE_BITS, PAGE_SIZE, TlbEntry, tag};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, Translation};
 use rhea_ir::types::{MemOp, RmwOp};
@@ -15,7 +15,11 @@ use std::sync::Arc;
 enum Place {
     /// RAM that needs nothing but the access.
     Plain(u64),
-    Ram { host: u64, block: Arc<RamBlock>, offset: u64 },
+    Ram {
+        host: u64,
+        block: Arc<RamBlock>,
+        offset: u64,
+    },
     /// MMIO, ROM writes, nothing.
     Bus(Gpa, bool),
 }
@@ -76,7 +80,9 @@ impl Ctx {
     fn fill<G: Guest>(&mut self, cpu: &mut G, va: u64, t: &Translation, kind: Kind, idx: u32) -> bool {
         let page = va & !(PAGE_SIZE - 1);
         let view = self.space.view();
-        let Lookup::Ram { block, offset, host, readonly, writes, remaining } = view.lookup(t.page) else { return false };
+        let Lookup::Ram { block, offset, host, readonly, writes, remaining } = view.lookup(t.page) else {
+            return false;
+        };
         if remaining < PAGE_SIZE {
             return false;
         }
@@ -184,7 +190,9 @@ impl Ctx {
     }
 
     fn bus_write(&self, gpa: Gpa, size: u32, secure: bool, v: u128) -> Result<(), BusError> {
-        let one = |g: Gpa, n: u32, v: u64| self.space.store(g, v, Access { size: n as u8, requester: self.requester(), secure });
+        let one = |g: Gpa, n: u32, v: u64| {
+            self.space.store(g, v, Access { size: n as u8, requester: self.requester(), secure })
+        };
         if size <= 8 {
             return one(gpa, size, v as u64);
         }
@@ -242,7 +250,13 @@ impl Ctx {
 
     /// A store about to change translated code kills the translation and starts the instruction again, alone in a block
     /// of its own, so that nothing stale runs after it.
-    fn before_code_write<G: Guest>(&mut self, cpu: &mut G, block: &Arc<RamBlock>, offset: u64, size: u32) -> Result<(), Raised> {
+    fn before_code_write<G: Guest>(
+        &mut self,
+        cpu: &mut G,
+        block: &Arc<RamBlock>,
+        offset: u64,
+        size: u32,
+    ) -> Result<(), Raised> {
         if !block.is_code_page(offset / PAGE_SIZE) {
             return Ok(());
         }

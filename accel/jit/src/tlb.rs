@@ -32,7 +32,13 @@ fn half(va: u64) -> u8 {
 
 impl Table {
     fn new(bits: u32) -> Table {
-        Table { entries: vec![TlbEntry::EMPTY; 1 << bits].into_boxed_slice(), filled: Vec::new(), count: 0, quiet: 0, globals: 0 }
+        Table {
+            entries: vec![TlbEntry::EMPTY; 1 << bits].into_boxed_slice(),
+            filled: Vec::new(),
+            count: 0,
+            quiet: 0,
+            globals: 0,
+        }
     }
     fn index(&self, va: u64) -> usize {
         (va >> PAGE_BITS) as usize & (self.entries.len() - 1)
@@ -170,7 +176,9 @@ impl Tlb {
             if only_global && t.globals & half(va) == 0 {
                 continue;
             }
-            let hit = |e: &TlbEntry| Table::page(e).is_some_and(|p| p.wrapping_sub(start) << TAG_BITS >> (TAG_BITS + PAGE_BITS) < pages);
+            let hit = |e: &TlbEntry| {
+                Table::page(e).is_some_and(|p| p.wrapping_sub(start) << TAG_BITS >> (TAG_BITS + PAGE_BITS) < pages)
+            };
             let drop = |e: &mut TlbEntry| {
                 if hit(e) && (!only_global || e.flags & GLOBAL != 0) {
                     *e = TlbEntry::EMPTY;
@@ -250,10 +258,20 @@ pub unsafe fn cas_host(host: u64, size: u32, expected: u128, new: u128) -> u128 
     // SAFETY: by the caller: mapped and aligned.
     unsafe {
         match size {
-            1 => old(AtomicU8::from_ptr(host as *mut u8).compare_exchange(expected as u8, new as u8, SeqCst, SeqCst)).into(),
-            2 => old(AtomicU16::from_ptr(host as *mut u16).compare_exchange(expected as u16, new as u16, SeqCst, SeqCst)).into(),
-            4 => old(AtomicU32::from_ptr(host as *mut u32).compare_exchange(expected as u32, new as u32, SeqCst, SeqCst)).into(),
-            8 => old(AtomicU64::from_ptr(host as *mut u64).compare_exchange(expected as u64, new as u64, SeqCst, SeqCst)).into(),
+            1 => old(AtomicU8::from_ptr(host as *mut u8).compare_exchange(expected as u8, new as u8, SeqCst, SeqCst))
+                .into(),
+            2 => {
+                old(AtomicU16::from_ptr(host as *mut u16).compare_exchange(expected as u16, new as u16, SeqCst, SeqCst))
+                    .into()
+            }
+            4 => {
+                old(AtomicU32::from_ptr(host as *mut u32).compare_exchange(expected as u32, new as u32, SeqCst, SeqCst))
+                    .into()
+            }
+            8 => {
+                old(AtomicU64::from_ptr(host as *mut u64).compare_exchange(expected as u64, new as u64, SeqCst, SeqCst))
+                    .into()
+            }
             _ => cas128(host, expected, new),
         }
     }

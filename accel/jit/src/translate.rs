@@ -4,8 +4,8 @@
 use crate::cache::{OtherPage, PageId, Range};
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::func::{BlockId, Builder, ExitKind, Function, Inst, StateMap, Target, Term, Value};
-use rhea_ir::lazy::lazy_flags;
 use rhea_ir::guest::{Guest, Translated};
+use rhea_ir::lazy::lazy_flags;
 use rhea_ir::op::{Cond, Op};
 use rhea_ir::opt::{remove_dead, reverse_post_order, simplify_all};
 use rhea_ir::promote::promote;

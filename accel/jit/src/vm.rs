@@ -213,7 +213,8 @@ impl<G: Guest> JitVm<G> {
         let mut cache = Cache::new(options.code_bytes)?;
         let fns = runtime::fns::<G>();
         let shared = x64::trampoline(&fns);
-        let trampoline = cache.add_permanent(&shared.bytes).ok_or_else(|| io::Error::other("code memory is too small"))?;
+        let trampoline =
+            cache.add_permanent(&shared.bytes).ok_or_else(|| io::Error::other("code memory is too small"))?;
         let core = Arc::new_cyclic(|me| Core {
             space: space.clone(),
             cache: Mutex::new(cache),

@@ -143,8 +143,7 @@ const SPECIAL_F32: [u32; 24] = [
     0x3f00_0000,
     0x4020_0000,
 ];
-const SPECIAL_F16: [u16; 12] =
-    [0, 0x8000, 0x3c00, 0xbc00, 1, 0x03ff, 0x0400, 0x7bff, 0x7c00, 0xfc00, 0x7e00, 0x7c01];
+const SPECIAL_F16: [u16; 12] = [0, 0x8000, 0x3c00, 0xbc00, 1, 0x03ff, 0x0400, 0x7bff, 0x7c00, 0xfc00, 0x7e00, 0x7c01];
 
 fn random_int(r: &mut Rng) -> u64 {
     match r.below(4) {
@@ -187,7 +186,9 @@ fn lanes(r: &mut Rng, lane: Lane, mut f: impl FnMut(&mut Rng) -> u64) -> u128 {
 
 fn random_arg(r: &mut Rng, a: Arg) -> u128 {
     let v: u128 = match a {
-        Arg::Flags => [0x8000u64, 0x4000, 0x100, 1].iter().map(|&b| if r.below(2) == 0 { b } else { 0 }).sum::<u64>() as u128,
+        Arg::Flags => {
+            [0x8000u64, 0x4000, 0x100, 1].iter().map(|&b| if r.below(2) == 0 { b } else { 0 }).sum::<u64>() as u128
+        }
         Arg::Floats(l) => lanes(r, l, |r| random_float(r, l)),
         // Around the end of a page, misaligned as like as not, and around the beginning of the hole.
         Arg::Address => match r.below(8) {
@@ -276,7 +277,8 @@ fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
         VExtract | VInsert | VDup => {
             for l in all {
                 for t in [I32, I64, F32, F64] {
-                    let fits = if op == VExtract && !t.is_int() { t.bytes() == l.bytes() } else { t.bytes() >= l.bytes() };
+                    let fits =
+                        if op == VExtract && !t.is_int() { t.bytes() == l.bytes() } else { t.bytes() >= l.bytes() };
                     if !fits {
                         continue;
                     }
@@ -338,9 +340,7 @@ fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
             }
         }
         VFAdd | VFSub | VFMul | VFDiv | VFSqrt | VFMulAdd | VFMin | VFMax | VFMinNum | VFMaxNum | VFNeg | VFAbs
-        | VFCmpEq | VFCmpGt | VFCmpGe => {
-            all[1..].iter().for_each(|&l| add(V128, vec![Arg::Floats(l); n], l as u32, 0))
-        }
+        | VFCmpEq | VFCmpGt | VFCmpGe => all[1..].iter().for_each(|&l| add(V128, vec![Arg::Floats(l); n], l as u32, 0)),
         VFRound => {
             for l in &all[1..] {
                 for m in [0, 1, 2, 3, 4, 255] {
@@ -493,7 +493,13 @@ fn shuffle(kind: u64) -> u128 {
             4 => 31 - k,
             5 => 15 - k,
             6 => k * 2 % 32,
-            7 => if k < 8 { k } else { 255 },
+            7 => {
+                if k < 8 {
+                    k
+                } else {
+                    255
+                }
+            }
             8 => k.wrapping_mul(37) % 48,
             9 => k / 8 * 16 + k % 8,
             10 => 8 + k / 8 * 16 + k % 8,
@@ -572,7 +578,10 @@ fn make(form: &Form, shape: Shape, fp: FpMode, r: &mut Rng) -> Function {
         m.out.push((Slot { offset: AFTER + 16 * k, ty: ta }, v));
     }
     if shape == Shape::Chain && form.ty != Type::Void {
-        let flags = matches!(form.op, Op::FlagsAdc | Op::FlagsSub | Op::FlagsAdd | Op::FlagsLogic | Op::FlagsFCmp | Op::FlagsFromNzcv);
+        let flags = matches!(
+            form.op,
+            Op::FlagsAdc | Op::FlagsSub | Op::FlagsAdd | Op::FlagsLogic | Op::FlagsFCmp | Op::FlagsFromNzcv
+        );
         for (n, &a) in form.args.iter().enumerate() {
             if a.ty() == form.ty && !(address && n == 0) && (a != Arg::Flags || flags) {
                 let mut args = args.clone();

@@ -107,7 +107,10 @@ fn run(programs: &[Program], plan: &Plan) -> Result<Vec<(End, Vec<u8>)>, String>
     });
     if !ended {
         // The threads cannot be joined.
-        return Err(format!("no end; pcs {:x?}", vcpus.iter().map(|v| v.with_guest(|g| g.header.pc)).collect::<Vec<_>>()));
+        return Err(format!(
+            "no end; pcs {:x?}",
+            vcpus.iter().map(|v| v.with_guest(|g| g.header.pc)).collect::<Vec<_>>()
+        ));
     }
     vcpus.iter().for_each(|v| v.stop());
     let mut out = Vec::new();
@@ -160,7 +163,8 @@ fn differs(seed: u64, p: &[u32], modifies: bool) -> Option<String> {
 }
 
 fn listing(seed: u64, p: &[u32]) -> String {
-    let words: Vec<String> = p.iter().take_while(|w| **w != u32::MAX).map(|w| format!("{:2}:{w:08x}", w & 31)).collect();
+    let words: Vec<String> =
+        p.iter().take_while(|w| **w != u32::MAX).map(|w| format!("{:2}:{w:08x}", w & 31)).collect();
     let mut f = rhea_ir::Function::new(Toy::fp_mode(seed & 7));
     let id = f.new_block(0x1000);
     let bytes: Vec<u8> = p.iter().flat_map(|w| w.to_le_bytes()).collect();

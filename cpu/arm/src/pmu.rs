@@ -168,7 +168,9 @@ impl ArmCpu {
                 // An EL2 may keep counters to itself.
                 let hidden = self.el() <= 1 && self.el2_enabled();
                 let counters = if hidden { self[Reg::MdcrEl2] & bits::mdcr::HPMN } else { COUNTERS as u64 };
-                u64::from(r.control) | counters.min(COUNTERS as u64) << 11 | (self.config.midr >> 24) << 24 & 0xff00_0000
+                u64::from(r.control)
+                    | counters.min(COUNTERS as u64) << 11
+                    | (self.config.midr >> 24) << 24 & 0xff00_0000
             }
             PmuReg::EnableSet | PmuReg::EnableClear => u64::from(r.enabled),
             PmuReg::OverflowSet | PmuReg::OverflowClear => u64::from(r.overflow),

@@ -160,10 +160,18 @@ pub enum TlbFlush {
     /// The MMU indexes set in the mask.
     Indexes(u16),
     /// Entries of the indexes that are not global, in some contexts.
-    Context { indexes: u16, of: Contexts },
+    Context {
+        indexes: u16,
+        of: Contexts,
+    },
     /// `pages` softmmu pages from the virtual address (of the MMU indexes in the mask): in the contexts given, and global
     /// ones in all.
-    Range { va: u64, pages: u64, indexes: u16, of: Contexts },
+    Range {
+        va: u64,
+        pages: u64,
+        indexes: u16,
+        of: Contexts,
+    },
 }
 
 /// A memory access seen by the guest's slow-path hooks (watchpoints, external aborts).

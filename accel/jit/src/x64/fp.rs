@@ -66,12 +66,20 @@ impl Emit<'_> {
     }
 
     fn nan_check(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
-        if double { self.asm.vucomisd(r, r) } else { self.asm.vucomiss(r, r) }
+        if double {
+            self.asm.vucomisd(r, r)
+        } else {
+            self.asm.vucomiss(r, r)
+        }
         self.asm.jcc(Cc::P, label);
     }
 
     fn nan_check_lanes(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
-        if double { self.asm.vcmppd(X14, r, r, 3) } else { self.asm.vcmpps(X14, r, r, 3) }
+        if double {
+            self.asm.vcmppd(X14, r, r, 3)
+        } else {
+            self.asm.vcmpps(X14, r, r, 3)
+        }
         self.asm.vptest(X14, X14);
         self.asm.jcc(Cc::Ne, label);
     }
@@ -112,7 +120,11 @@ impl Emit<'_> {
                 let (slow, back) = self.fp_stub(v);
                 let d = self.fresh_xmm(v, i);
                 let a = self.xmm(i.args[0], X14);
-                if dbl { self.asm.vsqrtsd(d, a, a) } else { self.asm.vsqrtss(d, a, a) }
+                if dbl {
+                    self.asm.vsqrtsd(d, a, a)
+                } else {
+                    self.asm.vsqrtss(d, a, a)
+                }
                 self.nan_check(dbl, d, slow);
                 self.put_xmm(v, d);
                 self.asm.bind(back);
@@ -125,7 +137,11 @@ impl Emit<'_> {
                 }
                 let a = self.xmm(i.args[0], X14);
                 let b = self.xmm(i.args[1], X15);
-                if dbl { self.asm.vfmadd231sd(X13, a, b) } else { self.asm.vfmadd231ss(X13, a, b) }
+                if dbl {
+                    self.asm.vfmadd231sd(X13, a, b)
+                } else {
+                    self.asm.vfmadd231ss(X13, a, b)
+                }
                 self.nan_check(dbl, X13, slow);
                 self.put_xmm(v, X13);
                 self.asm.bind(back);
@@ -134,7 +150,11 @@ impl Emit<'_> {
                 let (slow, back) = self.fp_stub(v);
                 let a = self.xmm(i.args[0], X14);
                 let b = self.xmm(i.args[1], X15);
-                if dbl { self.asm.vucomisd(a, b) } else { self.asm.vucomiss(a, b) }
+                if dbl {
+                    self.asm.vucomisd(a, b)
+                } else {
+                    self.asm.vucomiss(a, b)
+                }
                 self.asm.jcc(Cc::P, slow);
                 let min = matches!(i.op, Op::FMin | Op::FMinNum);
                 // Both orders, so that zeros of either sign combine as the guest wants.
@@ -147,7 +167,11 @@ impl Emit<'_> {
                 };
                 both(self, X13, a, b);
                 both(self, X15, b, a);
-                if min { self.asm.vorps(d, X13, X15) } else { self.asm.vandps(d, X13, X15) }
+                if min {
+                    self.asm.vorps(d, X13, X15)
+                } else {
+                    self.asm.vandps(d, X13, X15)
+                }
                 self.put_xmm(v, d);
                 self.asm.bind(back);
             }
@@ -156,7 +180,11 @@ impl Emit<'_> {
                 let d = self.fresh_xmm(v, i);
                 let a = self.xmm(i.args[0], X14);
                 let imm = round_imm(i.aux as u64, self.fp.rounding).unwrap_or(0);
-                if dbl { self.asm.vroundsd(d, a, a, imm) } else { self.asm.vroundss(d, a, a, imm) }
+                if dbl {
+                    self.asm.vroundsd(d, a, a, imm)
+                } else {
+                    self.asm.vroundss(d, a, a, imm)
+                }
                 self.nan_check(dbl, d, slow);
                 self.put_xmm(v, d);
                 self.asm.bind(back);
@@ -165,7 +193,11 @@ impl Emit<'_> {
                 let (slow, back) = self.fp_stub(v);
                 let d = self.fresh_xmm(v, i);
                 let a = self.xmm(i.args[0], X14);
-                if dbl { self.asm.vcvtss2sd(d, a, a) } else { self.asm.vcvtsd2ss(d, a, a) }
+                if dbl {
+                    self.asm.vcvtss2sd(d, a, a)
+                } else {
+                    self.asm.vcvtsd2ss(d, a, a)
+                }
                 self.nan_check(dbl, d, slow);
                 self.put_xmm(v, d);
                 self.asm.bind(back);
@@ -221,7 +253,11 @@ impl Emit<'_> {
         if imm & 3 == 3 {
             return a;
         }
-        if double { self.asm.vroundsd(X13, a, a, imm) } else { self.asm.vroundss(X13, a, a, imm) }
+        if double {
+            self.asm.vroundsd(X13, a, a, imm)
+        } else {
+            self.asm.vroundss(X13, a, a, imm)
+        }
         X13
     }
 
@@ -287,7 +323,11 @@ impl Emit<'_> {
             Cond::Vs => (false, Test::Cc(Cc::P)),
             Cond::Vc => (false, Test::Cc(Cc::Np)),
         };
-        if swap { self.ucomi(i, b, a) } else { self.ucomi(i, a, b) }
+        if swap {
+            self.ucomi(i, b, a)
+        } else {
+            self.ucomi(i, a, b)
+        }
         t
     }
 
@@ -333,7 +373,11 @@ impl Emit<'_> {
                 let (slow, back) = self.fp_stub(v);
                 let d = self.fresh_xmm(v, i);
                 let a = self.xmm(i.args[0], X14);
-                if dbl { self.asm.vsqrtpd(d, a) } else { self.asm.vsqrtps(d, a) }
+                if dbl {
+                    self.asm.vsqrtpd(d, a)
+                } else {
+                    self.asm.vsqrtps(d, a)
+                }
                 self.nan_check_lanes(dbl, d, slow);
                 self.put_xmm(v, d);
                 self.asm.bind(back);
@@ -346,7 +390,11 @@ impl Emit<'_> {
                 }
                 let a = self.xmm(i.args[0], X14);
                 let b = self.xmm(i.args[1], X15);
-                if dbl { self.asm.vfmadd231pd(X13, a, b) } else { self.asm.vfmadd231ps(X13, a, b) }
+                if dbl {
+                    self.asm.vfmadd231pd(X13, a, b)
+                } else {
+                    self.asm.vfmadd231ps(X13, a, b)
+                }
                 self.nan_check_lanes(dbl, X13, slow);
                 self.put_xmm(v, X13);
                 self.asm.bind(back);
@@ -356,7 +404,11 @@ impl Emit<'_> {
                 let a = self.xmm(i.args[0], X14);
                 let b = self.xmm(i.args[1], X15);
                 // Unordered, quiet.
-                if dbl { self.asm.vcmppd(X13, a, b, 3) } else { self.asm.vcmpps(X13, a, b, 3) }
+                if dbl {
+                    self.asm.vcmppd(X13, a, b, 3)
+                } else {
+                    self.asm.vcmpps(X13, a, b, 3)
+                }
                 self.asm.vptest(X13, X13);
                 self.asm.jcc(Cc::Ne, slow);
                 let min = matches!(i.op, Op::VFMin | Op::VFMinNum);
@@ -368,7 +420,11 @@ impl Emit<'_> {
                 };
                 both(self, X13, a, b);
                 both(self, X15, b, a);
-                if min { self.asm.vorps(X13, X13, X15) } else { self.asm.vandps(X13, X13, X15) }
+                if min {
+                    self.asm.vorps(X13, X13, X15)
+                } else {
+                    self.asm.vandps(X13, X13, X15)
+                }
                 self.put_xmm(v, X13);
                 self.asm.bind(back);
             }
@@ -382,7 +438,11 @@ impl Emit<'_> {
                     Op::VFCmpGt => 0x0e,
                     _ => 0x0d,
                 };
-                if dbl { self.asm.vcmppd(d, a, b, imm) } else { self.asm.vcmpps(d, a, b, imm) }
+                if dbl {
+                    self.asm.vcmppd(d, a, b, imm)
+                } else {
+                    self.asm.vcmpps(d, a, b, imm)
+                }
                 self.put_xmm(v, d);
             }
             Op::VFRound => {
@@ -390,7 +450,11 @@ impl Emit<'_> {
                 let d = self.fresh_xmm(v, i);
                 let a = self.xmm(i.args[0], X14);
                 let imm = round_imm(i.imm, self.fp.rounding).unwrap_or(0);
-                if dbl { self.asm.vroundpd(d, a, imm) } else { self.asm.vroundps(d, a, imm) }
+                if dbl {
+                    self.asm.vroundpd(d, a, imm)
+                } else {
+                    self.asm.vroundps(d, a, imm)
+                }
                 self.nan_check_lanes(dbl, d, slow);
                 self.put_xmm(v, d);
                 self.asm.bind(back);
@@ -399,7 +463,11 @@ impl Emit<'_> {
                 let (slow, back) = self.fp_stub(v);
                 let d = self.fresh_xmm(v, i);
                 let a = self.xmm(i.args[0], X14);
-                if i.op == Op::VFExtend { self.asm.vcvtps2pd(d, a) } else { self.asm.vcvtpd2ps(d, a) }
+                if i.op == Op::VFExtend {
+                    self.asm.vcvtps2pd(d, a)
+                } else {
+                    self.asm.vcvtpd2ps(d, a)
+                }
                 self.nan_check_lanes(i.op == Op::VFExtend, d, slow);
                 self.put_xmm(v, d);
                 self.asm.bind(back);

@@ -189,7 +189,11 @@ impl Emit<'_> {
             Op::SMulHi | Op::UMulHi => {
                 let y = self.gpr(i.args[1], RCX);
                 self.gpr_to(a, RAX);
-                if i.op == Op::SMulHi { self.asm.imul1(y) } else { self.asm.mul1(y) }
+                if i.op == Op::SMulHi {
+                    self.asm.imul1(y)
+                } else {
+                    self.asm.mul1(y)
+                }
                 self.asm.mov_rr(true, d, RDX);
             }
             Op::UDiv | Op::SDiv => self.divide(i, d),

@@ -14,8 +14,8 @@
 
 pub mod asm;
 mod calls;
-mod encode;
 mod emit;
+mod encode;
 mod fp;
 mod int;
 mod mem;

@@ -572,15 +572,27 @@ impl Emit<'_> {
                     _ => {
                         // Overflow by the signs; the limit is MAX ^ sign of a.
                         let is_add = op == Op::VSatAddS;
-                        if is_add { add(self, RESULT_TMP, a, b) } else { sub(self, RESULT_TMP, a, b) }
+                        if is_add {
+                            add(self, RESULT_TMP, a, b)
+                        } else {
+                            sub(self, RESULT_TMP, a, b)
+                        }
                         self.asm.vpxor(X13, a, b);
                         self.asm.vpxor(X15, a, RESULT_TMP);
-                        if is_add { self.asm.vpandn(X13, X13, X15) } else { self.asm.vpand(X13, X13, X15) }
+                        if is_add {
+                            self.asm.vpandn(X13, X13, X15)
+                        } else {
+                            self.asm.vpand(X13, X13, X15)
+                        }
                         // X13: sign bit set where it overflowed. X15 = limit.
                         self.asm.vpxor(X15, X15, X15);
                         gt(self, X14, X15, a);
                         self.asm.vpcmpeqd(X15, X15, X15);
-                        if wide { self.asm.vpsrlq(X15, X15, 1) } else { self.asm.vpsrld(X15, X15, 1) }
+                        if wide {
+                            self.asm.vpsrlq(X15, X15, 1)
+                        } else {
+                            self.asm.vpsrld(X15, X15, 1)
+                        }
                         self.asm.vpxor(X14, X14, X15);
                         self.asm.vpxor(X15, X15, X15);
                         gt(self, X13, X15, X13);
@@ -606,7 +618,8 @@ impl Emit<'_> {
             self.asm.vpalignr(d, b, a, n);
             return;
         }
-        for (lane, high) in [(1, false), (2, false), (4, false), (8, false), (1, true), (2, true), (4, true), (8, true)] {
+        for (lane, high) in [(1, false), (2, false), (4, false), (8, false), (1, true), (2, true), (4, true), (8, true)]
+        {
             if is_interleave(&mask, lane, high, same) {
                 match (lane, high) {
                     (1, false) => self.asm.vpunpcklbw(d, a, b),

@@ -119,25 +119,72 @@ impl Toy {
 }
 
 const BIN: [Op; 15] = [
-    Op::Add, Op::Sub, Op::Mul, Op::SDiv, Op::UDiv, Op::And, Op::Or, Op::Xor, Op::AndNot, Op::Shl, Op::Shr, Op::Sar,
-    Op::Rotr, Op::SMulHi, Op::UMulHi,
+    Op::Add,
+    Op::Sub,
+    Op::Mul,
+    Op::SDiv,
+    Op::UDiv,
+    Op::And,
+    Op::Or,
+    Op::Xor,
+    Op::AndNot,
+    Op::Shl,
+    Op::Shr,
+    Op::Sar,
+    Op::Rotr,
+    Op::SMulHi,
+    Op::UMulHi,
 ];
 const UN: [Op; 8] = [Op::Not, Op::Neg, Op::Clz, Op::Ctz, Op::Popcnt, Op::Bswap, Op::Bswap16, Op::Bitrev];
 const V2: [Op; 26] = [
-    Op::VAnd, Op::VOr, Op::VXor, Op::VAndNot, Op::VAdd, Op::VSub, Op::VMul, Op::VMinS, Op::VMinU, Op::VMaxS, Op::VMaxU,
-    Op::VCmpEq, Op::VCmpGtS, Op::VCmpGtU, Op::VCmpGeS, Op::VCmpGeU, Op::VSatAddS, Op::VSatAddU, Op::VSatSubS,
-    Op::VSatSubU, Op::VAvgU, Op::VTable, Op::VMulWideS, Op::VMulWideU, Op::VAnd, Op::VOr,
+    Op::VAnd,
+    Op::VOr,
+    Op::VXor,
+    Op::VAndNot,
+    Op::VAdd,
+    Op::VSub,
+    Op::VMul,
+    Op::VMinS,
+    Op::VMinU,
+    Op::VMaxS,
+    Op::VMaxU,
+    Op::VCmpEq,
+    Op::VCmpGtS,
+    Op::VCmpGtU,
+    Op::VCmpGeS,
+    Op::VCmpGeU,
+    Op::VSatAddS,
+    Op::VSatAddU,
+    Op::VSatSubS,
+    Op::VSatSubU,
+    Op::VAvgU,
+    Op::VTable,
+    Op::VMulWideS,
+    Op::VMulWideU,
+    Op::VAnd,
+    Op::VOr,
 ];
-const V1: [Op; 9] = [Op::VNot, Op::VNeg, Op::VAbs, Op::VPopcnt, Op::VWidenS, Op::VWidenU, Op::VNarrow, Op::VFNeg, Op::VFAbs];
+const V1: [Op; 9] =
+    [Op::VNot, Op::VNeg, Op::VAbs, Op::VPopcnt, Op::VWidenS, Op::VWidenU, Op::VNarrow, Op::VFNeg, Op::VFAbs];
 const F2: [Op; 8] = [Op::FAdd, Op::FSub, Op::FMul, Op::FDiv, Op::FMin, Op::FMax, Op::FMinNum, Op::FMaxNum];
 const VF2: [Op; 11] = [
-    Op::VFAdd, Op::VFSub, Op::VFMul, Op::VFDiv, Op::VFMin, Op::VFMax, Op::VFMinNum, Op::VFMaxNum, Op::VFCmpEq,
-    Op::VFCmpGt, Op::VFCmpGe,
+    Op::VFAdd,
+    Op::VFSub,
+    Op::VFMul,
+    Op::VFDiv,
+    Op::VFMin,
+    Op::VFMax,
+    Op::VFMinNum,
+    Op::VFMaxNum,
+    Op::VFCmpEq,
+    Op::VFCmpGt,
+    Op::VFCmpGe,
 ];
 
 pub fn emit(b: &mut Builder, w: u32, pc: u64) -> bool {
     let imm = w >> 20;
-    let (d, a, c) = (w >> 8 & 15 | (w >> 5 & 1) << 4, w >> 12 & 15 | (imm >> 11) << 4, w >> 16 & 15 | (imm >> 10 & 1) << 4);
+    let (d, a, c) =
+        (w >> 8 & 15 | (w >> 5 & 1) << 4, w >> 12 & 15 | (imm >> 11) << 4, w >> 16 & 15 | (imm >> 10 & 1) << 4);
     let base = pc & !0xfff;
     let lane = Lane::from_size(imm);
     let cond = Cond::from_u32(imm % 14);
@@ -146,7 +193,11 @@ pub fn emit(b: &mut Builder, w: u32, pc: u64) -> bool {
             let op = BIN[imm as usize % 15];
             if w & 128 != 0 || op == Op::SMulHi || op == Op::UMulHi {
                 let (p, q) = (b.get(Toy::X(a)), b.get(Toy::X(c)));
-                let r = if w & 64 != 0 { b.bin_imm(op, p, (imm as u64).wrapping_mul(0x1_0001_0003) ^ (imm as u64 & 1).wrapping_neg()) } else { b.bin(op, p, q) };
+                let r = if w & 64 != 0 {
+                    b.bin_imm(op, p, (imm as u64).wrapping_mul(0x1_0001_0003) ^ (imm as u64 & 1).wrapping_neg())
+                } else {
+                    b.bin(op, p, q)
+                };
                 b.set(Toy::X(d), r);
             } else {
                 let (p, q) = (b.get(Toy::W(a)), b.get(Toy::W(c)));
@@ -332,7 +383,13 @@ pub fn emit(b: &mut Builder, w: u32, pc: u64) -> bool {
                     4 => (imm as u8 >> (k / 4 * 2) & 3) * 4 + k as u8 % 4,
                     5 => 16 + (15 - k as u8),
                     6 => k as u8 * 2 % 32,
-                    _ => if k < 8 { k as u8 } else { 255 },
+                    _ => {
+                        if k < 8 {
+                            k as u8
+                        } else {
+                            255
+                        }
+                    }
                 };
             }
             let r = b.shuffle(p, q, mask);
@@ -598,7 +655,13 @@ pub fn sane(mut w: u32) -> u32 {
 
 impl Guest for Toy {
     const HELPERS: &'static [HelperDesc] = &[
-        HelperDesc { name: "mix", func: HelperFn(mix as *const ()), args: &[Type::I64, Type::I64], ret: Type::I64, effects: Effects::PURE },
+        HelperDesc {
+            name: "mix",
+            func: HelperFn(mix as *const ()),
+            args: &[Type::I64, Type::I64],
+            ret: Type::I64,
+            effects: Effects::PURE,
+        },
         HelperDesc {
             name: "vmix",
             func: HelperFn(vmix as *const ()),
@@ -606,7 +669,13 @@ impl Guest for Toy {
             ret: Type::V128,
             effects: Effects::PURE,
         },
-        HelperDesc { name: "touch", func: HelperFn(touch as *const ()), args: &[Type::I64], ret: Type::I64, effects: Effects::WRITES_STATE },
+        HelperDesc {
+            name: "touch",
+            func: HelperFn(touch as *const ()),
+            args: &[Type::I64],
+            ret: Type::I64,
+            effects: Effects::WRITES_STATE,
+        },
         HelperDesc {
             name: "maybe_raise",
             func: HelperFn(maybe_raise as *const ()),
@@ -614,8 +683,20 @@ impl Guest for Toy {
             ret: Type::I64,
             effects: Effects::RAISES.union(Effects::WRITES_STATE),
         },
-        HelperDesc { name: "set_mode", func: HelperFn(set_mode as *const ()), args: &[Type::I64], ret: Type::I64, effects: Effects::WRITES_STATE },
-        HelperDesc { name: "flush", func: HelperFn(flush as *const ()), args: &[Type::I64], ret: Type::I64, effects: Effects::READS_STATE },
+        HelperDesc {
+            name: "set_mode",
+            func: HelperFn(set_mode as *const ()),
+            args: &[Type::I64],
+            ret: Type::I64,
+            effects: Effects::WRITES_STATE,
+        },
+        HelperDesc {
+            name: "flush",
+            func: HelperFn(flush as *const ()),
+            args: &[Type::I64],
+            ret: Type::I64,
+            effects: Effects::READS_STATE,
+        },
     ];
     const ARCH: &'static str = "toy";
     type Config = ();
@@ -727,8 +808,17 @@ impl Rng {
 }
 
 pub const SPECIAL: [u64; 12] = [
-    0, 0x8000_0000_0000_0000, 0x7ff0_0000_0000_0000, 0xfff0_0000_0000_0000, 0x7ff8_0000_0000_0001, 0x7ff0_0000_0000_0001,
-    0x3ff0_0000_0000_0000, 0x0000_0000_0000_0001, 0x43e0_0000_0000_0000, 0xc3e0_0000_0000_0000, 0x41ef_ffff_ffe0_0000,
+    0,
+    0x8000_0000_0000_0000,
+    0x7ff0_0000_0000_0000,
+    0xfff0_0000_0000_0000,
+    0x7ff8_0000_0000_0001,
+    0x7ff0_0000_0000_0001,
+    0x3ff0_0000_0000_0000,
+    0x0000_0000_0000_0001,
+    0x43e0_0000_0000_0000,
+    0xc3e0_0000_0000_0000,
+    0x41ef_ffff_ffe0_0000,
     0x7f80_0001_ff80_0000,
 ];
 

@@ -155,7 +155,8 @@ impl Walker<'_> {
     #[inline]
     fn ram(&self, pa: u64) -> Option<(&RamBlock, u64)> {
         let ranges = self.view.ranges();
-        let holds = |r: &FlatRange| pa.wrapping_sub(r.range.start.0) < r.range.len && r.range.len - (pa - r.range.start.0) >= 8;
+        let holds =
+            |r: &FlatRange| pa.wrapping_sub(r.range.start.0) < r.range.len && r.range.len - (pa - r.range.start.0) >= 8;
         // Tables mostly lie in the same range; the number is only a hint.
         let last = ranges.get(self.cpu.walks.range.get()).filter(|r| holds(r));
         let range = match last {

@@ -19,9 +19,13 @@ pub(crate) enum Scope {
     /// By ASID of the argument.
     Asid,
     /// By address (of one ASID or all; last level or all).
-    Address { asid: bool },
+    Address {
+        asid: bool,
+    },
     /// Range of addresses.
-    Range { asid: bool },
+    Range {
+        asid: bool,
+    },
     /// Stage 2 only, by intermediate address or range of them.
     Stage2,
 }

@@ -307,7 +307,8 @@ impl ArmCpu {
     fn unallocated(&self, e: u16) -> Trap {
         // Implementation defined space may be trapped by an EL2.
         let el = self.el();
-        if matches!(op0(e), 1 | 3) && matches!(crn(e), 11 | 15) && el <= 1 && self.hcr() & crate::bits::hcr::TIDCP != 0 {
+        if matches!(op0(e), 1 | 3) && matches!(crn(e), 11 | 15) && el <= 1 && self.hcr() & crate::bits::hcr::TIDCP != 0
+        {
             return Trap::To(2);
         }
         Trap::Undefined

@@ -171,7 +171,12 @@ fn calls() {
 /// EC 0x18 with the register, its number and direction.
 fn sysreg_trap(e: u16, rt: u32, read: bool) -> u64 {
     let e = u64::from(e);
-    let iss = (e >> 14) << 20 | (e & 7) << 17 | (e >> 11 & 7) << 14 | (e >> 7 & 15) << 10 | (rt as u64) << 5 | (e >> 3 & 15) << 1;
+    let iss = (e >> 14) << 20
+        | (e & 7) << 17
+        | (e >> 11 & 7) << 14
+        | (e >> 7 & 15) << 10
+        | (rt as u64) << 5
+        | (e >> 3 & 15) << 1;
     0x18 << 26 | IL | iss | u64::from(read)
 }
 
@@ -210,7 +215,11 @@ fn hypervisor_traps() {
         b.at(1);
         b.header.pc = 0x4000;
         assert!(!access(&mut b));
-        assert_eq!((place(&b), b[Reg::EsrEl2], b[Reg::ElrEl2]), ((2, 0x2400), sysreg_trap(e, 5, read), 0x4000), "{bit:#x}");
+        assert_eq!(
+            (place(&b), b[Reg::EsrEl2], b[Reg::ElrEl2]),
+            ((2, 0x2400), sysreg_trap(e, 5, read), 0x4000),
+            "{bit:#x}"
+        );
         // Not at EL2 itself.
         if bit != hcr::TIDCP {
             b.at(2);
@@ -372,7 +381,13 @@ fn modes_follow_registers() {
             b.at(el);
             fresh(&mut b);
         }
-        let el = if e >> 11 & 7 == 6 { 3 } else if e >> 11 & 7 == 4 { 2 } else { 1 };
+        let el = if e >> 11 & 7 == 6 {
+            3
+        } else if e >> 11 & 7 == 4 {
+            2
+        } else {
+            1
+        };
         b.at(el);
         assert!(b.write_sysreg(e, 0, v), "{e:#x}");
         fresh(&mut b);

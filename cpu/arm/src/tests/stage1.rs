@@ -64,7 +64,11 @@ fn granules_levels_and_blocks() {
                     let m = r.unwrap();
                     assert_eq!((m.pa, m.size_log2), (out | va & ((1 << bits) - 1), bits), "{granule} {input} {level}");
                 } else {
-                    assert_eq!(r.err(), Some(Fault::stage1(FaultKind::Translation, level)), "{granule} {input} {level}");
+                    assert_eq!(
+                        r.err(),
+                        Some(Fault::stage1(FaultKind::Translation, level)),
+                        "{granule} {input} {level}"
+                    );
                 }
             }
         }
@@ -90,7 +94,10 @@ fn wide_addresses() {
     b.stage1_on(tcr(12, 52) & !(7 << 32) | wide | ds, TABLE);
     let va = 0x000b_0000_1234_5678;
     put(&b, TABLE, 12, 52, va, 3, 0x0003_1234_5678_9000 | 3 << 8 | AF | 3);
-    assert_eq!(pa(b.read1(va)), Ok(high & !(3 << 50) | 3 << 50 & high | 0x0003_1234_5678_9678 & !high | 0x000f_0000_0000_0000 & 3 << 48));
+    assert_eq!(
+        pa(b.read1(va)),
+        Ok(high & !(3 << 50) | 3 << 50 & high | 0x0003_1234_5678_9678 & !high | 0x000f_0000_0000_0000 & 3 << 48)
+    );
     put(&b, TABLE, 12, 52, va, 0, 0x0002_0000_0000_0000 | 1 << 8 | AF | 1);
     let m = b.read1(va).unwrap();
     assert_eq!((m.pa >> 39, m.size_log2), (0x0006_0000_0000_0000 >> 39, 39));
@@ -111,7 +118,9 @@ fn permissions() {
     let table = [(0, "rw", ""), (AP_EL0, "rw", "rw"), (AP_RO, "r", ""), (AP_RO | AP_EL0, "r", "r")];
     for (ap, el1, el0) in table {
         for xn in 0..4u64 {
-            for (wxn, pan, epan) in [(false, false, false), (true, false, false), (false, true, false), (false, true, true)] {
+            for (wxn, pan, epan) in
+                [(false, false, false), (true, false, false), (false, true, false), (false, true, true)]
+            {
                 let mut b = bench(12, 39);
                 let bits = if wxn { sctlr::WXN } else { 0 } | if epan { sctlr::EPAN } else { 0 };
                 b[Reg::SctlrEl1] |= bits;
@@ -152,7 +161,9 @@ fn hierarchical_permissions() {
         assert_eq!(ok(&b, Access::Read, mmu::E10_0), accesses[2], "{bits:#x}");
         assert_eq!(ok(&b, Access::Fetch, mmu::E10_0), bits & (1 << 60 | 1 << 61) != 1 << 60);
         b[Reg::TcrEl1] |= 1 << 41;
-        assert!(ok(&b, Access::Write, mmu::E10_1) && ok(&b, Access::Read, mmu::E10_0) && ok(&b, Access::Fetch, mmu::E10_0));
+        assert!(
+            ok(&b, Access::Write, mmu::E10_1) && ok(&b, Access::Read, mmu::E10_0) && ok(&b, Access::Fetch, mmu::E10_0)
+        );
     }
 }
 
