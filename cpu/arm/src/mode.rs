@@ -131,6 +131,8 @@ impl ArmMode {
         control_traps with_control_traps 43;
         /// MDSCR_EL1.SS: whether steps are taken depends on PSTATE.D.
         step_control with_step_control 44;
+        /// Accesses to the keys of pointer authentication trap (HCR_EL2.APK, SCR_EL3.APK).
+        key_traps with_key_traps 45;
     }
 
     /// FP behaviour of a region translated under this mode.

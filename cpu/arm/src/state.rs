@@ -58,6 +58,8 @@ pub struct ArmCpu {
     pub sp_el: [u64; 4],
     /// Pointer authentication keys: IA, IB, DA, DB, GA, each (lo, hi).
     pub keys: [[u64; 2]; 5],
+    /// Counts the changes of the keys.
+    pub(crate) key_epoch: u64,
     /// System registers kept as plain values.
     pub sys: [u64; Reg::COUNT],
     pub config: Arc<ArmConfig>,
@@ -124,6 +126,7 @@ impl ArmCpu {
             tpidr2_el0: 0,
             sp_el: [0; 4],
             keys: [[0; 2]; 5],
+            key_epoch: 0,
             sys: [0; Reg::COUNT],
             config: config.clone(),
             flushes: Vec::new(),
@@ -433,6 +436,11 @@ impl ArmCpu {
         }
     }
 
+    /// Do accesses of `el` (0–2) to the keys of pointer authentication trap?
+    fn keys_trapped(&self, el: u32) -> bool {
+        (el <= 1 && self.el2_enabled() && self.hcr() & bits::hcr::APK == 0) || self.scr() & bits::scr::APK == 0
+    }
+
     /// Exception level that FP instructions trap to at `el`, 0 for none.
     pub(crate) fn fp_trap_el(&self, el: u32) -> u32 {
         let in_host = self.in_host();
@@ -497,6 +505,7 @@ impl ArmCpu {
             mode = mode.with_single_step(self.debug.host_step || self.debug_enabled(el));
         }
         self.header.mode = mode.0;
+        self.refresh_pac_layout();
     }
 
     /// The mode word of a level without what PSTATE contributes.
@@ -575,6 +584,7 @@ impl ArmCpu {
             .with_breakpoints(breaks)
             .with_secure(self.has(Feature::El3) && (el == 3 || self.lower_secure()))
             .with_control_traps(el <= 1 && hcr & controls != 0)
+            .with_key_traps(el <= 2 && pauth && self.keys_trapped(el))
             .with_step_control(self[Reg::MdscrEl1] & bits::mdscr::SS != 0)
     }
 }
@@ -627,6 +637,12 @@ pub mod slots {
         assert!(n < 3);
         Slot::new(offset_of!(ArmCpu, sp_el) + 8 * n, Type::I64)
     }
+    /// Half of a key, 2 × key + 1 for the high half: to be read only (see `helpers::SET_KEY`).
+    pub const fn key(which: u32) -> Slot {
+        assert!(which < 10);
+        Slot::new(offset_of!(ArmCpu, keys) + 8 * which as usize, Type::I64)
+    }
+    pub const KEY_EPOCH: Slot = Slot::new(offset_of!(ArmCpu, key_epoch), Type::I64);
     /// A stored system register.
     pub const fn sys(r: Reg) -> Slot {
         Slot::new(offset_of!(ArmCpu, sys) + 8 * r as usize, Type::I64)

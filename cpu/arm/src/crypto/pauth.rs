@@ -73,6 +73,16 @@ impl Memo {
     }
 }
 
+impl MemoEntry {
+    #[cold]
+    #[inline(never)]
+    fn fill(&mut self, algorithm: Algorithm, data: u64, modifier: u64, key: Key) -> u64 {
+        let code = algorithm.compute(data, modifier, key);
+        *self = MemoEntry { data, modifier, key, code };
+        code
+    }
+}
+
 /// How codes are computed: directly, or through a [`Memo`].
 pub trait Compute {
     /// `ComputePAC`.
@@ -95,10 +105,10 @@ impl Compute for Memo {
         // Return addresses differ in their low bits, modifiers (stack pointers) from bit 4.
         let hash = (data ^ modifier.rotate_left(20) ^ key.lo).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let entry = &mut self.entries[(hash >> 56) as usize % MEMO_ENTRIES];
-        if entry.data != data || entry.modifier != modifier || entry.key != key {
-            *entry = MemoEntry { data, modifier, key, code: self.algorithm.compute(data, modifier, key) };
+        if entry.data == data && entry.modifier == modifier && entry.key == key {
+            return entry.code;
         }
-        entry.code
+        entry.fill(self.algorithm, data, modifier, key)
     }
 }
 
@@ -145,6 +155,7 @@ impl Algorithm {
 
 impl Pauth {
     /// `AddPAC`: PACIA, PACDB...
+    #[inline]
     pub fn add(&self, codes: &mut impl Compute, ptr: u64, modifier: u64, key: Key, layout: &Layout) -> u64 {
         let upper = ptr >> layout.select & 1 != 0;
         let field = layout.field[usize::from(upper)];
@@ -162,6 +173,7 @@ impl Pauth {
     }
 
     /// `Auth`: AUTIA, AUTDB... `key_b`: the key is a B key.
+    #[inline]
     pub fn auth(
         &self,
         codes: &mut impl Compute,
@@ -196,6 +208,7 @@ pub fn add_generic(codes: &mut impl Compute, x: u64, y: u64, key: Key) -> u64 {
 }
 
 /// `Strip`: XPACI, XPACD.
+#[inline]
 pub fn strip(ptr: u64, layout: &Layout) -> u64 {
     let upper = ptr & BIT_55 != 0;
     extend(ptr, upper, layout.field[usize::from(upper)])
@@ -218,7 +231,7 @@ mod tests {
     use super::*;
 
     const KEY: Key = Key { hi: 0x84be_85ce_9804_e94b, lo: 0xec28_02d4_e0a4_88e9 };
-    
+
     fn plain() -> Layout {
         Layout::new([false; 2], [48; 2])
     }

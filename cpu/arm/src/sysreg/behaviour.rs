@@ -137,7 +137,7 @@ impl ArmCpu {
             F::Tpidr(1) => self.tpidr_el1 = v,
             F::Tpidr(2) => self.tpidr_el2 = v,
             F::Tpidr(_) => self.tpidr_el3 = v,
-            F::Key(k, half) => self.keys[usize::from(k) % 5][usize::from(half & 1)] = v,
+            F::Key(k, half) => self.set_key(k.into(), half.into(), v),
             F::Cntfrq => self[Reg::CntfrqEl0] = v & 0xffff_ffff,
             F::Cntvoff => self.timers.set_cntvoff(v),
             F::Timer(id, field) => {

@@ -72,6 +72,8 @@ pub enum Plain {
     Const(u64),
     /// Is the slot (I64); writes are masked.
     Slot(Slot, u64),
+    /// Writes half of a key: 2 × key + 1 for the high half.
+    Key(u32),
     /// The bits of PSTATE under the mask, in SPSR layout (reads only).
     Pstate(u32),
 }
@@ -90,9 +92,13 @@ pub fn plain(config: &ArmConfig, mode: ArmMode, e: u16, write: bool) -> Option<P
     }
     let trapped = config.has(Feature::El2) && el <= 1 && mode.control_traps();
     let untrapped = |t: &T| matches!(t, T::Tvm | T::IdGroup1 | T::IdGroup3) && !trapped;
-    // DAIF may be trapped at EL0 only.
-    let masks = d.kind_is(F::Daif) && el > 0;
-    if !masks && !d.traps.iter().all(untrapped) {
+    // DAIF may be trapped at EL0 only, keys have a trap of their own.
+    let open = match d.kind {
+        Kind::Fun(F::Daif) => el > 0,
+        Kind::Fun(F::Key(..)) => !mode.key_traps(),
+        _ => false,
+    };
+    if !open && !d.traps.iter().all(untrapped) {
         return None;
     }
     match d.kind {
@@ -108,6 +114,10 @@ pub fn plain(config: &ArmConfig, mode: ArmMode, e: u16, write: bool) -> Option<P
             F::Tpidr(1) => Some(Plain::Slot(slots::TPIDR_EL1, u64::MAX)),
             F::Tpidr(2) => Some(Plain::Slot(slots::TPIDR_EL2, u64::MAX)),
             F::Tpidr(3) => Some(Plain::Slot(slots::TPIDR_EL3, u64::MAX)),
+            F::Key(k, half) => {
+                let which = 2 * u32::from(k) + u32::from(half);
+                Some(if write { Plain::Key(which) } else { Plain::Slot(slots::key(which), u64::MAX) })
+            }
             F::Midr if !write && (el > 1 || !config.has(Feature::El2)) => Some(Plain::Const(config.midr)),
             F::CurrentEl if !write => Some(Plain::Const(u64::from(el) << 2)),
             F::SpSel if !write => Some(Plain::Const(mode.sp_sel().into())),
@@ -150,12 +160,6 @@ fn moves(r: Reg) -> bool {
             | VpidrEl2
             | VmpidrEl2
     )
-}
-
-impl RegDesc {
-    fn kind_is(&self, f: F) -> bool {
-        matches!(self.kind, Kind::Fun(g) if g == f)
-    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ fn plain_accesses_agree() {
             }
             let mut b = Bench::new(config(highest));
             for r in 0..Reg::COUNT {
-                b.sys[r] = b.sys[r] ^ 0x10 * r as u64;
+                b.sys[r] ^= 0x10 * r as u64;
             }
             b[Reg::HcrEl2] = hcr::RW | h;
             b.sp_el = [0x11, 0x22, 0x33, 0x44];
@@ -85,17 +85,33 @@ fn plain_accesses_agree() {
                 let Some(v) = b.read_sysreg(e, 0) else { panic!("{e:#x} at EL{el} traps") };
                 match p {
                     Plain::Const(k) => assert_eq!(k, v, "{e:#x} at EL{el}"),
+                    Plain::Key(_) => panic!("a read of {e:#x} writes a key"),
                     Plain::Pstate(bits) => assert_eq!(u64::from(b.pstate & bits), v),
-                    Plain::Slot(slot, _) => assert_eq!(rhea_ir::raw::read_slot(&*b.cpu, slot) as u64, v, "{e:#x} at EL{el}"),
+                    Plain::Slot(slot, _) => {
+                        assert_eq!(rhea_ir::raw::read_slot(&*b.cpu, slot) as u64, v, "{e:#x} at EL{el}")
+                    }
                 }
                 assert_eq!(b.header.mode, before);
+                if let Some(Plain::Key(which)) = plain(&c, ArmMode(b.header.mode), e, true) {
+                    assert!(b.write_sysreg(e, 0, 0x77), "{e:#x}");
+                    assert_eq!(b.keys[which as usize / 2][which as usize % 2], 0x77);
+                }
                 if let Some(Plain::Slot(slot, mask)) = plain(&c, ArmMode(b.header.mode), e, true) {
                     assert!(b.write_sysreg(e, 0, 0x1234_5678_9abc_def0), "{e:#x}");
                     assert_eq!(rhea_ir::raw::read_slot(&*b.cpu, slot) as u64, 0x1234_5678_9abc_def0 & mask, "{e:#x}");
                     assert_eq!((b.header.mode, b.flushes.len()), (before, 1), "{e:#x} has consequences");
                 }
             }
-            assert!(seen > if el == 0 { 1 } else if h == 0 { 40 } else { 10 }, "{seen} at EL{el}");
+            assert!(
+                seen > if el == 0 {
+                    1
+                } else if h == 0 {
+                    40
+                } else {
+                    10
+                },
+                "{seen} at EL{el}"
+            );
         }
     }
 }

@@ -25,7 +25,12 @@ impl PacState {
         let level = if has(Feature::Pauth2) || has(Feature::Fpac) { Level::Pauth2 } else { Level::Pauth };
         let nothing = Layout::new([false; 2], [48; 2]);
         // No mode is all ones.
-        PacState { rules: Pauth { level, faulting: false }, memo: Memo::new(algorithm), made_of: (0, u64::MAX), layouts: [nothing; 2] }
+        PacState {
+            rules: Pauth { level, faulting: false },
+            memo: Memo::new(algorithm),
+            made_of: (0, u64::MAX),
+            layouts: [nothing; 2],
+        }
     }
 }
 
@@ -62,21 +67,25 @@ fn bottom(cpu: &ArmCpu, mode: ArmMode, tcr: u64, upper: bool) -> u32 {
 const LAYOUT_MODE: u64 =
     ArmMode(0).with_tbi0(true).with_tbi1(true).with_tbii0(true).with_tbii1(true).with_two_ranges(true).0;
 
-/// Where the code is in instruction or data pointers now.
-#[inline]
-fn layout(cpu: &mut ArmCpu, data: bool) -> Layout {
-    let mode = ArmMode(cpu.header.mode);
-    let tcr = tcr(cpu, mode);
-    let made_of = (tcr, mode.0 & LAYOUT_MODE);
-    if cpu.pac.made_of != made_of {
-        let bottom = [bottom(cpu, mode, tcr, false), bottom(cpu, mode, tcr, true)];
-        cpu.pac.layouts = [
-            Layout::new([mode.tbii0(), mode.tbii1()], bottom),
-            Layout::new([mode.tbi0(), mode.tbi1()], bottom),
-        ];
-        cpu.pac.made_of = made_of;
+impl ArmCpu {
+    /// Determines where codes are in pointers, after the mode or TCR may have changed.
+    #[inline]
+    pub(crate) fn refresh_pac_layout(&mut self) {
+        let mode = ArmMode(self.header.mode);
+        let tcr = tcr(self, mode);
+        let made_of = (tcr, mode.0 & LAYOUT_MODE);
+        if self.pac.made_of != made_of {
+            let bottom = [bottom(self, mode, tcr, false), bottom(self, mode, tcr, true)];
+            self.pac.layouts =
+                [Layout::new([mode.tbii0(), mode.tbii1()], bottom), Layout::new([mode.tbi0(), mode.tbi1()], bottom)];
+            self.pac.made_of = made_of;
+        }
     }
-    cpu.pac.layouts[usize::from(data)]
+    /// Writes half of a key: see [`key`].
+    pub(crate) fn set_key(&mut self, n: u32, half: u32, v: u64) {
+        self.keys[(n as usize).min(4)][half as usize & 1] = v;
+        self.key_epoch = self.key_epoch.wrapping_add(1);
+    }
 }
 
 /// Key 0 IA, 1 IB, 2 DA, 3 DB, 4 GA.
@@ -87,23 +96,26 @@ fn key(cpu: &ArmCpu, n: u32) -> Key {
 }
 
 /// AddPAC().
+#[inline]
 pub fn add(cpu: &mut ArmCpu, ptr: u64, modifier: u64, n: u32) -> u64 {
-    let (key, layout) = (key(cpu, n & 3), layout(cpu, n & 2 != 0));
+    let key = key(cpu, n & 3);
     let pac = &mut cpu.pac;
-    pac.rules.add(&mut pac.memo, ptr, modifier, key, &layout)
+    pac.rules.add(&mut pac.memo, ptr, modifier, key, &pac.layouts[(n >> 1 & 1) as usize])
 }
 
 /// Auth(). A failure leaves a pointer that is not canonical.
+#[inline]
 pub fn auth(cpu: &mut ArmCpu, ptr: u64, modifier: u64, n: u32) -> u64 {
-    let (key, layout) = (key(cpu, n & 3), layout(cpu, n & 2 != 0));
+    let key = key(cpu, n & 3);
     let pac = &mut cpu.pac;
-    let checked = pac.rules.auth(&mut pac.memo, ptr, modifier, key, n & 1 != 0, &layout);
+    let checked = pac.rules.auth(&mut pac.memo, ptr, modifier, key, n & 1 != 0, &pac.layouts[(n >> 1 & 1) as usize]);
     checked.unwrap_or(ptr)
 }
 
 /// Strip().
-pub fn strip(cpu: &mut ArmCpu, ptr: u64, data: bool) -> u64 {
-    crate::crypto::pauth::strip(ptr, &layout(cpu, data))
+#[inline]
+pub fn strip(cpu: &ArmCpu, ptr: u64, data: bool) -> u64 {
+    crate::crypto::pauth::strip(ptr, &cpu.pac.layouts[usize::from(data)])
 }
 
 /// The code of PACGA in the upper half.

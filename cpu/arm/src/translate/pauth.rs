@@ -56,7 +56,8 @@ fn add_pac(t: &mut Translator, ptr: Value, modifier: Value, key: Key) -> Value {
     }
     trap(t);
     let k = t.c32(key as u32);
-    t.b.call(helpers::PAC, &[ptr, modifier, k])
+    let epoch = t.b.get(slots::KEY_EPOCH);
+    t.b.call(helpers::PAC, &[ptr, modifier, k, epoch])
 }
 
 /// Auth with the key; unchanged if the key is disabled. `combined`: part of a branch or load, which does not fault
@@ -68,7 +69,8 @@ pub(super) fn auth(t: &mut Translator, ptr: Value, modifier: Value, key: Key, co
     trap(t);
     let k = t.c32(key as u32);
     let fault = t.cfg.has(Feature::Fpac) && !combined;
-    let r = t.b.call(helpers::AUT, &[ptr, modifier, k]);
+    let epoch = t.b.get(slots::KEY_EPOCH);
+    let r = t.b.call(helpers::AUT, &[ptr, modifier, k, epoch]);
     if fault {
         // A good result is canonical and strips to itself.
         let data = t.c32(k_is_data(key));
@@ -116,7 +118,8 @@ fn xpaclri(t: &mut Translator, _: Insn) -> Flow {
 fn pacga(t: &mut Translator, i: Insn) -> Flow {
     trap(t);
     let (v, modifier) = (t.x(i.rn()), t.xsp(i.rm()));
-    let r = t.b.call(helpers::PACGA, &[v, modifier]);
+    let epoch = t.b.get(slots::KEY_EPOCH);
+    let r = t.b.call(helpers::PACGA, &[v, modifier, epoch]);
     t.set_x(i.rd(), r);
     Flow::Next
 }

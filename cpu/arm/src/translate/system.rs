@@ -1,6 +1,6 @@
 //! System instructions: hints, barriers, PSTATE, system registers, SYS (C4.1.94).
 
-use super::{Flow, Insn, Pattern, Translator, pat};
+use super::{Flow, Insn, Pattern, Translator, helpers, pat};
 use crate::bits::pstate;
 use crate::config::Feature;
 use crate::helpers::system;
@@ -175,7 +175,7 @@ fn mrs(t: &mut Translator, i: Insn) -> Flow {
                 let p = t.and_imm(p, bits.into());
                 t.b.zext64(p)
             }
-            None => {
+            _ => {
                 let reg = t.c32(reg);
                 let rt = t.c32(i.rt());
                 t.b.call(system::MRS, &[reg, rt])
@@ -209,10 +209,18 @@ fn msr(t: &mut Translator, i: Insn) -> Flow {
         }
         _ => {}
     }
-    if let Some(Plain::Slot(slot, mask)) = sysreg::plain(t.cfg, t.mode, reg as u16, true) {
-        let v = if mask == u64::MAX { v } else { t.and_imm(v, mask) };
-        t.b.set(slot, v);
-        return Flow::Next;
+    match sysreg::plain(t.cfg, t.mode, reg as u16, true) {
+        Some(Plain::Slot(slot, mask)) => {
+            let v = if mask == u64::MAX { v } else { t.and_imm(v, mask) };
+            t.b.set(slot, v);
+            return Flow::Next;
+        }
+        Some(Plain::Key(which)) => {
+            let which = t.c32(which);
+            t.b.call(helpers::SET_KEY, &[which, v]);
+            return Flow::Next;
+        }
+        _ => {}
     }
     if reg == DAIF && daif_is_plain(t, DAIF_BITS) {
         let v = t.b.trunc(v);
