@@ -156,19 +156,16 @@ fn random_numbers() {
 fn balloon_is_driven() {
     require!("kernel", "initramfs");
     linux_case("balloon", "", &["-cpu", "max", "-device", "virtio-balloon-pci"]);
+    linux_case("balloon", "", &["-cpu", "max", "-device", "virtio-balloon-device,free-page-reporting=on"]);
 }
 
-#[test]
-fn console_port() {
-    require!("kernel", "initramfs");
+/// A line from the guest and one back, through a port of a virtio console bus.
+fn port_carries_lines(case: &str, device: &[&str]) {
     let scratch = Scratch::new();
     let path = scratch.path("console");
-    let mut args = linux("rhea.test=console");
+    let mut args = linux(&format!("rhea.test={case}"));
     let chardev = format!("socket,id=c,path={path},server=on,wait=off");
-    args.extend(
-        ["-cpu", "max", "-chardev", &chardev, "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c"]
-            .map(String::from),
-    );
+    args.extend([&["-cpu", "max", "-chardev", &chardev], device].concat().into_iter().map(String::from));
     let mut guest = Emulator::start(&args);
     let end = std::time::Instant::now() + STEP;
     let mut socket = loop {
@@ -183,6 +180,24 @@ fn console_port() {
     BufReader::new(socket.try_clone().expect("dup")).read_line(&mut line).expect("a line from the guest");
     assert_eq!(line.trim(), "hello from the guest");
     socket.write_all(b"hello from the host\n").expect("the guest reads");
-    guest.expect("RHEA-TEST console PASS", STEP);
+    guest.expect(&format!("RHEA-TEST {case} PASS"), STEP);
     assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn console_port() {
+    require!("kernel", "initramfs");
+    port_carries_lines("console", &["-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c"]);
+}
+
+#[test]
+fn named_port() {
+    require!("kernel", "initramfs");
+    let device = [
+        "-device",
+        "virtio-serial-device,max_ports=8",
+        "-device",
+        "virtserialport,chardev=c,nr=5,name=org.example.port",
+    ];
+    port_carries_lines("port", &device);
 }
