@@ -16,6 +16,8 @@ const USAGE: &str = "usage: tests/bench/run [--runs N] [--only PATTERNS] [--cpu 
   --write          puts the table into docs/performance.md";
 
 const CLASSES: [&str; 4] = ["integer", "fp", "memory", "system"];
+/// The same interrupt controller for both, whatever their defaults.
+const MACHINE: &str = "virt,gic-version=3";
 /// For one run of all programs. An emulator that needs longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -68,7 +70,7 @@ impl Contestant {
         let (kernel, initrd) = (guest_file("kernel"), guest_file("bench-initramfs"));
         let args = [
             "-M",
-            "virt",
+            MACHINE,
             "-cpu",
             &options.cpu,
             "-smp",
@@ -105,6 +107,7 @@ impl Contestant {
     /// Seconds from the start of the emulator to the prompt of the guest's shell.
     fn boot(&self, options: &Options) -> f64 {
         let mut args = linux("");
+        args.extend(["-M", MACHINE].map(String::from));
         args.extend(["-cpu", &options.cpu, "-smp", "1", "-nic", "none"].map(String::from));
         let start = Instant::now();
         let mut guest = Emulator::start_program(&self.program, &args);
