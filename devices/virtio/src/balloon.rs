@@ -80,22 +80,29 @@ impl Balloon {
     /// Gives the whole pages of a range back to the host.
     fn discard(queues: &Queues, start: u64, len: u64) {
         let Some(end) = start.checked_add(len) else { return };
-        let (mut at, end) = (start.div_ceil(PAGE).saturating_mul(PAGE), end / PAGE * PAGE);
-        while at < end {
-            // A range may cross blocks, or touch what is not RAM; then page by page.
-            let whole = queues.dma().host_slice(Gpa(at), end - at).map(|s| (s, end - at));
-            let Some((slice, n)) = whole.or_else(|| queues.dma().host_slice(Gpa(at), PAGE).map(|s| (s, PAGE))) else {
-                at += PAGE;
-                continue;
-            };
+        // By the ranges of the memory map: most of a hostile buffer may be nothing at all.
+        let space = queues.dma().space();
+        let parts: Vec<(u64, u64)> = space
+            .view()
+            .ranges()
+            .iter()
+            .filter_map(|r| {
+                let first = r.range.start.0.max(start).checked_next_multiple_of(PAGE)?;
+                let last = r.range.last().saturating_add(1).min(end) / PAGE * PAGE;
+                (first < last).then_some((first, last))
+            })
+            .collect();
+        for (first, last) in parts {
+            let len = last - first;
+            // Only writable RAM.
+            let Some(slice) = queues.dma().host_slice(Gpa(first), len) else { continue };
             let (block, offset) = slice.block();
-            if block.discard(offset, n).is_err() && n > PAGE {
+            if block.discard(offset, len).is_err() && len > PAGE {
                 // Some page is pinned: the others go.
-                for page in 0..n / PAGE {
+                for page in 0..len / PAGE {
                     let _ = block.discard(offset + page * PAGE, PAGE);
                 }
             }
-            at += n;
         }
     }
     fn inflate(queues: &Queues, mut pages: Vec<u32>) {

@@ -62,7 +62,7 @@ fn inflate_statistics_report() {
     assert!(empty(&d, area + 16 * PAGE) && empty(&d, area + 17 * PAGE) && filled(&d, area + 18 * PAGE));
     assert!(filled(&d, area + 32 * PAGE) && empty(&d, area + 33 * PAGE) && filled(&d, area + 34 * PAGE));
     // At the end of the address space.
-    d.add_raw(3, &[(u64::MAX - 100, 4096, 2), (0, u32::MAX - 5000, 2)]);
+    d.add_raw(3, &[(u64::MAX - 100, 4096, 2), (u64::MAX - 100, 50, 2), (0, u32::MAX - 5000, 2)]);
     d.kick(3);
     d.wait_used(3);
     d.mmio.quiesce();
