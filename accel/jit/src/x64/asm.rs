@@ -481,6 +481,18 @@ impl Asm {
     pub fn vload_label(&mut self, d: Xmm, l: DynamicLabel) {
         d!(self; vmovups Rx(d), OWORD [=>l])
     }
+    /// Bitwise and with 16 bytes at a label.
+    pub fn vandps_label(&mut self, d: Xmm, a: Xmm, l: DynamicLabel) {
+        d!(self; vandps Rx(d), Rx(a), OWORD [=>l])
+    }
+    /// Quiet compare of the lowest lane with the number at a label.
+    pub fn vucomi_label(&mut self, double: bool, a: Xmm, l: DynamicLabel) {
+        if double {
+            d!(self; vucomisd Rx(a), QWORD [=>l])
+        } else {
+            d!(self; vucomiss Rx(a), DWORD [=>l])
+        }
+    }
     avx3!(
         vpand,
         vpor,

@@ -1,8 +1,6 @@
 //! Floating point on the host's unit. A NaN result (or a conversion out of range) goes to the exact slow path, which
-//! applies the guest's NaN rules; sticky flags gather in MXCSR.
-//!
-//! One difference is left: the host detects tininess after rounding. Where the guest does it before (Arm, Power), an
-//! inexact result that rounds up to the least normal number raises its underflow flag, and here does not.
+//! applies the guest's NaN rules; sticky flags gather in MXCSR. So does a result that may have been tiny before rounding,
+//! which is when the guest's underflow flag tells, while the host's looks after rounding: the least normal number.
 
 use super::asm::{Alu, Cc};
 use super::emit::{Emit, Stub};
@@ -84,6 +82,40 @@ impl Emit<'_> {
         self.asm.jcc(Cc::Ne, label);
     }
 
+    /// Constants of a `double` or single in all lanes: everything but the sign, the least normal number.
+    fn range_data(&mut self, double: bool) -> (dynasmrt::DynamicLabel, dynasmrt::DynamicLabel) {
+        let (magnitude, least): (u64, u64) = if double {
+            (u64::MAX >> 1, 1 << 52)
+        } else {
+            (0x7fff_ffff_7fff_ffff, 0x0080_0000_0080_0000)
+        };
+        let both = |x: u64| x as u128 | (x as u128) << 64;
+        (self.data(both(magnitude)), self.data(both(least)))
+    }
+
+    /// To the slow path if the result is NaN or the least normal number of either sign.
+    fn tiny_check(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
+        let (magnitude, least) = self.range_data(double);
+        self.asm.vandps_label(X14, r, magnitude);
+        self.asm.vucomi_label(double, X14, least);
+        // Equal or unordered.
+        self.asm.jcc(Cc::E, label);
+    }
+
+    fn tiny_check_lanes(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
+        const EQUAL_OR_UNORDERED: u8 = 8;
+        let (magnitude, least) = self.range_data(double);
+        self.asm.vandps_label(X14, r, magnitude);
+        self.asm.vload_label(X15, least);
+        if double {
+            self.asm.vcmppd(X14, X14, X15, EQUAL_OR_UNORDERED)
+        } else {
+            self.asm.vcmpps(X14, X14, X15, EQUAL_OR_UNORDERED)
+        }
+        self.asm.vptest(X14, X14);
+        self.asm.jcc(Cc::Ne, label);
+    }
+
     pub(super) fn fp_op(&mut self, v: Value, i: &Inst) {
         if i.op == Op::FlagsFCmp && !self.fp.flush {
             let d = self.dst_gpr(v, RAX);
@@ -112,7 +144,12 @@ impl Emit<'_> {
                     (_, true) => self.asm.vdivsd(d, a, b),
                     (_, false) => self.asm.vdivss(d, a, b),
                 }
-                self.nan_check(dbl, d, slow);
+                // A tiny sum is exact.
+                if matches!(i.op, Op::FAdd | Op::FSub) {
+                    self.nan_check(dbl, d, slow);
+                } else {
+                    self.tiny_check(dbl, d, slow);
+                }
                 self.put_xmm(v, d);
                 self.asm.bind(back);
             }
@@ -142,7 +179,7 @@ impl Emit<'_> {
                 } else {
                     self.asm.vfmadd231ss(X13, a, b)
                 }
-                self.nan_check(dbl, X13, slow);
+                self.tiny_check(dbl, X13, slow);
                 self.put_xmm(v, X13);
                 self.asm.bind(back);
             }
@@ -194,11 +231,12 @@ impl Emit<'_> {
                 let d = self.fresh_xmm(v, i);
                 let a = self.xmm(i.args[0], X14);
                 if dbl {
-                    self.asm.vcvtss2sd(d, a, a)
+                    self.asm.vcvtss2sd(d, a, a);
+                    self.nan_check(true, d, slow);
                 } else {
-                    self.asm.vcvtsd2ss(d, a, a)
+                    self.asm.vcvtsd2ss(d, a, a);
+                    self.tiny_check(false, d, slow);
                 }
-                self.nan_check(dbl, d, slow);
                 self.put_xmm(v, d);
                 self.asm.bind(back);
             }
@@ -365,7 +403,11 @@ impl Emit<'_> {
                     (_, true) => self.asm.vdivpd(d, a, b),
                     (_, false) => self.asm.vdivps(d, a, b),
                 }
-                self.nan_check_lanes(dbl, d, slow);
+                if matches!(i.op, Op::VFAdd | Op::VFSub) {
+                    self.nan_check_lanes(dbl, d, slow);
+                } else {
+                    self.tiny_check_lanes(dbl, d, slow);
+                }
                 self.put_xmm(v, d);
                 self.asm.bind(back);
             }
@@ -395,7 +437,7 @@ impl Emit<'_> {
                 } else {
                     self.asm.vfmadd231ps(X13, a, b)
                 }
-                self.nan_check_lanes(dbl, X13, slow);
+                self.tiny_check_lanes(dbl, X13, slow);
                 self.put_xmm(v, X13);
                 self.asm.bind(back);
             }
@@ -464,11 +506,12 @@ impl Emit<'_> {
                 let d = self.fresh_xmm(v, i);
                 let a = self.xmm(i.args[0], X14);
                 if i.op == Op::VFExtend {
-                    self.asm.vcvtps2pd(d, a)
+                    self.asm.vcvtps2pd(d, a);
+                    self.nan_check_lanes(true, d, slow);
                 } else {
-                    self.asm.vcvtpd2ps(d, a)
+                    self.asm.vcvtpd2ps(d, a);
+                    self.tiny_check_lanes(false, d, slow);
                 }
-                self.nan_check_lanes(i.op == Op::VFExtend, d, slow);
                 self.put_xmm(v, d);
                 self.asm.bind(back);
             }

@@ -97,6 +97,8 @@ impl Rng {
             19 => (bias + f as u64 + self.below(3) - 1, frac),
             20 => (bias / 2 + self.below(4), frac),
             21 => (self.below(f as u64), frac),
+            // Times the least normal number: tiny, and rounded to that number.
+            22 => (bias - 1, (1 << f) - 1),
             _ => (self.below(top), frac),
         };
         self.below(2) << (e + f) | (exp & top) << f | (frac & ((1 << f) - 1))
