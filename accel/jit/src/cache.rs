@@ -6,6 +6,8 @@
 
 use crate::code::CodeMemory;
 use crate::x64::{CodeBlob, LinkSite};
+use rhea_ir::func::Function;
+use rhea_ir::op::Class;
 use rustc_hash::FxHashMap;
 use std::io;
 use std::sync::atomic::AtomicI32;
@@ -91,6 +93,7 @@ pub struct Cache {
     pages: FxHashMap<PageId, Vec<u32>>,
     counters: Vec<Box<[AtomicI32]>>,
     counters_used: usize,
+    next_site: u32,
     pub stats: Stats,
 }
 
@@ -109,6 +112,7 @@ impl Cache {
             pages: FxHashMap::default(),
             counters: Vec::new(),
             counters_used: 0,
+            next_site: 0,
             stats: Stats::default(),
         })
     }
@@ -123,6 +127,13 @@ impl Cache {
     /// Adds code that belongs to no region (run once, then forgotten with the next flush).
     pub fn add_transient(&mut self, bytes: &[u8]) -> Option<usize> {
         self.code.append(bytes)
+    }
+
+    /// Numbers for the memory instructions of a region: the first of them.
+    pub fn sites(&mut self, func: &Function) -> u32 {
+        let first = self.next_site;
+        self.next_site = first.wrapping_add(func.insts.iter().filter(|i| i.op.class() == Class::Mem).count() as u32);
+        first
     }
 
     pub fn next_id(&self) -> u32 {

@@ -4,7 +4,7 @@ use crate::cache::Key;
 use crate::softmmu::KeptTranslations;
 use crate::tlb::Tlb;
 use crate::vm::{Core, WrittenPages};
-use rhea_ir::env::{EnvHeader, FETCH_ENTRIES, PAGE_SIZE};
+use rhea_ir::env::{EnvHeader, FETCH_ENTRIES, NO_SITE, PAGE_SIZE};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, TlbFlush};
 use rhea_memory::view::Lookup;
 use rhea_memory::{AddressSpace, RamBlock};
@@ -39,7 +39,14 @@ struct JumpCache {
 
 impl JumpCache {
     pub fn new(mode: u64) -> JumpCache {
-        JumpCache { mode, context: None, used: 0, entries: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(), pages: [0; 16], live: false }
+        JumpCache {
+            mode,
+            context: None,
+            used: 0,
+            entries: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(),
+            pages: [0; 16],
+            live: false,
+        }
     }
     fn clear(&mut self) {
         if std::mem::take(&mut self.live) {
@@ -211,6 +218,7 @@ impl Ctx {
     }
 
     pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
+        header.sites.fill(NO_SITE);
         match f {
             TlbFlush::All => self.flush(header, TlbFlush::Indexes(u16::MAX)),
             TlbFlush::Indexes(indexes) => {
@@ -292,6 +300,7 @@ impl Ctx {
         };
         std::mem::swap(&mut self.set, &mut self.others[n]);
         header.fetch.copy_from_slice(&self.set.fetch);
+        header.sites.fill(NO_SITE);
         self.set.tlb.publish(header);
     }
 
@@ -335,7 +344,8 @@ impl Ctx {
     }
 
     /// Stores to a host page take the slow path from now on.
-    pub fn protect(&mut self, host: u64) {
+    pub fn protect(&mut self, header: &mut EnvHeader, host: u64) {
+        header.sites.fill(NO_SITE);
         self.set.tlb.protect_host_page(host);
         for s in &mut self.others {
             s.tlb.protect_host_page(host);
@@ -368,7 +378,13 @@ impl Ctx {
             return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
         }
         cpu.header_mut().fetch[n] = [tag, host as u64];
-        self.set.itlb[n] = FetchEntry { tag, attrs: t.code_attrs, global: t.global, host: host as u64, page: Some((block.clone(), offset / PAGE_SIZE)) };
+        self.set.itlb[n] = FetchEntry {
+            tag,
+            attrs: t.code_attrs,
+            global: t.global,
+            host: host as u64,
+            page: Some((block.clone(), offset / PAGE_SIZE)),
+        };
         Ok(n)
     }
 }

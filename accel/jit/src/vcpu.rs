@@ -168,7 +168,7 @@ impl<G: Guest> JitVcpu<G> {
             for w in work {
                 match w {
                     Work::Flush(f) => inner.ctx.flush(inner.guest.header_mut(), f),
-                    Work::Protect(host) => inner.ctx.protect(host),
+                    Work::Protect(host) => inner.ctx.protect(inner.guest.header_mut(), host),
                     Work::Call(f) => f(),
                     Work::Guest(f) => {
                         fold_fp_flags(inner.guest.header_mut());
@@ -398,7 +398,7 @@ impl<G: Guest> JitVcpu<G> {
         let core = inner.ctx.core.clone();
         loop {
             if core.track_page(inner.ctx.index, block, *page, e.host) {
-                inner.ctx.protect(e.host);
+                inner.ctx.protect(inner.guest.header_mut(), e.host);
             }
             let mut cache = core.cache.lock();
             if !block.is_code_page(*page) {
@@ -416,7 +416,7 @@ impl<G: Guest> JitVcpu<G> {
             let t = src.single(key.pc, MAX_BLOCK)?;
             let (counter, cell) = vm.options.hot_threshold.map_or((0, 0), |n| cache.counter(n));
             let entry = Entry { id: cache.next_id(), counter: cell };
-            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[] };
+            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
             let blob = x64::compile(&region).ok()?;
             let made = cache.install(key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob);
             cache.stats.block_time += start.elapsed().as_nanos() as u64;
@@ -457,7 +457,14 @@ impl<G: Guest> JitVcpu<G> {
             };
             let Some(t) = src.region(pc, &hot, &mut more) else { return false };
             let entry = Entry { id: cache.next_id(), counter: 0 };
-            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &t.others };
+            let region = Region {
+                func: &t.func,
+                helpers: G::HELPERS,
+                fns: &vm.fns,
+                entry,
+                others: &t.others,
+                sites: Some(cache.sites(&t.func)),
+            };
             let compiled = x64::compile(&region);
             cache.stats.region_time += start.elapsed().as_nanos() as u64;
             match compiled {
@@ -500,9 +507,10 @@ impl<G: Guest> JitVcpu<G> {
                 return;
             }
         }
-        let ok = vm.core.cache.lock().meta(id).is_some_and(|m| {
-            m.others.iter().all(|p| inner.guest.header().fetch[fetch_slot(p.tag)] == [p.tag, p.host])
-        });
+        let ok =
+            vm.core.cache.lock().meta(id).is_some_and(|m| {
+                m.others.iter().all(|p| inner.guest.header().fetch[fetch_slot(p.tag)] == [p.tag, p.host])
+            });
         if !ok {
             vm.core.cache.lock().kill(id);
         }
@@ -541,7 +549,8 @@ impl<G: Guest> JitVcpu<G> {
             .with_source(inner, &e, key, |src, cache, _| {
                 let t = src.single(pc, 1)?;
                 let entry = Entry { id: u32::MAX, counter: 0 };
-                let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[] };
+                let region =
+                    Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
                 let blob = x64::compile(&region).ok()?;
                 cache.add_transient(&blob.bytes)
             })
@@ -615,7 +624,9 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, _vm: &Arc<JitVm<G>>, inner: &mut Inner<G>
         let out = rhea_ir::interp::run(&func, &mut *inner.guest, &mut Bus(&mut inner.ctx));
         inner.guest.header_mut().raised = 0;
         match out {
-            rhea_ir::interp::Outcome::Exit(rhea_ir::ExitKind::Leave) | rhea_ir::interp::Outcome::Requested => return Left::Poll,
+            rhea_ir::interp::Outcome::Exit(rhea_ir::ExitKind::Leave) | rhea_ir::interp::Outcome::Requested => {
+                return Left::Poll;
+            }
             _ => {}
         }
     }

@@ -11,6 +11,9 @@ pub const PAGE_SIZE: u64 = 1 << PAGE_BITS;
 /// Entries of [`EnvHeader::fetch`].
 pub const FETCH_ENTRIES: usize = 256;
 
+/// Entries of [`EnvHeader::sites`].
+pub const SITES: usize = 128;
+
 /// Bits of a TLB tag below the page address: any of them set makes the inline compare fail. They are above the address
 /// bits that take part in the compare for alignment (bits 0–6).
 pub mod tag {
@@ -46,6 +49,9 @@ pub struct TlbDesc {
     pub table: u64,
 }
 
+/// An unused element of [`EnvHeader::sites`].
+pub const NO_SITE: [u64; 2] = [u64::MAX, 0];
+
 /// First member of every guest CPU structure.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -70,6 +76,9 @@ pub struct EnvHeader {
     pub tlb: [TlbDesc; MMU_INDEXES],
     /// The accelerator's own words.
     pub accel: [u64; 8],
+    /// What memory instructions of optimised regions found last: tag and addend of a [`TlbEntry`], by a number given when
+    /// the region is compiled. An instruction mostly stays in its page, and need not compute where the TLB has it.
+    pub sites: [[u64; 2]; SITES],
     /// Instruction pages seen valid lately: page address | MMU index, host address; by (va >> 12) % 256. Regions of several
     /// pages check theirs here when they are entered.
     pub fetch: [[u64; 2]; FETCH_ENTRIES],
@@ -90,6 +99,7 @@ impl Default for EnvHeader {
             exit: 0,
             tlb: [TlbDesc { mask: 0, table: 0 }; MMU_INDEXES],
             accel: [0; 8],
+            sites: [NO_SITE; SITES],
             fetch: [[u64::MAX, 0]; FETCH_ENTRIES],
             scratch: [0; 8],
         }

@@ -487,11 +487,7 @@ impl Asm {
     }
     /// Quiet compare of the lowest lane with the number at a label.
     pub fn vucomi_label(&mut self, double: bool, a: Xmm, l: DynamicLabel) {
-        if double {
-            d!(self; vucomisd Rx(a), QWORD [=>l])
-        } else {
-            d!(self; vucomiss Rx(a), DWORD [=>l])
-        }
+        if double { d!(self; vucomisd Rx(a), QWORD [=>l]) } else { d!(self; vucomiss Rx(a), DWORD [=>l]) }
     }
     avx3!(
         vpand,

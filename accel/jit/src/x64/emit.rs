@@ -8,7 +8,7 @@ use rhea_ir::env::EnvHeader;
 use rhea_ir::func::{ExitKind, Function, Inst, StateId, Target, Term, Value};
 use rhea_ir::guest::{FpMode, HelperDesc};
 use rhea_ir::op::{Class, Op};
-use rhea_ir::types::Type;
+use rhea_ir::types::{MemOp, Type};
 use std::mem::offset_of;
 
 /// Why generated code returned; in the low 4 bits of rax, the rest of it is the reason's own.
@@ -48,6 +48,7 @@ pub(super) const H_HOST_CONTROL: i32 = (offset_of!(EnvHeader, accel) + 8) as i32
 pub(super) const H_THUNK_OP: i32 = (offset_of!(EnvHeader, accel) + 16) as i32;
 pub(super) const H_THUNKS: i32 = (offset_of!(EnvHeader, accel) + 24) as i32;
 pub(super) const H_TLB: i32 = offset_of!(EnvHeader, tlb) as i32;
+pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
 const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
 pub(super) const H_FP_FLAGS: i32 = offset_of!(EnvHeader, fp_flags) as i32;
@@ -111,12 +112,16 @@ pub struct Region<'a> {
     pub fns: &'a RuntimeFns,
     pub entry: Entry,
     pub others: Pages<'a>,
+    /// The number of the first memory instruction, if they are to use [`EnvHeader::sites`].
+    pub sites: Option<u32>,
 }
 
 /// Work emitted out of line after the hot code.
 pub(super) enum Stub {
     /// Slow path of a memory access.
     Mem { v: Value, label: DynamicLabel, back: DynamicLabel },
+    /// The TLB, where a site does not know the page: rax and rdx are address and tag. Slow path and end are those of `Mem`.
+    Probe { op: MemOp, site: i32, tag: i32, label: DynamicLabel, slow: DynamicLabel, hit: DynamicLabel },
     /// Exact FP by the run time.
     Fp { v: Value, label: DynamicLabel, back: DynamicLabel },
     /// A state map, then an exit with the reason.
@@ -142,6 +147,8 @@ pub(super) struct Emit<'a> {
     pub links: Vec<LinkSite>,
     blocks: Vec<DynamicLabel>,
     pub fp: FpMode,
+    /// Number of the next memory instruction.
+    pub site: u32,
     pub active: Vec<Interval>,
     next_interval: usize,
     raised: Option<DynamicLabel>,
@@ -181,6 +188,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         blocks,
         fp: r.func.fp,
         active: Vec::new(),
+        site: 0,
         next_interval: 0,
         raised: None,
         data: Vec::new(),
@@ -631,6 +639,10 @@ impl Emit<'_> {
                 Stub::Mem { v, label, back } => {
                     self.asm.bind(label);
                     self.mem_slow(v, back);
+                }
+                Stub::Probe { op, site, tag, label, slow, hit } => {
+                    self.asm.bind(label);
+                    self.probe(op, site, tag, slow, hit);
                 }
                 Stub::Fp { v, label, back } => {
                     self.asm.bind(label);

@@ -84,11 +84,8 @@ impl Emit<'_> {
 
     /// Constants of a `double` or single in all lanes: everything but the sign, the least normal number.
     fn range_data(&mut self, double: bool) -> (dynasmrt::DynamicLabel, dynasmrt::DynamicLabel) {
-        let (magnitude, least): (u64, u64) = if double {
-            (u64::MAX >> 1, 1 << 52)
-        } else {
-            (0x7fff_ffff_7fff_ffff, 0x0080_0000_0080_0000)
-        };
+        let (magnitude, least): (u64, u64) =
+            if double { (u64::MAX >> 1, 1 << 52) } else { (0x7fff_ffff_7fff_ffff, 0x0080_0000_0080_0000) };
         let both = |x: u64| x as u128 | (x as u128) << 64;
         (self.data(both(magnitude)), self.data(both(least)))
     }

@@ -1,9 +1,9 @@
 //! Guest memory accesses: the inline TLB and the slow path behind it.
 
 use super::asm::{Alu, Cc, Shift};
-use super::emit::{Emit, H_TLB, Stub};
+use super::emit::{Emit, H_SITES, H_TLB, Stub};
 use super::*;
-use rhea_ir::env::{PAGE_BITS, TlbEntry};
+use rhea_ir::env::{PAGE_BITS, SITES, TlbEntry};
 use rhea_ir::func::{Inst, Value};
 use rhea_ir::op::Op;
 use rhea_ir::types::{MemOp, RmwOp, Type};
@@ -29,6 +29,53 @@ impl Emit<'_> {
         }
     }
 
+    /// The address of the TLB entry for the address in rax, into rcx.
+    fn tlb_entry(&mut self, m: MemOp) {
+        let desc = H_TLB + m.mmu_idx() as i32 * 16;
+        self.asm.mov_rr(false, RCX, RAX);
+        self.asm.shift_i(Shift::Shr, false, RCX, (PAGE_BITS - 5) as u8);
+        self.asm.alu_rm(Alu::And, false, RCX, ENV, desc);
+        self.asm.alu_rm(Alu::Add, true, RCX, ENV, desc + 8);
+    }
+
+    /// What to compare with the tag of a TLB entry, into rdx: the page of the last byte (of the last aligned unit) of the
+    /// access at rax, with the bits that must be zero for alignment.
+    fn tag(&mut self, m: MemOp) {
+        let align = m.align_log2().min(m.size_log2());
+        let extra = (m.bytes() - (1 << align)) as i32;
+        let mask = -(1i32 << PAGE_BITS) | ((1 << m.align_log2()) - 1);
+        if extra != 0 {
+            self.asm.lea(RDX, RAX, extra);
+        } else {
+            self.asm.mov_rr(true, RDX, RAX);
+        }
+        self.asm.alu_ri(Alu::And, true, RDX, mask);
+    }
+
+    /// Looks in the TLB for a site that does not know the page, and lets it know.
+    pub(super) fn probe(
+        &mut self,
+        op: MemOp,
+        site: i32,
+        tag: i32,
+        slow: dynasmrt::DynamicLabel,
+        hit: dynasmrt::DynamicLabel,
+    ) {
+        self.tlb_entry(op);
+        self.tag(op);
+        self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
+        self.asm.jcc(Cc::Ne, slow);
+        self.asm.load(true, RCX, RCX, ADDEND);
+        let class = site_class(op, tag);
+        if class != 0 {
+            self.asm.alu_ri(Alu::Or, true, RDX, class);
+        }
+        self.asm.store(true, ENV, site, RDX);
+        self.asm.store(true, ENV, site + 8, RCX);
+        self.asm.alu_rr(Alu::Add, true, RAX, RCX);
+        self.asm.jmp(hit);
+    }
+
     /// Host address of the access into rax; jumps to the slow path on a miss. Clobbers rcx and rdx.
     fn address(&mut self, v: Value, i: &Inst, tag: i32) -> dynasmrt::DynamicLabel {
         let m = i.mem_op();
@@ -48,24 +95,36 @@ impl Emit<'_> {
                 self.asm.lea_idx(true, RAX, a, RCX);
             }
         }
-        let desc = H_TLB + m.mmu_idx() as i32 * 16;
-        self.asm.mov_rr(false, RCX, RAX);
-        self.asm.shift_i(Shift::Shr, false, RCX, (PAGE_BITS - 5) as u8);
-        self.asm.alu_rm(Alu::And, false, RCX, ENV, desc);
-        self.asm.alu_rm(Alu::Add, true, RCX, ENV, desc + 8);
-        // The page of the last byte (of the last aligned unit), with the bits that must be zero for alignment.
-        let align = m.align_log2().min(m.size_log2());
-        let extra = (m.bytes() - (1 << align)) as i32;
-        let mask = -(1i32 << PAGE_BITS) | ((1 << m.align_log2()) - 1);
-        if extra != 0 {
-            self.asm.lea(RDX, RAX, extra);
-        } else {
-            self.asm.mov_rr(true, RDX, RAX);
+        let site = self.r.sites.filter(|_| m.bytes() <= 16).map(|first| {
+            let n = first.wrapping_add(self.site) as usize % SITES;
+            self.site += 1;
+            H_SITES + n as i32 * 16
+        });
+        match site {
+            None => {
+                self.tlb_entry(m);
+                self.tag(m);
+                self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
+                self.asm.jcc(Cc::Ne, label);
+                self.asm.alu_rm(Alu::Add, true, RAX, RCX, ADDEND);
+            }
+            Some(site) => {
+                let (probe, hit) = (self.asm.label(), self.asm.label());
+                self.stubs.push(Stub::Probe { op: m, site, tag, label: probe, slow: label, hit });
+                // Any misalignment is left to the probe: such an access might begin in the page before.
+                let mask = -(1i32 << PAGE_BITS) | (m.bytes() as i32 - 1) | ((1 << m.align_log2()) - 1);
+                self.asm.mov_rr(true, RDX, RAX);
+                self.asm.alu_ri(Alu::And, true, RDX, mask);
+                let class = site_class(m, tag);
+                if class != 0 {
+                    self.asm.alu_ri(Alu::Or, true, RDX, class);
+                }
+                self.asm.alu_rm(Alu::Cmp, true, RDX, ENV, site);
+                self.asm.jcc(Cc::Ne, probe);
+                self.asm.alu_rm(Alu::Add, true, RAX, ENV, site + 8);
+                self.asm.bind(hit);
+            }
         }
-        self.asm.alu_ri(Alu::And, true, RDX, mask);
-        self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
-        self.asm.jcc(Cc::Ne, label);
-        self.asm.alu_rm(Alu::Add, true, RAX, RCX, ADDEND);
         back
     }
 
@@ -322,6 +381,12 @@ impl Emit<'_> {
         self.put_gpr(v, RAX);
         self.asm.bind(back);
     }
+}
+
+/// What tells apart, in the tags of sites that share a number, reads from writes and the MMU indexes. Bits above those
+/// that check alignment.
+fn site_class(m: MemOp, tag: i32) -> i32 {
+    ((m.mmu_idx() as i32) << 1 | (tag == TAG_WRITE) as i32) << 4
 }
 
 /// Shuffle mask that reverses sixteen bytes.
