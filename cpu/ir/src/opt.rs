@@ -5,7 +5,7 @@ use crate::guest::{Effects, HelperDesc};
 use crate::op::{Class, Op};
 use crate::simplify::{Simplified, simplify};
 use crate::types::Type;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Blocks reachable from the entry in reverse post-order.
 pub fn reverse_post_order(f: &Function) -> Vec<usize> {
@@ -90,6 +90,44 @@ pub fn dominators(f: &Function, rpo: &[usize]) -> Vec<usize> {
     }
 }
 
+/// Which blocks can be reached from themselves.
+pub fn in_loops(f: &Function) -> Vec<bool> {
+    let n = f.blocks.len();
+    let mut preds: Vec<Vec<usize>> = vec![Vec::new(); n];
+    let order = reverse_post_order(f);
+    for &b in &order {
+        for t in f.blocks[b].term.targets() {
+            if let Target::Block(to, _) | Target::Exit(ExitKind::Inner(to), _) = t {
+                preds[to.index()].push(b);
+            }
+        }
+    }
+    // Strongly connected components: backwards from each block in reverse post-order (Kosaraju).
+    let mut done = vec![false; n];
+    let mut looping = vec![false; n];
+    for &head in &order {
+        if done[head] {
+            continue;
+        }
+        done[head] = true;
+        let (mut members, mut next) = (vec![head], 0);
+        while let Some(&b) = members.get(next) {
+            next += 1;
+            for &p in &preds[b] {
+                looping[p] |= p == b;
+                if !done[p] {
+                    done[p] = true;
+                    members.push(p);
+                }
+            }
+        }
+        if members.len() > 1 {
+            members.iter().for_each(|&b| looping[b] = true);
+        }
+    }
+    looping
+}
+
 type Key = (Op, Type, u32, [Value; 4], u64);
 
 fn key(i: &Inst) -> Key {
@@ -113,7 +151,7 @@ pub fn simplify_all(f: &mut Function) {
         }
     };
     let mut repl: Vec<Value> = (0..f.insts.len() as u32).map(Value).collect();
-    let mut table: HashMap<Key, Vec<(usize, Value)>> = HashMap::new();
+    let mut table: FxHashMap<Key, Vec<(usize, Value)>> = FxHashMap::default();
     for &b in &rpo {
         let list = f.blocks[b].insts.clone();
         for v in list {

@@ -147,8 +147,9 @@ pub(super) struct Emit<'a> {
     pub links: Vec<LinkSite>,
     blocks: Vec<DynamicLabel>,
     pub fp: FpMode,
-    /// Number of the next memory instruction.
+    /// Number of the next memory instruction in a loop, and whether the present block is in one.
     pub site: u32,
+    pub looping: bool,
     pub active: Vec<Interval>,
     next_interval: usize,
     raised: Option<DynamicLabel>,
@@ -189,6 +190,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         fp: r.func.fp,
         active: Vec::new(),
         site: 0,
+        looping: false,
         next_interval: 0,
         raised: None,
         data: Vec::new(),
@@ -199,7 +201,9 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     };
     e.prologue();
     let order = &a.order;
+    let loops = if r.sites.is_some() { rhea_ir::opt::in_loops(r.func) } else { Vec::new() };
     for (k, &b) in order.iter().enumerate() {
+        e.looping = loops.get(b).is_some_and(|l| *l);
         e.block(b, order.get(k + 1).copied());
     }
     e.emit_stubs();

@@ -95,7 +95,7 @@ impl Emit<'_> {
                 self.asm.lea_idx(true, RAX, a, RCX);
             }
         }
-        let site = self.r.sites.filter(|_| m.bytes() <= 16).map(|first| {
+        let site = self.r.sites.filter(|_| self.looping && m.bytes() <= 16).map(|first| {
             let n = first.wrapping_add(self.site) as usize % SITES;
             self.site += 1;
             H_SITES + n as i32 * 16
