@@ -58,6 +58,8 @@ pub struct ArmCpu {
     pub sp_el: [u64; 4],
     /// Pointer authentication keys: IA, IB, DA, DB, GA, each (lo, hi).
     pub keys: [[u64; 2]; 5],
+    /// HCR_EL2 when the TLB entries of EL1&0 were made, as far as it matters to them.
+    pub(crate) guest_hcr: u64,
     /// Counts the changes of the keys.
     pub(crate) key_epoch: u64,
     /// System registers kept as plain values.
@@ -126,6 +128,7 @@ impl ArmCpu {
             tpidr2_el0: 0,
             sp_el: [0; 4],
             keys: [[0; 2]; 5],
+            guest_hcr: 0,
             key_epoch: 0,
             sys: [0; Reg::COUNT],
             config: config.clone(),

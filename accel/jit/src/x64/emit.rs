@@ -147,7 +147,7 @@ pub(super) struct Emit<'a> {
     pub links: Vec<LinkSite>,
     blocks: Vec<DynamicLabel>,
     pub fp: FpMode,
-    /// Number of the next memory instruction in a loop, and whether the present block is in one.
+    /// Number of the next memory instruction, and whether they use [`EnvHeader::sites`].
     pub site: u32,
     pub looping: bool,
     pub active: Vec<Interval>,
@@ -172,6 +172,14 @@ fn is_hot_call(f: &Function, v: Value) -> bool {
         Class::Effect => matches!(i.op, Op::FpFlagsGet | Op::FpFlagsClear),
         _ => false,
     }
+}
+
+/// Does the region run many rounds once it is entered? Code around a loop that goes round only a few times is hot enough to
+/// be part of the region ([`crate::vcpu`] chooses the blocks), so that memory accesses outside of loops tell.
+fn mostly_loops(f: &Function) -> bool {
+    let looping = rhea_ir::opt::in_loops(f);
+    let accesses = |b: &rhea_ir::func::Block| b.insts.iter().any(|&v| matches!(f.inst(v).op, Op::Load | Op::Store));
+    f.blocks.iter().zip(looping).all(|(b, l)| l || !accesses(b))
 }
 
 /// Compiles a promoted region.
@@ -201,9 +209,8 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     };
     e.prologue();
     let order = &a.order;
-    let loops = if r.sites.is_some() { rhea_ir::opt::in_loops(r.func) } else { Vec::new() };
+    e.looping = r.sites.is_some() && mostly_loops(r.func);
     for (k, &b) in order.iter().enumerate() {
-        e.looping = loops.get(b).is_some_and(|l| *l);
         e.block(b, order.get(k + 1).copied());
     }
     e.emit_stubs();

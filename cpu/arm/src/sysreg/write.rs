@@ -179,8 +179,15 @@ impl ArmCpu {
             Reg::VttbrEl2 => self.request(request::ACCEL),
             Reg::VtcrEl2 => self.flush(TlbFlush::Indexes(mmu::MASK_E10), false),
             Reg::HcrEl2 => {
-                if changed & HCR_WALK != 0 {
-                    self.flush(TlbFlush::Indexes(mmu::MASK_E10 | el2), false);
+                if changed & hcr::E2H != 0 {
+                    self.flush(TlbFlush::Indexes(el2), false);
+                }
+                // A host at EL2 does not use EL1&0: what it changes counts when it lets a guest run, where mostly the bits are
+                // those of the last time.
+                let host = hcr::E2H | hcr::TGE;
+                if new & host != host && (self.guest_hcr ^ new) & HCR_WALK != 0 {
+                    self.guest_hcr = new;
+                    self.flush(TlbFlush::Indexes(mmu::MASK_E10), false);
                 }
                 self.rebuild_mode();
                 self.note_unmasked();

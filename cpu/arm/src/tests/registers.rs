@@ -230,6 +230,32 @@ fn performance_monitors() {
     assert_eq!(read(&mut b, pmcr).map(|v| v >> 11 & 31), Some(6));
 }
 
+/// Entering and leaving the same guest flushes nothing; another kind of guest, and another E2H, do.
+#[test]
+fn world_switches() {
+    use rhea_ir::guest::{Guest, TlbFlush};
+    let mut b = Bench::new(config(2));
+    let hcr_el2 = enc(3, 4, 1, 1, 0);
+    let host = hcr::RW | hcr::E2H | hcr::TGE;
+    let guest = hcr::RW | hcr::E2H | hcr::VM | hcr::IMO;
+    b.take_flushes();
+    let mut write = |v: u64| {
+        b.at(2);
+        assert!(b.write_sysreg(hcr_el2, 0, v));
+        b.take_flushes().into_iter().map(|f| f.0).collect::<Vec<_>>()
+    };
+    let (e2, e10) = (TlbFlush::Indexes(mmu::MASK_E2 | mmu::MASK_E20), TlbFlush::Indexes(mmu::MASK_E10));
+    assert_eq!(write(host), [e2]);
+    assert_eq!(write(guest), [e10]);
+    assert_eq!(write(host), []);
+    assert_eq!(write(guest), []);
+    assert_eq!(write(guest | hcr::TVM), []);
+    assert_eq!(write(host), []);
+    assert_eq!(write(guest | hcr::DC), [e10]);
+    assert_eq!(write(guest & !hcr::E2H), [e2, e10]);
+    assert_eq!(write(hcr::RW), [e10]);
+}
+
 /// MIDR and MPIDR of a guest, identification without an EL2, EL2's registers seen from EL3 without one.
 #[test]
 fn identification() {
