@@ -33,8 +33,13 @@ struct JumpCache {
     entries: Box<[Jump]>,
     /// Bit per hash of page: some entry's pc is in such a page.
     pages: [u64; 16],
-    /// Has it entries at all?
-    live: bool,
+    /// Has it entries of the lower and the upper half of the address space?
+    halves: [bool; 2],
+}
+
+/// 0: the lower half of the address space, 1: the upper one.
+fn half(va: u64) -> usize {
+    (va >> 63) as usize
 }
 
 impl JumpCache {
@@ -45,11 +50,11 @@ impl JumpCache {
             used: 0,
             entries: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(),
             pages: [0; 16],
-            live: false,
+            halves: [false; 2],
         }
     }
     fn clear(&mut self) {
-        if std::mem::take(&mut self.live) {
+        if std::mem::take(&mut self.halves) != [false; 2] {
             self.entries.fill(NO_JUMP);
             self.pages = [0; 16];
         }
@@ -62,7 +67,7 @@ impl JumpCache {
     }
     /// May it have entries of one of these pages?
     fn touches(&self, va: u64, pages: u64) -> bool {
-        self.live
+        self.halves[half(va)]
             && (pages > 1024
                 || (0..pages).any(|p| {
                     let (word, bit) = Self::page_bit(va.wrapping_add(p << 12));
@@ -337,7 +342,7 @@ impl Ctx {
         j.entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)] = Jump { pc, code };
         let (word, bit) = JumpCache::page_bit(pc);
         j.pages[word] |= bit;
-        j.live = true;
+        j.halves[half(pc)] = true;
         if !self.set.itlb[fetch_slot(pc)].global {
             j.context = Some(self.set.context);
         }
