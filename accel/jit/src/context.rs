@@ -155,6 +155,8 @@ pub struct Ctx {
     tick: u64,
     pub map_generation: u64,
     pub code_generation: u64,
+    /// Where unused elements of the shadow return stack lead.
+    no_return: usize,
     /// The next instruction is to be run in a block of its own (it stores to translated code).
     pub restart_alone: bool,
     /// It is being run.
@@ -179,7 +181,7 @@ pub fn fetch_slot(pc: u64) -> usize {
 }
 
 impl Ctx {
-    pub fn new(core: &Arc<Core>, index: u32, header: &mut EnvHeader) -> Ctx {
+    pub fn new(core: &Arc<Core>, index: u32, header: &mut EnvHeader, no_return: usize) -> Ctx {
         let mut set = Set::new(0);
         set.tlb.publish(header);
         Ctx {
@@ -195,6 +197,7 @@ impl Ctx {
             tick: 0,
             map_generation: 0,
             code_generation: 0,
+            no_return,
             restart_alone: false,
             alone: false,
         }
@@ -213,6 +216,11 @@ impl Ctx {
         }
     }
 
+    /// Empties the shadow return stack: another mode, other translations, other code.
+    pub fn clear_returns(&self, header: &mut EnvHeader) {
+        header.returns.fill([u64::MAX, self.no_return as u64]);
+    }
+
     pub fn clear_jumps(&mut self) {
         self.jumps.iter_mut().for_each(JumpCache::clear);
     }
@@ -224,6 +232,7 @@ impl Ctx {
 
     pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
         header.sites.fill(NO_SITE);
+        self.clear_returns(header);
         match f {
             TlbFlush::All => self.flush(header, TlbFlush::Indexes(u16::MAX)),
             TlbFlush::Indexes(indexes) => {
@@ -306,6 +315,7 @@ impl Ctx {
         std::mem::swap(&mut self.set, &mut self.others[n]);
         header.fetch.copy_from_slice(&self.set.fetch);
         header.sites.fill(NO_SITE);
+        self.clear_returns(header);
         self.set.tlb.publish(header);
     }
 

@@ -100,7 +100,7 @@ enum Left {
 
 impl<G: Guest> JitVcpu<G> {
     pub(crate) fn new(vm: &Arc<JitVm<G>>, index: u32, mut guest: Box<G>) -> Arc<Self> {
-        let ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut()));
+        let ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut(), vm.no_return));
         let shared = Arc::new(Shared {
             index,
             exit_request: &raw const guest.header().exit_request,
@@ -184,6 +184,7 @@ impl<G: Guest> JitVcpu<G> {
             inner.ctx.code_generation = code;
             inner.ctx.clear_jumps();
             inner.ctx.found.clear();
+            inner.ctx.clear_returns(inner.guest.header_mut());
         }
     }
 
@@ -300,6 +301,7 @@ impl<G: Guest> JitVcpu<G> {
                 let h = inner.guest.header_mut();
                 mode = h.mode;
                 inner.ctx.select_jumps(h);
+                inner.ctx.clear_returns(h);
                 set_host_fp(h, G::fp_mode(mode).rounding);
             }
             if self.shared.word().load(Ordering::Relaxed) != 0 {

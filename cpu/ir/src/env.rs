@@ -11,6 +11,9 @@ pub const PAGE_SIZE: u64 = 1 << PAGE_BITS;
 /// Entries of [`EnvHeader::fetch`].
 pub const FETCH_ENTRIES: usize = 256;
 
+/// Entries of [`EnvHeader::returns`].
+pub const RETURNS: usize = 16;
+
 /// Entries of [`EnvHeader::sites`].
 pub const SITES: usize = 128;
 
@@ -76,6 +79,10 @@ pub struct EnvHeader {
     pub tlb: [TlbDesc; MMU_INDEXES],
     /// The accelerator's own words.
     pub accel: [u64; 8],
+    /// The shadow return stack, a ring: guest return address, host code that goes there.
+    pub returns: [[u64; 2]; RETURNS],
+    /// Offset in bytes of its top.
+    pub returns_top: u64,
     /// What memory instructions of optimised regions found last: tag and addend of a [`TlbEntry`], by a number given when
     /// the region is compiled. An instruction mostly stays in its page, and need not compute where the TLB has it.
     pub sites: [[u64; 2]; SITES],
@@ -99,6 +106,8 @@ impl Default for EnvHeader {
             exit: 0,
             tlb: [TlbDesc { mask: 0, table: 0 }; MMU_INDEXES],
             accel: [0; 8],
+            returns: [[u64::MAX, 0]; RETURNS],
+            returns_top: 0,
             sites: [NO_SITE; SITES],
             fetch: [[u64::MAX, 0]; FETCH_ENTRIES],
             scratch: [0; 8],

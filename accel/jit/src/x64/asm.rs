@@ -387,6 +387,15 @@ impl Asm {
     pub fn jmp_mem(&mut self, base: Gpr, disp: i32) {
         self.rm_mem(false, &[0xff], 4, base, disp);
     }
+    pub fn store_index(&mut self, base: Gpr, index: Gpr, disp: i32, src: Gpr) {
+        self.rm_index(0x89, src, base, index, disp);
+    }
+    pub fn cmp_index(&mut self, a: Gpr, base: Gpr, index: Gpr, disp: i32) {
+        self.rm_index(0x3b, a, base, index, disp);
+    }
+    pub fn jmp_index(&mut self, base: Gpr, index: Gpr, disp: i32) {
+        self.rm_index(0xff, 4, base, index, disp);
+    }
     pub fn call_mem(&mut self, base: Gpr, disp: i32) {
         self.rm_mem(false, &[0xff], 2, base, disp);
     }

@@ -48,6 +48,9 @@ pub(super) const H_HOST_CONTROL: i32 = (offset_of!(EnvHeader, accel) + 8) as i32
 pub(super) const H_THUNK_OP: i32 = (offset_of!(EnvHeader, accel) + 16) as i32;
 pub(super) const H_THUNKS: i32 = (offset_of!(EnvHeader, accel) + 24) as i32;
 pub(super) const H_TLB: i32 = offset_of!(EnvHeader, tlb) as i32;
+pub(super) const H_RETURNS: i32 = offset_of!(EnvHeader, returns) as i32;
+pub(super) const H_RETURNS_TOP: i32 = offset_of!(EnvHeader, returns_top) as i32;
+const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
 pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
 const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
@@ -130,6 +133,8 @@ pub(super) enum Stub {
     Exit { label: DynamicLabel, pc: u64, reason: u64 },
     /// rax → pc, then lookup.
     Miss { label: DynamicLabel },
+    /// Where the shadow return stack leads.
+    Landing { label: DynamicLabel, pc: u64 },
     /// After a helper raised.
     Raised { label: DynamicLabel },
     /// An edge's moves and the jump to its block.
@@ -583,10 +588,18 @@ impl Emit<'_> {
         if !skip_state {
             self.write_state(s);
         }
+        if let ExitKind::Call { ret } = kind
+            && self.in_region_pages(ret)
+        {
+            self.push_return(ret);
+        }
         if let Some(v) = to {
+            self.gpr_to(v, RAX);
+            if matches!(kind, ExitKind::Return(_)) {
+                self.pop_return();
+            }
             // Hash the target and probe the jump cache.
             let miss = self.asm.label();
-            self.gpr_to(v, RAX);
             self.asm.mov_rr(false, RDX, RAX);
             self.asm.alu_ri(super::asm::Alu::And, false, RDX, ((1 << JUMP_CACHE_BITS) - 1) << 2);
             self.asm.shift_i(super::asm::Shift::Shl, false, RDX, 2);
@@ -603,19 +616,7 @@ impl Emit<'_> {
                 self.store_pc(pc);
                 self.exit_with(reason::LEAVE);
             }
-            _ if self.in_region_pages(pc) => {
-                // A page known to be valid here: a jump that can be patched. Its displacement must not straddle an aligned word.
-                while self.asm.offset() % 4 != 3 {
-                    self.asm.bytes(&[0x90]);
-                }
-                let label = self.asm.label();
-                let n = self.links.len();
-                self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, stub: 0, pc });
-                self.link_labels.push((n, label));
-                self.asm.jmp(label);
-                let reason = reason::LINK | (n as u64) << 4 | (self.r.entry.id as u64) << 16;
-                self.stubs.push(Stub::Exit { label, pc, reason });
-            }
+            _ if self.in_region_pages(pc) => self.linked_jump(pc),
             _ => {
                 // Another page: its translation may change, so go by the jump cache.
                 let miss = self.asm.label();
@@ -628,6 +629,48 @@ impl Emit<'_> {
                 self.stubs.push(Stub::Miss { label: miss });
             }
         }
+    }
+
+    /// A jump to a page known to be valid here, which can be patched.
+    fn linked_jump(&mut self, pc: u64) {
+        // Its displacement must not straddle an aligned word.
+        while self.asm.offset() % 4 != 3 {
+            self.asm.bytes(&[0x90]);
+        }
+        let label = self.asm.label();
+        let n = self.links.len();
+        self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, stub: 0, pc });
+        self.link_labels.push((n, label));
+        self.asm.jmp(label);
+        let reason = reason::LINK | (n as u64) << 4 | (self.r.entry.id as u64) << 16;
+        self.stubs.push(Stub::Exit { label, pc, reason });
+    }
+
+    /// Enters a return address into the shadow return stack, with code that goes there.
+    fn push_return(&mut self, ret: u64) {
+        let landing = self.asm.label();
+        self.stubs.push(Stub::Landing { label: landing, pc: ret });
+        self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
+        self.asm.alu_ri(super::asm::Alu::Add, false, RCX, 16);
+        self.asm.alu_ri(super::asm::Alu::And, false, RCX, RETURNS_MASK);
+        self.asm.store(false, ENV, H_RETURNS_TOP, RCX);
+        self.asm.mov_ri(RAX, ret);
+        self.asm.store_index(ENV, RCX, H_RETURNS, RAX);
+        self.asm.lea_label(RAX, landing);
+        self.asm.store_index(ENV, RCX, H_RETURNS + 8, RAX);
+    }
+
+    /// Goes to where the shadow return stack's top says, if it is for the address in rax; else goes on here.
+    fn pop_return(&mut self) {
+        let other = self.asm.label();
+        self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
+        self.asm.cmp_index(RAX, ENV, RCX, H_RETURNS);
+        self.asm.jcc(Cc::Ne, other);
+        self.asm.lea32(RDX, RCX, -16);
+        self.asm.alu_ri(super::asm::Alu::And, false, RDX, RETURNS_MASK);
+        self.asm.store(false, ENV, H_RETURNS_TOP, RDX);
+        self.asm.jmp_index(ENV, RCX, H_RETURNS + 8);
+        self.asm.bind(other);
     }
 
     /// True if `pc` is in a page that was checked at entry.
@@ -671,6 +714,10 @@ impl Emit<'_> {
                     self.asm.bind(label);
                     self.store_pc(pc);
                     self.exit_with(reason);
+                }
+                Stub::Landing { label, pc } => {
+                    self.asm.bind(label);
+                    self.linked_jump(pc);
                 }
                 Stub::Miss { label } => {
                     self.asm.bind(label);

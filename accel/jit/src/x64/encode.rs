@@ -66,6 +66,12 @@ impl Asm {
         self.put(opcode);
         self.mem_operand(reg, base, disp);
     }
+    /// `opcode reg, [base + index + disp]`, 64 bits.
+    pub(super) fn rm_index(&mut self, opcode: u8, reg: u8, base: Gpr, index: Gpr, disp: i32) {
+        self.put(&[0x48 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3, opcode]);
+        self.put(&[0x84 | (reg & 7) << 3, (index & 7) << 3 | base & 7]);
+        self.put(&disp.to_le_bytes());
+    }
     /// The same with a register of 8 bits.
     pub(super) fn rm_mem8(&mut self, opcode: &[u8], reg: u8, base: Gpr, disp: i32) {
         self.rex(false, reg, base, reg >= 4);

@@ -88,6 +88,8 @@ pub struct Trampoline {
     pub bytes: Vec<u8>,
     /// `EnvHeader::exit`.
     pub exit: usize,
+    /// What unused elements of `EnvHeader::returns` lead to: a look-up of the address in rax.
+    pub no_return: usize,
     /// The addresses at `EnvHeader::accel[3..]`.
     pub thunks: [usize; Thunk::COUNT],
 }
@@ -97,7 +99,7 @@ pub struct Trampoline {
 /// the header, keeps all other registers, gives a result in rax, and leaves generated code if an exception was raised.
 pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
     use asm::{Alu, Asm, Cc};
-    use emit::{H_EXIT, H_HOST_CONTROL, H_RAISED, H_THUNK_OP, SAVE_GPR, SAVE_XMM};
+    use emit::{H_EXIT, H_HOST_CONTROL, H_PC, H_RAISED, H_THUNK_OP, SAVE_GPR, SAVE_XMM};
     use rhea_ir::env::EnvHeader;
     use std::mem::offset_of;
     let fp = offset_of!(EnvHeader, host_fp) as i32;
@@ -119,6 +121,11 @@ pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
         a.pop(r);
     }
     a.ret();
+    a.align(16);
+    let no_return = a.offset();
+    a.store(true, ENV, H_PC, RAX);
+    a.mov_ri(RAX, reason::LOOKUP);
+    a.jmp_mem(ENV, H_EXIT);
     let mut thunks = [0; Thunk::COUNT];
     for (n, f) in [fns.load, fns.store, fns.rmw, fns.cas, fns.probe_write].into_iter().enumerate() {
         a.align(16);
@@ -158,5 +165,5 @@ pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
         a.mov_ri(RAX, reason::RAISED);
         a.jmp_mem(ENV, H_EXIT);
     }
-    Trampoline { bytes: a.ops.finalize().unwrap_or_default(), exit, thunks }
+    Trampoline { bytes: a.ops.finalize().unwrap_or_default(), exit, no_return, thunks }
 }
