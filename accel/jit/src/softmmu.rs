@@ -115,6 +115,11 @@ impl Ctx {
         if let Some(host) = self.hit(va, kind, idx) {
             return Ok(Place::Plain(host));
         }
+        if self.set.tlb.revive(idx, va)
+            && let Some(host) = self.hit(va, kind, idx)
+        {
+            return Ok(Place::Plain(host));
+        }
         let t = match self.set.kept.get(va, kind, idx) {
             Some(t) => t,
             None => cpu.walk(va, kind, idx)?,

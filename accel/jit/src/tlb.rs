@@ -3,7 +3,9 @@
 
 use rhea_ir::env::{EnvHeader, MMU_INDEXES, PAGE_BITS, PAGE_SIZE, TlbEntry, tag};
 
-const MIN_BITS: u32 = 8;
+const MIN_BITS: u32 = 9;
+/// Entries that were displaced last and are kept, so that two pages in turn do not cost a walk each time.
+const VICTIMS: usize = 16;
 const MAX_BITS: u32 = 15;
 /// Bits of an address that an MMU may ignore: differently tagged aliases of a page have entries of their own, in the same
 /// place of a table, and are dropped together.
@@ -113,11 +115,18 @@ fn is_empty(e: &TlbEntry) -> bool {
 /// The translations of one context.
 pub struct Tlb {
     tables: Vec<Table>,
+    /// MMU index and entry; empty entries are unused.
+    victims: [(u32, TlbEntry); VICTIMS],
+    next_victim: usize,
 }
 
 impl Tlb {
     pub fn new() -> Tlb {
-        Tlb { tables: (0..MMU_INDEXES).map(|_| Table::new(MIN_BITS)).collect() }
+        Tlb {
+            tables: (0..MMU_INDEXES).map(|_| Table::new(MIN_BITS)).collect(),
+            victims: [(0, TlbEntry::EMPTY); VICTIMS],
+            next_victim: 0,
+        }
     }
 
     /// Tells generated code where the tables are; needed after all that may have changed their size.
@@ -135,7 +144,32 @@ impl Tlb {
     }
 
     pub fn insert(&mut self, idx: u32, va: u64, e: TlbEntry) {
-        self.tables[idx as usize % MMU_INDEXES].put(va, e);
+        let t = &mut self.tables[idx as usize % MMU_INDEXES];
+        let old = t.entries[t.index(va)];
+        if Table::page(&old).is_some_and(|p| p != va & !(PAGE_SIZE - 1)) {
+            self.victims[self.next_victim % VICTIMS] = (idx, old);
+            self.next_victim = self.next_victim.wrapping_add(1);
+        }
+        t.put(va, e);
+    }
+
+    /// Puts a displaced entry back to where generated code finds it; true if there was one.
+    pub fn revive(&mut self, idx: u32, va: u64) -> bool {
+        let page = va & !(PAGE_SIZE - 1);
+        let Some(n) = self.victims.iter().position(|(i, e)| *i == idx && Table::page(e) == Some(page)) else {
+            return false;
+        };
+        let e = std::mem::replace(&mut self.victims[n].1, TlbEntry::EMPTY);
+        self.insert(idx, va, e);
+        true
+    }
+
+    fn drop_victims(&mut self, what: impl Fn(u32, &TlbEntry) -> bool) {
+        for (i, e) in &mut self.victims {
+            if !is_empty(e) && what(*i, e) {
+                *e = TlbEntry::EMPTY;
+            }
+        }
     }
 
     fn masked(&mut self, indexes: u16) -> impl Iterator<Item = &mut Table> {
@@ -144,11 +178,13 @@ impl Tlb {
 
     /// Empties tables; `publish` must follow.
     pub fn flush(&mut self, indexes: u16) {
+        self.drop_victims(|i, _| indexes >> i & 1 != 0);
         self.masked(indexes).for_each(Table::clear);
     }
 
     /// Drops what is not global; `publish` must follow.
     pub fn flush_context(&mut self, indexes: u16) {
+        self.drop_victims(|i, _| indexes >> i & 1 != 0);
         self.masked(indexes).for_each(Table::clear_but_globals);
     }
 
@@ -172,13 +208,14 @@ impl Tlb {
     /// Drops the entries of `pages` pages from `va`, or only the global ones.
     pub fn flush_pages(&mut self, va: u64, pages: u64, indexes: u16, only_global: bool) {
         let start = va & !(PAGE_SIZE - 1);
+        let hit = |e: &TlbEntry| {
+            Table::page(e).is_some_and(|p| p.wrapping_sub(start) << TAG_BITS >> (TAG_BITS + PAGE_BITS) < pages)
+        };
+        self.drop_victims(|i, e| indexes >> i & 1 != 0 && hit(e));
         for t in self.masked(indexes) {
             if only_global && t.globals & half(va) == 0 {
                 continue;
             }
-            let hit = |e: &TlbEntry| {
-                Table::page(e).is_some_and(|p| p.wrapping_sub(start) << TAG_BITS >> (TAG_BITS + PAGE_BITS) < pages)
-            };
             let drop = |e: &mut TlbEntry| {
                 if hit(e) && (!only_global || e.flags & GLOBAL != 0) {
                     *e = TlbEntry::EMPTY;
@@ -197,6 +234,7 @@ impl Tlb {
 
     /// Makes stores to a host page take the slow path.
     pub fn protect_host_page(&mut self, host_page: u64) {
+        self.drop_victims(|_, _| true);
         for t in self.masked(u16::MAX) {
             for e in t.entries.iter_mut() {
                 if e.write & tag::INVALID == 0 && (e.write & !0xfff).wrapping_add(e.addend) == host_page {
