@@ -17,6 +17,9 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Flushes that wait for a sleeping vCPU before they are made one.
+const QUIET_WORK: usize = 64;
+
 /// Work done by a vCPU's own thread between guest instructions.
 pub enum Work {
     Flush(TlbFlush),
@@ -72,6 +75,18 @@ impl Shared {
     pub fn push(&self, w: Work) {
         self.queue.lock().push(w);
         self.request_accel();
+    }
+    /// The same for work that only has to be done before generated code runs again: a vCPU that sleeps sleeps on.
+    pub fn push_quietly(&self, w: Work) {
+        let mut queue = self.queue.lock();
+        if queue.len() >= QUIET_WORK {
+            // Flushing all does what the flushes and protections that piled up would: a new TLB entry looks at its page.
+            queue.retain(|w| !matches!(w, Work::Flush(_) | Work::Protect(_)));
+            queue.insert(0, Work::Flush(TlbFlush::All));
+        }
+        queue.push(w);
+        drop(queue);
+        self.word().fetch_or(request::ACCEL, Ordering::SeqCst);
     }
 }
 

@@ -116,18 +116,18 @@ impl Core {
     /// before it enters again). The caller must not be counted as running generated code.
     pub fn on_others(&self, me: u32, work: &dyn Fn() -> Work) {
         let all = self.shareds.read().clone();
-        let others = all.iter().filter(|s| s.index != me);
-        let waiting: Vec<_> = others
-            .map(|s| {
+        let mut waiting = Vec::new();
+        for s in all.iter().filter(|s| s.index != me) {
+            s.push_quietly(work());
+            if s.in_code.load(Ordering::SeqCst) {
                 // What comes after the work says that it was done: a vCPU may leave, do it, and be back before it is
                 // looked at here.
                 let done = Arc::new(AtomicBool::new(false));
                 let tell = done.clone();
-                s.push(work());
-                s.push(Work::Call(Box::new(move || tell.store(true, Ordering::SeqCst))));
-                (s, done)
-            })
-            .collect();
+                s.push_quietly(Work::Call(Box::new(move || tell.store(true, Ordering::SeqCst))));
+                waiting.push((s, done));
+            }
+        }
         for (s, done) in waiting {
             while s.in_code.load(Ordering::SeqCst) && !done.load(Ordering::SeqCst) {
                 std::thread::yield_now();
