@@ -178,7 +178,13 @@ impl Machine {
         let ran = self.running();
         self.pause_cpus();
         self.parts.clock.stop();
-        self.parts.log.line(LogMask::CpuReset, format_args!("system reset"));
+        if self.parts.log.enabled(LogMask::CpuReset) {
+            for cpu in &self.parts.cpus {
+                self.parts
+                    .log
+                    .line(LogMask::CpuReset, format_args!("CPU Reset (CPU {})\n{}", cpu.index(), cpu.describe()));
+            }
+        }
         for device in &self.parts.devices {
             device.reset();
         }

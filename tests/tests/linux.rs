@@ -254,6 +254,21 @@ fn unassigned_addresses_do_no_harm() {
 }
 
 #[test]
+fn log_to_a_file() {
+    require!("kernel", "initramfs");
+    let scratch = rhea_tests::Scratch::new();
+    let file = scratch.path("log");
+    let mut args = linux("rhea.test=features");
+    args.extend(["-d", "int,cpu_reset", "-D", &file].map(String::from));
+    let ended = run(&args, STEP);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let text = std::fs::read_to_string(file).expect("the log");
+    for line in ["CPU Reset (CPU 0)", "CPU 0: Sync exception from EL0 to EL1", "CPU 0: Irq exception"] {
+        assert!(text.contains(line), "no '{line}' in the log");
+    }
+}
+
+#[test]
 fn serial_port_to_a_file() {
     require!("kernel", "initramfs");
     let scratch = rhea_tests::Scratch::new();

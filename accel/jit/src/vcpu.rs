@@ -431,6 +431,9 @@ impl<G: Guest> JitVcpu<G> {
         let start = Instant::now();
         let done = self.with_source(inner, e, key, |src, cache, _| {
             let t = src.single(key.pc, MAX_BLOCK)?;
+            if let Some(tell) = vm.tell.get() {
+                tell(&t.func);
+            }
             let (counter, cell) = vm.options.hot_threshold.map_or((0, 0), |n| cache.counter(n));
             let entry = Entry { id: cache.next_id(), counter: cell };
             let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
@@ -473,6 +476,9 @@ impl<G: Guest> JitVcpu<G> {
                 if f.tag == va | idx as u64 && tracked { code_page(f, va) } else { None }
             };
             let Some(t) = src.region(pc, &hot, &mut more) else { return false };
+            if let Some(tell) = vm.tell.get() {
+                tell(&t.func);
+            }
             let entry = Entry { id: cache.next_id(), counter: 0 };
             let region = Region {
                 func: &t.func,

@@ -6,13 +6,14 @@ use crate::vcpu::{JitVcpu, Shared, Work};
 use crate::x64::{self, RuntimeFns};
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, Services, Vcpu};
+use rhea_ir::Function;
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::Guest;
 use rhea_memory::ram::CodeWriteListener;
 use rhea_memory::{AddressSpace, ChangeListener, MemoryChange, RamBlock, Subscription};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Settings of the JIT.
 #[derive(Clone, Debug)]
@@ -202,6 +203,8 @@ pub struct JitVm<G: Guest> {
     pub(crate) trampoline: usize,
     pub(crate) exit: usize,
     pub(crate) no_return: usize,
+    /// Called with what is compiled.
+    pub(crate) tell: OnceLock<Box<dyn Fn(&Function) + Send + Sync>>,
     pub(crate) thunks: [usize; x64::Thunk::COUNT],
     vcpus: RwLock<Vec<Arc<JitVcpu<G>>>>,
     _follow: Subscription,
@@ -236,6 +239,7 @@ impl<G: Guest> JitVm<G> {
             trampoline,
             exit: trampoline + shared.exit,
             no_return: trampoline + shared.no_return,
+            tell: OnceLock::new(),
             thunks: shared.thunks.map(|at| trampoline + at),
             vcpus: RwLock::new(Vec::new()),
             _follow: follow,
@@ -248,6 +252,12 @@ impl<G: Guest> JitVm<G> {
         self.core.shareds.write().push(v.shared().clone());
         self.vcpus.write().push(v.clone());
         v
+    }
+
+    /// Sets what is called with the intermediate code of all that is compiled from now on; once.
+    pub fn on_compile(&self, f: Box<dyn Fn(&Function) + Send + Sync>) {
+        // The first one stays.
+        let _ = self.tell.set(f);
     }
 
     pub fn stats(&self) -> Stats {

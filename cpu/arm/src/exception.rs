@@ -53,6 +53,22 @@ impl ArmCpu {
         self.header.raised = 1;
         self.halted = false;
         self.refresh_mode();
+        if self.tells_exceptions {
+            self.tell_exception(vector, from, target, esr, far, elr);
+        }
+    }
+
+    #[cold]
+    fn tell_exception(&self, vector: Vector, from: u32, to: u32, esr: Option<u64>, far: Option<u64>, elr: u64) {
+        let mut text = format!("{vector:?} exception from EL{from} to EL{to}, PC {:#x}, ELR {elr:#x}", self.header.pc);
+        if let Some(esr) = esr {
+            text += &format!(", ESR {:#x}/{esr:#010x}", esr >> 26);
+        }
+        if let Some(far) = far {
+            text += &format!(", FAR {far:#x}");
+        }
+        let hooks = self.hooks.clone();
+        hooks.exception(self.index, &text);
     }
 
     /// Where a synchronous exception without a rule of its own goes: the current level, EL1 from EL0, EL2 from a host's EL0.

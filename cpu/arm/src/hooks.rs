@@ -119,6 +119,14 @@ pub trait ArmHooks: Send + Sync {
     fn pmu_line(&self, cpu: u32, level: bool) {
         let _ = (cpu, level);
     }
+    /// Is [`ArmHooks::exception`] to be called? Asked once.
+    fn wants_exceptions(&self) -> bool {
+        false
+    }
+    /// An exception was taken; for the log.
+    fn exception(&self, cpu: u32, message: &str) {
+        let _ = (cpu, message);
+    }
     /// The guest did something the architecture leaves undefined or this crate lacks; for the log.
     fn guest_error(&self, cpu: u32, message: &str) {
         let _ = (cpu, message);

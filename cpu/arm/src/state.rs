@@ -85,6 +85,8 @@ pub struct ArmCpu {
     pub(crate) tagged_walks: u32,
     pub(crate) pac: PacState,
     pub(crate) walks: Walks,
+    /// `ArmHooks::wants_exceptions`.
+    pub(crate) tells_exceptions: bool,
 }
 
 /// Walks for tagged addresses after which generated code removes tags itself.
@@ -102,6 +104,7 @@ impl ArmCpu {
         let pins = Arc::new(ArmPins::default());
         let waker = pins.clone();
         let overflow = timers.clock().timer(move || waker.wake());
+        let tells_exceptions = hooks.wants_exceptions();
         let mut cpu = Box::new(ArmCpu {
             header: EnvHeader::default(),
             x: [0; 31],
@@ -147,6 +150,7 @@ impl ArmCpu {
             tagged_walks: 0,
             pac: PacState::new(config),
             walks: Walks::default(),
+            tells_exceptions,
         });
         cpu.reset_state();
         cpu

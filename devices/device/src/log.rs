@@ -16,15 +16,9 @@ pub enum LogMask {
     GuestErrors = 2,
     /// `int`: exceptions and interrupts.
     Int = 4,
-    /// `in_asm`: translated guest code.
-    InAsm = 8,
     /// `op`: intermediate code.
     Op = 16,
-    /// `out_asm`: host code.
-    OutAsm = 32,
-    /// `mmu`: translation faults.
-    Mmu = 64,
-    /// `cpu_reset`.
+    /// `cpu_reset`: registers before a reset.
     CpuReset = 128,
 }
 
@@ -34,10 +28,7 @@ impl LogMask {
         (LogMask::Unimp, "unimp", "log unimplemented functionality"),
         (LogMask::GuestErrors, "guest_errors", "log when the guest does something invalid"),
         (LogMask::Int, "int", "show interrupts and exceptions"),
-        (LogMask::InAsm, "in_asm", "show guest code for each translated region"),
         (LogMask::Op, "op", "show intermediate code for each translated region"),
-        (LogMask::OutAsm, "out_asm", "show generated host code for each translated region"),
-        (LogMask::Mmu, "mmu", "log MMU-related activities"),
         (LogMask::CpuReset, "cpu_reset", "show CPU state before CPU resets"),
     ];
 }

@@ -17,7 +17,7 @@ use rhea_arm::timer::{GenericTimers, TimerId};
 use rhea_arm::{ArmConfig, ArmCpu, Feature};
 use rhea_clock::{RtcClock, VirtualClock};
 use rhea_device::chardev::CharBackend;
-use rhea_device::{Device, DmaHandle, Log, OptionError};
+use rhea_device::{Device, DmaHandle, Log, LogMask, OptionError};
 use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_irqchip::gic::{CpuOutputs, GicV2, GicV2Config, GicV2m, GicV3, GicV3Config, GicV3Cpu, Its};
 use rhea_jit::{JitOptions, JitVcpu, JitVm};
@@ -314,6 +314,10 @@ pub fn build(
         .enumerate()
         .map(|(n, v)| BoardCpu::new(v, &arm, &space, &power, if n == 0 { start } else { secondary }) as _)
         .collect();
+    if log.enabled(LogMask::Op) {
+        let log = log.clone();
+        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
+    }
     let shown = jit.clone();
     board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
     board.keep.push(Box::new(jit));

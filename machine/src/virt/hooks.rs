@@ -5,7 +5,7 @@ use rhea_accel::IrqLine;
 use rhea_accel::{GuestVcpu, ShutdownCause, VmControl};
 use rhea_arm::hooks::{ArmHooks, Conduit, IccContext, Trap};
 use rhea_arm::{ArmConfig, ArmCpu};
-use rhea_device::Log;
+use rhea_device::{Log, LogMask};
 use rhea_firmware::psci::{self, AffinityState, PsciPlatform, PsciResult};
 use rhea_irqchip::gic::{self, GicV3, IccReg, IccTrap};
 use std::sync::{Arc, OnceLock};
@@ -97,6 +97,12 @@ impl ArmHooks for BoardHooks {
         if let Some(line) = self.pmu_lines.get().and_then(|l| l.get(cpu as usize)) {
             line.set(level);
         }
+    }
+    fn wants_exceptions(&self) -> bool {
+        self.log.enabled(LogMask::Int)
+    }
+    fn exception(&self, cpu: u32, message: &str) {
+        self.log.line(LogMask::Int, format_args!("CPU {cpu}: {message}"));
     }
     fn guest_error(&self, cpu: u32, message: &str) {
         self.log.guest_error("cpu", format_args!("{cpu}: {message}"));
