@@ -5,6 +5,8 @@
 
 #[path = "toy/guest.rs"]
 mod guest;
+#[path = "toy/isa.rs"]
+mod isa;
 
 use guest::*;
 use rhea_accel::Vcpu;
