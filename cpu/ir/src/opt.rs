@@ -39,6 +39,19 @@ pub fn reverse_post_order(f: &Function) -> Vec<usize> {
     order
 }
 
+/// The blocks of `order` that lead to each block.
+fn predecessors(f: &Function, order: &[usize]) -> Vec<Vec<usize>> {
+    let mut preds = vec![Vec::new(); f.blocks.len()];
+    for &b in order {
+        for t in f.blocks[b].term.targets() {
+            if let Target::Block(to, _) | Target::Exit(ExitKind::Inner(to), _) = t {
+                preds[to.index()].push(b);
+            }
+        }
+    }
+    preds
+}
+
 /// Immediate dominators (the entry's is itself); `usize::MAX` for unreachable blocks.
 pub fn dominators(f: &Function, rpo: &[usize]) -> Vec<usize> {
     let n = f.blocks.len();
@@ -46,14 +59,7 @@ pub fn dominators(f: &Function, rpo: &[usize]) -> Vec<usize> {
     for (i, &b) in rpo.iter().enumerate() {
         pos[b] = i;
     }
-    let mut preds: Vec<Vec<usize>> = vec![Vec::new(); n];
-    for &b in rpo {
-        for t in f.blocks[b].term.targets() {
-            if let Target::Block(to, _) = t {
-                preds[to.index()].push(b);
-            }
-        }
-    }
+    let preds = predecessors(f, rpo);
     let mut idom = vec![usize::MAX; n];
     idom[0] = 0;
     loop {
@@ -93,15 +99,8 @@ pub fn dominators(f: &Function, rpo: &[usize]) -> Vec<usize> {
 /// Which blocks can be reached from themselves.
 pub fn in_loops(f: &Function) -> Vec<bool> {
     let n = f.blocks.len();
-    let mut preds: Vec<Vec<usize>> = vec![Vec::new(); n];
     let order = reverse_post_order(f);
-    for &b in &order {
-        for t in f.blocks[b].term.targets() {
-            if let Target::Block(to, _) | Target::Exit(ExitKind::Inner(to), _) = t {
-                preds[to.index()].push(b);
-            }
-        }
-    }
+    let preds = predecessors(f, &order);
     // Strongly connected components: backwards from each block in reverse post-order (Kosaraju).
     let mut done = vec![false; n];
     let mut looping = vec![false; n];

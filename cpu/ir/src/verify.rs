@@ -5,6 +5,7 @@ mod sig;
 use crate::func::{BlockId, ExitKind, Function, Inst, StateId, Target, Term, Value};
 use crate::guest::{Effects, HelperDesc};
 use crate::op::{Class, Op};
+use crate::opt::dominators;
 use crate::types::{Slot, Type};
 use std::fmt;
 
@@ -117,7 +118,7 @@ impl Verifier<'_> {
             return;
         }
         let order = crate::opt::reverse_post_order(f);
-        self.dominators(&order);
+        self.idom = dominators(self.f, &order);
         for &b in &order {
             self.block(b);
         }
@@ -225,54 +226,6 @@ impl Verifier<'_> {
                 }
             }
         }
-    }
-
-    /// Immediate dominators by edges of either kind.
-    fn dominators(&mut self, order: &[usize]) {
-        let f = self.f;
-        let n = f.blocks.len();
-        let mut pos = vec![usize::MAX; n];
-        for (k, &b) in order.iter().enumerate() {
-            pos[b] = k;
-        }
-        let mut preds: Vec<Vec<usize>> = vec![Vec::new(); n];
-        for &b in order {
-            for t in f.blocks[b].term.targets() {
-                if let Target::Block(to, _) | Target::Exit(ExitKind::Inner(to), _) = t {
-                    preds[to.index()].push(b);
-                }
-            }
-        }
-        let mut idom = vec![usize::MAX; n];
-        idom[0] = 0;
-        loop {
-            let mut changed = false;
-            for &b in order.iter().filter(|b| **b != 0) {
-                let mut new = usize::MAX;
-                for &p in preds[b].iter().filter(|p| idom[**p] != usize::MAX) {
-                    if new == usize::MAX {
-                        new = p;
-                        continue;
-                    }
-                    let (mut x, mut y) = (p, new);
-                    while x != y {
-                        while pos[x] > pos[y] {
-                            x = idom[x];
-                        }
-                        while pos[y] > pos[x] {
-                            y = idom[y];
-                        }
-                    }
-                    new = x;
-                }
-                changed |= idom[b] != new;
-                idom[b] = new;
-            }
-            if !changed {
-                break;
-            }
-        }
-        self.idom = idom;
     }
 
     /// True if the value is available at the position (operations of the same block: strictly before).
