@@ -12,6 +12,7 @@
 
 use super::irqs::{Candidates, GROUP1_NS, Irqs, Place, SPI_END, SPURIOUS, SpiWord};
 use super::{CpuOutputs, EoiListener};
+use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_accel::IrqLine;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -112,6 +113,15 @@ fn cpus_of(place: Place) -> impl Iterator<Item = usize> {
 
 fn contains(place: Place, cpu: usize) -> bool {
     cpus_of(place).any(|c| c == cpu)
+}
+
+/// Saved state of 32 SPIs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SavedWord {
+    #[n(0)]
+    irqs: Irqs,
+    #[n(1)]
+    route: [u64; 32],
 }
 
 /// The interrupts of a controller and its CPUs.
@@ -279,6 +289,29 @@ impl<I: CpuInterface> Engine<I> {
     /// The input of a PPI changed.
     pub fn set_ppi_level(&self, cpu: usize, intid: u32, level: bool) {
         self.with_cpu(cpu, |core| core.private.set_level(intid & 31, level));
+    }
+    /// Sets a PPI's input without an edge.
+    pub fn import_ppi_level(&self, cpu: usize, intid: u32, level: bool) {
+        self.with_cpu(cpu, |core| {
+            let mask = 1 << (intid & 31);
+            core.private.level = if level { core.private.level | mask } else { core.private.level & !mask };
+        });
+    }
+    /// The SPIs to save.
+    pub fn save_words(&self) -> Vec<SavedWord> {
+        let save = |spis: &SpiWord| SavedWord { irqs: spis.irqs.clone(), route: spis.route };
+        (1..self.words_end()).filter_map(|n| self.peek_word(n, save)).collect()
+    }
+    /// Loads them, as many as there are; `place_of` says where a route leads.
+    pub fn load_words(&self, words: Vec<SavedWord>, two_states: bool, place_of: impl Fn(u64) -> Place) {
+        for (n, SavedWord { irqs, route }) in words.into_iter().enumerate() {
+            self.with_word(n as u32 + 1, |spis| {
+                spis.irqs = Irqs { two_states, ..irqs };
+                spis.route = route;
+                spis.target = route.map(&place_of);
+                !0
+            });
+        }
     }
     /// A message for an SPI: an edge, or (level-sensitive) the level until it is taken back.
     pub fn message_spi(&self, intid: u32, set: bool, allowed: impl Fn(usize) -> bool) {

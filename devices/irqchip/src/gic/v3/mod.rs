@@ -103,10 +103,7 @@ impl IrqSink for Ppis {
         self.0.engine.set_ppi_level(pin as usize / 32, pin % 32, level);
     }
     fn import_level(&self, pin: u32, level: bool) {
-        self.0.engine.with_cpu(pin as usize / 32, |core| {
-            let mask = 1 << (pin % 32);
-            core.private.level = if level { core.private.level | mask } else { core.private.level & !mask };
-        });
+        self.0.engine.import_ppi_level(pin as usize / 32, pin % 32, level);
     }
 }
 

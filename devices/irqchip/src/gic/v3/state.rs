@@ -1,5 +1,6 @@
 //! Saved state of the controller.
 
+use super::super::engine::SavedWord;
 use super::super::irqs::Irqs;
 use super::super::virt::VirtualCpu;
 use super::GicV3;
@@ -17,17 +18,9 @@ struct State {
     #[n(0)]
     ctlr: u32,
     #[n(1)]
-    words: Vec<WordState>,
+    words: Vec<SavedWord>,
     #[n(2)]
     cpus: Vec<CpuState>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-struct WordState {
-    #[n(0)]
-    irqs: Irqs,
-    #[n(1)]
-    route: [u64; 32],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -58,8 +51,7 @@ impl Device for GicV3 {
         self.reset_all();
     }
     fn save(&self) -> Saved {
-        let words = (1..self.engine.words_end())
-            .filter_map(|n| self.engine.peek_word(n, |spis| WordState { irqs: spis.irqs.clone(), route: spis.route }));
+        let words = self.engine.save_words();
         let cpus = (0..self.engine.cpus()).filter_map(|n| {
             self.engine.peek_cpu(n, |core| {
                 let Icc { regs, virt, lpis, asleep, dpg, two_states: _, at_el3, secure, maintenance: _ } = &core.iface;
@@ -75,10 +67,7 @@ impl Device for GicV3 {
                 }
             })
         });
-        encode(
-            VERSION,
-            &State { ctlr: self.ctlr.load(Ordering::Acquire), words: words.collect(), cpus: cpus.collect() },
-        )
+        encode(VERSION, &State { ctlr: self.ctlr.load(Ordering::Acquire), words, cpus: cpus.collect() })
     }
     fn load(&self, state: &Saved) -> Result<(), LoadError> {
         let State { ctlr, words, cpus } = decode(state, VERSION)?;
@@ -105,15 +94,7 @@ impl Device for GicV3 {
                 icc.secure = secure;
             });
         }
-        for (n, word) in words.into_iter().enumerate() {
-            let WordState { irqs, route } = word;
-            self.engine.with_word(n as u32 + 1, |spis| {
-                spis.irqs = Irqs { two_states: two, ..irqs };
-                spis.route = route;
-                spis.target = route.map(|r| self.place_of(r));
-                !0
-            });
-        }
+        self.engine.load_words(words, two, |route| self.place_of(route));
         self.apply_ctlr();
         Ok(())
     }
