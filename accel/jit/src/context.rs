@@ -175,6 +175,13 @@ pub struct FetchEntry {
 
 const NO_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, attrs: 0, global: false, host: 0, page: None };
 
+impl FetchEntry {
+    /// The key of code at an address in the page.
+    pub fn key(&self, pc: u64, mode: u64) -> Key {
+        Key { pc, host: self.host | (pc & (PAGE_SIZE - 1)), mode, attrs: self.attrs }
+    }
+}
+
 /// Index of an instruction address in [`EnvHeader::fetch`].
 pub fn fetch_slot(pc: u64) -> usize {
     (pc >> 12) as usize % FETCH_ENTRIES

@@ -12,7 +12,7 @@ use rhea_accel::{Vcpu, VcpuError};
 use rhea_ir::env::{EnvHeader, PAGE_SIZE};
 use rhea_ir::guest::{Guest, Poll, Raised, TlbFlush, request};
 use rhea_memory::view::Lookup;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -43,8 +43,6 @@ pub struct Shared {
     /// The guest's `EnvHeader::exit_request`.
     exit_request: *const AtomicU32,
     pub in_code: AtomicBool,
-    /// Times generated code was entered.
-    pub entries: AtomicU64,
     queue: Mutex<Vec<Work>>,
     control: Mutex<(Control, Control)>,
     /// Wakes the thread from WFI or pause, and waiters for "paused".
@@ -107,12 +105,6 @@ struct Inner<G: Guest> {
     config: Arc<G::Config>,
 }
 
-/// Why the inner loop returned.
-enum Left {
-    /// Look at requests and poll.
-    Poll,
-}
-
 impl<G: Guest> JitVcpu<G> {
     pub(crate) fn new(vm: &Arc<JitVm<G>>, index: u32, mut guest: Box<G>) -> Arc<Self> {
         let ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut(), vm.no_return));
@@ -120,7 +112,6 @@ impl<G: Guest> JitVcpu<G> {
             index,
             exit_request: &raw const guest.header().exit_request,
             in_code: AtomicBool::new(false),
-            entries: AtomicU64::new(0),
             queue: Mutex::new(Vec::new()),
             control: Mutex::new((Control::Paused, Control::Paused)),
             changed: Condvar::new(),
@@ -260,9 +251,7 @@ impl<G: Guest> JitVcpu<G> {
             let context = inner.guest.context();
             inner.ctx.select_set(inner.guest.header_mut(), context);
             match inner.guest.poll() {
-                Poll::Run => {
-                    let Left::Poll = self.run_code(inner);
-                }
+                Poll::Run => self.run_code(inner),
                 Poll::Halt(timeout) => self.sleep(&mut guard, timeout),
                 Poll::Off => self.sleep(&mut guard, None),
                 Poll::Debug => {
@@ -293,11 +282,11 @@ impl<G: Guest> JitVcpu<G> {
         });
     }
 
-    /// Runs guest code until something needs the loop.
-    fn run_code(&self, inner: &mut Inner<G>) -> Left {
-        let Some(vm) = self.vm.upgrade() else { return Left::Poll };
+    /// Runs guest code until requests are to be looked at and the guest is to be polled.
+    fn run_code(&self, inner: &mut Inner<G>) {
+        let Some(vm) = self.vm.upgrade() else { return };
         if vm.options.interpret {
-            return crate::vcpu::interpret(self, &vm, inner);
+            return interpret(self, inner);
         }
         let env: *mut G = &raw mut *inner.guest;
         {
@@ -320,7 +309,7 @@ impl<G: Guest> JitVcpu<G> {
                 set_host_fp(h, G::fp_mode(mode).rounding);
             }
             if self.shared.word().load(Ordering::Relaxed) != 0 {
-                return Left::Poll;
+                return;
             }
             let pc = inner.guest.header().pc;
             let code = if inner.ctx.restart_alone {
@@ -337,7 +326,7 @@ impl<G: Guest> JitVcpu<G> {
                 Ok(Some(c)) => c,
                 Ok(None) => {
                     // Code memory was full: everything was flushed; start over.
-                    return Left::Poll;
+                    return;
                 }
                 Err(Raised) => {
                     inner.guest.header_mut().raised = 0;
@@ -345,7 +334,6 @@ impl<G: Guest> JitVcpu<G> {
                 }
             };
             // Enter: visible to others first, then their requests are looked at.
-            self.shared.entries.fetch_add(1, Ordering::Relaxed);
             self.shared.in_code.store(true, Ordering::SeqCst);
             let core = &inner.ctx.core;
             // An emptied cache that was not seen in `do_work`: `code` may be gone.
@@ -356,7 +344,7 @@ impl<G: Guest> JitVcpu<G> {
                     std::thread::yield_now();
                 }
                 inner.ctx.alone = false;
-                return Left::Poll;
+                return;
             }
             // SAFETY: trampoline and code are live: code is freed only by `Core::exclusively`, which waits for
             // `in_code`; `env` is this vCPU's guest, which nobody else touches while `inner` is locked.
@@ -374,7 +362,7 @@ impl<G: Guest> JitVcpu<G> {
                     let pc = inner.guest.header().pc;
                     inner.ctx.forget(pc, mode);
                 }
-                _ => return Left::Poll,
+                _ => return,
             }
         }
     }
@@ -383,7 +371,7 @@ impl<G: Guest> JitVcpu<G> {
     fn find(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
         let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
         let e = &inner.ctx.set.itlb[n];
-        let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        let key = e.key(pc, inner.guest.header().mode);
         if let Some(c) = inner.ctx.found.get(&key) {
             inner.ctx.remember(pc, c);
             return Ok(Some(c));
@@ -456,7 +444,7 @@ impl<G: Guest> JitVcpu<G> {
             return;
         };
         let e = inner.ctx.set.itlb[n].clone();
-        let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        let key = e.key(pc, inner.guest.header().mode);
         let threshold = vm.options.hot_threshold.unwrap_or(0);
         let start = Instant::now();
         let full = self.with_source(inner, &e, key, |src, cache, ctx| {
@@ -466,7 +454,7 @@ impl<G: Guest> JitVcpu<G> {
             let idx = G::fetch_index(key.mode);
             let hot = |to: u64| {
                 let f = &ctx.set.itlb[fetch_slot(to)];
-                let k = Key { pc: to, host: f.host | (to & 0xfff), mode: key.mode, attrs: f.attrs };
+                let k = f.key(to, key.mode);
                 // Only what runs about as often as the head belongs with it.
                 f.tag == to & !0xfff | idx as u64 && cache.entered(&k, threshold).is_some_and(|n| n * 16 >= threshold)
             };
@@ -567,7 +555,7 @@ impl<G: Guest> JitVcpu<G> {
     fn alone(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
         let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
         let e = inner.ctx.set.itlb[n].clone();
-        let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        let key = e.key(pc, inner.guest.header().mode);
         let code = self
             .with_source(inner, &e, key, |src, cache, _| {
                 let t = src.single(pc, 1)?;
@@ -596,7 +584,7 @@ fn code_page(e: &FetchEntry, pc: u64) -> Option<CodePage> {
 }
 
 /// Runs blocks through the IR interpreter.
-fn interpret<G: Guest>(v: &JitVcpu<G>, _vm: &Arc<JitVm<G>>, inner: &mut Inner<G>) -> Left {
+fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
     struct Bus<'a>(&'a mut Ctx);
     impl<G: Guest> rhea_ir::interp::Memory<G> for Bus<'_> {
         fn load(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<u128, Raised> {
@@ -615,10 +603,10 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, _vm: &Arc<JitVm<G>>, inner: &mut Inner<G>
             self.0.probe_write(cpu, va, m)
         }
     }
-    let mut blocks: rustc_hash::FxHashMap<Key, (Arc<rhea_ir::Function>, u64)> = rustc_hash::FxHashMap::default();
+    let mut blocks: rustc_hash::FxHashMap<Key, Arc<rhea_ir::Function>> = rustc_hash::FxHashMap::default();
     loop {
         if v.shared.word().load(Ordering::SeqCst) != 0 {
-            return Left::Poll;
+            return;
         }
         let pc = inner.guest.header().pc;
         let Ok(n) = inner.ctx.fetch(&mut *inner.guest, pc) else {
@@ -626,21 +614,21 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, _vm: &Arc<JitVm<G>>, inner: &mut Inner<G>
             continue;
         };
         let e = inner.ctx.set.itlb[n].clone();
-        let key = Key { pc, host: e.host | (pc & 0xfff), mode: inner.guest.header().mode, attrs: e.attrs };
+        let key = e.key(pc, inner.guest.header().mode);
         inner.ctx.restart_alone = false;
         inner.ctx.alone = true;
         // Blocks are made anew when their page was written since.
-        let Some((block, page)) = &e.page else { return Left::Poll };
+        let Some((block, page)) = &e.page else { return };
         let tracked = block.is_code_page(*page);
-        let cached = blocks.get(&key).filter(|_| tracked).map(|b| b.0.clone());
+        let cached = blocks.get(&key).filter(|_| tracked).cloned();
         let func = match cached {
             Some(f) => f,
             None => {
                 blocks.retain(|k, _| k.host & !0xfff != e.host);
                 let made = v.with_source(inner, &e, key, |src, _, _| src.single(pc, MAX_BLOCK)).flatten();
-                let Some(t) = made else { return Left::Poll };
+                let Some(t) = made else { return };
                 let f = Arc::new(t.func);
-                blocks.insert(key, (f.clone(), 0));
+                blocks.insert(key, f.clone());
                 f
             }
         };
@@ -648,7 +636,7 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, _vm: &Arc<JitVm<G>>, inner: &mut Inner<G>
         inner.guest.header_mut().raised = 0;
         match out {
             rhea_ir::interp::Outcome::Exit(rhea_ir::ExitKind::Leave) | rhea_ir::interp::Outcome::Requested => {
-                return Left::Poll;
+                return;
             }
             _ => {}
         }

@@ -129,11 +129,6 @@ impl Emit<'_> {
         self.asm.call_mem(ENV, H_THUNKS + 8 * thunk as i32);
         match i.ty {
             Type::Void => {}
-            t if wide(t) => {
-                let d = self.dst_xmm(v, X15);
-                self.asm.vload(16, d, ENV, H_SCRATCH + 7 * 16);
-                self.put_xmm(v, d);
-            }
             t if t.is_int() => {
                 let m = i.mem_op();
                 if i.op == Op::Load && m.is_signed() && m.bytes() < 8 {
@@ -149,12 +144,18 @@ impl Emit<'_> {
                 }
                 self.put_gpr(v, RAX);
             }
-            t => {
-                let d = self.dst_xmm(v, X15);
-                self.asm.vmov_from_gpr(t == Type::F64, d, RAX);
-                self.put_xmm(v, d);
-            }
+            t => self.put_vector_result(v, t),
         }
+    }
+
+    /// The result of a call that is no integer, or wider than one register.
+    fn put_vector_result(&mut self, v: Value, t: Type) {
+        let d = self.dst_xmm(v, X15);
+        match t {
+            Type::I128 | Type::V128 => self.asm.vload(16, d, ENV, H_SCRATCH + 7 * 16),
+            _ => self.asm.vmov_from_gpr(t == Type::F64, d, RAX),
+        }
+        self.put_xmm(v, d);
     }
 
     /// Calls a helper.
@@ -215,11 +216,6 @@ impl Emit<'_> {
         }
         match desc.ret {
             Type::Void => {}
-            t if wide(t) => {
-                let d = self.dst_xmm(v, X15);
-                self.asm.vload(16, d, ENV, H_SCRATCH + 7 * 16);
-                self.put_xmm(v, d);
-            }
             Type::Bool => {
                 self.asm.alu_ri(super::asm::Alu::And, false, RAX, 1);
                 self.put_gpr(v, RAX);
@@ -229,11 +225,7 @@ impl Emit<'_> {
                 self.put_gpr(v, RAX);
             }
             Type::I64 => self.put_gpr(v, RAX),
-            t => {
-                let d = self.dst_xmm(v, X15);
-                self.asm.vmov_from_gpr(t == Type::F64, d, RAX);
-                self.put_xmm(v, d);
-            }
+            t => self.put_vector_result(v, t),
         }
     }
 
