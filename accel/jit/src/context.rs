@@ -22,11 +22,11 @@ struct Jump {
     code: usize,
 }
 
-const NO_JUMP: Jump = Jump { pc: u64::MAX, code: 0 };
-
 /// A jump cache for one mode.
 struct JumpCache {
     mode: u64,
+    /// What unused entries are: a guest may jump to their address too, so that it leads to a look-up.
+    unused: Jump,
     /// The context its entries hold in; `None`: in all, as all their pages are global.
     pub context: Option<u64>,
     used: u64,
@@ -43,19 +43,21 @@ fn half(va: u64) -> usize {
 }
 
 impl JumpCache {
-    pub fn new(mode: u64) -> JumpCache {
+    pub fn new(mode: u64, no_return: usize) -> JumpCache {
+        let unused = Jump { pc: u64::MAX, code: no_return };
         JumpCache {
             mode,
+            unused,
             context: None,
             used: 0,
-            entries: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(),
+            entries: vec![unused; JUMP_ENTRIES].into_boxed_slice(),
             pages: [0; 16],
             halves: [false; 2],
         }
     }
     fn clear(&mut self) {
         if std::mem::take(&mut self.halves) != [false; 2] {
-            self.entries.fill(NO_JUMP);
+            self.entries.fill(self.unused);
             self.pages = [0; 16];
         }
         self.context = None;
@@ -155,7 +157,7 @@ pub struct Ctx {
     tick: u64,
     pub map_generation: u64,
     pub code_generation: u64,
-    /// Where unused elements of the shadow return stack lead.
+    /// Where unused elements of jump caches and of the shadow return stack lead: a look-up.
     no_return: usize,
     /// The next instruction is to be run in a block of its own (it stores to translated code).
     pub restart_alone: bool,
@@ -333,7 +335,7 @@ impl Ctx {
         let n = match self.jumps.iter().position(|j| j.mode == mode && j.context.is_none_or(|c| c == context)) {
             Some(n) => n,
             None if self.jumps.len() < JUMP_CACHES => {
-                self.jumps.push(JumpCache::new(mode));
+                self.jumps.push(JumpCache::new(mode, self.no_return));
                 self.jumps.len() - 1
             }
             None => {
@@ -350,7 +352,7 @@ impl Ctx {
 
     pub fn probe(&self, pc: u64) -> Option<usize> {
         let e = self.jumps[self.current].entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)];
-        (e.pc == pc).then_some(e.code)
+        (e.pc == pc && e.code != self.no_return).then_some(e.code)
     }
 
     /// Enters code into the jump cache; its page is in the fetch table.
@@ -377,9 +379,10 @@ impl Ctx {
     /// Drops what leads to dead code.
     pub fn forget(&mut self, pc: u64, mode: u64) {
         self.found.forget(pc, mode);
-        let e = &mut self.jumps[self.current].entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)];
+        let j = &mut self.jumps[self.current];
+        let e = &mut j.entries[(pc >> 2) as usize & (JUMP_ENTRIES - 1)];
         if e.pc == pc {
-            *e = NO_JUMP;
+            *e = j.unused;
         }
     }
 
@@ -408,5 +411,21 @@ impl Ctx {
             page: Some((block.clone(), offset / PAGE_SIZE)),
         };
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_jumps_lead_to_a_look_up() {
+        // Generated code compares a guest's target with the entry and jumps where it says.
+        let mut j = JumpCache::new(0, 0x1000);
+        assert!(j.entries.iter().all(|e| e.code == 0x1000));
+        j.entries[5] = Jump { pc: 20, code: 0x2000 };
+        j.halves[0] = true;
+        j.clear();
+        assert!(j.entries.iter().all(|e| e.code == 0x1000));
     }
 }

@@ -88,7 +88,7 @@ pub struct Trampoline {
     pub bytes: Vec<u8>,
     /// `EnvHeader::exit`.
     pub exit: usize,
-    /// What unused elements of `EnvHeader::returns` lead to: a look-up of the address in rax.
+    /// What unused elements of `EnvHeader::returns` and of jump caches lead to: a look-up of the address in rax.
     pub no_return: usize,
     /// The addresses at `EnvHeader::accel[3..]`.
     pub thunks: [usize; Thunk::COUNT],
