@@ -125,7 +125,10 @@ impl AddressSpace {
     /// [`BusError`].
     #[inline]
     pub fn load(&self, gpa: Gpa, access: Access) -> Result<u64, BusError> {
-        self.view().load(gpa, access)
+        match self.secure_of(access) {
+            Some(side) => side.view().load(gpa, access),
+            None => self.view().load(gpa, access),
+        }
     }
     /// A store of the low `access.size` bytes of `value`, little-endian.
     ///
@@ -133,7 +136,14 @@ impl AddressSpace {
     /// [`BusError`].
     #[inline]
     pub fn store(&self, gpa: Gpa, value: u64, access: Access) -> Result<(), BusError> {
-        self.view().store(gpa, value, access)
+        match self.secure_of(access) {
+            Some(side) => side.view().store(gpa, value, access),
+            None => self.view().store(gpa, value, access),
+        }
+    }
+    #[inline]
+    fn secure_of(&self, access: Access) -> Option<Arc<AddressSpace>> {
+        if access.secure { self.secure_side() } else { None }
     }
     /// Reads bytes; may cross ranges, devices are read in the largest pieces they take.
     ///

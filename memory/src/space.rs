@@ -6,7 +6,7 @@ use crate::view::{FlatRange, FlatTarget, MmioTarget, RamTarget, same_ram};
 use crate::{ChangeListener, ChangeReason, FlatView, Gpa, GpaRange, MemoryChange, RamBlock, Subscription};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use thiserror::Error;
 
 /// Why a mapping is impossible.
@@ -52,6 +52,7 @@ pub struct AddressSpace {
     view: ArcSwap<FlatView>,
     state: Mutex<State>,
     notifier: Notifier,
+    secure: OnceLock<Weak<AddressSpace>>,
 }
 
 fn check_range(name: &str, start: u64, len: u64) -> Result<(), MapError> {
@@ -71,11 +72,23 @@ impl AddressSpace {
             view: ArcSwap::default(),
             state: Mutex::default(),
             notifier: Notifier::default(),
+            secure: OnceLock::new(),
         })
     }
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+    /// Sets what secure accesses see (Arm Secure state, x86 SMM): usually a space that shows this one and more over it. Once, before
+    /// an accelerator is made over this space; the owner of the machine keeps it alive.
+    pub fn set_secure_side(&self, side: &Arc<AddressSpace>) {
+        // A second one would be a construction error; the first stays.
+        let _ = self.secure.set(Arc::downgrade(side));
+    }
+    /// What secure accesses see, where that is another space than this.
+    #[must_use]
+    pub fn secure_side(&self) -> Option<Arc<AddressSpace>> {
+        self.secure.get().and_then(Weak::upgrade)
     }
 
     // ---- mapping ----

@@ -146,6 +146,8 @@ const NO_FETCH_WORDS: [u64; 2] = [u64::MAX, 0];
 pub struct Ctx {
     pub index: u32,
     pub space: Arc<AddressSpace>,
+    /// What accesses see whose translation is secure, where that differs.
+    secure: Option<Arc<AddressSpace>>,
     pub set: Set,
     /// Sets of other contexts.
     others: Vec<Set>,
@@ -196,6 +198,7 @@ impl Ctx {
         Ctx {
             index,
             space: core.space.clone(),
+            secure: core.space.secure_side(),
             set,
             others: Vec::new(),
             found: Found::new(),
@@ -209,6 +212,14 @@ impl Ctx {
             no_return,
             restart_alone: false,
             alone: false,
+        }
+    }
+
+    /// The address space that translations lead to.
+    pub fn side(&self, secure: bool) -> &AddressSpace {
+        match &self.secure {
+            Some(side) if secure => side,
+            _ => &self.space,
         }
     }
 
@@ -395,7 +406,7 @@ impl Ctx {
             return Ok(n);
         }
         let t = cpu.walk(pc, Kind::Fetch, idx)?;
-        let view = self.space.view();
+        let view = self.side(t.secure).view();
         let Lookup::Ram { block, offset, host, remaining, .. } = view.lookup(t.page) else {
             return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
         };

@@ -79,7 +79,7 @@ impl Ctx {
     /// Enters the page into the TLB if it is RAM; true if accesses of this kind can then use it inline.
     fn fill<G: Guest>(&mut self, cpu: &mut G, va: u64, t: &Translation, kind: Kind, idx: u32) -> bool {
         let page = va & !(PAGE_SIZE - 1);
-        let view = self.space.view();
+        let view = self.side(t.secure).view();
         let Lookup::Ram { block, offset, host, readonly, writes, remaining } = view.lookup(t.page) else {
             return false;
         };
@@ -134,7 +134,7 @@ impl Ctx {
             return Err(cpu.alignment_fault(access_info(va, size, kind, idx)));
         }
         let gpa = Gpa(t.page.0 | (va & (PAGE_SIZE - 1)));
-        let view = self.space.view();
+        let view = self.side(t.secure).view();
         Ok(match view.lookup(gpa) {
             Lookup::Ram { block, offset, host, readonly, writes, remaining }
                 if (kind == Kind::Read || (!readonly && writes.is_none())) && remaining >= size as u64 =>

@@ -505,7 +505,7 @@ impl<G: Guest> JitVcpu<G> {
             let va = p.tag & !0xfff;
             // Without side effects: the guest has not asked for this page yet.
             let same = match inner.guest.walk_debug(va) {
-                Some(t) if t.executable => match inner.ctx.space.view().lookup(t.page) {
+                Some(t) if t.executable => match inner.ctx.side(t.secure).view().lookup(t.page) {
                     Lookup::Ram { host, .. } => host as u64 == p.host,
                     _ => false,
                 },

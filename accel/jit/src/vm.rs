@@ -207,7 +207,7 @@ pub struct JitVm<G: Guest> {
     pub(crate) tell: OnceLock<Box<dyn Fn(&Function) + Send + Sync>>,
     pub(crate) thunks: [usize; x64::Thunk::COUNT],
     vcpus: RwLock<Vec<Arc<JitVcpu<G>>>>,
-    _follow: Subscription,
+    _follow: Vec<Subscription>,
 }
 
 impl<G: Guest> JitVm<G> {
@@ -231,7 +231,8 @@ impl<G: Guest> JitVm<G> {
             me: me.clone(),
             stop_world: AtomicBool::new(false),
         });
-        let follow = space.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))));
+        let follow = std::iter::once(space.clone()).chain(space.secure_side());
+        let follow = follow.map(|s| s.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))))).collect();
         Ok(Arc::new(JitVm {
             core,
             options,
