@@ -34,12 +34,22 @@ impl PciBus {
     /// A bus whose functions master `dma` and drive the four lines `intx`; messages go to `msi`.
     #[must_use]
     pub fn new(name: &str, dma: Arc<AddressSpace>, intx: [IrqLine; 4], msi: Option<Arc<dyn MsiTarget>>) -> Arc<Self> {
+        Self::with_wires(name, dma, IntxLines::new(intx), msi)
+    }
+    /// The same with other interrupt wires.
+    #[must_use]
+    pub fn with_wires(
+        name: &str,
+        dma: Arc<AddressSpace>,
+        intx: Arc<IntxLines>,
+        msi: Option<Arc<dyn MsiTarget>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             memory: AddressSpace::new(&format!("{name} memory")),
             io: AddressSpace::new(&format!("{name} I/O")),
             dma,
-            intx: IntxLines::new(intx),
+            intx,
             msi: RwLock::new(msi),
             functions: RwLock::default(),
         })
@@ -115,6 +125,11 @@ impl PciBus {
     #[must_use]
     pub fn function(&self, devfn: Devfn) -> Option<Arc<dyn PciFunction>> {
         self.functions.read().get(&devfn).cloned()
+    }
+    /// The function that a configuration access to bus `number` reaches (type 0 or 1 cycles).
+    #[must_use]
+    pub fn find(&self, number: u8, devfn: Devfn) -> Option<Arc<dyn PciFunction>> {
+        if number == 0 { self.function(devfn) } else { None }
     }
     /// All functions in the order of their numbers.
     #[must_use]

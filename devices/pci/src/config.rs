@@ -132,6 +132,13 @@ impl ConfigBuilder {
             msix: None,
         }
     }
+    /// Declares a register of the device's own: its power-on value and the bits software may write.
+    #[must_use]
+    pub fn register(mut self, at: usize, value: &[u8], writable: &[u8]) -> Self {
+        put(&mut self.registers.bytes, at, value);
+        put(&mut self.registers.writable, at, writable);
+        self
+    }
     /// Declares BAR `index` of `size` bytes (rounded up to a power of two), decoded by `handler` with offsets from its start.
     #[must_use]
     pub fn bar(mut self, index: usize, kind: BarKind, size: u64, handler: Arc<dyn MmioDevice>) -> Self {

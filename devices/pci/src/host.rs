@@ -39,7 +39,7 @@ impl PcieHost {
         let bus = PciBus::new("pcie.0", system.clone(), intx, msi);
         let open: Arc<dyn MmioDevice> = Arc::new(OpenBus);
         let mut mappings =
-            vec![system.map_mmio(windows.ecam.0, windows.ecam.1, Arc::new(Ecam { bus: bus.clone() }), 0)?];
+            vec![system.map_mmio(windows.ecam.0, windows.ecam.1, Ecam::new(&bus), 0)?];
         for (start, len) in [Some(windows.memory32), windows.memory64].into_iter().flatten() {
             mappings.push(system.map_mmio(start, len, open.clone(), -1)?);
             mappings.push(system.map_alias(start, bus.memory(), start, len, 0)?);
@@ -84,17 +84,18 @@ impl MmioDevice for OpenBus {
 }
 
 /// The configuration window (PCI Express base specification 7.2.2).
-struct Ecam {
+pub struct Ecam {
     bus: Arc<PciBus>,
 }
 
 impl Ecam {
+    #[must_use]
+    pub fn new(bus: &Arc<PciBus>) -> Arc<Self> {
+        Arc::new(Self { bus: bus.clone() })
+    }
     fn target(&self, offset: u64) -> Option<(Arc<dyn PciFunction>, u16)> {
         let (bus, devfn, register) = (offset >> 20, Devfn((offset >> 12) as u8), (offset & 0xfff) as u16);
-        if bus != 0 {
-            return None;
-        }
-        Some((self.bus.function(devfn)?, register))
+        Some((self.bus.find(u8::try_from(bus).ok()?, devfn)?, register))
     }
 }
 

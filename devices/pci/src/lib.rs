@@ -14,7 +14,7 @@ mod msix;
 pub use address::Devfn;
 pub use bus::{PciBus, PciError, PciSlot};
 pub use config::{BarKind, ConfigBuilder, Identity, PciConfig, PciConfigState, PcieType};
-pub use host::{HostBridge, HostWindows, PcieHost};
+pub use host::{Ecam, HostBridge, HostWindows, PcieHost};
 pub use intx::{IntxLines, IntxPin};
 pub use msi::Msi;
 pub use msix::{Msix, MsixState};
