@@ -112,7 +112,7 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
             deferred[n] = match i.op {
                 Op::Const => fits_imm32(f, v),
                 Op::ICmp | Op::CondFlags | Op::ToBool => cond_uses[n] == hot_uses[n],
-                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic => {
+                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb => {
                     flag_uses[n] + edge_uses[n] == hot_uses[n]
                 }
                 Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && !f.fp.flush && !clears,

@@ -33,8 +33,8 @@ pub fn icmp(cond: Cond, a: u64, b: u64, bits: u32) -> bool {
         Cond::Eq => a == b,
         Cond::Ne => a != b,
         Cond::Ult => a < b,
-        Cond::Ule => a <= b,
-        Cond::Ugt => a > b,
+        Cond::Ule | Cond::CsOrZ => a <= b,
+        Cond::Ugt | Cond::CcAndNz => a > b,
         Cond::Uge => a >= b,
         Cond::Slt => sa < sb,
         Cond::Sle => sa <= sb,
@@ -65,10 +65,12 @@ pub fn cond_flags(cond: Cond, f: u32) -> bool {
         Cond::Pl => !n,
         Cond::Vs => v,
         Cond::Vc => !v,
+        Cond::CsOrZ => c || z,
+        Cond::CcAndNz => !c && !z,
     }
 }
 
-/// Packed flags of `a + b + carry` on `bits` width (32 or 64).
+/// Packed flags of `a + b + carry` on `bits` width.
 pub fn flags_adc(a: u64, b: u64, carry: bool, bits: u32) -> u32 {
     let (a, b) = (low(a, bits), low(b, bits));
     let wide = a as u128 + b as u128 + carry as u128;
@@ -87,6 +89,14 @@ pub fn flags_adc(a: u64, b: u64, carry: bool, bits: u32) -> u32 {
         f |= flags::V;
     }
     f
+}
+
+/// Width of the integer operands of a flags operation.
+fn flag_bits(inst: &Inst, arg_ty: Type) -> u32 {
+    match inst.imm {
+        n @ (8 | 16) => n as u32,
+        _ => bits_of(arg_ty),
+    }
 }
 
 fn bits_of(ty: Type) -> u32 {
@@ -175,6 +185,11 @@ pub fn eval_pure(func: &Function, inst: &Inst, arg_ty: Type, x: [u128; 3]) -> Op
             let wide = ((a as u128) << bits) | b as u128;
             int((wide >> (imm as u32 & (bits - 1))) as u64)
         }
+        Op::Deposit => {
+            let (lsb, width) = (imm as u32 & 63, (imm >> 8) as u32 & 127);
+            let mask = low(u64::MAX, width) << lsb;
+            int((a & !mask) | ((b << lsb) & mask))
+        }
         Op::Sext => int(sext(a, (imm as u32).clamp(1, 64)) as u64),
         Op::Zext => int(low(a, imm as u32)),
         Op::Zext64 | Op::FromBool => x[0],
@@ -193,14 +208,14 @@ pub fn eval_pure(func: &Function, inst: &Inst, arg_ty: Type, x: [u128; 3]) -> Op
         Op::Concat => a as u128 | (b as u128) << 64,
         Op::Lo64 => x[0] as u64 as u128,
         Op::Hi64 => x[0] >> 64,
-        Op::FlagsAdc => flags_adc(a, b, x[2] & 1 != 0, bits_of(arg_ty)) as u128,
-        Op::FlagsAdd => flags_adc(a, b, false, bits_of(arg_ty)) as u128,
-        Op::FlagsSub => {
-            let w = bits_of(arg_ty);
-            flags_adc(a, low(!b, w), true, w) as u128
-        }
+        Op::FlagsAdc => flags_adc(a, b, x[2] & 1 != 0, flag_bits(inst, arg_ty)) as u128,
+        Op::FlagsAdd => flags_adc(a, b, false, flag_bits(inst, arg_ty)) as u128,
+        Op::FlagsSub => flags_adc(a, !b, true, flag_bits(inst, arg_ty)) as u128,
+        Op::FlagsCmp => (flags_adc(a, !b, true, flag_bits(inst, arg_ty)) ^ flags::C) as u128,
+        Op::FlagsSbb => (flags_adc(a, !b, x[2] & 1 == 0, flag_bits(inst, arg_ty)) ^ flags::C) as u128,
         Op::FlagsLogic => {
-            let w = bits_of(arg_ty);
+            let w = flag_bits(inst, arg_ty);
+            let a = low(a, w);
             (if a >> (w - 1) & 1 != 0 { flags::N } else { 0 } | if a == 0 { flags::Z } else { 0 }) as u128
         }
         Op::CondFlags => cond_flags(inst.cond(), a as u32) as u128,

@@ -66,8 +66,10 @@ pub struct FpMode {
     /// 0 nearest-even, 1 toward +inf, 2 toward −inf, 3 toward zero.
     pub rounding: u8,
     pub default_nan: bool,
-    /// Flush denormal inputs and outputs of single and double.
+    /// Flush denormal outputs of single and double; with NanRule::Arm inputs too.
     pub flush: bool,
+    /// Flush denormal inputs of single and double (x86; elsewhere `flush` says it).
+    pub daz: bool,
     /// The same for half precision.
     pub flush_f16: bool,
     /// Arm alternative half-precision format.

@@ -142,7 +142,7 @@ fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Op
         let i = f.inst(a);
         let back = shape.at[e.0] >= shape.at[b];
         let scalar = || matches!(f.ty(i.args[0]), Type::F32 | Type::F64);
-        if matches!(i.op, Op::FlagsSub | Op::FlagsLogic) || (i.op == Op::VFromScalar && scalar()) {
+        if matches!(i.op, Op::FlagsSub | Op::FlagsLogic | Op::FlagsCmp) && i.imm == 0 || (i.op == Op::VFromScalar && scalar()) {
             let this = (i.op, f.ty(i.args[0]));
             if back && op.is_none_or(|o| o == this) {
                 op = Some(this);
@@ -174,11 +174,11 @@ fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, (op, ty): (Op, Typ
     let preds = &shape.preds[b];
     let is_lazy = |f: &Function, e: Edge| {
         let i = f.inst(edge_args(f, e)[k]);
-        i.op == op && f.ty(i.args[0]) == ty
+        i.op == op && i.imm == 0 && f.ty(i.args[0]) == ty
     };
     let lazy: Vec<Edge> = preds.iter().copied().filter(|&e| is_lazy(f, e)).collect();
     let eager: Vec<Edge> = preds.iter().copied().filter(|&e| !is_lazy(f, e)).collect();
-    let operands = if op == Op::FlagsSub { 2 } else { 1 };
+    let operands = if matches!(op, Op::FlagsSub | Op::FlagsCmp) { 2 } else { 1 };
     let mut args = [Value::NONE; 2];
     let mut head = Vec::new();
     if op == Op::VFromScalar {

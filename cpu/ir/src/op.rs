@@ -22,10 +22,14 @@ pub enum Cond {
     Vs,
     /// Overflow clear.
     Vc,
+    /// Flags: C or Z set, where C is a carry or borrow. An integer compare has Ule for it.
+    CsOrZ,
+    /// Flags: neither C nor Z set.
+    CcAndNz,
 }
 
 impl Cond {
-    pub const ALL: [Cond; 14] = [
+    pub const ALL: [Cond; 16] = [
         Cond::Eq,
         Cond::Ne,
         Cond::Ult,
@@ -40,9 +44,11 @@ impl Cond {
         Cond::Pl,
         Cond::Vs,
         Cond::Vc,
+        Cond::CsOrZ,
+        Cond::CcAndNz,
     ];
     pub fn from_u32(v: u32) -> Cond {
-        Cond::ALL[(v as usize).min(13)]
+        Cond::ALL[(v as usize).min(15)]
     }
     pub const fn invert(self) -> Cond {
         match self {
@@ -60,6 +66,8 @@ impl Cond {
             Cond::Pl => Cond::Mi,
             Cond::Vs => Cond::Vc,
             Cond::Vc => Cond::Vs,
+            Cond::CsOrZ => Cond::CcAndNz,
+            Cond::CcAndNz => Cond::CsOrZ,
         }
     }
     /// The condition with its operands swapped (integer compares only).
@@ -157,6 +165,8 @@ ops! {
     Bitrev "bitrev" 1 Pure;
     /// `(hi:lo) >> imm` truncated to the type: args (hi, lo), `imm` < width.
     Extr "extr" 2 Pure;
+    /// args[0] with a field replaced by the low bits of args[1]: `imm` = lowest bit | width << 8 (width + lowest bit <= 64).
+    Deposit "deposit" 2 Pure;
     /// Sign-extend the low `imm` bits (8, 16 or 32) within the type.
     Sext "sext" 1 Pure;
     /// Zero-extend the low `imm` bits (8, 16 or 32) within the type.
@@ -182,11 +192,16 @@ ops! {
     Lo64 "lo64" 1 Pure;
     Hi64 "hi64" 1 Pure;
 
-    // Packed flags (I32): bit 15 N, 14 Z, 8 C, 0 V; all other bits zero.
+    // Packed flags (I32): bit 15 N, 14 Z, 8 C, 0 V; all other bits zero. For integer operands `imm` is their width: 0 that of
+    // the type, or 8 or 16, then the bits above are not looked at.
     /// Flags of `a + b + carry`: args (a, b, Bool).
     FlagsAdc "flags_adc" 3 Pure;
     /// Flags of `a - b` with C = no borrow.
     FlagsSub "flags_sub" 2 Pure;
+    /// Flags of `a - b` with C = borrow.
+    FlagsCmp "flags_cmp" 2 Pure;
+    /// Flags of `a - b - borrow` with C = borrow: args (a, b, Bool).
+    FlagsSbb "flags_sbb" 3 Pure;
     /// Flags of `a + b`.
     FlagsAdd "flags_add" 2 Pure;
     /// N and Z of the value, C = V = 0.

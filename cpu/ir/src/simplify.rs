@@ -166,7 +166,13 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
             let d = f.inst(a);
             (d.op == Op::FlagsToNzcv).then(|| S::Value(d.args[0]))
         }
-        Op::FlagsAdd if cb == Some(0) => Some(inst1(Op::FlagsLogic, i.ty, a, 0)),
+        Op::FlagsAdd | Op::FlagsCmp if cb == Some(0) => {
+            let mut n = Inst::new(Op::FlagsLogic, i.ty);
+            n.args[0] = a;
+            n.imm = i.imm;
+            Some(S::Inst(n))
+        }
+        Op::Deposit if a == i.args[1] && i.imm & 0xff == 0 => Some(S::Value(a)),
         Op::Bitcast => {
             let d = f.inst(a);
             if arg_ty == i.ty {
@@ -302,7 +308,19 @@ fn simplify_cond(f: &Function, i: &Inst) -> Option<Simplified> {
     let cond = i.cond();
     match d.op {
         // Mi/Pl/Vs/Vc are compares of the difference too.
-        Op::FlagsSub => Some(inst2(Op::ICmp, Type::Bool, d.args[0], d.args[1], cond as u32)),
+        Op::FlagsSub if d.imm == 0 => Some(inst2(Op::ICmp, Type::Bool, d.args[0], d.args[1], cond as u32)),
+        Op::FlagsCmp if d.imm == 0 => {
+            // C is the borrow.
+            let cond = match cond {
+                Cond::Uge => Cond::Ult,
+                Cond::Ult => Cond::Uge,
+                Cond::CsOrZ => Cond::Ule,
+                Cond::CcAndNz => Cond::Ugt,
+                Cond::Ugt | Cond::Ule => return None,
+                c => c,
+            };
+            Some(inst2(Op::ICmp, Type::Bool, d.args[0], d.args[1], cond as u32))
+        }
         Op::Select if f.inst(d.args[1]).op == Op::Const && f.inst(d.args[2]).op == Op::Const => {
             // Conditional compare that fell to constants on both sides.
             let t = crate::eval::cond_flags(cond, f.inst(d.args[1]).imm as u32);
@@ -320,6 +338,8 @@ fn simplify_cond(f: &Function, i: &Inst) -> Option<Simplified> {
             Cond::Ule => Some(Simplified::Const(Type::Bool, 1)),
             Cond::Uge | Cond::Ugt | Cond::Vs => Some(Simplified::Const(Type::Bool, 0)),
             Cond::Vc => Some(Simplified::Const(Type::Bool, 1)),
+            Cond::CsOrZ => Some(inst1(Op::CondFlags, Type::Bool, i.args[0], Cond::Eq as u32)),
+            Cond::CcAndNz => Some(inst1(Op::CondFlags, Type::Bool, i.args[0], Cond::Ne as u32)),
             _ => None,
         },
         _ => None,

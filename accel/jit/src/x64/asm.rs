@@ -318,6 +318,26 @@ impl Asm {
     pub fn bt(&mut self, w: bool, a: Gpr, n: u8) {
         if w { d!(self; bt Rq(a), n as i8) } else { d!(self; bt Rd(a), n as i8) }
     }
+    /// `op a, b` on the low 8 or 16 bits.
+    pub fn alu_narrow(&mut self, op: Alu, bits: u32, a: Gpr, b: Gpr) {
+        match (op, bits) {
+            (Alu::Add, 8) => d!(self; add Rb(a), Rb(b)),
+            (Alu::Adc, 8) => d!(self; adc Rb(a), Rb(b)),
+            (Alu::Sbb, 8) => d!(self; sbb Rb(a), Rb(b)),
+            (Alu::Add, _) => d!(self; add Rw(a), Rw(b)),
+            (Alu::Adc, _) => d!(self; adc Rw(a), Rw(b)),
+            (Alu::Sbb, _) => d!(self; sbb Rw(a), Rw(b)),
+            (_, 8) => d!(self; cmp Rb(a), Rb(b)),
+            _ => d!(self; cmp Rw(a), Rw(b)),
+        }
+    }
+    pub fn test_narrow(&mut self, bits: u32, a: Gpr, b: Gpr) {
+        if bits == 8 { d!(self; test Rb(a), Rb(b)) } else { d!(self; test Rw(a), Rw(b)) }
+    }
+    /// Replaces the low 8 or 16 bits of `d`.
+    pub fn mov_narrow(&mut self, bits: u32, d: Gpr, s: Gpr) {
+        if bits == 8 { d!(self; mov Rb(d), Rb(s)) } else { d!(self; mov Rw(d), Rw(s)) }
+    }
     pub fn setcc(&mut self, cc: Cc, r: Gpr) {
         match cc {
             Cc::O => d!(self; seto Rb(r)),

@@ -34,8 +34,8 @@ fn cmp_cc(c: Cond) -> Cc {
         Cond::Eq => Cc::E,
         Cond::Ne => Cc::Ne,
         Cond::Ult => Cc::B,
-        Cond::Ule => Cc::Be,
-        Cond::Ugt => Cc::A,
+        Cond::Ule | Cond::CsOrZ => Cc::Be,
+        Cond::Ugt | Cond::CcAndNz => Cc::A,
         Cond::Uge => Cc::Ae,
         Cond::Slt => Cc::L,
         Cond::Sle => Cc::Le,
@@ -283,7 +283,8 @@ impl Emit<'_> {
                 self.asm.alu_ri(Alu::Xor, false, d, 1);
             }
             Op::Select => self.select(i, d),
-            Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic => {
+            Op::Deposit => self.deposit(i, d),
+            Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb => {
                 self.flags_compute(i);
                 // SF:ZF:..:CF in ah, OF in al; keep N, Z, C, V only.
                 if i.op == Op::FlagsSub {
@@ -440,12 +441,65 @@ impl Emit<'_> {
         self.asm.shift_r(op, w, d, x, n);
     }
 
+    fn deposit(&mut self, i: &Inst, d: u8) {
+        let (lsb, width) = (i.imm as u8, (i.imm >> 8) as u32);
+        let new = self.gpr(i.args[1], RCX);
+        if lsb == 0 && matches!(width, 8 | 16) {
+            self.gpr_to(i.args[0], d);
+            self.asm.mov_narrow(width, d, new);
+            return;
+        }
+        let mask = if width >= 64 { u64::MAX } else { (1 << width) - 1 };
+        if new != RCX {
+            self.asm.mov_rr(true, RCX, new);
+        }
+        self.asm.mov_ri(RDX, mask);
+        self.asm.alu_rr(Alu::And, true, RCX, RDX);
+        if lsb != 0 {
+            self.asm.shift_i(Shift::Shl, true, RCX, lsb);
+            self.asm.shift_i(Shift::Shl, true, RDX, lsb);
+        }
+        self.gpr_to(i.args[0], RAX);
+        self.asm.andn(true, RAX, RDX, RAX);
+        self.asm.alu_rr(Alu::Or, true, RAX, RCX);
+        self.asm.mov_rr(i.ty == Type::I64, d, RAX);
+    }
+
+    /// Flags of operands of 8 or 16 bits.
+    fn flags_narrow(&mut self, i: &Inst) {
+        let bits = i.imm as u32;
+        if i.op == Op::FlagsLogic {
+            self.gpr_to(i.args[0], RAX);
+            self.asm.test_narrow(bits, RAX, RAX);
+            return;
+        }
+        let y = self.gpr(i.args[1], RCX);
+        if y != RCX {
+            self.asm.mov_rr(false, RCX, y);
+        }
+        self.gpr_to(i.args[0], RAX);
+        let op = match i.op {
+            Op::FlagsAdd => Alu::Add,
+            Op::FlagsAdc => Alu::Adc,
+            Op::FlagsSbb => Alu::Sbb,
+            _ => Alu::Cmp,
+        };
+        if matches!(i.op, Op::FlagsAdc | Op::FlagsSbb) {
+            let c = self.gpr(i.args[2], RDX);
+            self.asm.bt(false, c, 0);
+        }
+        self.asm.alu_narrow(op, bits, RAX, RCX);
+    }
+
     /// Sets host flags of a flag-producing operation (FlagsSub: C is the host's borrow).
     fn flags_compute(&mut self, i: &Inst) {
         let (a, b) = (i.args[0], i.args[1]);
         let w = self.is64(a);
+        if i.imm != 0 {
+            return self.flags_narrow(i);
+        }
         match i.op {
-            Op::FlagsSub => self.compare(a, b),
+            Op::FlagsSub | Op::FlagsCmp => self.compare(a, b),
             Op::FlagsLogic => {
                 let x = self.gpr(a, RDX);
                 self.asm.test_rr(w, x, x);
@@ -464,7 +518,7 @@ impl Emit<'_> {
                 self.gpr_to(a, RAX);
                 let c = self.gpr(i.args[2], RDX);
                 self.asm.bt(false, c, 0);
-                self.asm.alu_rr(Alu::Adc, w, RAX, y);
+                self.asm.alu_rr(if i.op == Op::FlagsSbb { Alu::Sbb } else { Alu::Adc }, w, RAX, y);
             }
         }
     }
@@ -514,7 +568,22 @@ impl Emit<'_> {
             match d.op {
                 Op::FlagsSub => {
                     self.flags_compute(&d);
-                    return Test::Cc(cmp_cc(cond));
+                    return match cond {
+                        Cond::CsOrZ => Test::Or(Cc::Ae, Cc::E),
+                        Cond::CcAndNz => Test::And(Cc::B, Cc::Ne),
+                        c => Test::Cc(cmp_cc(c)),
+                    };
+                }
+                Op::FlagsCmp | Op::FlagsSbb => {
+                    self.flags_compute(&d);
+                    return match cond {
+                        // The host's borrow is the guest's C: the conditions of "no borrow" are rare.
+                        Cond::Ult => Test::Cc(Cc::Ae),
+                        Cond::Uge => Test::Cc(Cc::B),
+                        Cond::Ugt => Test::And(Cc::B, Cc::Ne),
+                        Cond::Ule => Test::Or(Cc::Ae, Cc::E),
+                        c => Test::Cc(cmp_cc(c)),
+                    };
                 }
                 Op::FlagsAdd | Op::FlagsAdc => {
                     self.flags_compute(&d);
@@ -552,6 +621,8 @@ impl Emit<'_> {
             Cond::Pl => single(0x8000, false),
             Cond::Vs => single(1, true),
             Cond::Vc => single(1, false),
+            Cond::CsOrZ => single(0x4100, true),
+            Cond::CcAndNz => single(0x4100, false),
             _ => (0, Cc::E),
         };
         if bit != 0 {

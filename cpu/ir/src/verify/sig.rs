@@ -53,7 +53,7 @@ impl Sig<'_> {
     }
 
     fn cond(&self) -> Checked {
-        want(self.i.aux < 14, || format!("no condition {}", self.i.aux))
+        want(self.i.aux < 16, || format!("no condition {}", self.i.aux))
     }
 
     fn imm_below(&self, limit: u64) -> Checked {
@@ -174,8 +174,15 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
         }
         Op::Concat => s.result(&[I128]).and_then(|()| s.args_are(0, I64)),
         Op::Lo64 | Op::Hi64 => s.result(&[I64]).and_then(|()| s.args_are(0, I128)),
-        Op::FlagsAdc | Op::FlagsSub | Op::FlagsAdd | Op::FlagsLogic => {
+        Op::Deposit => {
+            s.same(&INTS)?;
+            let (lsb, width) = (i.imm & 0xff, i.imm >> 8);
+            let fits = width > 0 && lsb + width <= i.ty.bytes() as u64 * 8;
+            want(fits, || format!("a field of {width} bits from bit {lsb} on"))
+        }
+        Op::FlagsAdc | Op::FlagsSub | Op::FlagsAdd | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb => {
             s.result(&[I32])?;
+            want(matches!(i.imm, 0 | 8 | 16), || format!("operands of {} bits", i.imm))?;
             s.arg_is(0, &INTS)?;
             if n > 1 {
                 s.arg_is(1, &[s.arg(0)])?;

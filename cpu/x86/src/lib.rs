@@ -1,0 +1,32 @@
+//! The x86-64 processor: architectural state, decoding, semantics as IR, page walks, exceptions.
+//!
+//! Section numbers without a name are of the Intel 64 and IA-32 Architectures Software Developer's Manual (SDM); where AMD
+//! processors differ (AMD64 Architecture Programmer's Manual), the model's vendor decides.
+
+pub mod config;
+mod cpuid;
+pub mod debug;
+mod exception;
+pub mod flags;
+mod guest;
+pub mod helpers;
+pub mod hooks;
+mod interrupt;
+mod mmu;
+pub mod mode;
+pub mod models;
+mod msr;
+mod pv;
+mod segment;
+mod smm;
+pub mod state;
+mod task;
+pub mod translate;
+mod x87;
+mod xsave;
+
+pub use config::{Feature, Vendor, X86Config};
+pub use exception::{Exception, Vector};
+pub use hooks::{ApicFault, NoHooks, X86Hooks, X86Pins};
+pub use mode::X86Mode;
+pub use state::{Seg, Segment, X86Cpu};
