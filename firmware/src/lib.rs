@@ -1,10 +1,13 @@
-//! What a guest finds at power-on: the device tree, kernel and initrd in memory, the boot stub, fw_cfg and PSCI.
+//! What a guest finds at power-on: device tree, ACPI and SMBIOS tables, kernel and initrd in memory, the boot stub, fw_cfg and PSCI.
 
+pub mod acpi;
 pub mod boot;
 pub mod fdt;
 pub mod fw_cfg;
 pub mod kernel;
 pub mod psci;
+pub mod smbios;
+pub mod x86;
 
 pub use boot::{BootPlan, LayoutError, PlanInput};
 pub use fdt::{FdtError, FdtNode};
