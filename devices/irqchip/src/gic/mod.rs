@@ -11,11 +11,11 @@ pub mod v2;
 pub mod v3;
 pub mod virt;
 
+pub use crate::EoiListener;
 pub use v2::{GicV2, GicV2Config, GicV2m};
 pub use v3::{GicV3, GicV3Config, GicV3Cpu, IccContext, IccReg, IccTrap, Its};
 
 use rhea_accel::IrqLine;
-use std::sync::Arc;
 use thiserror::Error;
 
 /// The four outputs to a processor.
@@ -39,10 +39,6 @@ impl CpuOutputs {
         }
     }
 }
-
-/// Told the number (INTID - 32) of each level-sensitive SPI that the guest deactivated, with no lock held: the place to call
-/// [`rhea_accel::InterruptRouting::resample`].
-pub type EoiListener = Arc<dyn Fn(u32) + Send + Sync>;
 
 /// Why a controller cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
