@@ -63,7 +63,6 @@ fn pci_root(board: &PcAcpi) -> Term {
     let mut children = vec![
         name("_HID", &eisa("PNP0A08")),
         name("_CID", &eisa("PNP0A03")),
-        name("_ADR", &int(0)),
         name("_UID", &int(0)),
         name("_SEG", &int(0)),
         name("_BBN", &int(0)),

@@ -100,7 +100,7 @@ impl Default for PcAcpi {
             sci: 9,
             pm_base: 0x600,
             smi_command: Some(SmiCommand { port: 0xb2, enable: 2, disable: 3 }),
-            sleep: SleepTypes { s3: Some(1), s4: Some(2), s5: 0 },
+            sleep: SleepTypes { s3: None, s4: None, s5: 0 },
             hpet: Some(0xfed0_0000),
             ecam: Some(Ecam { base: 0xb000_0000, last_bus: 255 }),
             windows32: vec![0xc000_0000..0xfec0_0000],
