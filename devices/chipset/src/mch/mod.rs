@@ -103,7 +103,7 @@ impl Mch {
         let config = ConfigBuilder::new(identity, wiring.bus.slot(Devfn(0)))
             .register(EXT_TSEG.into(), &[0, 0], &[0, 0])
             // 36 address bits; length, enable.
-            .register(PCIEXBAR.into(), &ECAM_BASE.to_le_bytes(), &0xf_f000_0007u64.to_le_bytes())
+            .register(PCIEXBAR.into(), &ECAM_BASE.to_le_bytes(), &0xf_fc00_0007u64.to_le_bytes())
             .register(PAM0.into(), &[0; PAMS as usize], &[0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33])
             .register(SMRAM.into(), &[smram::BASE_SEGMENT], &[smram_mask])
             .register(ESMRAMC.into(), &[esmramc::FIXED], &[esmramc_mask])

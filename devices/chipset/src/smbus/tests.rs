@@ -27,7 +27,7 @@ fn reads_a_module() {
     };
     assert_eq!((byte(2), byte(31)), (8, 1));
     let sum = (0..63).fold(0u8, |s, n| s.wrapping_add(byte(n) as u8));
-    assert_eq!(byte(63), sum.into());
+    assert_eq!(byte(63), u64::from(sum));
     // A block.
     out(0xd, 2);
     out(3, 0);
