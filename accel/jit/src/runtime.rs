@@ -4,7 +4,7 @@
 use crate::context::Ctx;
 use crate::x64::RuntimeFns;
 use rhea_ir::func::Inst;
-use rhea_ir::guest::{Guest, Raised};
+use rhea_ir::guest::{Access, Guest, Raised};
 use rhea_ir::op::Op;
 use rhea_ir::types::{MemOp, Type};
 
@@ -63,6 +63,18 @@ extern "C" fn cas<G: Guest>(cpu: &mut G, va: u64, expected: u64, new: u64, op: u
 extern "C" fn probe_write<G: Guest>(cpu: &mut G, va: u64, op: u64) {
     let r = ctx(cpu).probe_write(cpu, va, MemOp(op as u32));
     raise(cpu, r);
+}
+
+/// See [`rhea_ir::raw::touch`].
+pub extern "C" fn touch<G: Guest>(cpu: &mut G, va: u64, write: u64, idx: u64) -> u64 {
+    let kind = if write != 0 { Access::Write } else { Access::Read };
+    match ctx(cpu).touch(cpu, va, kind, idx as u32) {
+        Ok(host) => host.unwrap_or(0),
+        Err(Raised) => {
+            cpu.header_mut().raised = 1;
+            rhea_ir::raw::TOUCH_RAISED
+        }
+    }
 }
 
 const TYPES: [Type; 9] =

@@ -338,6 +338,16 @@ impl Ctx {
         }
     }
 
+    /// The host address of plain RAM at `va`, if accesses of this kind need nothing else.
+    pub fn touch<G: Guest>(&mut self, cpu: &mut G, va: u64, kind: Kind, idx: u32) -> Result<Option<u64>, Raised> {
+        Ok(match self.place(cpu, va, 1, kind, idx)? {
+            Place::Plain(host) => Some(host),
+            // A page just entered into the TLB; one that is not there has its reasons.
+            Place::Ram { .. } => self.hit(va, kind, idx),
+            Place::Bus(..) => None,
+        })
+    }
+
     pub fn probe_write<G: Guest>(&mut self, cpu: &mut G, va: u64, m: MemOp) -> Result<(), Raised> {
         self.check_alignment(cpu, va, m, Kind::Write)?;
         let size = m.bytes();

@@ -294,6 +294,8 @@ impl<G: Guest> JitVcpu<G> {
             let h = inner.guest.header_mut();
             h.accel[0] = ctx as u64;
             h.exit = vm.exit as u64;
+            let touch: rhea_ir::raw::TouchFn<G> = crate::runtime::touch::<G>;
+            h.touch = touch as *const () as u64;
             for (word, thunk) in h.accel[3..].iter_mut().zip(vm.thunks) {
                 *word = thunk as u64;
             }

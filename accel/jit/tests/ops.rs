@@ -258,14 +258,29 @@ fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
         Select => [Bool, I32, I64, I128, F32, F64, V128].into_iter().for_each(|t| add(t, plain(&[Bool, t, t]), 0, 0)),
         Concat => add(I128, plain(&[I64, I64]), 0, 0),
         Lo64 | Hi64 => add(I64, plain(&[I128]), 0, 0),
-        FlagsAdc => [I32, I64].into_iter().for_each(|t| add(I32, plain(&[t, t, Bool]), 0, 0)),
-        FlagsSub | FlagsAdd | FlagsLogic => [I32, I64].into_iter().for_each(|t| add(I32, plain(&vec![t; n]), 0, 0)),
+        FlagsAdc | FlagsSbb => {
+            for width in [0, 8, 16] {
+                [I32, I64].into_iter().for_each(|t| add(I32, plain(&[t, t, Bool]), 0, width));
+            }
+        }
+        FlagsSub | FlagsCmp | FlagsAdd | FlagsLogic => {
+            for width in [0, 8, 16] {
+                [I32, I64].into_iter().for_each(|t| add(I32, plain(&vec![t; n]), 0, width));
+            }
+        }
+        Deposit => {
+            for t in [I32, I64] {
+                for (lsb, width) in [(0, 8), (8, 8), (0, 16), (3, 7), (16, 16), (0, t.bytes() as u64 * 8)] {
+                    add(t, plain(&[t, t]), 0, lsb | width << 8);
+                }
+            }
+        }
         FlagsFCmp => {
             for aux in [0, 1] {
                 [F32, F64].into_iter().for_each(|t| add(I32, plain(&[t, t]), aux, 0));
             }
         }
-        CondFlags => (0..14).for_each(|c| add(Bool, vec![Arg::Flags], c, 0)),
+        CondFlags => (0..16).for_each(|c| add(Bool, vec![Arg::Flags], c, 0)),
         FlagsFromNzcv => add(I32, plain(&[I32]), 0, 0),
         FlagsToNzcv => add(I32, vec![Arg::Flags], 0, 0),
         Bitcast => {
@@ -580,7 +595,14 @@ fn make(form: &Form, shape: Shape, fp: FpMode, r: &mut Rng) -> Function {
     if shape == Shape::Chain && form.ty != Type::Void {
         let flags = matches!(
             form.op,
-            Op::FlagsAdc | Op::FlagsSub | Op::FlagsAdd | Op::FlagsLogic | Op::FlagsFCmp | Op::FlagsFromNzcv
+            Op::FlagsAdc
+                | Op::FlagsSbb
+                | Op::FlagsSub
+                | Op::FlagsCmp
+                | Op::FlagsAdd
+                | Op::FlagsLogic
+                | Op::FlagsFCmp
+                | Op::FlagsFromNzcv
         );
         for (n, &a) in form.args.iter().enumerate() {
             if a.ty() == form.ty && !(address && n == 0) && (a != Arg::Flags || flags) {
@@ -593,8 +615,8 @@ fn make(form: &Form, shape: Shape, fp: FpMode, r: &mut Rng) -> Function {
         let cond = match form.ty {
             Type::Bool => Some(v),
             Type::I32 if flags => {
-                let c = r.below(14) as u32;
-                let second = r.below(14) as u32;
+                let c = r.below(16) as u32;
+                let second = r.below(16) as u32;
                 let other = m.inst(Op::CondFlags, Type::Bool, &[v], second, 0);
                 let f = m.inst(Op::FromBool, Type::I64, &[other], 0, 0);
                 m.result(f);
@@ -644,7 +666,7 @@ fn modes() -> Vec<FpMode> {
         for k in 0..8 {
             for nan_rule in [NanRule::Arm, NanRule::X86, NanRule::Ppc] {
                 let (default_nan, flush, flush_f16) = (k & 1 != 0, k & 2 != 0, k & 4 != 0);
-                v.push(FpMode { rounding, default_nan, flush, flush_f16, alt_half: false, nan_rule });
+                v.push(FpMode { rounding, default_nan, flush, flush_f16, alt_half: false, daz: false, nan_rule });
             }
         }
     }

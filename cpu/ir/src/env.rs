@@ -91,6 +91,8 @@ pub struct EnvHeader {
     pub fetch: [[u64; 2]; FETCH_ENTRIES],
     /// 128-bit arguments (in order of appearance among 128-bit ones) and the result (index 7) of helpers.
     pub scratch: [u128; 8],
+    /// Address of the accelerator's function behind [`crate::raw::touch`], 0 if it has none.
+    pub touch: u64,
 }
 
 impl Default for EnvHeader {
@@ -111,6 +113,7 @@ impl Default for EnvHeader {
             sites: [NO_SITE; SITES],
             fetch: [[u64::MAX, 0]; FETCH_ENTRIES],
             scratch: [0; 8],
+            touch: 0,
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum Cond {
     Vs,
     /// Overflow clear.
     Vc,
-    /// Flags: C or Z set, where C is a carry or borrow. An integer compare has Ule for it.
+    /// Flags only: C or Z set, where C is a carry or borrow. An integer compare has Ule for it.
     CsOrZ,
     /// Flags: neither C nor Z set.
     CcAndNz,

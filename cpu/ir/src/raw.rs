@@ -1,7 +1,8 @@
 //! The one place of this crate that touches guest state by offset and calls helpers by address.
 #![expect(unsafe_code, reason = "slots are byte offsets into the guest's CPU structure, helpers are code addresses")]
 
-use crate::guest::{Guest, HelperDesc};
+use crate::env::{PAGE_BITS, PAGE_SIZE, TlbEntry};
+use crate::guest::{Access, Guest, HelperDesc, Raised};
 use crate::types::{Slot, Type};
 
 /// Reads a slot. Out-of-range slots read as zero.
@@ -51,5 +52,41 @@ pub fn call_helper<G: Guest>(cpu: &mut G, desc: &HelperDesc, args: &[u128]) -> u
         Type::I32 | Type::F32 => r as u32 as u128,
         Type::I64 | Type::F64 => r as u128,
         _ => cpu.header().scratch[7],
+    }
+}
+
+/// The function behind [`EnvHeader::touch`](crate::EnvHeader::touch): `(cpu, va, write, mmu index)`; returns the host address, 0 for
+/// memory that has none, [`TOUCH_RAISED`] after an exception.
+pub type TouchFn<G> = extern "C" fn(&mut G, u64, u64, u64) -> u64;
+pub const TOUCH_RAISED: u64 = 1;
+
+/// The host address of the byte at `va`, good for accesses of this kind up to the end of its page and until guest code runs
+/// again; `None` if accesses must go through the bus or cannot be had so (devices, translated code, no accelerator). For
+/// helpers that move much data.
+///
+/// # Errors
+/// The access faults; the exception has been raised.
+pub fn touch<G: Guest>(cpu: &mut G, va: u64, kind: Access, idx: u32) -> Result<Option<*mut u8>, Raised> {
+    let h = cpu.header();
+    let function = h.touch;
+    if function == 0 {
+        return Ok(None);
+    }
+    let d = h.tlb[idx as usize % crate::env::MMU_INDEXES];
+    if d.table != 0 {
+        let at = d.table + ((va >> (PAGE_BITS - 5)) & d.mask);
+        // SAFETY: an accelerator that sets `touch` keeps in `tlb` the address and size of a table of entries that only the
+        // thread running this guest changes.
+        let e = unsafe { *(at as *const TlbEntry) };
+        if (if kind == Access::Write { e.write } else { e.read }) == va & !(PAGE_SIZE - 1) {
+            return Ok(Some(va.wrapping_add(e.addend) as *mut u8));
+        }
+    }
+    // SAFETY: `touch` is the address of a `TouchFn` for this guest.
+    let f: TouchFn<G> = unsafe { std::mem::transmute(function as *const ()) };
+    match f(cpu, va, (kind == Access::Write) as u64, idx as u64) {
+        0 => Ok(None),
+        TOUCH_RAISED => Err(Raised),
+        host => Ok(Some(host as *mut u8)),
     }
 }

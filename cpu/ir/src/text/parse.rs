@@ -195,6 +195,7 @@ impl Parser {
                 "flush" => fp.flush = true,
                 "flush_f16" => fp.flush_f16 = true,
                 "alt_half" => fp.alt_half = true,
+                "daz" => fp.daz = true,
                 w => return Err(format!("no FP mode '{w}'")),
             }
         }

@@ -1,7 +1,7 @@
 //! What each operation wants of its arguments, its result and its small operands.
 
 use crate::func::{Function, Inst};
-use crate::op::Op;
+use crate::op::{Cond, Op};
 use crate::types::{Lane, Type};
 
 type Checked = Result<(), String>;
@@ -164,7 +164,7 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
             s.result(&[Bool])?;
             s.arg_is(0, &INTS)?;
             s.args_are(1, s.arg(0))?;
-            s.cond()
+            want(i.aux < Cond::CsOrZ as u32, || format!("no condition {} of a compare", i.aux))
         }
         Op::BoolNot => s.same(&[Bool]),
         Op::Select => {

@@ -160,6 +160,7 @@ pub fn mode_of(index: usize, fp: FpMode) -> u64 {
         | (fp.flush as u64) << 3
         | (fp.flush_f16 as u64) << 4
         | (fp.alt_half as u64) << 5
+        | (fp.daz as u64) << 8
         | nan << 6
 }
 
@@ -282,6 +283,7 @@ impl Guest for Machine {
             flush: bit(3),
             flush_f16: bit(4),
             alt_half: bit(5),
+            daz: bit(8),
             nan_rule: [NanRule::Arm, NanRule::X86, NanRule::Ppc, NanRule::Arm][(mode >> 6 & 3) as usize],
         }
     }
