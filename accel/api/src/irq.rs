@@ -214,6 +214,17 @@ impl IrqLine {
         self.set(true);
         self.set(false);
     }
+    /// Sets the level to what `level` computes (under the device's lock, which must be free here). Threads that do so at once
+    /// cannot leave a stale level behind: each looks again after it has told the line.
+    pub fn settle(&self, level: impl Fn() -> bool) {
+        loop {
+            let now = level();
+            self.set(now);
+            if level() == now {
+                return;
+            }
+        }
+    }
     /// Sets the level without making an edge (restored state).
     pub fn import(&self, level: bool) {
         self.line.set(level, true);

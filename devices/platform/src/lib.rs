@@ -1,7 +1,6 @@
 //! The board's fixed devices: the PrimeCell UART, clock and GPIO, and NOR flash.
 
 pub mod flash;
-mod line;
 pub mod pl011;
 pub mod pl031;
 pub mod pl061;

@@ -1,6 +1,5 @@
 //! PrimeCell real-time clock (PL031, ARM DDI 0224).
 
-use crate::line::settle;
 use crate::primecell;
 use parking_lot::Mutex;
 use rhea_accel::IrqLine;
@@ -128,7 +127,7 @@ impl Pl031 {
             }
         }
         self.arm();
-        settle(&self.line, || self.state.lock().interrupt());
+        self.line.settle(|| self.state.lock().interrupt());
     }
 }
 
@@ -195,7 +194,7 @@ impl MmioDevice for Pl031 {
         if timed {
             self.arm();
         }
-        settle(&self.line, || self.state.lock().interrupt());
+        self.line.settle(|| self.state.lock().interrupt());
         result
     }
     fn name(&self) -> &str {
@@ -213,7 +212,7 @@ impl Device for Pl031 {
             *state = State { offset: state.offset, lr: state.lr, ..State::default() };
         }
         self.timer.cancel();
-        settle(&self.line, || self.state.lock().interrupt());
+        self.line.settle(|| self.state.lock().interrupt());
     }
     fn save(&self) -> Saved {
         saved::encode(1, &*self.state.lock())

@@ -5,7 +5,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use crate::line::settle;
 use parking_lot::Mutex;
 use rhea_accel::IrqLine;
 use rhea_clock::{Timer, VirtualClock};
@@ -100,7 +99,7 @@ impl Pl011 {
         if effect.timeout {
             self.timeout.arm(self.clock.now_ns().saturating_add(timeout));
         }
-        settle(&self.line, || self.state.lock().interrupt());
+        self.line.settle(|| self.state.lock().interrupt());
         if effect.room {
             self.backend.accept_input();
         }

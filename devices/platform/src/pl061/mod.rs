@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use crate::line::settle;
 use crate::primecell;
 use parking_lot::Mutex;
 use rhea_accel::{IrqLine, IrqSink};
@@ -194,13 +193,13 @@ impl Pl061 {
     fn tell(&self) {
         for (pin, line) in self.outputs.iter().enumerate() {
             if let Some(line) = line {
-                settle(line, || {
+                line.settle(|| {
                     let state = self.state.lock();
                     state.data & state.driven() & 1 << pin != 0
                 });
             }
         }
-        settle(&self.line, || self.state.lock().interrupt());
+        self.line.settle(|| self.state.lock().interrupt());
     }
 }
 
