@@ -143,6 +143,7 @@ impl ArmMode {
             flush: self.fz(),
             flush_f16: self.fz16(),
             alt_half: self.ahp(),
+            daz: false,
             nan_rule: NanRule::Arm,
         }
     }
