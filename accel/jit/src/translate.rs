@@ -42,6 +42,24 @@ pub struct Source<'a, G: Guest> {
     pub pages: Vec<CodePage>,
 }
 
+/// What became of a guest block.
+enum Block {
+    Made(BlockId),
+    /// Its first instruction goes on in the next page, which is not among the pages.
+    NextPage,
+    None,
+}
+
+/// Bytes of the next page given to the front end for an instruction that crosses into it.
+const OVERLAP: usize = 16;
+
+/// Why there is no translation.
+pub enum Missing {
+    /// The page behind the block's must be among the pages.
+    NextPage,
+    Other,
+}
+
 /// A region ready to compile, and what it was made from.
 pub struct Translation {
     pub func: Function,
@@ -51,32 +69,63 @@ pub struct Translation {
 
 impl<G: Guest> Source<'_, G> {
     /// Translates the guest block at `pc` into a new IR block of `f`.
-    fn block(&self, f: &mut Function, pc: u64, max: u32) -> Option<(BlockId, Range)> {
-        let page = self.pages.iter().find(|p| p.va == pc & !(PAGE_SIZE - 1))?;
+    fn block(&self, f: &mut Function, pc: u64, max: u32, ranges: &mut Vec<Range>) -> Block {
+        let Some(page) = self.page(pc & !(PAGE_SIZE - 1)) else { return Block::None };
         let off = (pc - page.va) as usize;
-        let code = page.bytes.get(off..)?;
+        let Some(code) = page.bytes.get(off..) else { return Block::None };
         let id = f.new_block(pc);
         let mut b = Builder::new(f, G::HELPERS, id);
+        let size = PAGE_SIZE as usize;
         match G::translate(self.config, self.mode, page.attrs, code, max, &mut b) {
             Translated::Done { bytes } => {
-                let to = (off + bytes as usize).min(PAGE_SIZE as usize) as u16;
-                Some((id, Range { page: page.id, from: off as u16, to }))
+                let to = (off + bytes as usize).min(size) as u16;
+                ranges.push(Range { page: page.id, from: off as u16, to });
+                return Block::Made(id);
             }
-            Translated::NeedsNextPage => None,
+            Translated::NeedsNextPage => {}
         }
+        let Some(next) = self.page(page.va.wrapping_add(PAGE_SIZE)) else { return Block::NextPage };
+        let mut both = code.to_vec();
+        both.extend_from_slice(next.bytes.get(..OVERLAP).unwrap_or_default());
+        f.blocks.truncate(id.index());
+        let id = f.new_block(pc);
+        let mut b = Builder::new(f, G::HELPERS, id);
+        match G::translate(self.config, self.mode, page.attrs, &both, 1, &mut b) {
+            Translated::Done { bytes } => {
+                let to = (off + bytes as usize).saturating_sub(size) as u16;
+                ranges.push(Range { page: page.id, from: off as u16, to: size as u16 });
+                ranges.push(Range { page: next.id, from: 0, to });
+                Block::Made(id)
+            }
+            Translated::NeedsNextPage => Block::None,
+        }
+    }
+    fn page(&self, va: u64) -> Option<&CodePage> {
+        self.pages.iter().find(|p| p.va == va)
+    }
+    /// The pages behind the first that the ranges use.
+    fn others(&self, ranges: &[Range]) -> Vec<OtherPage> {
+        let used = |p: &&CodePage| ranges.iter().any(|r| r.page == p.id);
+        self.pages.iter().skip(1).filter(used).map(|p| OtherPage { tag: p.tag, host: p.host }).collect()
     }
 
     /// One guest block (or its first `max` instructions).
-    pub fn single(&self, pc: u64, max: u32) -> Option<Translation> {
+    pub fn single(&self, pc: u64, max: u32) -> Result<Translation, Missing> {
         let mut func = Function::new(G::fp_mode(self.mode));
-        let (_, range) = self.block(&mut func, pc, max)?;
+        let mut ranges = Vec::new();
+        match self.block(&mut func, pc, max, &mut ranges) {
+            Block::Made(_) => {}
+            Block::NextPage => return Err(Missing::NextPage),
+            Block::None => return Err(Missing::Other),
+        }
         check::<G>(&func, Stage::Built);
         if func.blocks.len() > 1 {
-            promote(&mut func, G::HELPERS).ok()?;
+            promote(&mut func, G::HELPERS).map_err(|_| Missing::Other)?;
         }
         remove_dead(&mut func, G::HELPERS);
         check::<G>(&func, Stage::Promoted);
-        Some(Translation { func, ranges: vec![range], others: Vec::new() })
+        let others = self.others(&ranges);
+        Ok(Translation { func, ranges, others })
     }
 
     /// The blocks reachable from `pc` that `hot` admits, joined into one region. `more` gives further pages.
@@ -107,14 +156,23 @@ impl<G: Guest> Source<'_, G> {
                 self.pages.push(p);
             }
             let first = func.blocks.len();
-            let Some((id, range)) = self.block(&mut func, at, MAX_BLOCK) else {
+            let mut made = self.block(&mut func, at, MAX_BLOCK, &mut ranges);
+            if matches!(made, Block::NextPage)
+                && self.pages.len() < MAX_PAGES
+                && let Some(p) = more(va.wrapping_add(PAGE_SIZE))
+            {
+                self.pages.push(p);
+                func.blocks.truncate(first);
+                made = self.block(&mut func, at, MAX_BLOCK, &mut ranges);
+            }
+            let Block::Made(id) = made else {
+                func.blocks.truncate(first);
                 if starts.is_empty() {
                     return None;
                 }
                 continue;
             };
             starts.push((at, id));
-            ranges.push(range);
             insns += func.blocks[first].guest_insns;
             for b in first..func.blocks.len() {
                 for t in func.blocks[b].term.targets() {
@@ -164,15 +222,7 @@ impl<G: Guest> Source<'_, G> {
         lazy_flags(&mut func);
         remove_dead(&mut func, G::HELPERS);
         check::<G>(&func, Stage::Promoted);
-        let mut used: Vec<PageId> = ranges.iter().map(|r: &Range| r.page).collect();
-        used.dedup();
-        let others = self
-            .pages
-            .iter()
-            .skip(1)
-            .filter(|p| used.contains(&p.id))
-            .map(|p| OtherPage { tag: p.tag, host: p.host })
-            .collect();
+        let others = self.others(&ranges);
         Some(Translation { func, ranges, others })
     }
 }

@@ -4,7 +4,7 @@
 use crate::cache::{Cache, Key, Made};
 use crate::code::enter;
 use crate::context::{Ctx, FetchEntry, fetch_slot};
-use crate::translate::{CodePage, MAX_BLOCK, Source};
+use crate::translate::{CodePage, MAX_BLOCK, Missing, Source};
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -383,7 +383,7 @@ impl<G: Guest> JitVcpu<G> {
             Some(c) => Some(c),
             None => {
                 let e = inner.ctx.set.itlb[n].clone();
-                self.translate(vm, inner, &e, key)
+                self.translate(vm, inner, &e, key)?
             }
         };
         if let Some(c) = code {
@@ -393,49 +393,86 @@ impl<G: Guest> JitVcpu<G> {
         Ok(code)
     }
 
-    /// Reads the page's bytes while it is tracked, and runs `f` on them with the cache locked.
+    /// Reads the pages' bytes while they are tracked, and runs `f` on them with the cache locked. `next` is the page behind the
+    /// first one if an instruction crosses into it.
     fn with_source<R>(
         &self,
         inner: &mut Inner<G>,
-        e: &FetchEntry,
+        first: &FetchEntry,
+        next: Option<&FetchEntry>,
         key: Key,
         f: impl FnOnce(&mut Source<G>, &mut Cache, &Ctx) -> R,
     ) -> Option<R> {
-        let (block, page) = e.page.as_ref()?;
         let core = inner.ctx.core.clone();
+        let pages = || std::iter::once(first).chain(next);
         loop {
-            if core.track_page(inner.ctx.index, block, *page, e.host) {
-                inner.ctx.protect(inner.guest.header_mut(), e.host);
+            for e in pages() {
+                let (block, page) = e.page.as_ref()?;
+                if core.track_page(inner.ctx.index, block, *page, e.host) {
+                    inner.ctx.protect(inner.guest.header_mut(), e.host);
+                }
             }
             let mut cache = core.cache.lock();
-            if !block.is_code_page(*page) {
+            if !pages().all(|e| e.page.as_ref().is_some_and(|(block, page)| block.is_code_page(*page))) {
                 continue;
             }
-            let first = code_page(e, key.pc)?;
-            let mut src = Source { config: &*inner.config, mode: key.mode, pages: vec![first] };
+            let mut sources = Vec::with_capacity(2);
+            for (n, e) in pages().enumerate() {
+                sources.push(code_page(e, key.pc.wrapping_add(n as u64 * PAGE_SIZE))?);
+            }
+            let mut src = Source { config: &*inner.config, mode: key.mode, pages: sources };
             return Some(f(&mut src, &mut cache, &inner.ctx));
         }
     }
 
-    fn translate(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, e: &FetchEntry, key: Key) -> Option<usize> {
+    /// As `with_source`, for `f` that makes a single block, with the next page too if the block needs it.
+    fn with_block<R>(
+        &self,
+        inner: &mut Inner<G>,
+        e: &FetchEntry,
+        key: Key,
+        mut f: impl FnMut(&mut Source<G>, &mut Cache) -> Result<R, Missing>,
+    ) -> Result<Option<R>, Raised> {
+        let mut next = None;
+        loop {
+            match self.with_source(inner, e, next.as_ref(), key, |src, cache, _| f(src, cache)) {
+                Some(Ok(r)) => return Ok(Some(r)),
+                Some(Err(Missing::NextPage)) if next.is_none() => {
+                    let va = (key.pc | (PAGE_SIZE - 1)).wrapping_add(1);
+                    let n = inner.ctx.fetch(&mut *inner.guest, va)?;
+                    next = Some(inner.ctx.set.itlb[n].clone());
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    fn translate(
+        &self,
+        vm: &Arc<JitVm<G>>,
+        inner: &mut Inner<G>,
+        e: &FetchEntry,
+        key: Key,
+    ) -> Result<Option<usize>, Raised> {
         let start = Instant::now();
-        let done = self.with_source(inner, e, key, |src, cache, _| {
+        let done = self.with_block(inner, e, key, |src, cache| {
             let t = src.single(key.pc, MAX_BLOCK)?;
             if let Some(tell) = vm.tell.get() {
                 tell(&t.func);
             }
             let (counter, cell) = vm.options.hot_threshold.map_or((0, 0), |n| cache.counter(n));
             let entry = Entry { id: cache.next_id(), counter: cell };
-            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
-            let blob = x64::compile(&region).ok()?;
+            let region =
+                Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &t.others, sites: None };
+            let blob = x64::compile(&region).map_err(|_| Missing::Other)?;
             let made = cache.install(key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob);
             cache.stats.block_time += start.elapsed().as_nanos() as u64;
-            made
+            Ok(made)
         })?;
-        if done.is_none() {
+        if done == Some(None) {
             vm.core.flush_code();
         }
-        done
+        Ok(done.flatten())
     }
 
     /// A hot block: its region takes its place.
@@ -449,7 +486,7 @@ impl<G: Guest> JitVcpu<G> {
         let key = e.key(pc, inner.guest.header().mode);
         let threshold = vm.options.hot_threshold.unwrap_or(0);
         let start = Instant::now();
-        let full = self.with_source(inner, &e, key, |src, cache, ctx| {
+        let full = self.with_source(inner, &e, None, key, |src, cache, ctx| {
             if cache.find(&key).is_none_or(|m| m.optimised) {
                 return false;
             }
@@ -559,14 +596,15 @@ impl<G: Guest> JitVcpu<G> {
         let e = inner.ctx.set.itlb[n].clone();
         let key = e.key(pc, inner.guest.header().mode);
         let code = self
-            .with_source(inner, &e, key, |src, cache, _| {
+            .with_block(inner, &e, key, |src, cache| {
                 let t = src.single(pc, 1)?;
                 let entry = Entry { id: u32::MAX, counter: 0 };
+                // Run at once, on the pages just looked up.
                 let region =
                     Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
-                let blob = x64::compile(&region).ok()?;
-                cache.add_transient(&blob.bytes)
-            })
+                let blob = x64::compile(&region).map_err(|_| Missing::Other)?;
+                Ok(cache.add_transient(&blob.bytes))
+            })?
             .flatten();
         if code.is_none() {
             inner.ctx.restart_alone = true;
@@ -627,10 +665,16 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
             Some(f) => f,
             None => {
                 blocks.retain(|k, _| k.host & !0xfff != e.host);
-                let made = v.with_source(inner, &e, key, |src, _, _| src.single(pc, MAX_BLOCK)).flatten();
+                let Ok(made) = v.with_block(inner, &e, key, |src, _| src.single(pc, MAX_BLOCK)) else {
+                    inner.guest.header_mut().raised = 0;
+                    continue;
+                };
                 let Some(t) = made else { return };
                 let f = Arc::new(t.func);
-                blocks.insert(key, f.clone());
+                // What goes on in a second page would have to follow that too.
+                if t.others.is_empty() {
+                    blocks.insert(key, f.clone());
+                }
                 f
             }
         };

@@ -191,6 +191,9 @@ pub trait Guest: Send + 'static {
     const HELPERS: &'static [HelperDesc];
     /// Name for logs.
     const ARCH: &'static str;
+    /// Nobody answers for accesses that the bus refuses: reads give ones, writes are lost ([`Guest::bus_fault`] concerns
+    /// instruction fetches only), and atomics on devices are a read and a write.
+    const OPEN_BUS: bool = false;
 
     /// What translation depends on besides mode and code (model, features); the same for all vCPUs of a machine.
     type Config: Send + Sync + 'static;

@@ -142,7 +142,9 @@ fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Op
         let i = f.inst(a);
         let back = shape.at[e.0] >= shape.at[b];
         let scalar = || matches!(f.ty(i.args[0]), Type::F32 | Type::F64);
-        if matches!(i.op, Op::FlagsSub | Op::FlagsLogic | Op::FlagsCmp) && i.imm == 0 || (i.op == Op::VFromScalar && scalar()) {
+        if matches!(i.op, Op::FlagsSub | Op::FlagsLogic | Op::FlagsCmp) && i.imm == 0
+            || (i.op == Op::VFromScalar && scalar())
+        {
             let this = (i.op, f.ty(i.args[0]));
             if back && op.is_none_or(|o| o == this) {
                 op = Some(this);

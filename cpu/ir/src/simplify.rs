@@ -308,7 +308,9 @@ fn simplify_cond(f: &Function, i: &Inst) -> Option<Simplified> {
     let cond = i.cond();
     match d.op {
         // Mi/Pl/Vs/Vc are compares of the difference too.
-        Op::FlagsSub if d.imm == 0 => Some(inst2(Op::ICmp, Type::Bool, d.args[0], d.args[1], cond as u32)),
+        Op::FlagsSub if d.imm == 0 && !matches!(cond, Cond::CsOrZ | Cond::CcAndNz) => {
+            Some(inst2(Op::ICmp, Type::Bool, d.args[0], d.args[1], cond as u32))
+        }
         Op::FlagsCmp if d.imm == 0 => {
             // C is the borrow.
             let cond = match cond {

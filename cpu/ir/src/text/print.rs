@@ -241,8 +241,13 @@ impl Display for Function {
             NanRule::Ppc => "ppc",
         };
         write!(f, "function round={} nan={nan}", m.rounding)?;
-        let flags =
-            [(m.default_nan, "default_nan"), (m.flush, "flush"), (m.flush_f16, "flush_f16"), (m.alt_half, "alt_half"), (m.daz, "daz")];
+        let flags = [
+            (m.default_nan, "default_nan"),
+            (m.flush, "flush"),
+            (m.flush_f16, "flush_f16"),
+            (m.alt_half, "alt_half"),
+            (m.daz, "daz"),
+        ];
         for (_, name) in flags.iter().filter(|x| x.0) {
             write!(f, " {name}")?;
         }
