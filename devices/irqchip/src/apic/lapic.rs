@@ -402,6 +402,7 @@ impl Lapic {
     pub fn init(&self) {
         self.reset_registers();
         self.tpr.store(0, SeqCst);
+        self.pv.word.store(OFF, SeqCst);
         self.update();
     }
     /// Power-up. `virtual_wire`: see [`super::ApicConfig::virtual_wire`].

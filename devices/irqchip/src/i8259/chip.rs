@@ -136,6 +136,15 @@ impl Chip {
         self.follow_levels();
     }
 
+    /// The output of the other chip, on input `n`: its request is there as long as the other chip has one. (The other chip takes its
+    /// output down at each INTA, so that what it still has to request is a new edge.)
+    pub fn set_cascade(&mut self, n: u8, level: bool) {
+        let bit = 1 << (n & 7);
+        for register in [&mut self.lines, &mut self.irr] {
+            *register = if level { *register | bit } else { *register & !bit };
+        }
+    }
+
     /// 0 is the highest priority.
     fn rank(&self, n: u8) -> u8 {
         n.wrapping_sub(self.lowest).wrapping_sub(1) & 7

@@ -47,7 +47,7 @@ impl Pair {
     /// Passes the slave's output on; what the master's output then is.
     fn settle(&mut self) -> bool {
         let slave = self.slave.pending().is_some();
-        self.master.set_input(CASCADE, slave);
+        self.master.set_cascade(CASCADE, slave);
         self.master.pending().is_some()
     }
 }
