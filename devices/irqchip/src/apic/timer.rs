@@ -94,7 +94,8 @@ impl Count {
 
 struct Inner {
     count: Count,
-    armed: bool,
+    /// What the clock's timer is armed for.
+    armed: Option<u64>,
 }
 
 /// The timer; all methods return whether it expired since the last call, the caller then makes the interrupt.
@@ -107,7 +108,7 @@ pub struct ApicTimer {
 impl ApicTimer {
     /// `callback` is to call [`Self::expired`].
     pub fn new(clock: &Arc<VirtualClock>, callback: impl Fn() + Send + Sync + 'static) -> Self {
-        let inner = Mutex::new(Inner { count: Count::new(), armed: false });
+        let inner = Mutex::new(Inner { count: Count::new(), armed: None });
         Self { clock: clock.clone(), timer: clock.timer(callback), inner }
     }
     fn with<R>(&self, change: impl FnOnce(&mut Count, u64) -> R) -> (R, bool) {
@@ -121,16 +122,21 @@ impl ApicTimer {
         (result, expired)
     }
     fn arm(&self, inner: &mut Inner, now: u64) {
-        match inner.count.due() {
+        let due = inner.count.due();
+        if due == inner.armed {
+            return;
+        }
+        match due {
             Some(due) if inner.count.mode == Mode::Periodic => self.timer.arm(due.max(now.saturating_add(MIN_PERIOD))),
             Some(due) => self.timer.arm(due),
-            None if inner.armed => self.timer.cancel(),
-            None => {}
+            None => self.timer.cancel(),
         }
-        inner.armed = inner.count.due().is_some();
+        inner.armed = due;
     }
     /// The clock's timer fired.
     pub fn expired(&self) -> bool {
+        // A call that comes late, after the timer was armed anew, arms it once more.
+        self.inner.lock().armed = None;
         self.with(|_, _| ()).1
     }
     /// The current-count register.
@@ -207,7 +213,6 @@ impl ApicTimer {
     pub fn load(&self, count: Count) {
         let mut inner = self.inner.lock();
         inner.count = count;
-        inner.armed = true;
         let now = self.clock.now_ns();
         self.arm(&mut inner, now);
     }

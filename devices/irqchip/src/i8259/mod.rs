@@ -87,23 +87,13 @@ impl I8259 {
             self.wanted.store(pair.settle(), SeqCst);
             (result, ended & levels)
         };
-        self.deliver();
+        self.output.settle(|| self.wanted.load(SeqCst));
         if let (Some(eoi), true) = (&self.config.eoi, ended != 0) {
             for n in (0..16).filter(|n| ended >> n & 1 != 0) {
                 eoi(n);
             }
         }
         result
-    }
-    /// Sets the output as wanted last. No lock may be held.
-    fn deliver(&self) {
-        loop {
-            let wanted = self.wanted.load(SeqCst);
-            self.output.set(wanted);
-            if self.wanted.load(SeqCst) == wanted {
-                return;
-            }
-        }
     }
     fn set_input(&self, pin: u32, level: bool, edge: bool) {
         let Some(pin) = u8::try_from(pin).ok().filter(|n| *n < 16 && *n != CASCADE) else { return };
