@@ -124,6 +124,11 @@ pub trait X86Hooks: Send + Sync {
     fn set_tsc_deadline(&self, cpu: u32, deadline_ns: Option<u64>) {
         let _ = (cpu, deadline_ns);
     }
+    /// The deadline while it is armed; `None` after it has come: IA32_TSC_DEADLINE then reads as 0.
+    fn tsc_deadline(&self, cpu: u32) -> Option<u64> {
+        let _ = cpu;
+        None
+    }
     /// Sends an interrupt by the paravirtual IPI hypercall: ICR's low word, to this physical APIC id; false if there is none.
     fn pv_ipi(&self, cpu: u32, apic_id: u32, icr: u32) -> bool {
         let _ = (cpu, apic_id, icr);
