@@ -73,6 +73,11 @@ impl Guest for ArmCpu {
     }
 
     fn walk(&mut self, va: u64, access: Access, mmu_idx: u32) -> Result<Translation, Raised> {
+        // Of the faults of a fetch, PC alignment has the highest priority (DDI 0487, D1.3.5).
+        if access == Access::Fetch && va & 3 != 0 {
+            self.raise_pc_alignment();
+            return Err(self.raised());
+        }
         // The sign of bit 55 in the top byte, or a tag (if tags are ignored; else the walk fails).
         if access != Access::Fetch && ((va << 8) as i64 >> 8) as u64 != va && self.tagged_walks < MANY_TAGGED_WALKS {
             self.tagged_walks += 1;

@@ -353,6 +353,22 @@ fn external_aborts() {
 }
 
 /// Mode words kept by level follow every register they come from.
+/// A jump to a misaligned address is a PC alignment fault even where nothing is mapped.
+#[test]
+fn wild_jumps() {
+    use crate::syndrome::ec;
+    use rhea_ir::guest::Access;
+    let mut b = bench(1);
+    for (pc, class) in [(0xffff_0000_0000_1002, ec::PC_ALIGNMENT), (0xffff_0000_0000_1000, ec::INSN_ABORT)] {
+        b.stage1_on(0x10 | 0x10 << 16 | 2 << 30, 0x10_0000);
+        b.at(1);
+        b.header.pc = pc;
+        assert!(b.walk(pc, Access::Fetch, mmu::E10_1).is_err());
+        assert_eq!(b[Reg::EsrEl1] >> 26, class, "{pc:#x}");
+        assert_eq!(b[Reg::FarEl1], pc);
+    }
+}
+
 #[test]
 fn modes_follow_registers() {
     let mut b = bench(3);
