@@ -264,9 +264,6 @@ impl Counter {
         self.null_count = true;
         self.load_at = self.next_load(now);
     }
-    pub fn gate(&self) -> bool {
-        self.gate
-    }
     pub fn set_gate(&mut self, gate: bool, now: i64) {
         self.advance(now);
         if gate == self.gate {

@@ -14,6 +14,7 @@ pub(super) mod reg {
     pub const MCR: u8 = 4;
     pub const LSR: u8 = 5;
     pub const MSR: u8 = 6;
+    #[cfg(test)]
     pub const SCR: u8 = 7;
 }
 
