@@ -3,6 +3,7 @@
 pub mod bzimage;
 pub mod direct;
 pub mod files;
+pub mod fw_cfg;
 pub mod image;
 pub mod memory;
 pub mod multiboot;
@@ -11,6 +12,7 @@ pub mod pvh;
 pub use bzimage::BzImage;
 pub use direct::{DirectBoot, Kernel, Module, parse_modules};
 pub use files::FirmwareFiles;
+pub use fw_cfg::{PcFwCfg, publish_acpi, publish_kernel};
 pub use image::{BootImage, CpuStart, DescriptorTable, Long64, Protected32};
 pub use memory::{E820Entry, E820Kind, MemoryMap, RamLayout};
 pub use multiboot::Multiboot;
