@@ -1,0 +1,3 @@
+//! The paravirtual interface of KVM.
+#[derive(Clone, Default)]
+pub(crate) struct Paravirtual {}

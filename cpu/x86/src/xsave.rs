@@ -1,0 +1,1 @@
+//! FXSAVE and the XSAVE family.
