@@ -1,5 +1,7 @@
 //! What a guest finds at power-on: device tree, ACPI and SMBIOS tables, kernel and initrd in memory, the boot stub, fw_cfg and PSCI.
 
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init, reason = "lists of one range are meant as such"))]
+
 pub mod acpi;
 pub mod boot;
 pub mod fdt;

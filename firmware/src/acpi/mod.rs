@@ -103,7 +103,7 @@ impl Default for PcAcpi {
             sleep: SleepTypes { s3: None, s4: None, s5: 0 },
             hpet: Some(0xfed0_0000),
             ecam: Some(Ecam { base: 0xb000_0000, last_bus: 255 }),
-            windows32: vec![0xc000_0000..0xfec0_0000],
+            windows32: std::iter::once(0xc000_0000..0xfec0_0000).collect(),
             window64: None,
             rcba: Some(0xfed1_c000),
             serial: vec![SerialPort { port: 0x3f8, irq: 4 }],
