@@ -112,9 +112,17 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
             deferred[n] = match i.op {
                 Op::Const => fits_imm32(f, v),
                 Op::ICmp | Op::CondFlags | Op::ToBool => cond_uses[n] == hot_uses[n],
-                Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb => {
+                Op::FlagsSub
+                | Op::FlagsAdd
+                | Op::FlagsAdc
+                | Op::FlagsLogic
+                | Op::FlagsCmp
+                | Op::FlagsSbb
+                | Op::FlagsVTest => {
                     flag_uses[n] + edge_uses[n] == hot_uses[n]
                 }
+                Op::FlagsFCom => flag_uses[n] + edge_uses[n] == hot_uses[n] && !clears,
+                Op::VOrdered => edge_uses[n] == hot_uses[n] && !clears,
                 Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && !f.fp.flush && !clears,
                 // Of flags: which of two compares a conditional one or a loop left.
                 Op::Select if matches!(i.ty, Type::I32 | Type::V128) => edge_uses[n] == hot_uses[n],

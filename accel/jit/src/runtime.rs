@@ -4,7 +4,7 @@
 use crate::context::Ctx;
 use crate::x64::RuntimeFns;
 use rhea_ir::func::Inst;
-use rhea_ir::guest::{Access, Guest, Raised};
+use rhea_ir::guest::{Access, Guest, NanRule, Raised};
 use rhea_ir::op::Op;
 use rhea_ir::types::{MemOp, Type};
 
@@ -97,17 +97,25 @@ extern "C" fn fp<G: Guest>(cpu: &mut G, packed: u64, imm: u64) {
     let x = [h.scratch[0] & mask, h.scratch[1] & mask, h.scratch[2] & mask];
     let mode = G::fp_mode(h.mode);
     let mut flags = 0;
-    let r = rhea_ir::fpeval::eval_fp(&i, arg_ty, mode, x, &mut flags);
+    let r = if matches!(op, Op::Simd1 | Op::Simd2 | Op::Simd3) {
+        rhea_ir::simd::eval(i.aux, i.imm, x)
+    } else {
+        rhea_ir::fpeval::eval_fp(&i, arg_ty, mode, x, &mut flags)
+    };
     let h = cpu.header_mut();
     h.fp_flags |= flags;
     h.scratch[7] = r;
 }
 
 /// Sticky flags of an MXCSR value as rhea_float flag bits.
-pub fn mxcsr_flags(mxcsr: u32) -> u32 {
-    // The bits are the same, but the host's denormal-operand bit has no counterpart: inputs are flushed by the exact
-    // path only.
-    mxcsr & 0x3d
+pub fn mxcsr_flags<G: Guest>(h: &rhea_ir::EnvHeader) -> u32 {
+    guest_flags(h.host_fp, G::fp_mode(h.mode).nan_rule)
+}
+
+fn guest_flags(mxcsr: u32, rule: NanRule) -> u32 {
+    // The bits are the same, but for guests other than x86 the host's denormal-operand bit has no counterpart: inputs are
+    // flushed by the exact path only.
+    mxcsr & if rule == NanRule::X86 { 0x3f } else { 0x3d }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -132,7 +140,8 @@ fn read_mxcsr() -> u32 {
 fn write_mxcsr(_: u32) {}
 
 extern "C" fn fp_flags_get<G: Guest>(cpu: &mut G) -> u64 {
-    (cpu.header().fp_flags | mxcsr_flags(read_mxcsr())) as u64
+    let h = cpu.header();
+    (h.fp_flags | guest_flags(read_mxcsr(), G::fp_mode(h.mode).nan_rule)) as u64
 }
 
 extern "C" fn fp_flags_clear<G: Guest>(cpu: &mut G) {

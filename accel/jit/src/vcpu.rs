@@ -10,7 +10,7 @@ use crate::x64::{self, Entry, Region, reason};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhea_accel::{Vcpu, VcpuError};
 use rhea_ir::env::{EnvHeader, PAGE_SIZE};
-use rhea_ir::guest::{Guest, Poll, Raised, TlbFlush, request};
+use rhea_ir::guest::{FpMode, Guest, NanRule, Poll, Raised, TlbFlush, request};
 use rhea_memory::view::Lookup;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -146,7 +146,7 @@ impl<G: Guest> JitVcpu<G> {
     pub fn with_guest<R>(&self, f: impl FnOnce(&mut G) -> R) -> R {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
-        fold_fp_flags(inner.guest.header_mut());
+        fold_fp_flags::<G>(inner.guest.header_mut());
         let r = f(&mut inner.guest);
         self.drain_flushes(inner);
         r
@@ -177,7 +177,7 @@ impl<G: Guest> JitVcpu<G> {
                     Work::Protect(host) => inner.ctx.protect(inner.guest.header_mut(), host),
                     Work::Call(f) => f(),
                     Work::Guest(f) => {
-                        fold_fp_flags(inner.guest.header_mut());
+                        fold_fp_flags::<G>(inner.guest.header_mut());
                         f(&mut *inner.guest);
                         self.drain_flushes(inner);
                     }
@@ -308,7 +308,7 @@ impl<G: Guest> JitVcpu<G> {
                 mode = h.mode;
                 inner.ctx.select_jumps(h);
                 inner.ctx.clear_returns(h);
-                set_host_fp(h, G::fp_mode(mode).rounding);
+                set_host_fp(h, G::fp_mode(mode));
             }
             if self.shared.word().load(Ordering::Relaxed) != 0 {
                 return;
@@ -690,20 +690,26 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
 }
 
 /// Moves sticky flags out of the host's control word.
-fn fold_fp_flags(h: &mut EnvHeader) {
-    h.fp_flags |= crate::runtime::mxcsr_flags(h.host_fp);
+fn fold_fp_flags<G: Guest>(h: &mut EnvHeader) {
+    h.fp_flags |= crate::runtime::mxcsr_flags::<G>(h);
     h.host_fp &= !0x3f;
 }
 
-/// The host control word for a rounding mode, keeping sticky flags; exceptions stay masked.
-fn set_host_fp(h: &mut EnvHeader, rounding: u8) {
-    let rc = match rounding {
+/// The host control word for a mode, keeping sticky flags; exceptions stay masked. Denormals are the host's business only
+/// for a guest of its kind: for others the exact path flushes them.
+fn set_host_fp(h: &mut EnvHeader, fp: FpMode) {
+    let rc = match fp.rounding {
         1 => 2,
         2 => 1,
         3 => 3,
         _ => 0,
     };
-    h.host_fp = (h.host_fp & 0x3f) | 0x1f80 | rc << 13;
+    let (mut ftz, mut daz) = (0, 0);
+    if fp.nan_rule == NanRule::X86 {
+        ftz = (fp.flush as u32) << 15;
+        daz = (fp.daz as u32) << 6;
+    }
+    h.host_fp = (h.host_fp & 0x3f) | 0x1f80 | rc << 13 | ftz | daz;
 }
 
 impl<G: Guest> rhea_accel::GuestVcpu<G> for JitVcpu<G> {

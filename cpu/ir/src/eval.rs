@@ -16,7 +16,7 @@ pub mod flags {
 }
 
 /// Low `bits` of `v`.
-const fn low(v: u64, bits: u32) -> u64 {
+pub(crate) const fn low(v: u64, bits: u32) -> u64 {
     if bits >= 64 { v } else { v & ((1 << bits) - 1) }
 }
 
@@ -108,11 +108,11 @@ fn bits_of(ty: Type) -> u32 {
     }
 }
 
-fn lane_get(v: u128, lane: Lane, i: u32) -> u64 {
+pub(crate) fn lane_get(v: u128, lane: Lane, i: u32) -> u64 {
     low((v >> (i * lane.bits())) as u64, lane.bits())
 }
 
-fn lanes1(lane: Lane, a: u128, f: impl Fn(u64) -> u64) -> u128 {
+pub(crate) fn lanes1(lane: Lane, a: u128, f: impl Fn(u64) -> u64) -> u128 {
     let mut r = 0u128;
     for i in 0..lane.count() {
         r |= (low(f(lane_get(a, lane, i)), lane.bits()) as u128) << (i * lane.bits());
@@ -120,7 +120,7 @@ fn lanes1(lane: Lane, a: u128, f: impl Fn(u64) -> u64) -> u128 {
     r
 }
 
-fn lanes2(lane: Lane, a: u128, b: u128, f: impl Fn(u64, u64) -> u64) -> u128 {
+pub(crate) fn lanes2(lane: Lane, a: u128, b: u128, f: impl Fn(u64, u64) -> u64) -> u128 {
     let mut r = 0u128;
     for i in 0..lane.count() {
         r |= (low(f(lane_get(a, lane, i), lane_get(b, lane, i)), lane.bits()) as u128) << (i * lane.bits());
@@ -217,6 +217,32 @@ pub fn eval_pure(func: &Function, inst: &Inst, arg_ty: Type, x: [u128; 3]) -> Op
             let w = flag_bits(inst, arg_ty);
             let a = low(a, w);
             (if a >> (w - 1) & 1 != 0 { flags::N } else { 0 } | if a == 0 { flags::Z } else { 0 }) as u128
+        }
+        Op::FlagsVTest => {
+            let mask = match inst.aux {
+                0 => u128::MAX,
+                1 => 0x8000_0000_8000_0000_8000_0000_8000_0000,
+                _ => 1 << 127 | 1 << 63,
+            };
+            let flag = |v: u128, f: u32| if v & mask == 0 { f } else { 0 };
+            (flag(x[0] & x[1], flags::Z) | flag(x[1] & !x[0], flags::C)) as u128
+        }
+        Op::VMoveMask => (0..lane.count()).fold(0, |r, i| r | (lane_get(x[0], lane, i) as u128 >> (lb - 1)) << i),
+        Op::VOrdered => {
+            let nan = |v: u128| if inst.aux & 1 != 0 { f64::from_bits(v as u64).is_nan() } else { f32::from_bits(v as u32).is_nan() };
+            !(nan(x[0]) || nan(x[1])) as u128
+        }
+        Op::Simd1 | Op::Simd2 | Op::Simd3 => crate::simd::eval(inst.aux, imm, x),
+        Op::Crc32c => {
+            let n = (imm as u32).clamp(8, 64);
+            let mut c = a as u32;
+            for byte in b.to_le_bytes().iter().take(n as usize / 8) {
+                c ^= *byte as u32;
+                for _ in 0..8 {
+                    c = c >> 1 ^ if c & 1 != 0 { 0x82f6_3b78 } else { 0 };
+                }
+            }
+            c as u128
         }
         Op::CondFlags => cond_flags(inst.cond(), a as u32) as u128,
         Op::FlagsFromNzcv => {

@@ -36,6 +36,8 @@ pub fn env(m: FpMode) -> Env {
         }
         NanRule::X86 => {
             e.nan_rule = rhea_float::NanRule::X86;
+            e.flush_inputs = m.daz;
+            e.flush_raises_inexact = true;
             e.tininess_before_rounding = false;
         }
         NanRule::Ppc => {
@@ -52,7 +54,7 @@ fn rounding(aux: u64, e: &Env) -> Rounding {
 }
 
 /// A format's bits as u128 and back.
-trait Raw: Float {
+pub(crate) trait Raw: Float {
     fn from_raw(v: u128) -> Self::Bits;
     fn raw(b: Self::Bits) -> u128;
 }
@@ -172,6 +174,10 @@ pub fn eval_fp(i: &Inst, arg_ty: Type, mode: FpMode, x: [u128; 3], raised: &mut 
     let r = match i.op {
         Op::FlagsFCmp if double => compare_flags::<F64>(x[0], x[1], aux & 1 != 0, e) as u128,
         Op::FlagsFCmp => compare_flags::<F32>(x[0], x[1], aux & 1 != 0, e) as u128,
+        Op::FSimd1 | Op::FSimd2 | Op::FSimd3 => {
+            return crate::simdfp::eval(i, *e, mode.daz, x, raised);
+        }
+        Op::FlagsFCom => return crate::simdfp::compare(i.aux, *e, mode.daz, x[0], x[1], raised) as u128,
         Op::FExtend => rhea_float::f32_to_f64(x[0] as u32, e) as u128,
         Op::FNarrow => rhea_float::f64_to_f32(x[0] as u64, e) as u128,
         Op::FToS | Op::FToU => {

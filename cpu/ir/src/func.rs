@@ -2,6 +2,7 @@
 
 use crate::guest::{Effects, FpMode, HelperDesc, HelperId};
 use crate::op::{Class, Cond, Op};
+use crate::simd::{Fmt, SimdOp};
 use crate::types::{Lane, MemOp, RmwOp, Slot, Type};
 
 /// An SSA value: the index of the instruction that defines it.
@@ -512,6 +513,30 @@ impl<'a> Builder<'a> {
     }
     pub fn vfromscalar(&mut self, scalar: Value) -> Value {
         self.op1(Op::VFromScalar, Type::V128, scalar, 0, 0)
+    }
+
+    /// An operation of [`SimdOp`] in a format, with an immediate (0 if it has none).
+    pub fn simd(&mut self, op: SimdOp, fmt: Fmt, args: &[Value], imm: u64) -> Value {
+        self.simd_to(Type::V128, op, fmt, args, imm)
+    }
+    /// The same with a result of another type.
+    pub fn simd_to(&mut self, ty: Type, op: SimdOp, fmt: Fmt, args: &[Value], imm: u64) -> Value {
+        debug_assert_eq!(args.len(), op.arity(), "{}", op.name());
+        let mut i = Inst::new(
+            match (op.fp(), args.len()) {
+                (false, 1) => Op::Simd1,
+                (false, 2) => Op::Simd2,
+                (false, _) => Op::Simd3,
+                (true, 1) => Op::FSimd1,
+                (true, 2) => Op::FSimd2,
+                (true, _) => Op::FSimd3,
+            },
+            ty,
+        );
+        i.args[..args.len()].copy_from_slice(args);
+        i.aux = op as u32 | (fmt as u32) << 8;
+        i.imm = imm;
+        self.emit(i)
     }
 
     // ---- memory ----

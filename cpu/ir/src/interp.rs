@@ -102,6 +102,10 @@ impl<G: Guest, M: Memory<G>> Frame<'_, G, M> {
                 }
                 Ok(v)
             }
+            Op::Store if m.bytes() < 16 => {
+                let v = x[1] & ((1 << (m.bytes() * 8)) - 1);
+                self.mem.store(self.cpu, va, m, v).map(|()| 0).map_err(raised)
+            }
             Op::Store => self.mem.store(self.cpu, va, m, x[1]).map(|()| 0).map_err(raised),
             Op::Rmw => self.mem.rmw(self.cpu, va, m, x[1]).map_err(raised),
             Op::Cas => self.mem.cas(self.cpu, va, m, x[1], x[2]).map_err(raised),

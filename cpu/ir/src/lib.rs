@@ -16,6 +16,8 @@ pub mod op;
 pub mod opt;
 pub mod promote;
 pub mod raw;
+pub mod simd;
+mod simdfp;
 mod simplify;
 pub mod text;
 pub mod types;

@@ -208,6 +208,11 @@ ops! {
     FlagsLogic "flags_logic" 1 Pure;
     /// FP compare: less N, equal Z and C, greater C, unordered C and V. `aux` 1: signalling (quiet NaN raises invalid).
     FlagsFCmp "flags_fcmp" 2 Fp;
+    /// FP compare of the lowest lanes of two vectors as x86 has it: less C, equal Z, greater none, unordered Z and C. `aux`
+    /// bit 0: doubles, bit 1: signalling, bit 2: unordered sets V too.
+    FlagsFCom "flags_fcom" 2 Fp;
+    /// Z if `a & b` is zero, C if `b & !a` is. `aux` 0: of all bits, 1: of the top bits of singles, 2: of doubles.
+    FlagsVTest "flags_vtest" 2 Pure;
     /// Tests packed flags: `aux` is a [`Cond`] with unsigned conditions reading C as "no borrow".
     CondFlags "cond" 1 Pure;
     /// Packed flags from bits 31..28 (N Z C V) of an I32.
@@ -327,6 +332,16 @@ ops! {
     /// Widening multiply of the low halves: lanes of shape `aux` to twice the size.
     VMulWideS "vmulwides" 2 Pure;
     VMulWideU "vmulwideu" 2 Pure;
+    /// Top bits of the lanes of shape `aux` (B, S or D) as the low bits of an I32.
+    VMoveMask "vmovemask" 1 Pure;
+    /// 1 if no lowest lane is NaN, else 0 (I64); `aux` 0: singles, 1: doubles.
+    VOrdered "vordered" 2 Pure;
+    /// Operation `aux & 0xff` of [`crate::simd::SimdOp`] in format `aux >> 8` of [`crate::simd::Fmt`], with `imm` as its immediate.
+    Simd1 "simd1" 1 Pure;
+    Simd2 "simd2" 2 Pure;
+    Simd3 "simd3" 3 Pure;
+    /// CRC-32C of args\[0\] (I32) continued with the low `imm` bits (8, 16, 32 or 64) of args\[1\], reflected, without inversions.
+    Crc32c "crc32c" 2 Pure;
     /// 1 if any bit is set (Bool).
     VAnyTrue "vanytrue" 1 Pure;
     // FP lanes (`aux` S or D; H through helpers).
@@ -358,6 +373,11 @@ ops! {
     VFExtend "vfextend" 1 Fp;
     /// Two F64 → low two F32 lanes, high half zero.
     VFNarrow "vfnarrow" 1 Fp;
+
+    /// As [`Op::Simd1`] and its like, for operations that depend on the FP mode and raise flags.
+    FSimd1 "fsimd1" 1 Fp;
+    FSimd2 "fsimd2" 2 Fp;
+    FSimd3 "fsimd3" 3 Fp;
 
     /// Sticky FP flags raised so far and not yet in the guest's own register: I32 of rhea_float flag bits.
     FpFlagsGet "fpflags_get" 0 Effect;

@@ -92,7 +92,7 @@ impl Emit<'_> {
             }
             let reg = [RDX, RCX][n];
             let t = self.ty(a);
-            if wide(t) {
+            if wide(t) && i.mem_op().bytes() >= 16 {
                 let x = self.xmm(a, X15);
                 self.asm.vstore(16, ENV, H_SCRATCH + wides * 16, x);
                 wides += 1;
@@ -100,7 +100,7 @@ impl Emit<'_> {
                 self.gpr_to(a, reg);
             } else {
                 let x = self.xmm(a, X15);
-                self.asm.vmov_to_gpr(t == Type::F64, reg, x);
+                self.asm.vmov_to_gpr(i.mem_op().bytes() == 8, reg, x);
             }
         }
         match i32::try_from(i.imm as i64) {
@@ -143,6 +143,11 @@ impl Emit<'_> {
                     self.asm.mov_rr(false, RAX, RAX);
                 }
                 self.put_gpr(v, RAX);
+            }
+            // The lowest lane of a vector comes as a number does.
+            Type::V128 if i.mem_op().bytes() < 16 => {
+                let number = if i.mem_op().bytes() == 8 { Type::F64 } else { Type::F32 };
+                self.put_vector_result(v, number);
             }
             t => self.put_vector_result(v, t),
         }

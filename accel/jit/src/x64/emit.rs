@@ -173,6 +173,7 @@ fn is_hot_call(f: &Function, v: Value) -> bool {
     match i.op.class() {
         Class::Call => true,
         Class::Fp => fp::always_calls(f, i),
+        Class::Pure => matches!(i.op, Op::Simd1 | Op::Simd2 | Op::Simd3) && simd::always_calls(i),
         Class::Mem => i.op == Op::ProbeWrite || (i.op == Op::Cas && i.ty == Type::I128),
         Class::Effect => matches!(i.op, Op::FpFlagsGet | Op::FpFlagsClear),
         _ => false,
@@ -519,7 +520,7 @@ impl Emit<'_> {
             let pos = self.a.pos[v.index()];
             self.advance(pos);
             if self.deferred(v) {
-                if f.inst(v).op == Op::FlagsFCmp {
+                if matches!(f.inst(v).op, Op::FlagsFCmp | Op::FlagsFCom) {
                     // The compare's sticky flags are an effect of their own.
                     self.fcmp(f.inst(v));
                 }

@@ -26,6 +26,11 @@ fn round_imm(aux: u64, current: u8) -> Option<u8> {
 
 /// True if the operation is done by the run time even on the hot path.
 pub(super) fn always_calls(f: &Function, i: &Inst) -> bool {
+    match i.op {
+        Op::FlagsFCom => return false,
+        Op::FSimd1 | Op::FSimd2 | Op::FSimd3 => return super::simd::always_calls(i),
+        _ => {}
+    }
     if i.op == Op::FlagsFCmp {
         return f.fp.flush;
     }
@@ -114,6 +119,15 @@ impl Emit<'_> {
     }
 
     pub(super) fn fp_op(&mut self, v: Value, i: &Inst) {
+        match i.op {
+            Op::FSimd1 | Op::FSimd2 | Op::FSimd3 => return self.simd_op(v, i),
+            Op::FlagsFCom => {
+                let d = self.dst_gpr(v, RAX);
+                self.vector_flags(i, d);
+                return self.put_gpr(v, d);
+            }
+            _ => {}
+        }
         if i.op == Op::FlagsFCmp && !self.fp.flush {
             let d = self.dst_gpr(v, RAX);
             self.flags_fcmp(i, d);
@@ -327,7 +341,7 @@ impl Emit<'_> {
     pub(super) fn fcmp(&mut self, i: &Inst) {
         let a = self.xmm(i.args[0], X14);
         let b = self.xmm(i.args[1], X15);
-        self.ucomi(i, a, b);
+        if i.op == Op::FlagsFCom { self.vector_compare(i) } else { self.ucomi(i, a, b) }
     }
 
     fn ucomi(&mut self, i: &Inst, a: u8, b: u8) {

@@ -101,6 +101,7 @@ impl Emit<'_> {
                     e.asm.call_abs(f);
                 });
             }
+            Op::Simd1 | Op::Simd2 | Op::Simd3 => self.simd_op(v, &i),
             _ if i.ty.is_int() => {
                 let d = self.dst_gpr(v, RAX);
                 // Most operations write the destination before the last source is read.
@@ -359,6 +360,10 @@ impl Emit<'_> {
                 self.set_from(Test::Cc(Cc::Ne), d);
             }
             Op::FlagsFCmp => self.flags_fcmp(i, d),
+            Op::FlagsFCom | Op::FlagsVTest => self.vector_flags(i, d),
+            Op::VMoveMask => self.move_mask(i, d),
+            Op::VOrdered => self.ordered(i, d),
+            Op::Crc32c => self.crc32c(i, d),
             _ => {
                 debug_assert!(false, "{} is not an integer operation", i.op.name());
                 self.asm.ud2();
@@ -606,6 +611,7 @@ impl Emit<'_> {
                     return Test::Cc(cmp_cc(cond));
                 }
                 Op::FlagsFCmp => return self.test_fcmp(&d, cond),
+                Op::FlagsFCom | Op::FlagsVTest => return self.test_vector(&d, cond),
                 _ => {}
             }
         }

@@ -20,6 +20,7 @@ mod fp;
 mod int;
 mod mem;
 mod moves;
+mod simd;
 mod vec;
 
 pub use emit::{CodeBlob, Entry, FRAME_BYTES, LinkSite, Region, RuntimeFns, compile, reason};

@@ -13,7 +13,9 @@ const LOW8: u128 = 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff;
 impl Emit<'_> {
     pub(super) fn vec_op(&mut self, v: Value, i: &Inst) {
         let d = self.dst_xmm(v, X13);
-        let t = if d != X13 && self.aliases_later_arg(i, d, true) { X13 } else { d };
+        // Most single instructions read all their operands first.
+        let early = matches!(i.op, Op::VAnd | Op::VOr | Op::VXor | Op::VAndNot | Op::VAdd | Op::VSub | Op::VCmpEq);
+        let t = if d != X13 && !early && self.aliases_later_arg(i, d, true) { X13 } else { d };
         self.vec_to(i, t);
         self.put_xmm(v, t);
     }

@@ -2,6 +2,7 @@
 
 use crate::func::{Function, Inst};
 use crate::op::{Cond, Op};
+use crate::simd::{Fmt, SimdOp, fma_kind, type_ok};
 use crate::types::{Lane, Type};
 
 type Checked = Result<(), String>;
@@ -74,11 +75,35 @@ impl Sig<'_> {
             Type::I64 => n <= 3,
             Type::F32 => n == 2 && !atomic,
             Type::F64 => n == 3 && !atomic,
-            Type::V128 => n == 4 && !atomic,
+            // Of 4 and 8 bytes: the lowest; the others are zero.
+            Type::V128 => matches!(n, 2..=4) && !atomic,
             Type::I128 => n == 4 && (!atomic || self.i.op == Op::Cas),
             _ => false,
         };
         want(ok, || format!("an access of {} bytes with a value of type {}", 1u64 << n, ty.name()))
+    }
+
+    /// The operation that `aux` names, its format, arguments and immediate.
+    fn simd(&self) -> Checked {
+        let i = self.i;
+        let op = SimdOp::of(i.aux).filter(|o| o.fp() == matches!(i.op, Op::FSimd1 | Op::FSimd2 | Op::FSimd3));
+        let Some(op) = op.filter(|o| i.aux >> 10 == 0 && o.formats() >> (i.aux >> 8) & 1 != 0) else {
+            return Err(format!("no operation {:#x}", i.aux));
+        };
+        let args: Vec<Type> = (0..i.args().len()).map(|n| self.arg(n)).collect();
+        want(type_ok(op, &args, i.ty), || format!("types do not fit {}", op.name()))?;
+        let imm = match op {
+            SimdOp::Fma => fma_kind(i.imm as u8).is_some_and(|k| i.imm < 256 && k.scalar == Fmt::of(i.aux).scalar()),
+            SimdOp::CvtSi2 => i.imm == args[1].bytes() as u64 * 8,
+            o => {
+                if o.imm() {
+                    i.imm < 256
+                } else {
+                    i.imm == 0
+                }
+            }
+        };
+        want(imm, || format!("the immediate {:#x} is none of {}", i.imm, op.name()))
     }
 
     /// A scalar at least as wide as the lane it goes to.
@@ -195,6 +220,33 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
             s.args_are(1, s.arg(0))?;
             want(i.aux <= 1, || format!("no kind of comparison {}", i.aux))
         }
+        Op::FlagsFCom => {
+            s.result(&[I32])?;
+            s.args_are(0, V128)?;
+            want(i.aux < 8, || format!("no kind of comparison {}", i.aux))
+        }
+        Op::FlagsVTest => {
+            s.result(&[I32])?;
+            s.args_are(0, V128)?;
+            want(i.aux < 3, || format!("no kind of test {}", i.aux))
+        }
+        Op::VMoveMask => {
+            s.result(&[I32])?;
+            s.args_are(0, V128)?;
+            s.lane(&[Lane::B, Lane::S, Lane::D])
+        }
+        Op::VOrdered => {
+            s.result(&[I64])?;
+            s.args_are(0, V128)?;
+            want(i.aux < 2, || format!("no format {}", i.aux))
+        }
+        Op::Crc32c => {
+            s.result(&[I32])?;
+            s.arg_is(0, &[I32])?;
+            s.arg_is(1, &[if i.imm == 64 { I64 } else { I32 }])?;
+            want(matches!(i.imm, 8 | 16 | 32 | 64), || format!("data of {} bits", i.imm))
+        }
+        Op::Simd1 | Op::Simd2 | Op::Simd3 | Op::FSimd1 | Op::FSimd2 | Op::FSimd3 => s.simd(),
         Op::CondFlags => {
             s.result(&[Bool])?;
             s.args_are(0, I32)?;
