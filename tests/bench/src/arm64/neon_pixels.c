@@ -1,5 +1,5 @@
 // Integer NEON: blending pixels with widening multiplies, saturation, table look-ups.
-#include "bench.h"
+#include "../bench.h"
 #include <arm_neon.h>
 enum { N = 1 << 16 };
 static uint8_t a[N], b[N], c[N];

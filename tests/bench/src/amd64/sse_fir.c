@@ -1,6 +1,6 @@
-// Single-precision FIR filter and saxpy with NEON intrinsics.
-#include "bench.h"
-#include <arm_neon.h>
+// Single-precision FIR filter and saxpy with SSE intrinsics.
+#include "../bench.h"
+#include <emmintrin.h>
 enum { N = 8192, TAPS = 32 };
 static float x[N + TAPS], y[N], h[TAPS];
 int main(void) {
@@ -9,13 +9,13 @@ int main(void) {
     bench_start();
     for (int round = 0; round < 360; round++) {
         for (int i = 0; i < N; i += 4) {
-            float32x4_t sum = vdupq_n_f32(0);
-            for (int k = 0; k < TAPS; k++) sum = vfmaq_n_f32(sum, vld1q_f32(&x[i + k]), h[k]);
-            vst1q_f32(&y[i], sum);
+            __m128 sum = _mm_setzero_ps();
+            for (int k = 0; k < TAPS; k++) sum = _mm_add_ps(sum, _mm_mul_ps(_mm_loadu_ps(&x[i + k]), _mm_set1_ps(h[k])));
+            _mm_storeu_ps(&y[i], sum);
         }
-        float32x4_t scale = vdupq_n_f32(0.125f);
         for (int i = 0; i < N; i += 4)
-            vst1q_f32(&x[i], vmlaq_f32(vmulq_n_f32(vld1q_f32(&x[i]), 0.5f), vld1q_f32(&y[i]), scale));
+            _mm_storeu_ps(&x[i], _mm_add_ps(_mm_mul_ps(_mm_loadu_ps(&x[i]), _mm_set1_ps(0.5f)),
+                                            _mm_mul_ps(_mm_loadu_ps(&y[i]), _mm_set1_ps(0.125f))));
     }
     uint64_t check = 0;
     for (int i = 0; i < N; i++) {
@@ -23,5 +23,5 @@ int main(void) {
         memcpy(&bits, &y[i], 4);
         check = check * 31 + bits;
     }
-    bench_end("neon_fir", "fp", check);
+    bench_end("sse_fir", "fp", check);
 }
