@@ -5,8 +5,10 @@ use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
 use rhea_device::options::split;
 use rhea_device::{LogMask, OptionDecl, OptionError, OptionKind, OptionSet};
-use rhea_machine::config::{Console, DeviceSpec, MachineConfig, RamConfig};
-use rhea_machine::options::{self, ObjectSpec, Smp, VirtOptions};
+use rhea_machine::config::{
+    BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig,
+};
+use rhea_machine::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use rhea_memory::Backing;
 use std::path::{Path, PathBuf};
 
@@ -39,10 +41,22 @@ const OPTIONS: &[Opt] = &[
     arg(&["initrd"], "file", "use this file as initial ram disk"),
     arg(&["append"], "text", "use this text as kernel command line"),
     arg(&["dtb"], "file", "use this device tree instead of the machine's own"),
-    arg(&["bios"], "file", "put this file into the first flash bank"),
+    arg(&["bios"], "file", "firmware: put this file into the first flash bank (virt) or below 4 GiB (q35)"),
+    arg(&["L"], "dir", "look for firmware files in this directory first"),
+    arg(
+        &["boot"],
+        "[order=drives][,once=drives][,menu=on|off][,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
+        "tell the firmware what to boot: a floppy, c disk, d CD-ROM, n network",
+    ),
+    arg(&["fw_cfg"], "[name=]n,file=f|string=s", "give the firmware this file"),
+    arg(&["smbios"], "type=n[,prop=value...]|file=f", "set SMBIOS fields"),
+    arg(&["global"], "driver.prop=value", "set a property of all devices of a driver"),
+    flag(&["usb"], "have a USB controller (-M usb=on)"),
     arg(&["drive"], "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...", "add a drive (if: virtio, none, pflash)"),
     arg(&["hda"], "file", "use this file as the first disk"),
     arg(&["hdb"], "file", "use this file as the second disk"),
+    arg(&["hdc"], "file", "use this file as the third disk"),
+    arg(&["hdd"], "file", "use this file as the fourth disk"),
     arg(&["cdrom"], "file", "use this file as a read-only disk"),
     flag(&["snapshot"], "write disk changes to temporary files"),
     arg(
@@ -62,7 +76,7 @@ const OPTIONS: &[Opt] = &[
     arg(&["monitor"], "dev", "connect the monitor, as -serial"),
     flag(&["nographic"], "serial port and monitor on the terminal; Ctrl-A H shows the keys (this is the default)"),
     arg(&["display"], "none", "no display"),
-    arg(&["vga"], "none", "no display adapter"),
+    arg(&["vga"], "none|std", "select the display adapter"),
     arg(&["parallel"], "none", "no parallel port"),
     flag(&["nodefaults"], "do not create default devices"),
     flag(&["no-user-config"], "accepted: there are no configuration files"),
@@ -166,15 +180,11 @@ const ABSENT: &[&str] = &[
     "enable-kvm",
     "vnc",
     "qmp",
-    "usb",
     "usbdevice",
     "audio",
     "audiodev",
-    "boot",
-    "smbios",
     "acpitable",
     "numa",
-    "global",
     "icount",
     "incoming",
     "loadvm",
@@ -196,18 +206,14 @@ const ABSENT: &[&str] = &[
     "k",
     "g",
     "full-screen",
-    "fw_cfg",
     "action",
     "seed",
     "uuid",
     "net",
-    "L",
     "pflash",
     "sd",
     "mtdblock",
     "fda",
-    "hdc",
-    "hdd",
     "plugin",
     "preconfig",
     "overcommit",
@@ -259,14 +265,21 @@ fn asks_help(value: &str) -> bool {
     value.split(',').any(is_help)
 }
 
-fn help_of(given: &Given) -> Option<String> {
+fn help_of(given: &Given, default: &str) -> Option<String> {
+    let machine = || options::machine_name(&given.all("machine"), default).unwrap_or("virt");
     for (name, value) in &given.values {
         let text = match *name {
             "help" => help(),
             "version" => version(),
-            "machine" if is_help(value) => options::machine_help(),
-            "machine" if asks_help(value) => VirtOptions::help(),
-            "cpu" if is_help(value) => rhea_machine::virt::cpu::help(),
+            "machine" if is_help(value) => options::machine_help(default),
+            "machine" if asks_help(value) => {
+                let name = value.split(',').next().unwrap_or("");
+                match options::machine_name(&[name.to_owned()], default) {
+                    Ok("q35") => Q35Options::help(),
+                    _ => VirtOptions::help(),
+                }
+            }
+            "cpu" if is_help(value) => rhea_machine::cpu_help(machine()),
             "accel" if is_help(value) => options::ACCEL_HELP.to_owned(),
             "device" if is_help(value) => rhea_machine::devices::help(),
             "device" if asks_help(value) => match rhea_machine::devices::help_of(value.split(',').next().unwrap_or(""))
@@ -294,13 +307,13 @@ fn help_of(given: &Given) -> Option<String> {
     None
 }
 
-/// Parses the arguments after the program's name.
-pub fn parse(args: impl Iterator<Item = String>) -> Result<Action, OptionError> {
+/// Parses the arguments after the program's name; `machine` is the one that is meant when none is named.
+pub fn parse(args: impl Iterator<Item = String>, machine: &str) -> Result<Action, OptionError> {
     let given = scan(args)?;
-    if let Some(text) = help_of(&given) {
+    if let Some(text) = help_of(&given, machine) {
         return Ok(Action::Print(text));
     }
-    config(&given).map(|c| Action::Run(Box::new(c)))
+    config(&given, machine).map(|c| Action::Run(Box::new(c)))
 }
 
 fn readable(option: &str, path: Option<PathBuf>) -> Result<Option<PathBuf>, OptionError> {
@@ -341,23 +354,115 @@ fn consoles(option: &str, texts: &[String]) -> Result<Vec<Console>, OptionError>
         .collect()
 }
 
-fn config(given: &Given) -> Result<MachineConfig, OptionError> {
-    for (option, only) in [("display", "none"), ("vga", "none"), ("parallel", "none")] {
+/// `-boot`, with the old form of only the letters.
+fn boot(text: &str) -> Result<BootOptions, OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new("order", OptionKind::Text, None, "drives in order: a, c, d, n"),
+        OptionDecl::new("once", OptionKind::Text, None, "the same for the first start only"),
+        OptionDecl::new("menu", OptionKind::Bool, None, "let the user choose"),
+        OptionDecl::new("splash-time", OptionKind::Number { min: 0, max: 0xffff }, None, "wait for the user, in ms"),
+        OptionDecl::new(
+            "reboot-timeout",
+            OptionKind::Number { min: 0, max: 0xffff },
+            None,
+            "start again after this time if nothing boots, in ms",
+        ),
+        OptionDecl::new("strict", OptionKind::Bool, Some("off"), "boot only from what has a bootindex"),
+    ];
+    let mut pairs = split(text);
+    if let Some((letters, None)) = pairs.first().cloned() {
+        pairs[0] = ("order".to_owned(), Some(letters));
+    }
+    let set = OptionSet::parse("-boot", DECLS, &pairs)?;
+    for key in ["order", "once"] {
+        if let Some(letters) = set.text(key)
+            && let Some(bad) = letters.chars().find(|c| !matches!(c, 'a'..='d' | 'n'..='p'))
+        {
+            return Err(set.error(key, &format!("'{letters}': there is no drive '{bad}': a, c, d and n are known")));
+        }
+    }
+    Ok(BootOptions {
+        order: set.text("order").map(str::to_owned),
+        once: set.text("once").map(str::to_owned),
+        menu: set.given("menu").then(|| set.bool("menu")),
+        splash_time: set.number("splash-time").map(|n| n as u16),
+        reboot_timeout: set.number("reboot-timeout").map(|n| n as i32),
+        strict: set.bool("strict"),
+    })
+}
+
+/// `-fw_cfg [name=]NAME,file=FILE` or `,string=TEXT`
+fn fw_cfg_file(text: &str) -> Result<FwCfgFile, OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new("name", OptionKind::Text, None, "name of the file, like opt/org.example/x"),
+        OptionDecl::new("file", OptionKind::Text, None, "take the content from this file"),
+        OptionDecl::new("string", OptionKind::Text, None, "the content"),
+    ];
+    let mut pairs = split(text);
+    if let Some((name, None)) = pairs.first().cloned() {
+        pairs[0] = ("name".to_owned(), Some(name));
+    }
+    let set = OptionSet::parse("-fw_cfg", DECLS, &pairs)?;
+    let Some(name) = set.text("name").filter(|n| !n.is_empty()) else {
+        return Err(err("-fw_cfg", format!("'{text}': property 'name' is missing: name=NAME")));
+    };
+    if name.len() > 55 {
+        return Err(set.error("name", "a name has at most 55 characters"));
+    }
+    let data = match (set.text("file"), set.text("string")) {
+        (Some(file), None) => {
+            std::fs::read(file).map_err(|e| err("-fw_cfg", file_error(Path::new(file), &e)))?
+        }
+        (None, Some(string)) => string.as_bytes().to_vec(),
+        _ => return Err(err("-fw_cfg", format!("'{text}': expected one of file= and string="))),
+    };
+    Ok(FwCfgFile { name: name.to_owned(), data })
+}
+
+/// `-global DRIVER.PROPERTY=VALUE`
+fn global(text: &str) -> Result<(String, String, String), OptionError> {
+    let parts = text.split_once('=').and_then(|(left, v)| left.rsplit_once('.').map(|(d, p)| (d, p, v)));
+    match parts {
+        Some((driver, property, value)) if !driver.is_empty() && !property.is_empty() => {
+            Ok((driver.to_owned(), property.to_owned(), value.to_owned()))
+        }
+        _ => Err(err("-global", format!("'{text}': expected DRIVER.PROPERTY=VALUE"))),
+    }
+}
+
+fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
+    for (option, only) in [("display", "none"), ("parallel", "none")] {
         if let Some(value) = given.last(option).filter(|v| *v != only) {
             return Err(err(&format!("-{option}"), format!("'{value}' is not supported: use '{only}'")));
         }
     }
-    let virt = VirtOptions::parse(&given.all("machine"))?;
+    let mut machines = given.all("machine");
+    if given.has("usb") {
+        machines.push("usb=on".to_owned());
+    }
+    let board = BoardOptions::parse(&machines, machine)?;
+    let q35 = matches!(board, BoardOptions::Q35(_));
+    if let Some(value) = given.last("vga").filter(|v| *v != "none") {
+        return Err(err("-vga", format!("'{value}' is not supported: use 'none'")));
+    }
+    for (option, works) in
+        [("boot", q35), ("fw_cfg", true), ("smbios", q35), ("dtb", !q35), ("hdc", q35), ("hdd", q35)]
+    {
+        if given.has(option) && !works {
+            let name = if q35 { "q35" } else { "virt" };
+            return Err(err(&format!("-{option}"), format!("the machine {name} does not have this")));
+        }
+    }
     let mut accels = given.all("accel");
-    if let (true, Some(text)) = (accels.is_empty(), &virt.accel) {
-        accels.push(text.clone());
+    if let (true, Some(text)) = (accels.is_empty(), board.accel()) {
+        accels.push(text.to_owned());
     }
     let objects = given.all("object").iter().map(|t| ObjectSpec::parse(t)).collect::<Result<Vec<_>, _>>()?;
     let mut drives = Vec::new();
     for (name, value) in &given.values {
         match *name {
             "drive" => drives.push(DriveOptions::parse(value)?),
-            "hda" | "hdb" => drives.push(DriveOptions::for_file(&format!("-{name}"), Path::new(value))),
+            "hda" | "hdb" | "hdc" | "hdd" => drives.push(DriveOptions::for_file(&format!("-{name}"), Path::new(value))),
             "cdrom" => {
                 let mut drive = DriveOptions::for_file("-cdrom", Path::new(value));
                 drive.readonly = true;
@@ -403,16 +508,23 @@ fn config(given: &Given) -> Result<MachineConfig, OptionError> {
     }
     Ok(MachineConfig {
         name: given.last("name").map(name).transpose()?,
-        cpu: given.last("cpu").unwrap_or("max").to_owned(),
+        cpu: given.last("cpu").unwrap_or(if q35 { "qemu64" } else { "max" }).to_owned(),
         smp: given.last("smp").map_or(Ok(Smp::ONE), Smp::parse)?,
-        ram: ram(given, &virt, &objects)?,
+        ram: ram(given, &board, &objects)?,
         accel: options::parse_accel(&accels)?,
-        virt,
+        board,
         kernel,
         initrd: readable("-initrd", given.path("initrd"))?,
         append: given.last("append").map(str::to_owned),
         dtb: readable("-dtb", given.path("dtb"))?,
-        bios: readable("-bios", given.path("bios"))?,
+        // Firmware of a PC is searched for by name.
+        bios: if q35 { given.path("bios") } else { readable("-bios", given.path("bios"))? },
+        boot: given.last("boot").map(boot).transpose()?.unwrap_or_default(),
+        fw_cfg: given.all("fw_cfg").iter().map(|t| fw_cfg_file(t)).collect::<Result<_, _>>()?,
+        smbios: given.all("smbios"),
+        firmware_dirs: given.all("L").into_iter().map(PathBuf::from).collect(),
+        vga: given.last("vga").map(str::to_owned),
+        globals: given.all("global").iter().map(|t| global(t)).collect::<Result<_, _>>()?,
         drives,
         devices: given.all("device").iter().map(|t| DeviceSpec::parse(t)).collect::<Result<_, _>>()?,
         netdevs: given.all("netdev"),
@@ -448,17 +560,17 @@ fn name(text: &str) -> Result<String, OptionError> {
     Ok(OptionSet::parse("-name", DECLS, &pairs)?.text("guest").unwrap_or("").to_owned())
 }
 
-fn ram(given: &Given, virt: &VirtOptions, objects: &[ObjectSpec]) -> Result<RamConfig, OptionError> {
+fn ram(given: &Given, board: &BoardOptions, objects: &[ObjectSpec]) -> Result<RamConfig, OptionError> {
     let size = given.last("m").map(options::parse_memory).transpose()?;
-    if let Some(id) = &virt.memory_backend {
+    if let Some(id) = board.memory_backend() {
         let object = objects.iter().find_map(|o| match o {
-            ObjectSpec::Memory { id: i, size, backing, prealloc } if i == id => {
+            ObjectSpec::Memory { id: i, size, backing, prealloc } if *i == id => {
                 Some((*size, backing.clone(), *prealloc))
             }
             _ => None,
         });
         let Some((bytes, backing, prealloc)) = object else {
-            return Err(err("-M virt", format!("'memory-backend={id}': no memory -object has this id")));
+            return Err(err(board.option(), format!("'memory-backend={id}': no memory -object has this id")));
         };
         let wanted = size.unwrap_or(bytes);
         if wanted != bytes {
@@ -481,7 +593,7 @@ mod tests {
     use super::*;
 
     fn run(line: &str) -> Result<Action, OptionError> {
-        parse(line.split_whitespace().map(str::to_owned))
+        parse(line.split_whitespace().map(str::to_owned), "virt")
     }
 
     #[test]
@@ -527,7 +639,13 @@ mod tests {
             "-serial stdio -monitor stdio",
             "-serial nowhere",
             "-accel warp",
-            "-M q35",
+            "-M pc",
+            "-M virt -boot order=c",
+            "-M q35 -boot order=x",
+            "-M q35,gic-version=3",
+            "-M q35 -fw_cfg opt/x",
+            "-M q35 -global x",
+            "-M q35 -vga cirrus",
             "-rtc base=never",
             "-object x",
             "-m 1G -M virt,memory-backend=q",

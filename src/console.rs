@@ -4,9 +4,8 @@ use crate::monitor::Monitor;
 use rhea_accel::{VmControl, VmRequest};
 use rhea_device::OptionError;
 use rhea_device::chardev::{self, CharBackend, ChardevSpec, Mux, MuxKey, StdioChar};
-use rhea_machine::Machine;
 use rhea_machine::config::{Console, MachineConfig};
-use rhea_machine::virt::Wiring;
+use rhea_machine::{Machine, Wiring};
 use std::sync::Arc;
 
 /// Everything that was opened.

@@ -9,7 +9,7 @@ mod signals;
 
 use rhea_accel::VmControl;
 use rhea_device::{Log, OptionError};
-use rhea_machine::config::MachineConfig;
+use rhea_machine::config::{BoardOptions, MachineConfig};
 use rhea_machine::run::{self, RunOptions};
 use rhea_machine::virt;
 use std::process::ExitCode;
@@ -30,19 +30,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Invoked under the name of an emulator of one architecture, the command behaves as that one.
-fn check_name(program: &str) -> Result<(), OptionError> {
+/// Invoked under the name of an emulator of one architecture, the command behaves as that one: the machine when none is named.
+fn default_machine(program: &str) -> Result<&'static str, OptionError> {
     let name = program.rsplit('/').next().unwrap_or(program);
     match name.strip_prefix("qemu-system-") {
-        Some(arch) if arch != "aarch64" => {
-            Err(OptionError::new(name, format!("the architecture '{arch}' is not supported: use aarch64")))
+        Some("x86_64") => Ok("q35"),
+        Some("aarch64") | None => Ok("virt"),
+        Some(arch) => {
+            let message = format!("the architecture '{arch}' is not supported: use aarch64 or x86_64");
+            Err(OptionError::new(name, message))
         }
-        _ => Ok(()),
     }
 }
 
 fn start(program: &str, args: Vec<String>) -> Result<i32, OptionError> {
-    check_name(program)?;
+    let machine = default_machine(program)?;
     let args = match args.split_first() {
         Some((word, rest)) if word == "demo" => {
             if let Some(extra) = rest.first() {
@@ -52,7 +54,7 @@ fn start(program: &str, args: Vec<String>) -> Result<i32, OptionError> {
         }
         _ => args,
     };
-    match cli::parse(args.into_iter())? {
+    match cli::parse(args.into_iter(), machine)? {
         cli::Action::Print(text) => {
             use std::io::Write;
             // A closed pipe (`rhea -help | head`) is nobody's error.
@@ -75,8 +77,10 @@ fn open_log(config: &MachineConfig) -> Result<Log, OptionError> {
 
 fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
     let log = open_log(config)?;
-    if let Some(path) = &config.virt.dump_dtb {
-        let blob = virt::dtb(config)?;
+    if let BoardOptions::Virt(options) = &config.board
+        && let Some(path) = &options.dump_dtb
+    {
+        let blob = virt::dtb(config, options)?;
         std::fs::write(path, blob).map_err(|e| OptionError::new("-M virt,dumpdtb", cli::file_error(path, &e)))?;
         eprintln!("rhea: info: dtb dumped to {}. Exiting.", path.display());
         return Ok(0);
@@ -90,7 +94,7 @@ fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
     let signals = signals::block();
     let consoles = console::open(config, &control)?;
     let terminal = consoles.terminal.clone();
-    let result = virt::build(config, &consoles.wiring(), control.clone(), log).map(|machine| {
+    let result = rhea_machine::build(config, &consoles.wiring(), control.clone(), log).map(|machine| {
         signals::watch(signals, control.clone());
         consoles.start_monitors(&machine);
         let mut options = RunOptions {

@@ -1,6 +1,6 @@
 //! Everything the command line says, typed.
 
-use crate::options::{AccelKind, ObjectSpec, Smp, VirtOptions};
+use crate::options::{self, AccelKind, ObjectSpec, Q35Options, Smp, VirtOptions};
 use rhea_block::DriveOptions;
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
@@ -56,11 +56,73 @@ pub struct Console {
     pub with_monitor: bool,
 }
 
+/// `-M`: the board and its options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoardOptions {
+    Virt(VirtOptions),
+    Q35(Q35Options),
+}
+
+impl BoardOptions {
+    /// Parses all `-M` values given; `default` is the machine if they name none.
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    pub fn parse(texts: &[String], default: &str) -> Result<Self, OptionError> {
+        Ok(match options::machine_name(texts, default)? {
+            "q35" => Self::Q35(Q35Options::parse(texts)?),
+            _ => Self::Virt(VirtOptions::parse(texts)?),
+        })
+    }
+    /// The option as messages name it.
+    #[must_use]
+    pub fn option(&self) -> &'static str {
+        match self {
+            Self::Virt(_) => "-M virt",
+            Self::Q35(_) => "-M q35",
+        }
+    }
+    #[must_use]
+    pub fn memory_backend(&self) -> Option<&str> {
+        match self {
+            Self::Virt(o) => o.memory_backend.as_deref(),
+            Self::Q35(o) => o.memory_backend.as_deref(),
+        }
+    }
+    #[must_use]
+    pub fn accel(&self) -> Option<&str> {
+        match self {
+            Self::Virt(o) => o.accel.as_deref(),
+            Self::Q35(o) => o.accel.as_deref(),
+        }
+    }
+}
+
+/// `-boot`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootOptions {
+    /// Drive letters in order: a floppy, c disk, d CD-ROM, n network.
+    pub order: Option<String>,
+    /// For the first start only.
+    pub once: Option<String>,
+    pub menu: Option<bool>,
+    pub splash_time: Option<u16>,
+    pub reboot_timeout: Option<i32>,
+    pub strict: bool,
+}
+
+/// `-fw_cfg`: a file's name and content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FwCfgFile {
+    pub name: String,
+    pub data: Vec<u8>,
+}
+
 /// One machine.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
     pub name: Option<String>,
-    pub virt: VirtOptions,
+    pub board: BoardOptions,
     /// `-cpu` as written.
     pub cpu: String,
     pub smp: Smp,
@@ -71,6 +133,16 @@ pub struct MachineConfig {
     pub append: Option<String>,
     pub dtb: Option<PathBuf>,
     pub bios: Option<PathBuf>,
+    pub boot: BootOptions,
+    pub fw_cfg: Vec<FwCfgFile>,
+    /// `-smbios` as written.
+    pub smbios: Vec<String>,
+    /// `-L`: directories of firmware files.
+    pub firmware_dirs: Vec<PathBuf>,
+    /// `-vga`, if given.
+    pub vga: Option<String>,
+    /// `-global DRIVER.PROPERTY=VALUE`.
+    pub globals: Vec<(String, String, String)>,
     pub drives: Vec<DriveOptions>,
     pub devices: Vec<DeviceSpec>,
     /// `-netdev` and `-nic` as written, in order.
@@ -96,4 +168,15 @@ pub struct MachineConfig {
     pub log_file: Option<PathBuf>,
     pub rtc: (RtcBase, RtcSource),
     pub pid_file: Option<PathBuf>,
+}
+
+impl MachineConfig {
+    /// Drive ids of the flash banks (`-M pflash0=`, `pflash1=`).
+    #[must_use]
+    pub fn pflash(&self) -> &[Option<String>; 2] {
+        match &self.board {
+            BoardOptions::Virt(o) => &o.pflash,
+            BoardOptions::Q35(o) => &o.pflash,
+        }
+    }
 }

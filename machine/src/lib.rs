@@ -1,11 +1,44 @@
 //! The boards: options become a wired machine.
 
+mod board;
 pub mod config;
+mod cpu;
 pub mod devices;
+mod files;
+mod flash;
 pub mod machine;
+mod nic;
 pub mod options;
+mod plug;
 pub mod run;
 pub mod virt;
 
-pub use config::MachineConfig;
+pub use board::Wiring;
+pub use config::{BoardOptions, MachineConfig};
 pub use machine::{Machine, MachineCpu, RunState};
+
+use rhea_accel::VmControl;
+use rhea_device::{Log, OptionError};
+use std::sync::Arc;
+
+/// Builds the machine that the options describe; its CPUs are paused at their start.
+///
+/// # Errors
+/// [`OptionError`] naming the option that cannot be satisfied.
+pub fn build(
+    config: &MachineConfig,
+    wiring: &Wiring,
+    control: VmControl,
+    log: Log,
+) -> Result<Arc<Machine>, OptionError> {
+    match &config.board {
+        BoardOptions::Virt(options) => virt::build(config, options, wiring, control, log),
+        BoardOptions::Q35(_) => Err(OptionError::new("-M", "machine 'q35' is not ready yet")),
+    }
+}
+
+/// The text of `-cpu help` for a machine.
+#[must_use]
+pub fn cpu_help(_machine: &str) -> String {
+    virt::cpu::help()
+}

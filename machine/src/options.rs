@@ -39,9 +39,13 @@ pub enum GicVersion {
     Max,
 }
 
-/// Machines by name, with their line of `-M help`.
-pub const MACHINES: &[(&str, &str)] =
-    &[("virt", "Arm virtual machine"), ("none", "empty machine (refused: there is nothing to run)")];
+/// Machines by name, with what `-M help` says. A versioned name keeps the machine the same in later versions.
+pub const MACHINES: &[(&str, &str)] = &[
+    ("q35", "Standard PC (Q35 + ICH9) (alias of q35-1.0)"),
+    ("q35-1.0", "Standard PC (Q35 + ICH9)"),
+    ("virt", "Arm virtual machine (alias of virt-1.0)"),
+    ("virt-1.0", "Arm virtual machine"),
+];
 
 const VIRT: &[OptionDecl] = &[
     OptionDecl::new("type", OptionKind::Text, None, "machine name"),
@@ -84,10 +88,124 @@ const VIRT: &[OptionDecl] = &[
     OptionDecl::new("ras", OptionKind::Choice(&["off"]), Some("off"), "there is no error injection"),
 ];
 
-/// The text of `-M help`.
+/// The text of `-M help`; `default` is the machine when none is named.
 #[must_use]
-pub fn machine_help() -> String {
-    "Supported machines are:\nvirt                 Arm virtual machine (default)\n".to_owned()
+pub fn machine_help(default: &str) -> String {
+    let mut text = "Supported machines are:\n".to_owned();
+    for (name, what) in MACHINES {
+        let mark = if *name == default { " (default)" } else { "" };
+        text.push_str(&format!("{name:<20} {what}{mark}\n"));
+    }
+    text
+}
+
+/// The machine that `-M` values name, without its version, and the pairs of all values: later ones replace earlier ones.
+fn machine_pairs(texts: &[String], default: &str) -> Result<(&'static str, Vec<(String, Option<String>)>), OptionError> {
+    let mut pairs: Vec<(String, Option<String>)> = Vec::new();
+    for text in texts {
+        let mut given = options::split(text);
+        // The first word is the machine, unless it is a property of one.
+        if let Some((name, None)) = given.first().cloned()
+            && !VIRT.iter().chain(Q35).any(|d| d.key == name)
+            && name != "help"
+        {
+            given[0] = ("type".to_owned(), Some(name));
+        }
+        for pair in given {
+            pairs.retain(|(k, _)| *k != pair.0);
+            pairs.push(pair);
+        }
+    }
+    let name = pairs.iter().find(|(k, _)| k == "type").and_then(|(_, v)| v.clone());
+    let name = name.unwrap_or_else(|| default.to_owned());
+    if !MACHINES.iter().any(|(n, _)| *n == name) {
+        let message = match name.as_str() {
+            "pc" | "isapc" | "microvm" | "none" | "xenfv" | "xenpv" => {
+                format!("machine '{name}' is not supported: machines are q35 and virt")
+            }
+            n if n.starts_with("pc-") => format!("machine '{name}' is not supported: machines are q35 and virt"),
+            _ => format!("unknown machine '{name}': machines are q35 and virt (-M help lists them)"),
+        };
+        return Err(OptionError::new("-M", message));
+    }
+    Ok((if name.starts_with("q35") { "q35" } else { "virt" }, pairs))
+}
+
+/// The name of the machine that the values of `-M` choose.
+///
+/// # Errors
+/// [`OptionError`]: there is no such machine.
+pub fn machine_name(texts: &[String], default: &str) -> Result<&'static str, OptionError> {
+    machine_pairs(texts, default).map(|(name, _)| name)
+}
+
+const Q35: &[OptionDecl] = &[
+    OptionDecl::new("type", OptionKind::Text, None, "machine name"),
+    OptionDecl::new("smm", OptionKind::Choice(&["on", "off", "auto"]), Some("auto"), "system-management mode"),
+    OptionDecl::new("hpet", OptionKind::Bool, Some("on"), "high-precision event timer"),
+    OptionDecl::new("i8042", OptionKind::Bool, Some("on"), "PS/2 keyboard controller"),
+    OptionDecl::new("pit", OptionKind::Choice(&["on"]), Some("on"), "interval timer"),
+    OptionDecl::new("pic", OptionKind::Choice(&["on", "auto"]), Some("on"), "8259 interrupt controllers"),
+    OptionDecl::new("sata", OptionKind::Bool, Some("on"), "AHCI controller of the chipset"),
+    OptionDecl::new("smbus", OptionKind::Bool, Some("on"), "SMBus controller of the chipset"),
+    OptionDecl::new("vmport", OptionKind::Choice(&["off", "auto"]), Some("auto"), "there is no such port"),
+    OptionDecl::new("acpi", OptionKind::Choice(&["on", "off", "auto"]), Some("auto"), "ACPI tables"),
+    OptionDecl::new("pflash0", OptionKind::Text, None, "id of the drive in flash bank 0"),
+    OptionDecl::new("pflash1", OptionKind::Text, None, "id of the drive in flash bank 1"),
+    OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
+    OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
+    OptionDecl::new("kernel-irqchip", OptionKind::Choice(&["off"]), Some("off"), "the interrupt controllers are emulated"),
+    OptionDecl::new("kernel_irqchip", OptionKind::Choice(&["off"]), Some("off"), "the same"),
+    OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "firmware uses a display if there is one"),
+    OptionDecl::new("usb", OptionKind::Bool, Some("off"), "USB controller"),
+    OptionDecl::new("nvdimm", OptionKind::Choice(&["off"]), Some("off"), "there is no persistent memory"),
+];
+
+/// `-M q35,...`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Q35Options {
+    pub smm: bool,
+    pub hpet: bool,
+    pub i8042: bool,
+    pub sata: bool,
+    pub smbus: bool,
+    pub acpi: bool,
+    pub graphics: bool,
+    pub usb: bool,
+    /// Drive ids of the flash banks.
+    pub pflash: [Option<String>; 2],
+    pub memory_backend: Option<String>,
+    pub accel: Option<String>,
+}
+
+impl Q35Options {
+    /// The text of `-M q35,help`.
+    #[must_use]
+    pub fn help() -> String {
+        options::help("q35", Q35)
+    }
+    /// Parses all `-M` values given (later ones add to earlier ones).
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    pub fn parse(texts: &[String]) -> Result<Self, OptionError> {
+        let (_, pairs) = machine_pairs(texts, "q35")?;
+        let set = OptionSet::parse("-M q35", Q35, &pairs)?;
+        let text = |key: &str| set.text(key).map(str::to_owned);
+        Ok(Self {
+            smm: set.text("smm") != Some("off"),
+            hpet: set.bool("hpet"),
+            i8042: set.bool("i8042"),
+            sata: set.bool("sata"),
+            smbus: set.bool("smbus"),
+            acpi: set.text("acpi") != Some("off"),
+            graphics: set.bool("graphics"),
+            usb: set.bool("usb"),
+            pflash: [text("pflash0"), text("pflash1")],
+            memory_backend: text("memory-backend"),
+            accel: text("accel"),
+        })
+    }
 }
 
 impl VirtOptions {
@@ -102,31 +220,7 @@ impl VirtOptions {
     /// # Errors
     /// [`OptionError`].
     pub fn parse(texts: &[String]) -> Result<Self, OptionError> {
-        let mut pairs = Vec::new();
-        for text in texts {
-            let mut given = options::split(text);
-            if let Some((name, None)) = given.first().cloned()
-                && VIRT.iter().all(|d| d.key != name)
-            {
-                given[0] = ("type".to_owned(), Some(name));
-            }
-            pairs.extend(given);
-        }
-        for (key, value) in &pairs {
-            if key == "type" && value.as_deref() != Some("virt") {
-                let name = value.as_deref().unwrap_or("");
-                return Err(OptionError::new(
-                    "-M",
-                    format!("unknown machine '{name}': machines are virt (-M help lists them)"),
-                ));
-            }
-        }
-        // A later value of a key replaces an earlier one across options.
-        let mut last: Vec<(String, Option<String>)> = Vec::new();
-        for pair in pairs {
-            last.retain(|(k, _)| *k != pair.0);
-            last.push(pair);
-        }
+        let (_, last) = machine_pairs(texts, "virt")?;
         let set = OptionSet::parse("-M virt", VIRT, &last)?;
         if set.text("acpi") == Some("on") {
             return Err(set.error("acpi", "ACPI tables are not supported: use acpi=off, the guest gets a device tree"));
@@ -444,7 +538,7 @@ mod tests {
         assert_eq!((v.gic_version, v.highmem_ecam, v.dump_dtb), (GicVersion::V2, false, Some("x.dtb".into())));
         assert!(VirtOptions::parse(&["virt,its=on".into(), "its=off".into()]).is_ok_and(|v| !v.its));
         for bad in
-            ["q35", "virt,gic-version=5", "virt,zzz=1", "virt,acpi=on", "virt,gic-version=2,msi=its", "virt,mte=on"]
+            ["pc", "virt,gic-version=5", "virt,zzz=1", "virt,acpi=on", "virt,gic-version=2,msi=its", "virt,mte=on"]
         {
             assert!(virt(bad).unwrap_err().to_string().starts_with("-M"), "{bad}");
         }

@@ -1,41 +1,31 @@
 //! Puts the board together.
 
-use super::cpu::{BoardCpu, PowerStates, Start};
+use super::cpu::{self, PowerStates, Start};
 use super::fdt::{self, FdtInput};
 use super::hooks::BoardHooks;
 use super::images::{self, Images};
 use super::map::{self, Map};
-use super::plug::Plugger;
+use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
-use crate::machine::{Info, Machine, MachineCpu, Parts};
-use crate::options::{AccelKind, GicVersion};
+use crate::cpu::report_stops;
+use crate::machine::{Machine, MachineCpu, Parts};
+use crate::options::{AccelKind, GicVersion, VirtOptions};
+use crate::plug::Plugger;
 use parking_lot::Mutex;
-use rhea_accel::{GuestVcpu, InterruptRouting, IrqLine, IrqSink, MsiTarget, Route, VmControl, WatchKind};
-use rhea_arm::debug::DebugEvent;
+use rhea_accel::{GuestVcpu, IrqLine, IrqSink, MsiTarget, Route, VmControl};
 use rhea_arm::hooks::{ArmPins, Conduit, Pin};
 use rhea_arm::timer::{GenericTimers, TimerId};
 use rhea_arm::{ArmConfig, ArmCpu, Feature};
-use rhea_clock::{RtcClock, VirtualClock};
-use rhea_device::chardev::CharBackend;
-use rhea_device::{Device, DmaHandle, Log, LogMask, OptionError};
+use rhea_clock::RtcClock;
+use rhea_device::{Log, LogMask, OptionError};
 use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_irqchip::gic::{CpuOutputs, GicV2, GicV2Config, GicV2m, GicV3, GicV3Config, GicV3Cpu, Its};
 use rhea_jit::{JitOptions, JitVcpu, JitVm};
-use rhea_memory::{AddressSpace, Gpa, Gva, Mapping, MmioDevice, RamBlock, RamOptions};
+use rhea_memory::{Gpa, RamBlock, RamOptions};
 use rhea_pci::{HostWindows, PcieHost};
-use std::any::Any;
+use rhea_virtio::VirtioMmio;
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
-
-/// What the front of the emulator connects to the board.
-#[derive(Clone, Default)]
-pub struct Wiring {
-    pub serials: Vec<Arc<dyn CharBackend>>,
-    /// `-chardev` back ends by id.
-    pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
-}
-
-/// Requester id of devices that are not on the PCI bus.
-pub(super) const PLATFORM_RID: u32 = 0x1_0000;
 
 /// What the options mean together.
 struct Plan {
@@ -47,8 +37,7 @@ struct Plan {
     conduit: Option<Conduit>,
 }
 
-fn plan(config: &MachineConfig) -> Result<Plan, OptionError> {
-    let options = &config.virt;
+fn plan(config: &MachineConfig, options: &VirtOptions) -> Result<Plan, OptionError> {
     let cpus = config.smp.cpus;
     let mut arm = ArmConfig::from_option(&config.cpu).map_err(|e| OptionError::new("-cpu", e.to_string()))?;
     arm.set(Feature::El2, options.virtualization);
@@ -88,7 +77,7 @@ fn plan(config: &MachineConfig) -> Result<Plan, OptionError> {
     Ok(Plan { arm, v3, map, firmware, conduit })
 }
 
-fn tree(config: &MachineConfig, plan: &Plan) -> Result<rhea_firmware::FdtNode, OptionError> {
+fn tree(config: &MachineConfig, options: &VirtOptions, plan: &Plan) -> Result<rhea_firmware::FdtNode, OptionError> {
     if let Some(path) = &config.dtb {
         return images::user_tree(path, &plan.map);
     }
@@ -97,15 +86,15 @@ fn tree(config: &MachineConfig, plan: &Plan) -> Result<rhea_firmware::FdtNode, O
         model => format!("arm,{model}"),
     };
     Ok(fdt::build(&FdtInput {
-        options: &config.virt,
+        options,
         map: &plan.map,
         smp: &config.smp,
         v3: plan.v3,
         cpu_compatible: &compatible,
         psci_method: plan.conduit.map(|c| if c == Conduit::Hvc { "hvc" } else { "smc" }),
         pmu: plan.arm.has(Feature::Pmu),
-        vhe: plan.arm.has(Feature::Vhe) && config.virt.virtualization,
-        seed: config.virt.dtb_randomness.then(images::seed),
+        vhe: plan.arm.has(Feature::Vhe) && options.virtualization,
+        seed: options.dtb_randomness.then(images::seed),
     }))
 }
 
@@ -113,8 +102,8 @@ fn tree(config: &MachineConfig, plan: &Plan) -> Result<rhea_firmware::FdtNode, O
 ///
 /// # Errors
 /// [`OptionError`].
-pub fn dtb(config: &MachineConfig) -> Result<Vec<u8>, OptionError> {
-    let mut tree = tree(config, &plan(config)?)?;
+pub fn dtb(config: &MachineConfig, options: &VirtOptions) -> Result<Vec<u8>, OptionError> {
+    let mut tree = tree(config, options, &plan(config, options)?)?;
     fdt::add_boot(&mut tree, config.append.as_deref(), None);
     tree.to_blob().map_err(|e| OptionError::new("-M virt,dumpdtb", e.to_string()))
 }
@@ -140,39 +129,18 @@ fn outputs(pins: &Arc<ArmPins>) -> CpuOutputs {
     CpuOutputs { irq: line(Pin::Irq), fiq: line(Pin::Fiq), virq: line(Pin::Virq), vfiq: line(Pin::Vfiq) }
 }
 
-/// The parts of the board while it is put together.
-pub(super) struct Board {
-    pub space: Arc<AddressSpace>,
-    pub routing: Arc<InterruptRouting>,
-    pub clock: Arc<VirtualClock>,
-    pub log: Log,
-    pub devices: Vec<Arc<dyn Device>>,
-    pub info: Vec<(&'static str, &'static str, Info)>,
-    pub keep: Vec<Box<dyn Any + Send + Sync>>,
-    pub control: VmControl,
-    /// Drives of the flash, for `info block`.
-    pub flash_drives: Vec<Arc<rhea_block::Drive>>,
-}
-
-impl Board {
-    /// Maps a device at a window's start.
-    pub fn map(&mut self, window: map::Window, device: Arc<dyn MmioDevice>) {
-        // The map of the board has no impossible ranges.
-        match self.space.map_mmio(Gpa(window.start), window.len, device, 0) {
-            Ok(mapping) => self.keep.push(Box::new(mapping)),
-            Err(e) => unreachable!("{e}"),
-        }
-    }
-    pub fn keep_mapping(&mut self, mapping: Mapping) {
-        self.keep.push(Box::new(mapping));
-    }
-    pub fn dma(&self) -> DmaHandle {
-        DmaHandle::new(self.space.clone(), PLATFORM_RID)
-    }
-    /// The line of an SPI.
-    pub fn spi(&self, n: u32) -> IrqLine {
-        self.routing.line(n)
-    }
+/// The places for virtio devices on the memory bus.
+fn virtio_places(board: &mut Board) -> VecDeque<Arc<VirtioMmio>> {
+    (0..map::VIRTIO_COUNT)
+        .map(|i| {
+            let window = map::Window { start: map::VIRTIO.start + i * map::VIRTIO.len, len: map::VIRTIO.len };
+            let name = format!("virtio-mmio@{:x}", window.start);
+            let place = VirtioMmio::new(&name, board.routing.line(map::VIRTIO_SPI + i as u32), board.log.clone());
+            board.map(window, place.clone());
+            board.devices.push(place.clone());
+            place
+        })
+        .collect()
 }
 
 enum Gic {
@@ -195,13 +163,15 @@ impl Gic {
 /// [`OptionError`] naming the option that cannot be satisfied.
 pub fn build(
     config: &MachineConfig,
+    options: &VirtOptions,
     wiring: &Wiring,
     control: VmControl,
     log: Log,
 ) -> Result<Arc<Machine>, OptionError> {
-    let plan = plan(config)?;
-    let tree = tree(config, &plan)?;
-    let space = AddressSpace::new("system");
+    let plan = plan(config, options)?;
+    let tree = tree(config, options, &plan)?;
+    let mut board = Board::new(&control, &log);
+    let (space, clock) = (board.space.clone(), board.clock.clone());
     let ram_options = RamOptions {
         name: "ram".into(),
         len: config.ram.size,
@@ -209,18 +179,6 @@ pub fn build(
         prealloc: config.ram.prealloc,
     };
     let ram = RamBlock::new(ram_options).map_err(|e| OptionError::new("-m", e.to_string()))?;
-    let clock = VirtualClock::new();
-    let mut board = Board {
-        space: space.clone(),
-        routing: InterruptRouting::new(),
-        clock: clock.clone(),
-        log: log.clone(),
-        devices: Vec::new(),
-        info: Vec::new(),
-        keep: Vec::new(),
-        control: control.clone(),
-        flash_drives: Vec::new(),
-    };
     let mapped = space
         .map_ram(Gpa(plan.map.ram.start), &ram, 0, config.ram.size, 0)
         .map_err(|e| OptionError::new("-m", e.to_string()))?;
@@ -229,7 +187,7 @@ pub fn build(
     let fw = FwCfg::new(board.dma(), log.clone());
     fw.add_u16(fw_cfg::key::NB_CPUS, config.smp.cpus as u16);
     fw.add_u16(fw_cfg::key::MAX_CPUS, config.smp.cpus as u16);
-    let images = Images::new(config, tree, &plan.map, plan.firmware, &fw)?;
+    let images = Images::new(config, options, tree, &plan.map, plan.firmware, &fw)?;
 
     // CPUs.
     let arm = Arc::new(plan.arm);
@@ -243,8 +201,8 @@ pub fn build(
         gic: OnceLock::new(),
         pmu_lines: OnceLock::new(),
     });
-    let options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
-    let jit = JitVm::<ArmCpu>::new(&space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
+    let jit_options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
+    let jit = JitVm::<ArmCpu>::new(&space, jit_options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
     let (mut vcpus, mut timers, mut pins) = (Vec::<Arc<JitVcpu<ArmCpu>>>::new(), Vec::new(), Vec::new());
     for index in 0..config.smp.cpus {
         let timer = GenericTimers::new(&clock);
@@ -253,7 +211,7 @@ pub fn build(
         let pin = cpu.pins();
         let vcpu = jit.add_vcpu(index, cpu);
         pin.set_wake(Box::new(vcpu.waker()));
-        debug_stops(&vcpu, index, &control);
+        report_stops(&vcpu, index, &control);
         vcpus.push(vcpu);
         timers.push(timer);
         pins.push(pin);
@@ -261,7 +219,7 @@ pub fn build(
     let guests: Vec<Arc<dyn GuestVcpu<ArmCpu>>> = vcpus.iter().map(|v| v.clone() as _).collect();
 
     // Interrupts.
-    let (gic, msi) = interrupts(config, &plan.map, &arm, plan.v3, plan.firmware, &pins, &mut board)?;
+    let (gic, msi) = interrupts(options, &plan.map, &arm, plan.v3, plan.firmware, &pins, &mut board)?;
     for (n, timer) in timers.iter().enumerate() {
         let outputs = [
             (TimerId::Physical, map::PPI_TIMER_PHYS),
@@ -285,7 +243,7 @@ pub fn build(
     // Devices.
     board.map(map::FW_CFG, fw.clone());
     board.devices.push(fw.clone());
-    let intx = [0, 1, 2, 3].map(|n| board.spi(map::PCIE_SPI + n));
+    let intx = [0, 1, 2, 3].map(|n| board.routing.line(map::PCIE_SPI + n));
     let window = |w: map::Window| (Gpa(w.start), w.len);
     let windows = HostWindows {
         ecam: window(plan.map.ecam),
@@ -296,8 +254,9 @@ pub fn build(
     let pcie =
         Arc::new(PcieHost::new(&space, windows, intx, msi).map_err(|e| OptionError::new("-M virt", e.to_string()))?);
     let rtc = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
-    let power_button = super::platform::build(&mut board, config, wiring, rtc)?;
-    Plugger::new(&mut board, config, wiring, &pcie).plug_all()?;
+    let power_button = super::platform::build(&mut board, config, options, wiring, rtc)?;
+    let places = virtio_places(&mut board);
+    Plugger::new(&mut board, config, wiring, pcie.bus(), places).plug_all(&mut |_, _| Ok(false))?;
     board.keep.push(Box::new(pcie));
 
     if config.kernel.is_none() && !plan.firmware && !config.paused {
@@ -312,7 +271,7 @@ pub fn build(
     let cpus: Vec<Arc<dyn MachineCpu>> = guests
         .into_iter()
         .enumerate()
-        .map(|(n, v)| BoardCpu::new(v, &arm, &space, &power, if n == 0 { start } else { secondary }) as _)
+        .map(|(n, v)| cpu::start(v, &arm, &space, &power, if n == 0 { start } else { secondary }) as _)
         .collect();
     if log.enabled(LogMask::Op) {
         let log = log.clone();
@@ -341,32 +300,10 @@ pub fn build(
     Ok(machine)
 }
 
-/// Reports what stopped a vCPU for the debugger.
-fn debug_stops(vcpu: &Arc<JitVcpu<ArmCpu>>, index: u32, control: &VmControl) {
-    let (weak, control) = (Arc::downgrade(vcpu), control.clone());
-    vcpu.on_debug_stop(Box::new(move || {
-        let Some(vcpu) = weak.upgrade() else { return };
-        let control = control.clone();
-        // The guest is in use where this is called; a posted closure gets it.
-        vcpu.post(Box::new(move |cpu| {
-            let stop = match cpu.take_debug_event() {
-                Some(DebugEvent::Breakpoint) => rhea_accel::DebugStop::Breakpoint,
-                Some(DebugEvent::Watchpoint { va, write }) => {
-                    let kind = if write { WatchKind::Write } else { WatchKind::Read };
-                    rhea_accel::DebugStop::Watchpoint { address: Gva(va), kind }
-                }
-                Some(DebugEvent::Step) => rhea_accel::DebugStop::Step,
-                None => rhea_accel::DebugStop::Pause,
-            };
-            control.debug_stop(index, stop);
-        }));
-    }));
-}
-
 type MsiRoute = Option<Arc<dyn MsiTarget>>;
 
 fn interrupts(
-    config: &MachineConfig,
+    options: &VirtOptions,
     map: &Map,
     arm: &ArmConfig,
     v3: bool,
@@ -377,7 +314,6 @@ fn interrupts(
     let fail = |e: rhea_irqchip::gic::GicError| OptionError::new("-M virt", e.to_string());
     let routing = board.routing.clone();
     let eoi: rhea_irqchip::gic::EoiListener = Arc::new(move |spi| routing.resample(spi));
-    let options = &config.virt;
     let (sink, result): (Arc<dyn IrqSink>, _) = if v3 {
         let low = (map::GIC_REDIST.len / map::REDIST_LEN) as usize;
         let cpus = pins.iter().enumerate().map(|(n, p)| {

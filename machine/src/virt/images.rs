@@ -4,6 +4,8 @@ use super::cpu::Start;
 use super::fdt;
 use super::map::Map;
 use crate::config::MachineConfig;
+use crate::files::{at, read};
+use crate::options::VirtOptions;
 use rhea_device::OptionError;
 use rhea_firmware::fw_cfg::key;
 use rhea_firmware::{BootPlan, FdtNode, FwCfg, Kernel, KernelKind, LayoutError, PlanInput};
@@ -17,17 +19,6 @@ pub struct Images {
     randomize: bool,
     boot: Option<(Kernel, Vec<u8>, BootPlan)>,
     ram_base: u64,
-}
-
-/// `'PATH': what`.
-fn at(path: &Path, what: impl std::fmt::Display) -> String {
-    let text = what.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text).to_owned();
-    format!("'{}': {text}", path.display())
-}
-
-pub(super) fn read(option: &str, path: &Path) -> Result<Vec<u8>, OptionError> {
-    std::fs::read(path).map_err(|e| OptionError::new(option, at(path, e)))
 }
 
 /// Random bytes for the seeds of the tree.
@@ -61,6 +52,7 @@ impl Images {
     /// [`OptionError`].
     pub fn new(
         config: &MachineConfig,
+        options: &VirtOptions,
         tree: FdtNode,
         map: &Map,
         firmware: bool,
@@ -68,7 +60,7 @@ impl Images {
     ) -> Result<Self, OptionError> {
         let mut images = Self {
             tree,
-            randomize: config.dtb.is_none() && config.virt.dtb_randomness,
+            randomize: config.dtb.is_none() && options.dtb_randomness,
             boot: None,
             ram_base: map.ram.start,
         };

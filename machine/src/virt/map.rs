@@ -1,13 +1,7 @@
 //! The memory map and interrupt numbers of `virt`.
 
+pub use crate::board::Window;
 use rhea_device::OptionError;
-
-/// A fixed region: start and length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    pub start: u64,
-    pub len: u64,
-}
 
 const fn window(start: u64, len: u64) -> Window {
     Window { start, len }

@@ -6,8 +6,6 @@ pub mod fdt;
 mod hooks;
 mod images;
 pub mod map;
-mod nic;
 mod platform;
-mod plug;
 
-pub use board::{Wiring, build, dtb};
+pub use board::{build, dtb};

@@ -1,10 +1,10 @@
 //! The board's fixed devices: UARTs, clock, power button, flash.
 
-use super::board::{Board, Wiring};
 use super::map::{self, Window};
+use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
+use crate::options::VirtOptions;
 use rhea_accel::{IrqLine, IrqSink};
-use rhea_block::{DriveInterface, DriveOptions};
 use rhea_clock::RtcClock;
 use rhea_device::chardev::NullChar;
 use rhea_device::{Device, OptionError};
@@ -16,20 +16,21 @@ use std::sync::Arc;
 const POWER_PIN: u32 = 3;
 
 /// Makes the devices; gives the power button.
-pub(super) fn build(
+pub fn build(
     board: &mut Board,
     config: &MachineConfig,
+    options: &VirtOptions,
     wiring: &Wiring,
     rtc: RtcClock,
 ) -> Result<Box<dyn Fn() + Send + Sync>, OptionError> {
     flash(board, config)?;
     uart(board, map::UART, map::UART_SPI, wiring, 0, false);
     let name = name("pl031", map::RTC);
-    let rtc = Pl031::new(&name, board.spi(map::RTC_SPI), rtc, &board.clock, board.log.clone());
+    let rtc = Pl031::new(&name, board.routing.line(map::RTC_SPI), rtc, &board.clock, board.log.clone());
     add(board, map::RTC, rtc, false);
     let gpio = gpio(board, map::GPIO, map::GPIO_SPI, [const { None }; 8], false);
     let key = GpioKey::new(&gpio, POWER_PIN, &board.clock);
-    if config.virt.secure {
+    if options.secure {
         secure(board, wiring)?;
     }
     Ok(Box::new(move || key.press()))
@@ -52,12 +53,12 @@ fn add<D: MmioDevice + Device + 'static>(board: &mut Board, window: Window, devi
 /// A UART on the serial line `n` of the command line, or on nothing.
 fn uart(board: &mut Board, window: Window, spi: u32, wiring: &Wiring, n: usize, secure: bool) {
     let backend = wiring.serials.get(n).cloned().unwrap_or_else(|| Arc::new(NullChar));
-    let uart = Pl011::new(&name("pl011", window), board.spi(spi), backend, &board.clock, board.log.clone());
+    let uart = Pl011::new(&name("pl011", window), board.routing.line(spi), backend, &board.clock, board.log.clone());
     add(board, window, uart, secure);
 }
 
 fn gpio(board: &mut Board, window: Window, spi: u32, outputs: [Option<IrqLine>; 8], secure: bool) -> Arc<Pl061> {
-    let gpio = Pl061::new(&name("pl061", window), board.spi(spi), outputs, board.log.clone());
+    let gpio = Pl061::new(&name("pl061", window), board.routing.line(spi), outputs, board.log.clone());
     add(board, window, gpio.clone(), secure);
     gpio
 }
@@ -82,44 +83,9 @@ fn secure(board: &mut Board, wiring: &Wiring) -> Result<(), OptionError> {
     Ok(())
 }
 
-/// Is the drive for a flash bank: `if=pflash`, or named by `-M pflash0=`, `-M pflash1=`? The bank, if it says which.
-pub(super) fn flash_bank(config: &MachineConfig, drive: &DriveOptions) -> Option<Option<u32>> {
-    let named = drive.id.as_ref().and_then(|id| config.virt.pflash.iter().position(|p| p.as_ref() == Some(id)));
-    match named {
-        Some(bank) => Some(Some(bank as u32)),
-        None if drive.interface == DriveInterface::Pflash => Some(drive.index),
-        None => None,
-    }
-}
-
 /// Both banks.
 fn flash(board: &mut Board, config: &MachineConfig) -> Result<(), OptionError> {
-    let mut banks: [Option<&DriveOptions>; 2] = [None, None];
-    // Those that name their bank first; the others take what is left, in order.
-    let drives = || config.drives.iter().filter_map(|d| flash_bank(config, d).map(|bank| (d, bank)));
-    for (drive, bank) in drives().filter(|(_, b)| b.is_some()).chain(drives().filter(|(_, b)| b.is_none())) {
-        let bank = bank.map_or_else(|| banks.iter().position(Option::is_none).unwrap_or(banks.len()), |b| b as usize);
-        match banks.get_mut(bank) {
-            Some(place @ None) => *place = Some(drive),
-            Some(Some(_)) => {
-                return Err(OptionError::new(
-                    &drive.option,
-                    format!("flash bank {bank} is given twice: use unit=0 and unit=1"),
-                ));
-            }
-            None => {
-                return Err(OptionError::new(&drive.option, "the machine has two flash banks: use unit=0 and unit=1"));
-            }
-        }
-    }
-    for (n, id) in config.virt.pflash.iter().enumerate() {
-        if let Some(id) = id
-            && !banks[n].is_some_and(|d| d.id.as_ref() == Some(id))
-        {
-            return Err(OptionError::new("-M virt", format!("'pflash{n}={id}': no -drive has this id")));
-        }
-    }
-    for (n, drive) in banks.into_iter().enumerate() {
+    for (n, drive) in crate::flash::banks(config)?.into_iter().enumerate() {
         let mut content = FlashOptions::default();
         let mut place = "-M virt".to_owned();
         if let Some(drive) = drive {
@@ -138,7 +104,7 @@ fn flash(board: &mut Board, config: &MachineConfig) -> Result<(), OptionError> {
                     "flash bank 0 has a drive: use only one of -bios and -drive if=pflash,unit=0",
                 ));
             }
-            content.image = Some(super::images::read("-bios", path)?);
+            content.image = Some(crate::files::read("-bios", path)?);
             place = format!("-bios: '{}'", path.display());
         }
         let start = map::FLASH.start + n as u64 * map::FLASH_BANK;

@@ -1,27 +1,29 @@
 //! The devices of the user's choice: drives, network cards and `-device`.
 
-use super::board::{Board, Wiring};
-use super::map;
+use crate::board::{Board, Wiring};
 use crate::config::{DeviceSpec, MachineConfig};
 use crate::options::ObjectSpec;
 use rhea_block::{Drive, DriveInterface};
 use rhea_device::options::{OptionSet, split};
 use rhea_device::{Device, OptionError};
 use rhea_net::{MacAllocator, NetBackend};
-use rhea_pci::{Devfn, PcieHost};
+use rhea_pci::{Devfn, PciBus};
 use rhea_virtio::catalog::{self, Made};
 use rhea_virtio::console::PortOptions;
 use rhea_virtio::{DeviceType, Resources, Transport, VirtioCore, VirtioMmio, VirtioPci};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Makes a device that only one board has; false: it is none of those.
+pub type OwnDevices<'a> = &'a mut dyn FnMut(&mut Board, &DeviceSpec) -> Result<bool, OptionError>;
+
 /// Plugs devices into the board.
-pub(super) struct Plugger<'a> {
+pub struct Plugger<'a> {
     board: &'a mut Board,
     config: &'a MachineConfig,
     wiring: &'a Wiring,
-    pcie: &'a PcieHost,
-    /// virtio-mmio places that are free.
+    bus: Arc<PciBus>,
+    /// virtio-mmio places that are free; boards without have none.
     free: VecDeque<Arc<VirtioMmio>>,
     drives: Vec<(Arc<Drive>, bool)>,
     nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
@@ -31,24 +33,19 @@ pub(super) struct Plugger<'a> {
 }
 
 impl<'a> Plugger<'a> {
-    pub fn new(board: &'a mut Board, config: &'a MachineConfig, wiring: &'a Wiring, pcie: &'a PcieHost) -> Self {
-        let mut free = VecDeque::new();
-        for i in 0..map::VIRTIO_COUNT {
-            let window = map::Window { start: map::VIRTIO.start + i * map::VIRTIO.len, len: map::VIRTIO.len };
-            let place = VirtioMmio::new(
-                &format!("virtio-mmio@{:x}", window.start),
-                board.spi(map::VIRTIO_SPI + i as u32),
-                board.log.clone(),
-            );
-            board.map(window, place.clone());
-            board.devices.push(place.clone());
-            free.push_back(place);
-        }
+    #[must_use]
+    pub fn new(
+        board: &'a mut Board,
+        config: &'a MachineConfig,
+        wiring: &'a Wiring,
+        bus: &Arc<PciBus>,
+        free: VecDeque<Arc<VirtioMmio>>,
+    ) -> Self {
         Self {
             board,
             config,
             wiring,
-            pcie,
+            bus: bus.clone(),
             free,
             drives: Vec::new(),
             nets: Vec::new(),
@@ -58,12 +55,17 @@ impl<'a> Plugger<'a> {
         }
     }
 
-    /// Opens back ends and makes all devices.
-    pub fn plug_all(mut self) -> Result<(), OptionError> {
+    /// Opens back ends and makes all devices; `own` makes those that only this board has, and says whether it did.
+    ///
+    /// # Errors
+    /// [`OptionError`] naming the option that cannot be satisfied.
+    pub fn plug_all(mut self, own: OwnDevices<'_>) -> Result<(), OptionError> {
         let virtio_drives = self.open_drives()?;
         self.open_nets()?;
         for spec in &self.config.devices {
-            self.device(spec)?;
+            if !own(self.board, spec)? {
+                self.device(spec)?;
+            }
         }
         for drive in virtio_drives {
             self.make("-drive", "virtio-blk-pci", &[], Resources { drive: Some(drive), ..self.resources() })?;
@@ -95,7 +97,7 @@ impl<'a> Plugger<'a> {
         let nets: Vec<_> = self.nets.into_iter().map(|(id, net, _)| (id, net)).collect();
         let network = move || nets.iter().map(|(id, n)| format!("{id}: {}\n", n.description())).collect();
         self.board.info.push(("network", "show the network state", Box::new(network)));
-        let bus = self.pcie.bus().clone();
+        let bus = self.bus.clone();
         let pci = move || {
             let mut text = String::new();
             for f in bus.functions() {
@@ -122,7 +124,7 @@ impl<'a> Plugger<'a> {
     fn open_drives(&mut self) -> Result<Vec<Arc<Drive>>, OptionError> {
         let mut virtio = Vec::new();
         for (n, options) in
-            self.config.drives.iter().enumerate().filter(|(_, d)| super::platform::flash_bank(self.config, d).is_none())
+            self.config.drives.iter().enumerate().filter(|(_, d)| crate::flash::bank(self.config, d).is_none())
         {
             let name = format!("{}{n}", if options.interface == DriveInterface::Virtio { "virtio" } else { "drive" });
             if let Some(id) = &options.id
@@ -145,7 +147,7 @@ impl<'a> Plugger<'a> {
 
     fn open_nets(&mut self) -> Result<(), OptionError> {
         for text in &self.config.netdevs {
-            let (id, net) = super::nic::open("-netdev", text)?;
+            let (id, net) = crate::nic::open("-netdev", text)?;
             let id =
                 id.ok_or_else(|| OptionError::new("-netdev", format!("'{text}': property 'id' is missing: id=NAME")))?;
             if self.nets.iter().any(|(i, ..)| *i == id) {
@@ -176,7 +178,7 @@ impl<'a> Plugger<'a> {
                     format!("'model={model}': models are virtio-net-pci and virtio-net-device"),
                 ));
             }
-            let (id, net) = super::nic::open("-nic", &rest.join(","))?;
+            let (id, net) = crate::nic::open("-nic", &rest.join(","))?;
             self.nets.push((id.unwrap_or_else(|| format!("nic{n}")), net.clone(), true));
             let mac = self.macs.allocate();
             self.make("-nic", &model, &card, Resources { net: Some(net), mac, ..self.resources() })?;
@@ -289,7 +291,7 @@ impl<'a> Plugger<'a> {
     }
 
     fn plug_pci(&mut self, option: &str, set: &OptionSet, made: &Made) -> Result<Arc<dyn Device>, OptionError> {
-        let bus = self.pcie.bus();
+        let bus = &self.bus;
         if let Some(name) = set.text("bus").filter(|b| *b != bus.name()) {
             return Err(set.error("bus", &format!("there is no PCI bus '{name}': the bus is '{}'", bus.name())));
         }

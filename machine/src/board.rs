@@ -1,0 +1,80 @@
+//! A board while it is put together: what every board has.
+
+use crate::machine::Info;
+use rhea_accel::{InterruptRouting, VmControl};
+use rhea_block::Drive;
+use rhea_clock::VirtualClock;
+use rhea_device::chardev::CharBackend;
+use rhea_device::{Device, DmaHandle, Log};
+use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice};
+use std::any::Any;
+use std::sync::Arc;
+
+/// What the front of the emulator connects to the board.
+#[derive(Clone, Default)]
+pub struct Wiring {
+    pub serials: Vec<Arc<dyn CharBackend>>,
+    /// `-chardev` back ends by id.
+    pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+}
+
+/// A fixed region: start and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub start: u64,
+    pub len: u64,
+}
+
+/// Requester id of devices that are not on the PCI bus.
+const PLATFORM_RID: u32 = 0x1_0000;
+
+/// The parts of the board while it is put together.
+pub struct Board {
+    pub space: Arc<AddressSpace>,
+    pub routing: Arc<InterruptRouting>,
+    pub clock: Arc<VirtualClock>,
+    pub log: Log,
+    pub devices: Vec<Arc<dyn Device>>,
+    pub info: Vec<(&'static str, &'static str, Info)>,
+    pub keep: Vec<Box<dyn Any + Send + Sync>>,
+    pub control: VmControl,
+    /// Drives of the flash, for `info block`.
+    pub flash_drives: Vec<Arc<Drive>>,
+}
+
+impl Board {
+    #[must_use]
+    pub fn new(control: &VmControl, log: &Log) -> Self {
+        Self {
+            space: AddressSpace::new("system"),
+            routing: InterruptRouting::new(),
+            clock: VirtualClock::new(),
+            log: log.clone(),
+            devices: Vec::new(),
+            info: Vec::new(),
+            keep: Vec::new(),
+            control: control.clone(),
+            flash_drives: Vec::new(),
+        }
+    }
+    /// Maps a device into a space, which is a window of the board's map.
+    pub fn map_into(&mut self, space: &Arc<AddressSpace>, window: Window, device: Arc<dyn MmioDevice>) {
+        // The map of a board has no impossible ranges.
+        match space.map_mmio(Gpa(window.start), window.len, device, 0) {
+            Ok(mapping) => self.keep.push(Box::new(mapping)),
+            Err(e) => unreachable!("{e}"),
+        }
+    }
+    /// Maps a device at a window's start.
+    pub fn map(&mut self, window: Window, device: Arc<dyn MmioDevice>) {
+        let space = self.space.clone();
+        self.map_into(&space, window, device);
+    }
+    pub fn keep_mapping(&mut self, mapping: Mapping) {
+        self.keep.push(Box::new(mapping));
+    }
+    #[must_use]
+    pub fn dma(&self) -> DmaHandle {
+        DmaHandle::new(self.space.clone(), PLATFORM_RID)
+    }
+}

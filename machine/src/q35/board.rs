@@ -1,0 +1,328 @@
+//! Puts the board together.
+
+use super::boot::Firmware;
+use super::cpu;
+use super::hooks::BoardHooks;
+use super::interrupts::{self, ApicFeatures};
+use super::map;
+use super::pci_setup;
+use super::platform;
+use super::rom;
+use crate::board::{Board, Wiring};
+use crate::config::MachineConfig;
+use crate::cpu::report_stops;
+use crate::machine::{Machine, MachineCpu, Parts};
+use crate::options::{AccelKind, Q35Options};
+use crate::plug::Plugger;
+use rhea_accel::{GuestVcpu, MsiTarget, VmControl};
+use rhea_chipset::lpc::pirq;
+use rhea_chipset::{ConfigPorts, Eeprom, Lpc, LpcWiring, Mch, MchWiring, ResetControl, Smi, SmBus};
+use rhea_device::{Log, LogMask, OptionError};
+use rhea_firmware::fw_cfg::{self, FwCfg};
+use rhea_firmware::x86::{BootImage, CpuStart, RamLayout};
+use rhea_jit::{JitOptions, JitVcpu, JitVm};
+use rhea_memory::{AddressSpace, Gpa, RamBlock, RamOptions};
+use rhea_pc::A20Gate;
+use rhea_pci::{IntxLines, PciBus, PciFunction};
+use rhea_x86::{Feature, X86Config, X86Cpu};
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+/// The spaces of the board.
+struct Spaces {
+    io: Arc<AddressSpace>,
+    /// What CPUs see in system-management mode.
+    smram: Arc<AddressSpace>,
+}
+
+fn cpu_config(config: &MachineConfig, ram: RamLayout) -> Result<X86Config, OptionError> {
+    let mut cpu = X86Config::from_option(&config.cpu).map_err(|e| OptionError::new("-cpu", e.to_string()))?;
+    let smp = &config.smp;
+    cpu.set_topology(smp.sockets, smp.clusters, smp.cores, smp.threads);
+    let bits = 64 - ram.end().leading_zeros();
+    if bits > cpu.physical_bits() {
+        let text = format!(
+            "'{}': has {} physical address bits, the machine needs {bits}: use less RAM",
+            config.cpu,
+            cpu.physical_bits()
+        );
+        return Err(OptionError::new("-cpu", text));
+    }
+    Ok(cpu)
+}
+
+/// Maps RAM and what lies around it.
+fn memory(board: &mut Board, bus: &Arc<PciBus>, ram: &Arc<RamBlock>, layout: RamLayout) -> Result<Spaces, OptionError> {
+    let fail = |e: rhea_memory::MapError| OptionError::new("-m", e.to_string());
+    let space = board.space.clone();
+    let low = [(0, map::VIDEO.min(layout.below_4g)), (map::MIB, layout.below_4g.saturating_sub(map::MIB))];
+    for (start, len) in low.into_iter().filter(|(_, len)| *len != 0) {
+        board.keep_mapping(space.map_ram(Gpa(start), ram, start, len, 0).map_err(fail)?);
+    }
+    if layout.above_4g != 0 {
+        let high = space.map_ram(Gpa(map::FOUR_GIB), ram, layout.below_4g, layout.above_4g, 0);
+        board.keep_mapping(high.map_err(fail)?);
+    }
+    board.keep_mapping(space.map_alias(Gpa(0), bus.memory(), Gpa(0), map::ADDRESS_SPACE, -1).map_err(fail)?);
+    let smram = AddressSpace::new("system management");
+    board.keep_mapping(smram.map_alias(Gpa(0), &space, Gpa(0), map::ADDRESS_SPACE, 0).map_err(fail)?);
+    space.set_secure_side(&smram);
+    let io = AddressSpace::new("ports");
+    board.keep_mapping(io.map_alias(Gpa(0), bus.io(), Gpa(0), map::PORTS, -1).map_err(fail)?);
+    Ok(Spaces { io, smram })
+}
+
+/// The chipset's own functions.
+struct Chipset {
+    mch: Arc<Mch>,
+    lpc: Arc<Lpc>,
+}
+
+fn chipset(
+    board: &mut Board,
+    options: &Q35Options,
+    bus: &Arc<PciBus>,
+    spaces: &Spaces,
+    ram: &Arc<RamBlock>,
+    layout: RamLayout,
+    pic: Vec<rhea_accel::IrqLine>,
+    smi: Smi,
+) -> Result<Chipset, OptionError> {
+    let fail = |e: &dyn std::fmt::Display| OptionError::new("-M q35", e.to_string());
+    let mch = Mch::new(MchWiring {
+        bus: bus.clone(),
+        system: board.space.clone(),
+        smram: spaces.smram.clone(),
+        ram: ram.clone(),
+        low_ram: layout.below_4g,
+        extended_tseg: 16,
+        smm: options.smm,
+        log: board.log.clone(),
+    });
+    let lpc = Lpc::new(LpcWiring {
+        bus: bus.clone(),
+        system: board.space.clone(),
+        io: spaces.io.clone(),
+        clock: board.clock.clone(),
+        control: board.control.clone(),
+        routing: board.routing.clone(),
+        pic,
+        smi: options.smm.then_some(smi),
+        log: board.log.clone(),
+    })
+    .map_err(|e| fail(&e))?;
+    let mut functions: Vec<Arc<dyn PciFunction>> = vec![mch.clone(), lpc.clone()];
+    if options.smbus {
+        // Two modules, if the RAM is a power of two.
+        let size = layout.size();
+        let half = if size.is_power_of_two() { size / 2 } else { size };
+        let count = if size.is_power_of_two() { 2 } else { 1 };
+        let modules = (0..count).map(|n| Eeprom::module(n, half)).collect();
+        functions.push(SmBus::new(bus, modules, board.log.clone()));
+    }
+    for function in functions {
+        bus.attach(function.clone()).map_err(|e| fail(&e))?;
+        board.devices.push(function);
+    }
+    let ports = ConfigPorts::new(bus, ResetControl::new(board.control.clone()));
+    board.map_into(&spaces.io, map::Window { start: ConfigPorts::PORT, len: 8 }, ports.clone());
+    board.devices.push(ports);
+    let shown = lpc.pirq().clone();
+    board.info.push(("irq", "show the routing of PCI interrupts", Box::new(move || shown.describe())));
+    Ok(Chipset { mch, lpc })
+}
+
+/// Takes the functions off their bus at the end: they hold it.
+struct Detach(Arc<PciBus>);
+
+impl Drop for Detach {
+    fn drop(&mut self) {
+        self.0.detach_all();
+    }
+}
+
+/// Builds the machine; the CPUs are paused at their start.
+///
+/// # Errors
+/// [`OptionError`] naming the option that cannot be satisfied.
+pub fn build(
+    config: &MachineConfig,
+    options: &Q35Options,
+    wiring: &Wiring,
+    control: VmControl,
+    log: Log,
+) -> Result<Arc<Machine>, OptionError> {
+    let layout = RamLayout::q35(config.ram.size);
+    let cpu_config = Arc::new(cpu_config(config, layout)?);
+    let mut board = Board::new(&control, &log);
+    let (space, clock) = (board.space.clone(), board.clock.clone());
+    let ram_options = RamOptions {
+        name: "ram".into(),
+        len: config.ram.size,
+        backing: config.ram.backing.clone(),
+        prealloc: config.ram.prealloc,
+    };
+    let ram = RamBlock::new(ram_options).map_err(|e| OptionError::new("-m", e.to_string()))?;
+    let routing = board.routing.clone();
+    let wires = IntxLines::of_pins(|device, pin| pirq::pin_line(&routing, device, pin));
+    let bus = PciBus::with_wires("pcie.0", space.clone(), wires, None);
+    let spaces = memory(&mut board, &bus, &ram, layout)?;
+    let firmware = rom::wanted(config);
+
+    // CPUs.
+    let a20 = A20Gate::new();
+    let hooks = Arc::new(BoardHooks {
+        io: spaces.io.clone(),
+        control: control.clone(),
+        log: log.clone(),
+        a20: a20.clone(),
+        ferr: board.routing.line(map::IRQ_FERR),
+        apic: OnceLock::new(),
+        vcpus: OnceLock::new(),
+        pins: OnceLock::new(),
+    });
+    let jit_options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
+    let jit = JitVm::<X86Cpu>::new(&space, jit_options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
+    let (mut vcpus, mut pins, mut apic_ids) = (Vec::<Arc<JitVcpu<X86Cpu>>>::new(), Vec::new(), Vec::new());
+    for index in 0..config.smp.cpus {
+        let apic_id = cpu_config.apic_id(index);
+        let cpu = X86Cpu::new(index, apic_id, &cpu_config, &space, &clock, hooks.clone());
+        let pin = cpu.pins();
+        let vcpu = jit.add_vcpu(index, cpu);
+        pin.set_wake(Box::new(vcpu.waker()));
+        report_stops(&vcpu, index, &control);
+        vcpus.push(vcpu);
+        pins.push(pin);
+        apic_ids.push(apic_id);
+    }
+    let guests: Vec<Arc<dyn GuestVcpu<X86Cpu>>> = vcpus.iter().map(|v| v.clone() as _).collect();
+    let weak: Vec<_> = vcpus.iter().map(Arc::downgrade).collect();
+    a20.on_change(move |_| {
+        for vcpu in weak.iter().filter_map(std::sync::Weak::upgrade) {
+            vcpu.post(Box::new(X86Cpu::a20_changed));
+        }
+    });
+
+    // Interrupts.
+    let features = ApicFeatures {
+        x2apic: cpu_config.has(Feature::X2apic),
+        tsc_deadline: cpu_config.has(Feature::TscDeadline),
+        phys_bits: cpu_config.physical_bits() as u8,
+        virtual_wire: !firmware,
+        extended_destination: false,
+    };
+    let cpus = apic_ids.iter().copied().zip(pins.iter().cloned()).collect();
+    let irqs = interrupts::build(&mut board, &spaces.io, cpus, &features)?;
+    // Each is set once, here.
+    let _ = hooks.apic.set(irqs.apic.clone());
+    let _ = hooks.vcpus.set(guests.clone());
+    let _ = hooks.pins.set(pins);
+    bus.set_msi_target(Some(irqs.apic.clone() as Arc<dyn MsiTarget>));
+
+    // Devices.
+    let weak = Arc::downgrade(&hooks);
+    let smi: Smi = Arc::new(move |cpu| {
+        if let Some(hooks) = weak.upgrade() {
+            hooks.smi(cpu);
+        }
+    });
+    let Chipset { mch, lpc } =
+        chipset(&mut board, options, &bus, &spaces, &ram, layout, irqs.pirq_inputs, smi)?;
+    rom::build(&mut board, config, bus.memory())?;
+    let fw = FwCfg::new(board.dma(), log.clone());
+    board.map_into(&spaces.io, map::Window { start: fw_cfg::PORT, len: fw_cfg::PORT_LEN }, fw.ports());
+    board.devices.push(fw.clone());
+    let input =
+        platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout);
+    board.keep.push(Box::new(input));
+    let (io, c) = (spaces.io.clone(), control.clone());
+    Plugger::new(&mut board, config, wiring, &bus, VecDeque::new())
+        .plug_all(&mut |board, spec| platform::isa_device(board, spec, wiring, &io, &c))?;
+
+    // What firmware is told, or the kernel finds.
+    let told = Firmware {
+        config,
+        options,
+        wiring,
+        ram: layout,
+        apic_ids: &apic_ids,
+        phys_bits: cpu_config.physical_bits(),
+        vga: false,
+    };
+    let acpi = told.acpi();
+    told.tell(&fw, acpi.as_ref(), firmware)?;
+    let image = if firmware { None } else { told.direct(acpi.as_ref())? };
+    let start = image.as_ref().map_or(CpuStart::Reset, |i| i.cpu);
+    let (windows32, window64) = told.windows();
+    let cpus: Vec<Arc<dyn MachineCpu>> = guests
+        .into_iter()
+        .zip(&apic_ids)
+        .map(|(v, id)| cpu::start(v, &space, *id, start) as _)
+        .collect();
+
+    if log.enabled(LogMask::Op) {
+        let log = log.clone();
+        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
+    }
+    let shown = jit.clone();
+    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
+    board.keep.push(Box::new(jit));
+    board.keep.push(Box::new(spaces.smram));
+    let power = lpc.clone();
+    let (memory, detach) = (space.clone(), Detach(bus.clone()));
+    board.keep.push(Box::new(detach));
+    let reload = move || {
+        let Some(image) = &image else { return };
+        mch.shadow_all();
+        mch.open_ecam();
+        lpc.set_up();
+        let windows = pci_setup::Windows {
+            ports: 0xc000..0x1_0000,
+            memory: windows32.last().cloned().unwrap_or(0..0),
+            memory64: window64.clone(),
+        };
+        // As `Lpc::set_up` routes PIRQs: A, B, E, F to 10, the others to 11.
+        let router = lpc.pirq().clone();
+        pci_setup::assign(&bus, windows, &|device, pin| if router.pirq_of(device, pin) & 2 == 0 { 10 } else { 11 });
+        load(image, &memory);
+    };
+    let machine = Machine::new(Parts {
+        name: config.name.clone().unwrap_or_else(|| "q35".to_owned()),
+        space,
+        clock,
+        routing: board.routing,
+        control,
+        log,
+        cpus,
+        devices: board.devices,
+        reload: Box::new(reload),
+        power_button: Box::new(move || power.power_button()),
+        info: board.info,
+        keep: board.keep,
+    })
+    .map_err(|e| OptionError::new("-smp", e.to_string()))?;
+    machine.reset();
+    Ok(machine)
+}
+
+/// Puts the image into memory.
+fn load(image: &BootImage, space: &AddressSpace) {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let put = |at: u64, data: &[u8]| space.write_rom(Gpa(at), data).is_ok();
+    let mut good = true;
+    for range in &image.zeros {
+        let mut at = range.start;
+        while at < range.end {
+            let n = (range.end - at).min(4096);
+            good &= put(at, &ZEROS[..n as usize]);
+            at += n;
+        }
+    }
+    for (at, data) in &image.writes {
+        good &= put(*at, data);
+    }
+    if !good {
+        // The loader placed everything inside RAM.
+        eprintln!("rhea: the kernel could not be loaded into memory");
+    }
+}

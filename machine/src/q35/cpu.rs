@@ -1,0 +1,229 @@
+//! The CPUs of the board: an [`X86Cpu`] as machine and debugger see it.
+
+use crate::cpu::{BoardCpu, BoardGuest};
+use rhea_accel::{DebugStop, GuestVcpu, WatchKind};
+use rhea_firmware::x86::CpuStart;
+use rhea_ir::guest::Guest;
+use rhea_memory::{AddressSpace, Gva};
+use rhea_x86::state::{Segment, TableRegister, gpr};
+use rhea_x86::{DebugEvent, HostWatch, X86Cpu};
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// The text of `-cpu help`.
+#[must_use]
+pub fn help() -> String {
+    rhea_x86::models::help()
+}
+
+/// One CPU; the first one starts so, the others wait for a start-up message.
+#[must_use]
+pub fn start(
+    vcpu: Arc<dyn GuestVcpu<X86Cpu>>,
+    space: &Arc<AddressSpace>,
+    apic_id: u32,
+    start: CpuStart,
+) -> Arc<BoardCpu<X86Cpu>> {
+    let reset = move |cpu: &mut X86Cpu| {
+        cpu.reset();
+        if cpu.index == 0 {
+            enter(cpu, start);
+        }
+    };
+    let word = |halted| if halted { "(halted)" } else { "" };
+    BoardCpu::new(vcpu, space, Arc::new(reset), Box::new(word), apic_id.into())
+}
+
+/// The state a kernel without firmware begins in.
+fn enter(cpu: &mut X86Cpu, start: CpuStart) {
+    match start {
+        CpuStart::Reset => {}
+        CpuStart::Protected32(s) => {
+            cpu.r = [0; 16];
+            for (n, value) in [(gpr::RAX, s.eax), (gpr::RBX, s.ebx), (gpr::RSI, s.esi), (gpr::RSP, s.esp)] {
+                cpu.r[n as usize] = value.into();
+            }
+            cpu.enter_protected32(s.eip, TableRegister { base: s.gdt.base, limit: s.gdt.limit.into() });
+        }
+        CpuStart::Long64(s) => {
+            cpu.r = [0; 16];
+            cpu.r[gpr::RSI as usize] = s.rsi;
+            cpu.r[gpr::RSP as usize] = s.rsp;
+            cpu.enter_long64(s.rip, s.cr3, TableRegister { base: s.gdt.base, limit: s.gdt.limit.into() });
+        }
+    }
+}
+
+/// The general registers in GDB's order.
+const ORDER: [u32; 16] = [
+    gpr::RAX,
+    gpr::RBX,
+    gpr::RCX,
+    gpr::RDX,
+    gpr::RSI,
+    gpr::RDI,
+    gpr::RBP,
+    gpr::RSP,
+    8,
+    9,
+    10,
+    11,
+    12,
+    13,
+    14,
+    15,
+];
+/// Segment registers in GDB's order: CS, SS, DS, ES, FS, GS.
+const SEGMENTS: [usize; 6] = [1, 2, 3, 0, 4, 5];
+const NAMES: [&str; 16] = [
+    "RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15",
+];
+/// Where the XMM registers begin in GDB's block: 17 words, 7 half words, eight x87 registers, eight x87 control words.
+const XMM: usize = 17 * 8 + 7 * 4 + 8 * 10 + 8 * 4;
+
+impl BoardGuest for X86Cpu {
+    fn describe(&mut self) -> String {
+        let mut text = String::new();
+        for (n, name) in NAMES.iter().enumerate() {
+            let value = self.r[ORDER[n] as usize];
+            let _ = write!(text, "{name}={value:016x}{}", if n % 4 == 3 { "\n" } else { " " });
+        }
+        let f = self.rflags();
+        let flags: String = [(11, 'O'), (10, 'D'), (7, 'S'), (6, 'Z'), (4, 'A'), (2, 'P'), (0, 'C')]
+            .iter()
+            .map(|(bit, c)| if f >> bit & 1 != 0 { *c } else { '-' })
+            .collect();
+        let _ = writeln!(
+            text,
+            "RIP={:016x} RFL={f:08x} [{flags}] CPL={} A20={} SMM={} HLT={}",
+            self.eip(),
+            self.cpl(),
+            1,
+            u8::from(self.in_smm()),
+            u8::from(self.halted())
+        );
+        let mut segment = |name: &str, s: &Segment| {
+            let _ = writeln!(text, "{name} ={:04x} {:016x} {:08x} {:08x}", s.selector, s.base, s.limit, s.attr << 8);
+        };
+        for (name, n) in [("ES", 0), ("CS", 1), ("SS", 2), ("DS", 3), ("FS", 4), ("GS", 5)] {
+            segment(name, &self.seg[n]);
+        }
+        segment("LDT", &self.ldtr);
+        segment("TR", &self.tr);
+        let _ = writeln!(text, "GDT=     {:016x} {:08x}", self.gdtr.base, self.gdtr.limit);
+        let _ = writeln!(text, "IDT=     {:016x} {:08x}", self.idtr.base, self.idtr.limit);
+        let _ = writeln!(text, "CR0={:08x} CR2={:016x} CR3={:016x} CR4={:08x}", self.cr0, self.cr2, self.cr3, self.cr4);
+        for (n, d) in self.dr.iter().enumerate().filter(|(n, _)| !matches!(n, 4 | 5)) {
+            let _ = write!(text, "DR{n}={d:016x}{}", if n == 3 || n == 7 { "\n" } else { " " });
+        }
+        let _ = writeln!(text, "EFER={:016x}", self.efer);
+        let _ = writeln!(
+            text,
+            "FCW={:04x} FSW={:04x} [ST={}] FTW={:02x} MXCSR={:08x}",
+            self.x87.control_word(),
+            self.x87.status_word(),
+            self.x87.top,
+            self.x87.tags & 0xff,
+            self.mxcsr()
+        );
+        for (n, v) in self.xmm.iter().enumerate() {
+            let _ = write!(text, "XMM{n:02}={v:032x}{}", if n % 2 == 1 { "\n" } else { " " });
+        }
+        text
+    }
+    fn gdb_registers(&mut self) -> Vec<u8> {
+        let mut data = Vec::with_capacity(XMM + 16 * 16 + 4);
+        for n in ORDER {
+            data.extend_from_slice(&self.r[n as usize].to_le_bytes());
+        }
+        data.extend_from_slice(&self.header.pc.to_le_bytes());
+        data.extend_from_slice(&self.rflags().to_le_bytes());
+        for n in SEGMENTS {
+            data.extend_from_slice(&self.seg[n].selector.to_le_bytes());
+        }
+        for n in 0..8 {
+            let r = (self.x87.top as usize + n) % 8;
+            data.extend_from_slice(&self.x87.significand[r].to_le_bytes());
+            data.extend_from_slice(&(self.x87.sign_exponent[r] as u16).to_le_bytes());
+        }
+        let x = &self.x87;
+        for word in [
+            x.control_word().into(),
+            x.status_word().into(),
+            x.tags & 0xff,
+            x.fcs,
+            x.fip as u32,
+            x.fds,
+            x.fdp as u32,
+            x.fop,
+        ] {
+            let word: u32 = word;
+            data.extend_from_slice(&word.to_le_bytes());
+        }
+        for v in &self.xmm {
+            data.extend_from_slice(&v.to_le_bytes());
+        }
+        data.extend_from_slice(&self.mxcsr().to_le_bytes());
+        data
+    }
+    fn set_gdb_registers(&mut self, data: &[u8]) {
+        let word = |at: usize| data.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+        let half = |at: usize| data.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        for (n, r) in ORDER.into_iter().enumerate() {
+            self.r[r as usize] = word(8 * n).unwrap_or(self.r[r as usize]);
+        }
+        let pc = word(128).unwrap_or(self.header.pc);
+        self.header.pc = pc;
+        if let Some(flags) = half(136) {
+            // Of the flags those that do not change the mode under the debugger's feet.
+            const CHANGEABLE: u32 = 0x0cd5;
+            self.set_rflags(self.rflags() & !CHANGEABLE | flags & CHANGEABLE);
+        }
+        for n in 0..16 {
+            let at = XMM + 16 * n;
+            if let Some(v) = data.get(at..at + 16).and_then(|b| b.try_into().ok()) {
+                self.xmm[n] = u128::from_le_bytes(v);
+            }
+        }
+        // Segments and x87 registers are shown only.
+    }
+    fn instruction(&self) -> u64 {
+        self.header.pc
+    }
+    fn set_instruction(&mut self, pc: u64) {
+        self.header.pc = pc;
+    }
+    fn is_halted(&self) -> bool {
+        self.halted() || self.waits_for_sipi()
+    }
+    fn add_breakpoint(&mut self, address: u64) {
+        self.add_host_breakpoint(address);
+    }
+    fn remove_breakpoint(&mut self, address: u64) {
+        self.remove_host_breakpoint(address);
+    }
+    fn add_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind) {
+        self.add_host_watch(watch(address, len, kind));
+    }
+    fn remove_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind) {
+        self.remove_host_watch(watch(address, len, kind));
+    }
+    fn set_step(&mut self, on: bool) {
+        self.set_host_step(on);
+    }
+    fn take_stop(&mut self) -> DebugStop {
+        match self.take_debug_event() {
+            Some(DebugEvent::Breakpoint) => DebugStop::Breakpoint,
+            Some(DebugEvent::Watchpoint { va, write }) => {
+                let kind = if write { WatchKind::Write } else { WatchKind::Read };
+                DebugStop::Watchpoint { address: Gva(va), kind }
+            }
+            Some(DebugEvent::Step) => DebugStop::Step,
+            None => DebugStop::Pause,
+        }
+    }
+}
+
+fn watch(address: u64, len: u64, kind: WatchKind) -> HostWatch {
+    HostWatch { va: address, len, read: kind != WatchKind::Write, write: kind != WatchKind::Read }
+}

@@ -1,0 +1,204 @@
+//! Interrupt controllers and what leads to them: a global system interrupt below 16 is an input of the 8259s and of the I/O APIC.
+
+use super::map;
+use crate::board::Board;
+use rhea_accel::{IrqLine, IrqSink, Route};
+use rhea_device::OptionError;
+use rhea_irqchip::apic::{ApicBus, ApicConfig, IoApic, IoApicConfig, LapicConfig, LapicOutputs};
+use rhea_irqchip::i8259::{I8259, I8259Config, Which};
+use rhea_memory::{AddressSpace, Gpa, Mapping};
+use rhea_x86::X86Pins;
+use rhea_x86::hooks::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+
+/// The first of [`IsaSink`]'s pins for PIRQs that the LPC bridge routes to the 8259s.
+const PIRQ_PINS: u32 = 0x100;
+/// The first of its pins for the event timers, which are I/O APIC inputs by number.
+const HPET_PINS: u32 = 0x200;
+/// Who drives an input.
+const LINE: u8 = 1;
+const PIRQ: u8 = 2;
+const HPET: u8 = 4;
+
+/// Inputs of a controller, each up while any source drives it.
+struct Inputs(Vec<(IrqLine, AtomicU8)>);
+
+impl Inputs {
+    fn new(sink: &Arc<impl IrqSink + 'static>, count: u32) -> Self {
+        Self((0..count).map(|n| (IrqLine::to_sink(sink.clone(), n), AtomicU8::new(0))).collect())
+    }
+    fn set(&self, n: u32, source: u8, level: bool, import: bool) {
+        let Some((line, sources)) = self.0.get(n as usize) else { return };
+        if level {
+            sources.fetch_or(source, SeqCst);
+        } else {
+            sources.fetch_and(!source, SeqCst);
+        }
+        // Whoever comes last sees the final sources.
+        loop {
+            let up = sources.load(SeqCst) != 0;
+            if import {
+                line.import(up);
+            } else {
+                line.set(up);
+            }
+            if up == (sources.load(SeqCst) != 0) {
+                break;
+            }
+        }
+    }
+}
+
+/// Takes the lines of the machine.
+struct IsaSink {
+    io_apic: Inputs,
+    pic: Inputs,
+}
+
+impl IsaSink {
+    fn set(&self, pin: u32, level: bool, import: bool) {
+        if let Some(n) = pin.checked_sub(HPET_PINS) {
+            self.io_apic.set(n, HPET, level, import);
+            if n < 16 {
+                self.pic.set(n, HPET, level, import);
+            }
+        } else if let Some(n) = pin.checked_sub(PIRQ_PINS) {
+            self.pic.set(n, PIRQ, level, import);
+        } else {
+            if pin < 16 {
+                self.pic.set(pin, LINE, level, import);
+            }
+            // The interval timer is at input 2, where nothing else is.
+            match pin {
+                0 => self.io_apic.set(2, LINE, level, import),
+                2 => {}
+                n => self.io_apic.set(n, LINE, level, import),
+            }
+        }
+    }
+}
+
+impl IrqSink for IsaSink {
+    fn set_level(&self, pin: u32, level: bool) {
+        self.set(pin, level, false);
+    }
+    fn import_level(&self, pin: u32, level: bool) {
+        self.set(pin, level, true);
+    }
+}
+
+/// The controllers.
+pub struct Interrupts {
+    pub apic: Arc<ApicBus>,
+    /// Inputs of the 8259s for PIRQs.
+    pub pirq_inputs: Vec<IrqLine>,
+    /// I/O APIC inputs for the event timers.
+    pub hpet_inputs: Vec<IrqLine>,
+}
+
+/// What the local APICs are to be like.
+pub struct ApicFeatures {
+    pub x2apic: bool,
+    pub tsc_deadline: bool,
+    pub phys_bits: u8,
+    /// The machine starts without firmware, which would set up LINT0.
+    pub virtual_wire: bool,
+    pub extended_destination: bool,
+}
+
+/// Makes and wires them: the processors' `pins` with their APIC ids.
+pub fn build(
+    board: &mut Board,
+    io: &Arc<AddressSpace>,
+    cpus: Vec<(u32, Arc<X86Pins>)>,
+    features: &ApicFeatures,
+) -> Result<Interrupts, OptionError> {
+    let fail = |e: &dyn std::fmt::Display| OptionError::new("-smp", e.to_string());
+    let cpus = cpus.into_iter().map(|(apic_id, pins)| LapicConfig { apic_id, outputs: outputs(&pins) }).collect();
+    let mut config = ApicConfig::new("lapic", cpus, board.clock.clone());
+    config.x2apic = features.x2apic;
+    config.tsc_deadline = features.tsc_deadline;
+    config.phys_bits = features.phys_bits;
+    config.virtual_wire = features.virtual_wire;
+    config.extended_destination = features.extended_destination;
+    config.memory = Some(board.space.clone());
+    config.log = board.log.clone();
+    let apic = ApicBus::new(config).map_err(|e| fail(&e))?;
+    board.map(map::LOCAL_APIC, apic.window());
+    relocatable(board, &apic);
+    board.devices.push(apic.clone());
+
+    let routing = board.routing.clone();
+    // Input 2 is the interval timer's, whose line is 0.
+    let eoi: rhea_irqchip::EoiListener = Arc::new(move |n| routing.resample(if n == 2 { 0 } else { n }));
+    let config = IoApicConfig { name: "ioapic".to_owned(), eoi: Some(eoi), log: board.log.clone() };
+    let io_apic = IoApic::new(config, &apic).map_err(|e| fail(&e))?;
+    board.map(map::IO_APIC, io_apic.clone());
+    board.devices.push(io_apic.clone());
+
+    let routing = board.routing.clone();
+    let eoi: rhea_irqchip::EoiListener = Arc::new(move |n| routing.resample(n));
+    let config = I8259Config { name: "i8259".to_owned(), eoi: Some(eoi), log: board.log.clone() };
+    let pic = I8259::new(config, apic.lint(0));
+    board.map_into(io, map::PIC_MASTER, pic.ports(Which::Master));
+    board.map_into(io, map::PIC_SLAVE, pic.ports(Which::Slave));
+    board.map_into(io, map::ELCR, pic.elcr());
+    board.devices.push(pic.clone());
+    apic.connect_external(&pic);
+
+    let sink = IsaSink { io_apic: Inputs::new(&io_apic, map::GSIS), pic: Inputs::new(&pic, 16) };
+    let sink: Arc<dyn IrqSink> = Arc::new(sink);
+    for n in 0..map::GSIS {
+        board.routing.set_route(n, Some(Route { sink: sink.clone(), pin: n }));
+    }
+    let inputs = |first: u32, count: u32| (0..count).map(|n| IrqLine::to_sink(sink.clone(), first + n)).collect();
+    let (pirq_inputs, hpet_inputs) = (inputs(PIRQ_PINS, 16), inputs(HPET_PINS, map::GSIS));
+
+    let (a, b, shown) = (io_apic, pic, apic.clone());
+    board.info.push((
+        "pic",
+        "show the interrupt controllers",
+        Box::new(move || format!("{}{}", a.describe(), b.describe())),
+    ));
+    let all = move || (0..shown.cpus() as u32).map(|n| shown.describe(n)).collect();
+    board.info.push(("lapic", "show the local APICs", Box::new(all)));
+    Ok(Interrupts { apic, pirq_inputs, hpet_inputs })
+}
+
+fn outputs(pins: &Arc<X86Pins>) -> LapicOutputs {
+    let signal = |bits: u32| {
+        let pins = pins.clone();
+        Box::new(move || pins.signal(bits)) as Box<dyn Fn() + Send + Sync>
+    };
+    let (intr, sipi) = (pins.clone(), pins.clone());
+    LapicOutputs {
+        intr: Box::new(move |level| intr.set_intr(level)),
+        nmi: signal(pin::NMI),
+        smi: signal(pin::SMI),
+        init: signal(pin::INIT),
+        sipi: Box::new(move |vector| sipi.startup(vector)),
+    }
+}
+
+/// Lets the guest move the registers of the local APICs: one more window for each address it chooses.
+fn relocatable(board: &Board, apic: &Arc<ApicBus>) {
+    /// A guest that moves them more often has them where it wanted them last, and where it wanted them first.
+    const MOST: usize = 16;
+    let windows: parking_lot::Mutex<Vec<(u64, Mapping)>> = parking_lot::Mutex::default();
+    let (space, weak) = (board.space.clone(), Arc::downgrade(apic));
+    apic.on_relocate(move |address| {
+        let Some(apic) = weak.upgrade() else { return false };
+        if windows.lock().iter().any(|w| w.0 == address) {
+            return true;
+        }
+        let Ok(device) = apic.window_at(address) else { return false };
+        let Ok(mapping) = space.map_mmio(Gpa(address), 0x1000, device, 3) else { return false };
+        let mut windows = windows.lock();
+        let dropped = (windows.len() >= MOST).then(|| windows.remove(0));
+        windows.push((address, mapping));
+        drop(windows);
+        drop(dropped);
+        true
+    });
+}

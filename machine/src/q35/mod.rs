@@ -1,0 +1,13 @@
+//! The `q35` board.
+
+mod board;
+mod boot;
+pub mod cpu;
+mod hooks;
+mod interrupts;
+pub mod map;
+mod pci_setup;
+mod platform;
+mod rom;
+
+pub use board::build;

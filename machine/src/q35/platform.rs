@@ -1,0 +1,228 @@
+//! The board's fixed devices: timers, clock, keyboard controller, serial ports, ports of the chipset.
+
+use super::map::{self, Window};
+use crate::board::{Board, Wiring};
+use crate::config::{DeviceSpec, MachineConfig};
+use crate::options::Q35Options;
+use rhea_accel::{IrqLine, VmControl};
+use rhea_clock::RtcClock;
+use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
+use rhea_device::{Device, OptionError};
+use rhea_firmware::x86::RamLayout;
+use rhea_memory::{Access, AccessRules, AddressSpace, BusError, MmioDevice};
+use rhea_pc::uart::{COM_PORTS, UartOptions};
+use rhea_pc::{A20Gate, DebugCon, DebugExit, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, InputHub, Pit};
+use rhea_pc::{Port92, PvPanic, Rtc, Uart16550};
+use std::sync::Arc;
+
+/// A port nobody reads: diagnostic codes, coprocessor error latch.
+struct Ignored;
+
+impl MmioDevice for Ignored {
+    fn read(&self, _offset: u64, _access: Access) -> Result<u64, BusError> {
+        Ok(0xff)
+    }
+    fn write(&self, _offset: u64, _value: u64, _access: Access) -> Result<(), BusError> {
+        Ok(())
+    }
+    fn rules(&self) -> AccessRules {
+        AccessRules::implemented(1, 1)
+    }
+    fn name(&self) -> &str {
+        "ignored"
+    }
+}
+
+/// Makes the devices; gives the input hub of keyboard and mouse.
+pub fn build(
+    board: &mut Board,
+    config: &MachineConfig,
+    options: &Q35Options,
+    wiring: &Wiring,
+    io: &Arc<AddressSpace>,
+    hpet_inputs: Vec<IrqLine>,
+    a20: &Arc<A20Gate>,
+    ram: RamLayout,
+) -> Arc<InputHub> {
+    let line = |board: &Board, n: u32| board.routing.line(n);
+    // A direct line to the timer's input, shared with the HPET's legacy replacement.
+    let (irq0, irq8) = (line(board, map::IRQ_PIT), line(board, map::IRQ_RTC));
+    let pit = Pit::new("pit", irq0.clone(), &board.clock);
+    board.map_into(io, map::PIT, pit.clone());
+    let port61 = pit.system_control_b();
+    board.map_into(io, map::SYSTEM_CONTROL_B, port61);
+    board.devices.push(pit.clone());
+
+    let wall = RtcClock::new(config.rtc.0, config.rtc.1, &board.clock);
+    let rtc = Rtc::new("rtc", irq8.clone(), wall, &board.clock, board.log.clone());
+    board.map_into(io, map::RTC, rtc.clone());
+    board.devices.push(rtc.clone());
+    cmos(&rtc, config, ram);
+
+    if options.hpet {
+        let (p, r) = (pit, rtc);
+        let legacy = Box::new(move |on| {
+            p.set_irq_blocked(on);
+            r.set_irq_blocked(on);
+        });
+        let lines = HpetLines { inputs: hpet_inputs, irq0, irq8, legacy };
+        let hpet = Hpet::new("hpet", HpetOptions::default(), lines, &board.clock, board.log.clone());
+        board.map(map::HPET, hpet.clone());
+        board.devices.push(hpet);
+    }
+
+    let input = InputHub::new();
+    if options.i8042 {
+        let wiring = I8042Wiring {
+            irq1: line(board, map::IRQ_KEYBOARD),
+            irq12: line(board, map::IRQ_MOUSE),
+            a20: a20.clone(),
+            control: board.control.clone(),
+            input: input.clone(),
+        };
+        let keyboard = I8042::new("i8042", wiring, &board.clock, board.log.clone());
+        board.map_into(io, map::KEYBOARD_DATA, keyboard.data_port());
+        board.map_into(io, map::KEYBOARD_COMMAND, keyboard.command_port());
+        board.devices.push(keyboard);
+    }
+    let port = Port92::new("port92", a20.clone(), board.control.clone());
+    board.map_into(io, map::PORT_92, port.clone());
+    board.devices.push(port);
+    board.map_into(io, map::POST_CODE, Arc::new(Ignored));
+    board.map_into(io, map::FERR, Arc::new(Ignored));
+
+    for (n, (port, irq)) in serial_ports(wiring).into_iter().enumerate() {
+        let Some(backend) = wiring.serials.get(n) else { continue };
+        let name = format!("serial@{port:x}");
+        let irq = line(board, irq.into());
+        let uart = Uart16550::new(&name, UartOptions::default(), irq, backend.clone(), &board.clock);
+        board.map_into(io, Window { start: port.into(), len: uart.window() }, uart.clone());
+        board.devices.push(uart);
+    }
+    input
+}
+
+/// Port and interrupt of each serial port that the command line connects.
+pub fn serial_ports(wiring: &Wiring) -> Vec<(u16, u8)> {
+    COM_PORTS.iter().copied().take(wiring.serials.len()).collect()
+}
+
+/// The cells that firmware reads.
+fn cmos(rtc: &Rtc, config: &MachineConfig, ram: RamLayout) {
+    let word = |at: u8, value: u64| {
+        let value = value.min(0xffff) as u16;
+        rtc.set_cmos(at, value as u8);
+        rtc.set_cmos(at + 1, (value >> 8) as u8);
+    };
+    // Equipment: coprocessor, mouse.
+    rtc.set_cmos(0x14, 0x06);
+    // KiB below 1 MiB, and above it (twice).
+    word(0x15, 640);
+    let above = (ram.below_4g >> 10).saturating_sub(1024);
+    word(0x17, above);
+    word(0x30, above);
+    // 64 KiB above 16 MiB, and above 4 GiB.
+    word(0x34, ram.below_4g.saturating_sub(16 << 20) >> 16);
+    let high = ram.above_4g >> 16;
+    word(0x5b, high & 0xffff);
+    rtc.set_cmos(0x5d, (high >> 16).min(0xff) as u8);
+    rtc.set_cmos(0x5f, (config.smp.cpus - 1).min(0xff) as u8);
+    // Drives in the order of booting, four bits each.
+    let letters = config.boot.once.as_deref().or(config.boot.order.as_deref()).unwrap_or("cad");
+    let code = |n: usize| match letters.as_bytes().get(n) {
+        Some(b'a' | b'b') => 1u8,
+        Some(b'c') => 2,
+        Some(b'd') => 3,
+        Some(b'n'..=b'p') => 4,
+        _ => 0,
+    };
+    rtc.set_cmos(0x3d, code(0) | code(1) << 4);
+    // Bit 0: floppy disks need not have a signature.
+    rtc.set_cmos(0x38, code(2) << 4 | 1);
+}
+
+const PORT: OptionKind = OptionKind::Number { min: 0, max: 0xffff };
+
+/// ISA devices of `-device`: name, description, properties.
+pub const ISA_DEVICES: &[(&str, &str, &[OptionDecl])] = &[
+    (
+        "isa-debug-exit",
+        "a write ends the emulator",
+        &[
+            OptionDecl::new("iobase", PORT, Some("0x501"), "port"),
+            OptionDecl::new("iosize", OptionKind::Number { min: 1, max: 4 }, Some("2"), "number of ports"),
+            OptionDecl::new("id", OptionKind::Text, None, "name"),
+        ],
+    ),
+    (
+        "isa-debugcon",
+        "bytes written go to a character back end",
+        &[
+            OptionDecl::new("iobase", PORT, Some("0xe9"), "port"),
+            OptionDecl::new("readback", OptionKind::Number { min: 0, max: 255 }, Some("0xe9"), "what a read gives"),
+            OptionDecl::new("chardev", OptionKind::Text, None, "id of a -chardev"),
+            OptionDecl::new("id", OptionKind::Text, None, "name"),
+        ],
+    ),
+    (
+        "pvpanic",
+        "the guest tells that it crashed",
+        &[
+            OptionDecl::new("ioport", PORT, Some("0x505"), "port"),
+            OptionDecl::new("id", OptionKind::Text, None, "name"),
+        ],
+    ),
+];
+
+/// The port of the panic device, if the command line asks for it.
+pub fn pvpanic_port(config: &MachineConfig) -> Option<u16> {
+    let spec = config.devices.iter().find(|d| d.driver == "pvpanic")?;
+    let given = spec.value("ioport").map(|text| {
+        let text = text.trim();
+        text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u16::from_str_radix(hex, 16).ok())
+    });
+    given.unwrap_or(Some(map::PVPANIC))
+}
+
+/// Makes an ISA device of the user's choice; false: it is none.
+pub fn isa_device(
+    board: &mut Board,
+    spec: &DeviceSpec,
+    wiring: &Wiring,
+    io: &Arc<AddressSpace>,
+    control: &VmControl,
+) -> Result<bool, OptionError> {
+    let Some((name, _, decls)) = ISA_DEVICES.iter().find(|(name, ..)| *name == spec.driver) else { return Ok(false) };
+    let option = format!("-device {name}");
+    let set = OptionSet::parse(&option, decls, &spec.pairs)?;
+    let number = |key: &str, default: u64| set.number(key).unwrap_or(default);
+    let mut add = |start: u64, len: u64, ports: Arc<dyn MmioDevice>, device: Arc<dyn Device>| {
+        board.map_into(io, Window { start, len }, ports);
+        board.devices.push(device);
+    };
+    match *name {
+        "isa-debug-exit" => {
+            let port = number("iobase", map::DEBUG_EXIT.into());
+            let device = DebugExit::new(&format!("{name}@{port:x}"), control.clone());
+            add(port, number("iosize", 2), device.clone(), device);
+        }
+        "isa-debugcon" => {
+            let Some(id) = set.text("chardev") else {
+                return Err(OptionError::new(&option, "property 'chardev' is missing: chardev=ID"));
+            };
+            let Some((_, backend)) = wiring.chardevs.iter().find(|(i, _)| i == id) else {
+                return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
+            };
+            let port = number("iobase", map::DEBUG_CON.into());
+            let readback = number("readback", DebugCon::READBACK.into()) as u8;
+            let device = DebugCon::new(&format!("{name}@{port:x}"), backend.clone(), readback);
+            add(port, 1, device.clone(), device);
+        }
+        _ => {
+            let port = number("ioport", map::PVPANIC.into());
+            let device = PvPanic::new("pvpanic", PvPanic::ALL_EVENTS, control.clone(), board.log.clone());
+            add(port, 1, device.clone(), device);
+        }
+    }
+    Ok(true)
+}
