@@ -4,6 +4,7 @@
 
 use crate::flags::packed;
 use crate::helpers::STRINGS_BASE;
+use crate::mmu::As;
 use crate::state::{Seg, X86Cpu, gpr};
 use rhea_ir::Effects;
 use rhea_ir::env::PAGE_SIZE;
@@ -78,7 +79,7 @@ extern "C" fn rep(cpu: &mut X86Cpu, what: u64, _: u64, _: u64, _: u64) -> u64 {
         },
         size: (what >> 8 & 0xff) / 8,
         mask: u64::MAX >> (64 - (what >> 16 & 0xff).clamp(16, 64)),
-        seg: Seg::from_number((what >> 24 & 7) as u32),
+        seg: Seg::ALL[(what >> 24 & 7).min(5) as usize],
         repne: bit(32),
         down: bit(34),
         segmented: bit(35),
@@ -120,8 +121,7 @@ impl Rep {
     fn address(&self, cpu: &mut X86Cpu, n: u32, seg: Seg, write: bool) -> Result<u64, Raised> {
         let offset = cpu.r[n as usize] & self.mask;
         if self.segmented {
-            cpu.check_segment(seg, offset, self.size as u32, write)?;
-            return Ok(cpu.seg[seg as usize].base.wrapping_add(offset) & 0xffff_ffff);
+            return cpu.operand_address(seg, offset, self.size as u32, write);
         }
         Ok(match seg {
             Seg::Fs | Seg::Gs => cpu.seg[seg as usize].base.wrapping_add(offset),
@@ -205,7 +205,7 @@ impl Rep {
                 }
             });
         }
-        cpu.read_virtual(va, self.size as u32)
+        cpu.read_linear(va, self.size as u32, As::Cpl)
     }
     fn write(&self, cpu: &mut X86Cpu, va: u64, v: u64) -> Result<(), Raised> {
         if self.in_page(va) > 0
@@ -222,7 +222,7 @@ impl Rep {
             }
             return Ok(());
         }
-        cpu.write_virtual(va, self.size as u32, v)
+        cpu.write_linear(va, self.size as u32, v, As::Cpl)
     }
 
     /// One iteration; true if a comparison ended the instruction.

@@ -272,7 +272,7 @@ impl Translator<'_, '_> {
             }
             None => None,
         };
-        let mut set = |t: &mut Self, slot, new: Value| {
+        let set = |t: &mut Self, slot, new: Value| {
             let new = match some {
                 Some(s) => {
                     let old = t.b.get(slot);

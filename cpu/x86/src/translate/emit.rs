@@ -148,10 +148,10 @@ impl Translator<'_, '_> {
     pub const fn flag_width(bits: u32) -> u64 {
         if bits < 32 { bits as u64 } else { 0 }
     }
-    /// CF as Bool.
+    /// CF as Bool: of packed flags, C set.
     pub fn carry(&mut self) -> Value {
         let f = self.b.get(slots::CF);
-        self.b.cond_flags(Cond::Cs, f)
+        self.b.cond_flags(Cond::Uge, f)
     }
     /// PF as Bool.
     pub fn parity(&mut self) -> Value {
@@ -175,7 +175,7 @@ impl Translator<'_, '_> {
                 if cf == cc {
                     self.b.cond_flags(Cond::CsOrZ, cc)
                 } else {
-                    let (c, z) = (self.b.cond_flags(Cond::Cs, cf), self.b.cond_flags(Cond::Eq, cc));
+                    let (c, z) = (self.b.cond_flags(Cond::Uge, cf), self.b.cond_flags(Cond::Eq, cc));
                     self.b.or(c, z)
                 }
             }

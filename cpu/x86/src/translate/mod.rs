@@ -46,24 +46,17 @@ impl Translator<'_, '_> {
         if self.i.is_invalid() || !self.cfg.allows(&self.i) {
             return self.undefined();
         }
-        type Family = fn(&mut Translator<'_, '_>) -> Option<Flow>;
-        const FAMILIES: [Family; 9] = [
-            |t| t.moves(),
-            |t| t.arith(),
-            |t| t.branch(),
-            |t| t.stack(),
-            |t| t.bits(),
-            |t| t.strings(),
-            |t| t.sse(),
-            |t| t.x87(),
-            |t| t.system(),
-        ];
-        for family in FAMILIES {
-            if let Some(flow) = family(self) {
-                return flow;
-            }
-        }
-        self.unimplemented()
+        // The most frequent first.
+        None.or_else(|| self.moves())
+            .or_else(|| self.arith())
+            .or_else(|| self.branch())
+            .or_else(|| self.stack())
+            .or_else(|| self.bits())
+            .or_else(|| self.strings())
+            .or_else(|| self.sse())
+            .or_else(|| self.x87())
+            .or_else(|| self.system())
+            .unwrap_or_else(|| self.unimplemented())
     }
 }
 
