@@ -5,6 +5,7 @@
 //! its I/O space.
 
 mod a20;
+pub mod catalog;
 mod debug;
 mod dma8237;
 pub mod hpet;

@@ -234,7 +234,9 @@ impl State {
             0x0f0 => self.set_counter(merge(self.counter(now), value, mask), now),
             _ => {
                 let (counter, elapsed, enabled) = (self.counter(now), self.elapsed(now), self.enabled());
-                let Some((i, timer)) = Self::index(offset).and_then(|i| Some((i, self.timers.get_mut(i)?))) else { return };
+                let Some((i, timer)) = Self::index(offset).and_then(|i| Some((i, self.timers.get_mut(i)?))) else {
+                    return;
+                };
                 match offset & 0x18 {
                     0x00 => {
                         let mut writable = LEVEL | INT_ENABLE | PERIODIC | SET_VALUE | MODE_32;

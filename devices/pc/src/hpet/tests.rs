@@ -26,7 +26,11 @@ struct Rig {
 }
 
 fn rig() -> Rig {
-    let (clock, edges, messages) = (VirtualClock::new(), Arc::new(Edges(std::array::from_fn(|_| AtomicU32::new(0)))), Arc::new(Messages::default()));
+    let (clock, edges, messages) = (
+        VirtualClock::new(),
+        Arc::new(Edges(std::array::from_fn(|_| AtomicU32::new(0)))),
+        Arc::new(Messages::default()),
+    );
     let legacy = Arc::new(Mutex::new(vec![]));
     let line = |pin| IrqLine::to_sink(edges.clone(), pin);
     let log = legacy.clone();

@@ -71,7 +71,6 @@ impl InputHub {
         Arc::new(Self::default())
     }
     /// Attaches a consumer behind those that are there; it is detached when the handle is dropped. `name` is for lists.
-    #[must_use]
     pub fn attach(self: &Arc<Self>, name: &str, kinds: InputKinds, consumer: Weak<dyn InputConsumer>) -> InputHandle {
         let mut state = self.state.lock();
         state.next_id += 1;

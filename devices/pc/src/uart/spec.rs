@@ -39,7 +39,7 @@ bitflags! {
     /// Line control register.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct Lcr: u8 {
-        const WLS = 3 << 0;
+        const WLS = 3;
         const STB = 1 << 2;
         const PEN = 1 << 3;
         const EPS = 1 << 4;
