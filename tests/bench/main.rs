@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use rhea_tests::{Emulator, STEP, emulator_binary, guest_file, linux, workspace};
+use rhea_tests::{Board, Emulator, STEP, emulator_binary, guest_file, workspace};
 
-const USAGE: &str = "usage: tests/bench/run [--runs N] [--only PATTERNS] [--cpu MODEL] [--no-boot] [--write]
+const USAGE: &str = "usage: tests/bench/run [--machine M] [--runs N] [--only PATTERNS] [--cpu MODEL] [--no-boot] [--write]
+  --machine M      virt (the default) or q35
   --runs N         runs of each emulator (default 3); medians count
   --only PATTERNS  the programs whose names match these shell patterns, separated by commas
   --cpu MODEL      max (the default), cortex-a72, ...
@@ -16,12 +17,11 @@ const USAGE: &str = "usage: tests/bench/run [--runs N] [--only PATTERNS] [--cpu 
   --write          puts the table into docs/performance.md";
 
 const CLASSES: [&str; 4] = ["integer", "fp", "memory", "system"];
-/// The same interrupt controller for both, whatever their defaults.
-const MACHINE: &str = "virt,gic-version=3";
 /// For one run of all programs. An emulator that needs longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 struct Options {
+    board: Board,
     runs: usize,
     only: String,
     cpu: String,
@@ -30,13 +30,20 @@ struct Options {
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { runs: 3, only: "*".into(), cpu: "max".into(), boot: true, write: false };
+    let mut options = Options { board: Board::Virt, runs: 3, only: "*".into(), cpu: "max".into(), boot: true, write: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         match word.as_str() {
             "--runs" => {
                 options.runs = value()?.parse().ok().filter(|n| *n > 0).ok_or("--runs needs a positive number")?;
+            }
+            "--machine" => {
+                options.board = match value()?.as_str() {
+                    "virt" => Board::Virt,
+                    "q35" => Board::Q35,
+                    other => return Err(format!("--machine: '{other}' is not virt or q35")),
+                }
             }
             "--only" => options.only = value()?,
             "--cpu" => options.cpu = value()?,
@@ -64,13 +71,22 @@ struct Contestant {
     program: PathBuf,
 }
 
+/// The same interrupt controller for both, whatever their defaults.
+fn machine(board: Board) -> &'static str {
+    match board {
+        Board::Virt => "virt,gic-version=3",
+        Board::Q35 => "q35",
+    }
+}
+
 impl Contestant {
     fn bench(&self, options: &Options) -> (Results, BTreeMap<String, String>) {
-        let append = format!("console=ttyAMA0 quiet rhea.bench={}", options.only);
-        let (kernel, initrd) = (guest_file("kernel"), guest_file("bench-initramfs"));
+        let board = options.board;
+        let append = format!("console={} quiet rhea.bench={}", board.console(), options.only);
+        let (kernel, initrd) = (guest_file(&board.file("kernel")), guest_file(&board.file("bench-initramfs")));
         let args = [
             "-M",
-            MACHINE,
+            machine(board),
             "-cpu",
             &options.cpu,
             "-smp",
@@ -106,8 +122,8 @@ impl Contestant {
 
     /// Seconds from the start of the emulator to the prompt of the guest's shell.
     fn boot(&self, options: &Options) -> f64 {
-        let mut args = linux("");
-        args.extend(["-M", MACHINE].map(String::from));
+        let mut args = options.board.linux("");
+        args.extend(["-M", machine(options.board)].map(String::from));
         args.extend(["-cpu", &options.cpu, "-smp", "1", "-nic", "none"].map(String::from));
         let start = Instant::now();
         let mut guest = Emulator::start_program(&self.program, &args);
@@ -156,7 +172,7 @@ fn main() -> ExitCode {
 
 fn compare(options: &Options) -> Result<(), String> {
     let rhea = Contestant { name: "Rhea", program: emulator_binary() };
-    let qemu = Contestant { name: "QEMU", program: PathBuf::from("qemu-system-aarch64") };
+    let qemu = Contestant { name: "QEMU", program: PathBuf::from(options.board.qemu()) };
     let mut benches: BTreeMap<String, Bench> = BTreeMap::new();
     let mut boots = (Vec::new(), Vec::new());
     let mut checks: BTreeMap<String, String> = BTreeMap::new();
@@ -203,7 +219,7 @@ fn compare(options: &Options) -> Result<(), String> {
     if !differing.is_empty() {
         return Err(format!("results differ:\n  {}", differing.join("\n  ")));
     }
-    if options.write { write(&table) } else { Ok(()) }
+    if options.write { write(options.board, &table) } else { Ok(()) }
 }
 
 fn table(
@@ -212,7 +228,8 @@ fn table(
     boots: &(Vec<f64>, Vec<f64>),
     qemu_version: &str,
 ) -> String {
-    let mut command = format!("tests/bench/run --runs {} --cpu {}", options.runs, options.cpu);
+    let board = options.board.machine();
+    let mut command = format!("tests/bench/run --machine {board} --runs {} --cpu {}", options.runs, options.cpu);
     if options.only != "*" {
         command += &format!(" --only '{}'", options.only);
     }
@@ -246,13 +263,13 @@ fn table(
     text
 }
 
-/// Replaces what is between the markers of docs/performance.md.
-fn write(table: &str) -> Result<(), String> {
-    const BEGIN: &str = "<!-- table: begin -->";
-    const END: &str = "<!-- table: end -->";
+/// Replaces what is between the machine's markers of docs/performance.md.
+fn write(board: Board, table: &str) -> Result<(), String> {
+    let begin = format!("<!-- table {}: begin -->", board.machine());
+    let end = format!("<!-- table {}: end -->", board.machine());
     let path = workspace().join("docs/performance.md");
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let parts = text.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
-    let (head, tail) = parts.ok_or(format!("{} has no '{BEGIN}' and '{END}'", path.display()))?;
-    std::fs::write(&path, format!("{head}{BEGIN}\n{table}{END}{tail}")).map_err(|e| format!("{}: {e}", path.display()))
+    let parts = text.split_once(&begin).and_then(|(head, rest)| Some((head, rest.split_once(&end)?.1)));
+    let (head, tail) = parts.ok_or(format!("{} has no '{begin}' and '{end}'", path.display()))?;
+    std::fs::write(&path, format!("{head}{begin}\n{table}{end}{tail}")).map_err(|e| format!("{}: {e}", path.display()))
 }

@@ -23,25 +23,81 @@ use std::time::Duration;
 /// machine is no failure, and a step that has come to an end returns at once.
 pub const STEP: Duration = Duration::from_secs(150);
 
-/// `-M virt` with Debian's kernel and the test initramfs, as most tests start it. `words` go
-/// onto the kernel's command line.
-#[must_use]
-pub fn linux(words: &str) -> Vec<String> {
-    let append = format!("console=ttyAMA0 quiet {words}");
-    let kernel = guest_file("kernel");
-    let initramfs = guest_file("initramfs");
-    ["-M", "virt", "-m", "512M", "-kernel", &kernel, "-initrd", &initramfs, "-append", &append, "-nographic"]
-        .map(String::from)
-        .to_vec()
+/// A machine with Debian's kernel of its architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Board {
+    Virt,
+    Q35,
 }
 
-/// Runs one case of `tests/guest/cases` in Linux with `args` added, until the guest has powered
-/// off; the case must pass and the emulator exit with status 0. Returns the console's text.
+impl Board {
+    /// As after `-M`.
+    #[must_use]
+    pub fn machine(self) -> &'static str {
+        match self {
+            Self::Virt => "virt",
+            Self::Q35 => "q35",
+        }
+    }
+    /// The first serial port, as Linux calls it.
+    #[must_use]
+    pub fn console(self) -> &'static str {
+        match self {
+            Self::Virt => "ttyAMA0",
+            Self::Q35 => "ttyS0",
+        }
+    }
+    /// QEMU's program for it.
+    #[must_use]
+    pub fn qemu(self) -> &'static str {
+        match self {
+            Self::Virt => "qemu-system-aarch64",
+            Self::Q35 => "qemu-system-x86_64",
+        }
+    }
+    /// The name of one of its files for [`guest_file`].
+    #[must_use]
+    pub fn file(self, name: &str) -> String {
+        match self {
+            Self::Virt => name.to_owned(),
+            Self::Q35 => format!("amd64/{name}"),
+        }
+    }
+    /// The machine with its kernel and the test initramfs, as most tests start it. `words` go onto the kernel's command line.
+    #[must_use]
+    pub fn linux(self, words: &str) -> Vec<String> {
+        let append = format!("console={} quiet {words}", self.console());
+        let (kernel, initramfs) = (guest_file(&self.file("kernel")), guest_file(&self.file("initramfs")));
+        let machine = self.machine();
+        ["-M", machine, "-m", "512M", "-kernel", &kernel, "-initrd", &initramfs, "-append", &append, "-nographic"]
+            .map(String::from)
+            .to_vec()
+    }
+    /// Runs one case of `tests/guest/cases` in Linux with `args` added, until the guest has powered off; the case must pass and
+    /// the emulator exit with status 0. Returns the console's text.
+    ///
+    /// # Panics
+    /// When the case fails.
+    pub fn linux_case(self, name: &str, words: &str, args: &[&str]) -> String {
+        run_case(self.linux(&format!("rhea.test={name} {words}")), name, args)
+    }
+}
+
+/// [`Board::linux`] of `-M virt`.
+#[must_use]
+pub fn linux(words: &str) -> Vec<String> {
+    Board::Virt.linux(words)
+}
+
+/// [`Board::linux_case`] of `-M virt`.
 ///
 /// # Panics
 /// When the case fails.
 pub fn linux_case(name: &str, words: &str, args: &[&str]) -> String {
-    let mut all = linux(&format!("rhea.test={name} {words}"));
+    Board::Virt.linux_case(name, words, args)
+}
+
+fn run_case(mut all: Vec<String>, name: &str, args: &[&str]) -> String {
     all.extend(args.iter().map(|s| (*s).to_owned()));
     let mut guest = Emulator::start(&all);
     guest.expect(&format!("RHEA-TEST {name} START"), STEP);
