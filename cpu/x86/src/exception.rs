@@ -177,6 +177,15 @@ impl X86Cpu {
         }
         hooks.shutdown(self.index);
     }
+    /// Logs an instruction that this crate lacks, once.
+    pub(crate) fn log_unimplemented_insn(&mut self, code: u32) {
+        if !self.logged.contains(&code) {
+            self.logged.push(code);
+            let name = u16::try_from(code).ok().and_then(|c| iced_x86::Code::try_from(usize::from(c)).ok());
+            let pc = self.header.pc;
+            self.hooks.unimplemented(self.index, &format!("instruction {name:?} (code {code}) at {pc:#x}"));
+        }
+    }
     /// A line for the log of exceptions (`-d int`).
     pub(crate) fn tell_event(&self, what: &str, vector: u8, code: Option<u32>, cr2: u64) {
         let mut line = format!(

@@ -12,21 +12,25 @@ mod guest;
 pub mod helpers;
 pub mod hooks;
 mod interrupt;
-mod mmu;
+pub mod mmu;
 pub mod mode;
 pub mod models;
 mod msr;
 mod pv;
-mod segment;
+mod reset;
+pub mod segment;
 mod smm;
 pub mod state;
 mod task;
+#[cfg(test)]
+mod tests;
 pub mod translate;
 mod x87;
 mod xsave;
 
 pub use config::{Feature, Vendor, X86Config};
 pub use exception::{Exception, Vector};
+pub use debug::{DebugEvent, HostWatch};
 pub use hooks::{ApicFault, NoHooks, X86Hooks, X86Pins};
 pub use mode::X86Mode;
 pub use state::{Seg, Segment, X86Cpu};

@@ -37,6 +37,11 @@ pub enum Seg {
     Gs = 5,
 }
 
+impl Seg {
+    /// By number.
+    pub const ALL: [Seg; 6] = [Seg::Es, Seg::Cs, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs];
+}
+
 /// A segment register with its hidden part. LDTR and TR are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -75,11 +80,46 @@ pub mod attr {
     pub const UNUSABLE: u32 = 1 << 16;
 }
 
+impl Segment {
+    /// A null or otherwise unusable segment.
+    pub const UNUSABLE: Segment =
+        Segment { base: 0, read_top: 0, write_top: 0, limit: 0, selector: 0, attr: attr::UNUSABLE, reserved: 0 };
+    /// A segment of real mode.
+    #[must_use]
+    pub const fn real(selector: u32, base: u64) -> Segment {
+        Segment { base, read_top: 0x1_0000, write_top: 0x1_0000, limit: 0xffff, selector, attr: 0x93, reserved: 0 }
+    }
+    #[must_use]
+    pub const fn usable(&self) -> bool {
+        self.attr & attr::UNUSABLE == 0
+    }
+    #[must_use]
+    pub const fn dpl(&self) -> u32 {
+        self.attr >> attr::DPL_SHIFT & 3
+    }
+    /// D/B.
+    #[must_use]
+    pub const fn big(&self) -> bool {
+        self.attr & attr::BIG != 0
+    }
+}
+
 /// GDTR or IDTR.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableRegister {
     pub base: u64,
     pub limit: u32,
+}
+
+/// What is held off for one instruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Shadow {
+    #[default]
+    None,
+    /// After STI: interrupts.
+    Sti,
+    /// After MOV or POP to SS: debug exceptions too.
+    MovSs,
 }
 
 /// One processor. Generated code reaches it through [`slots`].
@@ -143,13 +183,25 @@ pub struct X86Cpu {
     /// NMIs are blocked until IRET.
     pub(crate) nmi_blocked: bool,
     pub(crate) smm: bool,
+    /// NMIs were blocked when the SMI came.
+    pub(crate) smm_nmi_blocked: bool,
     pub(crate) smbase: u32,
-    /// The vector being delivered, for double faults: contributory class.
-    pub(crate) delivering: Option<u8>,
+    /// Current privilege level.
+    pub(crate) cpl: u32,
+    /// What is held off for the next instruction.
+    pub(crate) shadow: Shadow,
+    /// See `X86Mode::near_limit`.
+    pub(crate) near_limit: bool,
+    /// All ones, or bit 20 clear while the A20 gate is closed.
+    pub(crate) a20_mask: u64,
+    /// PAE page-directory-pointer registers.
+    pub(crate) pdpte: [u64; 4],
     pub(crate) debug: DebugState,
     pub(crate) walks: Walks,
     pub(crate) pv: Paravirtual,
     pub(crate) tells_exceptions: bool,
+    /// Instructions (`iced_x86::Code`) whose absence was logged.
+    pub(crate) logged: Vec<u32>,
 }
 
 /// What generated code may touch.

@@ -1,0 +1,168 @@
+//! `rhea_ir::Guest` for the processor: what an execution engine drives.
+
+use crate::config::X86Config;
+use crate::exception::{Exception, Vector};
+use crate::helpers::HELPERS;
+use crate::mode::X86Mode;
+use crate::state::X86Cpu;
+use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Register};
+use rhea_ir::guest::{Access, Guest, MemAccess, Poll, Raised, TlbFlush, Translated, Translation};
+use rhea_ir::{Builder, EnvHeader, FpMode, HelperDesc};
+use rhea_memory::Gpa;
+use std::sync::Arc;
+
+impl X86Cpu {
+    /// Ends an exception raised outside a helper.
+    fn raised(&mut self, e: Exception) -> Raised {
+        self.raise_exception(e);
+        self.header.raised = 0;
+        Raised
+    }
+    /// Does the current instruction reach memory at `va` through the stack segment? Asked for non-canonical addresses, whose
+    /// fault is then #SS. The code bytes are read again.
+    fn uses_stack_segment(&mut self, va: u64) -> bool {
+        let mut code = [0; 15];
+        let idx = self.cpl_index();
+        let pc = self.header.pc;
+        for (n, b) in code.iter_mut().enumerate() {
+            match self.translate(pc.wrapping_add(n as u64), Some(Access::Fetch), idx) {
+                Ok(m) => *b = self.read_physical(m.pa, 1) as u8,
+                Err(_) => break,
+            }
+        }
+        let bits = X86Mode(self.header.mode).code_bits();
+        let mut decoder = Decoder::with_ip(bits, &code, pc, DecoderOptions::NONE);
+        let insn = decoder.decode();
+        let r = &self.r;
+        InstructionInfoFactory::new().info(&insn).used_memory().iter().any(|m| {
+            m.segment() == Register::SS && {
+                // An instruction with two operands: the one at this address counts.
+                let at = m.virtual_address(0, |reg, _, _| {
+                    if reg.is_segment_register() {
+                        Some(0)
+                    } else {
+                        r.get(reg.full_register().number()).copied()
+                    }
+                });
+                at.is_none_or(|at| va.wrapping_sub(at) < 4096 || at.wrapping_sub(va) < 4096)
+            }
+        })
+    }
+    /// Misaligned operands of this many bytes are #GP(0) rather than #AC.
+    const VECTOR: u32 = 16;
+}
+
+impl Guest for X86Cpu {
+    const HELPERS: &'static [HelperDesc] = &HELPERS;
+    const ARCH: &'static str = "x86_64";
+    const OPEN_BUS: bool = true;
+    type Config = X86Config;
+
+    fn config(&self) -> Arc<X86Config> {
+        self.config.clone()
+    }
+    fn header(&self) -> &EnvHeader {
+        &self.header
+    }
+    fn header_mut(&mut self) -> &mut EnvHeader {
+        &mut self.header
+    }
+    fn context(&self) -> u64 {
+        self.pcid()
+    }
+    fn fp_mode(mode: u64) -> FpMode {
+        X86Mode(mode).fp_mode()
+    }
+    fn fetch_index(mode: u64) -> u32 {
+        X86Mode(mode).mmu_idx()
+    }
+    fn translate(
+        config: &X86Config,
+        mode: u64,
+        _: u8,
+        code: &[u8],
+        max_insns: u32,
+        b: &mut Builder,
+    ) -> Translated {
+        crate::translate::translate(config, mode, code, max_insns, b)
+    }
+
+    fn walk(&mut self, va: u64, access: Access, mmu_idx: u32) -> Result<Translation, Raised> {
+        match X86Cpu::translate(self, va, Some(access), mmu_idx) {
+            Ok(m) => Ok(Translation {
+                page: Gpa(m.pa & !0xfff),
+                readable: m.read,
+                writable: m.write,
+                executable: m.execute,
+                device: false,
+                secure: self.smm,
+                slow: self.page_is_watched(va),
+                global: m.global,
+                code_attrs: 0,
+            }),
+            Err(mut e) => {
+                if e.vector == Vector::GeneralProtection && access != Access::Fetch && self.uses_stack_segment(va) {
+                    e.vector = Vector::StackFault;
+                }
+                Err(self.raised(e))
+            }
+        }
+    }
+    fn walk_debug(&mut self, va: u64) -> Option<Translation> {
+        let idx = X86Mode(self.header.mode).mmu_idx();
+        let m = X86Cpu::translate(self, va, None, idx).ok()?;
+        Some(Translation {
+            page: Gpa(m.pa & !0xfff),
+            readable: true,
+            writable: true,
+            executable: true,
+            device: false,
+            secure: self.smm,
+            slow: false,
+            global: false,
+            code_attrs: 0,
+        })
+    }
+    fn alignment_fault(&mut self, access: MemAccess) -> Raised {
+        let e = if access.size >= Self::VECTOR {
+            Exception::gp(0)
+        } else {
+            Exception::new(Vector::AlignmentCheck, Some(0))
+        };
+        self.raised(e)
+    }
+    fn bus_fault(&mut self, access: MemAccess) -> Raised {
+        // Reads of nothing give ones and writes are lost (the engine does it: `OPEN_BUS`); what remains is code outside of
+        // memory, which the processor cannot run.
+        if access.kind == Access::Fetch {
+            self.hooks.guest_error(self.index, &format!("instruction fetch outside of memory at {:#x}", access.va));
+            self.header.raised = 0;
+            self.triple_fault();
+            self.header.raised = 0;
+            return Raised;
+        }
+        self.raised(Exception::new(Vector::MachineCheck, None))
+    }
+    fn check_access(&mut self, access: MemAccess) -> Result<(), Raised> {
+        let r = self.watch_check(access);
+        self.header.raised = 0;
+        r
+    }
+
+    fn poll(&mut self) -> Poll {
+        self.header.raised = 0;
+        if self.debug.event.is_some() {
+            return Poll::Debug;
+        }
+        let poll = self.poll_events();
+        self.header.raised = 0;
+        if self.debug.event.is_some() { Poll::Debug } else { poll }
+    }
+
+    fn take_flushes(&mut self) -> Vec<(TlbFlush, bool)> {
+        std::mem::take(&mut self.flushes)
+    }
+    fn reset(&mut self) {
+        self.reset_state();
+    }
+}

@@ -1,0 +1,1025 @@
+//! Segmentation: descriptors, segment registers, far transfers (vol. 3, chapters 3, 6 and 7).
+
+use crate::config::{Feature, Vendor};
+use crate::exception::Exception;
+use crate::flags;
+use crate::mmu::{cr0, cr4, efer};
+use crate::state::{Seg, Segment, Shadow, X86Cpu, attr, gpr};
+
+/// Operand size of stack accesses and far transfers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Size {
+    W16,
+    W32,
+    W64,
+}
+
+impl Size {
+    #[must_use]
+    pub const fn of_bits(bits: u64) -> Size {
+        match bits {
+            16 => Size::W16,
+            64 => Size::W64,
+            _ => Size::W32,
+        }
+    }
+    #[must_use]
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Size::W16 => 2,
+            Size::W32 => 4,
+            Size::W64 => 8,
+        }
+    }
+    pub(crate) const fn mask(self) -> u64 {
+        match self {
+            Size::W16 => 0xffff,
+            Size::W32 => 0xffff_ffff,
+            Size::W64 => u64::MAX,
+        }
+    }
+}
+
+/// A descriptor of 8 bytes with where it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor {
+    pub raw: u64,
+    /// Linear address.
+    pub at: u64,
+}
+
+impl Descriptor {
+    pub const fn attr(self) -> u32 {
+        (self.raw >> 40) as u32 & 0xf0ff
+    }
+    pub const fn is_system(self) -> bool {
+        self.attr() & attr::S == 0
+    }
+    /// Type field: 0–15.
+    pub const fn kind(self) -> u32 {
+        self.attr() & 15
+    }
+    pub const fn is_code(self) -> bool {
+        self.attr() & (attr::S | attr::CODE) == attr::S | attr::CODE
+    }
+    pub const fn is_data(self) -> bool {
+        self.attr() & (attr::S | attr::CODE) == attr::S
+    }
+    pub const fn conforming(self) -> bool {
+        self.attr() & attr::EXPAND_DOWN != 0
+    }
+    pub const fn writable(self) -> bool {
+        self.attr() & attr::WRITABLE != 0
+    }
+    pub const fn dpl(self) -> u32 {
+        self.attr() >> attr::DPL_SHIFT & 3
+    }
+    pub const fn present(self) -> bool {
+        self.attr() & attr::PRESENT != 0
+    }
+    pub const fn limit(self) -> u32 {
+        let limit = (self.raw & 0xffff | self.raw >> 32 & 0xf_0000) as u32;
+        if self.attr() & attr::GRANULAR != 0 { limit << 12 | 0xfff } else { limit }
+    }
+    pub const fn base(self) -> u64 {
+        self.raw >> 16 & 0xff_ffff | self.raw >> 32 & 0xff00_0000
+    }
+    pub const fn segment(self, selector: u32) -> Segment {
+        Segment {
+            base: self.base(),
+            read_top: 0,
+            write_top: 0,
+            limit: self.limit(),
+            selector,
+            attr: self.attr(),
+            reserved: 0,
+        }
+    }
+}
+
+/// Types of system descriptors.
+pub(crate) mod system {
+    pub const TSS16: u32 = 1;
+    pub const LDT: u32 = 2;
+    pub const TSS16_BUSY: u32 = 3;
+    pub const CALL16: u32 = 4;
+    pub const TASK: u32 = 5;
+    pub const INT16: u32 = 6;
+    pub const TRAP16: u32 = 7;
+    pub const TSS: u32 = 9;
+    pub const TSS_BUSY: u32 = 11;
+    pub const CALL: u32 = 12;
+    pub const INT: u32 = 14;
+    pub const TRAP: u32 = 15;
+}
+
+/// A stack being pushed to or popped from; RSP changes when all went well.
+#[derive(Clone, Copy)]
+pub(crate) struct Stack {
+    pub seg: Segment,
+    pub sp: u64,
+    mask: u64,
+    /// MMU index of the accesses.
+    idx: u32,
+    /// Error code of #SS.
+    code: u32,
+}
+
+impl Stack {
+    pub fn push(&mut self, cpu: &mut X86Cpu, size: Size, value: u64) -> Result<(), Exception> {
+        let n = size.bytes();
+        let sp = self.sp.wrapping_sub(n.into()) & self.mask;
+        let va = self.linear(cpu, sp, n, true)?;
+        cpu.mem_write(va, n, value & size.mask(), self.idx)?;
+        self.sp = self.sp & !self.mask | sp;
+        Ok(())
+    }
+    pub fn pop(&mut self, cpu: &mut X86Cpu, size: Size) -> Result<u64, Exception> {
+        let n = size.bytes();
+        let sp = self.sp & self.mask;
+        let va = self.linear(cpu, sp, n, false)?;
+        let v = cpu.mem_read(va, n, self.idx)?;
+        self.release(n.into());
+        Ok(v)
+    }
+    pub fn release(&mut self, bytes: u64) {
+        self.sp = self.sp & !self.mask | self.sp.wrapping_add(bytes) & self.mask;
+    }
+    fn linear(&self, cpu: &X86Cpu, sp: u64, n: u32, write: bool) -> Result<u64, Exception> {
+        if self.mask == u64::MAX {
+            if !cpu.canonical(sp) || !cpu.canonical(sp.wrapping_add(u64::from(n) - 1)) {
+                return Err(Exception::ss(self.code));
+            }
+            return Ok(sp);
+        }
+        if !segment_allows(&self.seg, sp, n, write) {
+            return Err(Exception::ss(self.code));
+        }
+        Ok(self.seg.base.wrapping_add(sp) & 0xffff_ffff)
+    }
+}
+
+/// Type and limit check of a data access (5.3, 5.5).
+pub(crate) fn segment_allows(s: &Segment, offset: u64, size: u32, write: bool) -> bool {
+    if s.attr & attr::UNUSABLE != 0 || s.attr & attr::PRESENT == 0 {
+        return false;
+    }
+    let last = offset.wrapping_add(u64::from(size.max(1)) - 1);
+    if s.attr & attr::CODE == 0 {
+        if write && s.attr & attr::WRITABLE == 0 {
+            return false;
+        }
+        if s.attr & attr::EXPAND_DOWN != 0 {
+            let top = if s.attr & attr::BIG != 0 { 0xffff_ffff } else { 0xffff };
+            return offset > u64::from(s.limit) && last <= top;
+        }
+    } else if write || s.attr & attr::WRITABLE == 0 {
+        return false;
+    }
+    last <= u64::from(s.limit)
+}
+
+impl X86Cpu {
+    pub(crate) fn segment(&self, s: Seg) -> &Segment {
+        &self.seg[s as usize]
+    }
+    /// Limit and type check of an access of `size` bytes at `offset` in segment register `seg` (not in 64-bit mode).
+    pub(crate) fn check_segment(&mut self, seg: u32, offset: u64, size: u32, write: bool) -> Result<(), Exception> {
+        let n = seg as usize % 6;
+        let s = &self.seg[n];
+        let real_code = write && n == Seg::Cs as usize && !self.protected();
+        if real_code && offset.wrapping_add(u64::from(size.max(1)) - 1) <= u64::from(s.limit) {
+            return Ok(());
+        }
+        if segment_allows(s, offset, size, write) {
+            return Ok(());
+        }
+        Err(if n == Seg::Ss as usize { Exception::ss(0) } else { Exception::gp(0) })
+    }
+
+    // ---- stacks ----
+
+    /// The current stack.
+    pub(crate) fn stack(&self) -> Stack {
+        let seg = self.seg[Seg::Ss as usize];
+        let mask = if self.is_long() {
+            u64::MAX
+        } else if seg.big() {
+            0xffff_ffff
+        } else {
+            0xffff
+        };
+        Stack { seg, sp: self.r[gpr::RSP as usize], mask, idx: self.cpl_index(), code: 0 }
+    }
+    /// Another stack, used with the rights of `cpl`; `code` for #SS.
+    pub(crate) fn stack_of(&self, seg: Segment, sp: u64, cpl: u32, long: bool, code: u32) -> Stack {
+        let mask = if long {
+            u64::MAX
+        } else if seg.big() {
+            0xffff_ffff
+        } else {
+            0xffff
+        };
+        Stack { seg, sp, mask, idx: self.index_of(cpl, self.eflags & flags::AC != 0), code }
+    }
+    /// Takes over the stack pointer.
+    pub(crate) fn set_sp(&mut self, s: &Stack) {
+        self.set_sp_masked(s.sp, s.mask);
+    }
+    fn set_sp_masked(&mut self, sp: u64, mask: u64) {
+        let rsp = &mut self.r[gpr::RSP as usize];
+        *rsp = match mask {
+            0xffff => *rsp & !0xffff | sp & 0xffff,
+            0xffff_ffff => sp & 0xffff_ffff,
+            _ => sp,
+        };
+    }
+
+    // ---- descriptors ----
+
+    /// Reads 8 bytes of a descriptor table.
+    fn table_read(&mut self, at: u64) -> Result<u64, Exception> {
+        let idx = self.system_index();
+        self.mem_read(at, 8, idx)
+    }
+    /// The descriptor of a selector that is not null; `fault` makes the exception if it is outside of its table.
+    pub(crate) fn descriptor(
+        &mut self,
+        selector: u16,
+        fault: fn(u32) -> Exception,
+    ) -> Result<Descriptor, Exception> {
+        match self.find_descriptor(selector)? {
+            Some(d) => Ok(d),
+            None => Err(fault(code_of(selector))),
+        }
+    }
+    fn find_descriptor(&mut self, selector: u16) -> Result<Option<Descriptor>, Exception> {
+        let offset = u64::from(selector & !7);
+        let (base, limit) = if selector & 4 != 0 {
+            if !self.ldtr.usable() {
+                return Ok(None);
+            }
+            (self.ldtr.base, self.ldtr.limit)
+        } else {
+            (self.gdtr.base, self.gdtr.limit)
+        };
+        if offset + 7 > u64::from(limit) {
+            return Ok(None);
+        }
+        let at = base.wrapping_add(offset);
+        Ok(Some(Descriptor { raw: self.table_read(at)?, at }))
+    }
+    /// The upper half of a 16-byte system descriptor; `None` beyond the table.
+    fn upper_half(&mut self, selector: u16, d: Descriptor) -> Result<Option<u64>, Exception> {
+        let limit = if selector & 4 != 0 { self.ldtr.limit } else { self.gdtr.limit };
+        if u64::from(selector & !7) + 15 > u64::from(limit) {
+            return Ok(None);
+        }
+        self.table_read(d.at.wrapping_add(8)).map(Some)
+    }
+    /// Sets the accessed bit of a code or data descriptor in memory.
+    pub(crate) fn set_accessed(&mut self, d: &mut Descriptor) -> Result<(), Exception> {
+        if d.raw & 1 << 40 == 0 {
+            d.raw |= 1 << 40;
+            let idx = self.system_index();
+            self.mem_write(d.at.wrapping_add(5), 1, d.raw >> 40 & 0xff, idx)?;
+        }
+        Ok(())
+    }
+    /// Sets or clears the busy bit of a TSS descriptor in memory.
+    pub(crate) fn set_busy(&mut self, d: Descriptor, busy: bool) -> Result<(), Exception> {
+        let kind = d.raw >> 40 & 0xff;
+        let kind = if busy { kind | 2 } else { kind & !2 };
+        let idx = self.system_index();
+        self.mem_write(d.at.wrapping_add(5), 1, kind, idx)
+    }
+
+    // ---- segment registers ----
+
+    /// MOV, POP, LDS and so on to a segment register.
+    pub(crate) fn load_segment(&mut self, seg: u32, selector: u16) -> Result<(), Exception> {
+        let seg = match seg {
+            0 => Seg::Es,
+            2 => Seg::Ss,
+            3 => Seg::Ds,
+            4 => Seg::Fs,
+            5 => Seg::Gs,
+            _ => return Err(Exception::ud()),
+        };
+        if self.protected() {
+            let s = self.data_segment(seg, selector, self.cpl)?;
+            self.set_segment(seg, s);
+        } else {
+            let s = self.real_segment(seg, selector);
+            self.set_segment(seg, s);
+        }
+        if seg == Seg::Ss {
+            self.set_shadow(true);
+        } else if !self.is_long() {
+            self.rebuild_mode();
+        }
+        Ok(())
+    }
+    /// What a load in real or virtual-8086 mode gives: in real mode the limit stays.
+    pub(crate) fn real_segment(&self, seg: Seg, selector: u16) -> Segment {
+        let old = self.segment(seg);
+        let mut s = Segment::real(selector.into(), u64::from(selector) << 4);
+        if self.vm86() {
+            s.attr = 0xf3;
+        } else if old.usable() {
+            s.limit = old.limit;
+            s.attr = 0x93 | old.attr & (attr::BIG | attr::GRANULAR);
+        }
+        s
+    }
+    /// The checks of a load of a data segment register in protected mode at `cpl`.
+    pub(crate) fn data_segment(&mut self, seg: Seg, selector: u16, cpl: u32) -> Result<Segment, Exception> {
+        let code = code_of(selector);
+        let rpl = u32::from(selector & 3);
+        if code == 0 {
+            if seg == Seg::Ss {
+                if !self.is_long() || cpl == 3 || rpl != cpl {
+                    return Err(Exception::gp(0));
+                }
+                return Ok(null_ss(selector.into(), cpl));
+            }
+            return Ok(Segment { selector: selector.into(), ..Segment::UNUSABLE });
+        }
+        let mut d = self.descriptor(selector, Exception::gp)?;
+        if seg == Seg::Ss {
+            if rpl != cpl || !d.is_data() || !d.writable() || d.dpl() != cpl {
+                return Err(Exception::gp(code));
+            }
+            if !d.present() {
+                return Err(Exception::ss(code));
+            }
+        } else {
+            let readable = d.is_data() || (d.is_code() && d.writable());
+            let checked = d.is_data() || !d.conforming();
+            if !readable || (checked && (rpl > d.dpl() || cpl > d.dpl())) {
+                return Err(Exception::gp(code));
+            }
+            if !d.present() {
+                return Err(Exception::np(code));
+            }
+        }
+        self.set_accessed(&mut d)?;
+        Ok(d.segment(selector.into()))
+    }
+    /// Debug exceptions (after a load of SS) and interrupts are held off for one instruction.
+    pub(crate) fn set_shadow(&mut self, mov_ss: bool) {
+        self.shadow = if mov_ss { Shadow::MovSs } else { Shadow::Sti };
+        self.rebuild_mode();
+    }
+    /// After a change to an outer privilege level: data segments that are more privileged become null.
+    pub(crate) fn drop_inner_segments(&mut self) {
+        for s in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
+            let r = self.segment(s);
+            let conforming = attr::S | attr::CODE | attr::EXPAND_DOWN;
+            if r.usable() && r.dpl() < self.cpl && r.attr & conforming != conforming {
+                self.set_segment(s, Segment::UNUSABLE);
+            }
+        }
+    }
+
+    // ---- code segments ----
+
+    /// L and D both set is no code segment in long mode.
+    fn check_long_code(&self, d: Descriptor, code: u32) -> Result<(), Exception> {
+        let both = attr::LONG | attr::BIG;
+        if self.lma() && d.attr() & both == both { Err(Exception::gp(code)) } else { Ok(()) }
+    }
+    /// Is the offset within a code segment?
+    pub(crate) fn check_target(&self, cs: &Segment, offset: u64, ext: bool) -> Result<(), Exception> {
+        let long = self.lma() && cs.attr & attr::LONG != 0;
+        let bad = if long { !self.canonical(offset) } else { offset > u64::from(cs.limit) };
+        if bad { Err(Exception::gp(0).external(ext)) } else { Ok(()) }
+    }
+    /// Loads CS at a privilege level and goes to an offset in it, with everything that hangs on it.
+    pub(crate) fn enter_code(&mut self, mut cs: Segment, cpl: u32, offset: u64) {
+        cs.selector = cs.selector & !3 | cpl;
+        self.enter_code_as(cs, cpl, offset);
+    }
+    /// The same, with the selector as it is.
+    pub(crate) fn enter_code_as(&mut self, cs: Segment, cpl: u32, offset: u64) {
+        self.cpl = cpl;
+        self.near_limit = false;
+        self.set_segment(Seg::Cs, cs);
+        self.header.pc = self.linear_of(offset);
+        self.rebuild_mode();
+    }
+    /// A direct far JMP or CALL to a code descriptor: its checks.
+    fn direct_code(&mut self, selector: u16, mut d: Descriptor) -> Result<Segment, Exception> {
+        let code = code_of(selector);
+        let rpl = u32::from(selector & 3);
+        let bad = if d.conforming() { d.dpl() > self.cpl } else { rpl > self.cpl || d.dpl() != self.cpl };
+        if bad {
+            return Err(Exception::gp(code));
+        }
+        self.check_long_code(d, code)?;
+        if !d.present() {
+            return Err(Exception::np(code));
+        }
+        self.set_accessed(&mut d)?;
+        Ok(d.segment(u32::from(selector & !3) | self.cpl))
+    }
+    fn real_code(&self, selector: u16) -> Segment {
+        let mut cs = self.real_segment(Seg::Cs, selector);
+        if !self.vm86() {
+            cs.attr = 0x9b | cs.attr & (attr::BIG | attr::GRANULAR);
+        }
+        cs
+    }
+    fn complete_here(&mut self) {
+        let pc = self.header.pc;
+        self.complete(pc);
+    }
+
+    /// Far JMP.
+    pub(crate) fn far_jmp(&mut self, selector: u16, offset: u64, size: Size, len: u64) -> Result<(), Exception> {
+        let offset = offset & size.mask();
+        if !self.protected() {
+            let cs = self.real_code(selector);
+            self.check_target(&cs, offset, false)?;
+            self.enter_code_as(cs, self.cpl, offset);
+        } else {
+            let code = code_of(selector);
+            if code == 0 {
+                return Err(Exception::gp(0));
+            }
+            let d = self.descriptor(selector, Exception::gp)?;
+            if d.is_code() {
+                let cs = self.direct_code(selector, d)?;
+                self.check_target(&cs, offset, false)?;
+                self.enter_code(cs, self.cpl, offset);
+            } else if d.is_system() {
+                return self.far_gate(selector, d, None, len);
+            } else {
+                return Err(Exception::gp(code));
+            }
+        }
+        self.complete_here();
+        Ok(())
+    }
+    /// Far CALL.
+    pub(crate) fn far_call(&mut self, selector: u16, offset: u64, size: Size, len: u64) -> Result<(), Exception> {
+        let offset = offset & size.mask();
+        let ret = self.eip().wrapping_add(len) & size.mask();
+        let old_cs = u64::from(self.segment(Seg::Cs).selector);
+        if !self.protected() {
+            let cs = self.real_code(selector);
+            let mut stack = self.stack();
+            stack.push(self, size, old_cs)?;
+            stack.push(self, size, ret)?;
+            self.check_target(&cs, offset, false)?;
+            self.set_sp(&stack);
+            self.enter_code_as(cs, self.cpl, offset);
+        } else {
+            let code = code_of(selector);
+            if code == 0 {
+                return Err(Exception::gp(0));
+            }
+            let d = self.descriptor(selector, Exception::gp)?;
+            if d.is_code() {
+                let cs = self.direct_code(selector, d)?;
+                let mut stack = self.stack();
+                stack.push(self, size, old_cs)?;
+                stack.push(self, size, ret)?;
+                self.check_target(&cs, offset, false)?;
+                self.set_sp(&stack);
+                self.enter_code(cs, self.cpl, offset);
+            } else if d.is_system() {
+                return self.far_gate(selector, d, Some(()), len);
+            } else {
+                return Err(Exception::gp(code));
+            }
+        }
+        self.complete_here();
+        Ok(())
+    }
+    /// Far JMP or (`call`) CALL to a system descriptor: call gate, task gate, TSS.
+    fn far_gate(&mut self, selector: u16, d: Descriptor, call: Option<()>, len: u64) -> Result<(), Exception> {
+        let code = code_of(selector);
+        let rpl = u32::from(selector & 3);
+        let long = self.lma();
+        match d.kind() {
+            system::CALL => {}
+            system::CALL16 | system::TASK | system::TSS | system::TSS16 if !long => {}
+            _ => return Err(Exception::gp(code)),
+        }
+        if d.dpl() < self.cpl || d.dpl() < rpl {
+            return Err(Exception::gp(code));
+        }
+        let why = if call.is_some() { crate::task::Why::Call } else { crate::task::Why::Jmp };
+        match d.kind() {
+            system::TSS | system::TSS16 => {
+                if selector & 4 != 0 {
+                    return Err(Exception::gp(code));
+                }
+                if !d.present() {
+                    return Err(Exception::np(code));
+                }
+                let next = self.eip().wrapping_add(len);
+                self.task_switch(selector, d, why, next, false)?;
+                self.complete_task_switch();
+                Ok(())
+            }
+            system::TASK => {
+                if !d.present() {
+                    return Err(Exception::np(code));
+                }
+                let next = self.eip().wrapping_add(len);
+                self.task_gate((d.raw >> 16) as u16, why, next, false)?;
+                self.complete_task_switch();
+                Ok(())
+            }
+            _ => self.call_gate(selector, d, call.is_some(), len),
+        }
+    }
+    fn call_gate(&mut self, selector: u16, gate: Descriptor, call: bool, len: u64) -> Result<(), Exception> {
+        let gate_code = code_of(selector);
+        let long = self.lma();
+        let mut offset = gate.raw & 0xffff | gate.raw >> 32 & 0xffff_0000;
+        let size = if long {
+            match self.upper_half(selector, gate)? {
+                // Bits 8–12 of the last word are a type of 0.
+                Some(upper) if upper >> 40 & 0x1f == 0 => offset |= upper << 32,
+                _ => return Err(Exception::gp(gate_code)),
+            }
+            Size::W64
+        } else if gate.kind() == system::CALL16 {
+            offset &= 0xffff;
+            Size::W16
+        } else {
+            Size::W32
+        };
+        if !gate.present() {
+            return Err(Exception::np(gate_code));
+        }
+        let target = (gate.raw >> 16) as u16;
+        let code = code_of(target);
+        if code == 0 {
+            return Err(Exception::gp(0));
+        }
+        let mut d = self.descriptor(target, Exception::gp)?;
+        if !d.is_code() || d.dpl() > self.cpl || (!call && !d.conforming() && d.dpl() != self.cpl) {
+            return Err(Exception::gp(code));
+        }
+        if long && d.attr() & (attr::LONG | attr::BIG) != attr::LONG {
+            return Err(Exception::gp(code));
+        }
+        if !d.present() {
+            return Err(Exception::np(code));
+        }
+        let cs = d.segment(target.into());
+        let old_cs = u64::from(self.segment(Seg::Cs).selector);
+        let ret = self.eip().wrapping_add(len);
+        if call && !d.conforming() && d.dpl() < self.cpl {
+            let cpl = d.dpl();
+            let old_ss = u64::from(self.segment(Seg::Ss).selector);
+            let old_sp = self.r[gpr::RSP as usize];
+            let mut stack = self.inner_stack(cpl, false)?;
+            stack.push(self, size, old_ss)?;
+            stack.push(self, size, old_sp)?;
+            if !long {
+                let count = gate.raw >> 32 & 31;
+                let mut old = self.stack();
+                old.release(count * u64::from(size.bytes()));
+                for _ in 0..count {
+                    // From the last to the first.
+                    let bytes = u64::from(size.bytes());
+                    old.sp = old.sp & !old.mask | old.sp.wrapping_sub(bytes) & old.mask;
+                    let mut one = old;
+                    let v = one.pop(self, size)?;
+                    stack.push(self, size, v)?;
+                }
+            }
+            stack.push(self, size, old_cs)?;
+            stack.push(self, size, ret)?;
+            self.check_target(&cs, offset, false)?;
+            self.set_accessed(&mut d)?;
+            self.set_segment(Seg::Ss, stack.seg);
+            self.set_sp(&stack);
+            self.enter_code(d.segment(target.into()), cpl, offset);
+        } else {
+            if call {
+                let mut stack = self.stack();
+                if long {
+                    stack.mask = u64::MAX;
+                }
+                stack.push(self, size, old_cs)?;
+                stack.push(self, size, ret)?;
+                self.check_target(&cs, offset, false)?;
+                self.set_accessed(&mut d)?;
+                self.set_sp(&stack);
+            } else {
+                self.check_target(&cs, offset, false)?;
+                self.set_accessed(&mut d)?;
+            }
+            self.enter_code(d.segment(target.into()), self.cpl, offset);
+        }
+        self.complete_here();
+        Ok(())
+    }
+    /// The stack that the TSS gives for an inner privilege level, not yet loaded. `ext` is the EXT bit of error codes.
+    pub(crate) fn inner_stack(&mut self, cpl: u32, ext: bool) -> Result<Stack, Exception> {
+        let tr = self.tr;
+        let idx = self.system_index();
+        let tr_fault = Exception::ts(tr.selector & 0xfffc).external(ext);
+        if self.lma() {
+            let at = 4 + 8 * cpl;
+            let sp = self.tss_word(at, 8, tr_fault)?;
+            return Ok(self.stack_of(null_ss(cpl, cpl), sp, cpl, true, u32::from(ext)));
+        }
+        let (sp, ss) = if tr.attr & 8 != 0 {
+            let at = 4 + 8 * cpl;
+            if at + 5 > tr.limit {
+                return Err(tr_fault);
+            }
+            let at = tr.base.wrapping_add(at.into());
+            (self.mem_read(at, 4, idx)?, self.mem_read(at.wrapping_add(4), 2, idx)? as u16)
+        } else {
+            let at = 2 + 4 * cpl;
+            if at + 3 > tr.limit {
+                return Err(tr_fault);
+            }
+            let at = tr.base.wrapping_add(at.into());
+            (self.mem_read(at, 2, idx)?, self.mem_read(at.wrapping_add(2), 2, idx)? as u16)
+        };
+        let seg = self.inner_ss(ss, cpl).map_err(|e| e.external(ext))?;
+        Ok(self.stack_of(seg, sp, cpl, false, code_of(ss) | u32::from(ext)))
+    }
+    /// A word of the TSS.
+    pub(crate) fn tss_word(&mut self, at: u32, size: u32, fault: Exception) -> Result<u64, Exception> {
+        if u64::from(at) + u64::from(size) - 1 > u64::from(self.tr.limit) {
+            return Err(fault);
+        }
+        let idx = self.system_index();
+        self.mem_read(self.tr.base.wrapping_add(at.into()), size, idx)
+    }
+    /// The checks of SS from a TSS.
+    fn inner_ss(&mut self, ss: u16, cpl: u32) -> Result<Segment, Exception> {
+        let code = code_of(ss);
+        if code == 0 {
+            return Err(Exception::ts(0));
+        }
+        let mut d = self.descriptor(ss, Exception::ts)?;
+        if u32::from(ss & 3) != cpl || d.dpl() != cpl || !d.is_data() || !d.writable() {
+            return Err(Exception::ts(code));
+        }
+        if !d.present() {
+            return Err(Exception::ss(code));
+        }
+        self.set_accessed(&mut d)?;
+        Ok(d.segment(ss.into()))
+    }
+
+    /// Far RET that releases `extra` bytes.
+    pub(crate) fn far_ret(&mut self, size: Size, extra: u16) -> Result<(), Exception> {
+        let mut stack = self.stack();
+        let offset = stack.pop(self, size)?;
+        let selector = stack.pop(self, size)? as u16;
+        if self.protected() {
+            self.return_to(selector, offset, stack, size, extra.into(), None)?;
+        } else {
+            let cs = self.real_code(selector);
+            self.check_target(&cs, offset, false)?;
+            stack.release(extra.into());
+            self.set_sp(&stack);
+            self.enter_code_as(cs, self.cpl, offset);
+        }
+        self.complete_here();
+        Ok(())
+    }
+    /// The common part of far RET and (with `image` of EFLAGS) IRET in protected mode: CS checks, change of level.
+    pub(crate) fn return_to(
+        &mut self,
+        selector: u16,
+        offset: u64,
+        mut stack: Stack,
+        size: Size,
+        extra: u64,
+        image: Option<u32>,
+    ) -> Result<(), Exception> {
+        let code = code_of(selector);
+        let rpl = u32::from(selector & 3);
+        if code == 0 {
+            return Err(Exception::gp(0));
+        }
+        let mut d = self.descriptor(selector, Exception::gp)?;
+        if !d.is_code() || rpl < self.cpl {
+            return Err(Exception::gp(code));
+        }
+        if if d.conforming() { d.dpl() > rpl } else { d.dpl() != rpl } {
+            return Err(Exception::gp(code));
+        }
+        self.check_long_code(d, code)?;
+        if !d.present() {
+            return Err(Exception::np(code));
+        }
+        let cs = d.segment(selector.into());
+        self.check_target(&cs, offset, false)?;
+        let outer = rpl > self.cpl;
+        // IRET in 64-bit mode always takes SS and RSP.
+        let takes_stack = outer || (image.is_some() && self.is_long());
+        stack.release(extra);
+        if !takes_stack {
+            self.set_accessed(&mut d)?;
+            self.set_sp(&stack);
+            let old = self.cpl;
+            self.enter_code_as(d.segment(selector.into()), old, offset);
+            if let Some(f) = image {
+                self.set_flags_on_return(f, size, old);
+            }
+            return Ok(());
+        }
+        let sp = stack.pop(self, size)?;
+        let ss = stack.pop(self, size)? as u16;
+        let to_long = self.lma() && d.attr() & attr::LONG != 0;
+        let seg = if code_of(ss) == 0 {
+            if !to_long || rpl == 3 || u32::from(ss & 3) != rpl {
+                return Err(Exception::gp(0));
+            }
+            null_ss(ss.into(), rpl)
+        } else {
+            let mut s = self.descriptor(ss, Exception::gp)?;
+            if u32::from(ss & 3) != rpl || !s.is_data() || !s.writable() || s.dpl() != rpl {
+                return Err(Exception::gp(code_of(ss)));
+            }
+            if !s.present() {
+                return Err(Exception::ss(code_of(ss)));
+            }
+            self.set_accessed(&mut s)?;
+            s.segment(ss.into())
+        };
+        self.set_accessed(&mut d)?;
+        let old = self.cpl;
+        self.set_segment(Seg::Ss, seg);
+        let mask = if to_long {
+            u64::MAX
+        } else if seg.big() {
+            0xffff_ffff
+        } else {
+            0xffff
+        };
+        let sp = if image.is_none() { sp.wrapping_add(extra) } else { sp };
+        self.set_sp_masked(sp, mask);
+        self.enter_code_as(d.segment(selector.into()), rpl, offset);
+        if let Some(f) = image {
+            self.set_flags_on_return(f, size, old);
+        }
+        if outer {
+            self.drop_inner_segments();
+            self.rebuild_mode();
+        }
+        Ok(())
+    }
+
+    // ---- LDTR, TR and inquiries ----
+
+    fn privileged_protected(&self) -> Result<(), Exception> {
+        if !self.protected() {
+            return Err(Exception::ud());
+        }
+        if self.cpl != 0 { Err(Exception::gp(0)) } else { Ok(()) }
+    }
+    pub(crate) fn lldt(&mut self, selector: u16) -> Result<(), Exception> {
+        self.privileged_protected()?;
+        if code_of(selector) == 0 {
+            self.ldtr = Segment { selector: selector.into(), ..Segment::UNUSABLE };
+            return Ok(());
+        }
+        self.ldtr = self.system_segment(selector, |kind| kind == system::LDT)?.0;
+        Ok(())
+    }
+    pub(crate) fn ltr(&mut self, selector: u16) -> Result<(), Exception> {
+        self.privileged_protected()?;
+        if code_of(selector) == 0 {
+            return Err(Exception::gp(0));
+        }
+        let long = self.lma();
+        let (mut tr, d) = self.system_segment(selector, |k| k == system::TSS || (!long && k == system::TSS16))?;
+        self.set_busy(d, true)?;
+        tr.attr |= 2;
+        self.tr = tr;
+        Ok(())
+    }
+    fn system_segment(
+        &mut self,
+        selector: u16,
+        fits: impl Fn(u32) -> bool,
+    ) -> Result<(Segment, Descriptor), Exception> {
+        let code = code_of(selector);
+        if selector & 4 != 0 {
+            return Err(Exception::gp(code));
+        }
+        let d = self.descriptor(selector, Exception::gp)?;
+        if !d.is_system() || !fits(d.kind()) {
+            return Err(Exception::gp(code));
+        }
+        let mut s = d.segment(selector.into());
+        if self.lma() {
+            match self.upper_half(selector, d)? {
+                Some(upper) if upper >> 40 & 0x1f == 0 => s.base |= upper << 32,
+                _ => return Err(Exception::gp(code)),
+            }
+            if !self.canonical(s.base) {
+                return Err(Exception::gp(code));
+            }
+        }
+        if !d.present() {
+            return Err(Exception::np(code));
+        }
+        Ok((s, d))
+    }
+    /// The descriptor of an inquiry (LAR, LSL, VERR, VERW), if there is one that is visible.
+    fn inquire(&mut self, selector: u16) -> Result<Option<Descriptor>, Exception> {
+        if !self.protected() {
+            return Err(Exception::ud());
+        }
+        if code_of(selector) == 0 {
+            return Ok(None);
+        }
+        let Some(d) = self.find_descriptor(selector)? else { return Ok(None) };
+        let rpl = u32::from(selector & 3);
+        let hidden = !(d.is_code() && d.conforming()) && (d.dpl() < self.cpl || d.dpl() < rpl);
+        Ok(if hidden { None } else { Some(d) })
+    }
+    /// VERR and VERW.
+    pub(crate) fn verify(&mut self, selector: u16, write: bool) -> Result<bool, Exception> {
+        let Some(d) = self.inquire(selector)? else { return Ok(false) };
+        Ok(if write { d.is_data() && d.writable() } else { d.is_data() || (d.is_code() && d.writable()) })
+    }
+    pub(crate) fn lar(&mut self, selector: u16) -> Result<Option<u32>, Exception> {
+        let Some(d) = self.inquire(selector)? else { return Ok(None) };
+        use system as s;
+        let fits = if self.lma() {
+            matches!(d.kind(), s::LDT | s::TSS | s::TSS_BUSY | s::CALL)
+        } else {
+            matches!(
+                d.kind(),
+                s::TSS16 | s::LDT | s::TSS16_BUSY | s::CALL16 | s::TASK | s::TSS | s::TSS_BUSY | s::CALL
+            )
+        };
+        if d.is_system() && !fits {
+            return Ok(None);
+        }
+        Ok(Some((d.raw >> 32) as u32 & 0x00ff_ff00))
+    }
+    pub(crate) fn lsl(&mut self, selector: u16) -> Result<Option<u32>, Exception> {
+        let Some(d) = self.inquire(selector)? else { return Ok(None) };
+        use system as s;
+        let fits = if self.lma() {
+            matches!(d.kind(), s::LDT | s::TSS | s::TSS_BUSY)
+        } else {
+            matches!(d.kind(), s::TSS16 | s::LDT | s::TSS16_BUSY | s::TSS | s::TSS_BUSY)
+        };
+        if d.is_system() && !fits {
+            return Ok(None);
+        }
+        Ok(Some(d.limit()))
+    }
+
+    // ---- fast system calls ----
+
+    fn flat_code(selector: u32, dpl: u32, long: bool) -> Segment {
+        let kind = if long { attr::LONG } else { attr::BIG };
+        Segment {
+            selector: selector & 0xffff,
+            limit: u32::MAX,
+            attr: 0x809b | kind | dpl << attr::DPL_SHIFT,
+            ..Segment::default()
+        }
+    }
+    fn flat_stack(selector: u32, dpl: u32) -> Segment {
+        Segment {
+            selector: selector & 0xffff,
+            limit: u32::MAX,
+            attr: 0xc093 | dpl << attr::DPL_SHIFT,
+            ..Segment::default()
+        }
+    }
+    pub(crate) fn syscall(&mut self, len: u64) -> Result<(), Exception> {
+        let intel = self.config.vendor == Vendor::Intel;
+        if self.efer & efer::SCE == 0 || !self.protected() || !self.has(Feature::Syscall) || (intel && !self.is_long()) {
+            return Err(Exception::ud());
+        }
+        let star = self.msr.star;
+        let cs = (star >> 32) as u32 & 0xfffc;
+        let next = self.eip().wrapping_add(len);
+        if self.lma() {
+            let target = if self.is_long() { self.msr.lstar } else { self.msr.cstar };
+            self.r[gpr::RCX as usize] = next;
+            self.r[11] = u64::from(self.rflags() & !flags::RF);
+            let f = self.rflags() & !(self.msr.sfmask as u32) & !flags::RF;
+            self.set_segment(Seg::Ss, Self::flat_stack(cs + 8, 0));
+            self.enter_code_as(Self::flat_code(cs, 0, true), 0, target);
+            self.set_rflags(f);
+        } else {
+            self.r[gpr::RCX as usize] = next & 0xffff_ffff;
+            self.set_segment(Seg::Ss, Self::flat_stack(cs + 8, 0));
+            self.enter_code_as(Self::flat_code(cs, 0, false), 0, star & 0xffff_ffff);
+            let f = self.rflags() & !(flags::IF | flags::VM | flags::RF);
+            self.set_rflags(f);
+        }
+        self.complete_here();
+        Ok(())
+    }
+    pub(crate) fn sysret(&mut self, to64: bool) -> Result<(), Exception> {
+        let intel = self.config.vendor == Vendor::Intel;
+        if self.efer & efer::SCE == 0 || !self.protected() || !self.has(Feature::Syscall) || (intel && !self.is_long()) {
+            return Err(Exception::ud());
+        }
+        if self.cpl != 0 {
+            return Err(Exception::gp(0));
+        }
+        let base = (self.msr.star >> 48) as u32;
+        let rcx = self.r[gpr::RCX as usize];
+        let to64 = to64 && self.is_long();
+        if to64 && intel && !self.canonical(rcx) {
+            return Err(Exception::gp(0));
+        }
+        let was_long = self.lma();
+        let mut ss = Self::flat_stack((base + 8) | 3, 3);
+        if !intel {
+            // Only the selector is loaded (APM vol. 3, SYSRET); the rest stays, except that the level is 3.
+            let old = self.segment(Seg::Ss);
+            ss = Segment { selector: ss.selector, attr: old.attr & !attr::UNUSABLE | 3 << attr::DPL_SHIFT, ..*old };
+            if !old.usable() {
+                ss = Self::flat_stack((base + 8) | 3, 3);
+            }
+        }
+        self.set_segment(Seg::Ss, ss);
+        let (cs, target) = if to64 {
+            (Self::flat_code((base + 16) | 3, 3, true), rcx)
+        } else {
+            (Self::flat_code(base | 3, 3, false), rcx & 0xffff_ffff)
+        };
+        self.enter_code_as(cs, 3, target);
+        if was_long {
+            let f = self.r[11] as u32 & 0x003c_7fd7;
+            self.set_rflags(f);
+        } else {
+            let f = self.rflags() | flags::IF;
+            self.set_rflags(f);
+        }
+        self.complete_here();
+        Ok(())
+    }
+    pub(crate) fn sysenter(&mut self) -> Result<(), Exception> {
+        let amd_long = self.config.vendor == Vendor::Amd && self.lma();
+        if amd_long || !self.has(Feature::Sep) {
+            return Err(Exception::ud());
+        }
+        let cs = self.msr.sysenter_cs as u32;
+        if self.cr0 & cr0::PE == 0 || cs & 0xfffc == 0 {
+            return Err(Exception::gp(0));
+        }
+        let long = self.lma();
+        let mask = if long { u64::MAX } else { 0xffff_ffff };
+        let f = self.rflags() & !(flags::VM | flags::IF | flags::RF);
+        self.set_rflags(f);
+        let cs = cs & 0xfffc;
+        self.set_segment(Seg::Ss, Self::flat_stack(cs + 8, 0));
+        self.r[gpr::RSP as usize] = self.msr.sysenter_esp & mask;
+        let target = self.msr.sysenter_eip & mask;
+        self.enter_code_as(Self::flat_code(cs, 0, long), 0, target);
+        self.complete_here();
+        Ok(())
+    }
+    pub(crate) fn sysexit(&mut self, to64: bool) -> Result<(), Exception> {
+        let amd_long = self.config.vendor == Vendor::Amd && self.lma();
+        if amd_long || !self.has(Feature::Sep) {
+            return Err(Exception::ud());
+        }
+        let cs = self.msr.sysenter_cs as u32 & 0xfffc;
+        if self.cr0 & cr0::PE == 0 || self.vm86() || self.cpl != 0 || cs == 0 {
+            return Err(Exception::gp(0));
+        }
+        let to64 = to64 && self.is_long();
+        let mask = if to64 { u64::MAX } else { 0xffff_ffff };
+        let (sp, target) = (self.r[gpr::RCX as usize] & mask, self.r[gpr::RDX as usize] & mask);
+        if to64 && (!self.canonical(sp) || !self.canonical(target)) {
+            return Err(Exception::gp(0));
+        }
+        let at = cs + if to64 { 32 } else { 16 };
+        self.set_segment(Seg::Ss, Self::flat_stack((at + 8) | 3, 3));
+        self.r[gpr::RSP as usize] = sp;
+        self.enter_code_as(Self::flat_code(at | 3, 3, to64), 3, target);
+        self.complete_here();
+        Ok(())
+    }
+    /// CR4.VME or PVI with the virtual interrupt flag in force (20.3, 20.4).
+    pub(crate) fn virtual_interrupts(&self) -> bool {
+        if self.vm86() { self.cr4 & cr4::VME != 0 } else { self.cpl == 3 && self.cr4 & cr4::PVI != 0 }
+    }
+}
+
+/// The selector part of an error code.
+pub(crate) const fn code_of(selector: u16) -> u32 {
+    selector as u32 & 0xfffc
+}
+/// A null SS as long mode has it.
+pub(crate) const fn null_ss(selector: u32, dpl: u32) -> Segment {
+    Segment { selector, attr: attr::UNUSABLE | dpl << attr::DPL_SHIFT, ..Segment::UNUSABLE }
+}
