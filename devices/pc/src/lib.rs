@@ -16,6 +16,7 @@ mod port92;
 mod ps2;
 mod pvpanic;
 pub mod rtc;
+mod shared;
 #[cfg(test)]
 mod testing;
 pub mod uart;
@@ -30,6 +31,7 @@ pub use pit::{Pit, SystemControlB};
 pub use port92::Port92;
 pub use pvpanic::PvPanic;
 pub use rtc::Rtc;
+pub use shared::SharedIrq;
 pub use uart::{Uart16550, UartOptions};
 
 use rhea_memory::AccessRules;

@@ -24,6 +24,7 @@ pub struct Rtc {
     clock: Arc<VirtualClock>,
     timer: Timer,
     log: Log,
+    alarm: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     state: Mutex<State>,
 }
 
@@ -39,7 +40,16 @@ impl Rtc {
                 }
             });
             let clock = clock.clone();
-            Self { name: name.to_owned(), irq8, rtc, clock, timer, log, state: Mutex::default() }
+            Self {
+                name: name.to_owned(),
+                irq8,
+                rtc,
+                clock,
+                timer,
+                log,
+                alarm: Mutex::default(),
+                state: Mutex::default(),
+            }
         });
         let now = device.now();
         device.state.lock().begin(now);
@@ -71,6 +81,11 @@ impl Rtc {
         }
     }
 
+    /// `listener` is told when an enabled alarm goes off (the chipset's power management wakes by it).
+    pub fn on_alarm(&self, listener: impl Fn() + Send + Sync + 'static) {
+        *self.alarm.lock() = Some(Arc::new(listener));
+    }
+
     fn now(&self) -> Now {
         let (seconds, nanos) = self.rtc.now();
         Now { wall_ns: i128::from(seconds) * 1_000_000_000 + i128::from(nanos), clock_ns: self.clock.now_ns() }
@@ -83,17 +98,25 @@ impl Rtc {
     }
     fn change<R>(&self, f: impl FnOnce(&mut State, Now) -> R) -> R {
         let now = self.now();
-        let result = {
+        let (result, alarm) = {
             let mut state = self.state.lock();
+            let before = state.alarm();
             state.catch_up(now);
+            let alarm = state.alarm() && !before;
             let result = f(&mut state, now);
             match state.next_event(now) {
                 Some(at) => self.timer.arm(at),
                 None => self.timer.cancel(),
             }
-            result
+            (result, alarm)
         };
         self.settle();
+        if alarm {
+            let listener = self.alarm.lock().clone();
+            if let Some(listener) = listener {
+                listener();
+            }
+        }
         result
     }
     fn read_cell(&self, index: u8, access: Access) -> u8 {

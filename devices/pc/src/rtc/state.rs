@@ -115,6 +115,10 @@ impl State {
     pub fn interrupt(&self) -> bool {
         self.flags & self.b() & FLAGS != 0
     }
+    /// Is the alarm interrupt enabled and pending?
+    pub fn alarm(&self) -> bool {
+        self.flags & self.b() & AIE != 0
+    }
     /// The guest's time in ns.
     fn time(&self, now: Now) -> i128 {
         now.wall_ns + i128::from(self.ahead) * NS + i128::from(self.ahead_ns)

@@ -109,6 +109,11 @@ fn flags() {
     r.wr(3, 0x04);
     r.wr(5, 0xc0);
     r.wr(0x0b, 0x22);
+    let told = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = told.clone();
+    r.rtc.on_alarm(move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    });
     r.ms(5_999);
     assert_eq!(r.rd(0x0c) & 0xa0, 0);
     r.ms(6_000);
@@ -118,6 +123,7 @@ fn flags() {
     assert!(!r.line.level());
     r.ms(3_606_000);
     assert_eq!(r.rd(0x0c) & 0xa0, 0xa0, "any hour");
+    assert_eq!(told.load(std::sync::atomic::Ordering::SeqCst), 2);
 }
 
 #[test]
