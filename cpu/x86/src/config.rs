@@ -369,12 +369,12 @@ impl Topology {
     }
     /// Logical processors of a package.
     #[must_use]
-    pub const fn per_package(&self) -> u32 {
+    pub fn per_package(&self) -> u32 {
         self.per_die().saturating_mul(self.dies)
     }
     /// The APIC id of logical processor `index` of the machine.
     #[must_use]
-    pub const fn apic_id(&self, index: u32) -> u32 {
+    pub fn apic_id(&self, index: u32) -> u32 {
         let max = |a: u32| if a == 0 { 1 } else { a };
         let (threads, cores, dies) = (max(self.threads), max(self.cores), max(self.dies));
         let thread = index % threads;
