@@ -6,7 +6,6 @@ pub mod acpi;
 pub mod boot;
 pub mod fdt;
 pub mod fw_cfg;
-pub mod fw_cfg_option;
 pub mod kernel;
 pub mod psci;
 pub mod smbios;

@@ -31,8 +31,6 @@ pub struct PcFwCfg<'a> {
     pub sleep: SleepTypes,
     /// A 64-bit address firmware puts its own windows behind.
     pub reserved_memory_end: Option<u64>,
-    /// The port of a serial console that firmware shows its text screen on.
-    pub serial_console: Option<u16>,
     pub hpet: Option<u32>,
     /// Domain of each processor and memory of each domain.
     pub numa: Option<(&'a [u32], &'a [u64])>,
@@ -68,9 +66,6 @@ impl PcFwCfg<'_> {
         fw.add_file("etc/system-states", self.system_states().as_slice());
         if let Some(end) = self.reserved_memory_end {
             fw.add_file("etc/reserved-memory-end", end.to_le_bytes().as_slice());
-        }
-        if let Some(port) = self.serial_console {
-            fw.add_file("etc/sercon-port", port.to_le_bytes().as_slice());
         }
     }
 
@@ -221,7 +216,6 @@ mod tests {
             strict: true,
             sleep: SleepTypes { s3: None, s4: Some(2), s5: 0 },
             reserved_memory_end: Some(0x1_8000_0000),
-            serial_console: None,
             hpet: Some(0xfed0_0000),
             numa: Some((&[0, 1], &[1 << 30, 3 << 30])),
         };
@@ -232,7 +226,7 @@ mod tests {
         assert_eq!(guest.file("bootorder").unwrap(), b"/pci@i0cf8/scsi@3/disk@0,0\n/rom@genroms\nHALT\0");
         assert_eq!(guest.file("etc/system-states").unwrap(), [0x80, 0, 0, 1, 0x82, 0x80]);
         assert_eq!(guest.file("etc/e820").unwrap().len(), 40);
-        assert_eq!(guest.file("etc/sercon-port"), None);
+        assert_eq!(guest.file("etc/e82"), None);
     }
 
     #[test]

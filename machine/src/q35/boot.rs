@@ -6,13 +6,21 @@ use crate::board::Wiring;
 use crate::config::MachineConfig;
 use crate::files::{at, read};
 use crate::options::Q35Options;
+use rhea_chipset::{Lpc, Mch};
 use rhea_device::OptionError;
-use rhea_firmware::acpi::{self, PcAcpi, Processor, SerialPort, Tables};
-use rhea_firmware::fw_cfg::key;
-use rhea_firmware::x86::{BootImage, DirectBoot, Kernel, Module, RamLayout, parse_modules};
 use rhea_firmware::FwCfg;
+use rhea_firmware::acpi::{self, PcAcpi, Processor, SerialPort, Tables};
+use rhea_firmware::smbios::{EntryPoint, Smbios, SmbiosMachine, SmbiosOptions};
+use rhea_firmware::x86::memory::FOUR_GIB;
+use rhea_firmware::x86::{
+    self, BootImage, DirectBoot, FirmwareFiles, Kernel, Module, PcFwCfg, RamLayout, parse_modules,
+};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+
+/// Of the sleep states only soft-off.
+const SLEEP: acpi::SleepTypes = acpi::SleepTypes { s3: None, s4: None, s5: rhea_chipset::lpc::pm::SLEEP_S5 };
 
 /// Everything that is told.
 pub struct Firmware<'a> {
@@ -23,6 +31,8 @@ pub struct Firmware<'a> {
     pub apic_ids: &'a [u32],
     pub phys_bits: u32,
     pub vga: bool,
+    /// CPUID leaf 1: EAX in the lower half, EDX in the upper.
+    pub processor_id: u64,
 }
 
 impl Firmware<'_> {
@@ -33,14 +43,10 @@ impl Firmware<'_> {
     pub fn windows(&self) -> (Vec<Range<u64>>, Option<Range<u64>>) {
         acpi::pci_windows(self.ram, Some(self.ecam()), self.phys_bits)
     }
-    /// The ACPI tables, unless switched off.
-    pub fn acpi(&self) -> Option<Tables> {
-        if !self.options.acpi {
-            return None;
-        }
+    fn board(&self) -> PcAcpi {
         let (windows32, window64) = self.windows();
         let serial = platform::serial_ports(self.wiring);
-        let tables = PcAcpi {
+        PcAcpi {
             processors: self.apic_ids.iter().map(|id| Processor { apic_id: *id, node: 0 }).collect(),
             hpet: self.options.hpet.then_some(map::HPET.start as u32),
             ecam: Some(self.ecam()),
@@ -50,10 +56,55 @@ impl Firmware<'_> {
             i8042: self.options.i8042,
             pvpanic: platform::pvpanic_port(self.config),
             vga: self.vga,
-            sleep: acpi::SleepTypes { s3: None, s4: None, s5: rhea_chipset::lpc::pm::SLEEP_S5 },
+            sleep: SLEEP,
             ..PcAcpi::default()
+        }
+    }
+    /// The ACPI tables, unless switched off.
+    pub fn acpi(&self) -> Option<Tables> {
+        self.options.acpi.then(|| self.board().build())
+    }
+    /// Gives firmware ACPI tables that follow what it has programmed into the chipset.
+    pub fn tell_acpi(&self, fw: &FwCfg, mch: &Arc<Mch>, lpc: &Arc<Lpc>) {
+        if !self.options.acpi {
+            return;
+        }
+        let (board, ram, bits) = (self.board(), self.ram, self.phys_bits);
+        let (mch, lpc) = (Arc::downgrade(mch), Arc::downgrade(lpc));
+        x86::publish_acpi(fw, move || {
+            let mut board = board.clone();
+            if let (Some(mch), Some(lpc)) = (mch.upgrade(), lpc.upgrade()) {
+                let window = mch.ecam_window();
+                board.ecam = window.map(|(base, len)| acpi::Ecam { base, last_bus: ((len >> 20) - 1) as u8 });
+                board.pm_base = lpc.pm_base();
+            }
+            (board.windows32, board.window64) = acpi::pci_windows(ram, board.ecam, bits);
+            board
+        });
+    }
+    /// SMBIOS; `bios`: with the structure that firmware would make.
+    fn smbios(&self, bios: bool) -> Result<Smbios, OptionError> {
+        let mut options = SmbiosOptions::default();
+        for text in &self.config.smbios {
+            options.add(text)?;
+        }
+        let smp = &self.config.smp;
+        let cores = smp.dies.saturating_mul(smp.cores);
+        let above = FOUR_GIB..self.ram.end();
+        let machine = SmbiosMachine {
+            options: &options,
+            product: "Standard PC (Q35 + ICH9, 2009)",
+            version: "q35",
+            uuid: [0; 16],
+            sockets: smp.sockets,
+            cores,
+            threads: cores.saturating_mul(smp.threads),
+            processor_id: self.processor_id,
+            ram: &[0..self.ram.below_4g, above],
+            entry_point: EntryPoint::Auto,
+            bios,
         };
-        Some(tables.build())
+        Ok(machine.build())
     }
     /// Memory outside RAM that the memory map names as reserved.
     fn reserved(&self) -> Vec<Range<u64>> {
@@ -68,70 +119,53 @@ impl Firmware<'_> {
     }
 
     /// Fills the items that firmware reads.
-    pub fn tell(&self, fw: &FwCfg, acpi: Option<&Tables>, firmware: bool) -> Result<(), OptionError> {
+    pub fn tell(&self, fw: &FwCfg, firmware: bool) -> Result<(), OptionError> {
         let config = self.config;
-        let cpus = config.smp.cpus as u16;
-        fw.add_u16(key::NB_CPUS, cpus);
-        // One more than the largest APIC id.
-        let limit = self.apic_ids.iter().max().map_or(1, |m| m + 1);
-        fw.add_u16(key::MAX_CPUS, limit.min(0xffff) as u16);
-        fw.add_u64(key::RAM_SIZE, self.ram.size());
-        fw.add_u16(key::NO_GRAPHICS, u16::from(!self.vga || !self.options.graphics));
-        fw.add_u32(key::X86_IRQ0_OVERRIDE, 1);
-        fw.add_u16(key::BOOT_MENU, u16::from(config.boot.menu == Some(true)));
-        let mut file = |name: &str, data: Vec<u8>| {
-            if fw.add_file(name, data) {
-                Ok(())
-            } else {
-                Err(OptionError::new("-fw_cfg", format!("'{name}': the name is too long or there are too many files")))
-            }
+        let mut order = Vec::new();
+        if firmware && config.kernel.is_some() {
+            order.extend(self.tell_kernel(fw)?);
+        }
+        let pc = PcFwCfg {
+            cpus: config.smp.cpus as u16,
+            apic_id_limit: self.apic_ids.iter().max().map_or(1, |m| m + 1).min(0xffff) as u16,
+            ram: self.ram,
+            reserved: &[],
+            uuid: [0; 16],
+            graphics: self.vga && self.options.graphics,
+            boot_menu: config.boot.menu == Some(true),
+            boot_menu_wait: config.boot.splash_time,
+            reboot_timeout: config.boot.reboot_timeout,
+            boot_order: &order,
+            strict: config.boot.strict,
+            sleep: SLEEP,
+            reserved_memory_end: None,
+            hpet: self.options.hpet.then_some(map::HPET.start as u32),
+            numa: None,
         };
-        let map = self.ram.firmware_map(&[]);
-        file("etc/e820", map.iter().flat_map(|e| e.bytes()).collect())?;
-        // Sleep states: bit 7 = there is such a state, the rest its type. Only soft-off.
-        file("etc/system-states", vec![128, 0, 0, 0, 0, 128])?;
-        if let Some(ms) = config.boot.splash_time {
-            file("etc/boot-menu-wait", ms.to_le_bytes().to_vec())?;
-        }
-        if let Some(ms) = config.boot.reboot_timeout {
-            file("etc/boot-fail-wait", ms.to_le_bytes().to_vec())?;
-        }
-        if let Some(tables) = acpi {
-            let files = tables.files();
-            file(acpi::TABLES_FILE, files.tables)?;
-            file(acpi::RSDP_FILE, files.rsdp)?;
-            file(acpi::LOADER_FILE, files.loader)?;
-        }
+        pc.publish(fw);
+        self.smbios(false)?.publish(fw);
         for f in &config.fw_cfg {
-            file(&f.name, f.data.clone())?;
-        }
-        if firmware {
-            self.tell_kernel(fw)?;
+            if !fw.add_file(&f.name, f.data.clone()) {
+                let message = format!("'{}': the name is too long or there are too many files", f.name);
+                return Err(OptionError::new("-fw_cfg", message));
+            }
         }
         Ok(())
     }
 
-    /// Kernel and initrd for firmware that starts them itself.
-    fn tell_kernel(&self, fw: &FwCfg) -> Result<(), OptionError> {
-        let Some(path) = &self.config.kernel else { return Ok(()) };
+    /// Kernel and initrd for firmware that starts them itself, or for a boot ROM where there is one; gives its boot entry.
+    fn tell_kernel(&self, fw: &FwCfg) -> Result<Option<String>, OptionError> {
+        const ROM: &str = "linuxboot_dma.bin";
+        let Some(path) = &self.config.kernel else { return Ok(None) };
         let kernel = read("-kernel", path)?;
-        let sectors = match kernel.get(0x1f1) {
-            Some(0) | None => 4,
-            Some(n) => usize::from(*n),
-        };
-        let setup = ((sectors + 1) * 512).min(kernel.len());
-        fw.add_u32(key::SETUP_SIZE, setup as u32);
-        fw.add(key::SETUP_DATA, kernel[..setup].to_vec());
-        fw.add_u32(key::KERNEL_SIZE, (kernel.len() - setup) as u32);
-        fw.add(key::KERNEL_DATA, kernel[setup..].to_vec());
         let initrd = self.config.initrd.as_deref().map(|p| read("-initrd", p)).transpose()?.unwrap_or_default();
-        fw.add_u32(key::INITRD_SIZE, initrd.len() as u32);
-        fw.add(key::INITRD_DATA, initrd);
-        let mut line = self.config.append.clone().unwrap_or_default().into_bytes();
-        line.push(0);
-        fw.add_u32(key::CMDLINE_SIZE, line.len() as u32);
-        fw.add(key::CMDLINE_DATA, line);
-        Ok(())
+        let line = self.config.append.as_deref().unwrap_or("");
+        // UEFI in flash starts kernels itself and wants them as they are.
+        let rom = self.config.bios.as_ref().and_then(|_| FirmwareFiles::new(&self.config.firmware_dirs).find(ROM.as_ref()));
+        x86::publish_kernel(fw, &kernel, &initrd, line, self.ram, rom.is_some());
+        let Some(rom) = rom else { return Ok(None) };
+        fw.add_file(&format!("genroms/{ROM}"), read("-kernel", &rom)?);
+        Ok(Some(format!("/rom@genroms/{ROM}")))
     }
 
     /// The memory image of a start without firmware.
@@ -159,7 +193,7 @@ impl Firmware<'_> {
             ram: self.ram,
             reserved: &self.reserved(),
             acpi,
-            smbios: None,
+            smbios: Some(&self.smbios(true)?),
         };
         boot.image().map(Some).map_err(|e| fail(&e))
     }

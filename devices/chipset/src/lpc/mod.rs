@@ -153,6 +153,14 @@ impl Lpc {
     pub fn pirq(&self) -> &Arc<Pirq> {
         &self.pirq
     }
+    /// Base port of the power-management block as programmed, or where firmware puts it.
+    #[must_use]
+    pub fn pm_base(&self) -> u16 {
+        match self.config.read(PMBASE, 4) as u16 & 0xff80 {
+            0 => PM_BASE,
+            base => base,
+        }
+    }
     /// What firmware would set up: power management, root complex registers, PIRQs to ISA interrupts 10 and 11.
     pub fn set_up(&self) {
         self.config_write(PMBASE, 4, u32::from(PM_BASE) | 1);

@@ -118,7 +118,8 @@ impl Mch {
         self.config.read(at, 1) as u8
     }
     /// The configuration window, if it is open: base and length.
-    fn ecam_window(&self) -> Option<(u64, u64)> {
+    #[must_use]
+    pub fn ecam_window(&self) -> Option<(u64, u64)> {
         let low = self.config.read(PCIEXBAR, 4);
         let raw = u64::from(self.config.read(PCIEXBAR + 4, 4)) << 32 | u64::from(low);
         if raw & 1 == 0 {
