@@ -588,7 +588,9 @@ impl X86Config {
         self.decoder_options = o;
         let mut allowed = Box::new([0; CODE_WORDS]);
         for code in Code::values() {
-            let ok = code.cpuid_features().iter().all(|f| match need(*f) {
+            // Hypercalls are answered whichever vendor's instruction is used.
+            let call = self.kvm && matches!(code, Code::Vmcall | Code::Vmmcall);
+            let ok = call || code.cpuid_features().iter().all(|f| match need(*f) {
                 Need::Always => true,
                 Need::Never => is_hint(code),
                 Need::Is(f) => self.has(f),
