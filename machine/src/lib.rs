@@ -10,6 +10,7 @@ pub mod machine;
 mod nic;
 pub mod options;
 mod plug;
+pub mod q35;
 pub mod run;
 pub mod virt;
 
@@ -33,12 +34,12 @@ pub fn build(
 ) -> Result<Arc<Machine>, OptionError> {
     match &config.board {
         BoardOptions::Virt(options) => virt::build(config, options, wiring, control, log),
-        BoardOptions::Q35(_) => Err(OptionError::new("-M", "machine 'q35' is not ready yet")),
+        BoardOptions::Q35(options) => q35::build(config, options, wiring, control, log),
     }
 }
 
 /// The text of `-cpu help` for a machine.
 #[must_use]
-pub fn cpu_help(_machine: &str) -> String {
-    virt::cpu::help()
+pub fn cpu_help(machine: &str) -> String {
+    if machine == "q35" { q35::cpu::help() } else { virt::cpu::help() }
 }

@@ -52,12 +52,20 @@ impl RunState {
     }
 }
 
+/// The architecture of a machine's CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    Aarch64,
+    X86_64,
+}
+
 /// Text for one `info` topic.
 pub type Info = Box<dyn Fn() -> String + Send + Sync>;
 
 /// What a board hands over when it is wired.
 pub struct Parts {
     pub name: String,
+    pub architecture: Architecture,
     pub space: Arc<AddressSpace>,
     pub clock: Arc<VirtualClock>,
     pub routing: Arc<InterruptRouting>,
@@ -98,6 +106,10 @@ impl Machine {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.parts.name
+    }
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        self.parts.architecture
     }
     #[must_use]
     pub fn space(&self) -> &Arc<AddressSpace> {

@@ -266,6 +266,7 @@ impl VirtOptions {
 pub struct Smp {
     pub cpus: u32,
     pub sockets: u32,
+    pub dies: u32,
     pub clusters: u32,
     pub cores: u32,
     pub threads: u32,
@@ -275,7 +276,7 @@ pub struct Smp {
 pub const MAX_CPUS: u64 = 512;
 
 impl Smp {
-    pub const ONE: Self = Self { cpus: 1, sockets: 1, clusters: 1, cores: 1, threads: 1 };
+    pub const ONE: Self = Self { cpus: 1, sockets: 1, dies: 1, clusters: 1, cores: 1, threads: 1 };
 
     /// # Errors
     /// [`OptionError`].
@@ -285,8 +286,9 @@ impl Smp {
             OptionDecl::new("cpus", N, None, "CPUs at start"),
             OptionDecl::new("maxcpus", N, None, "the same: there is no hot-plug of CPUs"),
             OptionDecl::new("sockets", N, None, "sockets"),
-            OptionDecl::new("clusters", N, None, "clusters in a socket"),
-            OptionDecl::new("cores", N, None, "cores in a cluster"),
+            OptionDecl::new("dies", N, None, "dies in a socket (x86)"),
+            OptionDecl::new("clusters", N, None, "clusters in a socket (Arm)"),
+            OptionDecl::new("cores", N, None, "cores in a die or cluster"),
             OptionDecl::new("threads", N, None, "threads in a core"),
         ];
         let mut pairs = options::split(text);
@@ -295,18 +297,19 @@ impl Smp {
         }
         let set = OptionSet::parse("-smp", DECLS, &pairs)?;
         let n = |key: &str| set.number(key).map(|n| n as u32);
-        let (sockets, clusters, threads) =
-            (n("sockets").unwrap_or(1), n("clusters").unwrap_or(1), n("threads").unwrap_or(1));
-        let rest = u64::from(sockets) * u64::from(clusters) * u64::from(threads);
+        let one = |key: &str| n(key).unwrap_or(1);
+        let (sockets, dies, clusters, threads) = (one("sockets"), one("dies"), one("clusters"), one("threads"));
+        // At most 512 each: no overflow.
+        let rest = u64::from(sockets) * u64::from(dies) * u64::from(clusters) * u64::from(threads);
         let cpus = n("cpus")
             .or(n("maxcpus"))
-            .unwrap_or_else(|| (rest * u64::from(n("cores").unwrap_or(1))).min(u64::from(u32::MAX)) as u32);
+            .unwrap_or_else(|| (rest * u64::from(one("cores"))).min(u64::from(u32::MAX)) as u32);
         let cores = n("cores").unwrap_or_else(|| (u64::from(cpus) / rest).max(1) as u32);
         if rest * u64::from(cores) != u64::from(cpus) {
             return Err(OptionError::new(
                 "-smp",
                 format!(
-                    "'{text}': sockets * clusters * cores * threads is {} but cpus is {cpus}: they must be equal",
+                    "'{text}': sockets * dies * clusters * cores * threads is {} but cpus is {cpus}: they must be equal",
                     rest * u64::from(cores)
                 ),
             ));
@@ -317,7 +320,7 @@ impl Smp {
         if u64::from(cpus) > MAX_CPUS {
             return Err(OptionError::new("-smp", format!("'{text}': {cpus} CPUs: the machine has at most {MAX_CPUS}")));
         }
-        Ok(Self { cpus, sockets, clusters, cores, threads })
+        Ok(Self { cpus, sockets, dies, clusters, cores, threads })
     }
 }
 
@@ -549,7 +552,7 @@ mod tests {
         assert_eq!(Smp::parse("4").unwrap(), Smp { cpus: 4, cores: 4, ..Smp::ONE });
         assert_eq!(
             Smp::parse("8,sockets=2,threads=2").unwrap(),
-            Smp { cpus: 8, sockets: 2, clusters: 1, cores: 2, threads: 2 }
+            Smp { cpus: 8, sockets: 2, dies: 1, clusters: 1, cores: 2, threads: 2 }
         );
         assert_eq!(Smp::parse("cores=3,threads=2").unwrap().cpus, 6);
         for bad in ["0", "513", "4,cores=3", "x", "4,maxcpus=8", "sockets=512,cores=512", "2,sockets=4"] {

@@ -11,8 +11,8 @@ use super::rom;
 use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
 use crate::cpu::report_stops;
-use crate::machine::{Machine, MachineCpu, Parts};
-use crate::options::{AccelKind, Q35Options};
+use crate::machine::{Architecture, Machine, MachineCpu, Parts};
+use crate::options::{AccelKind, Q35Options, Smp};
 use crate::plug::Plugger;
 use rhea_accel::{GuestVcpu, MsiTarget, VmControl};
 use rhea_chipset::lpc::pirq;
@@ -24,6 +24,7 @@ use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{AddressSpace, Gpa, RamBlock, RamOptions};
 use rhea_pc::A20Gate;
 use rhea_pci::{IntxLines, PciBus, PciFunction};
+use rhea_x86::config::Topology;
 use rhea_x86::{Feature, X86Config, X86Cpu};
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -35,17 +36,28 @@ struct Spaces {
     smram: Arc<AddressSpace>,
 }
 
+/// The most CPUs: APIC ids up to that of broadcasts in xAPIC mode need no interrupt remapping.
+const MAX_CPUS: u32 = 255;
+
 fn cpu_config(config: &MachineConfig, ram: RamLayout) -> Result<X86Config, OptionError> {
-    let mut cpu = X86Config::from_option(&config.cpu).map_err(|e| OptionError::new("-cpu", e.to_string()))?;
-    let smp = &config.smp;
-    cpu.set_topology(smp.sockets, smp.clusters, smp.cores, smp.threads);
-    let bits = 64 - ram.end().leading_zeros();
-    if bits > cpu.physical_bits() {
-        let text = format!(
-            "'{}': has {} physical address bits, the machine needs {bits}: use less RAM",
-            config.cpu,
-            cpu.physical_bits()
-        );
+    let parsed = rhea_x86::models::parse(&config.cpu).map_err(|e| OptionError::new("-cpu", e))?;
+    if let Some(warning) = parsed.warning {
+        eprintln!("rhea: warning: -cpu: {warning}");
+    }
+    let mut cpu = parsed.config;
+    let Smp { sockets, dies, clusters, cores, threads, cpus } = config.smp;
+    if clusters != 1 {
+        return Err(OptionError::new("-smp", "clusters is of Arm machines: use sockets, dies, cores and threads"));
+    }
+    cpu.topology = Topology { sockets, dies, cores, threads };
+    let last = cpu.topology.apic_id(cpus - 1);
+    if last >= MAX_CPUS {
+        let text = format!("{cpus} CPUs: APIC ids go up to {last}, the machine has at most {MAX_CPUS}");
+        return Err(OptionError::new("-smp", text));
+    }
+    let (bits, has) = (64 - (ram.end() - 1).leading_zeros(), cpu.physical_bits);
+    if bits > has {
+        let text = format!("'{}': has {has} physical address bits, the machine needs {bits}: use less RAM", config.cpu);
         return Err(OptionError::new("-cpu", text));
     }
     Ok(cpu)
@@ -185,7 +197,7 @@ pub fn build(
     let jit = JitVm::<X86Cpu>::new(&space, jit_options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
     let (mut vcpus, mut pins, mut apic_ids) = (Vec::<Arc<JitVcpu<X86Cpu>>>::new(), Vec::new(), Vec::new());
     for index in 0..config.smp.cpus {
-        let apic_id = cpu_config.apic_id(index);
+        let apic_id = cpu_config.topology.apic_id(index);
         let cpu = X86Cpu::new(index, apic_id, &cpu_config, &space, &clock, hooks.clone());
         let pin = cpu.pins();
         let vcpu = jit.add_vcpu(index, cpu);
@@ -207,7 +219,7 @@ pub fn build(
     let features = ApicFeatures {
         x2apic: cpu_config.has(Feature::X2apic),
         tsc_deadline: cpu_config.has(Feature::TscDeadline),
-        phys_bits: cpu_config.physical_bits() as u8,
+        phys_bits: cpu_config.physical_bits as u8,
         virtual_wire: !firmware,
         extended_destination: false,
     };
@@ -246,11 +258,13 @@ pub fn build(
         wiring,
         ram: layout,
         apic_ids: &apic_ids,
-        phys_bits: cpu_config.physical_bits(),
+        phys_bits: cpu_config.physical_bits,
         vga: false,
+        processor_id: 0,
     };
     let acpi = told.acpi();
-    told.tell(&fw, acpi.as_ref(), firmware)?;
+    told.tell(&fw, firmware)?;
+    told.tell_acpi(&fw, &mch, &lpc);
     let image = if firmware { None } else { told.direct(acpi.as_ref())? };
     let start = image.as_ref().map_or(CpuStart::Reset, |i| i.cpu);
     let (windows32, window64) = told.windows();
@@ -288,6 +302,7 @@ pub fn build(
     };
     let machine = Machine::new(Parts {
         name: config.name.clone().unwrap_or_else(|| "q35".to_owned()),
+        architecture: Architecture::X86_64,
         space,
         clock,
         routing: board.routing,

@@ -13,7 +13,26 @@ use std::sync::Arc;
 /// The text of `-cpu help`.
 #[must_use]
 pub fn help() -> String {
-    rhea_x86::models::help()
+    let mut text = "Available CPUs:\n".to_owned();
+    for (name, what) in rhea_x86::models::MODELS {
+        let _ = writeln!(text, "  {name:<16} {what}");
+    }
+    text.push_str("\nCPU properties:\n");
+    for (name, what) in rhea_x86::models::PROPERTIES {
+        let _ = writeln!(text, "  {name:<16} {what}");
+    }
+    text.push_str("\nCPU features (+name, -name, name=on|off):\n ");
+    let mut column = 1;
+    for name in rhea_x86::Feature::ALL.iter().filter(|f| f.available()).map(|f| f.name()) {
+        if column + name.len() >= 79 {
+            text.push_str("\n ");
+            column = 1;
+        }
+        let _ = write!(text, " {name}");
+        column += name.len() + 1;
+    }
+    text.push('\n');
+    text
 }
 
 /// One CPU; the first one starts so, the others wait for a start-up message.
@@ -119,12 +138,11 @@ impl BoardGuest for X86Cpu {
         let _ = writeln!(text, "EFER={:016x}", self.efer);
         let _ = writeln!(
             text,
-            "FCW={:04x} FSW={:04x} [ST={}] FTW={:02x} MXCSR={:08x}",
+            "FCW={:04x} FSW={:04x} [ST={}] FTW={:02x}",
             self.x87.control_word(),
             self.x87.status_word(),
             self.x87.top,
-            self.x87.tags & 0xff,
-            self.mxcsr()
+            self.x87.tags & 0xff
         );
         for (n, v) in self.xmm.iter().enumerate() {
             let _ = write!(text, "XMM{n:02}={v:032x}{}", if n % 2 == 1 { "\n" } else { " " });
@@ -163,7 +181,7 @@ impl BoardGuest for X86Cpu {
         for v in &self.xmm {
             data.extend_from_slice(&v.to_le_bytes());
         }
-        data.extend_from_slice(&self.mxcsr().to_le_bytes());
+        data.extend_from_slice(&0x1f80u32.to_le_bytes());
         data
     }
     fn set_gdb_registers(&mut self, data: &[u8]) {

@@ -68,6 +68,9 @@ impl X86Hooks for BoardHooks {
             apic.set_tsc_deadline(cpu, deadline_ns);
         }
     }
+    fn tsc_deadline(&self, cpu: u32) -> Option<u64> {
+        self.apic().ok()?.tsc_deadline(cpu)
+    }
     fn pv_ipi(&self, cpu: u32, apic_id: u32, icr: u32) -> bool {
         self.apic().is_ok_and(|a| a.pv_ipi(cpu, apic_id, icr))
     }

@@ -196,6 +196,7 @@ pub fn isa_device(
     let option = format!("-device {name}");
     let set = OptionSet::parse(&option, decls, &spec.pairs)?;
     let number = |key: &str, default: u64| set.number(key).unwrap_or(default);
+    let log = board.log.clone();
     let mut add = |start: u64, len: u64, ports: Arc<dyn MmioDevice>, device: Arc<dyn Device>| {
         board.map_into(io, Window { start, len }, ports);
         board.devices.push(device);
@@ -220,7 +221,7 @@ pub fn isa_device(
         }
         _ => {
             let port = number("ioport", map::PVPANIC.into());
-            let device = PvPanic::new("pvpanic", PvPanic::ALL_EVENTS, control.clone(), board.log.clone());
+            let device = PvPanic::new("pvpanic", PvPanic::ALL_EVENTS, control.clone(), log);
             add(port, 1, device.clone(), device);
         }
     }

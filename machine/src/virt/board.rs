@@ -8,7 +8,7 @@ use super::map::{self, Map};
 use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
 use crate::cpu::report_stops;
-use crate::machine::{Machine, MachineCpu, Parts};
+use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::options::{AccelKind, GicVersion, VirtOptions};
 use crate::plug::Plugger;
 use parking_lot::Mutex;
@@ -39,6 +39,9 @@ struct Plan {
 
 fn plan(config: &MachineConfig, options: &VirtOptions) -> Result<Plan, OptionError> {
     let cpus = config.smp.cpus;
+    if config.smp.dies != 1 {
+        return Err(OptionError::new("-smp", "dies is of x86 machines: use sockets, clusters, cores and threads"));
+    }
     let mut arm = ArmConfig::from_option(&config.cpu).map_err(|e| OptionError::new("-cpu", e.to_string()))?;
     arm.set(Feature::El2, options.virtualization);
     arm.set(Feature::El3, options.secure);
@@ -283,6 +286,7 @@ pub fn build(
     let (images, memory) = (Mutex::new(images), space.clone());
     let machine = Machine::new(Parts {
         name: config.name.clone().unwrap_or_else(|| "virt".to_owned()),
+        architecture: Architecture::Aarch64,
         space,
         clock,
         routing: board.routing,

@@ -1,6 +1,10 @@
 //! The GDB stub: a TCP server over the gdbstub crate, one connection at a time.
 
+mod arch;
+
+use arch::{Aarch64, GuestArch, X86_64};
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use gdbstub::arch::Arch;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::conn::{Connection, ConnectionExt};
 use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonError};
@@ -18,16 +22,15 @@ use gdbstub::target::ext::breakpoints::{
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps, outputln};
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
-use gdbstub_arch::aarch64::AArch64;
-use gdbstub_arch::aarch64::reg::AArch64CoreRegs;
-use gdbstub_arch::aarch64::reg::id::AArch64RegId;
 use parking_lot::Mutex;
 use rhea_accel::{DebugStop, ShutdownCause, VmRequest, WatchKind};
 use rhea_device::OptionError;
+use rhea_machine::machine::Architecture;
 use rhea_machine::{Machine, RunState};
 use rhea_memory::Gva;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::marker::PhantomData;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -120,7 +123,20 @@ fn session(stream: TcpStream, stops: &Receiver<(u32, DebugStop)>, machine: &Arc<
         pause(machine);
     }
     let connection = GdbConnection { stream, wakes, bytes: VecDeque::new(), stop: None };
-    let mut target = Debugged {
+    match machine.architecture() {
+        Architecture::Aarch64 => debug::<Aarch64>(connection, machine, &end),
+        Architecture::X86_64 => debug::<X86_64>(connection, machine, &end),
+    }
+    if !machine.running() {
+        machine.control().request(VmRequest::Continue);
+    }
+    Ok(())
+}
+
+/// Runs the protocol until the debugger goes; then sets `end`.
+fn debug<A: GuestArch>(connection: GdbConnection, machine: &Arc<Machine>, end: &Mutex<bool>) {
+    let mut target = Debugged::<A> {
+        arch: PhantomData,
         machine: machine.clone(),
         breakpoints: Vec::new(),
         watchpoints: Vec::new(),
@@ -128,13 +144,9 @@ fn session(stream: TcpStream, stops: &Receiver<(u32, DebugStop)>, machine: &Arc<
         only: false,
         continued: Vec::new(),
     };
-    let _ = GdbStub::new(connection).run_blocking::<Loop>(&mut target);
+    let _ = GdbStub::new(connection).run_blocking::<Loop<A>>(&mut target);
     *end.lock() = true;
     target.detach();
-    if !machine.running() {
-        machine.control().request(VmRequest::Continue);
-    }
-    Ok(())
 }
 
 /// Pauses through the main loop and waits for it.
@@ -194,7 +206,10 @@ impl ConnectionExt for GdbConnection {
     }
 }
 
-struct Debugged {
+type RegId<A> = <<A as GuestArch>::Arch as Arch>::RegId;
+
+struct Debugged<A> {
+    arch: PhantomData<A>,
     machine: Arc<Machine>,
     breakpoints: Vec<u64>,
     watchpoints: Vec<(u64, u64, WatchKind)>,
@@ -205,7 +220,7 @@ struct Debugged {
     continued: Vec<usize>,
 }
 
-impl Debugged {
+impl<A: GuestArch> Debugged<A> {
     fn cpu(&self, tid: Tid) -> Result<&Arc<dyn rhea_machine::MachineCpu>, TargetError<&'static str>> {
         self.machine.cpus().get(tid.get() - 1).ok_or(TargetError::NonFatal)
     }
@@ -231,8 +246,8 @@ fn tid(cpu: u32) -> Tid {
     NonZeroUsize::new(cpu as usize + 1).unwrap_or(NonZeroUsize::MIN)
 }
 
-impl Target for Debugged {
-    type Arch = AArch64;
+impl<A: GuestArch> Target for Debugged<A> {
+    type Arch = A::Arch;
     type Error = &'static str;
     fn base_ops(&mut self) -> BaseOps<'_, Self::Arch, Self::Error> {
         BaseOps::MultiThread(self)
@@ -248,43 +263,13 @@ impl Target for Debugged {
     }
 }
 
-impl MultiThreadBase for Debugged {
-    fn read_registers(&mut self, regs: &mut AArch64CoreRegs, tid: Tid) -> TargetResult<(), Self> {
-        let data = self.cpu(tid)?.read_registers();
-        let mut at = 0;
-        let mut take = |n: usize| {
-            let mut bytes = [0; 16];
-            if let Some(part) = data.get(at..at + n) {
-                bytes[..n].copy_from_slice(part);
-            }
-            at += n;
-            u128::from_le_bytes(bytes)
-        };
-        for x in &mut regs.x {
-            *x = take(8) as u64;
-        }
-        regs.sp = take(8) as u64;
-        regs.pc = take(8) as u64;
-        regs.cpsr = take(4) as u32;
-        for v in &mut regs.v {
-            *v = take(16);
-        }
-        regs.fpsr = take(4) as u32;
-        regs.fpcr = take(4) as u32;
+impl<A: GuestArch> MultiThreadBase for Debugged<A> {
+    fn read_registers(&mut self, regs: &mut <A::Arch as Arch>::Registers, tid: Tid) -> TargetResult<(), Self> {
+        A::read(&self.cpu(tid)?.read_registers(), regs);
         Ok(())
     }
-    fn write_registers(&mut self, regs: &AArch64CoreRegs, tid: Tid) -> TargetResult<(), Self> {
-        let mut data = Vec::with_capacity(788);
-        for x in regs.x.iter().chain([&regs.sp, &regs.pc]) {
-            data.extend_from_slice(&x.to_le_bytes());
-        }
-        data.extend_from_slice(&regs.cpsr.to_le_bytes());
-        for v in &regs.v {
-            data.extend_from_slice(&v.to_le_bytes());
-        }
-        data.extend_from_slice(&regs.fpsr.to_le_bytes());
-        data.extend_from_slice(&regs.fpcr.to_le_bytes());
-        self.cpu(tid)?.write_registers(&data);
+    fn write_registers(&mut self, regs: &<A::Arch as Arch>::Registers, tid: Tid) -> TargetResult<(), Self> {
+        self.cpu(tid)?.write_registers(&A::write(regs));
         Ok(())
     }
     fn read_addrs(&mut self, start: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
@@ -322,42 +307,25 @@ impl MultiThreadBase for Debugged {
     }
 }
 
-/// Where a register is among all registers' bytes.
-fn place(register: AArch64RegId) -> Option<std::ops::Range<usize>> {
-    const PSTATE: usize = 33 * 8;
-    const V: usize = PSTATE + 4;
-    let (start, len) = match register {
-        AArch64RegId::X(n) => (usize::from(n) * 8, 8),
-        AArch64RegId::Sp => (31 * 8, 8),
-        AArch64RegId::Pc => (32 * 8, 8),
-        AArch64RegId::Pstate => (PSTATE, 4),
-        AArch64RegId::V(n) => (V + usize::from(n) * 16, 16),
-        AArch64RegId::FPSR => (V + 32 * 16, 4),
-        AArch64RegId::FPCR => (V + 32 * 16 + 4, 4),
-        _ => return None,
-    };
-    Some(start..start + len)
-}
-
-impl SingleRegisterAccess<Tid> for Debugged {
-    fn read_register(&mut self, tid: Tid, register: AArch64RegId, buf: &mut [u8]) -> TargetResult<usize, Self> {
+impl<A: GuestArch> SingleRegisterAccess<Tid> for Debugged<A> {
+    fn read_register(&mut self, tid: Tid, register: RegId<A>, buf: &mut [u8]) -> TargetResult<usize, Self> {
         let data = self.cpu(tid)?.read_registers();
-        let value = place(register).and_then(|r| data.get(r)).ok_or(TargetError::NonFatal)?;
+        let value = A::place(register).and_then(|r| data.get(r)).ok_or(TargetError::NonFatal)?;
         let room = buf.get_mut(..value.len()).ok_or(TargetError::NonFatal)?;
         room.copy_from_slice(value);
         Ok(value.len())
     }
-    fn write_register(&mut self, tid: Tid, register: AArch64RegId, value: &[u8]) -> TargetResult<(), Self> {
+    fn write_register(&mut self, tid: Tid, register: RegId<A>, value: &[u8]) -> TargetResult<(), Self> {
         let cpu = self.cpu(tid)?;
         let mut data = cpu.read_registers();
-        let room = place(register).and_then(|r| data.get_mut(r)).ok_or(TargetError::NonFatal)?;
+        let room = A::place(register).and_then(|r| data.get_mut(r)).ok_or(TargetError::NonFatal)?;
         room.copy_from_slice(value.get(..room.len()).ok_or(TargetError::NonFatal)?);
         cpu.write_registers(&data);
         Ok(())
     }
 }
 
-impl ThreadExtraInfo for Debugged {
+impl<A: GuestArch> ThreadExtraInfo for Debugged<A> {
     fn thread_extra_info(&self, tid: Tid, buf: &mut [u8]) -> Result<usize, Self::Error> {
         let cpu = self.machine.cpus().get(tid.get() - 1).ok_or("no such CPU")?;
         let text = format!("CPU#{} [{}]", tid.get() - 1, cpu.state_word());
@@ -367,7 +335,7 @@ impl ThreadExtraInfo for Debugged {
     }
 }
 
-impl MultiThreadResume for Debugged {
+impl<A: GuestArch> MultiThreadResume for Debugged<A> {
     fn resume(&mut self) -> Result<(), Self::Error> {
         for (i, cpu) in self.machine.cpus().iter().enumerate() {
             cpu.set_single_step(self.steps.contains(&i));
@@ -398,21 +366,21 @@ impl MultiThreadResume for Debugged {
     }
 }
 
-impl MultiThreadSingleStep for Debugged {
+impl<A: GuestArch> MultiThreadSingleStep for Debugged<A> {
     fn set_resume_action_step(&mut self, tid: Tid, _signal: Option<Signal>) -> Result<(), Self::Error> {
         self.steps.push(tid.get() - 1);
         Ok(())
     }
 }
 
-impl MultiThreadSchedulerLocking for Debugged {
+impl<A: GuestArch> MultiThreadSchedulerLocking for Debugged<A> {
     fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Self::Error> {
         self.only = true;
         Ok(())
     }
 }
 
-impl Breakpoints for Debugged {
+impl<A: GuestArch> Breakpoints for Debugged<A> {
     fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
         Some(self)
     }
@@ -424,7 +392,7 @@ impl Breakpoints for Debugged {
     }
 }
 
-impl SwBreakpoint for Debugged {
+impl<A: GuestArch> SwBreakpoint for Debugged<A> {
     fn add_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         if !self.breakpoints.contains(&addr) {
             self.machine.cpus().iter().for_each(|c| c.add_breakpoint(Gva(addr)));
@@ -442,7 +410,7 @@ impl SwBreakpoint for Debugged {
     }
 }
 
-impl HwBreakpoint for Debugged {
+impl<A: GuestArch> HwBreakpoint for Debugged<A> {
     fn add_hw_breakpoint(&mut self, addr: u64, kind: usize) -> TargetResult<bool, Self> {
         self.add_sw_breakpoint(addr, kind)
     }
@@ -459,7 +427,7 @@ fn watch(kind: GdbWatch) -> WatchKind {
     }
 }
 
-impl HwWatchpoint for Debugged {
+impl<A: GuestArch> HwWatchpoint for Debugged<A> {
     fn add_hw_watchpoint(&mut self, addr: u64, len: u64, kind: GdbWatch) -> TargetResult<bool, Self> {
         let kind = watch(kind);
         self.machine.cpus().iter().for_each(|c| c.add_watchpoint(Gva(addr), len, kind));
@@ -475,7 +443,7 @@ impl HwWatchpoint for Debugged {
     }
 }
 
-impl MonitorCmd for Debugged {
+impl<A: GuestArch> MonitorCmd for Debugged<A> {
     fn handle_monitor_cmd(&mut self, cmd: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Self::Error> {
         match cmd {
             b"system_reset" | b"reset" => self.machine.control().reset(ShutdownCause::Host),
@@ -487,17 +455,17 @@ impl MonitorCmd for Debugged {
     }
 }
 
-enum Loop {}
+struct Loop<A>(PhantomData<A>);
 
-impl BlockingEventLoop for Loop {
-    type Target = Debugged;
+impl<A: GuestArch> BlockingEventLoop for Loop<A> {
+    type Target = Debugged<A>;
     type Connection = GdbConnection;
     type StopReason = MultiThreadStopReason<u64>;
 
     fn wait_for_stop_reason(
-        target: &mut Debugged,
+        target: &mut Debugged<A>,
         conn: &mut GdbConnection,
-    ) -> Result<Event<Self::StopReason>, WaitForStopReasonError<<Debugged as Target>::Error, std::io::Error>> {
+    ) -> Result<Event<Self::StopReason>, WaitForStopReasonError<<Debugged<A> as Target>::Error, std::io::Error>> {
         loop {
             if let Some((cpu, stop)) = conn.stop.take() {
                 // The main loop has paused all CPUs before it told us.
@@ -531,7 +499,7 @@ impl BlockingEventLoop for Loop {
         }
     }
 
-    fn on_interrupt(target: &mut Debugged) -> Result<Option<Self::StopReason>, &'static str> {
+    fn on_interrupt(target: &mut Debugged<A>) -> Result<Option<Self::StopReason>, &'static str> {
         pause(&target.machine);
         Ok(Some(MultiThreadStopReason::SignalWithThread { tid: tid(0), signal: Signal::SIGINT }))
     }
