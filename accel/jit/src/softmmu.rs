@@ -336,6 +336,9 @@ impl Ctx {
 
     pub fn rmw<G: Guest>(&mut self, cpu: &mut G, va: u64, m: MemOp, value: u128) -> Result<u128, Raised> {
         let bits = m.bytes() * 8;
+        if G::RMW_FAULTS_AS_WRITE {
+            self.probe_write(cpu, va, m)?;
+        }
         let mut old = self.load(cpu, va, MemOp(m.0 & !8))?;
         loop {
             let new = rmw_value(m.rmw_op(), old as u64, value as u64, bits);

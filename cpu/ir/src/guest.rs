@@ -194,6 +194,8 @@ pub trait Guest: Send + 'static {
     /// Nobody answers for accesses that the bus refuses: reads give ones, writes are lost ([`Guest::bus_fault`] concerns
     /// instruction fetches only), and atomics on devices are a read and a write.
     const OPEN_BUS: bool = false;
+    /// A read-modify-write that faults does so as a write even where a read would fault.
+    const RMW_FAULTS_AS_WRITE: bool = false;
 
     /// What translation depends on besides mode and code (model, features); the same for all vCPUs of a machine.
     type Config: Send + Sync + 'static;

@@ -55,6 +55,7 @@ impl X86Cpu {
 impl Guest for X86Cpu {
     const HELPERS: &'static [HelperDesc] = &HELPERS;
     const ARCH: &'static str = "x86_64";
+    const RMW_FAULTS_AS_WRITE: bool = true;
     const OPEN_BUS: bool = true;
     type Config = X86Config;
 

@@ -101,8 +101,8 @@ impl X86Cpu {
             self.write_physical(first, size as u8, value);
             return Ok(());
         }
-        let last = self.next_linear(va, u64::from(size) - 1);
-        self.linear_to_physical(last, true, idx)?;
+        let next = self.next_linear(va | 0xfff, 1);
+        self.linear_to_physical(next, true, idx)?;
         for n in 0..u64::from(size) {
             let at = self.next_linear(va, n);
             let pa = self.linear_to_physical(at, true, idx)?;
