@@ -90,7 +90,13 @@ impl X86Cpu {
             match self.deliver_once(&event) {
                 Ok(()) => {
                     self.halted = false;
+                    // The trap of a task switched to is its own.
+                    let task_trap = self.debug.pending & crate::debug::dr6::BT;
                     self.debug.forget_instruction();
+                    if task_trap != 0 {
+                        self.debug.pending = task_trap;
+                        self.request(request::INTERRUPT);
+                    }
                     self.host_step_done();
                     return;
                 }
@@ -516,7 +522,7 @@ impl X86Cpu {
         self.set_rflags(image);
         Ok(())
     }
-    /// EFLAGS from IRET in protected mode, executed at `cpl`.
+    /// EFLAGS from IRET in protected mode, executed at `cpl`; before CS is loaded, which rebuilds the mode.
     pub(crate) fn set_flags_on_return(&mut self, image: u32, size: Size, cpl: u32) {
         let mut mask = flags::STATUS | flags::TF | flags::DF | flags::NT;
         if size != Size::W16 {
@@ -531,7 +537,7 @@ impl X86Cpu {
         if cpl == 0 {
             mask |= flags::IOPL;
         }
-        self.set_rflags(self.rflags() & !mask | image & mask);
+        self.put_rflags(self.rflags() & !mask | image & mask);
     }
 
     // ---- flags ----

@@ -168,6 +168,11 @@ impl X86Cpu {
     }
     /// Sets EFLAGS or RFLAGS whole, without checks; changes the mode.
     pub fn set_rflags(&mut self, f: u32) {
+        self.put_rflags(f);
+        self.rebuild_mode();
+    }
+    /// The same; the caller rebuilds the mode.
+    pub(crate) fn put_rflags(&mut self, f: u32) {
         self.set_status_flags(f);
         self.eflags = f & !flags::STATUS & 0x003f_7fd7 | flags::FIXED;
         if f & flags::RF != 0 && !X86Mode(self.header.mode).breakpoints() {
@@ -177,7 +182,6 @@ impl X86Cpu {
         if self.eflags & flags::IF != 0 && self.pins.bits() != 0 {
             self.request(request::INTERRUPT);
         }
-        self.rebuild_mode();
     }
     /// Sets a segment register with its hidden part, keeping `read_top` and `write_top`; the mode is to be rebuilt after it.
     pub fn set_segment(&mut self, seg: Seg, mut s: Segment) {

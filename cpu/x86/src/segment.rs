@@ -373,12 +373,19 @@ impl X86Cpu {
     }
     /// After a change to an outer privilege level: data segments that are more privileged become null.
     pub(crate) fn drop_inner_segments(&mut self) {
+        let mut dropped = false;
         for s in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
             let r = self.segment(s);
             let conforming = attr::S | attr::CODE | attr::EXPAND_DOWN;
             if r.usable() && r.dpl() < self.cpl && r.attr & conforming != conforming {
-                self.set_segment(s, Segment::UNUSABLE);
+                // Bases are kept: what FS and GS have in 64-bit mode is not lost with the selector.
+                let base = r.base;
+                self.set_segment(s, Segment { base, ..Segment::UNUSABLE });
+                dropped = true;
             }
+        }
+        if dropped {
+            self.rebuild_mode();
         }
     }
 
@@ -727,10 +734,10 @@ impl X86Cpu {
             self.set_accessed(&mut d)?;
             self.set_sp(&stack);
             let old = self.cpl;
-            self.enter_code_as(d.segment(selector.into()), old, offset);
             if let Some(f) = image {
                 self.set_flags_on_return(f, size, old);
             }
+            self.enter_code_as(d.segment(selector.into()), old, offset);
             return Ok(());
         }
         let sp = stack.pop(self, size)?;
@@ -764,13 +771,12 @@ impl X86Cpu {
         };
         let sp = if image.is_none() { sp.wrapping_add(extra) } else { sp };
         self.set_sp_masked(sp, mask);
-        self.enter_code_as(d.segment(selector.into()), rpl, offset);
         if let Some(f) = image {
             self.set_flags_on_return(f, size, old);
         }
+        self.enter_code_as(d.segment(selector.into()), rpl, offset);
         if outer {
             self.drop_inner_segments();
-            self.rebuild_mode();
         }
         Ok(())
     }
@@ -899,6 +905,10 @@ impl X86Cpu {
             ..Segment::default()
         }
     }
+    /// SYSCALL and SYSRET trap by the TF that they set.
+    fn arm_step(&mut self) {
+        self.debug.step_armed = self.eflags & flags::TF != 0;
+    }
     pub(crate) fn syscall(&mut self, len: u64) -> Result<(), Exception> {
         let intel = self.config.vendor == Vendor::Intel;
         if self.efer & efer::SCE == 0 || !self.protected() || !self.has(Feature::Syscall) || (intel && !self.is_long()) {
@@ -913,15 +923,16 @@ impl X86Cpu {
             self.r[11] = u64::from(self.rflags() & !flags::RF);
             let f = self.rflags() & !(self.msr.sfmask as u32) & !flags::RF;
             self.set_segment(Seg::Ss, Self::flat_stack(cs + 8, 0));
+            self.put_rflags(f);
             self.enter_code_as(Self::flat_code(cs, 0, true), 0, target);
-            self.set_rflags(f);
         } else {
             self.r[gpr::RCX as usize] = next & 0xffff_ffff;
             self.set_segment(Seg::Ss, Self::flat_stack(cs + 8, 0));
-            self.enter_code_as(Self::flat_code(cs, 0, false), 0, star & 0xffff_ffff);
             let f = self.rflags() & !(flags::IF | flags::VM | flags::RF);
-            self.set_rflags(f);
+            self.put_rflags(f);
+            self.enter_code_as(Self::flat_code(cs, 0, false), 0, star & 0xffff_ffff);
         }
+        self.arm_step();
         self.complete_here();
         Ok(())
     }
@@ -955,14 +966,10 @@ impl X86Cpu {
         } else {
             (Self::flat_code(base | 3, 3, false), rcx & 0xffff_ffff)
         };
+        let f = if was_long { self.r[11] as u32 & 0x003c_7fd7 } else { self.rflags() | flags::IF };
+        self.put_rflags(f);
         self.enter_code_as(cs, 3, target);
-        if was_long {
-            let f = self.r[11] as u32 & 0x003c_7fd7;
-            self.set_rflags(f);
-        } else {
-            let f = self.rflags() | flags::IF;
-            self.set_rflags(f);
-        }
+        self.arm_step();
         self.complete_here();
         Ok(())
     }
@@ -978,7 +985,7 @@ impl X86Cpu {
         let long = self.lma();
         let mask = if long { u64::MAX } else { 0xffff_ffff };
         let f = self.rflags() & !(flags::VM | flags::IF | flags::RF);
-        self.set_rflags(f);
+        self.put_rflags(f);
         let cs = cs & 0xfffc;
         self.set_segment(Seg::Ss, Self::flat_stack(cs + 8, 0));
         self.r[gpr::RSP as usize] = self.msr.sysenter_esp & mask;

@@ -114,8 +114,6 @@ pub(crate) struct Walks {
     pub(crate) linear: linear::Recent,
     /// Which range of the memory map the last entry was in.
     range: usize,
-    /// MAXPHYADDR, once known.
-    address_bits: u32,
 }
 
 impl Default for Walks {
@@ -124,7 +122,6 @@ impl Default for Walks {
             directories: [Directory { tag: u64::MAX, table: 0, rights: 0 }; DIRECTORIES],
             linear: linear::Recent::default(),
             range: 0,
-            address_bits: 0,
         }
     }
 }

@@ -1,0 +1,145 @@
+use super::*;
+use crate::debug::{DebugEvent, HostWatch};
+use crate::exception::{Exception, Vector};
+use crate::flags;
+use crate::mode::X86Mode;
+use rhea_ir::guest::{Access, Guest, MemAccess, Poll, Raised};
+
+const FIXED: u64 = 0xffff_0ff0;
+
+fn bench() -> Bench {
+    let mut b = Bench::protected(0);
+    b.handler(1, 0, 0x4000);
+    b
+}
+/// One instruction of a block of its own, which goes on at `next`.
+fn step(b: &mut Bench, next: u64) {
+    assert!(X86Mode(b.header.mode).one_insn());
+    b.begin_one_insn();
+    b.complete(next);
+}
+fn write(va: u64, size: u32) -> MemAccess {
+    MemAccess { va, size, kind: Access::Write, mmu_idx: 0 }
+}
+
+#[test]
+fn single_step() {
+    let mut b = bench();
+    b.set_rflags(0x102);
+    step(&mut b, 0x8001);
+    assert_eq!((b.eip(), b.dr[6]), (0x4000, FIXED | 1 << 14));
+    assert_eq!(b.frame(4, 3), [0x8001, KCODE.into(), 0x102]);
+    assert_eq!(b.eflags & flags::TF, 0);
+    // The shadow of MOV SS has no trap.
+    let mut b = bench();
+    b.set_rflags(0x102);
+    b.begin_one_insn();
+    b.load_segment(2, KDATA).unwrap();
+    b.complete(0x8002);
+    assert_eq!(b.eip(), 0x8002);
+    step(&mut b, 0x8003);
+    assert_eq!(b.frame(4, 1), [0x8003]);
+}
+
+#[test]
+fn instruction_breakpoints() {
+    let mut b = bench();
+    b.write_dr(1, 0x8000).unwrap();
+    b.write_dr(7, 0x404 | 1 << 13 ).unwrap();
+    assert!(X86Mode(b.header.mode).breakpoints());
+    assert_eq!(b.read_dr(6), Err(Exception { vector: Vector::Debug, code: None, cr2: 1 << 13 }));
+    b.breakpoint_check();
+    assert_eq!((b.eip(), b.dr[6], b.dr[7]), (0x4000, FIXED | 2, 0x404), "a fault, and GD is cleared");
+    assert_eq!(b.frame(4, 3), [0x8000, KCODE.into(), 2]);
+    b.header.pc = 0x8000;
+    b.set_rflags(2 | flags::RF);
+    b.breakpoint_check();
+    assert_eq!((b.eip(), b.eflags & flags::RF), (0x8000, 0), "RF lets one through");
+    b.breakpoint_check();
+    assert_eq!(b.eip(), 0x4000);
+}
+
+#[test]
+fn data_breakpoints() {
+    let mut b = bench();
+    b.write_dr(0, 0x5004).unwrap();
+    // DR0: writes of 4 bytes.
+    b.write_dr(7, 1 | 0xd << 16).unwrap();
+    assert!(b.page_is_watched(0x5000) && !b.page_is_watched(0x6000));
+    assert_eq!(b.check_access(write(0x5000, 4)), Ok(()));
+    assert_eq!(b.check_access(MemAccess { kind: Access::Read, ..write(0x5004, 4) }), Ok(()));
+    assert_eq!(b.check_access(write(0x5002, 4)), Err(Raised), "again, alone");
+    b.begin_one_insn();
+    assert_eq!(b.check_access(write(0x5002, 4)), Ok(()));
+    b.complete(0x8005);
+    assert_eq!((b.eip(), b.dr[6]), (0x4000, FIXED | 1));
+    assert_eq!(b.frame(4, 1), [0x8005], "a trap");
+    assert!(!X86Mode(b.header.mode).one_insn());
+    // A fault of the instruction comes instead.
+    b.header.pc = 0x8000;
+    b.handler(13, 0, 0x4100);
+    assert!(b.check_access(write(0x5004, 1)).is_err());
+    b.begin_one_insn();
+    b.check_access(write(0x5004, 1)).unwrap();
+    b.raise(Vector::GeneralProtection, Some(0));
+    assert_eq!((b.eip(), b.debug.pending), (0x4100, 0));
+}
+
+#[test]
+fn port_breakpoints() {
+    let mut b = bench();
+    b.write_dr(3, 0x3f8).unwrap();
+    b.write_dr(7, 0x80 | 2 << 28).unwrap();
+    b.watch_port(0x3f8, 1);
+    assert_eq!(b.debug.pending, 0, "CR4.DE is clear");
+    b.cr4 |= cr4::DE;
+    b.watch_port(0x3f6, 4);
+    b.complete(0x8001);
+    assert_eq!((b.eip(), b.dr[6] & 15), (0x4000, 8));
+    assert_eq!(b.write_dr(4, 0), Err(Exception::ud()));
+}
+
+#[test]
+fn int1_leaves_no_cause() {
+    let mut b = Bench::protected(3);
+    b.handler(1, 0, 0x4000);
+    b.dr[6] |= 1;
+    b.int1(1);
+    assert_eq!((b.eip(), b.dr[6]), (0x4000, FIXED), "the gate's level does not count");
+    assert_eq!(b.frame(4, 1), [0x8001]);
+}
+
+#[test]
+fn the_debugger() {
+    let mut b = bench();
+    b.add_host_breakpoint(0x8000);
+    b.breakpoint_check();
+    assert_eq!(b.poll(), Poll::Debug);
+    assert_eq!(b.take_debug_event(), Some(DebugEvent::Breakpoint));
+    b.header.raised = 0;
+    b.breakpoint_check();
+    assert_eq!((b.header.raised, b.take_debug_event()), (0, None), "goes on");
+    b.remove_host_breakpoint(0x8000);
+    b.set_host_step(true);
+    step(&mut b, 0x8001);
+    assert_eq!((b.poll(), b.take_debug_event()), (Poll::Debug, Some(DebugEvent::Step)));
+    let w = HostWatch { va: 0x5000, len: 8, read: false, write: true };
+    b.add_host_watch(w);
+    assert_eq!(b.check_access(write(0x5007, 1)), Err(Raised));
+    assert_eq!(b.take_debug_event(), Some(DebugEvent::Watchpoint { va: 0x5000, write: true }));
+    assert_eq!(b.check_access(write(0x5007, 1)), Ok(()));
+    b.remove_host_watch(w);
+    assert!(!b.page_is_watched(0x5000));
+}
+
+#[test]
+fn near_the_limit() {
+    let mut b = bench();
+    b.set_segment(Seg::Cs, Segment { limit: 0x8010, ..*b.segment(Seg::Cs) });
+    b.set_near_limit();
+    assert!(X86Mode(b.header.mode).near_limit());
+    step(&mut b, 0x8004);
+    assert!(X86Mode(b.header.mode).near_limit());
+    step(&mut b, 0x2000);
+    assert!(!X86Mode(b.header.mode).near_limit());
+}
