@@ -16,6 +16,7 @@ mod compare;
 mod convert;
 mod env;
 mod estimate;
+pub mod extended;
 mod format;
 mod integral;
 

@@ -8,6 +8,7 @@ mod arith;
 mod bits;
 mod branch;
 mod emit;
+mod mmx;
 mod moves;
 mod operand;
 pub mod sse;
@@ -36,6 +37,8 @@ pub struct Translator<'t, 'f> {
     /// Linear address of the next one.
     pub next: u64,
     pub i: Instruction,
+    /// The bytes from the instruction on.
+    code: &'t [u8],
     /// STI was the last instruction: interrupts are looked for after the next one.
     sti_shadow: bool,
 }
@@ -74,6 +77,7 @@ pub fn translate(config: &X86Config, mode: u64, code: &[u8], max_insns: u32, b: 
         pc: start,
         next: start,
         i: Instruction::default(),
+        code: &[],
         sti_shadow: false,
     };
     let limit = if mode.one_insn() { 1 } else { max_insns.max(1) };
@@ -94,6 +98,7 @@ pub fn translate(config: &X86Config, mode: u64, code: &[u8], max_insns: u32, b: 
             }
             break;
         }
+        t.code = rest;
         let len = t.i.len();
         t.pc = start.wrapping_add(bytes as u64);
         t.next = t.pc.wrapping_add(len as u64);

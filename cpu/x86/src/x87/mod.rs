@@ -1,6 +1,10 @@
 //! The x87 unit (vol. 1, chapter 8): state and arithmetic of 80-bit registers, whose significands are also the MMX registers.
 
 pub mod helpers;
+mod environment;
+mod stack;
+
+pub use stack::Info;
 
 use rhea_ir::{Slot, Type};
 use std::mem::offset_of;
