@@ -156,6 +156,12 @@ impl Translator<'_, '_> {
     /// PF as Bool.
     pub fn parity(&mut self) -> Value {
         let p = self.b.get(slots::PF);
+        let i = *self.b.func.inst(p);
+        if i.op == Op::VOrdered {
+            // After COMISD and its like: unordered.
+            let f = self.b.op2(Op::FlagsFCom, Type::I32, i.args[0], i.args[1], i.aux | 4, 0);
+            return self.b.cond_flags(Cond::Vs, f);
+        }
         let p = self.b.trunc(p);
         let p = self.b.zext(p, 8);
         let n = self.b.un(Op::Popcnt, p);
