@@ -54,6 +54,8 @@ pub(crate) struct DebugState {
     pub host_step: bool,
     /// The breakpoint here was reported; the next execution of it goes on.
     resume_at: Option<u64>,
+    /// The same of the instruction whose watchpoint was reported.
+    resume_watched: Option<u64>,
     pub event: Option<DebugEvent>,
     /// Bits for DR6 of traps to be taken after the instruction.
     pub pending: u64,
@@ -122,7 +124,12 @@ impl X86Cpu {
     }
     fn host_stop(&mut self, event: DebugEvent) {
         self.debug.event = Some(event);
-        self.debug.resume_at = Some(self.header.pc);
+        let pc = Some(self.header.pc);
+        if matches!(event, DebugEvent::Watchpoint { .. }) {
+            self.debug.resume_watched = pc;
+        } else {
+            self.debug.resume_at = pc;
+        }
         self.header.raised = 1;
         self.request(request::DEBUG);
     }
@@ -346,7 +353,7 @@ impl X86Cpu {
             (if write { w.write } else { w.read }) && w.va <= last && first <= w.va.wrapping_add(w.len.max(1) - 1)
         });
         if let Some(w) = watch.copied()
-            && self.debug.resume_at.take() != Some(pc)
+            && self.debug.resume_watched.take() != Some(pc)
         {
             self.host_stop(DebugEvent::Watchpoint { va: w.va, write });
             return Err(Raised);

@@ -135,7 +135,8 @@ fn the_debugger() {
 #[test]
 fn near_the_limit() {
     let mut b = bench();
-    b.set_segment(Seg::Cs, Segment { limit: 0x8010, ..*b.segment(Seg::Cs) });
+    let cs = *b.segment(Seg::Cs);
+    b.set_segment(Seg::Cs, Segment { limit: 0x8010, ..cs });
     b.set_near_limit();
     assert!(X86Mode(b.header.mode).near_limit());
     step(&mut b, 0x8004);

@@ -52,7 +52,7 @@ fn protected_inner_level() {
     b.load_segment(Seg::Ds as u32, KDATA).unwrap();
     b.iret(Size::W32).unwrap();
     assert_eq!((b.eip(), b.cpl(), b.sp()), (0x8002, 3, 0x9000));
-    assert_eq!(b.segment(Seg::Ss).selector, UDATA.into());
+    assert_eq!(b.segment(Seg::Ss).selector, u32::from(UDATA));
     assert!(!b.segment(Seg::Ds).usable(), "too privileged for level 3");
     assert!(b.segment(Seg::Es).usable());
 }

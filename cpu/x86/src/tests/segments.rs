@@ -37,7 +37,7 @@ fn data_segments() {
         let mut b = with_descriptor(Bench::protected(cpl), raw);
         assert_eq!(b.load_segment(seg as u32, selector), want, "row {n}");
         if want.is_ok() {
-            assert_eq!(b.segment(seg).selector, selector.into());
+            assert_eq!(b.segment(seg).selector, u32::from(selector));
         }
     }
     // The accessed bit.

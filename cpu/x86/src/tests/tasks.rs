@@ -29,7 +29,7 @@ fn call_and_return() {
     assert_eq!((b.tr.selector, b.tr.base), (FREE.into(), NEW));
     assert_eq!(b.eflags & flags::NT, flags::NT);
     assert_ne!(b.cr0 & cr0::TS, 0);
-    assert_eq!(b.get(NEW, 2), TSS_SEL.into(), "link");
+    assert_eq!(b.get(NEW, 2), u64::from(TSS_SEL), "link");
     assert_eq!([b.get(LINK + 5, 1), b.get(GDT + 0x2d, 1)], [0x8b, 0x8b], "both busy");
     assert_eq!([b.get(TSS + 0x20, 4), b.get(TSS + 0x28, 4)], [0x8007, 0x2222]);
     assert_eq!(b.far_call(FREE, 0, Size::W32, 7), Err(Exception::gp(FREE.into())), "busy");
