@@ -118,9 +118,7 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 | Op::FlagsLogic
                 | Op::FlagsCmp
                 | Op::FlagsSbb
-                | Op::FlagsVTest => {
-                    flag_uses[n] + edge_uses[n] == hot_uses[n]
-                }
+                | Op::FlagsVTest => flag_uses[n] + edge_uses[n] == hot_uses[n],
                 Op::FlagsFCom => flag_uses[n] + edge_uses[n] == hot_uses[n] && !clears,
                 Op::VOrdered => edge_uses[n] == hot_uses[n] && !clears,
                 Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && !f.fp.flush && !clears,

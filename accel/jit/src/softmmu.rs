@@ -153,7 +153,11 @@ impl Ctx {
     }
 
     pub fn load<G: Guest>(&mut self, cpu: &mut G, va: u64, m: MemOp) -> Result<u128, Raised> {
-        self.check_alignment(cpu, va, m, Kind::Read)?;
+        if m.is_for_update() {
+            self.probe_write(cpu, va, m)?;
+        } else {
+            self.check_alignment(cpu, va, m, Kind::Read)?;
+        }
         let size = m.bytes();
         let first = PAGE_SIZE - (va & (PAGE_SIZE - 1));
         if size as u64 > first {

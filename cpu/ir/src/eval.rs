@@ -229,7 +229,9 @@ pub fn eval_pure(func: &Function, inst: &Inst, arg_ty: Type, x: [u128; 3]) -> Op
         }
         Op::VMoveMask => (0..lane.count()).fold(0, |r, i| r | (lane_get(x[0], lane, i) as u128 >> (lb - 1)) << i),
         Op::VOrdered => {
-            let nan = |v: u128| if inst.aux & 1 != 0 { f64::from_bits(v as u64).is_nan() } else { f32::from_bits(v as u32).is_nan() };
+            let nan = |v: u128| {
+                if inst.aux & 1 != 0 { f64::from_bits(v as u64).is_nan() } else { f32::from_bits(v as u32).is_nan() }
+            };
             !(nan(x[0]) || nan(x[1])) as u128
         }
         Op::Simd1 | Op::Simd2 | Op::Simd3 => crate::simd::eval(inst.aux, imm, x),

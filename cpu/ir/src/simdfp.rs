@@ -1,8 +1,8 @@
 //! Values and exception flags of the floating-point operations of [`crate::simd`] (Intel SDM vol. 1, chapter 11 and appendix E).
 
 use crate::eval::lane_get;
-use crate::func::Inst;
 use crate::fpeval::{Raw, flag};
+use crate::func::Inst;
 use crate::simd::{Fmt, SimdOp, fma_kind};
 use crate::types::Lane;
 use rhea_float::{Env, F16, F32, F64, Float, Ordering, Rounding};
@@ -183,7 +183,9 @@ pub(crate) fn eval(i: &Inst, env: Env, daz: bool, x: [u128; 3], raised: &mut u32
     let r = match op {
         SimdOp::Fma if fmt.double() => u.lanes::<F64>(fmt.scalar(), x, |u, k, y| u.fma::<F64>(imm as u8, k, y)),
         SimdOp::Fma => u.lanes::<F32>(fmt.scalar(), x, |u, k, y| u.fma::<F32>(imm as u8, k, y)),
-        SimdOp::AddSub | SimdOp::HAdd | SimdOp::HSub | SimdOp::Dp if fmt.double() => u.across::<F64>(op, imm, x[0], x[1]),
+        SimdOp::AddSub | SimdOp::HAdd | SimdOp::HSub | SimdOp::Dp if fmt.double() => {
+            u.across::<F64>(op, imm, x[0], x[1])
+        }
         SimdOp::AddSub | SimdOp::HAdd | SimdOp::HSub | SimdOp::Dp => u.across::<F32>(op, imm, x[0], x[1]),
         SimdOp::CvtDq2Ps => u.lanes::<F32>(false, x, |u, _, y| {
             u.run::<F32>(&[], |e| F32::from_signed(y[0] as u32 as i32 as i64, 0, e) as u128)

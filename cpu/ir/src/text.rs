@@ -90,7 +90,7 @@ const STRICT: u32 = 1 << 15;
 /// The attributes of an access that have words, from their words' meaning.
 fn mem_bits(m: MemOp, op: Op) -> u32 {
     let rmw = if op == Op::Rmw { m.0 & 0xf_0000 } else { 0 };
-    m.0 & 0xffff | rmw
+    m.0 & 0x10_ffff | rmw
 }
 
 const _: () = assert!(CONDS.len() == Cond::ALL.len() && RMWS.len() == RmwOp::ALL.len() && Lane::D as usize == 3);
@@ -113,10 +113,14 @@ mod tests {
                 continue;
             }
             let auxes: Vec<u32> = match aux_of(op) {
-                Aux::Cond => (0..14).collect(),
+                Aux::Cond => (0..16).collect(),
                 Aux::Lane => (0..4).collect(),
                 Aux::Mem => {
-                    vec![3, MemOp::new(2, 15).signed().align(4).atomic().acquire().release().0 | STRICT, 0x30013]
+                    vec![
+                        3,
+                        MemOp::new(2, 15).signed().align(4).atomic().acquire().release().for_update().0 | STRICT,
+                        0x30013,
+                    ]
                 }
                 Aux::Round => vec![0, 5, 255, 255 | 256, 3 | 256],
                 Aux::None => vec![0, 1, 7],

@@ -155,6 +155,7 @@ impl RmwOp {
 /// | 11–14 | MMU index (translation regime and privilege) |
 /// | 15 | the access may not cross the alignment given even on Normal memory (atomics) |
 /// | 16–19 | [`RmwOp`] |
+/// | 20 | of a load: a store to the same place follows, and a fault is one of a write |
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MemOp(pub u32);
 
@@ -180,6 +181,12 @@ impl MemOp {
     }
     pub const fn release(self) -> MemOp {
         MemOp(self.0 | 0x400)
+    }
+    pub const fn for_update(self) -> MemOp {
+        MemOp(self.0 | 1 << 20)
+    }
+    pub const fn is_for_update(self) -> bool {
+        self.0 & 1 << 20 != 0
     }
     pub const fn rmw(self, op: RmwOp) -> MemOp {
         MemOp((self.0 & !0xf_0000) | ((op as u32) << 16))

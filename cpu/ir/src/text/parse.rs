@@ -568,6 +568,7 @@ impl Parser {
                 "atomic" if mem => i.aux = i.mem_op().atomic().0,
                 "acquire" if mem => i.aux = MemOp(i.aux).acquire().0,
                 "release" if mem => i.aux = MemOp(i.aux).release().0,
+                "update" if mem => i.aux = MemOp(i.aux).for_update().0,
                 "strict" if mem => i.aux |= STRICT,
                 w => return Err(format!("no attribute '{w}' of {}", i.op.name())),
             }

@@ -138,6 +138,7 @@ impl Display for InstText<'_> {
                     (m.is_atomic(), "atomic"),
                     (m.is_acquire(), "acquire"),
                     (m.is_release(), "release"),
+                    (m.is_for_update(), "update"),
                     (m.0 & STRICT != 0, "strict"),
                 ];
                 for (_, name) in flags.iter().filter(|x| x.0) {

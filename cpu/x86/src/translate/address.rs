@@ -125,6 +125,11 @@ impl Translator<'_, '_> {
         let op = self.mem_op(bits);
         self.b.load(Self::ty(bits), op, m.addr, m.disp)
     }
+    /// As `load` for an operand that is written back: a fault says that it was a write.
+    pub fn load_for_update(&mut self, bits: u32, m: Mem) -> Value {
+        let op = self.mem_op(bits).for_update();
+        self.b.load(Self::ty(bits), op, m.addr, m.disp)
+    }
     /// Stores the low `bits` of a value of [`Self::ty`].
     pub fn store(&mut self, bits: u32, m: Mem, v: Value) {
         let op = self.mem_op(bits);

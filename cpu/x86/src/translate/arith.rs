@@ -246,7 +246,7 @@ impl Translator<'_, '_> {
         let zero = self.cint(bits, 0);
         if self.i.has_lock_prefix() {
             let m = self.mem(bits, true);
-            let old = self.load(bits, m);
+            let old = self.load_for_update(bits, m);
             let r = self.b.sub(zero, old);
             self.locked_exchange(bits, m, old, r);
             self.flags_sub(bits, zero, old);

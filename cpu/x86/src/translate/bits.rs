@@ -458,7 +458,7 @@ impl Translator<'_, '_> {
                 self.b.rmw(Self::ty(bits), op, mem_op, addr, v)
             } else {
                 place = Some(Place::Mem(at));
-                self.load(bits, at)
+                if write { self.load_for_update(bits, at) } else { self.load(bits, at) }
             }
         } else {
             let r = self.i.op_register(0);

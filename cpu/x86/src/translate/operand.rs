@@ -90,7 +90,7 @@ impl Translator<'_, '_> {
     pub fn read_place(&mut self, n: u32, bits: u32) -> (Place, Value) {
         if self.is_mem(n) {
             let m = self.mem(bits, true);
-            (Place::Mem(m), self.load(bits, m))
+            (Place::Mem(m), self.load_for_update(bits, m))
         } else {
             let r = self.i.op_register(n);
             (Place::Reg(r), self.read_reg(r))
