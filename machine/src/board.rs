@@ -6,7 +6,9 @@ use rhea_block::Drive;
 use rhea_clock::VirtualClock;
 use rhea_device::chardev::CharBackend;
 use rhea_device::{Device, DmaHandle, Log};
+use rhea_firmware::x86::boot_order;
 use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice};
+use rhea_pci::PciFunction;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -40,6 +42,8 @@ pub struct Board {
     pub control: VmControl,
     /// Drives of the flash, for `info block`.
     pub flash_drives: Vec<Arc<Drive>>,
+    /// Boot indices and paths of devices, for firmware that is told them.
+    pub boot_order: Option<Vec<(u64, String)>>,
 }
 
 impl Board {
@@ -55,6 +59,7 @@ impl Board {
             keep: Vec::new(),
             control: control.clone(),
             flash_drives: Vec::new(),
+            boot_order: None,
         }
     }
     /// Maps a device into a space, which is a window of the board's map.
@@ -72,6 +77,15 @@ impl Board {
     }
     pub fn keep_mapping(&mut self, mapping: Mapping) {
         self.keep.push(Box::new(mapping));
+    }
+    /// Tells firmware the boot index of a function's unit; false if this board's firmware is not told.
+    pub fn add_boot_entry(&mut self, index: u64, function: &dyn PciFunction, unit: &str) -> bool {
+        let Some(order) = &mut self.boot_order else { return false };
+        let ((vendor, device), devfn) = (function.config().ids(), function.config().devfn());
+        let class = function.config().read(0xa, 2) as u16;
+        let node = boot_order::pci_node(class, vendor, device, devfn.device(), devfn.function());
+        order.push((index, boot_order::pci_path(&[node], unit)));
+        true
     }
     #[must_use]
     pub fn dma(&self) -> DmaHandle {

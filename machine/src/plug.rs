@@ -6,6 +6,7 @@ use crate::options::ObjectSpec;
 use rhea_block::{Drive, DriveInterface};
 use rhea_device::options::{OptionSet, split};
 use rhea_device::{Device, OptionError};
+use rhea_firmware::x86::boot_order::unit;
 use rhea_net::{MacAllocator, NetBackend};
 use rhea_pci::{Devfn, PciBus};
 use rhea_virtio::catalog::{self, Made};
@@ -252,9 +253,6 @@ impl<'a> Plugger<'a> {
         let option = if place == "-device" { format!("-device {name}") } else { place.to_owned() };
         let set = OptionSet::parse(&option, &kind.options(), pairs)?;
         self.take_id(&set)?;
-        if set.given("bootindex") && self.config.kernel.is_none() {
-            eprintln!("rhea: warning: {option}: bootindex is not told to the firmware, which has its own boot order");
-        }
         let made = kind.make(&set, &resources)?;
         if let Made::Serial(console) = &made {
             self.consoles.push((set.text("id").map(str::to_owned), console.clone()));
@@ -306,6 +304,12 @@ impl<'a> Plugger<'a> {
         let vectors = set.number("vectors").and_then(|n| u16::try_from(n).ok());
         let function = VirtioPci::new(made.device(), &slot, DeviceType::ring_features(set), vectors, &self.board.log);
         bus.attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
+        if let Some(index) = set.number("bootindex") {
+            let unit = if matches!(made, Made::Net(_)) { unit::NETWORK } else { unit::DISK };
+            if !self.board.add_boot_entry(index, &*function, unit) && self.config.kernel.is_none() {
+                eprintln!("rhea: warning: {option}: bootindex is not told to the firmware, which has its own boot order");
+            }
+        }
         Ok(function)
     }
 

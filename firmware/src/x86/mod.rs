@@ -1,5 +1,6 @@
 //! What a PC finds at power-on: the memory map, kernels started without firmware, and the files firmware is looked for in.
 
+pub mod boot_order;
 pub mod bzimage;
 pub mod direct;
 pub mod files;

@@ -119,11 +119,11 @@ impl Firmware<'_> {
     }
 
     /// Fills the items that firmware reads.
-    pub fn tell(&self, fw: &FwCfg, firmware: bool) -> Result<(), OptionError> {
+    pub fn tell(&self, fw: &FwCfg, order: Vec<(u64, String)>, firmware: bool) -> Result<(), OptionError> {
         let config = self.config;
-        let mut order = Vec::new();
-        if firmware && config.kernel.is_some() {
-            order.extend(self.tell_kernel(fw)?);
+        let mut order = x86::boot_order::sorted(order);
+        if firmware && let Some(rom) = self.tell_kernel(fw)? {
+            order.insert(0, rom);
         }
         let pc = PcFwCfg {
             cpus: config.smp.cpus as u16,
