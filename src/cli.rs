@@ -51,6 +51,7 @@ const OPTIONS: &[Opt] = &[
     arg(&["fw_cfg"], "[name=]n,file=f|string=s", "give the firmware this file"),
     arg(&["smbios"], "type=n[,prop=value...]|file=f", "set SMBIOS fields"),
     arg(&["global"], "driver.prop=value", "set a property of all devices of a driver"),
+    arg(&["uuid"], "uuid", "set the UUID of the machine, as in SMBIOS"),
     flag(&["usb"], "have a USB controller (-M usb=on)"),
     arg(&["drive"], "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...", "add a drive (if: virtio, none, pflash)"),
     arg(&["hda"], "file", "use this file as the first disk"),
@@ -208,7 +209,6 @@ const ABSENT: &[&str] = &[
     "full-screen",
     "action",
     "seed",
-    "uuid",
     "net",
     "pflash",
     "sd",
@@ -419,8 +419,30 @@ fn fw_cfg_file(text: &str) -> Result<FwCfgFile, OptionError> {
     Ok(FwCfgFile { name: name.to_owned(), data })
 }
 
-/// `-global DRIVER.PROPERTY=VALUE`
+/// `-uuid 12345678-1234-1234-1234-123456789abc`
+fn uuid(text: &str) -> Result<[u8; 16], OptionError> {
+    let shape = text.split('-').map(str::len).eq([8, 4, 4, 4, 12]);
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| shape && !digits.starts_with('+'));
+    number.map(u128::to_be_bytes).ok_or_else(|| {
+        err("-uuid", format!("'{text}': expected a UUID like 12345678-1234-1234-1234-123456789abc"))
+    })
+}
+
+/// `-global DRIVER.PROPERTY=VALUE`, or `driver=DRIVER,property=PROPERTY,value=VALUE`
 fn global(text: &str) -> Result<(String, String, String), OptionError> {
+    if text.starts_with("driver=") {
+        const DECLS: &[OptionDecl] = &[
+            OptionDecl::new("driver", OptionKind::Text, None, "driver"),
+            OptionDecl::new("property", OptionKind::Text, None, "property"),
+            OptionDecl::new("value", OptionKind::Text, None, "value"),
+        ];
+        let set = OptionSet::parse("-global", DECLS, &split(text))?;
+        if let (Some(d), Some(p), Some(v)) = (set.text("driver"), set.text("property"), set.text("value")) {
+            return Ok((d.to_owned(), p.to_owned(), v.to_owned()));
+        }
+        return Err(err("-global", format!("'{text}': expected driver=, property= and value=")));
+    }
     let parts = text.split_once('=').and_then(|(left, v)| left.rsplit_once('.').map(|(d, p)| (d, p, v)));
     match parts {
         Some((driver, property, value)) if !driver.is_empty() && !property.is_empty() => {
@@ -521,6 +543,7 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
         bios: if q35 { given.path("bios") } else { readable("-bios", given.path("bios"))? },
         boot: given.last("boot").map(boot).transpose()?.unwrap_or_default(),
         fw_cfg: given.all("fw_cfg").iter().map(|t| fw_cfg_file(t)).collect::<Result<_, _>>()?,
+        uuid: given.last("uuid").map_or(Ok([0; 16]), uuid)?,
         smbios: given.all("smbios"),
         firmware_dirs: given.all("L").into_iter().map(PathBuf::from).collect(),
         vga: given.last("vga").map(str::to_owned),
@@ -645,6 +668,7 @@ mod tests {
             "-M q35,gic-version=3",
             "-M q35 -fw_cfg opt/x",
             "-M q35 -global x",
+            "-uuid 1234",
             "-M q35 -vga cirrus",
             "-rtc base=never",
             "-object x",

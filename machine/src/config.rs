@@ -135,6 +135,7 @@ pub struct MachineConfig {
     pub bios: Option<PathBuf>,
     pub boot: BootOptions,
     pub fw_cfg: Vec<FwCfgFile>,
+    pub uuid: [u8; 16],
     /// `-smbios` as written.
     pub smbios: Vec<String>,
     /// `-L`: directories of firmware files.

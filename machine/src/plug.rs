@@ -61,6 +61,13 @@ impl<'a> Plugger<'a> {
     /// # Errors
     /// [`OptionError`] naming the option that cannot be satisfied.
     pub fn plug_all(mut self, own: OwnDevices<'_>) -> Result<(), OptionError> {
+        for (driver, property, _) in &self.config.globals {
+            let known = catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
+            if !known && !crate::q35::is_global(&self.config.board, driver, property) {
+                let text = format!("'{driver}.{property}': there is no such device or property");
+                return Err(OptionError::new("-global", text));
+            }
+        }
         let virtio_drives = self.open_drives()?;
         self.open_nets()?;
         for spec in &self.config.devices {
@@ -251,7 +258,13 @@ impl<'a> Plugger<'a> {
             return Err(OptionError::new(place, format!("unknown device '{name}' (-device help lists the devices)")));
         };
         let option = if place == "-device" { format!("-device {name}") } else { place.to_owned() };
-        let set = OptionSet::parse(&option, &kind.options(), pairs)?;
+        let mut pairs = pairs.to_vec();
+        for (driver, property, value) in self.config.globals.iter().rev() {
+            if driver == name && !pairs.iter().any(|(key, _)| key == property) {
+                pairs.push((property.clone(), Some(value.clone())));
+            }
+        }
+        let set = OptionSet::parse(&option, &kind.options(), &pairs)?;
         self.take_id(&set)?;
         let made = kind.make(&set, &resources)?;
         if let Made::Serial(console) = &made {

@@ -92,6 +92,7 @@ struct Chipset {
 
 fn chipset(
     board: &mut Board,
+    config: &MachineConfig,
     options: &Q35Options,
     bus: &Arc<PciBus>,
     spaces: &Spaces,
@@ -107,7 +108,7 @@ fn chipset(
         smram: spaces.smram.clone(),
         ram: ram.clone(),
         low_ram: layout.below_4g,
-        extended_tseg: 16,
+        extended_tseg: super::globals::extended_tseg(config)?,
         smm: options.smm,
         log: board.log.clone(),
     });
@@ -164,9 +165,13 @@ pub fn build(
     control: VmControl,
     log: Log,
 ) -> Result<Arc<Machine>, OptionError> {
+    if options.usb {
+        return Err(OptionError::new("-M q35", "'usb=on': there is no USB controller"));
+    }
     let layout = RamLayout::q35(config.ram.size);
     let cpu_config = Arc::new(cpu_config(config, layout)?);
     let mut board = Board::new(&control, &log);
+    board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
     let ram_options = RamOptions {
         name: "ram".into(),
@@ -239,7 +244,7 @@ pub fn build(
         }
     });
     let Chipset { mch, lpc } =
-        chipset(&mut board, options, &bus, &spaces, &ram, layout, irqs.pirq_inputs, smi)?;
+        chipset(&mut board, config, options, &bus, &spaces, &ram, layout, irqs.pirq_inputs, smi)?;
     rom::build(&mut board, config, bus.memory())?;
     let fw = FwCfg::new(board.dma(), log.clone());
     board.map_into(&spaces.io, map::Window { start: fw_cfg::PORT, len: fw_cfg::PORT_LEN }, fw.ports());
@@ -263,7 +268,7 @@ pub fn build(
         processor_id: 0,
     };
     let acpi = told.acpi();
-    told.tell(&fw, firmware)?;
+    told.tell(&fw, board.boot_order.take().unwrap_or_default(), firmware)?;
     told.tell_acpi(&fw, &mch, &lpc);
     let image = if firmware { None } else { told.direct(acpi.as_ref())? };
     let start = image.as_ref().map_or(CpuStart::Reset, |i| i.cpu);

@@ -3,6 +3,7 @@
 mod board;
 mod boot;
 pub mod cpu;
+mod globals;
 mod hooks;
 mod interrupts;
 pub mod map;
@@ -11,3 +12,4 @@ mod platform;
 mod rom;
 
 pub use board::build;
+pub use globals::is_global;
