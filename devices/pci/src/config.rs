@@ -7,7 +7,7 @@ use crate::{Devfn, PciSlot};
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_device::LoadError;
-use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice};
+use rhea_memory::{AddressSpace, Gpa, MapError, Mapping, MmioDevice, RamBlock};
 use std::sync::Arc;
 
 /// Bytes of a function's configuration space.
@@ -16,6 +16,7 @@ const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const HEADER_TYPE: usize = 0x0e;
 const BAR0: usize = 0x10;
+const EXPANSION_ROM: usize = 0x30;
 const CAPABILITIES: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
 const INTERRUPT_PIN: usize = 0x3d;
@@ -62,12 +63,39 @@ pub enum PcieType {
     RootComplexIntegratedEndpoint = 9,
 }
 
+/// What answers behind a BAR.
+enum Content {
+    Device(Arc<dyn MmioDevice>),
+    Ram(Arc<RamBlock>),
+    /// The expansion ROM, which has a register and an enable bit of its own.
+    Rom(Arc<RamBlock>),
+}
+
+impl Content {
+    fn map(&self, space: &Arc<AddressSpace>, at: Gpa, size: u64) -> Result<Mapping, MapError> {
+        match self {
+            Self::Device(device) => space.map_mmio(at, size, device.clone(), 1),
+            Self::Ram(block) => space.map_ram(at, block, 0, block.len(), 1),
+            Self::Rom(block) => space.map_rom(at, block, 0, block.len(), 1),
+        }
+    }
+}
+
 struct Bar {
     index: usize,
     kind: BarKind,
     size: u64,
-    handler: Arc<dyn MmioDevice>,
+    content: Content,
     mapping: Option<(u64, Mapping)>,
+}
+
+impl Bar {
+    /// Number of the expansion ROM in [`PciConfig::mapped_bars`].
+    const ROM: usize = 6;
+
+    fn register(&self) -> usize {
+        if self.index == Self::ROM { EXPANSION_ROM } else { BAR0 + self.index * 4 }
+    }
 }
 
 struct Registers {
@@ -141,7 +169,27 @@ impl ConfigBuilder {
     }
     /// Declares BAR `index` of `size` bytes (rounded up to a power of two), decoded by `handler` with offsets from its start.
     #[must_use]
-    pub fn bar(mut self, index: usize, kind: BarKind, size: u64, handler: Arc<dyn MmioDevice>) -> Self {
+    pub fn bar(self, index: usize, kind: BarKind, size: u64, handler: Arc<dyn MmioDevice>) -> Self {
+        self.add_bar(index, kind, size, Content::Device(handler))
+    }
+    /// Declares BAR `index`, prefetchable, behind which `block` lies.
+    #[must_use]
+    pub fn ram_bar(mut self, index: usize, kind: BarKind, block: &Arc<RamBlock>) -> Self {
+        self = self.add_bar(index, kind, block.len(), Content::Ram(block.clone()));
+        self.registers.bytes[BAR0 + index * 4] |= 8;
+        self
+    }
+    /// Declares the expansion ROM; `image` is padded to whole pages by the caller.
+    #[must_use]
+    pub fn rom(mut self, image: &Arc<RamBlock>) -> Self {
+        let size = image.len().next_power_of_two();
+        let mask = !(size - 1) as u32 & 0xffff_f800 | 1;
+        put(&mut self.registers.writable, EXPANSION_ROM, &mask.to_le_bytes());
+        let (index, kind, content) = (Bar::ROM, BarKind::Memory32, Content::Rom(image.clone()));
+        self.bars.push(Bar { index, kind, size, content, mapping: None });
+        self
+    }
+    fn add_bar(mut self, index: usize, kind: BarKind, size: u64, content: Content) -> Self {
         let size = size.max(if kind == BarKind::Io { 4 } else { 16 }).next_power_of_two();
         let at = BAR0 + index * 4;
         let address_mask = !(size - 1);
@@ -155,7 +203,7 @@ impl ConfigBuilder {
         if kind == BarKind::Memory64 {
             put(&mut self.registers.writable, at + 4, &((address_mask >> 32) as u32).to_le_bytes());
         }
-        self.bars.push(Bar { index, kind, size, handler, mapping: None });
+        self.bars.push(Bar { index, kind, size, content, mapping: None });
         self
     }
     /// Adds a capability: `body` follows id and next pointer, `writable` is its write mask (shorter: the rest is read-only).
@@ -287,7 +335,7 @@ impl PciConfig {
     pub fn ids(&self) -> (u16, u16) {
         (self.read(0, 2) as u16, self.read(2, 2) as u16)
     }
-    /// The mapped BARs: index, address, size.
+    /// The mapped BARs: index (6: the expansion ROM), address, size.
     #[must_use]
     pub fn mapped_bars(&self) -> Vec<(usize, u64, u64)> {
         self.bars.lock().iter().filter_map(|b| b.mapping.as_ref().map(|(at, _)| (b.index, *at, b.size))).collect()
@@ -338,7 +386,7 @@ impl PciConfig {
         if touches(COMMAND, 2) {
             self.apply_command();
         }
-        if touches(COMMAND, 2) || touches(BAR0, 24) {
+        if touches(COMMAND, 2) || touches(BAR0, 24) || touches(EXPANSION_ROM, 4) {
             self.decode(&mut bars);
         }
         if let Some((cap, msix)) = &self.msix
@@ -373,11 +421,16 @@ impl PciConfig {
     fn decode(&self, bars: &mut [Bar]) {
         let command = self.word(COMMAND);
         for bar in bars {
-            let at = BAR0 + bar.index * 4;
+            let at = bar.register();
             let raw = self.registers.lock().bytes.get(at..at + 8).map_or(0, little);
+            let command = match &bar.content {
+                Content::Rom(_) if raw & 1 == 0 => 0,
+                _ => command,
+            };
+            let low = if bar.index == Bar::ROM { 0xffff_f800 } else { 0xffff_fff0 };
             let (space, on, address, limit): (&Arc<AddressSpace>, _, _, _) = match bar.kind {
                 BarKind::Io => (self.slot.bus.io(), command & COMMAND_IO, raw & 0xffff_fffc, 0xffff_ffff),
-                BarKind::Memory32 => (self.slot.bus.memory(), command & COMMAND_MEMORY, raw & 0xffff_fff0, 0xffff_ffff),
+                BarKind::Memory32 => (self.slot.bus.memory(), command & COMMAND_MEMORY, raw & low, 0xffff_ffff),
                 BarKind::Memory64 => (self.slot.bus.memory(), command & COMMAND_MEMORY, raw & !0xf, u64::MAX),
             };
             // Address 0, and the value left by sizing, are "not assigned".
@@ -392,18 +445,21 @@ impl PciConfig {
                 }
                 (mapping, None) => *mapping = None,
                 (mapping @ None, Some(there)) => {
-                    *mapping = space.map_mmio(Gpa(there), bar.size, bar.handler.clone(), 1).ok().map(|m| (there, m));
+                    *mapping = bar.content.map(space, Gpa(there), bar.size).ok().map(|m| (there, m));
                 }
             }
         }
     }
-    /// An access to BAR `index` as if it were mapped: its handler, if `offset` and `size` lie inside.
+    /// An access to BAR `index` as if it were mapped: its handler, if `offset` and `size` lie inside and a device is there.
     #[must_use]
     pub fn bar_handler(&self, index: usize, offset: u64, size: u64) -> Option<Arc<dyn MmioDevice>> {
         let bars = self.bars.lock();
         let bar = bars.iter().find(|b| b.index == index)?;
         offset.checked_add(size).filter(|end| *end <= bar.size)?;
-        Some(bar.handler.clone())
+        match &bar.content {
+            Content::Device(device) => Some(device.clone()),
+            Content::Ram(_) | Content::Rom(_) => None,
+        }
     }
     /// Writes read-only registers too (the device's own changes, capability windows).
     pub fn set_bytes(&self, at: usize, data: &[u8]) {

@@ -38,8 +38,7 @@ impl PcieHost {
     ) -> Result<Self, MapError> {
         let bus = PciBus::new("pcie.0", system.clone(), intx, msi);
         let open: Arc<dyn MmioDevice> = Arc::new(OpenBus);
-        let mut mappings =
-            vec![system.map_mmio(windows.ecam.0, windows.ecam.1, Ecam::new(&bus), 0)?];
+        let mut mappings = vec![system.map_mmio(windows.ecam.0, windows.ecam.1, Ecam::new(&bus), 0)?];
         for (start, len) in [Some(windows.memory32), windows.memory64].into_iter().flatten() {
             mappings.push(system.map_mmio(start, len, open.clone(), -1)?);
             mappings.push(system.map_alias(start, bus.memory(), start, len, 0)?);

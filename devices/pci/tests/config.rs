@@ -2,7 +2,7 @@
 
 use rhea_accel::{IrqLine, MsiMessage, MsiTarget};
 use rhea_device::{Device, LoadError, Saved, state};
-use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, MmioDevice, Requester};
+use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, MmioDevice, RamBlock, Requester};
 use rhea_pci::{
     BarKind, ConfigBuilder, Devfn, HostWindows, Identity, PciBus, PciConfig, PciConfigState, PciFunction, PcieHost,
     PcieType,
@@ -386,4 +386,31 @@ fn rubbish() {
     b.messages.take();
     b.function.reset();
     assert!(b.lines.iter().all(|l| !l.level()) && b.function.config.mapped_bars().is_empty());
+}
+
+#[test]
+fn memory_behind_bars_and_expansion_rom() {
+    let bus = PciBus::new("pci", AddressSpace::new("dma"), std::array::from_fn(|_| IrqLine::unconnected()), None);
+    let identity = Identity { vendor: 1, device: 2, revision: 0, class: 0x03_0000, subsystem_vendor: 0, subsystem: 0 };
+    let (ram, image) = (RamBlock::anonymous("ram", 0x10000).unwrap(), RamBlock::anonymous("rom", 0x3000).unwrap());
+    image.write(0, &[0x55, 0xaa]).unwrap();
+    let config = ConfigBuilder::new(identity, bus.slot(DEVFN)).ram_bar(0, BarKind::Memory32, &ram).rom(&image).build();
+    let size = |at| {
+        config.write(at, 4, u32::MAX);
+        config.read(at, 4)
+    };
+    assert_eq!((size(0x10), size(0x30)), (0xffff_0008, 0xffff_c001));
+    config.write(0x10, 4, 0xe000_0000);
+    config.write(0x30, 4, 0xfeb0_0000);
+    config.write(4, 2, 2);
+    let load = |at| bus.memory().load(Gpa(at), Access::cpu(0, 2));
+    bus.memory().store(Gpa(0xe000_0010), 0x1234, Access::cpu(0, 2)).unwrap();
+    assert_eq!(ram.load(0x10, 2), Ok(0x1234));
+    assert_eq!(load(0xfeb0_0000), Err(BusError::Unassigned), "not enabled");
+    config.write(0x30, 4, 0xfeb0_0001);
+    assert_eq!(load(0xfeb0_0000), Ok(0xaa55));
+    assert_eq!(bus.memory().store(Gpa(0xfeb0_0000), 0, Access::cpu(0, 2)), Err(BusError::ReadOnly));
+    assert_eq!(config.mapped_bars(), [(0, 0xe000_0000, 0x10000), (6, 0xfeb0_0000, 0x4000)]);
+    config.write(4, 2, 0);
+    assert!(config.mapped_bars().is_empty() && load(0xe000_0000).is_err());
 }
