@@ -28,6 +28,49 @@ struct Header {
     init_size: u64,
 }
 
+/// The state of the display, as a kernel started without firmware is told it (`struct screen_info`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Screen {
+    /// None, or one that is not set up.
+    #[default]
+    None,
+    /// VGA text mode 3: 80 by 25.
+    Text,
+    /// A linear frame buffer of 32 bits a pixel: blue in the lowest byte, then green, red, unused.
+    Linear { address: u64, width: u16, height: u16, stride: u16, size: u32 },
+}
+
+impl Screen {
+    fn put(self, page: &mut [u8]) {
+        let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
+        match self {
+            Self::None => {}
+            Self::Text => {
+                put(0x06, &[3, 80]);
+                put(0x0a, &3u16.to_le_bytes());
+                put(0x0e, &[25, 1, 16, 0]);
+            }
+            Self::Linear { address, width, height, stride, size } => {
+                const VESA_LINEAR: u8 = 0x23;
+                const WIDE_ADDRESS: u32 = 2;
+                put(0x0f, &[VESA_LINEAR]);
+                put(0x12, &width.to_le_bytes());
+                put(0x14, &height.to_le_bytes());
+                put(0x16, &32u16.to_le_bytes());
+                put(0x18, &(address as u32).to_le_bytes());
+                // In units of 64 KiB.
+                put(0x1c, &size.div_ceil(0x1_0000).to_le_bytes());
+                put(0x24, &stride.to_le_bytes());
+                // Size and position of red, green, blue and the rest.
+                put(0x26, &[8, 16, 8, 8, 8, 0, 8, 24]);
+                put(0x32, &1u16.to_le_bytes());
+                put(0x36, &(if address >> 32 != 0 { WIDE_ADDRESS } else { 0 }).to_le_bytes());
+                put(0x3a, &((address >> 32) as u32).to_le_bytes());
+            }
+        }
+    }
+}
+
 /// Offset of the setup header in the file and in the zero page.
 const HEADER: usize = 0x1f1;
 const LOADED_HIGH: u8 = 1;
@@ -179,6 +222,7 @@ impl BzImage {
         command_line: &str,
         initrd: &[u8],
         rsdp: Option<u64>,
+        screen: Screen,
     ) -> Result<BootImage, KernelError> {
         let mut image = BootImage::new();
         image.bios_data();
@@ -193,7 +237,9 @@ impl BzImage {
             image.put(at, initrd);
             at..at + len
         };
-        image.put(INFO, self.zero_page(map, load, &initrd_range, rsdp));
+        let mut page = self.zero_page(map, load, &initrd_range, rsdp);
+        screen.put(&mut page);
+        image.put(INFO, page);
         let gdt = image.gdt(self.header.entry64);
         image.cpu = if self.header.entry64 {
             CpuStart::Long64(Long64 {
@@ -303,7 +349,7 @@ pub(super) mod tests {
     #[test]
     fn entry64() {
         let kernel = BzImage::parse(sample(0x1000)).unwrap();
-        let image = kernel.image(&map(4096), "console=ttyS0", &[7; 5000], Some(0xf_0000)).unwrap();
+        let image = kernel.image(&map(4096), "console=ttyS0", &[7; 5000], Some(0xf_0000), Screen::None).unwrap();
         let CpuStart::Long64(cpu) = image.cpu else { panic!() };
         assert_eq!((cpu.rip, cpu.rsi), (0x100_0200, INFO));
         let page = at(&image, INFO);
@@ -327,17 +373,40 @@ pub(super) mod tests {
         let mut data = sample(0x1000);
         data[0x236] = 0;
         let kernel = BzImage::parse(data).unwrap();
-        let image = kernel.image(&map(4096), "mem=64M", &[7; 5000], None).unwrap();
+        let image = kernel.image(&map(4096), "mem=64M", &[7; 5000], None, Screen::None).unwrap();
         let CpuStart::Protected32(cpu) = image.cpu else { panic!() };
         assert_eq!((cpu.eip, cpu.esi), (0x100_0000, INFO as u32));
         assert_eq!(u32_at(at(&image, INFO), 0x218), Some(0x400_0000 - 0x2000));
         // Too little RAM for the preferred address: the lowest one.
-        let image = kernel.image(&map(40), "", &[], None).unwrap();
+        let image = kernel.image(&map(40), "", &[], None, Screen::None).unwrap();
         let CpuStart::Protected32(cpu) = image.cpu else { panic!() };
         assert_eq!(cpu.eip, 0x20_0000);
-        assert!(matches!(kernel.image(&map(32), "", &[], None), Err(KernelError::Memory { .. })));
-        assert!(matches!(kernel.image(&map(40), "", &vec![0; 8 << 20], None), Err(KernelError::Initrd { .. })));
-        assert!(matches!(kernel.image(&map(64), &"x".repeat(2048), &[], None), Err(KernelError::CommandLine { .. })));
+        assert!(matches!(kernel.image(&map(32), "", &[], None, Screen::None), Err(KernelError::Memory { .. })));
+        assert!(matches!(
+            kernel.image(&map(40), "", &vec![0; 8 << 20], None, Screen::None),
+            Err(KernelError::Initrd { .. })
+        ));
+        assert!(matches!(
+            kernel.image(&map(64), &"x".repeat(2048), &[], None, Screen::None),
+            Err(KernelError::CommandLine { .. })
+        ));
+    }
+
+    #[test]
+    fn screens() {
+        let kernel = BzImage::parse(sample(0x1000)).unwrap();
+        let page = |screen| {
+            let image = kernel.image(&map(64), "", &[], None, screen).unwrap();
+            at(&image, INFO).to_vec()
+        };
+        assert_eq!(page(Screen::Text)[6..16], [3, 80, 0, 0, 3, 0, 0, 0, 25, 1]);
+        let linear = Screen::Linear { address: 0x1_c000_0000, width: 800, height: 600, stride: 3200, size: 16 << 20 };
+        let page = page(linear);
+        assert_eq!(
+            (u16_at(&page, 0x12), u32_at(&page, 0x18), u32_at(&page, 0x1c)),
+            (Some(800), Some(0xc000_0000), Some(256))
+        );
+        assert_eq!(u32_at(&page, 0x3a), Some(1));
     }
 
     #[test]
@@ -356,6 +425,6 @@ pub(super) mod tests {
         assert!(matches!(BzImage::parse(bad), Err(KernelError::Damaged(_))));
         let mut old = good;
         old[0x206] = 0;
-        assert!(BzImage::parse(old).unwrap().image(&map(64), "", &[1], None).is_ok());
+        assert!(BzImage::parse(old).unwrap().image(&map(64), "", &[1], None, Screen::None).is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! A kernel started without firmware, whatever its format.
 
+use super::bzimage::Screen;
 use super::memory::{BIOS_SEGMENT, MemoryMap, RamLayout};
 use super::{BootImage, BzImage, KernelError, Multiboot, Pvh};
 use crate::acpi::Tables;
@@ -94,6 +95,8 @@ pub struct DirectBoot<'a> {
     pub reserved: &'a [Range<u64>],
     pub acpi: Option<&'a Tables>,
     pub smbios: Option<&'a Smbios>,
+    /// What Linux is told of the display.
+    pub screen: Screen,
 }
 
 /// The RSDP and the SMBIOS anchors in the segment where systems search them.
@@ -114,7 +117,7 @@ impl DirectBoot<'_> {
         let mut image = match self.kernel {
             Kernel::Linux(kernel) => {
                 let initrd: &[u8] = self.modules.first().map_or(&[], |m| &m.data);
-                kernel.image(&map, self.command_line, initrd, rsdp)?
+                kernel.image(&map, self.command_line, initrd, rsdp, self.screen)?
             }
             Kernel::Pvh(kernel) => kernel.image(&map, self.command_line, self.modules, rsdp)?,
             Kernel::Multiboot(kernel) => {
@@ -194,6 +197,7 @@ mod tests {
                     reserved: &[],
                     acpi: None,
                     smbios: None,
+                    screen: Screen::None,
                 };
                 if let Ok(image) = boot.image() {
                     let mut ranges: Vec<_> = image.writes.iter().map(|(s, b)| *s..*s + b.len() as u64).collect();

@@ -10,7 +10,7 @@ pub mod memory;
 pub mod multiboot;
 pub mod pvh;
 
-pub use bzimage::BzImage;
+pub use bzimage::{BzImage, Screen};
 pub use direct::{DirectBoot, Kernel, Module, parse_modules};
 pub use files::FirmwareFiles;
 pub use fw_cfg::{PcFwCfg, publish_acpi, publish_kernel};

@@ -194,6 +194,7 @@ impl Firmware<'_> {
             reserved: &self.reserved(),
             acpi,
             smbios: Some(&self.smbios(true)?),
+            screen: x86::Screen::None,
         };
         boot.image().map(Some).map_err(|e| fail(&e))
     }
