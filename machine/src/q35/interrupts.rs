@@ -202,3 +202,47 @@ fn relocatable(board: &Board, apic: &Arc<ApicBus>) {
         true
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<(u32, bool)>>);
+    impl IrqSink for Seen {
+        fn set_level(&self, pin: u32, level: bool) {
+            self.0.lock().push((pin, level));
+        }
+    }
+    impl Seen {
+        fn take(&self) -> Vec<(u32, bool)> {
+            std::mem::take(&mut self.0.lock())
+        }
+    }
+
+    #[test]
+    fn sources_share_inputs() {
+        let (apic, pic) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
+        let sink = IsaSink { io_apic: Inputs::new(&apic, map::GSIS), pic: Inputs::new(&pic, 16) };
+        // The interval timer.
+        sink.set_level(0, true);
+        assert_eq!((apic.take(), pic.take()), (vec![(2, true)], vec![(0, true)]));
+        sink.set_level(2, true);
+        assert_eq!((apic.take(), pic.take()), (vec![], vec![(2, true)]));
+        // A PIRQ and an ISA device on interrupt 11 of the 8259s.
+        sink.set_level(PIRQ_PINS + 11, true);
+        sink.set_level(11, true);
+        sink.set_level(PIRQ_PINS + 11, false);
+        assert_eq!((apic.take(), pic.take()), (vec![(11, true)], vec![(11, true)]));
+        sink.set_level(11, false);
+        assert_eq!((apic.take(), pic.take()), (vec![(11, false)], vec![(11, false)]));
+        // An event timer on an input of the I/O APIC that a PIRQ uses.
+        sink.set_level(HPET_PINS + 20, true);
+        sink.set_level(20, true);
+        sink.set_level(HPET_PINS + 20, false);
+        assert_eq!((apic.take(), pic.take()), (vec![(20, true)], vec![]));
+        sink.set_level(20, false);
+        assert_eq!(apic.take(), [(20, false)]);
+    }
+}

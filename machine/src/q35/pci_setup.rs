@@ -91,3 +91,65 @@ fn size(f: &dyn PciFunction, at: u16) -> (u32, u64, bool) {
     let mask = u64::from(low & !15) | if wide { u64::from(probe(at + 4)) << 32 } else { 0xffff_ffff << 32 };
     (low, (!mask).wrapping_add(1), wide)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhea_accel::IrqLine;
+    use rhea_device::{Device, LoadError, Saved};
+    use rhea_memory::{Access, AddressSpace, BusError, Gpa, MmioDevice};
+    use rhea_pci::{BarKind, ConfigBuilder, Devfn, Identity, PciConfig};
+
+    struct Nothing(u64);
+    impl MmioDevice for Nothing {
+        fn read(&self, _: u64, _: Access) -> Result<u64, BusError> {
+            Ok(self.0)
+        }
+        fn write(&self, _: u64, _: u64, _: Access) -> Result<(), BusError> {
+            Ok(())
+        }
+    }
+    struct Card(PciConfig);
+    impl Device for Card {
+        fn name(&self) -> &str {
+            "card"
+        }
+        fn reset(&self) {}
+        fn save(&self) -> Saved {
+            Saved::Nothing
+        }
+        fn load(&self, _: &Saved) -> Result<(), LoadError> {
+            Ok(())
+        }
+    }
+    impl PciFunction for Card {
+        fn config(&self) -> &PciConfig {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn bars_get_addresses() {
+        let bus = PciBus::new("b", AddressSpace::new("s"), [0; 4].map(|_| IrqLine::unconnected()), None);
+        let identity = Identity { vendor: 1, device: 2, revision: 0, class: 0, subsystem_vendor: 0, subsystem: 0 };
+        let bar = |n| Arc::new(Nothing(n));
+        let config = ConfigBuilder::new(identity, bus.slot(Devfn::new(3, 0)))
+            .bar(0, BarKind::Io, 32, bar(1))
+            .bar(1, BarKind::Memory32, 0x1000, bar(2))
+            .bar(2, BarKind::Memory64, 0x10_0000, bar(3))
+            .bar(4, BarKind::Memory64, 1 << 33, bar(4))
+            .intx(1)
+            .build();
+        bus.attach(Arc::new(Card(config))).unwrap();
+        let windows =
+            Windows { ports: 0xc010..0x1_0000, memory: 0xc000_1000..0xd000_0000, memory64: Some(1 << 32..1 << 40) };
+        assign(&bus, windows, &|device, pin| device + pin);
+        let load = |space: &AddressSpace, at| space.load(Gpa(at), Access::cpu(0, 4)).ok();
+        assert_eq!(load(bus.io(), 0xc020), Some(1));
+        assert_eq!(load(bus.memory(), 0xc000_1000), Some(2));
+        assert_eq!(load(bus.memory(), 0xc010_0000), Some(3));
+        assert_eq!(load(bus.memory(), 1 << 33), Some(4));
+        let f = bus.function(Devfn::new(3, 0)).unwrap();
+        assert_eq!(f.config_read(INTERRUPT_LINE, 1), 3);
+    }
+}
