@@ -19,7 +19,6 @@ pub mod reg {
     pub const PRED_CMD: u32 = 0x49;
     pub const BIOS_UPDT_TRIG: u32 = 0x79;
     pub const BIOS_SIGN_ID: u32 = 0x8b;
-    pub const SMBASE: u32 = 0x9e;
     pub const PLATFORM_INFO: u32 = 0xce;
     pub const MTRRCAP: u32 = 0xfe;
     pub const ARCH_CAPABILITIES: u32 = 0x10a;

@@ -6,6 +6,9 @@ use crate::config::Feature;
 use crate::exception::Exception;
 use crate::state::{X86Cpu, gpr};
 use rhea_memory::{Gpa, Requester};
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The registers.
@@ -14,10 +17,8 @@ pub mod reg {
     pub const SYSTEM_TIME_OLD: u32 = 0x12;
     pub const WALL_CLOCK: u32 = 0x4b56_4d00;
     pub const SYSTEM_TIME: u32 = 0x4b56_4d01;
-    pub const ASYNC_PF_EN: u32 = 0x4b56_4d02;
     pub const STEAL_TIME: u32 = 0x4b56_4d03;
     pub const PV_EOI_EN: u32 = 0x4b56_4d04;
-    pub const LAST: u32 = 0x4b56_4dff;
 }
 
 /// Hypercalls.
@@ -30,8 +31,8 @@ pub const KVM_EPERM: i64 = -1;
 pub const KVM_EINVAL: i64 = -22;
 pub const KVM_ENOSYS: i64 = -1000;
 
-/// Registers of this interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Registers of this interface, and what instructions take from the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Paravirtual {
     pub wall_clock: u64,
     pub system_time: u64,
@@ -39,6 +40,30 @@ pub(crate) struct Paravirtual {
     pub eoi: u64,
     /// Version of the time page, even.
     version: u32,
+    /// Executed PAUSE instructions.
+    pub pauses: u32,
+    /// Random bytes of the host not yet handed out.
+    entropy: Vec<u8>,
+}
+
+impl Paravirtual {
+    /// A number from the host's random source.
+    pub fn random(&mut self) -> u64 {
+        if self.entropy.len() < 8 {
+            let mut fresh = vec![0; 512];
+            let source = File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut fresh));
+            if source.is_err() {
+                // Every process has keys of its own that come from the host's random source too.
+                for part in fresh.chunks_mut(8) {
+                    let n = RandomState::new().hash_one(SystemTime::now());
+                    part.copy_from_slice(&n.to_le_bytes()[..part.len()]);
+                }
+            }
+            self.entropy = fresh;
+        }
+        let rest = self.entropy.len().saturating_sub(8);
+        self.entropy.drain(rest..).fold(0, |v, b| v << 8 | u64::from(b))
+    }
 }
 
 /// Multiplier and shift with which a guest makes nanoseconds of TSC ticks: `((ticks << shift) * mul) >> 32`.

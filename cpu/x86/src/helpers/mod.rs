@@ -7,6 +7,7 @@ use rhea_ir::guest::{HelperDesc, HelperFn};
 pub mod integer;
 pub mod strings;
 pub mod system;
+pub mod system2;
 
 /// The native signature of every helper (see `rhea_ir::guest::HelperFn`).
 pub type RawHelper = for<'a> extern "C" fn(&'a mut X86Cpu, u64, u64, u64, u64) -> u64;
@@ -47,6 +48,8 @@ macro_rules! helpers {
 
 /// First id of each part. The parts reserve room so that ids do not move when one grows.
 pub const SYSTEM_BASE: u16 = 0;
+/// System instructions: `helpers::system2`.
+pub const SYSTEM2_BASE: u16 = 64;
 /// Integer helpers: `helpers::integer`.
 pub const INTEGER_BASE: u16 = 128;
 /// String instructions: `helpers::strings`.
@@ -82,7 +85,8 @@ const fn place(mut all: [HelperDesc; COUNT], base: u16, end: u16, part: &[Helper
 
 const fn join() -> [HelperDesc; COUNT] {
     let all = [UNUSED; COUNT];
-    let all = place(all, SYSTEM_BASE, INTEGER_BASE, system::TABLE);
+    let all = place(all, SYSTEM_BASE, SYSTEM2_BASE, system::TABLE);
+    let all = place(all, SYSTEM2_BASE, INTEGER_BASE, system2::TABLE);
     let all = place(all, INTEGER_BASE, STRINGS_BASE, integer::TABLE);
     let all = place(all, STRINGS_BASE, X87_BASE, strings::TABLE);
     let all = place(all, X87_BASE, SSE_BASE, crate::x87::helpers::TABLE);
