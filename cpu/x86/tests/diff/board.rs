@@ -8,7 +8,7 @@ use rhea_clock::VirtualClock;
 use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
 use rhea_x86::state::{Seg, TableRegister};
-use rhea_x86::{X86Config, X86Cpu, X86Hooks};
+use rhea_x86::{X86Cpu, X86Hooks};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ impl Board {
         let ram = RamBlock::anonymous("ram", RAM_SIZE).expect("RAM");
         let map = space.map_ram(Gpa(0), &ram, 0, RAM_SIZE, 0).expect("RAM");
         let hook = Arc::new(Hook::default());
-        let config = Arc::new(X86Config::all_features());
+        let config = Arc::new(rhea_x86::models::parse("max").expect("a model").config);
         let cpu = X86Cpu::new(0, 0, &config, &space, &VirtualClock::new(), hook.clone());
         let vm = JitVm::new(&space, engine.options()).expect("JIT");
         let vcpu = vm.add_vcpu(0, cpu);

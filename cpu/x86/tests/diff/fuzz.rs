@@ -3,7 +3,7 @@
 use super::random::Rng;
 use rhea_ir::guest::{Guest, Translated};
 use rhea_ir::{Builder, Function, verify};
-use rhea_x86::{X86Config, X86Cpu, X86Mode};
+use rhea_x86::{X86Cpu, X86Mode};
 
 fn mode(rng: &mut Rng) -> X86Mode {
     let m = X86Mode(rng.next()).with_smm(false).with_breakpoints(false).with_host_step(false);
@@ -18,7 +18,7 @@ fn mode(rng: &mut Rng) -> X86Mode {
 
 #[test]
 fn any_bytes() {
-    let config = X86Config::all_features();
+    let config = rhea_x86::models::parse("max").expect("a model").config;
     let mut rng = Rng::new(super::check::number("RHEA_DIFF_SEED", 1));
     for _ in 0..super::check::number("RHEA_DIFF_BATCHES", 1) * 40_000 {
         let m = mode(&mut rng);
