@@ -97,6 +97,39 @@ pub fn linux_case(name: &str, words: &str, args: &[&str]) -> String {
     Board::Virt.linux_case(name, words, args)
 }
 
+/// Bytes without a pattern, the same on every run.
+#[must_use]
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..bytes)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            (x >> 32) as u8
+        })
+        .collect()
+}
+
+/// Runs the case `disk` on an ext4 image that `args` name `IMAGE`, and checks the image afterwards. `words` go onto the kernel's
+/// command line.
+///
+/// # Panics
+/// When the case fails or the image is damaged.
+pub fn disk_case(board: Board, words: &str, args: &[&str]) {
+    let scratch = Scratch::new();
+    let data = noise(3 << 20);
+    let sum = sha256(&scratch.file("data", &data));
+    let files: [(&str, &[u8]); 3] =
+        [("from-host", b"from the host"), ("host-data", &data), ("host-data.sha256", sum.as_bytes())];
+    let image = ext4_image(&scratch, "disk.img", 256, &files);
+    let args: Vec<String> = args.iter().map(|a| a.replace("IMAGE", &image)).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let text = board.linux_case("disk", words, &args);
+    assert!(text.contains("from the host"), "{text}");
+    check_ext4(&image);
+}
+
 fn run_case(mut all: Vec<String>, name: &str, args: &[&str]) -> String {
     all.extend(args.iter().map(|s| (*s).to_owned()));
     let mut guest = Emulator::start(&all);

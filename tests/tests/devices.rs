@@ -4,35 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 use rhea_tests::{
-    Emulator, HttpServer, STEP, Scratch, check_ext4, ext4_image, free_port, http_get, linux, linux_case, require,
-    sha256,
+    Board, Emulator, HttpServer, STEP, Scratch, disk_case, free_port, http_get, linux, linux_case, noise, require, sha256,
 };
 
-/// Bytes without a pattern, the same on every run.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
-    (0..bytes)
-        .map(|_| {
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            (x >> 32) as u8
-        })
-        .collect()
-}
-
 fn disk(args: &[&str]) {
-    let scratch = Scratch::new();
-    let data = noise(3 << 20);
-    let sum = sha256(&scratch.file("data", &data));
-    let files: [(&str, &[u8]); 3] =
-        [("from-host", b"from the host"), ("host-data", &data), ("host-data.sha256", sum.as_bytes())];
-    let image = ext4_image(&scratch, "disk.img", 256, &files);
-    let args: Vec<String> = args.iter().map(|a| a.replace("IMAGE", &image)).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let text = linux_case("disk", "", &args);
-    assert!(text.contains("from the host"), "{text}");
-    check_ext4(&image);
+    disk_case(Board::Virt, "", args);
 }
 
 #[test]

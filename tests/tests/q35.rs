@@ -1,0 +1,249 @@
+//! Debian's amd64 kernel on `-M q35`: started directly, by SeaBIOS and by UEFI.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rhea_tests::{
+    Board, Emulator, HttpServer, STEP, Scratch, disk_case, free_port, guest_file, http_get, noise, require, sha256,
+};
+
+const Q35: Board = Board::Q35;
+/// Firmware and boot loaders take longer than a kernel.
+const LONG: Duration = Duration::from_secs(240);
+
+fn start(words: &str, args: &[&str]) -> Emulator {
+    let mut all = Q35.linux(words);
+    all.extend(args.iter().map(|s| (*s).to_owned()));
+    Emulator::start(&all)
+}
+
+fn boots(cpus: u32) {
+    Q35.linux_case("smp", &format!("rhea.cpus={cpus}"), &["-cpu", "max", "-smp", &cpus.to_string()]);
+}
+
+#[test]
+fn boots_with_one_processor() {
+    require!("amd64/kernel", "amd64/initramfs");
+    boots(1);
+}
+
+#[test]
+fn boots_with_four_processors() {
+    require!("amd64/kernel", "amd64/initramfs");
+    boots(4);
+}
+
+#[test]
+fn boots_on_every_processor_model() {
+    require!("amd64/kernel", "amd64/initramfs");
+    for model in ["qemu64", "Nehalem", "Haswell", "Skylake-Client", "Skylake-Server", "EPYC", "EPYC-Rome"] {
+        Q35.linux_case("features", "", &["-cpu", model]);
+    }
+}
+
+#[test]
+fn boots_with_memory_above_4_gib() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let mut guest = start("", &["-cpu", "max", "-m", "5G"]);
+    guest.expect("guest# ", STEP);
+    guest.send("grep MemTotal /proc/meminfo\n");
+    guest.expect("MemTotal:", STEP);
+    let line = guest.expect("kB", STEP);
+    let total: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
+    assert!(total >= 4_800_000, "{total} kB");
+}
+
+#[test]
+fn shell_takes_what_is_typed() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let mut guest = start("", &["-cpu", "max"]);
+    guest.expect("guest# ", STEP);
+    guest.send("echo $((6 * 7))-$(uname -m)\n");
+    guest.expect("42-x86_64", STEP);
+    guest.send("exit\n");
+    guest.expect("RHEA-SHELL left", STEP);
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn monitor_presses_the_power_button() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let mut guest = start("rhea.test=powerbutton", &["-cpu", "max"]);
+    guest.expect("waiting for the button", STEP);
+    guest.send("\x01csystem_powerdown\n");
+    guest.send("\x01c");
+    guest.expect("RHEA-TEST powerbutton PASS", STEP);
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn guest_reboots() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let mut guest = start("rhea.test=smp rhea.cpus=2 rhea.end=reboot", &["-cpu", "max", "-smp", "2"]);
+    guest.expect("RHEA-TEST smp PASS", STEP);
+    guest.expect("RHEA-TEST smp START", STEP);
+    guest.expect("RHEA-TEST smp PASS", STEP);
+}
+
+#[test]
+fn idle_guest_uses_little_processor_time() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let mut guest = start("", &["-cpu", "max", "-smp", "2"]);
+    guest.expect("guest# ", STEP);
+    std::thread::sleep(Duration::from_secs(2));
+    let before = guest.cpu_time();
+    std::thread::sleep(Duration::from_secs(4));
+    let used = guest.cpu_time() - before;
+    assert!(used < Duration::from_secs(1), "{used:?} of processor time in 4 s of idling");
+}
+
+#[test]
+fn clocks_agree_with_the_host() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let before = std::time::SystemTime::now();
+    let text = Q35.linux_case("time", "", &["-cpu", "max"]);
+    let guest: u64 = text
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("epoch="))
+        .and_then(|n| n.trim().parse().ok())
+        .expect("the guest's time");
+    let host = before.duration_since(std::time::UNIX_EPOCH).expect("a host clock after 1970").as_secs();
+    assert!((host.saturating_sub(5)..host + 200).contains(&guest), "guest {guest}, host {host}");
+}
+
+#[test]
+fn virtio_disk() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let drive = "if=none,id=d,file=IMAGE,format=raw,discard=unmap";
+    disk_case(Q35, "", &["-cpu", "max", "-smp", "2", "-drive", drive, "-device", "virtio-blk-pci,drive=d"]);
+}
+
+#[test]
+fn ahci_disk() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let drive = "if=none,id=d,file=IMAGE,format=raw,discard=unmap";
+    let args = ["-cpu", "max", "-smp", "2", "-drive", drive, "-device", "ide-hd,drive=d,bus=ide.0"];
+    disk_case(Q35, "rhea.disk=/dev/sda", &args);
+}
+
+#[test]
+fn nvme_disk() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let drive = "if=none,id=d,file=IMAGE,format=raw,discard=unmap";
+    let args = ["-cpu", "max", "-smp", "2", "-drive", drive, "-device", "nvme,drive=d,serial=one"];
+    disk_case(Q35, "rhea.disk=/dev/nvme0n1", &args);
+}
+
+/// An ISO 9660 image with a file `data`, and the sum of the file.
+fn iso(scratch: &Scratch) -> (String, String) {
+    let folder = scratch.path("iso");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let data = format!("{folder}/data");
+    std::fs::write(&data, noise(5 << 20)).expect("a file");
+    let image = scratch.path("cd.iso");
+    let made = Command::new("xorriso")
+        .args(["-as", "mkisofs", "-quiet", "-R", "-V", "RHEA", "-o", &image, &folder])
+        .output()
+        .expect("xorriso; tests/install installs it");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (image, sha256(&data))
+}
+
+#[test]
+fn cdrom() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let scratch = Scratch::new();
+    let (image, sum) = iso(&scratch);
+    Q35.linux_case("cdrom", &format!("rhea.sum={sum}"), &["-cpu", "max", "-cdrom", &image]);
+}
+
+#[test]
+fn network() {
+    require!("amd64/kernel", "amd64/initramfs");
+    for device in ["virtio-net-pci", "e1000e"] {
+        let scratch = Scratch::new();
+        let content = noise(4 << 20);
+        let sum = sha256(&scratch.file("data", &content));
+        let server = HttpServer::start(content);
+        let words = format!("rhea.port={} rhea.sum={sum}", server.port());
+        let device = format!("{device},netdev=n");
+        let text = Q35.linux_case("net", &words, &["-cpu", "max", "-netdev", "user,id=n", "-device", &device]);
+        assert!(text.contains("ip=10.0.2.15 router=10.0.2.2 dns=10.0.2.3"), "{text}");
+    }
+    let _ = (free_port, http_get);
+}
+
+fn grub(args: &[&str]) -> Emulator {
+    let drive = format!("format=raw,snapshot=on,file={},", guest_file("amd64/grub.img"));
+    let args: Vec<String> = args.iter().map(|a| a.replace("IMAGE", &drive)).collect();
+    let fixed = ["-M", "q35", "-cpu", "max", "-m", "512M", "-nic", "none", "-nographic"].map(String::from);
+    Emulator::start(&[&fixed[..], &args].concat())
+}
+
+fn boots_by_grub(mut guest: Emulator) {
+    guest.expect("RHEA-TEST features START", LONG);
+    guest.expect("RHEA-TEST features PASS", STEP);
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn seabios_starts_a_kernel_through_grub() {
+    require!("amd64/grub.img", "amd64/bios-256k.bin");
+    let bios = guest_file("amd64/bios-256k.bin");
+    boots_by_grub(grub(&["-smp", "1", "-bios", &bios, "-drive", "if=virtio,IMAGE"]));
+    boots_by_grub(grub(&["-smp", "4", "-bios", &bios, "-drive", "IMAGE"]));
+}
+
+#[test]
+fn uefi_starts_a_kernel_through_grub() {
+    require!("amd64/grub.img", "amd64/ovmf-code.fd", "amd64/ovmf-vars.fd");
+    for cpus in ["1", "4"] {
+        let scratch = Scratch::new();
+        let vars = scratch.file("vars.fd", &std::fs::read(guest_file("amd64/ovmf-vars.fd")).expect("the variables"));
+        let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", guest_file("amd64/ovmf-code.fd"));
+        let vars = format!("if=pflash,unit=1,format=raw,file={vars}");
+        let guest = grub(&["-smp", cpus, "-drive", &code, "-drive", &vars, "-drive", "if=virtio,IMAGE"]);
+        boots_by_grub(guest);
+    }
+}
+
+#[test]
+fn installer_shows_its_first_screen() {
+    require!("amd64/installer-kernel", "amd64/installer-initrd");
+    let mut guest = Emulator::start_on_terminal(&[
+        "-M",
+        "q35",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        "1G",
+        "-kernel",
+        &guest_file("amd64/installer-kernel"),
+        "-initrd",
+        &guest_file("amd64/installer-initrd"),
+        "-append",
+        "console=ttyS0 quiet",
+        "-nographic",
+        "-netdev",
+        "user,id=n",
+        "-device",
+        "virtio-net-pci,netdev=n",
+    ]);
+    guest.expect("Select a language", LONG);
+    guest.expect("English", STEP);
+    guest.send("\x01x");
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn memtest_finds_the_memory_and_passes() {
+    require!("amd64/memtest.bin");
+    let memtest = guest_file("amd64/memtest.bin");
+    let args = ["-M", "q35", "-cpu", "max", "-m", "32M", "-nic", "none", "-nographic", "-kernel", &memtest];
+    let mut guest = Emulator::start(&[&args[..], &["-append", "console=ttyS0,115200"]].concat());
+    guest.expect("Memtest86+", LONG);
+    guest.expect("Pass #1", Duration::from_secs(600));
+    assert!(!guest.transcript().contains("Failing"), "{}", guest.transcript());
+}
