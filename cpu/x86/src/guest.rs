@@ -34,7 +34,10 @@ impl X86Cpu {
         let mut decoder = Decoder::with_ip(bits, &code, pc, DecoderOptions::NONE);
         let insn = decoder.decode();
         let r = &self.r;
-        InstructionInfoFactory::new().info(&insn).used_memory().iter().any(|m| {
+        let mut factory = InstructionInfoFactory::new();
+        let used = factory.info(&insn).used_memory();
+        let alone = used.iter().all(|m| m.segment() == Register::SS);
+        used.iter().any(|m| {
             m.segment() == Register::SS && {
                 // An instruction with two operands: the one at this address counts.
                 let at = m.virtual_address(0, |reg, _, _| {
@@ -44,7 +47,7 @@ impl X86Cpu {
                         r.get(reg.full_register().number()).copied()
                     }
                 });
-                at.is_none_or(|at| va.wrapping_sub(at) < 4096 || at.wrapping_sub(va) < 4096)
+                alone || at.is_none_or(|at| va.wrapping_sub(at) < 4096 || at.wrapping_sub(va) < 4096)
             }
         })
     }

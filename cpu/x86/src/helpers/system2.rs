@@ -289,34 +289,13 @@ helper! {
 }
 
 impl X86Cpu {
-    /// The I/O permission bitmap (vol. 1, 20.5.2), when IOPL does not permit the access.
+    /// The I/O permission bitmap, when IOPL does not permit the access.
     fn check_port(&mut self, port: u16, size: u32) -> Result<(), Raised> {
-        let r = self.port_permission(port, size);
+        let r = self.check_io(port, size);
         r.map_err(|e| {
             self.raise_exception(e);
             Raised
         })
-    }
-    fn port_permission(&mut self, port: u16, size: u32) -> Result<(), Exception> {
-        const MAP_BASE: u64 = 0x66;
-        const BUSY_286: [u32; 2] = [1, 3];
-        if self.cr0 & cr0::PE == 0 || (!self.vm86() && self.cpl() <= self.iopl()) {
-            return Ok(());
-        }
-        let tr = self.tr;
-        let old = BUSY_286.contains(&(tr.attr & 15));
-        if !tr.usable() || old || u64::from(tr.limit) < MAP_BASE + 1 {
-            return Err(Exception::gp(0));
-        }
-        let idx = self.system_index();
-        let map = self.mem_read(tr.base.wrapping_add(MAP_BASE), 2, idx)?;
-        // The two bytes that can hold the bits are read and must be within the limit.
-        let at = map + u64::from(port / 8);
-        if at + 1 > u64::from(tr.limit) {
-            return Err(Exception::gp(0));
-        }
-        let bits = self.mem_read(tr.base.wrapping_add(at), 2, idx)? >> (port & 7);
-        if bits & ((1 << size) - 1) != 0 { Err(Exception::gp(0)) } else { Ok(()) }
     }
     /// RDPKRU and WRPKRU: CR4.PKE, ECX.
     fn check_pkru(&self) -> Result<(), Exception> {

@@ -267,7 +267,7 @@ impl Translator<'_, '_> {
     }
 
     /// #MF if an x87 exception waits.
-    fn mmx_wait(&mut self) {
+    pub(super) fn mmx_wait(&mut self) {
         let s = self.b.get(slots::STATUS);
         let es = self.and_imm(s, sw::ES as u64);
         let zero = self.c32(0);
@@ -277,7 +277,7 @@ impl Translator<'_, '_> {
         });
     }
     /// The transition to MMX state: TOP 0, no register empty.
-    fn mmx_state(&mut self) {
+    pub(super) fn mmx_state(&mut self) {
         let (all, zero) = (self.c32(0xff), self.c32(0));
         self.b.set(slots::TAGS, all);
         self.b.set(slots::TOP, zero);
@@ -300,7 +300,7 @@ impl Translator<'_, '_> {
         }
     }
     /// Writes operand 0.
-    fn set_mm(&mut self, v: Value) {
+    pub(super) fn set_mm(&mut self, v: Value) {
         let r = self.i.op0_register().number() as u32 & 7;
         self.b.set(slots::mm(r), v);
         let ones = self.c32(0xffff);

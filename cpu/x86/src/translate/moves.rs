@@ -122,6 +122,12 @@ impl Translator<'_, '_> {
                 let ah = self.read_reg(Register::AH);
                 self.b.call(integer::SET_STATUS_LOW, &[ah]);
             }
+            Salc => {
+                let c = self.carry();
+                let (ones, zero) = (self.c32(0xff), self.c32(0));
+                let v = self.b.select(c, ones, zero);
+                self.set_reg(8, gpr::RAX, v);
+            }
             Clc | Stc => {
                 let f = self.c32(if m == Stc { flags::packed::C } else { 0 });
                 self.set_cf(f);

@@ -324,7 +324,11 @@ impl Translator<'_, '_> {
                 let kept = self.and_imm(old, 0xfffc);
                 let raised = self.b.or(kept, b);
                 let v = self.b.select(less, raised, old);
-                self.write_place(place, 16, v);
+                match place {
+                    // Whatever the operand size, 16 bits are written.
+                    super::operand::Place::Reg(r) => self.set_reg(16, r.number() as u32, v),
+                    super::operand::Place::Mem(_) => self.write_place(place, 16, v),
+                }
                 self.set_zf(less);
                 Some(Flow::Next)
             }

@@ -5,6 +5,7 @@ use super::{cw, sw};
 use crate::flags;
 use crate::helpers::X87_BASE;
 use crate::mmu::cr0;
+use crate::Vendor;
 use crate::state::X86Cpu;
 use rhea_float::Ordering;
 use rhea_float::extended::{self as ext, Class, Env80, F80, Partial};
@@ -186,21 +187,34 @@ fn deliver_comparison(cpu: &mut X86Cpu, info: Info, o: Ordering) {
     } else {
         cpu.x87.set_conditions(c | cpu.x87.status & sw::C1);
     }
-    cpu.x87.pop_n(info.pops());
+}
+/// Delivers a comparison with an invalid operand; AMD's processors do so even if the exception is not masked.
+fn deliver_invalid(cpu: &mut X86Cpu, info: Info, masked: bool) {
+    if masked || cpu.config.vendor == Vendor::Amd {
+        deliver_comparison(cpu, info, Ordering::Unordered);
+    }
+    if masked {
+        cpu.x87.pop_n(info.pops());
+    }
 }
 
 /// Compares ST(0) with a value; `None`: one of the registers is empty.
 fn compare_with(cpu: &mut X86Cpu, info: Info, b: Option<F80>, mut env: Env80) -> u64 {
     let x = &mut cpu.x87;
     let Some(b) = b.filter(|_| !x.is_empty(0)) else {
-        if x.stack_fault(false) {
-            deliver_comparison(cpu, info, Ordering::Unordered);
-        }
+        let masked = x.stack_fault(false);
+        deliver_invalid(cpu, info, masked);
         return 0;
     };
     let o = ext::compare(x.get(0), b, !info.has(Info::QUIET), &mut env);
-    if x.settle(&env) {
+    let c1 = x.status & sw::C1;
+    let deliver = x.settle(&env);
+    x.status |= c1;
+    if o == Ordering::Unordered {
+        deliver_invalid(cpu, info, deliver);
+    } else if deliver {
         deliver_comparison(cpu, info, o);
+        cpu.x87.pop_n(info.pops());
     }
     0
 }
@@ -488,8 +502,13 @@ helper! {
     }
     compare(cpu, info) {
         let info = Info(info);
+        let c1 = cpu.x87.status & sw::C1;
         if !cpu.x87_begin(info, 0) {
             return 0;
+        }
+        if info.has(Info::EFLAGS) && cpu.config.vendor == Vendor::Amd {
+            // Only a stack fault changes it there.
+            cpu.x87.status |= c1;
         }
         let x = &cpu.x87;
         let b = (!x.is_empty(info.i())).then(|| x.get(info.i()));
@@ -598,7 +617,7 @@ helper! {
         if cpu.x87_begin(info, 0) {
             let x = &mut cpu.x87;
             if x.is_empty(0) || x.is_empty(info.i()) {
-                if x.stack_fault(false) && condition & 1 != 0 {
+                if x.stack_fault(false) {
                     x.put(0, F80::INDEFINITE);
                 }
             } else if condition & 1 != 0 {

@@ -13,7 +13,6 @@ use std::mem::offset_of;
 pub mod cw {
     /// The six exception masks.
     pub const MASKS: u32 = 0x3f;
-    pub const PC_SHIFT: u32 = 8;
     pub const RC_SHIFT: u32 = 10;
     /// After FNINIT.
     pub const INIT: u32 = 0x37f;
@@ -24,12 +23,8 @@ pub mod cw {
 
 /// Bits of the status word.
 pub mod sw {
+    /// Invalid operation; the other exceptions follow in bits 1–5 (`rhea_float::extended::exception`).
     pub const IE: u32 = 1;
-    pub const DE: u32 = 2;
-    pub const ZE: u32 = 4;
-    pub const OE: u32 = 8;
-    pub const UE: u32 = 16;
-    pub const PE: u32 = 32;
     /// Stack fault.
     pub const SF: u32 = 64;
     /// Error summary: an unmasked exception waits.

@@ -97,7 +97,7 @@ impl Board {
         let ram = RamBlock::anonymous("ram", RAM_SIZE).expect("RAM");
         let map = space.map_ram(Gpa(0), &ram, 0, RAM_SIZE, 0).expect("RAM");
         let hook = Arc::new(Hook::default());
-        let config = Arc::new(rhea_x86::models::parse("max").expect("a model").config);
+        let config = Arc::new(check::config());
         let cpu = X86Cpu::new(0, 0, &config, &space, &VirtualClock::new(), hook.clone());
         let vm = JitVm::new(&space, engine.options()).expect("JIT");
         let vcpu = vm.add_vcpu(0, cpu);

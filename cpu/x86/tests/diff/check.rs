@@ -29,8 +29,22 @@ fn describe(t: &Test, n: usize) -> String {
     s
 }
 
+/// Every feature, of the host's vendor.
+pub fn config() -> rhea_x86::X86Config {
+    let amd = std::arch::x86_64::__cpuid(0).ecx == u32::from_le_bytes(*b"cAMD");
+    let model = if amd { "max,vendor=AuthenticAMD" } else { "max,vendor=GenuineIntel" };
+    rhea_x86::models::parse(model).expect("a model").config
+}
+
 /// Status flags, TF, DF, NT, AC, ID.
 const FLAGS: u64 = 0x8d5 | 0x100 | 0x400 | 0x4000 | 1 << 18 | 1 << 21;
+
+/// An instruction whose result is a unit in the last place off at worst.
+fn is_elementary(t: &Test) -> bool {
+    use Mnemonic::{F2xm1, Fcos, Fpatan, Fptan, Fsin, Fsincos, Fyl2x, Fyl2xp1};
+    let m = generate::decode(&t.code, t.bits, 0).mnemonic();
+    matches!(m, F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan)
+}
 
 fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcome) -> Option<String> {
     let (a, b, i) = (&ours.state, &expected.state, &t.state);
@@ -45,7 +59,8 @@ fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcom
     // General protection by way of non-canonical addresses has no address.
     if ours.vector == 14 && expected.vector == 14 {
         cmp("cr2", 0, ours.cr2.into(), expected.cr2.into());
-        cmp("error", 0, ours.error.into(), expected.error.into());
+        // The guest's tables are present, for the supervisor.
+        cmp("error", 0, (ours.error & !1).into(), (expected.error & !1).into());
     }
     for k in 0..if t.bits == 64 { 16 } else { 8 } {
         const NAMES: [&str; 16] =
@@ -61,10 +76,16 @@ fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcom
         }
         cmp("mxcsr", i.mxcsr.into(), a.mxcsr.into(), b.mxcsr.into());
         cmp("fcw", i.fcw.into(), a.fcw.into(), b.fcw.into());
-        cmp("fsw", i.fsw.into(), a.fsw.into(), b.fsw.into());
+        let elementary = is_elementary(t);
+        // Whether an inexact result was rounded up is as uncertain as its last place.
+        let fsw = if elementary { !0x200 } else { !0 };
+        cmp("fsw", i.fsw.into(), (a.fsw & fsw).into(), (b.fsw & fsw).into());
         cmp("tags", i.tags.into(), a.tags.into(), b.tags.into());
         for k in 0..8 {
             let wide = |v: [u64; 2]| u128::from(v[0]) | u128::from(v[1]) << 64;
+            if elementary && a.st[k][1] == b.st[k][1] && a.st[k][0].abs_diff(b.st[k][0]) <= 1 {
+                continue;
+            }
             cmp(&format!("st{k}"), wide(i.st[k]), wide(a.st[k]), wide(b.st[k]));
         }
     }
@@ -104,7 +125,7 @@ pub fn make(class: &Class, bits: u32, seed: u64) -> Vec<Test> {
     let mut tests = Vec::new();
     while tests.len() < BATCH && !codes.is_empty() {
         let n = tests.len();
-        let length = if n % 2 == 0 { 1 } else { 2 + rng.below(4) as usize };
+        let length = if n % 2 == 0 || class.name == "transcendental" { 1 } else { 2 + rng.below(4) as usize };
         let mut t = generate::test(&mut rng, &codes, bits, length, n, class.kind == Kind::Float);
         if t.code.is_empty() {
             continue;
@@ -166,6 +187,13 @@ fn adjust(rng: &mut Rng, class: &Class, t: &mut Test) {
                 s.tags &= !(1 << ((s.fsw >> 11).wrapping_sub(1) & 7));
             }
             s.fsw |= rng.next() as u16 & 0x4700;
+            let near = |rng: &mut Rng, range: u64, top: u64| [rng.next() | 1 << 63, top - rng.below(range) | rng.below(2) << 15];
+            match i.mnemonic() {
+                // Outside they are undefined.
+                Mnemonic::F2xm1 => s.st[0] = near(rng, 70, 0x3ffe),
+                Mnemonic::Fyl2xp1 => s.st[0] = near(rng, 70, 0x3ffc),
+                _ => {}
+            }
         }
         _ => {}
     }

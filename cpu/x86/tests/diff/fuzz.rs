@@ -18,7 +18,7 @@ fn mode(rng: &mut Rng) -> X86Mode {
 
 #[test]
 fn any_bytes() {
-    let config = rhea_x86::models::parse("max").expect("a model").config;
+    let config = super::check::config();
     let mut rng = Rng::new(super::check::number("RHEA_DIFF_SEED", 1));
     for _ in 0..super::check::number("RHEA_DIFF_BATCHES", 1) * 40_000 {
         let m = mode(&mut rng);

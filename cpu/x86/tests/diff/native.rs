@@ -172,6 +172,8 @@ extern "C" fn handler(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_voi
     // whose frame of FP state is an XSAVE area with AVX state (`run` is called only if the processor has AVX). The outcome
     // and input are within their arrays: `current` is less than `count`.
     unsafe {
+        // The kernel leaves EFLAGS.AC as the test had it, and this code is not compiled for that.
+        std::arch::asm!("pushfq", "and dword ptr [rsp], 0xfffbffff", "popfq");
         let shared = SHARED as *mut Shared;
         let context = context.cast::<libc::ucontext_t>();
         let gregs = &mut (*context).uc_mcontext.gregs;

@@ -37,7 +37,10 @@ impl Translator<'_, '_> {
             Cvtps2pd | Vcvtps2pd => self.convert_wide(O::CvtPs2Pd),
             Vcvtph2ps => self.convert_wide(O::CvtPh2Ps),
             Vcvtps2ph => self.to_half(),
-            Cvtpi2ps => self.from_mmx(O::CvtDq2Ps, true),
+            Cvtpi2ps => {
+                let mmx = !self.is_mem(1);
+                self.from_mmx(O::CvtDq2Ps, mmx);
+            }
             Cvtpi2pd => {
                 // With a memory operand the state stays x87's.
                 let mmx = !self.is_mem(1);
@@ -167,14 +170,14 @@ impl Translator<'_, '_> {
         let r = self.i.op_register(n).number() as u32;
         self.b.get(x87::slots::mm(r & 7))
     }
-    /// #MF if an x87 exception waits, then TOP 0 and no register empty.
-    pub(super) fn mmx_enter(&mut self) {
-        self.b.call(helpers::MMX_ENTER, &[]);
+    /// #MF if an x87 exception waits.
+    pub(super) fn mmx_check(&mut self) {
+        self.b.call(helpers::MMX_CHECK, &[]);
     }
 
     fn from_mmx(&mut self, op: SimdOp, mmx: bool) {
         if mmx {
-            self.mmx_enter();
+            self.mmx_check();
         }
         let x = if self.is_mem(1) {
             let at = self.ea(8, false);
@@ -184,6 +187,9 @@ impl Translator<'_, '_> {
         };
         let v = self.b.vfromscalar(x);
         let r = self.with_fp(|t| t.b.simd(op, Fmt::Ps, &[v], 0));
+        if mmx {
+            self.mmx_state();
+        }
         if op == SimdOp::CvtDq2Ps {
             let old = self.vsrc(0);
             let r = self.b.simd(SimdOp::MovSd, Fmt::Ps, &[old.0, r], 0);
@@ -194,13 +200,12 @@ impl Translator<'_, '_> {
     }
 
     fn to_mmx(&mut self, op: SimdOp, fmt: Fmt) {
-        self.mmx_enter();
+        self.mmx_check();
         let v = self.vsrc(1);
         // Only the two lanes converted may raise flags.
         let v = if fmt == Fmt::Ps { self.b.op1(Op::VZeroHi, Type::V128, v.0, 0, 0) } else { v.0 };
         let r = self.with_fp(|t| t.b.simd(op, fmt, &[v], 0));
         let r = self.low_int(r, 64);
-        let n = self.c64(self.i.op_register(0).number() as u64);
-        self.b.call(helpers::MMX_WRITE, &[n, r]);
+        self.set_mm(r);
     }
 }

@@ -40,17 +40,17 @@ impl Translator<'_, '_> {
             Pmovzxwq | Vpmovzxwq => self.widen(O::PMovZxWq, 4),
             Pmovzxdq | Vpmovzxdq => self.widen(O::PMovZxDq, 8),
             Movq2dq => {
-                self.mmx_enter();
+                self.mmx_check();
                 let x = self.mmx_read(1);
+                self.mmx_state();
                 let v = self.b.vfromscalar(x);
                 self.set_dst_low(v);
             }
             Movdq2q => {
-                self.mmx_enter();
+                self.mmx_check();
                 let v = self.vsrc(1);
                 let x = self.low_int(v.0, 64);
-                let n = self.c64(self.i.op_register(0).number() as u64);
-                self.b.call(helpers::MMX_WRITE, &[n, x]);
+                self.set_mm(x);
             }
             Extrq => {
                 let v = self.vsrc(0);

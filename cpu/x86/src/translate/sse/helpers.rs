@@ -16,10 +16,8 @@ crate::helpers! {
     FOLD_FLAGS = fold_flags, (I32) -> Void, Effects::WRITES_STATE;
     /// LDMXCSR: args (value). #GP(0) for reserved bits. Changes the mode.
     LOAD_MXCSR = load_mxcsr, (I32) -> Void, BOTH;
-    /// A transition to MMX state: #MF if an x87 exception waits.
-    MMX_ENTER = mmx_enter, () -> Void, BOTH;
-    /// Writes an MMX register: args (number, value).
-    MMX_WRITE = mmx_write, (I64, I64) -> Void, Effects::WRITES_STATE;
+    /// Before an MMX instruction: #MF if an x87 exception waits.
+    MMX_CHECK = mmx_check, () -> Void, BOTH;
     /// MASKMOVDQU: args (data, mask, linear address).
     MASK_MOVE_BYTES = mask_move_bytes, (V128, V128, I64) -> Void, BOTH;
     /// Args (mask, linear address, bytes of an element).
@@ -97,20 +95,10 @@ extern "C" fn load_mxcsr(cpu: &mut X86Cpu, value: u64, _: u64, _: u64, _: u64) -
     0
 }
 
-extern "C" fn mmx_enter(cpu: &mut X86Cpu, _: u64, _: u64, _: u64, _: u64) -> u64 {
+extern "C" fn mmx_check(cpu: &mut X86Cpu, _: u64, _: u64, _: u64, _: u64) -> u64 {
     if cpu.x87.error_pending() {
         cpu.raise(Vector::X87, None);
-        return 0;
     }
-    cpu.x87.top = 0;
-    cpu.x87.tags = 0xff;
-    0
-}
-
-extern "C" fn mmx_write(cpu: &mut X86Cpu, n: u64, value: u64, _: u64, _: u64) -> u64 {
-    let n = n as usize & 7;
-    cpu.x87.significand[n] = value;
-    cpu.x87.sign_exponent[n] = 0xffff;
     0
 }
 
@@ -225,9 +213,11 @@ extern "C" fn gather(cpu: &mut X86Cpu, plan: u64, base: u64, _: u64, _: u64) -> 
             let low = n < per_half(size);
             let dst = if low { &mut cpu.xmm[p.dst as usize] } else { &mut cpu.ymm_hi[p.dst as usize] };
             *dst = *dst & !field | u128::from(v) << bit;
-            let mask = if low { &mut cpu.xmm[p.mask as usize] } else { &mut cpu.ymm_hi[p.mask as usize] };
-            *mask &= !field;
         }
+        let field = u128::from(u64::MAX >> (64 - size * 8)) << bit;
+        let low = n < per_half(size);
+        let mask = if low { &mut cpu.xmm[p.mask as usize] } else { &mut cpu.ymm_hi[p.mask as usize] };
+        *mask &= !field;
     }
     // What the elements do not fill is cleared, as is the mask.
     let used = u32::from(p.count) * size;

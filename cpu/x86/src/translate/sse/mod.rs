@@ -38,7 +38,24 @@ impl Translator<'_, '_> {
             Ldmxcsr | Vldmxcsr | Stmxcsr | Vstmxcsr => return Some(self.mxcsr_access(matches!(m, Stmxcsr | Vstmxcsr))),
             _ => {}
         }
-        if !vector && !matches!(m, Vzeroupper | Vzeroall | Cvtps2pi | Cvttps2pi | Cvtpd2pi | Cvttpd2pi) {
+        let without = matches!(
+            m,
+            Vzeroupper
+                | Vzeroall
+                | Cvtps2pi
+                | Cvttps2pi
+                | Cvtpd2pi
+                | Cvttpd2pi
+                | Cvtss2si
+                | Cvttss2si
+                | Cvtsd2si
+                | Cvttsd2si
+                | Vcvtss2si
+                | Vcvttss2si
+                | Vcvtsd2si
+                | Vcvttsd2si
+        );
+        if !vector && !without {
             return None;
         }
         if let Some(v) = self.sse_precondition() {
@@ -127,7 +144,15 @@ impl Translator<'_, '_> {
     /// A vector source: a register, or as much memory as the instruction reads. Operands of legacy SSE in memory must be
     /// aligned.
     fn vsrc(&mut self, n: u32) -> Halves {
-        self.vsrc_aligned(n, !self.vex())
+        // Processors differ in whether SHA instructions want it; those of AMD do not.
+        self.vsrc_aligned(n, !self.vex() && !self.is_sha())
+    }
+    fn is_sha(&self) -> bool {
+        use Mnemonic::*;
+        matches!(
+            self.i.mnemonic(),
+            Sha1nexte | Sha1msg1 | Sha1msg2 | Sha1rnds4 | Sha256msg1 | Sha256msg2 | Sha256rnds2
+        )
     }
     fn vsrc_aligned(&mut self, n: u32, aligned: bool) -> Halves {
         if !self.is_mem(n) {
@@ -200,6 +225,8 @@ impl Translator<'_, '_> {
         self.b.op0(Op::FpFlagsClear, Type::Void);
         let r = f(self);
         let after = self.b.op0(Op::FpFlagsGet, Type::I32);
+        // The helper keeps them.
+        self.b.op0(Op::FpFlagsClear, Type::Void);
         self.b.call(helpers::FP_CHECK, &[before, after]);
         r
     }
