@@ -195,10 +195,9 @@ impl PortState {
 
 impl Port {
     pub fn new() -> Self {
-        let mut state = PortState::default();
-        state.r.cmd = cmd::SPIN_UP | cmd::POWER_ON;
-        state.r.status = NO_DEVICE;
-        Self { state: Mutex::new(state), rest: Condvar::new(), device: OnceLock::new() }
+        let port = Self { state: Mutex::default(), rest: Condvar::new(), device: OnceLock::new() };
+        port.hba_reset(true);
+        port
     }
     pub fn attach(&self, device: Arc<dyn AtaDevice>) {
         let _ = self.device.set(device);
