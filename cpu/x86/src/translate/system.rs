@@ -219,7 +219,8 @@ impl Translator<'_, '_> {
                 let base = self.load(wide, at);
                 let mut base = self.zx64(base, wide);
                 if matches!(self.i.code(), Code::Lgdt_m1632_16 | Code::Lidt_m1632_16) {
-                    base = self.b.zext(base, 24);
+                    let mask = self.c64(0xff_ffff);
+                    base = self.b.and(base, mask);
                 }
                 let which = self.c64((m == Lidt) as u64);
                 self.b.call(sys::LOAD_TABLE, &[which, limit, base]);
