@@ -179,9 +179,9 @@ features! {
     Pku L7Ecx 3 "pku" yes;
     Waitpkg L7Ecx 5 "waitpkg" no;
     CetSs L7Ecx 7 "shstk" no;
-    Gfni L7Ecx 8 "gfni" no;
-    Vaes L7Ecx 9 "vaes" no;
-    Vpclmulqdq L7Ecx 10 "vpclmulqdq" no;
+    Gfni L7Ecx 8 "gfni" yes;
+    Vaes L7Ecx 9 "vaes" yes;
+    Vpclmulqdq L7Ecx 10 "vpclmulqdq" yes;
     Avx512vnni L7Ecx 11 "avx512vnni" no;
     Avx512vpopcntdq L7Ecx 14 "avx512-vpopcntdq" no;
     La57 L7Ecx 16 "la57" yes;
@@ -229,7 +229,7 @@ features! {
     Extapic X1Ecx 3 "extapic" no;
     Cr8legacy X1Ecx 4 "cr8legacy" yes;
     Abm X1Ecx 5 "abm" | "lzcnt" yes;
-    Sse4a X1Ecx 6 "sse4a" no;
+    Sse4a X1Ecx 6 "sse4a" yes;
     Misalignsse X1Ecx 7 "misalignsse" no;
     D3nowprefetch X1Ecx 8 "3dnowprefetch" yes;
     Osvw X1Ecx 9 "osvw" yes;

@@ -375,3 +375,64 @@ fn drop_dependent(config: &mut X86Config, asked: &[Feature]) -> Result<(), Strin
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    fn ok(text: &str) -> Parsed {
+        parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn every_model() {
+        for (name, _) in MODELS {
+            let p = ok(name);
+            assert!(p.config.features().iter().all(Feature::available), "{name}");
+            let amd = matches!(*name, "qemu64" | "max" | "EPYC" | "EPYC-Rome");
+            assert_eq!(p.config.vendor, if amd { Vendor::Amd } else { Vendor::Intel }, "{name}");
+        }
+        for (name, model, ..) in VERSIONS {
+            assert!(MODELS.iter().any(|m| m.0 == *model), "{name}");
+            ok(name);
+        }
+        assert_eq!(ok("Haswell").config.signature, 0x306c4);
+        assert_eq!(ok("EPYC-Rome").config.signature, 0x830f10);
+        assert!(ok("max").warning.is_none());
+        assert!(ok("Skylake-Server").warning.is_some_and(|w| w.contains("avx512f") && !w.contains('\n')));
+    }
+    #[test]
+    fn properties() {
+        assert!(!ok("max,-avx2").config.has(F::Avx2));
+        assert!(ok("qemu64,+sse4.2,sse4_1=on,ssse3").config.has(F::Sse42));
+        assert_eq!(ok("max,vendor=GenuineIntel").config.vendor, Vendor::Intel);
+        assert_eq!(ok("max,tsc-frequency=0x77359400").config.tsc_frequency, 2_000_000_000);
+        assert!(!ok("max,-avx").config.has(F::Fma), "what needs it goes too");
+        for bad in [
+            "nosuch", "", "max,nosuch=on", "max,avx=maybe", "max,+avx512f", "max,+vmx", "max,phys-bits=64", "max,-xsave,+avx",
+            "max,vendor=x", "max,tsc-frequency=0", "max,level=99", "Skylake-Server,enforce",
+        ] {
+            let e = parse(bad).err().unwrap_or_else(|| panic!("{bad} is accepted"));
+            assert!(!e.is_empty() && !e.contains('\n'), "{bad}: {e}");
+        }
+    }
+    #[test]
+    fn instructions_follow_features() {
+        let allows = |model: &str, code: &[u8]| {
+            let c = ok(model).config;
+            let i = Decoder::new(64, code, DecoderOptions::NONE).decode();
+            !i.is_invalid() && c.allows(&i)
+        };
+        let vpaddd_ymm = [0xc5, 0xf5, 0xfe, 0xc2];
+        let vpaddd_zmm = [0x62, 0xf1, 0x75, 0x48, 0xfe, 0xc2];
+        assert!(allows("Haswell", &vpaddd_ymm) && !allows("Nehalem", &vpaddd_ymm));
+        assert!(!allows("max", &vpaddd_zmm));
+        // ENDBR64 and RDSSPQ are NOPs without the feature; XBEGIN is not there.
+        assert!(allows("qemu64", &[0xf3, 0x0f, 0x1e, 0xfa]));
+        assert!(allows("max", &[0xf3, 0x48, 0x0f, 0x1e, 0xc8]));
+        assert!(!allows("max", &[0xc7, 0xf8, 0, 0, 0, 0]));
+        assert!(allows("max", &[0x0f, 0x01, 0xd9]) && !allows("max,kvm=off", &[0x0f, 0x01, 0xd9]), "VMMCALL");
+        assert!(allows("max", &[0x90]) && allows("max", &[0x0f, 0x05]));
+    }
+}

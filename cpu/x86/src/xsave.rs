@@ -416,3 +416,142 @@ impl X86Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::parse;
+    use crate::tests::Bench;
+
+    const AT: u64 = 0x8000;
+
+    /// All components in use; the clock stands, interrupts are off.
+    fn bench() -> Bench {
+        let mut b = Bench::with(parse("max").map(|p| p.config).unwrap_or_else(|e| panic!("{e}")));
+        b.cr4 |= cr4::OSFXSR | cr4::OSXSAVE;
+        b.xcr0 = 0x207;
+        fill(&mut b, 1);
+        (b.r[0], b.r[2]) = (u64::MAX, u64::MAX);
+        b
+    }
+    fn fill(b: &mut Bench, seed: u64) {
+        for n in 0..8 {
+            b.xmm[n] = u128::from(seed * 100 + n as u64) << 64 | 7;
+            b.ymm_hi[n] = u128::from(seed * 200 + n as u64) << 32 | 9;
+            b.x87.set_st(n as u32, seed << 63 | n as u64, 0x3fff);
+        }
+        b.x87.set_control_word(0x27f);
+        b.x87.set_status_word(0x3800);
+        b.x87.set_abridged_tags(0x81);
+        b.set_mxcsr(0x1f80 | 0x2000);
+        b.set_pkru(seed as u32 * 4);
+    }
+    fn state(b: &Bench) -> (X87, [u128; 16], [u128; 16], u32, u32) {
+        (b.x87.clone(), b.xmm, b.ymm_hi, b.pkru, b.mxcsr())
+    }
+    fn clear(b: &mut Bench) {
+        b.x87 = X87::default();
+        b.xmm = [0; 16];
+        b.ymm_hi = [0; 16];
+        b.pkru = 0;
+        b.set_mxcsr(MXCSR_INIT);
+    }
+
+    #[test]
+    fn round_trips() {
+        for kind in [Save::Xsave, Save::Xsaveopt, Save::Xsavec, Save::Xsaves] {
+            let mut b = bench();
+            let want = state(&b);
+            b.xsave(AT, true, kind).unwrap();
+            assert_eq!(b.get(AT + 512, 8), 0x207, "{kind:?}");
+            clear(&mut b);
+            b.xrstor(AT, true, kind == Save::Xsaves).unwrap();
+            assert_eq!(state(&b), want, "{kind:?}");
+        }
+    }
+    #[test]
+    fn initial_components() {
+        let mut b = bench();
+        clear(&mut b);
+        b.put(AT + 160, 8, 0x55);
+        b.xsave(AT, true, Save::Xsavec).unwrap();
+        assert_eq!((b.get(AT + 512, 8), b.get(AT + 520, 8)), (0, 0x207 | COMPACTED));
+        assert_eq!(b.get(AT + 160, 8), 0x55, "what is not in use is not written");
+        let initial = state(&b);
+        fill(&mut b, 3);
+        b.xrstor(AT, true, false).unwrap();
+        assert_eq!(state(&b), initial);
+        // The standard format keeps the bits of components that are not asked for.
+        b.put(AT + 520, 8, 0);
+        b.put(AT + 512, 8, 0x204);
+        (b.r[0], b.r[2]) = (3, 0);
+        b.xsave(AT, true, Save::Xsave).unwrap();
+        assert_eq!(b.get(AT + 512, 8), 0x204);
+    }
+    #[test]
+    fn compacted_offsets() {
+        let mut b = bench();
+        (b.r[0], b.r[2]) = (PKRU | SSE, 0);
+        b.xsave(AT, true, Save::Xsavec).unwrap();
+        assert_eq!(b.get(AT + 576, 8), u64::from(b.pkru));
+    }
+    #[test]
+    fn bad_headers() {
+        let fails = |change: fn(&mut Bench), supervisor: bool| {
+            let mut b = bench();
+            b.xsave(AT, true, Save::Xsave).unwrap();
+            change(&mut b);
+            let before = state(&b);
+            assert!(b.xrstor(AT, true, supervisor).is_err());
+            assert_eq!(state(&b), before);
+        };
+        fails(|b| b.put(AT + 512, 8, 8), false);
+        fails(|b| b.put(AT + 520, 8, 1), false);
+        fails(|b| b.put(AT + 528, 8, 1), false);
+        fails(|b| b.put(AT + 24, 4, 0x1_0000), false);
+        fails(|_| {}, true);
+        fails(|b| b.put(AT + 520, 8, COMPACTED | 1 << 5), false);
+        fails(|b| b.put(AT + 520, 8, COMPACTED), false);
+        let mut b = bench();
+        assert!(b.xsave(AT + 32, true, Save::Xsave).is_err(), "alignment");
+        b.cr4 &= !cr4::OSXSAVE;
+        assert!(b.xsave(AT, true, Save::Xsave).is_err());
+        assert!(b.xgetbv(0).is_err());
+    }
+    #[test]
+    fn legacy_format() {
+        for wide in [false, true] {
+            let mut b = bench();
+            let want = state(&b);
+            b.fxsave(AT, wide).unwrap();
+            assert_eq!(b.get(AT + 28, 4), 0xffff);
+            assert_eq!(b.get(AT + 4, 1), 0x81);
+            // Register 0 of the area is the top of the stack.
+            assert_eq!(b.get(AT + 32, 8), b.x87.st(0).0);
+            let ymm = b.ymm_hi;
+            clear(&mut b);
+            b.ymm_hi = ymm;
+            b.pkru = want.3;
+            b.fxrstor(AT, wide).unwrap();
+            assert_eq!(state(&b), want);
+            b.put(AT + 24, 4, 0x8001_0000);
+            assert!(b.fxrstor(AT, wide).is_err());
+            assert!(b.fxsave(AT + 8, wide).is_err());
+        }
+    }
+    #[test]
+    fn control_of_components() {
+        let mut b = bench();
+        assert_eq!(b.xsetbv(0, 7), Ok(()));
+        assert_eq!(b.xgetbv(0), Ok(7));
+        for v in [0, 2, 5, 0xf, 1 << 62 | 7] {
+            assert_eq!(b.xsetbv(0, v), Err(GP), "{v:#x}");
+        }
+        assert_eq!(b.xsetbv(1, 7), Err(GP));
+        clear(&mut b);
+        assert_eq!(b.xgetbv(1), Ok(0));
+        b.ymm_hi[3] = 1;
+        assert_eq!(b.xgetbv(1), Ok(AVX));
+        assert_eq!(b.xgetbv(2), Err(GP));
+    }
+}
