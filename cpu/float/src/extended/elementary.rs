@@ -30,9 +30,8 @@ const ARCTANGENTS: [Wide; 17] = [
     Wide::constant(-1, 0xc0ce_85b8_ac52_6640_89dd_62c4_6e92_fa25),
     Wide::constant(-1, 0xc90f_daa2_2168_c234_c4c6_628b_80dc_1cd1),
 ];
-/// The first 320 bits of 2/π, most significant first.
-const TWO_OVER_PI: [u64; 5] =
-    [0xa2f9_836e_4e44_1529, 0xfc27_57d1_f534_ddc0, 0xdb62_9599_3c43_9041, 0xfe51_63ab_debb_c561, 0xb724_6e3a_424d_d2e0];
+/// π/2 of the argument reduction, 68 bits in units of 2^-67: the processors' own approximation (Intel SDM vol. 1, 8.3.8).
+const HALF_PI_APPROXIMATE: u128 = 0xc_90fd_aa22_168c_234c;
 
 /// Sums of series stop when terms are this much smaller.
 const BITS: i32 = 130;
@@ -205,52 +204,28 @@ pub fn y_log2_x_plus_1(x: F80, y: F80, env: &mut Env80) -> F80 {
 
 // ---- trigonometry ----
 
-/// The angle in [−π/4, π/4] and the number of the quadrant, of a magnitude below 2^63.
+/// The angle in [−π/4, π/4] and the number of the quadrant, of a magnitude below 2^63. The remainder is exact, but of a
+/// division by π/2 as the processors have it.
 fn reduce(a: Wide) -> (Wide, u32) {
     if a.exp < -1 {
         return (a.abs(), 0);
     }
-    let s = (a.m >> 64) as u64;
-    // s × 2/π, least significant word first; the fraction has 383 − exp bits, 384 after the shift.
-    let mut p = [0u64; 7];
-    let mut carry = 0u128;
-    for (n, w) in TWO_OVER_PI.iter().rev().enumerate() {
-        let v = u128::from(s) * u128::from(*w) + carry;
-        p[n] = v as u64;
-        carry = v >> 64;
-    }
-    p[5] = carry as u64;
-    let shift = (a.exp + 1) as u32;
-    if shift > 0 {
-        for n in (1..7).rev() {
-            p[n] = p[n] << shift | p[n - 1] >> (64 - shift);
+    let mut r = a.m >> 64;
+    let mut quadrant = 0u32;
+    for _ in 0..(a.exp + 4).min(67) {
+        r <<= 1;
+        quadrant <<= 1;
+        if r >= HALF_PI_APPROXIMATE {
+            r -= HALF_PI_APPROXIMATE;
+            quadrant |= 1;
         }
-        p[0] <<= shift;
     }
-    let mut quadrant = p[6] as u32 & 3;
-    let negative = p[5] >> 63 != 0;
+    let negative = 2 * r > HALF_PI_APPROXIMATE;
     if negative {
-        quadrant = quadrant.wrapping_add(1) & 3;
-        let mut carry = true;
-        for w in &mut p[..6] {
-            let (v, c) = (!*w).overflowing_add(u64::from(carry));
-            (*w, carry) = (v, c);
-        }
+        r = HALF_PI_APPROXIMATE - r;
+        quadrant = quadrant.wrapping_add(1);
     }
-    // The highest 128 bits of the fraction that are not zero.
-    let top = (0..6).rev().find(|&n| p[n] != 0).unwrap_or(0);
-    let word = |n: usize| u128::from(p[n]);
-    let low = |back: usize| if top >= back { word(top - back) } else { 0 };
-    let lz = p[top].leading_zeros();
-    let mut m = word(top) << 64 | low(1);
-    if lz > 0 {
-        m = m << lz | low(2) >> (64 - lz);
-    }
-    if p[top] == 0 {
-        return (Wide::ZERO, quadrant);
-    }
-    let exp = -1 - (5 - top as i32) * 64 - lz as i32;
-    (Wide { sign: negative, exp, m }.mul(PI_2), quadrant)
+    (Wide::normalize(negative, 60, r), quadrant & 3)
 }
 
 fn sine(r: Wide) -> Wide {

@@ -103,6 +103,7 @@ impl Translator<'_, '_> {
                     self.x87_store(info | if m == Fisttp { Info::TRUNCATE } else { 0 })
                 } else {
                     let i = self.sti(0);
+                    let info = info | if m == Fstpnce { Info::UNCHECKED } else { 0 };
                     self.on_stack(h::STORE_REG, info | i << INFO_I)
                 }
             }

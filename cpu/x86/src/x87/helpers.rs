@@ -188,10 +188,10 @@ fn deliver_comparison(cpu: &mut X86Cpu, info: Info, o: Ordering) {
         cpu.x87.set_conditions(c | cpu.x87.status & sw::C1);
     }
 }
-/// Delivers a comparison with an invalid operand; AMD's processors do so even if the exception is not masked.
-fn deliver_invalid(cpu: &mut X86Cpu, info: Info, masked: bool) {
+/// Delivers a comparison with an exceptional operand; AMD's processors do so even if the exception is not masked.
+fn deliver_checked(cpu: &mut X86Cpu, info: Info, o: Ordering, masked: bool) {
     if masked || cpu.config.vendor == Vendor::Amd {
-        deliver_comparison(cpu, info, Ordering::Unordered);
+        deliver_comparison(cpu, info, o);
     }
     if masked {
         cpu.x87.pop_n(info.pops());
@@ -203,20 +203,20 @@ fn compare_with(cpu: &mut X86Cpu, info: Info, b: Option<F80>, mut env: Env80) ->
     let x = &mut cpu.x87;
     let Some(b) = b.filter(|_| !x.is_empty(0)) else {
         let masked = x.stack_fault(false);
-        deliver_invalid(cpu, info, masked);
+        deliver_checked(cpu, info, Ordering::Unordered, masked);
         return 0;
     };
     let o = ext::compare(x.get(0), b, !info.has(Info::QUIET), &mut env);
     let c1 = x.status & sw::C1;
     let deliver = x.settle(&env);
     x.status |= c1;
-    if o == Ordering::Unordered {
-        deliver_invalid(cpu, info, deliver);
-    } else if deliver {
-        deliver_comparison(cpu, info, o);
-        cpu.x87.pop_n(info.pops());
-    }
+    deliver_checked(cpu, info, o, deliver);
     0
+}
+
+/// C1, if FCOMI and FCMOV leave it when there is no stack fault, as on AMD's processors.
+fn kept_c1(cpu: &X86Cpu) -> u32 {
+    if cpu.config.vendor == Vendor::Amd { cpu.x87.status & sw::C1 } else { 0 }
 }
 
 fn compare_memory(cpu: &mut X86Cpu, info: u64, address: u64, operand: impl FnOnce(&mut Env80) -> F80) -> u64 {
@@ -456,6 +456,10 @@ helper! {
         let info = Info(info);
         if cpu.x87_begin(info, 0) {
             let x = &mut cpu.x87;
+            if info.has(Info::UNCHECKED) && x.is_empty(0) {
+                x.pop();
+                return 0;
+            }
             let v = if x.is_empty(0) {
                 if !x.stack_fault(false) {
                     return 0;
@@ -502,12 +506,11 @@ helper! {
     }
     compare(cpu, info) {
         let info = Info(info);
-        let c1 = cpu.x87.status & sw::C1;
+        let c1 = kept_c1(cpu);
         if !cpu.x87_begin(info, 0) {
             return 0;
         }
-        if info.has(Info::EFLAGS) && cpu.config.vendor == Vendor::Amd {
-            // Only a stack fault changes it there.
+        if info.has(Info::EFLAGS) {
             cpu.x87.status |= c1;
         }
         let x = &cpu.x87;
@@ -614,8 +617,10 @@ helper! {
     }
     move_if(cpu, info, condition) {
         let info = Info(info);
+        let c1 = kept_c1(cpu);
         if cpu.x87_begin(info, 0) {
             let x = &mut cpu.x87;
+            x.status |= c1;
             if x.is_empty(0) || x.is_empty(info.i()) {
                 if x.stack_fault(false) {
                     x.put(0, F80::INDEFINITE);

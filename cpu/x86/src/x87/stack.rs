@@ -24,6 +24,8 @@ impl Info {
     pub const QUIET: u64 = 1 << 26;
     pub const EFLAGS: u64 = 1 << 27;
     pub const TRUNCATE: u64 = 1 << 28;
+    /// FSTPNCE: an empty ST(0) is no stack fault.
+    pub const UNCHECKED: u64 = 1 << 29;
     /// Which operation, or a size.
     pub const OPERATION_SHIFT: u32 = 32;
 

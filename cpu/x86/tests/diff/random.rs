@@ -181,8 +181,8 @@ impl Rng {
             s.data[at..at + 16].copy_from_slice(&v.to_le_bytes());
         }
         for at in (0..s.stack.len()).step_by(8) {
-            // TF would be in the second byte of a word.
-            let v = self.int() & !0x0100_0100_0100_0100;
+            // TF would stop the test; NT and ID cannot be set back natively.
+            let v = self.int() & !0x4120_4120_4120_4120;
             s.stack[at..at + 8].copy_from_slice(&v.to_le_bytes());
         }
         if fp {
