@@ -374,11 +374,14 @@ impl Emit<'_> {
                     self.asm.vmovaps(0, THIRD);
                 } else {
                     self.asm.legacy(c, X13, b);
+                    if op.imm() {
+                        self.asm.bytes(&[i.imm as u8]);
+                    }
                 }
                 self.asm.vmovaps(d, X13);
             }
         }
-        if op.imm() && !matches!(op, SimdOp::Fma | SimdOp::CvtSi2) {
+        if op.imm() && c.form != Form::Legacy && !matches!(op, SimdOp::Fma | SimdOp::CvtSi2) {
             self.asm.bytes(&[i.imm as u8]);
         }
     }

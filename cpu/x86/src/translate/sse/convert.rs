@@ -26,7 +26,7 @@ impl Translator<'_, '_> {
             Cvttss2si | Vcvttss2si => self.to_int(O::Cvtt2Si, Fmt::Ss),
             Cvttsd2si | Vcvttsd2si => self.to_int(O::Cvtt2Si, Fmt::Sd),
             Cvtss2sd | Vcvtss2sd => self.binary_fp(|t, a, b, _| t.b.simd(O::CvtSs2Sd, Fmt::Ps, &[a, b], 0)),
-            Cvtsd2ss | Vcvtsd2ss => self.binary_fp(|t, a, b, _| t.b.simd(O::CvtSd2Ss, Fmt::Ps, &[a, b], 0)),
+            Cvtsd2ss | Vcvtsd2ss => self.binary_of(Some(Fmt::Ss), |t, a, b, _| t.b.simd(O::CvtSd2Ss, Fmt::Ps, &[a, b], 0)),
             Cvtdq2ps | Vcvtdq2ps => self.convert_lanes(O::CvtDq2Ps, Fmt::Ps),
             Cvtps2dq | Vcvtps2dq => self.convert_lanes(O::Cvt2Dq, Fmt::Ps),
             Cvttps2dq | Vcvttps2dq => self.convert_lanes(O::Cvtt2Dq, Fmt::Ps),
@@ -108,17 +108,18 @@ impl Translator<'_, '_> {
     /// Two halves of quadwords to one of doublewords.
     fn convert_narrow(&mut self, op: SimdOp, fmt: Fmt) {
         let v = self.vsrc(1);
-        let r = self.with_fp(|t| {
+        let all = |t: &mut Self| {
             let lo = t.b.simd(op, fmt, &[v.0], 0);
             match v.1 {
                 Some(hi) => {
                     let hi = t.b.simd(op, fmt, &[hi], 0);
-                    t.b.simd(SimdOp::UnpckLQdq, Fmt::Ps, &[lo, hi], 0)
+                    Halves(t.b.simd(SimdOp::UnpckLQdq, Fmt::Ps, &[lo, hi], 0), None)
                 }
-                None => lo,
+                None => Halves(lo, None),
             }
-        });
-        self.set_dst_low(r);
+        };
+        let r = if op == SimdOp::CvtPd2Ps { self.with_arithmetic(Fmt::Ps, all) } else { self.with_fp(all) };
+        self.set_dst(r);
     }
 
     /// The low quadword's lanes to twice their size, and the high one's to the upper half.
@@ -185,11 +186,11 @@ impl Translator<'_, '_> {
         } else {
             self.mmx_read(1)
         };
-        let v = self.b.vfromscalar(x);
-        let r = self.with_fp(|t| t.b.simd(op, Fmt::Ps, &[v], 0));
         if mmx {
             self.mmx_state();
         }
+        let v = self.b.vfromscalar(x);
+        let r = self.with_fp(|t| t.b.simd(op, Fmt::Ps, &[v], 0));
         if op == SimdOp::CvtDq2Ps {
             let old = self.vsrc(0);
             let r = self.b.simd(SimdOp::MovSd, Fmt::Ps, &[old.0, r], 0);
@@ -203,6 +204,7 @@ impl Translator<'_, '_> {
         self.mmx_check();
         let v = self.vsrc(1);
         // Only the two lanes converted may raise flags.
+        self.mmx_state();
         let v = if fmt == Fmt::Ps { self.b.op1(Op::VZeroHi, Type::V128, v.0, 0, 0) } else { v.0 };
         let r = self.with_fp(|t| t.b.simd(op, fmt, &[v], 0));
         let r = self.low_int(r, 64);

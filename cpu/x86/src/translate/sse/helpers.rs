@@ -12,6 +12,8 @@ crate::helpers! {
     base crate::helpers::SSE_BASE;
     /// After an instruction with an unmasked exception: args (sticky flags before it, flags of its own). #XM or #UD.
     FP_CHECK = fp_check, (I32, I32) -> Void, BOTH;
+    /// TINY_RESULT if a lane is denormal: args (vector, format as `rhea_ir::simd::Fmt`).
+    TINY = tiny, (V128, I64) -> I32, Effects::PURE;
     /// Adds sticky flags to MXCSR: args (flags).
     FOLD_FLAGS = fold_flags, (I32) -> Void, Effects::WRITES_STATE;
     /// LDMXCSR: args (value). #GP(0) for reserved bits. Changes the mode.
@@ -44,6 +46,7 @@ pub mod mxcsr {
     pub const FLAGS: u32 = 0x3f;
     /// IE, DE, ZE: found before the operation.
     pub const EARLY: u32 = 7;
+    pub const UNDERFLOW: u32 = 16;
     /// The masks, above the flags by this.
     pub const MASK_SHIFT: u32 = 7;
     /// What can be set (MXCSR_MASK).
@@ -68,6 +71,9 @@ impl X86Cpu {
 extern "C" fn fp_check(cpu: &mut X86Cpu, before: u64, after: u64, _: u64, _: u64) -> u64 {
     let mut fresh = after as u32 & mxcsr::FLAGS;
     let unmasked = !(cpu.mxcsr >> mxcsr::MASK_SHIFT) & mxcsr::FLAGS;
+    if after as u32 & TINY_RESULT != 0 {
+        fresh |= mxcsr::UNDERFLOW & unmasked;
+    }
     if fresh & unmasked & mxcsr::EARLY != 0 {
         fresh &= mxcsr::EARLY;
     }
@@ -78,6 +84,22 @@ extern "C" fn fp_check(cpu: &mut X86Cpu, before: u64, after: u64, _: u64, _: u64
         cpu.raise(vector, None);
     }
     0
+}
+
+/// Beside exception flags: a result is denormal.
+const TINY_RESULT: u32 = 1 << 16;
+
+extern "C" fn tiny(cpu: &mut X86Cpu, _: u64, format: u64, _: u64, _: u64) -> u64 {
+    let v = cpu.header.scratch[0];
+    let single = |n: u32| f32::from_bits((v >> (32 * n)) as u32).is_subnormal();
+    let double = |n: u32| f64::from_bits((v >> (64 * n)) as u64).is_subnormal();
+    let any = match format {
+        0 => (0..4).any(single),
+        1 => (0..2).any(double),
+        2 => single(0),
+        _ => double(0),
+    };
+    if any { u64::from(TINY_RESULT) } else { 0 }
 }
 
 extern "C" fn fold_flags(cpu: &mut X86Cpu, flags: u64, _: u64, _: u64, _: u64) -> u64 {
@@ -207,6 +229,10 @@ extern "C" fn gather(cpu: &mut X86Cpu, plan: u64, base: u64, _: u64, _: u64) -> 
             at = at.wrapping_add(seg_base);
             if !long {
                 at &= 0xffff_ffff;
+            }
+            if long && seg == 2 && !cpu.canonical(at) {
+                cpu.raise(Vector::StackFault, Some(0));
+                return 0;
             }
             let Ok(v) = cpu.read_linear(at, size, As::Cpl) else { return 0 };
             let field = (u128::from(u64::MAX >> (64 - size * 8))) << bit;

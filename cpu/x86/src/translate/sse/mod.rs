@@ -13,6 +13,7 @@ use super::{Flow, Mem, Translator};
 use crate::exception::Vector;
 use crate::state::slots;
 use iced_x86::{EncodingKind, Mnemonic, OpKind, Register};
+use rhea_ir::simd::Fmt;
 use rhea_ir::{MemOp, Op, Type, Value};
 
 /// A vector operand: one or two halves.
@@ -218,6 +219,24 @@ impl Translator<'_, '_> {
     /// Runs an operation that raises sticky FP flags. If one of the exceptions is unmasked, its flags are looked at before
     /// anything is written.
     fn with_fp<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> T {
+        self.with_fp_tiny(f, |_, _, flags| flags)
+    }
+    /// The same for arithmetic with results of a format: an unmasked underflow is raised by exact tiny results too.
+    fn with_arithmetic(&mut self, fmt: Fmt, f: impl FnOnce(&mut Self) -> Halves) -> Halves {
+        self.with_fp_tiny(f, |t, r, mut flags| {
+            let format = t.c64(fmt as u64);
+            for v in [Some(r.0), r.1].into_iter().flatten() {
+                let tiny = t.b.call(helpers::TINY, &[v, format]);
+                flags = t.b.or(flags, tiny);
+            }
+            flags
+        })
+    }
+    fn with_fp_tiny<T>(
+        &mut self,
+        f: impl FnOnce(&mut Self) -> T,
+        more: impl FnOnce(&mut Self, &T, Value) -> Value,
+    ) -> T {
         if !self.mode.fp_unmasked() {
             return f(self);
         }
@@ -225,6 +244,7 @@ impl Translator<'_, '_> {
         self.b.op0(Op::FpFlagsClear, Type::Void);
         let r = f(self);
         let after = self.b.op0(Op::FpFlagsGet, Type::I32);
+        let after = more(self, &r, after);
         // The helper keeps them.
         self.b.op0(Op::FpFlagsClear, Type::Void);
         self.b.call(helpers::FP_CHECK, &[before, after]);
