@@ -150,8 +150,9 @@ pub(crate) fn combine(first: u8, second: Exception) -> Option<Exception> {
         return if s == Class::Benign { Some(second) } else { None };
     }
     match (class(first), s) {
-        (Class::Contributory, Class::Contributory)
-        | (Class::PageFault, Class::Contributory | Class::PageFault) => Some(double),
+        (Class::Contributory, Class::Contributory) | (Class::PageFault, Class::Contributory | Class::PageFault) => {
+            Some(double)
+        }
         _ => Some(second),
     }
 }

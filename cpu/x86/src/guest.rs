@@ -41,11 +41,7 @@ impl X86Cpu {
             m.segment() == Register::SS && {
                 // An instruction with two operands: the one at this address counts.
                 let at = m.virtual_address(0, |reg, _, _| {
-                    if reg.is_segment_register() {
-                        Some(0)
-                    } else {
-                        r.get(reg.full_register().number()).copied()
-                    }
+                    if reg.is_segment_register() { Some(0) } else { r.get(reg.full_register().number()).copied() }
                 });
                 alone || at.is_none_or(|at| va.wrapping_sub(at) < 4096 || at.wrapping_sub(va) < 4096)
             }
@@ -80,14 +76,7 @@ impl Guest for X86Cpu {
     fn fetch_index(mode: u64) -> u32 {
         X86Mode(mode).mmu_idx()
     }
-    fn translate(
-        config: &X86Config,
-        mode: u64,
-        _: u8,
-        code: &[u8],
-        max_insns: u32,
-        b: &mut Builder,
-    ) -> Translated {
+    fn translate(config: &X86Config, mode: u64, _: u8, code: &[u8], max_insns: u32, b: &mut Builder) -> Translated {
         crate::translate::translate(config, mode, code, max_insns, b)
     }
 

@@ -219,14 +219,8 @@ impl X86Cpu {
         if size == Size::W16 {
             offset &= 0xffff;
         }
-        let gate = Gate {
-            kind: d.kind(),
-            dpl: d.dpl(),
-            present: d.present(),
-            selector: (raw >> 16) as u16,
-            offset,
-            ist: 0,
-        };
+        let gate =
+            Gate { kind: d.kind(), dpl: d.dpl(), present: d.present(), selector: (raw >> 16) as u16, offset, ist: 0 };
         self.check_gate(event, &gate)?;
         if gate.kind == system::TASK {
             return self.deliver_task(event, &gate);

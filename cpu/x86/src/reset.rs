@@ -343,12 +343,7 @@ impl X86Cpu {
     // ---- direct boots ----
 
     fn flat_segments(&mut self, code_attr: u32) {
-        let flat = |selector: u32, attr: u32| Segment {
-            selector,
-            attr,
-            limit: u32::MAX,
-            ..Segment::default()
-        };
+        let flat = |selector: u32, attr: u32| Segment { selector, attr, limit: u32::MAX, ..Segment::default() };
         for s in [Seg::Es, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs] {
             self.set_segment(s, flat(BOOT_DS, 0xc093));
         }

@@ -243,11 +243,7 @@ impl X86Cpu {
         self.mem_read(at, 8, idx)
     }
     /// The descriptor of a selector that is not null; `fault` makes the exception if it is outside of its table.
-    pub(crate) fn descriptor(
-        &mut self,
-        selector: u16,
-        fault: fn(u32) -> Exception,
-    ) -> Result<Descriptor, Exception> {
+    pub(crate) fn descriptor(&mut self, selector: u16, fault: fn(u32) -> Exception) -> Result<Descriptor, Exception> {
         match self.find_descriptor(selector)? {
             Some(d) => Ok(d),
             None => Err(fault(code_of(selector))),
@@ -862,10 +858,7 @@ impl X86Cpu {
         let fits = if self.lma() {
             matches!(d.kind(), s::LDT | s::TSS | s::TSS_BUSY | s::CALL)
         } else {
-            matches!(
-                d.kind(),
-                s::TSS16 | s::LDT | s::TSS16_BUSY | s::CALL16 | s::TASK | s::TSS | s::TSS_BUSY | s::CALL
-            )
+            matches!(d.kind(), s::TSS16 | s::LDT | s::TSS16_BUSY | s::CALL16 | s::TASK | s::TSS | s::TSS_BUSY | s::CALL)
         };
         if d.is_system() && !fits {
             return Ok(None);
@@ -911,7 +904,8 @@ impl X86Cpu {
     }
     pub(crate) fn syscall(&mut self, len: u64) -> Result<(), Exception> {
         let intel = self.config.vendor == Vendor::Intel;
-        if self.efer & efer::SCE == 0 || !self.protected() || !self.has(Feature::Syscall) || (intel && !self.is_long()) {
+        if self.efer & efer::SCE == 0 || !self.protected() || !self.has(Feature::Syscall) || (intel && !self.is_long())
+        {
             return Err(Exception::ud());
         }
         let star = self.msr.star;
@@ -938,7 +932,8 @@ impl X86Cpu {
     }
     pub(crate) fn sysret(&mut self, to64: bool) -> Result<(), Exception> {
         let intel = self.config.vendor == Vendor::Intel;
-        if self.efer & efer::SCE == 0 || !self.protected() || !self.has(Feature::Syscall) || (intel && !self.is_long()) {
+        if self.efer & efer::SCE == 0 || !self.protected() || !self.has(Feature::Syscall) || (intel && !self.is_long())
+        {
             return Err(Exception::ud());
         }
         if self.cpl != 0 {

@@ -16,24 +16,8 @@ const REVISION32: u64 = 0x2_0000;
 const SEGMENTS: [Seg; 6] = [Seg::Es, Seg::Cs, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs];
 
 /// General-purpose registers from the top of the 64-bit map downwards: RAX, RCX, ….
-const ORDER64: [u32; 16] = [
-    gpr::RAX,
-    gpr::RCX,
-    gpr::RDX,
-    gpr::RBX,
-    gpr::RSP,
-    gpr::RBP,
-    gpr::RSI,
-    gpr::RDI,
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    14,
-    15,
-];
+const ORDER64: [u32; 16] =
+    [gpr::RAX, gpr::RCX, gpr::RDX, gpr::RBX, gpr::RSP, gpr::RBP, gpr::RSI, gpr::RDI, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// Attributes as the maps hold them: bits 8–15 and 20–23 of a descriptor without the gap.
 fn pack_attr(a: u32) -> u64 {

@@ -70,11 +70,7 @@ impl X86Cpu {
                 }
                 self.efer &= !efer::LMA;
             }
-        } else if new & cr0::PG != 0
-            && self.cr4 & cr4::PAE != 0
-            && !self.lma()
-            && changed & (cr0::CD | cr0::NW) != 0
-        {
+        } else if new & cr0::PG != 0 && self.cr4 & cr4::PAE != 0 && !self.lma() && changed & (cr0::CD | cr0::NW) != 0 {
             self.load_pdptes(self.cr3)?;
         }
         self.cr0 = new;

@@ -45,7 +45,7 @@ fn single_step() {
 fn instruction_breakpoints() {
     let mut b = bench();
     b.write_dr(1, 0x8000).unwrap();
-    b.write_dr(7, 0x404 | 1 << 13 ).unwrap();
+    b.write_dr(7, 0x404 | 1 << 13).unwrap();
     assert!(X86Mode(b.header.mode).breakpoints());
     assert_eq!(b.read_dr(6), Err(Exception { vector: Vector::Debug, code: None, cr2: 1 << 13 }));
     b.breakpoint_check();

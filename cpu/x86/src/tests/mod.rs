@@ -109,7 +109,11 @@ pub fn flat(kind: u64, dpl: u64, flags: u64) -> u64 {
 }
 /// A gate (or the first half of a 16-byte one).
 pub fn gate(kind: u64, dpl: u64, selector: u16, offset: u64, low: u64) -> u64 {
-    offset & 0xffff | u64::from(selector) << 16 | low << 32 | (kind | 0x80 | dpl << 5) << 40 | (offset & 0xffff_0000) << 32
+    offset & 0xffff
+        | u64::from(selector) << 16
+        | low << 32
+        | (kind | 0x80 | dpl << 5) << 40
+        | (offset & 0xffff_0000) << 32
 }
 
 impl Bench {

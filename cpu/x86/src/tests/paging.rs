@@ -126,7 +126,8 @@ fn protection_keys() {
         let mut b = page(PAGE | 7 | 1 << 59);
         b.cr4 |= cr4::PKE;
         b.set_pkru(pkru << 2);
-        let got = [(Read, USER), (Write, USER), (Write, SUPERVISOR)].map(|(a, i)| try_(&mut b, a, i).err().unwrap_or(0xff));
+        let got =
+            [(Read, USER), (Write, USER), (Write, SUPERVISOR)].map(|(a, i)| try_(&mut b, a, i).err().unwrap_or(0xff));
         assert_eq!(got, codes, "PKRU {pkru}");
         assert!(try_(&mut b, Fetch, USER).is_ok());
     }

@@ -113,7 +113,8 @@ fn port_permissions() {
     b.tr.limit = 0x68 + 0x20;
     b.put(TSS + 102, 2, 0x68);
     b.put(TSS + 0x68, 8, 0xffff_ffff_ffff_ff01);
-    for (port, size, ok) in [(0, 1, false), (1, 1, true), (1, 4, true), (6, 2, true), (7, 2, false), (0x200, 1, false)] {
+    for (port, size, ok) in [(0, 1, false), (1, 1, true), (1, 4, true), (6, 2, true), (7, 2, false), (0x200, 1, false)]
+    {
         assert_eq!(b.check_io(port, size).is_ok(), ok, "{port}");
     }
     b.eflags |= flags::IOPL;
