@@ -14,8 +14,6 @@ type Edge = (usize, usize);
 
 struct Shape {
     rpo: Vec<usize>,
-    /// Position in `rpo`; `usize::MAX` for unreachable blocks.
-    at: Vec<usize>,
     idom: Vec<usize>,
     /// Block of each operation or parameter.
     home: Vec<usize>,
@@ -25,11 +23,9 @@ struct Shape {
 impl Shape {
     fn new(f: &Function) -> Shape {
         let rpo = reverse_post_order(f);
-        let mut at = vec![usize::MAX; f.blocks.len()];
         let mut home = vec![usize::MAX; f.insts.len()];
         let mut preds = vec![Vec::new(); f.blocks.len()];
-        for (n, &b) in rpo.iter().enumerate() {
-            at[b] = n;
+        for &b in &rpo {
             let block = &f.blocks[b];
             for v in block.params.iter().chain(&block.insts) {
                 home[v.index()] = b;
@@ -43,7 +39,15 @@ impl Shape {
             }
         }
         let idom = dominators(f, &rpo);
-        Shape { rpo, at, idom, home, preds }
+        Shape { rpo, idom, home, preds }
+    }
+    /// Does every way to block `x` lead through `b`?
+    fn dominates(&self, b: usize, x: usize) -> bool {
+        let mut x = x;
+        while x != b && x != 0 && x != usize::MAX {
+            x = self.idom[x];
+        }
+        x == b
     }
     /// Is the value defined in a block that strictly dominates `b`?
     fn is_above(&self, v: Value, b: usize) -> bool {
@@ -140,7 +144,7 @@ fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Op
     for &e in &shape.preds[b] {
         let a = *edge_args(f, e).get(k)?;
         let i = f.inst(a);
-        let back = shape.at[e.0] >= shape.at[b];
+        let back = shape.dominates(b, e.0);
         let scalar = || matches!(f.ty(i.args[0]), Type::F32 | Type::F64);
         if matches!(i.op, Op::FlagsSub | Op::FlagsLogic | Op::FlagsCmp) && i.imm == 0
             || (i.op == Op::VFromScalar && scalar())
@@ -203,7 +207,8 @@ fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, (op, ty): (Op, Typ
             let is = lazy.contains(&e);
             let c = edge_bool(f, e, is);
             push_arg(f, e, c);
-            let v = if is { old } else { edge_args(f, e)[k] };
+            // Around the loop the value from outside stays; on a way in it has no meaning if the compare's operands come.
+            let v = if is && shape.dominates(b, e.0) { old } else { edge_args(f, e)[k] };
             push_arg(f, e, v);
         }
         let mut i = Inst::new(Op::Select, result);
