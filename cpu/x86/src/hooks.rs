@@ -47,6 +47,10 @@ impl X86Pins {
     }
     /// Latches inputs (NMI, SMI, INIT, ...).
     pub fn signal(&self, bits: u32) {
+        if bits & pin::INIT != 0 {
+            // Start-up messages that came before are void; one that comes before INIT is taken is not.
+            self.clear(pin::SIPI);
+        }
         let old = self.bits.fetch_or(bits, Ordering::SeqCst);
         if old & bits != bits {
             self.wake();

@@ -636,7 +636,7 @@ impl X86Cpu {
             self.halted = false;
         }
         if bits & pin::INIT != 0 && !self.smm {
-            self.pins.clear(pin::INIT | pin::SIPI);
+            self.pins.clear(pin::INIT);
             self.init_reset();
             // A start-up message that came since is not lost.
             return if self.wait_for_sipi { self.poll_start_up(self.pins.bits()) } else { Poll::Run };
