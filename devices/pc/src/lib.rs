@@ -17,6 +17,7 @@ mod ps2;
 mod pvpanic;
 pub mod rtc;
 mod shared;
+pub mod testdev;
 #[cfg(test)]
 mod testing;
 pub mod uart;
