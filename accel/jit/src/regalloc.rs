@@ -119,9 +119,11 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 | Op::FlagsCmp
                 | Op::FlagsSbb
                 | Op::FlagsVTest => flag_uses[n] + edge_uses[n] == hot_uses[n],
-                Op::FlagsFCom => flag_uses[n] + edge_uses[n] == hot_uses[n] && !clears,
-                Op::VOrdered => edge_uses[n] == hot_uses[n] && !clears,
-                Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && !f.fp.flush && !clears,
+                Op::FlagsFCom => {
+                    flag_uses[n] + edge_uses[n] == hot_uses[n] && !clears && f.fp.is_host_x86()
+                }
+                Op::VOrdered => edge_uses[n] == hot_uses[n],
+                Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && f.fp.host_compares() && !clears,
                 // Of flags: which of two compares a conditional one or a loop left.
                 Op::Select if matches!(i.ty, Type::I32 | Type::V128) => edge_uses[n] == hot_uses[n],
                 Op::VFromScalar | Op::VZeroHi | Op::Zext64 => edge_uses[n] == hot_uses[n],

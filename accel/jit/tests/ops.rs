@@ -10,6 +10,7 @@ use rhea_ir::func::{ExitKind, Function, Inst, StateMap, Target, Term, Value};
 use rhea_ir::guest::{FpMode, Guest, NanRule};
 use rhea_ir::op::Class;
 use rhea_ir::opt::{remove_dead, simplify_all};
+use rhea_ir::simd::{Fmt, Shape, SimdOp, fma_kind};
 use rhea_ir::verify::{Stage, verify};
 use rhea_ir::{Lane, MemOp, Op, RmwOp, Slot, Type};
 use rhea_jit::{JitOptions, JitVm};
@@ -308,6 +309,54 @@ fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
                 }
             }
         }
+        FlagsFCom => (0..8).for_each(|aux| add(I32, vec![Arg::Floats(if aux & 1 != 0 { Lane::D } else { Lane::S }); 2], aux, 0)),
+        VOrdered => {
+            for aux in [0, 1] {
+                add(I64, vec![Arg::Floats(if aux != 0 { Lane::D } else { Lane::S }); 2], aux, 0);
+            }
+        }
+        FlagsVTest => (0..3).for_each(|aux| add(I32, plain(&[V128, V128]), aux, 0)),
+        VMoveMask => [Lane::B, Lane::S, Lane::D].into_iter().for_each(|l| add(I32, plain(&[V128]), l as u32, 0)),
+        Crc32c => {
+            [8, 16, 32].into_iter().for_each(|n| add(I32, plain(&[I32, I32]), 0, n));
+            add(I32, plain(&[I32, I64]), 0, 64);
+        }
+        Simd1 | Simd2 | Simd3 | FSimd1 | FSimd2 | FSimd3 => {
+            let fp = matches!(op, FSimd1 | FSimd2 | FSimd3);
+            let fits = |s: &&SimdOp| s.fp() == fp && s.arity() == n;
+            for &s in SimdOp::ALL.iter().filter(fits) {
+                for fmt in Fmt::ALL.into_iter().filter(|&f| s.formats() >> f as u32 & 1 != 0) {
+                    let aux = s as u32 | (fmt as u32) << 8;
+                    let lane = match s {
+                        SimdOp::CvtPd2Ps | SimdOp::CvtSd2Ss => Lane::D,
+                        _ if fmt.double() => Lane::D,
+                        _ => Lane::S,
+                    };
+                    let v = match s {
+                        SimdOp::CvtDq2Ps => Arg::Plain(V128),
+                        SimdOp::CvtPh2Ps => Arg::Floats(Lane::H),
+                        _ if fp => Arg::Floats(lane),
+                        _ => Arg::Plain(V128),
+                    };
+                    match s.shape() {
+                        Shape::ToInt => [I32, I64].into_iter().for_each(|t| add(t, vec![v], aux, 0)),
+                        Shape::FromInt => {
+                            [I32, I64].into_iter().for_each(|t| add(V128, vec![v, Arg::Plain(t)], aux, t.bytes() as u64 * 8))
+                        }
+                        Shape::V if s == SimdOp::Fma => {
+                            let codes = (0x96..=0xbf).filter(|&o| fma_kind(o).is_some_and(|k| k.scalar == fmt.scalar()));
+                            codes.for_each(|o| add(V128, vec![v; n], aux, o as u64));
+                        }
+                        Shape::V if s.imm() => {
+                            for imm in [0, 1, r.next() & 255, r.next() & 31, r.next() & 255] {
+                                add(V128, vec![v; n], aux, imm);
+                            }
+                        }
+                        Shape::V => add(V128, vec![v; n], aux, 0),
+                    }
+                }
+            }
+        }
         VZeroHi | VNot | VPopcnt => add(V128, plain(&[V128]), 0, 0),
         VAnd | VOr | VXor | VAndNot | VTable => add(V128, plain(&[V128, V128]), 0, 0),
         VBsl => add(V128, plain(&[V128; 3]), 0, 0),
@@ -374,7 +423,7 @@ fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
         VFNarrow => add(V128, vec![Arg::Floats(Lane::D)], 0, 0),
         Load | Store | Rmw | Cas | ProbeWrite => {
             let types: &[(Type, std::ops::RangeInclusive<u32>)] = match op {
-                Load | Store => &[(I32, 0..=2), (I64, 0..=3), (F32, 2..=2), (F64, 3..=3), (V128, 4..=4), (I128, 4..=4)],
+                Load | Store => &[(I32, 0..=2), (I64, 0..=3), (F32, 2..=2), (F64, 3..=3), (V128, 2..=4), (I128, 4..=4)],
                 Rmw => &[(I32, 0..=2), (I64, 0..=3)],
                 Cas => &[(I32, 0..=2), (I64, 0..=3), (I128, 4..=4)],
                 _ => &[(Void, 0..=4)],
@@ -415,7 +464,7 @@ const LIVE: u32 = 0x2400;
 const AFTER: u32 = 0x2800;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Shape {
+enum Setting {
     Plain,
     /// Equal arguments.
     Same,
@@ -524,11 +573,11 @@ fn shuffle(kind: u64) -> u128 {
     u128::from_le_bytes(m)
 }
 
-fn make(form: &Form, shape: Shape, fp: FpMode, r: &mut Rng) -> Function {
+fn make(form: &Form, shape: Setting, fp: FpMode, r: &mut Rng) -> Function {
     let mut m = Maker::new(fp);
     let address = form.op.class() == Class::Mem;
     let mut live = Vec::new();
-    let pressure = shape == Shape::Pressure;
+    let pressure = shape == Setting::Pressure;
     let before = r.below(2) == 0;
     let mut load_live = |m: &mut Maker, r: &mut Rng| {
         for k in 0..14 + r.below(28) as u32 {
@@ -552,11 +601,11 @@ fn make(form: &Form, shape: Shape, fp: FpMode, r: &mut Rng) -> Function {
     for (n, &a) in form.args.iter().enumerate() {
         let ty = a.ty();
         let v = match shape {
-            Shape::Const(k) if k == n && !(address && n == 0) => {
+            Setting::Const(k) if k == n && !(address && n == 0) => {
                 let c = random_arg(r, a);
                 m.constant(ty, c)
             }
-            Shape::Same if n > 0 && form.args[..n].iter().any(|b| b.ty() == ty) => {
+            Setting::Same if n > 0 && form.args[..n].iter().any(|b| b.ty() == ty) => {
                 let k = form.args[..n].iter().position(|b| b.ty() == ty).unwrap_or(0);
                 args[k]
             }
@@ -592,7 +641,7 @@ fn make(form: &Form, shape: Shape, fp: FpMode, r: &mut Rng) -> Function {
         };
         m.out.push((Slot { offset: AFTER + 16 * k, ty: ta }, v));
     }
-    if shape == Shape::Chain && form.ty != Type::Void {
+    if shape == Setting::Chain && form.ty != Type::Void {
         let flags = matches!(
             form.op,
             Op::FlagsAdc
@@ -602,6 +651,8 @@ fn make(form: &Form, shape: Shape, fp: FpMode, r: &mut Rng) -> Function {
                 | Op::FlagsAdd
                 | Op::FlagsLogic
                 | Op::FlagsFCmp
+                | Op::FlagsFCom
+                | Op::FlagsVTest
                 | Op::FlagsFromNzcv
         );
         for (n, &a) in form.args.iter().enumerate() {
@@ -653,7 +704,7 @@ fn make(form: &Form, shape: Shape, fp: FpMode, r: &mut Rng) -> Function {
 
 struct Test {
     form: Form,
-    shape: Shape,
+    shape: Setting,
     f: Function,
     inputs: Vec<Job>,
     /// The last one's function is simplified from the test before it.
@@ -666,7 +717,9 @@ fn modes() -> Vec<FpMode> {
         for k in 0..8 {
             for nan_rule in [NanRule::Arm, NanRule::X86, NanRule::Ppc] {
                 let (default_nan, flush, flush_f16) = (k & 1 != 0, k & 2 != 0, k & 4 != 0);
-                v.push(FpMode { rounding, default_nan, flush, flush_f16, alt_half: false, daz: false, nan_rule });
+                // Denormal inputs are x86's own switch.
+                let daz = nan_rule == NanRule::X86 && flush_f16;
+                v.push(FpMode { rounding, default_nan, flush, flush_f16: flush_f16 && !daz, alt_half: false, daz, nan_rule });
             }
         }
     }
@@ -872,7 +925,7 @@ fn rounds() -> u64 {
     std::env::var("OPS_ROUNDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1)
 }
 
-fn push(tests: &mut Vec<Test>, form: &Form, shape: Shape, fp: FpMode, n: usize, r: &mut Rng) {
+fn push(tests: &mut Vec<Test>, form: &Form, shape: Setting, fp: FpMode, n: usize, r: &mut Rng) {
     let f = make(form, shape, fp, r);
     let inputs = inputs(form, n, r);
     let mut g = f.clone();
@@ -885,12 +938,12 @@ fn push(tests: &mut Vec<Test>, form: &Form, shape: Shape, fp: FpMode, n: usize, 
     }
 }
 
-fn shapes(form: &Form) -> Vec<Shape> {
-    let mut v = vec![Shape::Plain, Shape::Pressure, Shape::Pressure, Shape::Chain, Shape::Chain];
+fn shapes(form: &Form) -> Vec<Setting> {
+    let mut v = vec![Setting::Plain, Setting::Pressure, Setting::Pressure, Setting::Chain, Setting::Chain];
     if form.args.len() > 1 {
-        v.push(Shape::Same);
+        v.push(Setting::Same);
     }
-    v.extend((0..form.args.len()).map(Shape::Const));
+    v.extend((0..form.args.len()).map(Setting::Const));
     v
 }
 
@@ -918,10 +971,11 @@ fn floats() {
     each(Class::Fp, 2, |form, tests, r| {
         for fp in &modes {
             // The modes that the host's unit serves get most of the work.
-            let fast = !fp.flush && !fp.flush_f16 && fp.nan_rule == NanRule::Arm;
-            push(tests, form, Shape::Plain, *fp, if fast { 20 } else { 2 }, r);
+            let x86 = matches!(form.op, Op::FSimd1 | Op::FSimd2 | Op::FSimd3 | Op::FlagsFCom);
+            let fast = if x86 { fp.is_host_x86() } else { !fp.flush && !fp.flush_f16 && fp.nan_rule == NanRule::Arm };
+            push(tests, form, Setting::Plain, *fp, if fast { 20 } else { 2 }, r);
             if fast {
-                for shape in [Shape::Pressure, Shape::Chain, Shape::Same, Shape::Const(0)] {
+                for shape in [Setting::Pressure, Setting::Chain, Setting::Same, Setting::Const(0)] {
                     push(tests, form, shape, *fp, 5, r);
                 }
             }

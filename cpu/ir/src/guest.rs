@@ -78,6 +78,17 @@ pub struct FpMode {
     pub nan_rule: NanRule,
 }
 
+impl FpMode {
+    /// An x86 host's unit compares as guests other than x86 do.
+    pub fn host_compares(&self) -> bool {
+        !self.flush && !self.daz && self.nan_rule != NanRule::X86
+    }
+    /// An x86 host's unit does all that this mode says by itself.
+    pub fn is_host_x86(&self) -> bool {
+        self.nan_rule == NanRule::X86 && !self.default_nan
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum NanRule {
     #[default]

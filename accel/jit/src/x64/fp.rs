@@ -27,12 +27,12 @@ fn round_imm(aux: u64, current: u8) -> Option<u8> {
 /// True if the operation is done by the run time even on the hot path.
 pub(super) fn always_calls(f: &Function, i: &Inst) -> bool {
     match i.op {
-        Op::FlagsFCom => return false,
-        Op::FSimd1 | Op::FSimd2 | Op::FSimd3 => return super::simd::always_calls(i),
+        Op::FlagsFCom => return !f.fp.is_host_x86(),
+        Op::FSimd1 | Op::FSimd2 | Op::FSimd3 => return !f.fp.is_host_x86() || super::simd::always_calls(i),
         _ => {}
     }
     if i.op == Op::FlagsFCmp {
-        return f.fp.flush;
+        return !f.fp.host_compares();
     }
     if f.fp.flush || f.fp.nan_rule != rhea_ir::guest::NanRule::Arm {
         return true;
@@ -120,15 +120,15 @@ impl Emit<'_> {
 
     pub(super) fn fp_op(&mut self, v: Value, i: &Inst) {
         match i.op {
-            Op::FSimd1 | Op::FSimd2 | Op::FSimd3 => return self.simd_op(v, i),
-            Op::FlagsFCom => {
+            Op::FSimd1 | Op::FSimd2 | Op::FSimd3 if self.fp.is_host_x86() => return self.simd_op(v, i),
+            Op::FlagsFCom if self.fp.is_host_x86() => {
                 let d = self.dst_gpr(v, RAX);
                 self.vector_flags(i, d);
                 return self.put_gpr(v, d);
             }
             _ => {}
         }
-        if i.op == Op::FlagsFCmp && !self.fp.flush {
+        if i.op == Op::FlagsFCmp && self.fp.host_compares() {
             let d = self.dst_gpr(v, RAX);
             self.flags_fcmp(i, d);
             self.put_gpr(v, d);

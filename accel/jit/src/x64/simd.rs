@@ -418,12 +418,18 @@ impl Emit<'_> {
     pub(super) fn ordered(&mut self, i: &Inst, d: u8) {
         let a = self.xmm(i.args[0], X14);
         let b = self.xmm(i.args[1], X15);
-        if i.aux & 1 != 0 {
-            self.asm.vucomisd(a, b)
-        } else {
-            self.asm.vucomiss(a, b)
-        }
-        self.asm.setcc(super::asm::Cc::Np, RAX);
+        // By the bits: a compare would raise flags.
+        let w = i.aux & 1 != 0;
+        self.asm.vmov_to_gpr(w, RAX, a);
+        self.asm.vmov_to_gpr(w, RCX, b);
+        self.asm.alu_rr(Alu::Add, w, RAX, RAX);
+        self.asm.alu_rr(Alu::Add, w, RCX, RCX);
+        self.asm.alu_rr(Alu::Cmp, w, RAX, RCX);
+        self.asm.cmov(super::asm::Cc::B, RAX, RCX);
+        // Infinity without its sign.
+        self.asm.mov_ri(RCX, if w { 0xffe0 << 48 } else { 0xff00_0000 });
+        self.asm.alu_rr(Alu::Cmp, w, RAX, RCX);
+        self.asm.setcc(super::asm::Cc::Be, RAX);
         self.asm.movzx8(d, RAX);
     }
 

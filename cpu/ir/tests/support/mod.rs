@@ -339,7 +339,9 @@ impl Guest for Machine {
             }
             self.running = false;
             self.put(done, 0);
-            let fp_flags = self.header.fp_flags | self.header.host_fp & 0x3d;
+            // Only x86's rules have a flag for denormal operands.
+            let x86 = Self::fp_mode(self.header.mode).nan_rule == NanRule::X86;
+            let fp_flags = self.header.fp_flags | self.header.host_fp & if x86 { 0x3f } else { 0x3d };
             let mut memory = Vec::new();
             if let Some(s) = &mut self.swap_memory {
                 s(&[], &mut memory);
