@@ -5,9 +5,8 @@ use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
 use rhea_device::options::split;
 use rhea_device::{LogMask, OptionDecl, OptionError, OptionKind, OptionSet};
-use rhea_machine::config::{
-    BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig,
-};
+use rhea_display::VncOptions;
+use rhea_machine::config::{BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig};
 use rhea_machine::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use rhea_memory::Backing;
 use std::path::{Path, PathBuf};
@@ -76,7 +75,12 @@ const OPTIONS: &[Opt] = &[
     ),
     arg(&["monitor"], "dev", "connect the monitor, as -serial"),
     flag(&["nographic"], "serial port and monitor on the terminal; Ctrl-A H shows the keys (this is the default)"),
-    arg(&["display"], "none", "no display"),
+    arg(&["display"], "none|vnc=word", "no display, or the same as -vnc"),
+    arg(
+        &["vnc"],
+        "[host]:n|unix:path|none[,prop=value...]",
+        "let VNC clients see the display ('-vnc help' lists the properties)",
+    ),
     arg(&["vga"], "none|std", "select the display adapter"),
     arg(&["parallel"], "none", "no parallel port"),
     flag(&["nodefaults"], "do not create default devices"),
@@ -292,7 +296,9 @@ fn help_of(given: &Given, default: &str) -> Option<String> {
             "nic" if is_help(value) => rhea_machine::devices::nic_help(),
             "object" if is_help(value) => options::OBJECT_HELP.to_owned(),
             "chardev" if is_help(value) => ChardevSpec::help(),
-            "display" if is_help(value) => "Available display backend types:\nnone\n".to_owned(),
+            "display" if is_help(value) => "Available display backend types:\nnone\nvnc\n".to_owned(),
+            "vnc" if is_help(value) => rhea_display::vnc::help(),
+            "vga" if is_help(value) => rhea_machine::display::help(),
             "d" if is_help(value) => {
                 let mut text = "Log items (comma separated):\n".to_owned();
                 for (_, word, what) in LogMask::ALL {
@@ -410,9 +416,7 @@ fn fw_cfg_file(text: &str) -> Result<FwCfgFile, OptionError> {
         return Err(set.error("name", "a name has at most 55 characters"));
     }
     let data = match (set.text("file"), set.text("string")) {
-        (Some(file), None) => {
-            std::fs::read(file).map_err(|e| err("-fw_cfg", file_error(Path::new(file), &e)))?
-        }
+        (Some(file), None) => std::fs::read(file).map_err(|e| err("-fw_cfg", file_error(Path::new(file), &e)))?,
         (None, Some(string)) => string.as_bytes().to_vec(),
         _ => return Err(err("-fw_cfg", format!("'{text}': expected one of file= and string="))),
     };
@@ -424,9 +428,9 @@ fn uuid(text: &str) -> Result<[u8; 16], OptionError> {
     let shape = text.split('-').map(str::len).eq([8, 4, 4, 4, 12]);
     let digits: String = text.chars().filter(|c| *c != '-').collect();
     let number = u128::from_str_radix(&digits, 16).ok().filter(|_| shape && !digits.starts_with('+'));
-    number.map(u128::to_be_bytes).ok_or_else(|| {
-        err("-uuid", format!("'{text}': expected a UUID like 12345678-1234-1234-1234-123456789abc"))
-    })
+    number
+        .map(u128::to_be_bytes)
+        .ok_or_else(|| err("-uuid", format!("'{text}': expected a UUID like 12345678-1234-1234-1234-123456789abc")))
 }
 
 /// `-global DRIVER.PROPERTY=VALUE`, or `driver=DRIVER,property=PROPERTY,value=VALUE`
@@ -452,8 +456,25 @@ fn global(text: &str) -> Result<(String, String, String), OptionError> {
     }
 }
 
+/// `-vnc` and `-display vnc=`.
+fn vnc(given: &Given) -> Result<Vec<VncOptions>, OptionError> {
+    let mut servers = Vec::new();
+    for (name, value) in &given.values {
+        let word = match (*name, value.as_str()) {
+            ("vnc", word) => word,
+            ("display", "none") => continue,
+            ("display", value) => value.strip_prefix("vnc=").ok_or_else(|| {
+                err("-display", format!("'{value}' is not supported: use 'none' or 'vnc=[host]:display'"))
+            })?,
+            _ => continue,
+        };
+        servers.extend(VncOptions::parse(word)?);
+    }
+    Ok(servers)
+}
+
 fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
-    for (option, only) in [("display", "none"), ("parallel", "none")] {
+    for (option, only) in [("parallel", "none")] {
         if let Some(value) = given.last(option).filter(|v| *v != only) {
             return Err(err(&format!("-{option}"), format!("'{value}' is not supported: use '{only}'")));
         }
@@ -464,11 +485,7 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     }
     let board = BoardOptions::parse(&machines, machine)?;
     let q35 = matches!(board, BoardOptions::Q35(_));
-    if let Some(value) = given.last("vga").filter(|v| *v != "none") {
-        return Err(err("-vga", format!("'{value}' is not supported: use 'none'")));
-    }
-    for (option, works) in
-        [("boot", q35), ("fw_cfg", true), ("smbios", q35), ("dtb", !q35), ("hdc", q35), ("hdd", q35)]
+    for (option, works) in [("boot", q35), ("fw_cfg", true), ("smbios", q35), ("dtb", !q35), ("hdc", q35), ("hdd", q35)]
     {
         if given.has(option) && !works {
             let name = if q35 { "q35" } else { "virt" };
@@ -506,7 +523,7 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     if serials.is_empty() && !given.has("nodefaults") {
         // Serial port and monitor share the terminal, unless the monitor has it or the display was chosen.
         let taken = monitors.iter().any(|m| matches!(m.spec, ChardevSpec::Stdio { .. }));
-        let hidden = given.has("display") && !given.has("nographic");
+        let hidden = (given.has("display") || given.has("vnc")) && !given.has("nographic");
         let own_monitor = !monitors.is_empty();
         serials.push(match (taken || hidden, own_monitor) {
             (true, _) => Console { spec: ChardevSpec::Null, with_monitor: false },
@@ -546,6 +563,7 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
         uuid: given.last("uuid").map_or(Ok([0; 16]), uuid)?,
         smbios: given.all("smbios"),
         firmware_dirs: given.all("L").into_iter().map(PathBuf::from).collect(),
+        vnc: vnc(given)?,
         vga: given.last("vga").map(str::to_owned),
         globals: given.all("global").iter().map(|t| global(t)).collect::<Result<_, _>>()?,
         drives,

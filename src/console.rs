@@ -4,6 +4,7 @@ use crate::monitor::Monitor;
 use rhea_accel::{VmControl, VmRequest};
 use rhea_device::OptionError;
 use rhea_device::chardev::{self, CharBackend, ChardevSpec, Mux, MuxKey, StdioChar};
+use rhea_display::VncServer;
 use rhea_machine::config::{Console, MachineConfig};
 use rhea_machine::{Machine, Wiring};
 use std::sync::Arc;
@@ -101,15 +102,27 @@ pub fn open(config: &MachineConfig, control: &VmControl) -> Result<Consoles, Opt
     Ok(Consoles { terminal: opener.terminal, serials, chardevs, monitors, names })
 }
 
+/// Starts the VNC servers of a machine.
+pub fn vnc_servers(config: &MachineConfig, machine: &Machine) -> Result<Vec<Arc<VncServer>>, OptionError> {
+    let fail = |what: String| OptionError::new("-vnc", what);
+    let start = |options| {
+        let console = machine.displays().first();
+        let console = console.ok_or_else(|| fail("the machine has no display: add -device VGA".to_owned()))?;
+        VncServer::start(options, console, machine.input(), machine.name())
+            .map_err(|e| fail(format!("{}: {e}", options.address)))
+    };
+    config.vnc.iter().map(start).collect()
+}
+
 impl Consoles {
     /// What the board connects to its devices.
     pub fn wiring(&self) -> Wiring {
         Wiring { serials: self.serials.clone(), chardevs: self.chardevs.clone() }
     }
     /// Starts the monitors on a machine.
-    pub fn start_monitors(&self, machine: &Arc<Machine>) {
+    pub fn start_monitors(&self, machine: &Arc<Machine>, servers: &[Arc<VncServer>]) {
         for (backend, greets) in &self.monitors {
-            Monitor::start(backend.clone(), machine.clone(), self.names.clone(), *greets);
+            Monitor::start(backend.clone(), machine.clone(), self.names.clone(), servers.to_vec(), *greets);
         }
     }
 }

@@ -94,9 +94,11 @@ fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
     let signals = signals::block();
     let consoles = console::open(config, &control)?;
     let terminal = consoles.terminal.clone();
-    let result = rhea_machine::build(config, &consoles.wiring(), control.clone(), log).map(|machine| {
+    let built = rhea_machine::build(config, &consoles.wiring(), control.clone(), log);
+    let built = built.and_then(|machine| console::vnc_servers(config, &machine).map(|servers| (machine, servers)));
+    let result = built.map(|(machine, servers)| {
         signals::watch(signals, control.clone());
-        consoles.start_monitors(&machine);
+        consoles.start_monitors(&machine, &servers);
         let mut options = RunOptions {
             no_reboot: config.no_reboot,
             no_shutdown: config.no_shutdown,

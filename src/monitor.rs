@@ -1,8 +1,11 @@
 //! The human monitor (HMP): a line editor over a character back end and the commands.
 
+mod display;
+
 use parking_lot::Mutex;
 use rhea_accel::{ShutdownCause, VmRequest};
 use rhea_device::chardev::{CharBackend, CharEvent, CharFrontend};
+use rhea_display::VncServer;
 use rhea_machine::Machine;
 use rhea_memory::{FlatTarget, Gpa, Gva, Requester};
 use std::fmt::Write;
@@ -32,6 +35,7 @@ pub struct Monitor {
     editor: Mutex<Editor>,
     cpu: Mutex<usize>,
     chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+    servers: Vec<Arc<VncServer>>,
 }
 
 /// A command: name, arguments, help.
@@ -46,6 +50,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("cpu", "index", "set the default CPU"),
     ("x", "/fmt addr", "virtual memory dump starting at 'addr'"),
     ("xp", "/fmt addr", "physical memory dump starting at 'addr'"),
+    ("screendump", "file [device] [-f ppm|png]", "save the picture of a display"),
+    ("sendkey", "keys [hold_ms]", "send keys, like 'ctrl-alt-f1', held for 100 ms"),
+    ("mouse_move", "dx dy [dz]", "send motion and wheel of the mouse"),
+    ("mouse_button", "state", "change the buttons of the mouse (1=L, 2=M, 4=R)"),
+    ("mouse_set", "index", "choose which pointer gets events ('info mice')"),
 ];
 
 const TOPICS: &[(&str, &str)] = &[
@@ -57,6 +66,8 @@ const TOPICS: &[(&str, &str)] = &[
     ("mtree", "show the memory map"),
     ("qtree", "show the devices"),
     ("chardev", "show the character devices"),
+    ("mice", "show the pointers"),
+    ("vnc", "show the VNC servers"),
 ];
 
 impl Monitor {
@@ -72,6 +83,7 @@ impl Monitor {
         backend: Arc<dyn CharBackend>,
         machine: Arc<Machine>,
         chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+        servers: Vec<Arc<VncServer>>,
         greet: bool,
     ) {
         let monitor = Arc::new(Self {
@@ -81,6 +93,7 @@ impl Monitor {
             editor: Mutex::default(),
             cpu: Mutex::new(0),
             chardevs,
+            servers,
         });
         if greet {
             monitor.greet();
@@ -209,6 +222,11 @@ impl Monitor {
                     None => format!("cpu: expected a number from 0 to {}\n", self.machine.cpus().len() - 1),
                 }
             }
+            "screendump" => display::screendump(&self.machine, &rest),
+            "sendkey" => display::send_keys(&self.machine, &rest),
+            "mouse_move" => display::mouse_move(&self.machine, &rest),
+            "mouse_button" => display::mouse_button(&self.machine, &rest),
+            "mouse_set" => display::mouse_set(&self.machine, &rest),
             "x" | "xp" => self.dump(command == "x", format, &rest),
             _ => String::new(),
         }
@@ -262,6 +280,8 @@ impl Monitor {
                     let _ = writeln!(text, "{name}: {}", backend.description());
                 }
             }
+            Some("mice") => text = display::mice(machine),
+            Some("vnc") => text = display::vnc(&self.servers),
             Some(topic) => match machine.info(topic) {
                 Some(answer) => text = answer,
                 None => text = format!("info: unknown topic '{topic}' ('info' lists the topics)\n"),

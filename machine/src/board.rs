@@ -6,8 +6,10 @@ use rhea_block::Drive;
 use rhea_clock::VirtualClock;
 use rhea_device::chardev::CharBackend;
 use rhea_device::{Device, DmaHandle, Log};
+use rhea_display::Console;
 use rhea_firmware::x86::boot_order;
 use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice};
+use rhea_pc::InputHub;
 use rhea_pci::PciFunction;
 use std::any::Any;
 use std::sync::Arc;
@@ -44,6 +46,10 @@ pub struct Board {
     pub flash_drives: Vec<Arc<Drive>>,
     /// Boot indices and paths of devices, for firmware that is told them.
     pub boot_order: Option<Vec<(u64, String)>>,
+    /// What can be looked at, the first one first.
+    pub displays: Vec<Arc<Console>>,
+    /// Keyboards and pointers.
+    pub input: Arc<InputHub>,
 }
 
 impl Board {
@@ -60,6 +66,8 @@ impl Board {
             control: control.clone(),
             flash_drives: Vec::new(),
             boot_order: None,
+            displays: Vec::new(),
+            input: InputHub::new(),
         }
     }
     /// Maps a device into a space, which is a window of the board's map.

@@ -5,6 +5,7 @@ use rhea_block::DriveOptions;
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
 use rhea_device::options::{OptionError, split};
+use rhea_display::VncOptions;
 use rhea_memory::Backing;
 use std::path::PathBuf;
 
@@ -140,6 +141,8 @@ pub struct MachineConfig {
     pub smbios: Vec<String>,
     /// `-L`: directories of firmware files.
     pub firmware_dirs: Vec<PathBuf>,
+    /// `-vnc`, each display server.
+    pub vnc: Vec<VncOptions>,
     /// `-vga`, if given.
     pub vga: Option<String>,
     /// `-global DRIVER.PROPERTY=VALUE`.
@@ -172,6 +175,11 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
+    /// Does anybody look at the display (and not only at the serial port)?
+    #[must_use]
+    pub fn shown(&self) -> bool {
+        !self.vnc.is_empty()
+    }
     /// Drive ids of the flash banks (`-M pflash0=`, `pflash1=`).
     #[must_use]
     pub fn pflash(&self) -> &[Option<String>; 2] {

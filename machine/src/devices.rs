@@ -13,6 +13,10 @@ pub fn help() -> String {
             text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
         }
     }
+    text.push_str("Displays (PCI):\n");
+    for d in rhea_display::DEVICES {
+        text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
+    }
     text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\nname \"virtserialport\", desc \"named channel\"\n");
     text
 }
@@ -22,6 +26,9 @@ pub fn help() -> String {
 pub fn help_of(name: &str) -> Option<String> {
     if matches!(name, "virtconsole" | "virtserialport") {
         return Some(options::help(name, catalog::VIRTCONSOLE_OPTIONS));
+    }
+    if let Some(d) = rhea_display::find(name) {
+        return Some(options::help(d.name, &d.options()));
     }
     catalog::find(name).map(|d| options::help(d.name, &d.options()))
 }

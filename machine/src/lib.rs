@@ -4,6 +4,7 @@ mod board;
 pub mod config;
 mod cpu;
 pub mod devices;
+pub mod display;
 mod files;
 mod flash;
 pub mod machine;

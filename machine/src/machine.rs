@@ -4,7 +4,9 @@ use parking_lot::Mutex;
 use rhea_accel::{InterruptRouting, Vcpu, VcpuDebug, VmControl};
 use rhea_clock::VirtualClock;
 use rhea_device::{Device, Log, LogMask};
+use rhea_display::Console;
 use rhea_memory::AddressSpace;
+use rhea_pc::InputHub;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +83,10 @@ pub struct Parts {
     pub info: Vec<(&'static str, &'static str, Info)>,
     /// Mappings and other things that live as long as the machine.
     pub keep: Vec<Box<dyn Any + Send + Sync>>,
+    /// What can be looked at, the first one first.
+    pub displays: Vec<Arc<Console>>,
+    /// Keyboards and pointers.
+    pub input: Arc<InputHub>,
 }
 
 /// The machine.
@@ -134,6 +140,16 @@ impl Machine {
     #[must_use]
     pub fn routing(&self) -> &Arc<InterruptRouting> {
         &self.parts.routing
+    }
+    /// What can be looked at, the first one first.
+    #[must_use]
+    pub fn displays(&self) -> &[Arc<Console>] {
+        &self.parts.displays
+    }
+    /// Where input goes.
+    #[must_use]
+    pub fn input(&self) -> &Arc<InputHub> {
+        &self.parts.input
     }
     /// Board-specific topics: name and help.
     pub fn topics(&self) -> impl Iterator<Item = (&'static str, &'static str)> {

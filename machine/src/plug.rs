@@ -8,7 +8,7 @@ use rhea_device::options::{OptionSet, split};
 use rhea_device::{Device, OptionError};
 use rhea_firmware::x86::boot_order::unit;
 use rhea_net::{MacAllocator, NetBackend};
-use rhea_pci::{Devfn, PciBus};
+use rhea_pci::{Devfn, PciBus, PciSlot};
 use rhea_virtio::catalog::{self, Made};
 use rhea_virtio::console::PortOptions;
 use rhea_virtio::{DeviceType, Resources, Transport, VirtioCore, VirtioMmio, VirtioPci};
@@ -62,11 +62,15 @@ impl<'a> Plugger<'a> {
     /// [`OptionError`] naming the option that cannot be satisfied.
     pub fn plug_all(mut self, own: OwnDevices<'_>) -> Result<(), OptionError> {
         for (driver, property, _) in &self.config.globals {
-            let known = catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
+            let known = catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
+                || rhea_display::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
             if !known && !crate::q35::is_global(&self.config.board, driver, property) {
                 let text = format!("'{driver}.{property}': there is no such device or property");
                 return Err(OptionError::new("-global", text));
             }
+        }
+        if let Some(name) = crate::display::default_device(self.config)? {
+            self.display(name, "-vga", &[])?;
         }
         let virtio_drives = self.open_drives()?;
         self.open_nets()?;
@@ -198,6 +202,9 @@ impl<'a> Plugger<'a> {
         if matches!(spec.driver.as_str(), "virtconsole" | "virtserialport") {
             return self.console_port(spec);
         }
+        if rhea_display::find(&spec.driver).is_some() {
+            return self.display(&spec.driver, "-device", &spec.pairs);
+        }
         let option = format!("-device {}", spec.driver);
         let mut resources = self.resources();
         if let Some(id) = spec.value("drive") {
@@ -258,12 +265,7 @@ impl<'a> Plugger<'a> {
             return Err(OptionError::new(place, format!("unknown device '{name}' (-device help lists the devices)")));
         };
         let option = if place == "-device" { format!("-device {name}") } else { place.to_owned() };
-        let mut pairs = pairs.to_vec();
-        for (driver, property, value) in self.config.globals.iter().rev() {
-            if driver == name && !pairs.iter().any(|(key, _)| key == property) {
-                pairs.push((property.clone(), Some(value.clone())));
-            }
-        }
+        let pairs = self.with_globals(name, pairs);
         let set = OptionSet::parse(&option, &kind.options(), &pairs)?;
         self.take_id(&set)?;
         let made = kind.make(&set, &resources)?;
@@ -301,26 +303,54 @@ impl<'a> Plugger<'a> {
         Ok(())
     }
 
-    fn plug_pci(&mut self, option: &str, set: &OptionSet, made: &Made) -> Result<Arc<dyn Device>, OptionError> {
+    /// The pairs of a device with those that `-global` gives.
+    fn with_globals(&self, name: &str, pairs: &[(String, Option<String>)]) -> Vec<(String, Option<String>)> {
+        let mut pairs = pairs.to_vec();
+        for (driver, property, value) in self.config.globals.iter().rev() {
+            if driver == name && !pairs.iter().any(|(key, _)| key == property) {
+                pairs.push((property.clone(), Some(value.clone())));
+            }
+        }
+        pairs
+    }
+
+    fn display(&mut self, name: &str, place: &str, pairs: &[(String, Option<String>)]) -> Result<(), OptionError> {
+        let Some(kind) = rhea_display::find(name) else { return Ok(()) };
+        let option = if place == "-device" { format!("-device {name}") } else { place.to_owned() };
+        let set = OptionSet::parse(&option, &kind.options(), &self.with_globals(name, pairs))?;
+        self.take_id(&set)?;
+        let slot = self.pci_slot(&option, &set)?;
+        crate::display::make(self.board, self.config, kind, &set, &slot)
+    }
+
+    /// The place on the bus that `bus=` and `addr=` ask for.
+    fn pci_slot(&self, option: &str, set: &OptionSet) -> Result<PciSlot, OptionError> {
         let bus = &self.bus;
         if let Some(name) = set.text("bus").filter(|b| *b != bus.name()) {
             return Err(set.error("bus", &format!("there is no PCI bus '{name}': the bus is '{}'", bus.name())));
         }
-        let slot = match set.text("addr") {
+        match set.text("addr") {
             Some(text) => {
                 let devfn = Devfn::parse(text)
                     .ok_or_else(|| set.error("addr", &format!("'{text}': expected a slot and function like 03.0")))?;
-                bus.slot(devfn)
+                Ok(bus.slot(devfn))
             }
-            None => bus.free_slot().map_err(|e| OptionError::new(option, e.to_string()))?,
-        };
+            None => bus.free_slot().map_err(|e| OptionError::new(option, e.to_string())),
+        }
+    }
+
+    fn plug_pci(&mut self, option: &str, set: &OptionSet, made: &Made) -> Result<Arc<dyn Device>, OptionError> {
+        let slot = self.pci_slot(option, set)?;
+        let bus = &self.bus;
         let vectors = set.number("vectors").and_then(|n| u16::try_from(n).ok());
         let function = VirtioPci::new(made.device(), &slot, DeviceType::ring_features(set), vectors, &self.board.log);
         bus.attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
         if let Some(index) = set.number("bootindex") {
             let unit = if matches!(made, Made::Net(_)) { unit::NETWORK } else { unit::DISK };
             if !self.board.add_boot_entry(index, &*function, unit) && self.config.kernel.is_none() {
-                eprintln!("rhea: warning: {option}: bootindex is not told to the firmware, which has its own boot order");
+                eprintln!(
+                    "rhea: warning: {option}: bootindex is not told to the firmware, which has its own boot order"
+                );
             }
         }
         Ok(function)

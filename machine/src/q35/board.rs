@@ -16,7 +16,7 @@ use crate::options::{AccelKind, Q35Options, Smp};
 use crate::plug::Plugger;
 use rhea_accel::{GuestVcpu, MsiTarget, VmControl};
 use rhea_chipset::lpc::pirq;
-use rhea_chipset::{ConfigPorts, Eeprom, Lpc, LpcWiring, Mch, MchWiring, ResetControl, Smi, SmBus};
+use rhea_chipset::{ConfigPorts, Eeprom, Lpc, LpcWiring, Mch, MchWiring, ResetControl, SmBus, Smi};
 use rhea_device::{Log, LogMask, OptionError};
 use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_firmware::x86::{BootImage, CpuStart, RamLayout};
@@ -249,9 +249,7 @@ pub fn build(
     let fw = FwCfg::new(board.dma(), log.clone());
     board.map_into(&spaces.io, map::Window { start: fw_cfg::PORT, len: fw_cfg::PORT_LEN }, fw.ports());
     board.devices.push(fw.clone());
-    let input =
-        platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout);
-    board.keep.push(Box::new(input));
+    platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout);
     let (io, c) = (spaces.io.clone(), control.clone());
     Plugger::new(&mut board, config, wiring, &bus, VecDeque::new())
         .plug_all(&mut |board, spec| platform::isa_device(board, spec, wiring, &io, &c))?;
@@ -264,7 +262,7 @@ pub fn build(
         ram: layout,
         apic_ids: &apic_ids,
         phys_bits: cpu_config.physical_bits,
-        vga: false,
+        vga: !board.displays.is_empty(),
         processor_id: 0,
     };
     let acpi = told.acpi();
@@ -273,11 +271,8 @@ pub fn build(
     let image = if firmware { None } else { told.direct(acpi.as_ref())? };
     let start = image.as_ref().map_or(CpuStart::Reset, |i| i.cpu);
     let (windows32, window64) = told.windows();
-    let cpus: Vec<Arc<dyn MachineCpu>> = guests
-        .into_iter()
-        .zip(&apic_ids)
-        .map(|(v, id)| cpu::start(v, &space, *id, start) as _)
-        .collect();
+    let cpus: Vec<Arc<dyn MachineCpu>> =
+        guests.into_iter().zip(&apic_ids).map(|(v, id)| cpu::start(v, &space, *id, start) as _).collect();
 
     if log.enabled(LogMask::Op) {
         let log = log.clone();
@@ -319,6 +314,8 @@ pub fn build(
         power_button: Box::new(move || power.power_button()),
         info: board.info,
         keep: board.keep,
+        displays: board.displays,
+        input: board.input,
     })
     .map_err(|e| OptionError::new("-smp", e.to_string()))?;
     machine.reset();

@@ -131,7 +131,7 @@ impl Firmware<'_> {
             ram: self.ram,
             reserved: &[],
             uuid: self.config.uuid,
-            graphics: self.vga && self.options.graphics,
+            graphics: self.vga && self.options.graphics && config.shown(),
             boot_menu: config.boot.menu == Some(true),
             boot_menu_wait: config.boot.splash_time,
             reboot_timeout: config.boot.reboot_timeout,
@@ -161,7 +161,8 @@ impl Firmware<'_> {
         let initrd = self.config.initrd.as_deref().map(|p| read("-initrd", p)).transpose()?.unwrap_or_default();
         let line = self.config.append.as_deref().unwrap_or("");
         // UEFI in flash starts kernels itself and wants them as they are.
-        let rom = self.config.bios.as_ref().and_then(|_| FirmwareFiles::new(&self.config.firmware_dirs).find(ROM.as_ref()));
+        let rom =
+            self.config.bios.as_ref().and_then(|_| FirmwareFiles::new(&self.config.firmware_dirs).find(ROM.as_ref()));
         x86::publish_kernel(fw, &kernel, &initrd, line, self.ram, rom.is_some());
         let Some(rom) = rom else { return Ok(None) };
         fw.add_file(&format!("genroms/{ROM}"), read("-kernel", &rom)?);

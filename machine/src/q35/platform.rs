@@ -10,8 +10,9 @@ use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
 use rhea_device::{Device, OptionError};
 use rhea_firmware::x86::RamLayout;
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, MmioDevice};
+use rhea_pc::testdev::{self, PcTestDev};
 use rhea_pc::uart::{COM_PORTS, UartOptions};
-use rhea_pc::{A20Gate, DebugCon, DebugExit, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, InputHub, Pit};
+use rhea_pc::{A20Gate, DebugCon, DebugExit, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, Pit};
 use rhea_pc::{Port92, PvPanic, Rtc, Uart16550};
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ impl MmioDevice for Ignored {
     }
 }
 
-/// Makes the devices; gives the input hub of keyboard and mouse.
+/// Makes the devices.
 pub fn build(
     board: &mut Board,
     config: &MachineConfig,
@@ -43,7 +44,7 @@ pub fn build(
     hpet_inputs: Vec<IrqLine>,
     a20: &Arc<A20Gate>,
     ram: RamLayout,
-) -> Arc<InputHub> {
+) {
     let line = |board: &Board, n: u32| board.routing.line(n);
     // A direct line to the timer's input, shared with the HPET's legacy replacement.
     let (irq0, irq8) = (line(board, map::IRQ_PIT), line(board, map::IRQ_RTC));
@@ -71,14 +72,13 @@ pub fn build(
         board.devices.push(hpet);
     }
 
-    let input = InputHub::new();
     if options.i8042 {
         let wiring = I8042Wiring {
             irq1: line(board, map::IRQ_KEYBOARD),
             irq12: line(board, map::IRQ_MOUSE),
             a20: a20.clone(),
             control: board.control.clone(),
-            input: input.clone(),
+            input: board.input.clone(),
         };
         let keyboard = I8042::new("i8042", wiring, &board.clock, board.log.clone());
         board.map_into(io, map::KEYBOARD_DATA, keyboard.data_port());
@@ -99,7 +99,6 @@ pub fn build(
         board.map_into(io, Window { start: port.into(), len: uart.window() }, uart.clone());
         board.devices.push(uart);
     }
-    input
 }
 
 /// Port and interrupt of each serial port that the command line connects.
@@ -164,6 +163,7 @@ pub const ISA_DEVICES: &[(&str, &str, &[OptionDecl])] = &[
             OptionDecl::new("id", OptionKind::Text, None, "name"),
         ],
     ),
+    ("pc-testdev", "ports and lines for test programs", &[OptionDecl::new("id", OptionKind::Text, None, "name")]),
     (
         "pvpanic",
         "the guest tells that it crashed",
@@ -197,6 +197,16 @@ pub fn isa_device(
     let set = OptionSet::parse(&option, decls, &spec.pairs)?;
     let number = |key: &str, default: u64| set.number(key).unwrap_or(default);
     let log = board.log.clone();
+    if *name == "pc-testdev" {
+        let lines = (0..24).map(|n| board.routing.line(n)).collect();
+        let device = PcTestDev::new(lines);
+        for (start, len, ports) in device.ports() {
+            board.map_into(io, Window { start: start.into(), len: len.into() }, ports);
+        }
+        board.map(Window { start: testdev::MEMORY, len: testdev::MEMORY_LEN }, device.memory());
+        board.devices.push(device);
+        return Ok(true);
+    }
     let mut add = |start: u64, len: u64, ports: Arc<dyn MmioDevice>, device: Arc<dyn Device>| {
         board.map_into(io, Window { start, len }, ports);
         board.devices.push(device);

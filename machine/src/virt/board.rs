@@ -298,6 +298,8 @@ pub fn build(
         power_button,
         info: board.info,
         keep: board.keep,
+        displays: board.displays,
+        input: board.input,
     })
     .map_err(|e| OptionError::new("-smp", e.to_string()))?;
     machine.reset();
