@@ -120,6 +120,12 @@ impl Guest for X86Cpu {
         let e = if access.size >= Self::VECTOR {
             Exception::gp(0)
         } else {
+            // An address that is none comes first.
+            if self.is_long() && !self.canonical(access.va) {
+                if let Err(raised) = self.walk(access.va, access.kind, access.mmu_idx) {
+                    return raised;
+                }
+            }
             Exception::new(Vector::AlignmentCheck, Some(0))
         };
         self.raised(e)

@@ -179,6 +179,9 @@ pub fn round_to_integral(a: F80, env: &mut Env80) -> F80 {
         return a;
     }
     env.denormal(&[a]);
+    if env.stops() {
+        return a;
+    }
     let Some((m, inexact, up)) = (a.normalized().0 < 63).then(|| integral(a, env.rounding)).flatten() else { return a };
     if inexact {
         env.raise(PRECISION);

@@ -8,7 +8,7 @@ use crate::mmu::cr0;
 use crate::Vendor;
 use crate::state::X86Cpu;
 use rhea_float::Ordering;
-use rhea_float::extended::{self as ext, Class, Env80, F80, Partial};
+use rhea_float::extended::{self as ext, Class, Env80, F80, Partial, exception};
 use rhea_ir::Effects;
 
 const BOTH: Effects = Effects::RAISES.union(Effects::WRITES_STATE);
@@ -130,10 +130,12 @@ fn constant(n: u32, control: u32) -> F80 {
 
 /// Pushes a loaded value, with the exceptions of its conversion.
 fn push_loaded(cpu: &mut X86Cpu, v: F80, env: &Env80) {
+    let amd = cpu.config.vendor == Vendor::Amd;
     let x = &mut cpu.x87;
     if !x.is_empty(7) {
         x.load(v);
-    } else if x.settle(env) {
+    } else if x.settle(env) || amd && env.flags & exception::INVALID == 0 {
+        // AMD's processors load a denormal even if that exception is not masked.
         x.push(v);
     }
 }
@@ -642,7 +644,10 @@ helper! {
         0
     }
     nop(cpu, info) {
-        cpu.x87_begin(Info(info), 0);
+        let c1 = cpu.x87.status & sw::C1;
+        if cpu.x87_begin(Info(info), 0) {
+            cpu.x87.status |= c1;
+        }
         0
     }
     wait(cpu) {

@@ -252,6 +252,15 @@ pub const CLASSES: &[Class] = &[
         flags: 0,
     },
     Class {
+        name: "x87_environment",
+        kind: Kind::Float,
+        codes: |b| {
+            use Mnemonic::*;
+            x87(b, |m| matches!(m, Fnsave | Frstor | Fldenv | Fnstenv | Fld | Fadd | Fst | Fstp | Fdivr | Fxch | Fnclex | Fldcw))
+        },
+        flags: 0,
+    },
+    Class {
         name: "transcendental",
         kind: Kind::Float,
         codes: |b| {

@@ -24,9 +24,9 @@ struct Input {
     bits: u32,
 }
 
-/// Where the handler finds its data. Nothing of a process is that low unless it asked for it.
-const SHARED: usize = 0x7000_0000;
-const HANDLER_STACK: usize = 0x6000_0000;
+/// Where the handler finds its data. Neither are processes there, nor do tests make such addresses.
+const SHARED: usize = 0x2a5a_1234_0000;
+const HANDLER_STACK: usize = 0x2a5a_0123_0000;
 const HANDLER_STACK_SIZE: usize = 1 << 20;
 
 const FIXED: i32 = libc::MAP_FIXED_NOREPLACE;

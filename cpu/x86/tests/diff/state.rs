@@ -86,6 +86,8 @@ pub struct Test {
     pub state: State,
     /// EFLAGS bits that the code leaves undefined.
     pub undefined: u32,
+    /// Those that some instruction of it leaves undefined: all there is to say if an exception ends it early.
+    pub ever_undefined: u32,
 }
 
 impl Test {
