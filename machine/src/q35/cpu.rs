@@ -74,29 +74,12 @@ fn enter(cpu: &mut X86Cpu, start: CpuStart) {
 }
 
 /// The general registers in GDB's order.
-const ORDER: [u32; 16] = [
-    gpr::RAX,
-    gpr::RBX,
-    gpr::RCX,
-    gpr::RDX,
-    gpr::RSI,
-    gpr::RDI,
-    gpr::RBP,
-    gpr::RSP,
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    14,
-    15,
-];
+const ORDER: [u32; 16] =
+    [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI, gpr::RDI, gpr::RBP, gpr::RSP, 8, 9, 10, 11, 12, 13, 14, 15];
 /// Segment registers in GDB's order: CS, SS, DS, ES, FS, GS.
 const SEGMENTS: [usize; 6] = [1, 2, 3, 0, 4, 5];
-const NAMES: [&str; 16] = [
-    "RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15",
-];
+const NAMES: [&str; 16] =
+    ["RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15"];
 /// Where the XMM registers begin in GDB's block: 17 words, 7 half words, eight x87 registers, eight x87 control words.
 const XMM: usize = 17 * 8 + 7 * 4 + 8 * 10 + 8 * 4;
 

@@ -13,3 +13,4 @@ mod rom;
 
 pub use board::build;
 pub use globals::is_global;
+pub use platform::ISA_DEVICES;
