@@ -25,6 +25,8 @@ pub mod pin {
 pub struct X86Pins {
     bits: AtomicU32,
     vector: AtomicU32,
+    /// NMIs that came and were not taken: one to take and one to wait behind it.
+    nmis: AtomicU32,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -47,6 +49,9 @@ impl X86Pins {
     }
     /// Latches inputs (NMI, SMI, INIT, ...).
     pub fn signal(&self, bits: u32) {
+        if bits & pin::NMI != 0 {
+            let _ = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some((n + 1).min(2)));
+        }
         if bits & pin::INIT != 0 {
             // Start-up messages that came before are void; one that comes before INIT is taken is not.
             self.clear(pin::SIPI);
@@ -64,7 +69,25 @@ impl X86Pins {
     pub fn startup_vector(&self) -> u8 {
         self.vector.load(Ordering::SeqCst) as u8
     }
+    /// Takes an NMI.
+    pub(crate) fn take_nmi(&self) {
+        let left = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).unwrap_or(1) - 1;
+        if left == 0 {
+            self.bits.fetch_and(!pin::NMI, Ordering::SeqCst);
+            // One may have come between the two.
+            if self.nmis.load(Ordering::SeqCst) != 0 {
+                self.bits.fetch_or(pin::NMI, Ordering::SeqCst);
+            }
+        }
+    }
+    /// While one is handled no more than one waits.
+    pub(crate) fn merge_nmis(&self) {
+        let _ = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.min(1)));
+    }
     pub fn clear(&self, bits: u32) {
+        if bits & pin::NMI != 0 {
+            self.nmis.store(0, Ordering::SeqCst);
+        }
         self.bits.fetch_and(!bits, Ordering::SeqCst);
     }
     #[inline]

@@ -91,10 +91,14 @@ impl X86Cpu {
                 Ok(()) => {
                     self.halted = false;
                     // The trap of a task switched to is its own.
-                    let task_trap = self.debug.pending & crate::debug::dr6::BT;
+                    let mut kept = self.debug.pending & crate::debug::dr6::BT;
+                    if event.soft {
+                        // Data breakpoints of a MOV SS before INT n come on the handler's first instruction.
+                        kept |= self.debug.pending & crate::debug::dr6::B;
+                    }
                     self.debug.forget_instruction();
-                    if task_trap != 0 {
-                        self.debug.pending = task_trap;
+                    if kept != 0 {
+                        self.debug.pending = kept;
                         self.request(request::INTERRUPT);
                     }
                     self.host_step_done();
@@ -423,6 +427,7 @@ impl X86Cpu {
 
     pub(crate) fn iret(&mut self, size: Size) -> Result<(), Exception> {
         if self.nmi_blocked && !self.smm {
+            self.pins.merge_nmis();
             self.nmi_blocked = false;
             if self.pins.bits() & pin::NMI != 0 {
                 self.request(request::INTERRUPT);
@@ -673,11 +678,14 @@ impl X86Cpu {
             return Poll::Run;
         }
         if bits & pin::NMI != 0 && !self.nmi_blocked && !mov_ss {
-            self.pins.clear(pin::NMI);
+            self.pins.take_nmi();
             self.nmi_blocked = true;
             self.halted = false;
             self.deliver_interrupt(Vector::Nmi as u8);
             return Poll::Run;
+        }
+        if bits & pin::NMI != 0 && self.nmi_blocked {
+            self.pins.merge_nmis();
         }
         if bits & pin::INTR != 0 && self.eflags & flags::IF != 0 && self.shadow == Shadow::None {
             let hooks = self.hooks.clone();

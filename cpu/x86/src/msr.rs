@@ -387,7 +387,7 @@ impl X86Cpu {
 
     /// A base address: canonical.
     fn linear_value(&self, v: u64) -> Result<u64, Exception> {
-        if !self.has(Feature::Lm) || self.canonical(v) { Ok(v) } else { Err(GP) }
+        if !self.has(Feature::Lm) || self.canonical_value(v) { Ok(v) } else { Err(GP) }
     }
 
     /// WRMSR at CPL 0.

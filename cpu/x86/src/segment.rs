@@ -825,7 +825,7 @@ impl X86Cpu {
                 Some(upper) if upper >> 40 & 0x1f == 0 => s.base |= upper << 32,
                 _ => return Err(Exception::gp(code)),
             }
-            if !self.canonical(s.base) {
+            if !self.canonical_value(s.base) {
                 return Err(Exception::gp(code));
             }
         }

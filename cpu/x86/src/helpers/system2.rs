@@ -175,7 +175,7 @@ helper! {
         done(cpu, r)
     }
     load_table(cpu, which, limit, base) {
-        if cpu.is_long() && !cpu.canonical(base) {
+        if cpu.is_long() && !cpu.canonical_value(base) {
             return done(cpu, Err(Exception::gp(0)));
         }
         let table = TableRegister { base, limit: limit as u32 & 0xffff };

@@ -217,7 +217,7 @@ impl X86Cpu {
         }
         match kind {
             0 => {
-                if bad_pcid || (self.lma() && !self.canonical(va)) {
+                if bad_pcid || (self.lma() && !self.canonical_value(va)) {
                     return Err(Exception::gp(0));
                 }
                 // Global translations may be dropped too.

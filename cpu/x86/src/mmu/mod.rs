@@ -164,6 +164,12 @@ impl X86Cpu {
         let unused = if self.cr4 & cr4::LA57 != 0 { 7 } else { 16 };
         ((va << unused) as i64 >> unused) as u64 == va
     }
+    /// The same for values of registers (bases, MSRs) and operands of invalidations, which go by what the processor has,
+    /// whatever CR4.LA57 says.
+    pub(crate) fn canonical_value(&self, va: u64) -> bool {
+        let unused = 64 - self.config.linear_bits.clamp(48, 57);
+        ((va << unused) as i64 >> unused) as u64 == va
+    }
     /// MAXPHYADDR.
     pub(crate) fn physical_bits(&self) -> u32 {
         self.config.physical_bits.clamp(32, 52)
