@@ -193,11 +193,8 @@ pub fn y_log2_x_plus_1(x: F80, y: F80, env: &mut Env80) -> F80 {
     if cy == Class::Zero {
         return F80::zero(sign);
     }
-    let log = if w.exp < -2 {
-        log_of_ratio(w.div(w.add(Wide::integer(2)))).mul(LOG2_E)
-    } else {
-        log2(w.add(Wide::ONE)).0
-    };
+    let log =
+        if w.exp < -2 { log_of_ratio(w.div(w.add(Wide::integer(2)))).mul(LOG2_E) } else { log2(w.add(Wide::ONE)).0 };
     inexact(Wide::of(y).mul(log), env)
 }
 

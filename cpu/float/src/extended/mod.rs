@@ -9,7 +9,8 @@ mod wide;
 
 pub use arith::{add, compare, div, mul, sqrt, sub};
 pub use convert::{
-    from_bcd, from_f32, from_f64, from_int, operand_f32, operand_f64, round_to_integral, to_bcd, to_f32, to_f64, to_int, to_int_truncated,
+    from_bcd, from_f32, from_f64, from_int, operand_f32, operand_f64, round_to_integral, to_bcd, to_f32, to_f64,
+    to_int, to_int_truncated,
 };
 pub use elementary::{cos, exp2_minus_1, partial_arctangent, sin, sin_cos, tan, y_log2_x, y_log2_x_plus_1};
 pub use remainder::{Partial, extract, partial_remainder, scale};
@@ -129,7 +130,14 @@ pub struct Env80 {
 
 impl Default for Env80 {
     fn default() -> Env80 {
-        Env80 { rounding: Rounding::NearestEven, precision: 64, masks: exception::ALL, flags: 0, rounded_up: false, denormal_operand: false }
+        Env80 {
+            rounding: Rounding::NearestEven,
+            precision: 64,
+            masks: exception::ALL,
+            flags: 0,
+            rounded_up: false,
+            denormal_operand: false,
+        }
     }
 }
 
@@ -208,11 +216,13 @@ impl Env80 {
         let (mut s, mut rest) = (sig, low);
         // The part of `s` that is dropped goes before `rest`.
         let split = |s: u64, rest: u64| -> (u64, u64) {
-            if drop == 0 { (s, rest) } else { (s & !(unit - 1), s << (64 - drop) | rest >> drop | u64::from(rest << (64 - drop) != 0)) }
+            if drop == 0 {
+                (s, rest)
+            } else {
+                (s & !(unit - 1), s << (64 - drop) | rest >> drop | u64::from(rest << (64 - drop) != 0))
+            }
         };
-        let up = |s: u64, rest: u64, mode: Rounding| {
-            crate::format::rounds_up(mode, sign, s & unit != 0, rest, 1 << 63)
-        };
+        let up = |s: u64, rest: u64, mode: Rounding| crate::format::rounds_up(mode, sign, s & unit != 0, rest, 1 << 63);
         if biased < 1 {
             let (k, r) = split(s, rest);
             // Rounded with unbounded exponent it may reach the least normal number.

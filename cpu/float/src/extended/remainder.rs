@@ -123,7 +123,13 @@ pub fn scale(a: F80, b: F80, env: &mut Env80) -> F80 {
     } else {
         let (e, s) = b.normalized();
         // More than 2^16 over- or underflows whatever is scaled.
-        let m = if e < 0 { 0 } else if e > 16 { 1 << 17 } else { (s >> (63 - e)) as i32 };
+        let m = if e < 0 {
+            0
+        } else if e > 16 {
+            1 << 17
+        } else {
+            (s >> (63 - e)) as i32
+        };
         if b.sign() { -m } else { m }
     };
     let (e, s) = a.normalized();

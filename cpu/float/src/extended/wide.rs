@@ -108,7 +108,13 @@ impl Wide {
             return Wide::ZERO;
         }
         let lz = q.leading_zeros();
-        let low = if lz == 0 { 0 } else if lz <= 64 { extra >> (64 - lz) } else { extra << (lz - 64) };
+        let low = if lz == 0 {
+            0
+        } else if lz <= 64 {
+            extra >> (64 - lz)
+        } else {
+            extra << (lz - 64)
+        };
         Wide { sign: self.sign, exp: self.exp - lz as i32, m: q << lz | low }
     }
     /// `self / o`; `o` not zero.

@@ -2,10 +2,10 @@
 
 use super::address::seg_of;
 use super::{Flow, Mem, Translator};
-use crate::state::gpr;
-use crate::x87::helpers::{self as h, op};
-use crate::x87::Info;
 use crate::Vector;
+use crate::state::gpr;
+use crate::x87::Info;
+use crate::x87::helpers::{self as h, op};
 use iced_x86::{Code, Mnemonic, Register};
 use rhea_ir::{HelperId, Lane, Type, Value};
 

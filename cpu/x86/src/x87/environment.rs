@@ -66,9 +66,8 @@ impl X87 {
         if l.protected {
             self.fip = f(3).into();
             self.fcs = f(4) & 0xffff;
-            if l.wide {
-                self.fop = f(4) >> 16 & 0x7ff;
-            }
+            // The 16-bit format has no opcode.
+            self.fop = f(4) >> 16 & 0x7ff;
             self.fdp = f(5).into();
             self.fds = f(6) & 0xffff;
         } else {

@@ -2,10 +2,10 @@
 
 use super::stack::Info;
 use super::{cw, sw};
+use crate::Vendor;
 use crate::flags;
 use crate::helpers::X87_BASE;
 use crate::mmu::cr0;
-use crate::Vendor;
 use crate::state::X86Cpu;
 use rhea_float::Ordering;
 use rhea_float::extended::{self as ext, Class, Env80, F80, Partial, exception};
@@ -232,7 +232,13 @@ fn compare_memory(cpu: &mut X86Cpu, info: u64, address: u64, operand: impl FnOnc
 }
 
 /// Before a store: the value, or that nothing is to be stored.
-fn store(cpu: &mut X86Cpu, info: u64, address: u64, next: u64, convert: impl FnOnce(Option<F80>, &mut Env80) -> u64) -> u64 {
+fn store(
+    cpu: &mut X86Cpu,
+    info: u64,
+    address: u64,
+    next: u64,
+    convert: impl FnOnce(Option<F80>, &mut Env80) -> u64,
+) -> u64 {
     let info = Info(info);
     if !cpu.x87_begin(info, address) {
         return 0;

@@ -1,7 +1,7 @@
 //! The x87 unit (vol. 1, chapter 8): state and arithmetic of 80-bit registers, whose significands are also the MMX registers.
 
-pub mod helpers;
 mod environment;
+pub mod helpers;
 mod stack;
 
 pub use stack::Info;

@@ -1,7 +1,7 @@
 //! A processor with RAM for tests: CPL 3 code under page tables of its own, and handlers that stop at every exception.
 
-use super::state::{Outcome, STACK_BYTES, STACK_WINDOW, Test, WINDOW, place};
 use super::check;
+use super::state::{Outcome, STACK_BYTES, STACK_WINDOW, Test, WINDOW, place};
 use parking_lot::{Condvar, Mutex};
 use rhea_accel::Vcpu;
 use rhea_clock::VirtualClock;
@@ -238,6 +238,7 @@ impl Board {
             c.x87.set_control_word(s.fcw);
             c.x87.set_status_word(s.fsw);
             c.x87.set_abridged_tags(s.tags as u8);
+            (c.x87.fip, c.x87.fdp, c.x87.fop, c.x87.fcs, c.x87.fds) = (s.fip, s.fdp, s.fop, 0, 0);
             for (k, v) in s.st.iter().enumerate() {
                 c.x87.set_st(k as u32, v[0], v[1] as u16);
             }

@@ -67,8 +67,10 @@ fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcom
         cmp("error", 0, (ours.error & !1).into(), (expected.error & !1).into());
     }
     for k in 0..if t.bits == 64 { 16 } else { 8 } {
-        const NAMES: [&str; 16] =
-            ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+        const NAMES: [&str; 16] = [
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
+        ];
         cmp(NAMES[k], i.r[k].into(), a.r[k].into(), b.r[k].into());
     }
     let undefined = if expected.vector == 3 { t.undefined } else { t.ever_undefined };
@@ -95,7 +97,9 @@ fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcom
         }
     }
     let mut bytes = 0;
-    for (name, x, y, z) in [("data", &i.data[..], &a.data[..], &b.data[..]), ("stack", &i.stack[..], &a.stack[..], &b.stack[..])] {
+    for (name, x, y, z) in
+        [("data", &i.data[..], &a.data[..], &b.data[..]), ("stack", &i.stack[..], &a.stack[..], &b.stack[..])]
+    {
         for k in 0..x.len() {
             if y[k] != z[k] && bytes < 24 {
                 bytes += 1;
@@ -108,7 +112,10 @@ fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcom
     }
     let mut inputs = String::new();
     if std::env::var_os("RHEA_DIFF_INPUTS").is_some() {
-        inputs = format!("  inputs: r {:x?} fcw {:x} fsw {:x} tags {:x} st {:x?} mxcsr {:x} xmm {:x?}\n", i.r, i.fcw, i.fsw, i.tags, i.st, i.mxcsr, i.xmm);
+        inputs = format!(
+            "  inputs: r {:x?} fcw {:x} fsw {:x} tags {:x} st {:x?} mxcsr {:x} xmm {:x?}\n",
+            i.r, i.fcw, i.fsw, i.tags, i.st, i.mxcsr, i.xmm
+        );
     } else {
         for (k, r) in i.r.iter().enumerate() {
             inputs += &format!(" {k}={r:#x}");
@@ -180,9 +187,14 @@ fn adjust(rng: &mut Rng, class: &Class, t: &mut Test) {
                 s.r[2] = if t.bits == 64 && i.mnemonic() == Mnemonic::Cmpxchg16b { v } else { v >> 32 };
             }
         }
-        "sse4" | "avx" if matches!(i.mnemonic(), Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd) => {
+        "sse4" | "avx"
+            if matches!(i.mnemonic(), Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd) =>
+        {
             // With unmasked exceptions processors stop half-way, at a step of their own choice.
             s.mxcsr |= 0x1f80;
+        }
+        "sse2" | "avx" if matches!(i.mnemonic(), Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu) => {
+            s.r[7] = generate::MIDDLE - 64 + rng.below(128);
         }
         "avx2" => {
             // Gathers within the window, mostly.
@@ -196,7 +208,11 @@ fn adjust(rng: &mut Rng, class: &Class, t: &mut Test) {
                     break;
                 }
                 if index.is_vector_register() {
-                    let mask = if format!("{:?}", i.mnemonic()).contains("gatherq") { 0x3f_0000_0000_0000_003f_u128 } else { 0x3f_0000_003f_0000_003f_0000_003f };
+                    let mask = if format!("{:?}", i.mnemonic()).contains("gatherq") {
+                        0x3f_0000_0000_0000_003f_u128
+                    } else {
+                        0x3f_0000_003f_0000_003f_0000_003f
+                    };
                     s.xmm[index.number()] &= mask;
                     s.ymm_hi[index.number()] &= mask;
                 }
@@ -215,7 +231,9 @@ fn adjust(rng: &mut Rng, class: &Class, t: &mut Test) {
                 s.tags &= !(1 << ((s.fsw >> 11).wrapping_sub(1) & 7));
             }
             s.fsw |= rng.next() as u16 & 0x4700;
-            let near = |rng: &mut Rng, range: u64, top: u64| [rng.next() | 1 << 63, top - rng.below(range) | rng.below(2) << 15];
+            let near = |rng: &mut Rng, range: u64, top: u64| {
+                [rng.next() | 1 << 63, top - rng.below(range) | rng.below(2) << 15]
+            };
             if class.name == "transcendental" {
                 s.fcw |= 0x30;
             }
@@ -261,7 +279,12 @@ pub fn check(class: &Class) {
                 }
                 let show = number("RHEA_DIFF_SHOW", 5) as usize;
                 let shown = bad.iter().take(show).map(String::as_str).collect::<Vec<_>>().join("\n");
-                failed += &format!("{} on {engine:?}, batch {batch}: {} tests of {} differ\n{shown}\n", class.name, bad.len(), tests.len());
+                failed += &format!(
+                    "{} on {engine:?}, batch {batch}: {} tests of {} differ\n{shown}\n",
+                    class.name,
+                    bad.len(),
+                    tests.len()
+                );
                 if engine == Engine::Interpreter {
                     // The others would only repeat it.
                     break;

@@ -27,7 +27,8 @@ fn host_has(f: CpuidFeature) -> bool {
         };
     }
     match f {
-        INTEL8086 | INTEL186 | INTEL286 | INTEL386 | INTEL486 | FPU | FPU287 | FPU387 | MMX | SSE | SSE2 | CMOV | CX8 | X64 => true,
+        INTEL8086 | INTEL186 | INTEL286 | INTEL386 | INTEL486 | FPU | FPU287 | FPU387 | MMX | SSE | SSE2 | CMOV
+        | CX8 | X64 => true,
         SSE3 => has!("sse3"),
         SSSE3 => has!("ssse3"),
         SSE4_1 => has!("sse4.1"),
@@ -49,6 +50,7 @@ fn host_has(f: CpuidFeature) -> bool {
         VAES => has!("vaes"),
         VPCLMULQDQ => has!("vpclmulqdq"),
         GFNI => has!("gfni"),
+        SSE4A => has!("sse4a"),
         _ => false,
     }
 }
@@ -77,8 +79,19 @@ fn mnemonics(bits: u32, names: &[Mnemonic]) -> Vec<Code> {
 fn features(bits: u32, names: &[CpuidFeature]) -> Vec<Code> {
     use Mnemonic::*;
     let state = [
-        Ldmxcsr, Vldmxcsr, Stmxcsr, Vstmxcsr, Maskmovdqu, Maskmovq, Vmaskmovdqu, Clflush, Prefetchnta, Monitor, Mwait, Rcpps, Rcpss,
-        Rsqrtps, Rsqrtss, Vrcpps, Vrcpss, Vrsqrtps, Vrsqrtss,
+        Maskmovq,
+        Clflush,
+        Prefetchnta,
+        Monitor,
+        Mwait,
+        Rcpps,
+        Rcpss,
+        Rsqrtps,
+        Rsqrtss,
+        Vrcpps,
+        Vrcpss,
+        Vrsqrtps,
+        Vrsqrtss,
     ];
     usable(bits)
         .filter(|c| c.cpuid_features().iter().any(|f| names.contains(f)) && !state.contains(&c.mnemonic()))
@@ -102,8 +115,8 @@ pub const CLASSES: &[Class] = &[
         codes: |b| {
             use Mnemonic::*;
             let m = [
-                Add, Adc, Sub, Sbb, And, Or, Xor, Cmp, Test, Inc, Dec, Neg, Not, Mov, Movzx, Movsx, Movsxd, Xchg, Lea, Bswap, Cbw,
-                Cwde, Cdqe, Cwd, Cdq, Cqo, Movbe, Xadd, Cmpxchg, Nop,
+                Add, Adc, Sub, Sbb, And, Or, Xor, Cmp, Test, Inc, Dec, Neg, Not, Mov, Movzx, Movsx, Movsxd, Xchg, Lea,
+                Bswap, Cbw, Cwde, Cdqe, Cwd, Cdq, Cqo, Movbe, Xadd, Cmpxchg, Nop,
             ];
             mnemonics(b, &m)
         },
@@ -134,8 +147,8 @@ pub const CLASSES: &[Class] = &[
         codes: |b| {
             use Mnemonic::*;
             let m = [
-                Bt, Bts, Btr, Btc, Bsf, Bsr, Popcnt, Lzcnt, Tzcnt, Andn, Bextr, Blsi, Blsmsk, Blsr, Bzhi, Pdep, Pext, Adcx, Adox,
-                Crc32,
+                Bt, Bts, Btr, Btc, Bsf, Bsr, Popcnt, Lzcnt, Tzcnt, Andn, Bextr, Blsi, Blsmsk, Blsr, Bzhi, Pdep, Pext,
+                Adcx, Adox, Crc32,
             ];
             mnemonics(b, &m)
         },
@@ -149,7 +162,8 @@ pub const CLASSES: &[Class] = &[
             usable(b)
                 .filter(|c| {
                     let name = format!("{:?}", c.mnemonic());
-                    let arithmetic = matches!(c.mnemonic(), Cmp | Sub | Add | Sbb | Adc | Inc | Dec | Test | Neg | Shl | Sar | Imul);
+                    let arithmetic =
+                        matches!(c.mnemonic(), Cmp | Sub | Add | Sbb | Adc | Inc | Dec | Test | Neg | Shl | Sar | Imul);
                     name.starts_with("Set") && name != "Setssbsy" || name.starts_with("Cmov") || arithmetic
                 })
                 .collect()
@@ -201,8 +215,27 @@ pub const CLASSES: &[Class] = &[
                 .filter(|c| {
                     matches!(
                         c.mnemonic(),
-                        Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd | Lodsq | Cmpsb | Cmpsw
-                            | Cmpsd | Cmpsq | Scasb | Scasw | Scasd | Scasq | Xlatb
+                        Movsb
+                            | Movsw
+                            | Movsd
+                            | Movsq
+                            | Stosb
+                            | Stosw
+                            | Stosd
+                            | Stosq
+                            | Lodsb
+                            | Lodsw
+                            | Lodsd
+                            | Lodsq
+                            | Cmpsb
+                            | Cmpsw
+                            | Cmpsd
+                            | Cmpsq
+                            | Scasb
+                            | Scasw
+                            | Scasd
+                            | Scasq
+                            | Xlatb
                     ) && c.op_code().can_use_rep_prefix() | (c.mnemonic() == Xlatb)
                 })
                 .collect()
@@ -218,7 +251,16 @@ pub const CLASSES: &[Class] = &[
         },
         flags: 0,
     },
-    Class { name: "mmx", kind: Kind::Float, codes: |b| usable(b).filter(|c| is_mmx(*c) && c.mnemonic() != Mnemonic::Maskmovq || c.mnemonic() == Mnemonic::Emms).collect(), flags: 0 },
+    Class {
+        name: "mmx",
+        kind: Kind::Float,
+        codes: |b| {
+            usable(b)
+                .filter(|c| is_mmx(*c) && c.mnemonic() != Mnemonic::Maskmovq || c.mnemonic() == Mnemonic::Emms)
+                .collect()
+        },
+        flags: 0,
+    },
     Class { name: "sse", kind: Kind::Float, codes: |b| features(b, &[CpuidFeature::SSE]), flags: 0 },
     Class { name: "sse2", kind: Kind::Float, codes: |b| features(b, &[CpuidFeature::SSE2]), flags: 0 },
     Class {
@@ -226,7 +268,7 @@ pub const CLASSES: &[Class] = &[
         kind: Kind::Float,
         codes: |b| {
             use CpuidFeature::*;
-            features(b, &[SSE3, SSSE3, SSE4_1, SSE4_2, AES, PCLMULQDQ, SHA])
+            features(b, &[SSE3, SSSE3, SSE4_1, SSE4_2, SSE4A, AES, PCLMULQDQ, SHA, GFNI])
         },
         flags: 0,
     },
@@ -244,8 +286,8 @@ pub const CLASSES: &[Class] = &[
         codes: |b| {
             use Mnemonic::*;
             let slow = [
-                F2xm1, Fyl2x, Fyl2xp1, Fsin, Fcos, Fsincos, Fptan, Fpatan, Fsave, Fnsave, Frstor, Fldenv, Fnstenv, Fstenv, Feni, Fneni,
-                Fdisi, Fndisi, Fsetpm, Fnsetpm, Frstpm,
+                F2xm1, Fyl2x, Fyl2xp1, Fsin, Fcos, Fsincos, Fptan, Fpatan, Fsave, Fnsave, Frstor, Fldenv, Fnstenv,
+                Fstenv, Feni, Fneni, Fdisi, Fndisi, Fsetpm, Fnsetpm, Frstpm,
             ];
             x87(b, |m| !slow.contains(&m))
         },
@@ -256,7 +298,12 @@ pub const CLASSES: &[Class] = &[
         kind: Kind::Float,
         codes: |b| {
             use Mnemonic::*;
-            x87(b, |m| matches!(m, Fnsave | Frstor | Fldenv | Fnstenv | Fld | Fadd | Fst | Fstp | Fdivr | Fxch | Fnclex | Fldcw))
+            x87(b, |m| {
+                matches!(
+                    m,
+                    Fnsave | Frstor | Fldenv | Fnstenv | Fld | Fadd | Fst | Fstp | Fdivr | Fxch | Fnclex | Fldcw
+                )
+            })
         },
         flags: 0,
     },
@@ -275,7 +322,8 @@ fn x87(bits: u32, keep: impl Fn(Mnemonic) -> bool) -> Vec<Code> {
     usable(bits)
         .filter(|c| {
             let f = c.cpuid_features();
-            f.iter().any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387)) && keep(c.mnemonic())
+            f.iter().any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387))
+                && keep(c.mnemonic())
         })
         .collect()
 }

@@ -11,7 +11,16 @@ fn mode(rng: &mut Rng) -> X86Mode {
         0 => m.with_long(true).with_lma(true).with_protected(true).with_vm86(false).with_flat(true),
         1 => m.with_long(false).with_protected(false).with_vm86(false).with_lma(false),
         2 => m.with_long(false).with_protected(true).with_lma(false),
-        _ => m.with_long(true).with_lma(true).with_protected(true).with_vm86(false).with_flat(true).with_avx(true).with_sse_ud(false).with_ts(false).with_x87_nm(false),
+        _ => m
+            .with_long(true)
+            .with_lma(true)
+            .with_protected(true)
+            .with_vm86(false)
+            .with_flat(true)
+            .with_avx(true)
+            .with_sse_ud(false)
+            .with_ts(false)
+            .with_x87_nm(false),
     }
     .with_mmu_idx(rng.below(6) as u32)
 }

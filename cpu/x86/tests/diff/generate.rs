@@ -2,7 +2,9 @@
 
 use super::random::Rng;
 use super::state::{SLOT, Test, place};
-use iced_x86::{Code, Encoder, Instruction, InstructionInfoFactory, OpCodeOperandKind as Kind, OpKind, Register, RflagsBits};
+use iced_x86::{
+    Code, Encoder, Instruction, InstructionInfoFactory, OpCodeOperandKind as Kind, OpKind, Register, RflagsBits,
+};
 
 /// What the operands of a test's instructions are made from.
 pub struct Operands {
@@ -111,7 +113,9 @@ impl Operands {
             } else {
                 4
             });
-            i.set_memory_displacement64((rng.below(128) as i64 - 64) as u64 & if self.bits == 64 { !0 } else { 0xffff_ffff });
+            i.set_memory_displacement64(
+                (rng.below(128) as i64 - 64) as u64 & if self.bits == 64 { !0 } else { 0xffff_ffff },
+            );
         }
         if self.bits == 64 && rng.chance(24) {
             i.set_segment_prefix(Register::GS);
@@ -147,9 +151,18 @@ impl Operands {
                 Kind::r32_reg | Kind::r32_rm | Kind::r32_opcode | Kind::r32_vvvv => Some(self.gpr(rng, 32)),
                 Kind::r64_reg | Kind::r64_rm | Kind::r64_opcode | Kind::r64_vvvv => Some(self.gpr(rng, 64)),
                 Kind::mm_reg | Kind::mm_rm => Some(Register::MM0 + rng.below(8) as u32),
-                Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_vvvv | Kind::xmm_is4 => Some(Register::XMM0 + rng.below(vectors) as u32),
-                Kind::ymm_reg | Kind::ymm_rm | Kind::ymm_vvvv | Kind::ymm_is4 => Some(Register::YMM0 + rng.below(vectors) as u32),
-                Kind::r8_or_mem | Kind::r16_or_mem | Kind::r32_or_mem | Kind::r64_or_mem | Kind::mm_or_mem | Kind::xmm_or_mem
+                Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_vvvv | Kind::xmm_is4 => {
+                    Some(Register::XMM0 + rng.below(vectors) as u32)
+                }
+                Kind::ymm_reg | Kind::ymm_rm | Kind::ymm_vvvv | Kind::ymm_is4 => {
+                    Some(Register::YMM0 + rng.below(vectors) as u32)
+                }
+                Kind::r8_or_mem
+                | Kind::r16_or_mem
+                | Kind::r32_or_mem
+                | Kind::r64_or_mem
+                | Kind::mm_or_mem
+                | Kind::xmm_or_mem
                 | Kind::ymm_or_mem
                     if !prefer_memory =>
                 {
@@ -176,8 +189,14 @@ impl Operands {
                 _ => of64,
             };
             match kind {
-                Kind::mem | Kind::r8_or_mem | Kind::r16_or_mem | Kind::r32_or_mem | Kind::r64_or_mem | Kind::mm_or_mem
-                | Kind::xmm_or_mem | Kind::ymm_or_mem => {
+                Kind::mem
+                | Kind::r8_or_mem
+                | Kind::r16_or_mem
+                | Kind::r32_or_mem
+                | Kind::r64_or_mem
+                | Kind::mm_or_mem
+                | Kind::xmm_or_mem
+                | Kind::ymm_or_mem => {
                     memory = true;
                     self.memory(rng, &mut i, n, None);
                 }
@@ -230,8 +249,12 @@ impl Operands {
                     i.set_op_kind(n, OpKind::Immediate64);
                     i.set_immediate64(rng.int());
                 }
-                Kind::seg_rSI => i.set_op_kind(n, address(OpKind::MemorySegSI, OpKind::MemorySegESI, OpKind::MemorySegRSI)),
-                Kind::seg_rDI => i.set_op_kind(n, address(OpKind::MemorySegDI, OpKind::MemorySegEDI, OpKind::MemorySegRDI)),
+                Kind::seg_rSI => {
+                    i.set_op_kind(n, address(OpKind::MemorySegSI, OpKind::MemorySegESI, OpKind::MemorySegRSI))
+                }
+                Kind::seg_rDI => {
+                    i.set_op_kind(n, address(OpKind::MemorySegDI, OpKind::MemorySegEDI, OpKind::MemorySegRDI))
+                }
                 Kind::es_rDI => i.set_op_kind(n, address(OpKind::MemoryESDI, OpKind::MemoryESEDI, OpKind::MemoryESRDI)),
                 Kind::seg_rBX_al => {
                     i.set_op_kind(n, OpKind::Memory);
@@ -283,7 +306,8 @@ fn eflags(iced: u32) -> u32 {
 fn undefined(i: &Instruction) -> u32 {
     use iced_x86::Mnemonic::{Rcl, Rcr, Rol, Ror};
     // Of rotates by a multiple of the width only the processor knows whether they shift.
-    let rotate = matches!(i.mnemonic(), Rcl | Rcr | Rol | Ror) && i.op1_kind() == OpKind::Immediate8 && i.immediate8() != 1;
+    let rotate =
+        matches!(i.mnemonic(), Rcl | Rcr | Rol | Ror) && i.op1_kind() == OpKind::Immediate8 && i.immediate8() != 1;
     eflags(i.rflags_undefined()) | if rotate { 0x800 } else { 0 }
 }
 
@@ -306,10 +330,18 @@ pub fn test(rng: &mut Rng, codes: &[Code], bits: u32, length: usize, n: usize, f
         }
         let info = infos.info(&i);
         let writes_kept = info.used_registers().iter().any(|r| {
-            let writes = !matches!(r.access(), iced_x86::OpAccess::Read | iced_x86::OpAccess::CondRead | iced_x86::OpAccess::NoMemAccess);
+            let writes = !matches!(
+                r.access(),
+                iced_x86::OpAccess::Read | iced_x86::OpAccess::CondRead | iced_x86::OpAccess::NoMemAccess
+            );
             let stack = r.register().full_register() == Register::RSP && i.is_stack_instruction();
             let string = i.is_string_instruction();
-            writes && !stack && !string && r.register().full_register().is_gpr64() && operands.is_kept(r.register().full_register().number()) && length > 1
+            writes
+                && !stack
+                && !string
+                && r.register().full_register().is_gpr64()
+                && operands.is_kept(r.register().full_register().number())
+                && length > 1
         });
         if writes_kept {
             continue;

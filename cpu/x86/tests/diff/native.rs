@@ -41,9 +41,7 @@ pub fn run(tests: &[Test]) -> Option<Vec<Outcome>> {
     let size = outcomes + size_of::<Outcome>() * tests.len();
     let image = Test::image(tests);
     // SAFETY: a new mapping.
-    let base = unsafe {
-        libc::mmap(std::ptr::null_mut(), size, RW, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0)
-    };
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), size, RW, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0) };
     if base == libc::MAP_FAILED {
         return None;
     }
@@ -98,7 +96,8 @@ unsafe fn child_main(base: *mut u8, size: usize, image: &[u8]) -> ! {
                 fail(11);
             }
         };
-        let shared = libc::mremap(base.cast(), size, size, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, SHARED as *mut u8);
+        let shared =
+            libc::mremap(base.cast(), size, size, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, SHARED as *mut u8);
         if shared as usize != SHARED {
             fail(12);
         }
