@@ -3,9 +3,12 @@
 pub mod ahci;
 pub mod ata;
 pub mod atapi;
+pub mod catalog;
 mod guest;
+pub mod nvme;
 mod work;
 
-pub use ahci::{Ahci, AttachError};
+pub use ahci::{Ahci, AttachError, Attached};
 pub use ata::disk::DiskOptions;
 pub use atapi::{CdDrive, CdOptions, TrayError};
+pub use nvme::{Nvme, NvmeOptions};

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod ahci;
+pub mod nvme;
 
 use rhea_accel::{IrqLine, MsiMessage, MsiTarget};
 use rhea_block::{BlockBackend, CacheMode, Drive, MemoryBackend, Segment};
