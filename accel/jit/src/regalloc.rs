@@ -119,9 +119,7 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 | Op::FlagsCmp
                 | Op::FlagsSbb
                 | Op::FlagsVTest => flag_uses[n] + edge_uses[n] == hot_uses[n],
-                Op::FlagsFCom => {
-                    flag_uses[n] + edge_uses[n] == hot_uses[n] && !clears && f.fp.is_host_x86()
-                }
+                Op::FlagsFCom => flag_uses[n] + edge_uses[n] == hot_uses[n] && !clears && f.fp.is_host_x86(),
                 Op::VOrdered => edge_uses[n] == hot_uses[n],
                 Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && f.fp.host_compares() && !clears,
                 // Of flags: which of two compares a conditional one or a loop left.

@@ -309,7 +309,9 @@ fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
                 }
             }
         }
-        FlagsFCom => (0..8).for_each(|aux| add(I32, vec![Arg::Floats(if aux & 1 != 0 { Lane::D } else { Lane::S }); 2], aux, 0)),
+        FlagsFCom => {
+            (0..8).for_each(|aux| add(I32, vec![Arg::Floats(if aux & 1 != 0 { Lane::D } else { Lane::S }); 2], aux, 0))
+        }
         VOrdered => {
             for aux in [0, 1] {
                 add(I64, vec![Arg::Floats(if aux != 0 { Lane::D } else { Lane::S }); 2], aux, 0);
@@ -340,11 +342,12 @@ fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
                     };
                     match s.shape() {
                         Shape::ToInt => [I32, I64].into_iter().for_each(|t| add(t, vec![v], aux, 0)),
-                        Shape::FromInt => {
-                            [I32, I64].into_iter().for_each(|t| add(V128, vec![v, Arg::Plain(t)], aux, t.bytes() as u64 * 8))
-                        }
+                        Shape::FromInt => [I32, I64]
+                            .into_iter()
+                            .for_each(|t| add(V128, vec![v, Arg::Plain(t)], aux, t.bytes() as u64 * 8)),
                         Shape::V if s == SimdOp::Fma => {
-                            let codes = (0x96..=0xbf).filter(|&o| fma_kind(o).is_some_and(|k| k.scalar == fmt.scalar()));
+                            let codes =
+                                (0x96..=0xbf).filter(|&o| fma_kind(o).is_some_and(|k| k.scalar == fmt.scalar()));
                             codes.for_each(|o| add(V128, vec![v; n], aux, o as u64));
                         }
                         Shape::V if s.imm() => {
@@ -719,7 +722,15 @@ fn modes() -> Vec<FpMode> {
                 let (default_nan, flush, flush_f16) = (k & 1 != 0, k & 2 != 0, k & 4 != 0);
                 // Denormal inputs are x86's own switch.
                 let daz = nan_rule == NanRule::X86 && flush_f16;
-                v.push(FpMode { rounding, default_nan, flush, flush_f16: flush_f16 && !daz, alt_half: false, daz, nan_rule });
+                v.push(FpMode {
+                    rounding,
+                    default_nan,
+                    flush,
+                    flush_f16: flush_f16 && !daz,
+                    alt_half: false,
+                    daz,
+                    nan_rule,
+                });
             }
         }
     }

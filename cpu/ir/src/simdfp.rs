@@ -104,8 +104,7 @@ impl Unit {
         };
         let p = negate(a, k.negate_product);
         let q = negate(c, k.negate_addend[lane as usize & 1]);
-        let r = self.run::<F>(&[a, b, c], |e| F::raw(F::mul_add(F::from_raw(p), F::from_raw(b), F::from_raw(q), e)));
-        r
+        self.run::<F>(&[a, b, c], |e| F::raw(F::mul_add(F::from_raw(p), F::from_raw(b), F::from_raw(q), e)))
     }
 
     fn to_int<F: Raw>(&mut self, v: u128, bits: u32, mode: Rounding) -> u128 {

@@ -516,11 +516,11 @@ impl Emit<'_> {
         self.asm.bind(label);
         let f = self.f;
         let blk = &f.blocks[b];
-        for &v in &blk.insts {
+        for (n, &v) in blk.insts.iter().enumerate() {
             let pos = self.a.pos[v.index()];
             self.advance(pos);
             if self.deferred(v) {
-                if matches!(f.inst(v).op, Op::FlagsFCmp | Op::FlagsFCom) {
+                if matches!(f.inst(v).op, Op::FlagsFCmp | Op::FlagsFCom) && !self.compares_later(blk, n, v) {
                     // The compare's sticky flags are an effect of their own.
                     self.fcmp(f.inst(v));
                 }
@@ -533,6 +533,28 @@ impl Emit<'_> {
             Term::Jump(t) => self.edge(t, next, false),
             Term::Branch { cond, then, other, hint } => self.branch(*cond, then, other, *hint, next),
         }
+    }
+
+    /// True if what follows the compare `v` (number `n` of the block) makes the same compare before anything can leave.
+    fn compares_later(&self, blk: &rhea_ir::func::Block, n: usize, v: Value) -> bool {
+        let i = self.f.inst(v);
+        let same = |flags: Value| {
+            let j = self.f.inst(flags);
+            flags == v || i.op == Op::FlagsFCom && j.op == i.op && j.args == i.args && (j.aux ^ i.aux) & 3 == 0
+        };
+        let tests = |cond: Value| {
+            let c = self.f.inst(cond);
+            self.deferred(cond) && c.op == Op::CondFlags && self.deferred(c.args[0]) && same(c.args[0])
+        };
+        for &w in &blk.insts[n + 1..] {
+            let j = self.f.inst(w);
+            match j.op {
+                Op::Select | Op::FromBool if !self.deferred(w) && tests(j.args[0]) => return true,
+                _ if matches!(j.op.class(), Class::Mem | Class::Call | Class::Effect) => return false,
+                _ => {}
+            }
+        }
+        matches!(&blk.term, Term::Branch { cond, .. } if tests(*cond))
     }
 
     fn same_dirty(&self, a: &Target, b: &Target) -> bool {

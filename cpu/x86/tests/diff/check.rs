@@ -48,7 +48,7 @@ fn is_elementary(t: &Test) -> bool {
 
 fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcome) -> Option<String> {
     let (a, b, i) = (&ours.state, &expected.state, &t.state);
-    if t.bits == 32 && expected.vector == 12 && ours.vector == 14 {
+    if t.bits == 32 && expected.vector == 12 && matches!(ours.vector, 14 | 17) {
         // An operand across the end of the 4 GiB of a flat segment: not looked for.
         return None;
     }
@@ -62,7 +62,11 @@ fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcom
     cmp("rip", i.rip.into(), a.rip.into(), b.rip.into());
     // General protection by way of non-canonical addresses has no address.
     if ours.vector == 14 && expected.vector == 14 {
-        cmp("cr2", 0, ours.cr2.into(), expected.cr2.into());
+        // Of masked stores, processors tell the first byte stored or the first there is.
+        let masked = t.code.windows(2).any(|w| w[1] == 0xf7) && ours.cr2.wrapping_sub(expected.cr2) < 16;
+        if !masked {
+            cmp("cr2", 0, ours.cr2.into(), expected.cr2.into());
+        }
         // The guest's tables are present, for the supervisor.
         cmp("error", 0, (ours.error & !1).into(), (expected.error & !1).into());
     }
@@ -81,7 +85,10 @@ fn differences(t: &Test, n: usize, kind: Kind, ours: &Outcome, expected: &Outcom
             cmp(&format!("xmm{k}"), i.xmm[k], a.xmm[k], b.xmm[k]);
             cmp(&format!("ymm{k} high"), i.ymm_hi[k], a.ymm_hi[k], b.ymm_hi[k]);
         }
-        cmp("mxcsr", i.mxcsr.into(), a.mxcsr.into(), b.mxcsr.into());
+        // With an unmasked overflow or underflow, "inexact" is of the result with an unbounded exponent.
+        let ranged = ours.vector == 19 && b.mxcsr & 0x18 & !(b.mxcsr >> 7) != 0;
+        let ignored = if ranged { 0x20 } else { 0 };
+        cmp("mxcsr", i.mxcsr.into(), (a.mxcsr | ignored).into(), (b.mxcsr | ignored).into());
         cmp("fcw", i.fcw.into(), a.fcw.into(), b.fcw.into());
         let elementary = is_elementary(t);
         // Whether a result is inexact or was rounded up is as uncertain as its last place.
@@ -138,7 +145,11 @@ pub fn make(class: &Class, bits: u32, seed: u64) -> Vec<Test> {
     while tests.len() < BATCH && !codes.is_empty() {
         let n = tests.len();
         let length = if n % 2 == 0 || class.name == "transcendental" { 1 } else { 2 + rng.below(4) as usize };
-        let mut t = generate::test(&mut rng, &codes, bits, length, n, class.kind == Kind::Float);
+        let mut t = if class.name == "branches" {
+            generate::branches(&mut rng, &codes, bits, n)
+        } else {
+            generate::test(&mut rng, &codes, bits, length, n, class.kind == Kind::Float)
+        };
         if t.code.is_empty() {
             continue;
         }
@@ -219,6 +230,7 @@ fn adjust(rng: &mut Rng, class: &Class, t: &mut Test) {
                 at += i.len().max(1);
             }
         }
+        "mmx" if i.mnemonic() == Mnemonic::Maskmovq => s.r[7] = rng.pointer(),
         "mmx" | "x87" | "x87_environment" | "transcendental" => {
             s.fsw = (rng.below(8) as u16) << 11;
             s.tags = match rng.below(6) {

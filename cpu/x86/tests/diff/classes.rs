@@ -79,6 +79,9 @@ fn mnemonics(bits: u32, names: &[Mnemonic]) -> Vec<Code> {
 fn features(bits: u32, names: &[CpuidFeature]) -> Vec<Code> {
     use Mnemonic::*;
     let state = [
+        // The host may have more control bits.
+        Ldmxcsr,
+        Vldmxcsr,
         Maskmovq,
         Clflush,
         Prefetchnta,
@@ -171,6 +174,21 @@ pub const CLASSES: &[Class] = &[
         flags: 0,
     },
     Class {
+        name: "branches",
+        kind: Kind::Integer,
+        codes: |b| {
+            use Mnemonic::*;
+            mnemonics(
+                b,
+                &[
+                    Add, Adc, Sub, Sbb, And, Or, Xor, Cmp, Test, Inc, Dec, Neg, Mov, Movzx, Movsx, Lea, Xadd, Cmovb,
+                    Cmovle, Setbe,
+                ],
+            )
+        },
+        flags: 0,
+    },
+    Class {
         name: "atomics",
         kind: Kind::Integer,
         codes: |b| {
@@ -254,11 +272,7 @@ pub const CLASSES: &[Class] = &[
     Class {
         name: "mmx",
         kind: Kind::Float,
-        codes: |b| {
-            usable(b)
-                .filter(|c| is_mmx(*c) && c.mnemonic() != Mnemonic::Maskmovq || c.mnemonic() == Mnemonic::Emms)
-                .collect()
-        },
+        codes: |b| usable(b).filter(|c| is_mmx(*c) || c.mnemonic() == Mnemonic::Emms).collect(),
         flags: 0,
     },
     Class { name: "sse", kind: Kind::Float, codes: |b| features(b, &[CpuidFeature::SSE]), flags: 0 },

@@ -26,7 +26,9 @@ impl Translator<'_, '_> {
             Cvttss2si | Vcvttss2si => self.to_int(O::Cvtt2Si, Fmt::Ss),
             Cvttsd2si | Vcvttsd2si => self.to_int(O::Cvtt2Si, Fmt::Sd),
             Cvtss2sd | Vcvtss2sd => self.binary_fp(|t, a, b, _| t.b.simd(O::CvtSs2Sd, Fmt::Ps, &[a, b], 0)),
-            Cvtsd2ss | Vcvtsd2ss => self.binary_of(Some(Fmt::Ss), |t, a, b, _| t.b.simd(O::CvtSd2Ss, Fmt::Ps, &[a, b], 0)),
+            Cvtsd2ss | Vcvtsd2ss => {
+                self.binary_of(Some(Fmt::Ss), |t, a, b, _| t.b.simd(O::CvtSd2Ss, Fmt::Ps, &[a, b], 0))
+            }
             Cvtdq2ps | Vcvtdq2ps => self.convert_lanes(O::CvtDq2Ps, Fmt::Ps),
             Cvtps2dq | Vcvtps2dq => self.convert_lanes(O::Cvt2Dq, Fmt::Ps),
             Cvttps2dq | Vcvttps2dq => self.convert_lanes(O::Cvtt2Dq, Fmt::Ps),
@@ -144,7 +146,11 @@ impl Translator<'_, '_> {
             let bytes = if v.1.is_some() { 16 } else { 8 };
             let at = self.ea(bytes, true);
             let op = self.mem_op(64);
-            self.b.probe_write(if bytes == 16 { rhea_ir::MemOp::new(4, self.mode.mmu_idx()) } else { op }, at.addr, at.disp);
+            self.b.probe_write(
+                if bytes == 16 { rhea_ir::MemOp::new(4, self.mode.mmu_idx()) } else { op },
+                at.addr,
+                at.disp,
+            );
             let x = self.halves_to_half(v, imm);
             self.store_low(bytes, at, x, false);
         } else {

@@ -104,9 +104,8 @@ impl Translator<'_, '_> {
 
     /// The number of halves that the destination has.
     fn halves(&self) -> u32 {
-        let wide = |n: u32| {
-            n < self.i.op_count() && self.i.op_kind(n) == OpKind::Register && self.i.op_register(n).is_ymm()
-        };
+        let wide =
+            |n: u32| n < self.i.op_count() && self.i.op_kind(n) == OpKind::Register && self.i.op_register(n).is_ymm();
         1 + (wide(0) || wide(1)) as u32
     }
 
@@ -150,10 +149,7 @@ impl Translator<'_, '_> {
     }
     fn is_sha(&self) -> bool {
         use Mnemonic::*;
-        matches!(
-            self.i.mnemonic(),
-            Sha1nexte | Sha1msg1 | Sha1msg2 | Sha1rnds4 | Sha256msg1 | Sha256msg2 | Sha256rnds2
-        )
+        matches!(self.i.mnemonic(), Sha1nexte | Sha1msg1 | Sha1msg2 | Sha1rnds4 | Sha256msg1 | Sha256msg2 | Sha256rnds2)
     }
     fn vsrc_aligned(&mut self, n: u32, aligned: bool) -> Halves {
         if !self.is_mem(n) {

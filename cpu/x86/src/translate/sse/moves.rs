@@ -10,8 +10,8 @@ impl Translator<'_, '_> {
     pub(super) fn sse_moves(&mut self, m: Mnemonic) -> Option<Flow> {
         use Mnemonic::*;
         match m {
-            Movaps | Movapd | Movdqa | Vmovaps | Vmovapd | Vmovdqa | Movntps | Movntpd | Movntdq | Vmovntps | Vmovntpd
-            | Vmovntdq | Movntdqa | Vmovntdqa => self.move_whole(true),
+            Movaps | Movapd | Movdqa | Vmovaps | Vmovapd | Vmovdqa | Movntps | Movntpd | Movntdq | Vmovntps
+            | Vmovntpd | Vmovntdq | Movntdqa | Vmovntdqa => self.move_whole(true),
             Movups | Movupd | Movdqu | Vmovups | Vmovupd | Vmovdqu | Lddqu | Vlddqu => self.move_whole(false),
             Movss | Vmovss => self.move_scalar(4, SimdOp::MovSs),
             Movsd | Vmovsd => self.move_scalar(8, SimdOp::MovSd),
