@@ -214,7 +214,7 @@ impl Translator<'_, '_> {
                 self.mmx_state();
             }
             Maskmovq => {
-                let (data, mask) = (self.mm(0), self.mm(1));
+                let (data, mask) = (self.mm(1), self.mm(2));
                 let (data, mask) = (self.b.vfromscalar(data), self.b.vfromscalar(mask));
                 let bits = match self.i.op0_kind() {
                     iced_x86::OpKind::MemorySegRDI => 64,
@@ -229,8 +229,8 @@ impl Translator<'_, '_> {
                 };
                 let at = self.linear(seg, di, 0, 8, true);
                 let at = self.address(at);
-                self.b.call(super::sse::helpers::MASK_MOVE_BYTES, &[data, mask, at]);
                 self.mmx_state();
+                self.b.call(super::sse::helpers::MASK_MOVE_BYTES, &[data, mask, at]);
             }
             _ => return None,
         }

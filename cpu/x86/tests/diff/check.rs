@@ -147,6 +147,8 @@ pub fn make(class: &Class, bits: u32, seed: u64) -> Vec<Test> {
         let length = if n % 2 == 0 || class.name == "transcendental" { 1 } else { 2 + rng.below(4) as usize };
         let mut t = if class.name == "branches" {
             generate::branches(&mut rng, &codes, bits, n)
+        } else if class.name == "save" {
+            generate::save(&mut rng, bits)
         } else {
             generate::test(&mut rng, &codes, bits, length, n, class.kind == Kind::Float)
         };
@@ -230,8 +232,11 @@ fn adjust(rng: &mut Rng, class: &Class, t: &mut Test) {
                 at += i.len().max(1);
             }
         }
-        "mmx" if i.mnemonic() == Mnemonic::Maskmovq => s.r[7] = rng.pointer(),
-        "mmx" | "x87" | "x87_environment" | "transcendental" => {
+        "mmx" | "x87" | "x87_environment" | "transcendental" | "save" => {
+            if t.code.windows(2).any(|w| w == [0x0f, 0xf7]) {
+                // MASKMOVQ.
+                s.r[7] = rng.pointer();
+            }
             s.fsw = (rng.below(8) as u16) << 11;
             s.tags = match rng.below(6) {
                 0 => rng.next() as u32 & 0xff,

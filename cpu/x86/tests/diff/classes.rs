@@ -321,6 +321,7 @@ pub const CLASSES: &[Class] = &[
         },
         flags: 0,
     },
+    Class { name: "save", kind: Kind::Float, codes: |_| vec![Code::Fxsave_m512byte], flags: 0 },
     Class {
         name: "transcendental",
         kind: Kind::Float,

@@ -378,5 +378,86 @@ fn may_keep_flags(i: &Instruction) -> bool {
     matches!(i.mnemonic(), Rol | Ror | Rcl | Rcr | Shl | Shr | Sal | Sar | Shld | Shrd) || i.is_string_instruction()
 }
 
+/// Where loops count, behind what operands reach.
+const COUNTER: u64 = place::DATA + 1000;
+
+/// A test of control flow: conditional jumps over instructions, loops, calls, indirect jumps. `codes` are what is jumped over
+/// and repeated.
+pub fn branches(rng: &mut Rng, codes: &[Code], bits: u32, n: usize) -> Test {
+    let length = 1 + rng.below(3) as usize;
+    let mut t = test(rng, codes, bits, length, n, false);
+    t.code.truncate(40);
+    let jcc = 0x70 | rng.below(16) as u8;
+    match rng.below(5) {
+        // Over MOV AL, imm8 and INC ECX.
+        0 => t.code.extend([jcc, 4, 0xb0, rng.next() as u8, 0xff, 0xc1]),
+        1 => t.code.extend([0x0f, jcc ^ 0xf0, 2, 0, 0, 0, 0xb0, rng.next() as u8]),
+        // DEC BYTE PTR [COUNTER]; JNZ.
+        2 => {
+            t.state.data[1000] = 1 + rng.below(255) as u8;
+            t.code.extend([0xfe, 0x0c, 0x25]);
+            t.code.extend((COUNTER as u32).to_le_bytes());
+            let back = -(t.code.len() as i64 + 2);
+            t.code.extend([0x75, back as u8]);
+        }
+        // LOOP, LOOPE, LOOPNE or JRCXZ over an instruction.
+        3 => {
+            t.state.r[1] = rng.below(4);
+            t.code.extend([0xe0 | rng.below(4) as u8, 2, 0xb0, 7]);
+        }
+        // CALL of what returns to INC EBX; INT3.
+        _ => {
+            t.code.extend([0xe8, 3, 0, 0, 0, 0xff, 0xc3, 0xcc, 0x83, 0xc0, 5]);
+            t.code.extend(if rng.chance(2) { &[0xc3][..] } else { &[0xc2, 8, 0][..] });
+        }
+    }
+    if bits == 64 && rng.chance(4) {
+        // LEA RAX, [RIP + 3]; JMP RAX; INT3.
+        t.code.extend([0x48, 0x8d, 0x05, 3, 0, 0, 0, 0xff, 0xe0, 0xcc, 0xff, 0xc2]);
+    }
+    t.undefined |= 16;
+    t.ever_undefined |= 16;
+    t
+}
+
+/// A test of FXSAVE and XSAVE and their counterparts, of an area at EBX or RBX.
+pub fn save(rng: &mut Rng, bits: u32) -> Test {
+    let mut t = Test { code: Vec::new(), bits, state: rng.state(true), undefined: 0, ever_undefined: 0 };
+    let s = &mut t.state;
+    s.r[3] = place::DATA + 64;
+    s.r[0] = if rng.chance(6) { rng.next() & 7 } else { 7 };
+    s.r[2] = 0;
+    if rng.chance(16) {
+        s.r[3] += rng.pick(&[8, 16, 32]);
+    }
+    // An area that can be restored: MXCSR without reserved bits, a header of standard or compacted format.
+    s.data[64 + 26..64 + 28].fill(0);
+    s.data[64 + 512..64 + 576].fill(0);
+    s.data[64 + 512] = rng.next() as u8 & 7;
+    let compacted = rng.chance(3);
+    if compacted {
+        let bv = u64::from(s.data[64 + 512]) | rng.below(8) | 1 << 63;
+        s.data[64 + 520..64 + 528].copy_from_slice(&bv.to_le_bytes());
+    }
+    if rng.chance(8) {
+        s.data[64 + 512 + rng.below(64) as usize] = rng.next() as u8;
+    }
+    let mut push = |rng: &mut Rng, reg: u8, opcode: u8| {
+        if bits == 64 && rng.chance(2) {
+            t.code.push(0x48);
+        }
+        t.code.extend([0x0f, opcode, 3 | reg << 3]);
+    };
+    // FXSAVE, FXRSTOR, XSAVE, XRSTOR; XSAVEC.
+    match rng.below(6) {
+        0 => push(rng, 0, 0xae),
+        1 => push(rng, 1, 0xae),
+        2 => push(rng, 4, 0xae),
+        3 => push(rng, 4, 0xc7),
+        _ => push(rng, 5, 0xae),
+    }
+    t
+}
+
 /// The window's address range in tests that address it themselves.
 pub const MIDDLE: u64 = place::DATA + 512;

@@ -25,7 +25,7 @@ macro_rules! classes {
 }
 
 classes! {
-    alu shifts multiply_divide bits conditions atomics flags stack strings decimal
+    alu shifts multiply_divide bits conditions branches atomics flags stack strings decimal
     mmx sse sse2 sse4 avx avx2 fma
-    x87 x87_environment transcendental
+    x87 x87_environment save transcendental
 }
