@@ -1,6 +1,6 @@
 //! The command line: QEMU's words, with one dash or two.
 
-use rhea_block::DriveOptions;
+use rhea_block::{DriveInterface, DriveOptions, Media};
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
 use rhea_device::options::split;
@@ -501,14 +501,26 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     for (name, value) in &given.values {
         match *name {
             "drive" => drives.push(DriveOptions::parse(value)?),
-            "hda" | "hdb" | "hdc" | "hdd" => drives.push(DriveOptions::for_file(&format!("-{name}"), Path::new(value))),
+            "hda" | "hdb" | "hdc" | "hdd" => {
+                let mut drive = DriveOptions::for_file(&format!("-{name}"), Path::new(value));
+                drive.index = q35.then(|| u32::from(name.as_bytes()[2] - b'a'));
+                drives.push(drive);
+            }
             "cdrom" => {
                 let mut drive = DriveOptions::for_file("-cdrom", Path::new(value));
                 drive.readonly = true;
+                if q35 {
+                    drive.media = Media::Cdrom;
+                    drive.index = Some(2);
+                }
                 drives.push(drive);
             }
             _ => {}
         }
+    }
+    // A PC's drives are at the chipset's controller unless told.
+    for drive in drives.iter_mut().filter(|d| q35 && !d.interface_given) {
+        drive.interface = DriveInterface::Ide;
     }
     let mut chardevs: Vec<(String, ChardevSpec)> = Vec::new();
     for text in given.all("chardev") {

@@ -139,9 +139,7 @@ impl<G: BoardGuest> VcpuDebug for BoardCpu<G> {
         self.with(move |cpu| cpu.set_instruction(pc.0));
     }
     fn read_memory(&self, address: Gva, data: &mut [u8]) -> Result<(), BusError> {
-        self.pages(address, data.len(), |space, gpa, at, n| {
-            space.read(gpa, &mut data[at..at + n], Requester::Debugger)
-        })
+        self.pages(address, data.len(), |space, gpa, at, n| space.read(gpa, &mut data[at..at + n], Requester::Debugger))
     }
     fn write_memory(&self, address: Gva, data: &[u8]) -> Result<(), BusError> {
         self.pages(address, data.len(), |space, gpa, at, n| space.write_rom(gpa, &data[at..at + n]))

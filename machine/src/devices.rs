@@ -21,6 +21,10 @@ pub fn help() -> String {
     for (name, description, _) in crate::q35::ISA_DEVICES {
         text.push_str(&format!("name \"{name}\", desc \"{description}\"\n"));
     }
+    text.push_str("Storage:\n");
+    for d in rhea_storage::catalog::DEVICES {
+        text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
+    }
     text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\nname \"virtserialport\", desc \"named channel\"\n");
     text
 }
@@ -36,6 +40,9 @@ pub fn help_of(name: &str) -> Option<String> {
     }
     if let Some((name, _, decls)) = crate::q35::ISA_DEVICES.iter().find(|d| d.0 == name) {
         return Some(options::help(name, decls));
+    }
+    if let Some(d) = rhea_storage::catalog::find(name) {
+        return Some(options::help(d.name, &d.options()));
     }
     catalog::find(name).map(|d| options::help(d.name, &d.options()))
 }

@@ -100,7 +100,10 @@ pub fn machine_help(default: &str) -> String {
 }
 
 /// The machine that `-M` values name, without its version, and the pairs of all values: later ones replace earlier ones.
-fn machine_pairs(texts: &[String], default: &str) -> Result<(&'static str, Vec<(String, Option<String>)>), OptionError> {
+fn machine_pairs(
+    texts: &[String],
+    default: &str,
+) -> Result<(&'static str, Vec<(String, Option<String>)>), OptionError> {
     let mut pairs: Vec<(String, Option<String>)> = Vec::new();
     for text in texts {
         let mut given = options::split(text);
@@ -154,7 +157,12 @@ const Q35: &[OptionDecl] = &[
     OptionDecl::new("pflash1", OptionKind::Text, None, "id of the drive in flash bank 1"),
     OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
     OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
-    OptionDecl::new("kernel-irqchip", OptionKind::Choice(&["off"]), Some("off"), "the interrupt controllers are emulated"),
+    OptionDecl::new(
+        "kernel-irqchip",
+        OptionKind::Choice(&["off"]),
+        Some("off"),
+        "the interrupt controllers are emulated",
+    ),
     OptionDecl::new("kernel_irqchip", OptionKind::Choice(&["off"]), Some("off"), "the same"),
     OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "firmware uses a display if there is one"),
     OptionDecl::new("usb", OptionKind::Bool, Some("off"), "USB controller"),

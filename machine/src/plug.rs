@@ -3,12 +3,14 @@
 use crate::board::{Board, Wiring};
 use crate::config::{DeviceSpec, MachineConfig};
 use crate::options::ObjectSpec;
-use rhea_block::{Drive, DriveInterface};
+use rhea_block::{Drive, DriveInterface, DriveOptions, Media};
 use rhea_device::options::{OptionSet, split};
 use rhea_device::{Device, OptionError};
 use rhea_firmware::x86::boot_order::unit;
 use rhea_net::{MacAllocator, NetBackend};
-use rhea_pci::{Devfn, PciBus, PciSlot};
+use rhea_pci::{Devfn, PciBus, PciFunction, PciSlot};
+use rhea_storage::catalog as storage;
+use rhea_storage::{Ahci, CdOptions, DiskOptions};
 use rhea_virtio::catalog::{self, Made};
 use rhea_virtio::console::PortOptions;
 use rhea_virtio::{DeviceType, Resources, Transport, VirtioCore, VirtioMmio, VirtioPci};
@@ -17,6 +19,9 @@ use std::sync::Arc;
 
 /// Makes a device that only one board has; false: it is none of those.
 pub type OwnDevices<'a> = &'a mut dyn FnMut(&mut Board, &DeviceSpec) -> Result<bool, OptionError>;
+
+/// A drive with if=ide.
+type IdeDrive<'a> = (&'a DriveOptions, Arc<Drive>);
 
 /// Plugs devices into the board.
 pub struct Plugger<'a> {
@@ -29,6 +34,8 @@ pub struct Plugger<'a> {
     drives: Vec<(Arc<Drive>, bool)>,
     nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
     ids: Vec<String>,
+    /// AHCI controllers by the name of their ports' bus.
+    ahci: Vec<(String, Arc<Ahci>)>,
     consoles: Vec<(Option<String>, Arc<rhea_virtio::console::Console>)>,
     macs: MacAllocator,
 }
@@ -51,9 +58,17 @@ impl<'a> Plugger<'a> {
             drives: Vec::new(),
             nets: Vec::new(),
             ids: Vec::new(),
+            ahci: Vec::new(),
             consoles: Vec::new(),
             macs: MacAllocator::new(),
         }
+    }
+
+    /// The chipset's AHCI controller: its ports are `ide.0` and so on, and drives with if=ide go there.
+    #[must_use]
+    pub fn with_ahci(mut self, controller: Option<Arc<Ahci>>) -> Self {
+        self.ahci.extend(controller.map(|c| ("ide".to_owned(), c)));
+        self
     }
 
     /// Opens back ends and makes all devices; `own` makes those that only this board has, and says whether it did.
@@ -72,7 +87,8 @@ impl<'a> Plugger<'a> {
         if let Some(name) = crate::display::default_device(self.config)? {
             self.display(name, "-vga", &[])?;
         }
-        let virtio_drives = self.open_drives()?;
+        let (virtio_drives, ide_drives) = self.open_drives()?;
+        self.attach_ide(ide_drives)?;
         self.open_nets()?;
         for spec in &self.config.devices {
             if !own(self.board, spec)? {
@@ -132,13 +148,19 @@ impl<'a> Plugger<'a> {
         Resources { vcpus: self.config.smp.cpus as u16, ..Resources::default() }
     }
 
-    /// Opens all drives but those of the flash; those with if=virtio are returned for their own devices.
-    fn open_drives(&mut self) -> Result<Vec<Arc<Drive>>, OptionError> {
-        let mut virtio = Vec::new();
+    /// Opens all drives but those of the flash; those with if=virtio and if=ide are returned for their own devices.
+    fn open_drives(&mut self) -> Result<(Vec<Arc<Drive>>, Vec<IdeDrive<'a>>), OptionError> {
+        let (mut virtio, mut ide) = (Vec::new(), Vec::new());
         for (n, options) in
             self.config.drives.iter().enumerate().filter(|(_, d)| crate::flash::bank(self.config, d).is_none())
         {
-            let name = format!("{}{n}", if options.interface == DriveInterface::Virtio { "virtio" } else { "drive" });
+            let kind = match options.interface {
+                DriveInterface::Virtio => "virtio",
+                DriveInterface::Ide if options.media == Media::Cdrom => "ide-cd",
+                DriveInterface::Ide => "ide-hd",
+                _ => "drive",
+            };
+            let name = format!("{kind}{n}");
             if let Some(id) = &options.id
                 && self.drives.iter().any(|(d, _)| d.id() == id)
             {
@@ -148,13 +170,15 @@ impl<'a> Plugger<'a> {
                 ));
             }
             let drive = options.open(&name, self.config.snapshot)?;
-            let is_virtio = options.interface == DriveInterface::Virtio;
-            if is_virtio {
-                virtio.push(drive.clone());
+            match options.interface {
+                DriveInterface::Virtio => virtio.push(drive.clone()),
+                DriveInterface::Ide => ide.push((options, drive.clone())),
+                _ => {}
             }
-            self.drives.push((drive, is_virtio));
+            let used = matches!(options.interface, DriveInterface::Virtio | DriveInterface::Ide);
+            self.drives.push((drive, used));
         }
-        Ok(virtio)
+        Ok((virtio, ide))
     }
 
     fn open_nets(&mut self) -> Result<(), OptionError> {
@@ -205,17 +229,12 @@ impl<'a> Plugger<'a> {
         if rhea_display::find(&spec.driver).is_some() {
             return self.display(&spec.driver, "-device", &spec.pairs);
         }
+        if let Some(kind) = rhea_storage::catalog::find(&spec.driver) {
+            return self.storage(kind, spec);
+        }
         let option = format!("-device {}", spec.driver);
         let mut resources = self.resources();
-        if let Some(id) = spec.value("drive") {
-            let Some((drive, used)) = self.drives.iter_mut().find(|(d, _)| d.id() == id) else {
-                return Err(OptionError::new(&option, format!("'drive={id}': no -drive has this id")));
-            };
-            if std::mem::replace(used, true) {
-                return Err(OptionError::new(&option, format!("'drive={id}': the drive is used by another device")));
-            }
-            resources.drive = Some(drive.clone());
-        }
+        resources.drive = self.named_drive(&option, spec)?;
         if let Some(id) = spec.value("netdev") {
             let Some((_, net, used)) = self.nets.iter_mut().find(|(i, ..)| i == id) else {
                 return Err(OptionError::new(&option, format!("'netdev={id}': no -netdev has this id")));
@@ -241,6 +260,87 @@ impl<'a> Plugger<'a> {
             resources.mac = self.macs.allocate();
         }
         self.make("-device", &spec.driver, &spec.pairs, resources)
+    }
+
+    /// The drive that `drive=` names, taken.
+    fn named_drive(&mut self, option: &str, spec: &DeviceSpec) -> Result<Option<Arc<Drive>>, OptionError> {
+        let Some(id) = spec.value("drive") else { return Ok(None) };
+        let Some((drive, used)) = self.drives.iter_mut().find(|(d, _)| d.id() == id) else {
+            return Err(OptionError::new(option, format!("'drive={id}': no -drive has this id")));
+        };
+        if std::mem::replace(used, true) {
+            return Err(OptionError::new(option, format!("'drive={id}': the drive is used by another device")));
+        }
+        Ok(Some(drive.clone()))
+    }
+
+    /// Puts drives with if=ide into ports: those that say which first, the others into what is left.
+    fn attach_ide(&mut self, mut drives: Vec<IdeDrive<'a>>) -> Result<(), OptionError> {
+        drives.sort_by_key(|(options, _)| options.index.is_none());
+        for (options, drive) in drives {
+            let fail = |text: &str| OptionError::new(&options.option, text);
+            let Some((_, controller)) = self.ahci.first() else {
+                return Err(fail("the machine has no IDE or AHCI controller: use if=virtio or if=none"));
+            };
+            let port = match options.index {
+                Some(n) => u8::try_from(n).unwrap_or(u8::MAX),
+                None => controller.free_port().ok_or_else(|| fail("all ports of the AHCI controller are in use"))?,
+            };
+            let done = if options.media == Media::Cdrom {
+                controller.attach_cd(port, Some(drive), CdOptions::default()).map(|_| ())
+            } else if drive.readonly() {
+                return Err(fail("a disk is always writable: use media=cdrom, or snapshot=on"));
+            } else {
+                let physical_block = drive.backend().geometry().physical_block;
+                let disk = DiskOptions { physical_block, ..DiskOptions::default() };
+                controller.attach_disk(port, drive, disk).map(|_| ())
+            };
+            done.map_err(|e| fail(&e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// A storage controller, or a disk or CD drive at a port of one.
+    fn storage(&mut self, kind: &'static storage::DeviceType, spec: &DeviceSpec) -> Result<(), OptionError> {
+        let option = format!("-device {}", kind.name);
+        let pairs = self.with_globals(kind.name, &spec.pairs);
+        let set = OptionSet::parse(&option, &kind.options(), &pairs)?;
+        let drive = self.named_drive(&option, spec)?;
+        self.take_id(&set)?;
+        let boot = set.number("bootindex");
+        if !kind.is_controller() {
+            let (name, port) = match storage::place(&set)? {
+                Some((name, port)) => (name, Some(port)),
+                None => ("ide".to_owned(), None),
+            };
+            let Some((_, controller)) = self.ahci.iter().find(|(n, _)| *n == name) else {
+                let text = format!("there is no AHCI controller '{name}': put -device ahci,id={name} before it");
+                return Err(OptionError::new(&option, text));
+            };
+            let controller = controller.clone();
+            let port = port.or_else(|| controller.free_port());
+            let port = port.ok_or_else(|| OptionError::new(&option, "all ports of the controller are in use"))?;
+            kind.attach(&set, &controller, port, drive)?;
+            if let Some(index) = boot {
+                self.board.add_boot_entry(index, &*controller, &unit::ahci(port));
+            }
+            return Ok(());
+        }
+        let slot = self.pci_slot(&option, &set)?;
+        let function: Arc<dyn PciFunction> = match kind.make(&set, &slot, drive, &self.board.log)? {
+            storage::Made::Ahci(ahci) => {
+                let name = set.text("id").map_or_else(|| format!("ahci{}", self.ahci.len()), str::to_owned);
+                self.ahci.push((name, ahci.clone()));
+                ahci
+            }
+            storage::Made::Nvme(nvme) => nvme,
+        };
+        self.bus.attach(function.clone()).map_err(|e| OptionError::new(&option, e.to_string()))?;
+        if let Some(index) = boot {
+            self.board.add_boot_entry(index, &*function, unit::NVME);
+        }
+        self.board.devices.push(function);
+        Ok(())
     }
 
     /// Device ids must differ.

@@ -47,6 +47,8 @@ impl CacheMode {
 pub enum DriveInterface {
     #[default]
     Virtio,
+    /// A port of the chipset's AHCI controller.
+    Ide,
     /// A `-device` takes it by id.
     None,
     Pflash,
@@ -72,7 +74,7 @@ pub enum ErrorPolicy {
 pub const DRIVE_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("file", OptionKind::Text, None, "image file or block device"),
     OptionDecl::new("format", OptionKind::Text, None, "image format: raw"),
-    OptionDecl::new("if", OptionKind::Text, Some("virtio"), "interface: virtio, none, pflash"),
+    OptionDecl::new("if", OptionKind::Text, None, "interface: virtio, ide, none, pflash (as the machine has it)"),
     OptionDecl::new("id", OptionKind::Text, None, "name for -device ...,drive="),
     OptionDecl::new("readonly", OptionKind::Bool, Some("off"), "refuse writes"),
     OptionDecl::new("read-only", OptionKind::Bool, Some("off"), "refuse writes"),
@@ -112,6 +114,8 @@ pub struct DriveOptions {
     pub file: Option<PathBuf>,
     pub format_given: bool,
     pub interface: DriveInterface,
+    /// It was said, and is not to be the machine's own choice.
+    pub interface_given: bool,
     pub id: Option<String>,
     pub readonly: bool,
     pub snapshot: Option<bool>,
@@ -139,11 +143,12 @@ impl DriveOptions {
         }
         let interface = match set.text("if").unwrap_or("virtio") {
             "virtio" => DriveInterface::Virtio,
+            "ide" => DriveInterface::Ide,
             "none" => DriveInterface::None,
             "pflash" => DriveInterface::Pflash,
             other => {
                 return Err(
-                    set.error("if", &format!("interface '{other}' is not supported: use virtio, none or pflash"))
+                    set.error("if", &format!("interface '{other}' is not supported: use virtio, ide, none or pflash"))
                 );
             }
         };
@@ -168,6 +173,7 @@ impl DriveOptions {
             file: file.map(PathBuf::from),
             format_given: format.is_some(),
             interface,
+            interface_given: set.given("if"),
             id: set.text("id").map(str::to_owned),
             readonly: set.bool("readonly") || set.bool("read-only") || media == Media::Cdrom,
             snapshot: set.given("snapshot").then(|| set.bool("snapshot")),
@@ -188,6 +194,7 @@ impl DriveOptions {
             file: Some(file.to_owned()),
             format_given: false,
             interface: DriveInterface::Virtio,
+            interface_given: false,
             id: None,
             readonly: false,
             snapshot: None,

@@ -24,6 +24,7 @@ use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{AddressSpace, Gpa, RamBlock, RamOptions};
 use rhea_pc::A20Gate;
 use rhea_pci::{IntxLines, PciBus, PciFunction};
+use rhea_storage::Ahci;
 use rhea_x86::config::Topology;
 use rhea_x86::{Feature, X86Config, X86Cpu};
 use std::collections::VecDeque;
@@ -88,6 +89,7 @@ fn memory(board: &mut Board, bus: &Arc<PciBus>, ram: &Arc<RamBlock>, layout: Ram
 struct Chipset {
     mch: Arc<Mch>,
     lpc: Arc<Lpc>,
+    ahci: Option<Arc<Ahci>>,
 }
 
 fn chipset(
@@ -125,6 +127,8 @@ fn chipset(
     })
     .map_err(|e| fail(&e))?;
     let mut functions: Vec<Arc<dyn PciFunction>> = vec![mch.clone(), lpc.clone()];
+    let ahci = options.sata.then(|| Ahci::new(&bus.slot(rhea_storage::ahci::DEVFN), &board.log));
+    functions.extend(ahci.clone().map(|a| a as Arc<dyn PciFunction>));
     if options.smbus {
         // Two modules, if the RAM is a power of two.
         let size = layout.size();
@@ -142,7 +146,7 @@ fn chipset(
     board.devices.push(ports);
     let shown = lpc.pirq().clone();
     board.info.push(("irq", "show the routing of PCI interrupts", Box::new(move || shown.describe())));
-    Ok(Chipset { mch, lpc })
+    Ok(Chipset { mch, lpc, ahci })
 }
 
 /// Takes the functions off their bus at the end: they hold it.
@@ -243,15 +247,16 @@ pub fn build(
             hooks.smi(cpu);
         }
     });
-    let Chipset { mch, lpc } =
+    let Chipset { mch, lpc, ahci } =
         chipset(&mut board, config, options, &bus, &spaces, &ram, layout, irqs.pirq_inputs, smi)?;
     rom::build(&mut board, config, bus.memory())?;
     let fw = FwCfg::new(board.dma(), log.clone());
     board.map_into(&spaces.io, map::Window { start: fw_cfg::PORT, len: fw_cfg::PORT_LEN }, fw.ports());
     board.devices.push(fw.clone());
-    platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout);
+    platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout, &lpc);
     let (io, c) = (spaces.io.clone(), control.clone());
     Plugger::new(&mut board, config, wiring, &bus, VecDeque::new())
+        .with_ahci(ahci)
         .plug_all(&mut |board, spec| platform::isa_device(board, spec, wiring, &io, &c))?;
 
     // What firmware is told, or the kernel finds.

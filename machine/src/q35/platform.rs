@@ -5,6 +5,7 @@ use crate::board::{Board, Wiring};
 use crate::config::{DeviceSpec, MachineConfig};
 use crate::options::Q35Options;
 use rhea_accel::{IrqLine, VmControl};
+use rhea_chipset::Lpc;
 use rhea_clock::RtcClock;
 use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
 use rhea_device::{Device, OptionError};
@@ -12,11 +13,11 @@ use rhea_firmware::x86::RamLayout;
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, MmioDevice};
 use rhea_pc::testdev::{self, PcTestDev};
 use rhea_pc::uart::{COM_PORTS, UartOptions};
-use rhea_pc::{A20Gate, DebugCon, DebugExit, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, Pit};
+use rhea_pc::{A20Gate, DebugCon, DebugExit, DmaControllers, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, Pit};
 use rhea_pc::{Port92, PvPanic, Rtc, Uart16550};
 use std::sync::Arc;
 
-/// A port nobody reads: diagnostic codes, coprocessor error latch.
+/// A port nobody reads: the coprocessor's error latch.
 struct Ignored;
 
 impl MmioDevice for Ignored {
@@ -44,6 +45,7 @@ pub fn build(
     hpet_inputs: Vec<IrqLine>,
     a20: &Arc<A20Gate>,
     ram: RamLayout,
+    lpc: &Arc<Lpc>,
 ) {
     let line = |board: &Board, n: u32| board.routing.line(n);
     // A direct line to the timer's input, shared with the HPET's legacy replacement.
@@ -59,6 +61,12 @@ pub fn build(
     board.map_into(io, map::RTC, rtc.clone());
     board.devices.push(rtc.clone());
     cmos(&rtc, config, ram);
+    let pm = Arc::downgrade(lpc.pm());
+    rtc.on_alarm(move || {
+        if let Some(pm) = pm.upgrade() {
+            pm.rtc_alarm();
+        }
+    });
 
     if options.hpet {
         let (p, r) = (pit, rtc);
@@ -88,7 +96,11 @@ pub fn build(
     let port = Port92::new("port92", a20.clone(), board.control.clone());
     board.map_into(io, map::PORT_92, port.clone());
     board.devices.push(port);
-    board.map_into(io, map::POST_CODE, Arc::new(Ignored));
+    let dma = DmaControllers::new("dma", board.log.clone());
+    board.map_into(io, map::DMA_SECONDARY, dma.secondary());
+    board.map_into(io, map::DMA_PRIMARY, dma.primary());
+    board.map_into(io, map::DMA_PAGES, dma.pages());
+    board.devices.push(dma);
     board.map_into(io, map::FERR, Arc::new(Ignored));
 
     for (n, (port, irq)) in serial_ports(wiring).into_iter().enumerate() {

@@ -39,19 +39,39 @@ impl Eeprom {
             128, // bytes written
             8,   // 2^8 bytes in all
             8,   // DDR2
-            13, 10, // row and column bits
+            13,
+            10,                       // row and column bits
             (ranks - 1) as u8 | 0x60, // ranks, 30 mm high
-            64, 0, 5, // width, SSTL 1.8 V
-            0x3d, 0x50, // cycle and access time at the best CAS latency
-            0, 0x82, // no ECC; refresh 7.8 us, self
-            8, 0, // device width
-            0, 0x0c, // burst lengths 4 and 8
-            4, 0x38, // banks; CAS latencies 3–5
-            0, 2, // unbuffered DIMM
-            0, 1, // module and device attributes
-            0x3d, 0x50, 0x50, 0x60, // slower latencies
-            0x3c, 0x1e, 0x3c, 0x2d, // row timings
-            density, 0x20, 0x27, 0x10, 0x17, // density, setup and hold
+            64,
+            0,
+            5, // width, SSTL 1.8 V
+            0x3d,
+            0x50, // cycle and access time at the best CAS latency
+            0,
+            0x82, // no ECC; refresh 7.8 us, self
+            8,
+            0, // device width
+            0,
+            0x0c, // burst lengths 4 and 8
+            4,
+            0x38, // banks; CAS latencies 3–5
+            0,
+            2, // unbuffered DIMM
+            0,
+            1, // module and device attributes
+            0x3d,
+            0x50,
+            0x50,
+            0x60, // slower latencies
+            0x3c,
+            0x1e,
+            0x3c,
+            0x2d, // row timings
+            density,
+            0x20,
+            0x27,
+            0x10,
+            0x17, // density, setup and hold
         ];
         spd[..36].copy_from_slice(&head);
         spd[62] = 0x12;
