@@ -221,14 +221,12 @@ impl MmioDevice for Abar {
     }
     fn write(&self, offset: u64, value: u64, _access: Access) -> Result<(), BusError> {
         let hba = &self.0;
-        match hba.locate(offset) {
-            Some((n, port, at)) => {
-                if port.write(hba, n, at, value as u32) {
-                    Hba::run(hba, n);
-                }
+        if let Some((n, port, at)) = hba.locate(offset) {
+            if port.write(hba, n, at, value as u32) {
+                Hba::run(hba, n);
             }
-            None if offset < PORT_BASE => hba.write_generic(offset, value as u32),
-            None => (),
+        } else if offset < PORT_BASE {
+            hba.write_generic(offset, value as u32);
         }
         Ok(())
     }

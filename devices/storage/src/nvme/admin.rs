@@ -157,7 +157,7 @@ impl Controller {
         if place.read().is_some() {
             return Err(Status::QUEUE_ID);
         }
-        if size < 2 || size > MAX_ENTRIES {
+        if !(2..=MAX_ENTRIES).contains(&size) {
             return Err(Status::QUEUE_SIZE);
         }
         if c.prp1() & (self.page_size() - 1) != 0 {
@@ -183,7 +183,7 @@ impl Controller {
         if place.read().is_some() {
             return Err(Status::QUEUE_ID);
         }
-        if size < 2 || size > MAX_ENTRIES {
+        if !(2..=MAX_ENTRIES).contains(&size) {
             return Err(Status::QUEUE_SIZE);
         }
         if c.prp1() & (self.page_size() - 1) != 0 {

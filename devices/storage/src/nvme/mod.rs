@@ -235,19 +235,25 @@ impl Controller {
         }
     }
 
+    /// The doorbell of a queue that is not there: told, unless there are none at all.
+    fn bad_doorbell(&self) {
+        if self.registers.lock().on {
+            self.event(admin::Event::BadRegister);
+        }
+    }
     fn doorbell(self: &Arc<Self>, offset: u64, value: u32) {
         let n = (offset - DOORBELLS) / 4;
         let id = u16::try_from(n / 2).unwrap_or(u16::MAX);
         let value = value & 0xffff;
-        if n % 2 == 0 {
-            let Some(sq) = self.sq(id) else { return self.event(admin::Event::BadRegister) };
+        if n.is_multiple_of(2) {
+            let Some(sq) = self.sq(id) else { return self.bad_doorbell() };
             if value >= sq.size {
                 return self.event(admin::Event::BadValue);
             }
             sq.tail.store(value, Ordering::Release);
             self.run(&sq);
         } else {
-            let Some(cq) = self.cq(id) else { return self.event(admin::Event::BadRegister) };
+            let Some(cq) = self.cq(id) else { return self.bad_doorbell() };
             let Some((freed, good)) = cq.set_head(&self.dma, &self.told, value) else {
                 return self.event(admin::Event::BadValue);
             };
@@ -290,7 +296,7 @@ impl Controller {
         let low = |old: u64| old & !0xffff_ffff | u64::from(value & !0xfff);
         let high = |old: u64| old & 0xffff_ffff | u64::from(value) << 32;
         match offset {
-            DOORBELLS.. => return self.doorbell(offset, value),
+            DOORBELLS.. => self.doorbell(offset, value),
             reg::INTMS => {
                 self.mask.fetch_or(value, Ordering::SeqCst);
                 self.update_line();

@@ -62,7 +62,6 @@ impl Machine {
         let lines: [IrqLine; 4] = std::array::from_fn(|_| IrqLine::unconnected());
         let messages = Arc::new(Messages::default());
         let bus = PciBus::new("pcie.0", space.clone(), lines.clone(), Some(messages.clone()));
-        // Registers are reached by bus masters as well: they must not be.
         Self { space, ram, bus, lines, messages, _mapping: mapping }
     }
     pub fn put(&self, at: u64, data: &[u8]) {
@@ -122,6 +121,8 @@ pub struct Faulty {
     pub arrived: AtomicU64,
     pub flushes: AtomicU64,
     pub slow_reads: AtomicBool,
+    /// Reads done without waiting.
+    pub quick: AtomicU64,
 }
 
 impl Faulty {
@@ -134,6 +135,7 @@ impl Faulty {
             arrived: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
             slow_reads: AtomicBool::new(true),
+            quick: AtomicU64::new(0),
         })
     }
     pub fn drive(self: &Arc<Self>) -> Arc<Drive> {
@@ -164,7 +166,11 @@ impl BlockBackend for Faulty {
         self.memory.read(offset, segments)
     }
     fn read_now(&self, offset: u64, segments: &mut [Segment]) -> Option<io::Result<()>> {
-        if self.slow_reads.load(Ordering::SeqCst) { None } else { Some(self.memory.read(offset, segments)) }
+        if self.slow_reads.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.quick.fetch_add(1, Ordering::SeqCst);
+        Some(self.memory.read(offset, segments))
     }
     fn write(&self, offset: u64, segments: &[Segment]) -> io::Result<()> {
         self.pass(offset, segments)?;
