@@ -57,12 +57,18 @@ const WITH_CODE: u32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 
 struct Hook {
     vector: Mutex<Option<u32>>,
     changed: Condvar,
+    /// FERR# was asserted, and it is.
+    ferr: Mutex<(bool, bool)>,
 }
 
 impl X86Hooks for Hook {
     fn port_out(&self, _: u32, port: u16, _: u8, _: u32) {
         *self.vector.lock() = Some(port.into());
         self.changed.notify_all();
+    }
+    fn ferr(&self, _: u32, level: bool) {
+        let mut f = self.ferr.lock();
+        *f = (f.0 | level, level);
     }
     fn shutdown(&self, _: u32) {
         *self.vector.lock() = Some(0x100);
@@ -83,6 +89,8 @@ pub struct Board {
     vcpu: Arc<JitVcpu<X86Cpu>>,
     hook: Arc<Hook>,
     next_table: u64,
+    /// Bits of CR0 that tests run with instead of the usual ones: set, and clear.
+    pub cr0: (u64, u64),
 }
 
 impl Drop for Board {
@@ -101,7 +109,7 @@ impl Board {
         let cpu = X86Cpu::new(0, 0, &config, &space, &VirtualClock::new(), hook.clone());
         let vm = JitVm::new(&space, engine.options()).expect("JIT");
         let vcpu = vm.add_vcpu(0, cpu);
-        let mut b = Board { engine, ram, _map: map, _vm: vm, vcpu, hook, next_table: TABLES + 0x1000 };
+        let mut b = Board { engine, ram, _map: map, _vm: vm, vcpu, hook, next_table: TABLES + 0x1000, cr0: (0, 0) };
         const USER: u64 = 4;
         const WRITE: u64 = 2;
         const NX: u64 = 1 << 63;
@@ -190,6 +198,13 @@ impl Board {
         self.word(table + 8 * (va >> 12 & 511), va | flags | 0x61);
     }
 
+    /// Whether FERR# was asserted since the last call, and whether it is now.
+    pub fn ferr(&self) -> (bool, bool) {
+        let mut f = self.hook.ferr.lock();
+        let was = *f;
+        f.0 = f.1;
+        was
+    }
     /// Runs the tests; the last run of each counts.
     pub fn run_all(&mut self, tests: &[Test]) -> Vec<Outcome> {
         self.write(place::CODE, &Test::image(tests));
@@ -216,9 +231,10 @@ impl Board {
             self.word(frame + 8 * k as u64, v);
         }
         *self.hook.vector.lock() = None;
+        let cr0 = self.cr0;
         self.vcpu.with_guest(|c| {
             c.enter_long64(ENTER, TABLES, TableRegister { base: GDT, limit: 0x4f });
-            c.cr0 |= 1 << 1 | 1 << 5 | 1 << 16 | 1 << 18;
+            c.cr0 = (c.cr0 | 1 << 1 | 1 << 5 | 1 << 16 | 1 << 18 | cr0.0) & !cr0.1;
             c.cr4 |= 1 << 9 | 1 << 10 | 1 << 18;
             c.efer |= 1 << 11;
             c.tr.base = TSS;

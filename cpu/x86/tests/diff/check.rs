@@ -284,7 +284,16 @@ pub fn check(class: &Class) {
             if tests.is_empty() {
                 continue;
             }
-            let Some(expected) = native::run(&tests) else { return };
+            let Some(mut expected) = native::run(&tests) else { return };
+            if class.name == "save" {
+                // MXCSR_MASK: some processors have a bit of their own.
+                for (t, e) in tests.iter().zip(&mut expected) {
+                    let at = t.state.r[3].wrapping_sub(super::state::place::DATA) as usize + 30;
+                    if let Some(b) = e.state.data.get_mut(at) {
+                        *b &= !2;
+                    }
+                }
+            }
             for engine in Engine::ALL {
                 let mut board = Board::new(engine);
                 let ours = board.run_all(&tests);

@@ -432,6 +432,9 @@ pub fn save(rng: &mut Rng, bits: u32) -> Test {
     }
     // An area that can be restored: MXCSR without reserved bits, a header of standard or compacted format.
     s.data[64 + 26..64 + 28].fill(0);
+    for at in [0, 8, 16, 32] {
+        s.data[64 + at + 28..64 + at + 32].fill(0);
+    }
     s.data[64 + 512..64 + 576].fill(0);
     s.data[64 + 512] = rng.next() as u8 & 7;
     let compacted = rng.chance(3);
@@ -440,7 +443,8 @@ pub fn save(rng: &mut Rng, bits: u32) -> Test {
         s.data[64 + 520..64 + 528].copy_from_slice(&bv.to_le_bytes());
     }
     if rng.chance(8) {
-        s.data[64 + 512 + rng.below(64) as usize] = rng.next() as u8;
+        // A reserved byte.
+        s.data[64 + 512 + 16 + rng.below(48) as usize] = rng.next() as u8;
     }
     let mut push = |rng: &mut Rng, reg: u8, opcode: u8| {
         if bits == 64 && rng.chance(2) {

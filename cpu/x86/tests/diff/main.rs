@@ -8,6 +8,7 @@
 mod board;
 mod check;
 mod classes;
+mod control;
 mod fuzz;
 mod generate;
 mod native;
