@@ -53,6 +53,9 @@ struct State {
     running: bool,
     /// Somebody did something: render soon.
     poked: bool,
+    /// Told after a frame with changes.
+    listeners: Vec<(u64, Arc<dyn Fn() + Send + Sync>)>,
+    next_listener: u64,
 }
 
 /// A display with its picture.
@@ -94,6 +97,13 @@ impl Console {
     /// # Errors
     /// No thread can be had.
     pub fn watch(self: &Arc<Self>) -> std::io::Result<Watcher> {
+        self.watch_with(|| ())
+    }
+    /// The same; `changed` is called after each frame with changes.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn watch_with(self: &Arc<Self>, changed: impl Fn() + Send + Sync + 'static) -> std::io::Result<Watcher> {
         let mut state = self.state.lock();
         if !state.running {
             self.render(&mut state);
@@ -102,8 +112,11 @@ impl Console {
             state.running = true;
         }
         state.watchers += 1;
+        state.next_listener += 1;
+        let id = state.next_listener;
+        state.listeners.push((id, Arc::new(changed)));
         drop(state);
-        Ok(Watcher { console: self.clone() })
+        Ok(Watcher { console: self.clone(), id })
     }
     /// One frame.
     fn render(&self, state: &mut State) {
@@ -136,10 +149,12 @@ fn run(console: &Weak<Console>) {
         }
         let before = state.changed;
         console.render(&mut state);
-        if state.changed != before {
-            moved = Instant::now();
-        }
+        let listeners = if state.changed != before { state.listeners.clone() } else { Vec::new() };
         drop(state);
+        if !listeners.is_empty() {
+            moved = Instant::now();
+            listeners.iter().for_each(|(_, changed)| changed());
+        }
         // Pokes do not make frames come faster.
         if wait == FAST {
             std::thread::sleep(Duration::from_millis(5));
@@ -150,6 +165,7 @@ fn run(console: &Weak<Console>) {
 /// Keeps a console rendering.
 pub struct Watcher {
     console: Arc<Console>,
+    id: u64,
 }
 
 impl Watcher {
@@ -182,7 +198,11 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.console.state.lock().watchers -= 1;
+        {
+            let mut state = self.console.state.lock();
+            state.watchers -= 1;
+            state.listeners.retain(|(id, _)| *id != self.id);
+        }
         self.console.poke.notify_one();
     }
 }

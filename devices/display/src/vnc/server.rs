@@ -1,34 +1,209 @@
-//! The listening end, and the clients.
+//! The listening end, and the list of clients.
 
-use super::{VncAddress, VncOptions};
+use super::session::{Session, Stream};
+use super::{SharePolicy, VncAddress, VncOptions};
 use crate::Console;
+use parking_lot::Mutex;
 use rhea_pc::InputHub;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Error, ErrorKind, Result};
-use std::sync::Arc;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-/// A VNC server of one display.
+/// How often the listener looks whether the server is still there.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn new(address: &VncAddress) -> Result<Self> {
+        match address {
+            VncAddress::Tcp { host, first, last } => {
+                let host = if host.is_empty() { "0.0.0.0" } else { host };
+                let mut failed = Error::from(ErrorKind::AddrNotAvailable);
+                for port in *first..=*last {
+                    for address in (host, port).to_socket_addrs()? {
+                        match TcpListener::bind(address) {
+                            Ok(listener) => return Ok(Self::Tcp(listener)),
+                            Err(e) => failed = e,
+                        }
+                    }
+                }
+                Err(failed)
+            }
+            VncAddress::Unix(path) => {
+                // A socket nobody listens on any more is in the way of nobody.
+                if UnixStream::connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
+                    std::fs::remove_file(path)?;
+                }
+                Ok(Self::Unix(UnixListener::bind(path)?))
+            }
+        }
+    }
+    fn accept(&self) -> Result<(Stream, String)> {
+        Ok(match self {
+            Self::Tcp(l) => {
+                let (stream, peer) = l.accept()?;
+                stream.set_nodelay(true)?;
+                (Stream::Tcp(stream), peer.to_string())
+            }
+            Self::Unix(l) => (Stream::Unix(l.accept()?.0), "unix".to_owned()),
+        })
+    }
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(l) => l.as_fd(),
+            Self::Unix(l) => l.as_fd(),
+        }
+    }
+    fn describe(&self, address: &VncAddress) -> String {
+        match (self, address) {
+            (Self::Tcp(l), _) => l.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string()),
+            (_, address) => address.to_string(),
+        }
+    }
+}
+
+/// A client in the list.
+struct Client {
+    id: u64,
+    peer: String,
+    stream: Stream,
+}
+
+/// What sessions share.
+pub(super) struct Shared {
+    pub console: Arc<Console>,
+    pub input: Arc<InputHub>,
+    /// Name of the desktop.
+    pub name: String,
+    share: SharePolicy,
+    connections: usize,
+    clients: Mutex<Vec<Client>>,
+    next: AtomicU64,
+}
+
+impl Shared {
+    /// A client wants the display for itself: who remains connected; false: not this one.
+    pub(super) fn exclusive(&self, id: u64) -> bool {
+        match self.share {
+            SharePolicy::Ignore => true,
+            SharePolicy::ForceShared => false,
+            SharePolicy::AllowExclusive => {
+                self.clients.lock().iter().filter(|c| c.id != id).for_each(|c| c.stream.shut_down());
+                true
+            }
+        }
+    }
+    fn serve(self: &Arc<Self>, stream: Stream, peer: String) -> Result<()> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let handle = stream.try_clone()?;
+        {
+            let mut clients = self.clients.lock();
+            if clients.len() >= self.connections {
+                stream.shut_down();
+                return Ok(());
+            }
+            clients.push(Client { id, peer, stream: handle });
+        }
+        let shared = self.clone();
+        let spawned = std::thread::Builder::new().name("rhea-vnc-client".to_owned()).spawn(move || {
+            let mut session = Session::new(shared.clone(), stream, id);
+            // The connection's end is nobody's error.
+            let _ = session.run();
+            session.release_keys();
+            shared.leave(id);
+        });
+        if let Err(e) = spawned {
+            self.leave(id);
+            return Err(e);
+        }
+        Ok(())
+    }
+    fn leave(&self, id: u64) {
+        let mut clients = self.clients.lock();
+        if let Some(at) = clients.iter().position(|c| c.id == id) {
+            clients.swap_remove(at).stream.shut_down();
+        }
+    }
+}
+
+/// A VNC server of one display. Dropping it disconnects its clients.
 pub struct VncServer {
+    shared: Arc<Shared>,
     address: String,
+    path: Option<std::path::PathBuf>,
 }
 
 impl VncServer {
-    /// Listens.
+    /// Listens. `name` is that of the machine.
     ///
     /// # Errors
     /// The host's error.
-    pub fn start(
-        options: &VncOptions,
-        _console: &Arc<Console>,
-        _input: &Arc<InputHub>,
-        _name: &str,
-    ) -> Result<Arc<Self>> {
-        let _ = VncAddress::Unix;
-        let _ = options;
-        Err(Error::from(ErrorKind::Unsupported))
+    pub fn start(options: &VncOptions, console: &Arc<Console>, input: &Arc<InputHub>, name: &str) -> Result<Arc<Self>> {
+        let listener = Listener::new(&options.address)?;
+        let shared = Arc::new(Shared {
+            console: console.clone(),
+            input: input.clone(),
+            name: format!("Rhea ({name})"),
+            share: options.share,
+            connections: options.connections,
+            clients: Mutex::default(),
+            next: AtomicU64::new(1),
+        });
+        let path = match &options.address {
+            VncAddress::Unix(path) => Some(path.clone()),
+            VncAddress::Tcp { .. } => None,
+        };
+        let server = Arc::new(Self { address: listener.describe(&options.address), shared, path });
+        let weak = Arc::downgrade(&server);
+        std::thread::Builder::new().name("rhea-vnc".to_owned()).spawn(move || listen(&listener, &weak))?;
+        Ok(server)
     }
-    /// The text of `info vnc`.
+    /// The address it listens at.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+    /// Lines of `info vnc`.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("Server: {}\n", self.address)
+        let mut text =
+            format!("Server: {} (auth: none, display: {})\n", self.address, self.shared.console.display().name());
+        for client in &*self.shared.clients.lock() {
+            text.push_str(&format!("  Client: {} (auth: none)\n", client.peer));
+        }
+        text
+    }
+}
+
+fn listen(listener: &Listener, server: &Weak<VncServer>) {
+    loop {
+        let ready = poll(&mut [PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)], Some(&LOOK));
+        let Some(server) = server.upgrade() else { return };
+        if !ready.is_ok_and(|n| n != 0) {
+            continue;
+        }
+        let accepted = listener.accept().and_then(|(stream, peer)| server.shared.serve(stream, peer));
+        if accepted.is_err() {
+            // Out of descriptors or threads: later there may be some.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for VncServer {
+    fn drop(&mut self) {
+        self.shared.clients.lock().iter().for_each(|c| c.stream.shut_down());
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
