@@ -121,10 +121,11 @@ impl Guest for X86Cpu {
             Exception::gp(0)
         } else {
             // An address that is none comes first.
-            if self.is_long() && !self.canonical(access.va) {
-                if let Err(raised) = self.walk(access.va, access.kind, access.mmu_idx) {
-                    return raised;
-                }
+            if self.is_long()
+                && !self.canonical(access.va)
+                && let Err(raised) = self.walk(access.va, access.kind, access.mmu_idx)
+            {
+                return raised;
             }
             Exception::new(Vector::AlignmentCheck, Some(0))
         };
