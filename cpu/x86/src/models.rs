@@ -12,6 +12,7 @@ pub const MODELS: &[(&str, &str)] = &[
     ("Haswell", "Intel Core Processor (Haswell)"),
     ("Skylake-Client", "Intel Core Processor (Skylake)"),
     ("Skylake-Server", "Intel Xeon Processor (Skylake), without AVX-512"),
+    ("Opteron_G1", "AMD Opteron 240 (Gen 1 Class Opteron)"),
     ("EPYC", "AMD EPYC Processor"),
     ("EPYC-Rome", "AMD EPYC-Rome Processor"),
 ];
@@ -122,6 +123,12 @@ fn model(name: &str) -> Option<X86Config> {
             let mut c = X86Config::bare(name, Vendor::Amd, 15, 107, 1);
             c.extended_level = 0x8000_000a;
             c.brand = "Rhea Virtual CPU".into();
+            c
+        }
+        "Opteron_G1" => {
+            let mut c = X86Config::bare(name, Vendor::Amd, 15, 6, 1);
+            c.brand = "AMD Opteron 240 (Gen 1 Class Opteron)".into();
+            c.enable(&[F::Vme]);
             c
         }
         "max" => {
@@ -390,7 +397,7 @@ mod tests {
         for (name, _) in MODELS {
             let p = ok(name);
             assert!(p.config.features().iter().all(Feature::available), "{name}");
-            let amd = matches!(*name, "qemu64" | "max" | "EPYC" | "EPYC-Rome");
+            let amd = matches!(*name, "qemu64" | "max" | "Opteron_G1" | "EPYC" | "EPYC-Rome");
             assert_eq!(p.config.vendor, if amd { Vendor::Amd } else { Vendor::Intel }, "{name}");
         }
         for (name, model, ..) in VERSIONS {

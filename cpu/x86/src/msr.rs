@@ -99,7 +99,7 @@ mod misc {
     pub const MONITOR: u64 = 1 << 18;
     pub const LIMIT_CPUID: u64 = 1 << 22;
     /// What writes change; the rest keeps its value.
-    pub const WRITABLE: u64 = FAST_STRING | LIMIT_CPUID | 1 << 16 | MONITOR | 1 << 3 | 1 << 7 | 1 << 34 | 1 << 38;
+    pub const WRITABLE: u64 = FAST_STRING | 1 << 3 | 1 << 16 | MONITOR | LIMIT_CPUID | 1 << 23 | 1 << 34 | 1 << 38;
 }
 
 /// Memory type range registers: kept for the guest; memory has one type here.
@@ -503,8 +503,14 @@ impl X86Cpu {
             _ if self.config.has(Feature::Mca)
                 && let Some((n, k)) = bank(msr) =>
             {
-                // Controls are written with all ones or zeros by most; status only with zero.
-                if k == 1 && v != 0 && !(!intel && self.msr.hwcr >> 18 & 1 != 0) {
+                let bad = match k {
+                    // Controls take all ones or zeros; some systems leave one of two bits clear.
+                    0 => v != 0 && v | 1 << 10 | 1 != u64::MAX,
+                    // Status is only cleared, unless AMD's HWCR.McStatusWrEn is set.
+                    1 => v != 0 && (intel || self.msr.hwcr >> 18 & 1 == 0),
+                    _ => false,
+                };
+                if bad {
                     return Err(GP);
                 }
                 self.msr.banks[n][k] = v;
@@ -590,6 +596,7 @@ mod tests {
             (R::KERNEL_GS_BASE, 1 << 60),
             (R::EFER, 2),
             (R::FEATURE_CONTROL, 4),
+            (R::MC0_CTL, 0xaaaa),
             (R::MC0_CTL + 1, 1),
             (R::MCG_STATUS, 8),
             (R::SPEC_CTRL, 1),

@@ -9,8 +9,12 @@ use crate::state::{Seg, TableRegister, X86Cpu, gpr};
 use rhea_ir::Effects;
 use rhea_ir::guest::Raised;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const BOTH: Effects = Effects::RAISES.union(Effects::WRITES_STATE);
+
+/// How long MWAIT waits at most.
+const MWAIT_TIME: Duration = Duration::from_micros(50);
 
 crate::helpers! {
     base SYSTEM2_BASE;
@@ -51,6 +55,8 @@ crate::helpers! {
     SET_AC = set_ac, (I32) -> Void, Effects::WRITES_STATE;
     /// PAUSE with several processors: lets others run.
     PAUSE = pause, () -> Void, Effects::READS_STATE;
+    /// MWAIT, MWAITX: a short wait.
+    MWAIT = mwait, () -> Void, Effects::READS_STATE;
     /// XGETBV of ECX.
     XGETBV = xgetbv, () -> I64, BOTH;
     /// XSETBV of ECX: args (value). May change the mode.
@@ -234,6 +240,13 @@ helper! {
         cpu.pv.pauses = cpu.pv.pauses.wrapping_add(1);
         if cpu.pv.pauses.is_multiple_of(64) {
             std::thread::yield_now();
+        }
+        0
+    }
+    mwait(cpu) {
+        // A store to the monitored line or an interrupt ends the wait, and so may anything else: it is over soon anyway.
+        if cpu.header.exit_request.load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(MWAIT_TIME);
         }
         0
     }

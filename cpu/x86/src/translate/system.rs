@@ -694,7 +694,7 @@ impl Translator<'_, '_> {
                 let zero = self.c32(0);
                 let bad = self.b.icmp(Cond::Ne, c, zero);
                 self.raise_if(bad, |t| t.raise(Vector::GeneralProtection, Some(0)));
-                self.b.call(sys::PAUSE, &[]);
+                self.b.call(sys::MWAIT, &[]);
                 Flow::Next
             }
             Pause => {
