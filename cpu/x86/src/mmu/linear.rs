@@ -20,7 +20,7 @@ const RECENT: usize = 64;
 
 #[derive(Clone, Copy)]
 struct Entry {
-    /// Page address | MMU index | 8 if it may be written.
+    /// Page address | generation << 4 | 8 if it may be written | MMU index.
     tag: u64,
     page: u64,
 }
@@ -35,7 +35,7 @@ impl Default for Recent {
 }
 
 impl Recent {
-    pub fn flush(&mut self) {
+    pub fn clear(&mut self) {
         for e in &mut self.0 {
             e.tag = u64::MAX;
         }
@@ -66,7 +66,7 @@ impl X86Cpu {
     #[inline]
     pub(crate) fn linear_to_physical(&mut self, va: u64, write: bool, idx: u32) -> Result<u64, Exception> {
         let page = va & !0xfff;
-        let tag = page | u64::from(idx) | if write { 8 } else { 0 };
+        let tag = page | self.walks.generation << 4 | if write { 8 } else { 0 } | u64::from(idx);
         let slot = (va >> 12) as usize * 2 % RECENT + usize::from(write);
         let e = self.walks.linear.0[slot];
         if e.tag == tag {

@@ -98,7 +98,7 @@ pub(crate) struct Mapping {
 /// An entry of the paging-structure cache: the page table that maps 2 MiB (4-level, 5-level and PAE paging).
 #[derive(Clone, Copy)]
 struct Directory {
-    /// Linear address >> 21, and the generation above bit 44.
+    /// Linear address >> 21, and below it the generation.
     tag: u64,
     /// Physical address of the page table.
     table: u64,
@@ -107,9 +107,12 @@ struct Directory {
 }
 
 const DIRECTORIES: usize = 64;
+const GENERATION_BITS: u32 = 8;
 
 /// What walks of a processor keep from one to the next.
 pub(crate) struct Walks {
+    /// Counts flushes, in [`GENERATION_BITS`]; entries of other generations are stale.
+    generation: u64,
     directories: [Directory; DIRECTORIES],
     pub(crate) linear: linear::Recent,
     /// Which range of the memory map the last entry was in.
@@ -119,6 +122,7 @@ pub(crate) struct Walks {
 impl Default for Walks {
     fn default() -> Walks {
         Walks {
+            generation: 0,
             directories: [Directory { tag: u64::MAX, table: 0, rights: 0 }; DIRECTORIES],
             linear: linear::Recent::default(),
             range: 0,
@@ -128,10 +132,17 @@ impl Default for Walks {
 
 impl Walks {
     pub fn flush(&mut self) {
-        for d in &mut self.directories {
-            d.tag = u64::MAX;
+        self.generation = (self.generation + 1) & ((1 << GENERATION_BITS) - 1);
+        if self.generation == 0 {
+            for d in &mut self.directories {
+                d.tag = u64::MAX;
+            }
+            self.linear.clear();
         }
-        self.linear.flush();
+    }
+    /// The tag of the directory entry for a linear address.
+    fn directory_tag(&self, va: u64) -> u64 {
+        va >> 21 << GENERATION_BITS | self.generation
     }
 }
 
@@ -237,7 +248,7 @@ impl X86Cpu {
         }
         let slot = (va >> 21) as usize % DIRECTORIES;
         let d = self.walks.directories[slot];
-        if d.tag == va >> 21 {
+        if d.tag == self.walks.directory_tag(va) {
             (table, rights, shift) = (d.table, d.rights, 12);
         }
         loop {
@@ -280,7 +291,8 @@ impl X86Cpu {
             rights = (rights & entry & (pte::US | pte::RW)) | ((rights | entry) & pte::NX);
             table = entry & self.frame_mask(12);
             if shift == 21 && r.access.is_some() {
-                self.walks.directories[slot] = Directory { tag: va >> 21, table, rights };
+                let tag = self.walks.directory_tag(va);
+                self.walks.directories[slot] = Directory { tag, table, rights };
             }
             shift -= 9;
         }

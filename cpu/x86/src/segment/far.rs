@@ -2,7 +2,7 @@
 
 use super::{Descriptor, Size, Stack, code_of, null_ss, system};
 use crate::exception::Exception;
-use crate::state::{Seg, Segment, X86Cpu, attr, gpr};
+use crate::state::{Seg, Segment, Shadow, X86Cpu, attr, gpr};
 
 impl X86Cpu {
     /// L and D both set is no code segment in long mode.
@@ -25,6 +25,7 @@ impl X86Cpu {
     pub(crate) fn enter_code_as(&mut self, cs: Segment, cpl: u32, offset: u64) {
         self.cpl = cpl;
         self.near_limit = false;
+        self.shadow = Shadow::None;
         self.set_segment(Seg::Cs, cs);
         self.header.pc = self.linear_of(offset);
         self.rebuild_mode();

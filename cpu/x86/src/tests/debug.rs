@@ -144,3 +144,36 @@ fn near_the_limit() {
     step(&mut b, 0x2000);
     assert!(!X86Mode(b.header.mode).near_limit());
 }
+
+#[test]
+fn a_data_breakpoint_of_mov_ss_follows_int3() {
+    let mut b = bench();
+    b.handler(3, 0, 0x4200);
+    b.begin_one_insn();
+    b.debug.pending = 4;
+    b.load_segment(2, KDATA).unwrap();
+    b.complete(0x8002);
+    assert_eq!(b.eip(), 0x8002);
+    b.begin_one_insn();
+    b.int3(1);
+    assert_eq!(b.eip(), 0x4200);
+    b.poll();
+    assert_eq!((b.eip(), b.dr[6]), (0x4000, FIXED | 4));
+    assert_eq!(b.frame(4, 1), [0x4200], "on the handler's first instruction");
+}
+
+#[test]
+fn flushes_reach_every_kept_translation() {
+    // More flushes than there are generations.
+    let mut b = Bench::long(0);
+    for n in 0..600_u64 {
+        let page = 0x20_0000 + (n % 7) * 0x20_0000;
+        b.put(PML4 + 0x2000, 8, page | 0x87);
+        b.invlpg(0);
+        assert_eq!(b.linear_to_physical(0x1234, false, 0).unwrap(), page + 0x1234);
+        if n % 3 == 0 {
+            b.put(PML4 + 0x2000, 8, 0x87);
+            b.flush_all();
+        }
+    }
+}

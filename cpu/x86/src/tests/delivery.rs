@@ -282,3 +282,33 @@ fn init_and_start_up() {
     assert_eq!(b.poll(), Poll::Run);
     assert_eq!((b.header.pc, b.eip(), b.segment(Seg::Cs).selector), (0x9_a000, 0, 0x9a00));
 }
+
+#[test]
+fn two_nmis_wait_but_one_behind_a_handler() {
+    for (in_handler, want) in [(0, 2), (10, 2)] {
+        let mut b = Bench::protected(0);
+        b.handler(2, 0, 0x4100);
+        b.pins().signal(pin::NMI);
+        if in_handler == 0 {
+            b.pins().signal(pin::NMI);
+        }
+        let mut taken = 0;
+        while taken < 5 {
+            b.header.pc = 0x8000;
+            b.poll();
+            if b.eip() != 0x4100 {
+                break;
+            }
+            taken += 1;
+            if taken == 1 {
+                for _ in 0..in_handler {
+                    b.pins().signal(pin::NMI);
+                    b.poll();
+                }
+            }
+            b.iret(Size::W32).unwrap();
+        }
+        assert_eq!(taken, want);
+        assert_eq!(b.pins().bits(), 0);
+    }
+}
