@@ -126,9 +126,8 @@ extern "C" fn mmx_check(cpu: &mut X86Cpu, _: u64, _: u64, _: u64, _: u64) -> u64
 
 extern "C" fn mask_move_bytes(cpu: &mut X86Cpu, _: u64, _: u64, at: u64, _: u64) -> u64 {
     let (data, mask) = (cpu.header.scratch[0].to_le_bytes(), cpu.header.scratch[1].to_le_bytes());
-    // A fault of the first page has the address of the operand.
-    let first = (0..16u64).find(|&n| mask[n as usize] & 0x80 != 0);
-    if first.is_some_and(|n| (at ^ at.wrapping_add(n)) & !0xfff == 0) && cpu.probe_write(at, 1, As::Cpl).is_err() {
+    // The first page must be writable even if nothing is written to it, as processors have it.
+    if cpu.probe_write(at, 1, As::Cpl).is_err() {
         return 0;
     }
     for n in 0..16u64 {
