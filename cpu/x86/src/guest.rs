@@ -132,14 +132,10 @@ impl Guest for X86Cpu {
         self.raised(e)
     }
     fn bus_fault(&mut self, access: MemAccess) -> Raised {
-        // Reads of nothing give ones and writes are lost (the engine does it: `OPEN_BUS`); what remains is code outside of
-        // memory, which the processor cannot run.
+        // Reads of nothing give ones and writes are lost (`OPEN_BUS`). So do instruction fetches, and FF FF is no instruction.
         if access.kind == Access::Fetch {
             self.hooks.guest_error(self.index, &format!("instruction fetch outside of memory at {:#x}", access.va));
-            self.header.raised = 0;
-            self.triple_fault();
-            self.header.raised = 0;
-            return Raised;
+            return self.raised(Exception::ud());
         }
         self.raised(Exception::new(Vector::MachineCheck, None))
     }
