@@ -381,10 +381,7 @@ impl Topology {
         let core = index / threads % cores;
         let die = index / threads / cores % dies;
         let socket = index / threads / cores / dies;
-        thread
-            | core << self.core_shift()
-            | die << self.die_shift()
-            | socket.wrapping_shl(self.package_shift())
+        thread | core << self.core_shift() | die << self.die_shift() | socket.wrapping_shl(self.package_shift())
     }
 }
 
@@ -590,11 +587,12 @@ impl X86Config {
         for code in Code::values() {
             // Hypercalls are answered whichever vendor's instruction is used.
             let call = self.kvm && matches!(code, Code::Vmcall | Code::Vmmcall);
-            let ok = call || code.cpuid_features().iter().all(|f| match need(*f) {
-                Need::Always => true,
-                Need::Never => is_hint(code),
-                Need::Is(f) => self.has(f),
-            });
+            let ok = call
+                || code.cpuid_features().iter().all(|f| match need(*f) {
+                    Need::Always => true,
+                    Need::Never => is_hint(code),
+                    Need::Is(f) => self.has(f),
+                });
             if ok && let Some(word) = allowed.get_mut(code as usize >> 6) {
                 *word |= 1u64 << (code as usize & 63);
             }

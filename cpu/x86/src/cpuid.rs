@@ -137,10 +137,7 @@ impl X86Config {
     /// Type and level of cache `n`.
     fn cache(&self, n: u32) -> Option<(u32, u32, Cache)> {
         let c = &self.caches;
-        [(1, 1, c.l1d), (2, 1, c.l1i), (3, 2, c.l2), (3, 3, c.l3)]
-            .into_iter()
-            .filter(|c| c.2.size != 0)
-            .nth(n as usize)
+        [(1, 1, c.l1d), (2, 1, c.l1i), (3, 2, c.l2), (3, 3, c.l3)].into_iter().filter(|c| c.2.size != 0).nth(n as usize)
     }
 
     fn xsave_leaf(&self, s: &CpuidState, sub: u32) -> [u32; 4] {
@@ -217,7 +214,11 @@ impl X86Config {
                 let (l2, l3) = (&self.caches.l2, &self.caches.l3);
                 let ecx = l2.size.min(0xffff) << 16 | associativity(l2.ways) << 12 | LINE;
                 if amd {
-                    let l3 = if l3.size == 0 { 0 } else { l3.size / 512 << 18 | associativity(l3.ways) << 12 | 1 << 8 | LINE };
+                    let l3 = if l3.size == 0 {
+                        0
+                    } else {
+                        l3.size / 512 << 18 | associativity(l3.ways) << 12 | 1 << 8 | LINE
+                    };
                     [0x2400_2400, 0x4200_4200, ecx | 1 << 8, l3]
                 } else {
                     [0, 0, ecx, 0]
@@ -335,7 +336,10 @@ mod tests {
                 assert_eq!(l7[2] & (1 << 7 | 1 << 4), 0, "{name}: shadow stacks, OSPKE");
                 assert_eq!(l7[3] & (7 << 22 | 1 << 20), 0, "{name}: AMX, IBT");
             }
-            assert_eq!(c.cpuid(&s, 0xa, 0), if c.level >= 0xa || c.vendor == Vendor::Amd { [0; 4] } else { c.cpuid(&s, c.level, 0) });
+            assert_eq!(
+                c.cpuid(&s, 0xa, 0),
+                if c.level >= 0xa || c.vendor == Vendor::Amd { [0; 4] } else { c.cpuid(&s, c.level, 0) }
+            );
             assert_eq!(c.cpuid(&s, 0x8000_0001, 0)[2] & (1 << 2 | 1 << 11 | 1 << 16), 0, "{name}: SVM, XOP, FMA4");
         }
     }

@@ -45,32 +45,118 @@ pub struct Parsed {
 }
 
 const BASE: &[Feature] = &[
-    F::Fpu, F::De, F::Pse, F::Tsc, F::Msr, F::Pae, F::Mce, F::Cx8, F::Apic, F::Sep, F::Mtrr, F::Pge, F::Mca, F::Cmov,
-    F::Pat, F::Pse36, F::Clflush, F::Mmx, F::Fxsr, F::Sse, F::Sse2, F::Sse3, F::Cx16, F::Syscall, F::Nx, F::Lm, F::Arat,
-    F::X2apic, F::Hypervisor, F::TscDeadline, F::Invtsc,
+    F::Fpu,
+    F::De,
+    F::Pse,
+    F::Tsc,
+    F::Msr,
+    F::Pae,
+    F::Mce,
+    F::Cx8,
+    F::Apic,
+    F::Sep,
+    F::Mtrr,
+    F::Pge,
+    F::Mca,
+    F::Cmov,
+    F::Pat,
+    F::Pse36,
+    F::Clflush,
+    F::Mmx,
+    F::Fxsr,
+    F::Sse,
+    F::Sse2,
+    F::Sse3,
+    F::Cx16,
+    F::Syscall,
+    F::Nx,
+    F::Lm,
+    F::Arat,
+    F::X2apic,
+    F::Hypervisor,
+    F::TscDeadline,
+    F::Invtsc,
 ];
 const KVM: &[Feature] = &[
-    F::Kvmclock, F::KvmNopiodelay, F::KvmStealTime, F::KvmPvEoi, F::KvmPvUnhalt, F::KvmPvTlbFlush, F::KvmPvIpi,
+    F::Kvmclock,
+    F::KvmNopiodelay,
+    F::KvmStealTime,
+    F::KvmPvEoi,
+    F::KvmPvUnhalt,
+    F::KvmPvTlbFlush,
+    F::KvmPvIpi,
     F::KvmclockStable,
 ];
 const NEHALEM: &[Feature] = &[F::Vme, F::Ssse3, F::Sse41, F::Sse42, F::Popcnt, F::LahfLm];
 const HASWELL: &[Feature] = &[
-    F::Pclmulqdq, F::Fma, F::Pcid, F::Movbe, F::Aes, F::Xsave, F::Xsaveopt, F::Avx, F::F16c, F::Rdrand, F::Fsgsbase, F::Bmi1, F::Hle,
-    F::Avx2, F::Smep, F::Bmi2, F::Erms, F::Invpcid, F::Rtm, F::Rdtscp, F::Abm, F::TscAdjust,
+    F::Pclmulqdq,
+    F::Fma,
+    F::Pcid,
+    F::Movbe,
+    F::Aes,
+    F::Xsave,
+    F::Xsaveopt,
+    F::Avx,
+    F::F16c,
+    F::Rdrand,
+    F::Fsgsbase,
+    F::Bmi1,
+    F::Hle,
+    F::Avx2,
+    F::Smep,
+    F::Bmi2,
+    F::Erms,
+    F::Invpcid,
+    F::Rtm,
+    F::Rdtscp,
+    F::Abm,
+    F::TscAdjust,
 ];
-const SKYLAKE: &[Feature] =
-    &[F::Rdseed, F::Adx, F::Smap, F::D3nowprefetch, F::Xsavec, F::Xgetbv1, F::Xsaves];
-const SKYLAKE_SERVER: &[Feature] = &[
-    F::Pdpe1gb, F::Clwb, F::Clflushopt, F::Pku, F::Avx512f, F::Avx512dq, F::Avx512cd, F::Avx512bw, F::Avx512vl,
-];
+const SKYLAKE: &[Feature] = &[F::Rdseed, F::Adx, F::Smap, F::D3nowprefetch, F::Xsavec, F::Xgetbv1, F::Xsaves];
+const SKYLAKE_SERVER: &[Feature] =
+    &[F::Pdpe1gb, F::Clwb, F::Clflushopt, F::Pku, F::Avx512f, F::Avx512dq, F::Avx512cd, F::Avx512bw, F::Avx512vl];
 const EPYC: &[Feature] = &[
-    F::Vme, F::Ssse3, F::Sse41, F::Sse42, F::Popcnt, F::LahfLm, F::Pclmulqdq, F::Fma, F::Movbe, F::Aes, F::Xsave, F::Xsaveopt,
-    F::Avx, F::F16c, F::Rdrand, F::Fsgsbase, F::Bmi1, F::Avx2, F::Smep, F::Bmi2, F::Rdseed, F::Adx, F::Smap,
-    F::Clflushopt, F::ShaNi, F::Xsavec, F::Xgetbv1, F::Xsaves, F::Mmxext, F::FxsrOpt, F::Pdpe1gb, F::Rdtscp, F::Abm, F::Sse4a,
-    F::Misalignsse, F::D3nowprefetch, F::Osvw, F::Cr8legacy, F::TscAdjust,
+    F::Vme,
+    F::Ssse3,
+    F::Sse41,
+    F::Sse42,
+    F::Popcnt,
+    F::LahfLm,
+    F::Pclmulqdq,
+    F::Fma,
+    F::Movbe,
+    F::Aes,
+    F::Xsave,
+    F::Xsaveopt,
+    F::Avx,
+    F::F16c,
+    F::Rdrand,
+    F::Fsgsbase,
+    F::Bmi1,
+    F::Avx2,
+    F::Smep,
+    F::Bmi2,
+    F::Rdseed,
+    F::Adx,
+    F::Smap,
+    F::Clflushopt,
+    F::ShaNi,
+    F::Xsavec,
+    F::Xgetbv1,
+    F::Xsaves,
+    F::Mmxext,
+    F::FxsrOpt,
+    F::Pdpe1gb,
+    F::Rdtscp,
+    F::Abm,
+    F::Sse4a,
+    F::Misalignsse,
+    F::D3nowprefetch,
+    F::Osvw,
+    F::Cr8legacy,
+    F::TscAdjust,
 ];
-const ROME: &[Feature] =
-    &[F::Clwb, F::Umip, F::Rdpid, F::Clzero, F::Xsaveerptr, F::Wbnoinvd, F::Ibpb, F::AmdStibp];
+const ROME: &[Feature] = &[F::Clwb, F::Umip, F::Rdpid, F::Clzero, F::Xsaveerptr, F::Wbnoinvd, F::Ibpb, F::AmdStibp];
 
 /// Names that stand for a model's version.
 const VERSIONS: &[(&str, &str, &[Feature], &[Feature])] = &[
@@ -417,8 +503,18 @@ mod tests {
         assert_eq!(ok("max,tsc-frequency=0x77359400").config.tsc_frequency, 2_000_000_000);
         assert!(!ok("max,-avx").config.has(F::Fma), "what needs it goes too");
         for bad in [
-            "nosuch", "", "max,nosuch=on", "max,avx=maybe", "max,+avx512f", "max,+vmx", "max,phys-bits=64", "max,-xsave,+avx",
-            "max,vendor=x", "max,tsc-frequency=0", "max,level=99", "Skylake-Server,enforce",
+            "nosuch",
+            "",
+            "max,nosuch=on",
+            "max,avx=maybe",
+            "max,+avx512f",
+            "max,+vmx",
+            "max,phys-bits=64",
+            "max,-xsave,+avx",
+            "max,vendor=x",
+            "max,tsc-frequency=0",
+            "max,level=99",
+            "Skylake-Server,enforce",
         ] {
             let e = parse(bad).err().unwrap_or_else(|| panic!("{bad} is accepted"));
             assert!(!e.is_empty() && !e.contains('\n'), "{bad}: {e}");

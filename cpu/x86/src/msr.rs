@@ -562,7 +562,6 @@ impl X86Cpu {
         }
         Some(Ok(()))
     }
-
 }
 
 #[cfg(test)]
@@ -662,7 +661,14 @@ mod tests {
         b.clock.set_ns(7_000);
         b.write_msr(pv::reg::SYSTEM_TIME, 0x5001).unwrap();
         let page = |b: &Bench| {
-            (b.get(0x5000, 4), b.get(0x5008, 8), b.get(0x5010, 8), b.get(0x5018, 4), b.get(0x501c, 1) as i8, b.get(0x501d, 1))
+            (
+                b.get(0x5000, 4),
+                b.get(0x5008, 8),
+                b.get(0x5010, 8),
+                b.get(0x5018, 4),
+                b.get(0x501c, 1) as i8,
+                b.get(0x501d, 1),
+            )
         };
         let (version, stamp, time, mul, shift, flags) = page(&b);
         assert!(version != 0 && version % 2 == 0);

@@ -362,10 +362,7 @@ impl X86Cpu {
         let compacted = xcomp & COMPACTED != 0;
         let rest_is_zero = |from: usize| area[from..EXTENDED as usize].iter().all(|b| *b == 0);
         let valid = if compacted {
-            self.has(Feature::Xsavec)
-                && xcomp & !COMPACTED & !self.xcr0 == 0
-                && bv & !xcomp == 0
-                && rest_is_zero(528)
+            self.has(Feature::Xsavec) && xcomp & !COMPACTED & !self.xcr0 == 0 && bv & !xcomp == 0 && rest_is_zero(528)
         } else {
             !supervisor && xcomp == 0 && bv & !self.xcr0 == 0 && u64_at(&area, 528) == 0
         };

@@ -179,7 +179,7 @@ impl Rep {
             if ahead != 0 && ahead < bytes {
                 // The destination overlaps what is still to be read: elements repeat, as one by one.
                 let period = ahead / self.size;
-                if ahead % self.size != 0 || period == 0 {
+                if !ahead.is_multiple_of(self.size) || period == 0 {
                     return Ok(0);
                 }
                 n = n.min(period);

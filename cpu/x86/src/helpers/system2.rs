@@ -428,4 +428,3 @@ fn add(cpu: &mut X86Cpu, n: u32, v: u64, mask: u64) {
     let sum = r.wrapping_add(v) & mask;
     *r = if mask == 0xffff { *r & !0xffff | sum } else { sum };
 }
-

@@ -19,8 +19,7 @@ const CR3: Slot = Slot::new(offset_of!(X86Cpu, cr3), Type::I64);
 const CR4: Slot = Slot::new(offset_of!(X86Cpu, cr4), Type::I64);
 const KERNEL_GS_BASE: Slot = Slot::new(offset_of!(X86Cpu, msr) + offset_of!(Msrs, kernel_gs_base), Type::I64);
 const TSC_AUX: Slot = Slot::new(offset_of!(X86Cpu, msr) + offset_of!(Msrs, tsc_aux), Type::I64);
-const LDTR: Slot =
-    Slot::new(offset_of!(X86Cpu, ldtr) + offset_of!(crate::state::Segment, selector), Type::I32);
+const LDTR: Slot = Slot::new(offset_of!(X86Cpu, ldtr) + offset_of!(crate::state::Segment, selector), Type::I32);
 const TR: Slot = Slot::new(offset_of!(X86Cpu, tr) + offset_of!(crate::state::Segment, selector), Type::I32);
 
 /// Base and limit of GDTR or IDTR.
@@ -39,9 +38,9 @@ impl Translator<'_, '_> {
         if m != Mov && m != Jmp && m != Call && m != Push && m != Pop {
             // The most frequent first.
             match m {
-                Nop | Reservednop | Endbr32 | Endbr64 | Rdsspd | Rdsspq | Cldemote | Prefetch | Prefetchw | Prefetchnta
-                | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchwt1 | Prefetchit0 | Prefetchit1 | Sfence | Lfence
-                | Serialize => return Some(Flow::Next),
+                Nop | Reservednop | Endbr32 | Endbr64 | Rdsspd | Rdsspq | Cldemote | Prefetch | Prefetchw
+                | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchwt1 | Prefetchit0 | Prefetchit1
+                | Sfence | Lfence | Serialize => return Some(Flow::Next),
                 Mfence => {
                     self.b.fence(true);
                     return Some(Flow::Next);
@@ -850,8 +849,8 @@ impl Translator<'_, '_> {
                 self.b.call(sys::FXSAVE, &[at, wide]);
                 Some(Flow::Next)
             }
-            Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xsaves | Xsaves64 | Xrstor | Xrstor64 | Xrstors
-            | Xrstors64 => {
+            Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xsaves | Xsaves64 | Xrstor | Xrstor64
+            | Xrstors | Xrstors64 => {
                 self.raise_unless_cr4(cr4::OSXSAVE, true, Vector::InvalidOpcode, None);
                 let supervisor = matches!(m, Xsaves | Xsaves64 | Xrstors | Xrstors64);
                 if supervisor && !self.privileged() {
