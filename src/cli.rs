@@ -565,7 +565,8 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
         accel: options::parse_accel(&accels)?,
         board,
         kernel,
-        initrd: readable("-initrd", given.path("initrd"))?,
+        // On a PC it may be a list of files with their command lines.
+        initrd: if q35 { given.path("initrd") } else { readable("-initrd", given.path("initrd"))? },
         append: given.last("append").map(str::to_owned),
         dtb: readable("-dtb", given.path("dtb"))?,
         // Firmware of a PC is searched for by name.

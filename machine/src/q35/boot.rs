@@ -109,13 +109,10 @@ impl Firmware<'_> {
     /// Memory outside RAM that the memory map names as reserved.
     fn reserved(&self) -> Vec<Range<u64>> {
         let base = self.ecam().base;
-        let mut ranges = vec![base..base + (256 << 20)];
-        for w in [map::IO_APIC, map::LOCAL_APIC] {
-            ranges.push(w.start..w.start + w.len.max(0x1000));
-        }
         let root = u64::from(rhea_chipset::lpc::ROOT_COMPLEX_BASE);
-        ranges.push(root..root + 0x4000);
-        ranges
+        let windows = [(base, 256 << 20), (map::IO_APIC.start, map::IO_APIC.len)];
+        let others = [(map::LOCAL_APIC.start, map::LOCAL_APIC.len), (root, 0x4000)];
+        windows.into_iter().chain(others).map(|(start, len)| start..start + len).collect()
     }
 
     /// Fills the items that firmware reads.
@@ -199,9 +196,4 @@ impl Firmware<'_> {
         };
         boot.image().map(Some).map_err(|e| fail(&e))
     }
-}
-
-/// `-initrd` may be a list of files for some kernels: is the file, or are all of them, readable?
-pub fn check_initrd(path: &Path) -> bool {
-    path.is_file() || parse_modules(&path.to_string_lossy()).iter().all(|(p, _)| p.is_file())
 }

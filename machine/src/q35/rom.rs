@@ -65,7 +65,7 @@ pub fn build(board: &mut Board, config: &MachineConfig, pci: &Arc<AddressSpace>)
             };
             let opened = drive.open(&format!("pflash{n}"), config.snapshot)?;
             let len = opened.capacity();
-            if len == 0 || len % FLASH_BLOCK != 0 || map::FOUR_GIB - end + len > map::ROM_LIMIT {
+            if len == 0 || !len.is_multiple_of(FLASH_BLOCK) || map::FOUR_GIB - end + len > map::ROM_LIMIT {
                 let message = format!("{len} bytes: both banks have at most 16 MiB, in blocks of 4 KiB");
                 return Err(OptionError::new(&place, message));
             }
@@ -82,7 +82,7 @@ pub fn build(board: &mut Board, config: &MachineConfig, pci: &Arc<AddressSpace>)
         let path = find(config)?;
         let image = crate::files::read("-bios", &path)?;
         let len = image.len() as u64;
-        if len == 0 || len % 0x1_0000 != 0 || len > map::ROM_LIMIT {
+        if len == 0 || !len.is_multiple_of(0x1_0000) || len > map::ROM_LIMIT {
             let message = format!("'{}': {len} bytes: expected 1 to 256 times 64 KiB", path.display());
             return Err(OptionError::new("-bios", message));
         }
