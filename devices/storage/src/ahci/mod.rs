@@ -294,6 +294,11 @@ pub enum Attached {
     Cd(Arc<CdDrive>),
 }
 
+/// The serial number of a device at a port that was given none.
+fn serial(given: String, port: u8) -> String {
+    if given.is_empty() { format!("RH{:05}", u32::from(port) + 1) } else { given }
+}
+
 /// The controller as a PCI function.
 pub struct Ahci {
     config: PciConfig,
@@ -368,6 +373,7 @@ impl Ahci {
     /// # Errors
     /// There is no such port, or it is in use.
     pub fn attach_disk(&self, port: u8, drive: Arc<Drive>, options: DiskOptions) -> Result<Arc<Disk>, AttachError> {
+        let options = DiskOptions { serial: serial(options.serial, port), ..options };
         let disk = Disk::new(drive, options);
         self.attach(port, disk.clone(), Attached::Disk(disk.clone()))?;
         Ok(disk)
@@ -382,6 +388,7 @@ impl Ahci {
         medium: Option<Arc<Drive>>,
         options: CdOptions,
     ) -> Result<Arc<CdDrive>, AttachError> {
+        let options = CdOptions { serial: serial(options.serial, port), ..options };
         let cd = CdDrive::new(medium, options);
         self.attach(port, cd.clone(), Attached::Cd(cd.clone()))?;
         Ok(cd)

@@ -23,7 +23,7 @@ const DEVICE_LBA: u8 = 1 << 6;
 /// What a disk can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
-    /// At most 20, 40, 8 characters.
+    /// At most 20, 40, 8 characters. Without a serial number it is made of the port's.
     pub serial: String,
     pub model: String,
     pub version: String,
@@ -42,7 +42,7 @@ pub struct DiskOptions {
 impl Default for DiskOptions {
     fn default() -> Self {
         Self {
-            serial: "RH00001".to_owned(),
+            serial: String::new(),
             model: "RHEA HARDDISK".to_owned(),
             version: "1.0".to_owned(),
             wwn: 0,

@@ -21,6 +21,7 @@ pub const BLOCK: u64 = 2048;
 /// What a CD drive can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CdOptions {
+    /// Empty: made of the port's number.
     pub serial: String,
     pub model: String,
     pub version: String,
@@ -32,7 +33,7 @@ pub struct CdOptions {
 impl Default for CdOptions {
     fn default() -> Self {
         Self {
-            serial: "RH00003".to_owned(),
+            serial: String::new(),
             model: "RHEA DVD-ROM".to_owned(),
             version: "1.0".to_owned(),
             vendor: "RHEA".to_owned(),

@@ -515,6 +515,13 @@ impl Nvme {
     }
 }
 
+impl Drop for Nvme {
+    fn drop(&mut self) {
+        // Completions that wait for room hold their queues.
+        self.controller.reset();
+    }
+}
+
 impl PciFunction for Nvme {
     fn config(&self) -> &PciConfig {
         &self.config
