@@ -303,8 +303,8 @@ fn display_interface() {
     for (bpp, bytes, pixel) in [
         (32, vec![0x33, 0x22, 0x11, 0x99], 0x11_2233),
         (24, vec![0x33, 0x22, 0x11], 0x11_2233),
-        (16, vec![0b000_11111, 0b10000_011], 0x84_61ff),
-        (15, vec![0b111_00001, 0b0_10000_11], 0x84_ff08),
+        (16, vec![0x1f, 0x83], 0x84_61ff),
+        (15, vec![0xe1, 0x43], 0x84_ff08),
         (8, vec![7], gray(7)),
     ] {
         set_mode(&v, 320, 200, bpp);
