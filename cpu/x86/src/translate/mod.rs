@@ -15,6 +15,7 @@ pub mod sse;
 mod stack;
 mod strings;
 mod system;
+mod transfer;
 mod x87;
 
 pub use address::Mem;
