@@ -68,7 +68,7 @@ fn identify() {
     assert_eq!(word(100), SECTORS as u16);
     assert_eq!(word(75), 31);
     assert_eq!(&b[54..67], b"HRAEH RADDSI ");
-    assert_eq!(&b[20..28], b"HR00010 ");
+    assert_eq!(&b[20..28], b"HR0000 1");
     assert_eq!(h.moved(0, 3), 512);
     // PIO data to the host ends with the PIO Setup frame.
     let f = h.m.get(Host::fis(0) + 0x20, 20);
