@@ -244,6 +244,6 @@ fn memtest_finds_the_memory_and_passes() {
     let args = ["-M", "q35", "-cpu", "max", "-m", "32M", "-nic", "none", "-nographic", "-kernel", &memtest];
     let mut guest = Emulator::start(&[&args[..], &["-append", "console=ttyS0,115200"]].concat());
     guest.expect("Memtest86+", LONG);
-    guest.expect("Pass #1", Duration::from_secs(600));
-    assert!(!guest.transcript().contains("Failing"), "{}", guest.transcript());
+    // A pass takes three minutes, most of which it waits for bits to fade.
+    guest.expect("Pass:  1        Errors: 0 ", Duration::from_secs(900));
 }
