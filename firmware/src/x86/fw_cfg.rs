@@ -120,6 +120,17 @@ const COMMAND_LINE: u64 = 0x2_0000;
 /// Loader id of the boot protocol for a virtual machine's own loader.
 const LOADER_TYPE: u8 = 0xb0;
 
+/// The number of the video mode that `vga=` on the command line asks the setup code for.
+fn video_mode(command_line: &str) -> Option<u16> {
+    let word = command_line.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("vga="))?;
+    match word {
+        "normal" => Some(0xffff),
+        "ext" => Some(0xfffe),
+        "ask" => Some(0xfffd),
+        _ => rhea_device::options::parse_number(word).and_then(|n| u16::try_from(n).ok()),
+    }
+}
+
 /// Kernel, initrd and command line for firmware. A bzImage is split into its parts; anything else (an EFI program) is given
 /// whole. With `patched`, for a boot ROM that only copies the parts and jumps, the setup header tells where they go; UEFI
 /// firmware wants the file as it is.
@@ -141,6 +152,9 @@ pub fn publish_kernel(fw: &FwCfg, kernel: &[u8], initrd: &[u8], command_line: &s
                 }
             };
             put(0x210, &[LOADER_TYPE]);
+            if let Some(mode) = video_mode(command_line) {
+                put(0x1fa, &mode.to_le_bytes());
+            }
             put(0x218, &(initrd_at as u32).to_le_bytes());
             put(0x21c, &(initrd.len() as u32).to_le_bytes());
             if image.protocol() >= 0x201 {
@@ -248,11 +262,12 @@ mod tests {
     fn kernels() {
         let (fw, guest, _map) = device();
         let kernel = crate::x86::bzimage::tests::sample(0x1000);
-        publish_kernel(&fw, &kernel, &[3; 100], "a", RamLayout::q35(1 << 30), true);
+        publish_kernel(&fw, &kernel, &[3; 100], "a vga=788", RamLayout::q35(1 << 30), true);
         assert_eq!(guest.item(key::SETUP_SIZE, 4), 2560u32.to_le_bytes());
         assert_eq!(guest.item(key::KERNEL_DATA, 0x1001)[0xffe..], [0xcc, 0xcc, 0]);
         let setup = guest.item(key::SETUP_DATA, 2560);
         assert_eq!((setup[0x210], u16_at(&setup, 0x224)), (0xb0, Some(0xfe00)));
+        assert_eq!(u16_at(&setup, 0x1fa), Some(788));
         assert_eq!(guest.item(key::INITRD_ADDR, 4), setup[0x218..0x21c]);
         assert_eq!(u32_at(&setup, 0x21c), Some(100));
         publish_kernel(&fw, b"MZ program", &[], "", RamLayout::q35(1 << 30), false);
