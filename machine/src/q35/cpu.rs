@@ -35,6 +35,10 @@ pub fn help() -> String {
     text
 }
 
+/// IA32_MTRR_DEF_TYPE, and in it: enabled, fixed ranges too, default type write-back.
+const MTRR_DEF_TYPE: u32 = 0x2ff;
+const MTRR_WRITE_BACK: u64 = 0xc06;
+
 /// One CPU; the first one starts so, the others wait for a start-up message.
 #[must_use]
 pub fn start(
@@ -45,6 +49,10 @@ pub fn start(
 ) -> Arc<BoardCpu<X86Cpu>> {
     let reset = move |cpu: &mut X86Cpu| {
         cpu.reset();
+        if start != CpuStart::Reset {
+            // As firmware leaves them: memory is write-back unless said otherwise. Kernels that find MTRRs off use no PAT.
+            let _ = cpu.write_msr(MTRR_DEF_TYPE, MTRR_WRITE_BACK);
+        }
         if cpu.index == 0 {
             enter(cpu, start);
         }
