@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rhea_tests::{Board, Emulator, STEP, emulator_binary, guest_file, workspace};
 
-const USAGE: &str = "usage: tests/bench/run [--machine M] [--runs N] [--only PATTERNS] [--cpu MODEL] [--no-boot] [--write]
+const USAGE: &str =
+    "usage: tests/bench/run [--machine M] [--runs N] [--only PATTERNS] [--cpu MODEL] [--no-boot] [--write]
   --machine M      virt (the default) or q35
   --runs N         runs of each emulator (default 3); medians count
   --only PATTERNS  the programs whose names match these shell patterns, separated by commas
@@ -30,7 +31,8 @@ struct Options {
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { board: Board::Virt, runs: 3, only: "*".into(), cpu: "max".into(), boot: true, write: false };
+    let mut options =
+        Options { board: Board::Virt, runs: 3, only: "*".into(), cpu: "max".into(), boot: true, write: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));

@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 use rhea_tests::{
-    Board, Emulator, HttpServer, STEP, Scratch, disk_case, free_port, http_get, linux, linux_case, noise, require, sha256,
+    Board, Emulator, HttpServer, STEP, Scratch, disk_case, free_port, http_get, linux, linux_case, noise, require,
+    sha256,
 };
 
 fn disk(args: &[&str]) {

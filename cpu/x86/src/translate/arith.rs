@@ -281,11 +281,8 @@ impl Translator<'_, '_> {
             let hi = self.b.bin(if signed { Op::SMulHi } else { Op::UMulHi }, a, b);
             return (lo, hi);
         }
-        let (a, b) = if signed {
-            (self.sx64(a, bits), self.sx64(b, bits))
-        } else {
-            (self.zx64(a, bits), self.zx64(b, bits))
-        };
+        let (a, b) =
+            if signed { (self.sx64(a, bits), self.sx64(b, bits)) } else { (self.zx64(a, bits), self.zx64(b, bits)) };
         let p = self.b.bin(Op::Mul, a, b);
         let hi = self.shr(p, bits);
         (self.b.trunc(p), self.b.trunc(hi))

@@ -196,7 +196,9 @@ impl Translator<'_, '_> {
     pub fn not(&mut self, v: Value) -> Value {
         let i = *self.b.func.inst(v);
         match i.op {
-            Op::CondFlags | Op::ICmp => self.b.op2(i.op, Type::Bool, i.args[0], i.args[1], i.cond().invert() as u32, i.imm),
+            Op::CondFlags | Op::ICmp => {
+                self.b.op2(i.op, Type::Bool, i.args[0], i.args[1], i.cond().invert() as u32, i.imm)
+            }
             _ => self.b.op1(Op::BoolNot, Type::Bool, v, 0, 0),
         }
     }

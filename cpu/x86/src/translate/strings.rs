@@ -2,7 +2,7 @@
 //! that interrupts come in between.
 
 use super::{Flow, Mem, Translator};
-use crate::helpers::strings::{REP, Kind, pack};
+use crate::helpers::strings::{Kind, REP, pack};
 use crate::state::{Seg, gpr};
 use iced_x86::Mnemonic;
 use rhea_ir::{Cond, Op, Value};
