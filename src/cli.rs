@@ -50,6 +50,7 @@ const OPTIONS: &[Opt] = &[
     arg(&["fw_cfg"], "[name=]n,file=f|string=s", "give the firmware this file"),
     arg(&["smbios"], "type=n[,prop=value...]|file=f", "set SMBIOS fields"),
     arg(&["global"], "driver.prop=value", "set a property of all devices of a driver"),
+    arg(&["overcommit"], "[mem-lock=off][,cpu-pm=on|off]", "host resources: halted CPUs leave the host's in any case"),
     arg(&["uuid"], "uuid", "set the UUID of the machine, as in SMBIOS"),
     flag(&["usb"], "have a USB controller (-M usb=on)"),
     arg(&["drive"], "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...", "add a drive (if: virtio, none, pflash)"),
@@ -220,7 +221,6 @@ const ABSENT: &[&str] = &[
     "fda",
     "plugin",
     "preconfig",
-    "overcommit",
     "msg",
     "add-fd",
     "set",
@@ -485,6 +485,9 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     }
     let board = BoardOptions::parse(&machines, machine)?;
     let q35 = matches!(board, BoardOptions::Q35(_));
+    if let Some(word) = given.last("vga") {
+        rhea_machine::display::adapter(word)?;
+    }
     for (option, works) in [("boot", q35), ("fw_cfg", true), ("smbios", q35), ("dtb", !q35), ("hdc", q35), ("hdd", q35)]
     {
         if given.has(option) && !works {
@@ -680,11 +683,12 @@ mod tests {
     fn errors_are_one_line() {
         for line in [
             "-nographik",
-            "-vnc :0",
             "-m",
             "-m x",
             "-smp 0",
             "-display gtk",
+            "-vnc 5",
+            "-vnc :0,password=on",
             "-d nothing",
             "-kernel /nonexistent",
             "-kernel /tmp",

@@ -21,16 +21,24 @@ pub fn help() -> String {
     lines.collect()
 }
 
+/// The device that a word of `-vga` stands for.
+///
+/// # Errors
+/// [`OptionError`]: there is no such word.
+pub fn adapter(word: &str) -> Result<Option<&'static str>, OptionError> {
+    let known = VGA.iter().find(|(name, _)| *name == word);
+    known
+        .map(|(_, device)| *device)
+        .ok_or_else(|| OptionError::new("-vga", format!("'{word}' is not supported: use 'std' or 'none'")))
+}
+
 /// The device that the board has without a `-device` for it.
 ///
 /// # Errors
 /// [`OptionError`]: an unknown word of `-vga`.
 pub fn default_device(config: &MachineConfig) -> Result<Option<&'static str>, OptionError> {
     if let Some(word) = &config.vga {
-        let known = VGA.iter().find(|(name, _)| name == word);
-        return known
-            .map(|(_, device)| *device)
-            .ok_or_else(|| OptionError::new("-vga", format!("'{word}' is not supported: use 'std' or 'none'")));
+        return adapter(word);
     }
     let chosen = config.devices.iter().any(|d| catalog::find(&d.driver).is_some());
     let has = matches!(config.board, BoardOptions::Q35(_)) && !config.no_defaults && !chosen;
