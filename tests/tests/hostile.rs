@@ -11,10 +11,9 @@ use rhea_block::DriveOptions;
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::Log;
 use rhea_firmware::FdtNode;
-use rhea_machine::Machine;
-use rhea_machine::config::{DeviceSpec, MachineConfig, RamConfig};
-use rhea_machine::options::{AccelKind, Smp, VirtOptions};
-use rhea_machine::virt::{self, Wiring};
+use rhea_machine::config::{BoardOptions, BootOptions, DeviceSpec, MachineConfig, RamConfig};
+use rhea_machine::options::{AccelKind, Smp};
+use rhea_machine::{Machine, Wiring};
 use rhea_memory::view::FlatTarget;
 use rhea_memory::{Access, AddressSpace, Backing, Gpa};
 use rhea_tests::{Random, Scratch};
@@ -59,16 +58,31 @@ fn watched(test: impl FnOnce() + Send + 'static) {
     assert_eq!(PANICS.load(Ordering::SeqCst), before, "a thread of the emulator panicked");
 }
 
-fn machine(scratch: &Scratch, machine: &str, cpus: u32) -> (Arc<Machine>, impl Sized) {
+/// What is plugged into `virt`.
+const VIRT_DEVICES: &[&str] = &[
+    "virtio-rng-device",
+    "virtio-blk-device,drive=a,num-queues=2",
+    "virtio-net-device,netdev=n",
+    "virtio-serial-device",
+    "virtio-balloon-device",
+    "virtio-rng-device,packed=on",
+    "virtio-blk-pci,drive=b,packed=on",
+    "virtio-net-pci,netdev=p,packed=on",
+    "virtio-serial-pci",
+    "virtio-rng-pci",
+    "virtio-balloon-pci",
+];
+
+/// A paused machine: `-M` of it, `-device` of each device. Drives are `a`, `b` and so on, network back ends `n` and `p`.
+fn build(scratch: &Scratch, options: &str, cpus: u32, drives: &[&str], devices: &[&str]) -> (Arc<Machine>, impl Sized) {
     let image = scratch.path(&format!("disk-{cpus}"));
     std::fs::write(&image, SECTOR.repeat(8192)).expect("a disk image");
-    let drive = |id: &str| {
-        DriveOptions::parse(&format!("if=none,id={id},file={image},format=raw,snapshot=on")).expect("a drive")
-    };
-    let device = |text: &str| DeviceSpec::parse(text).expect("a device");
+    let drive =
+        |text: &&str| DriveOptions::parse(&format!("{text},file={image},format=raw,snapshot=on")).expect("a drive");
+    let device = |text: &&str| DeviceSpec::parse(text).expect("a device");
     let config = MachineConfig {
         name: None,
-        virt: VirtOptions::parse(&[format!("virt,{machine}")]).expect("machine options"),
+        board: BoardOptions::parse(&[options.to_owned()], "virt").expect("machine options"),
         cpu: "max".to_owned(),
         smp: Smp::parse(&cpus.to_string()).expect("a number of CPUs"),
         ram: RamConfig { size: RAM_LEN, backing: Backing::Anonymous, prealloc: false },
@@ -78,22 +92,16 @@ fn machine(scratch: &Scratch, machine: &str, cpus: u32) -> (Arc<Machine>, impl S
         append: None,
         dtb: None,
         bios: None,
-        drives: vec![drive("a"), drive("b")],
-        devices: [
-            "virtio-rng-device",
-            "virtio-blk-device,drive=a,num-queues=2",
-            "virtio-net-device,netdev=n",
-            "virtio-serial-device",
-            "virtio-balloon-device",
-            "virtio-rng-device,packed=on",
-            "virtio-blk-pci,drive=b,packed=on",
-            "virtio-net-pci,netdev=p,packed=on",
-            "virtio-serial-pci",
-            "virtio-rng-pci",
-            "virtio-balloon-pci",
-        ]
-        .map(device)
-        .to_vec(),
+        boot: BootOptions::default(),
+        fw_cfg: Vec::new(),
+        uuid: [0; 16],
+        smbios: Vec::new(),
+        firmware_dirs: Vec::new(),
+        vnc: Vec::new(),
+        vga: None,
+        globals: Vec::new(),
+        drives: drives.iter().map(drive).collect(),
+        devices: devices.iter().map(device).collect(),
         netdevs: ["user,id=n,restrict=on", "user,id=p,restrict=on"].map(String::from).to_vec(),
         nics: Vec::new(),
         objects: Vec::new(),
@@ -113,9 +121,13 @@ fn machine(scratch: &Scratch, machine: &str, cpus: u32) -> (Arc<Machine>, impl S
     };
     let (control, requests) = VmControl::new();
     let log = Log::new(0, Box::new(std::io::sink()));
-    let machine = virt::build(&config, &Wiring::default(), control, log).expect("a machine");
+    let machine = rhea_machine::build(&config, &Wiring::default(), control, log).expect("a machine");
     machine.clock().start();
     (machine, requests)
+}
+
+fn machine(scratch: &Scratch, options: &str, cpus: u32) -> (Arc<Machine>, impl Sized) {
+    build(scratch, &format!("virt,{options}"), cpus, &["if=none,id=a", "if=none,id=b"], VIRT_DEVICES)
 }
 
 /// Start and length of all windows of devices.
