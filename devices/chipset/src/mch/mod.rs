@@ -105,6 +105,12 @@ impl Mch {
             // 36 address bits; length, enable.
             .register(PCIEXBAR.into(), &ECAM_BASE.to_le_bytes(), &0xf_fc00_0007u64.to_le_bytes())
             .register(PAM0.into(), &[0; PAMS as usize], &[0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33])
+            // What firmware notes of its layout: graphics control, top of memory, graphics stolen memory, TSEG's base, top of low
+            // memory (5.1.15, 5.1.32 to 5.1.38). The hub goes by the RAM there is.
+            .register(0x52, &[0; 2], &[0xf2, 0x03])
+            .register(0xa0, &[0; 4], &[0xff, 0x03, 0xff, 0xff])
+            .register(0xa4, &[0; 12], &[0, 0, 0xf0, 0xff, 0, 0, 0xf0, 0xff, 0, 0, 0xf0, 0xff])
+            .register(0xb0, &[0; 2], &[0xf0, 0xff])
             .register(SMRAM.into(), &[smram::BASE_SEGMENT], &[smram_mask])
             .register(ESMRAMC.into(), &[esmramc::FIXED], &[esmramc_mask])
             .build();

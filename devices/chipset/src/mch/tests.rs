@@ -104,6 +104,13 @@ fn tseg() {
     assert_eq!(get(&b.system, top), Some(7), "G_SMRAME is clear");
     b.mch.config_write(SMRAM, 1, 0x0a);
     assert_eq!((get(&b.system, top), get(&b.system, top - 1), get(&b.smram, top)), (Some(0xff), Some(0), Some(7)));
+    // Opened again it is RAM like any other.
+    b.mch.config_write(ESMRAMC, 1, 0x38 | 1 << 1);
+    assert_eq!(get(&b.system, top), Some(7));
+    b.mch.config_write(ESMRAMC, 1, 0x38 | 1 << 1 | 1);
+    // Firmware finds the base it has noted.
+    b.mch.config_write(0xac, 4, 0x1f0_0000);
+    assert_eq!(b.mch.config_read(0xac, 4), 0x1f0_0000);
     // The extended size is asked for by writing ones.
     assert_eq!(b.mch.config_read(EXT_TSEG, 2), 0);
     b.mch.config_write(EXT_TSEG, 2, 0xffff);
