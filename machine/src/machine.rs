@@ -69,6 +69,8 @@ pub struct Parts {
     pub name: String,
     pub architecture: Architecture,
     pub space: Arc<AddressSpace>,
+    /// The ports of x86: 64 KiB.
+    pub ports: Option<Arc<AddressSpace>>,
     pub clock: Arc<VirtualClock>,
     pub routing: Arc<InterruptRouting>,
     pub control: VmControl,
@@ -120,6 +122,11 @@ impl Machine {
     #[must_use]
     pub fn space(&self) -> &Arc<AddressSpace> {
         &self.parts.space
+    }
+    /// The I/O ports, of machines that have any.
+    #[must_use]
+    pub fn ports(&self) -> Option<&Arc<AddressSpace>> {
+        self.parts.ports.as_ref()
     }
     #[must_use]
     pub fn control(&self) -> &VmControl {

@@ -74,7 +74,13 @@ const VIRT_DEVICES: &[&str] = &[
 ];
 
 /// A paused machine: `-M` of it, `-device` of each device. Drives are `a`, `b` and so on, network back ends `n` and `p`.
-fn build(scratch: &Scratch, options: &str, cpus: u32, drives: &[&str], devices: &[&str]) -> (Arc<Machine>, impl Sized) {
+fn build(
+    scratch: &Scratch,
+    options: &str,
+    cpus: u32,
+    drives: &[&str],
+    devices: &[&str],
+) -> (Arc<Machine>, impl Sized + use<>) {
     let image = scratch.path(&format!("disk-{cpus}"));
     std::fs::write(&image, SECTOR.repeat(8192)).expect("a disk image");
     let drive =
@@ -126,7 +132,7 @@ fn build(scratch: &Scratch, options: &str, cpus: u32, drives: &[&str], devices: 
     (machine, requests)
 }
 
-fn machine(scratch: &Scratch, options: &str, cpus: u32) -> (Arc<Machine>, impl Sized) {
+fn machine(scratch: &Scratch, options: &str, cpus: u32) -> (Arc<Machine>, impl Sized + use<>) {
     build(scratch, &format!("virt,{options}"), cpus, &["if=none,id=a", "if=none,id=b"], VIRT_DEVICES)
 }
 

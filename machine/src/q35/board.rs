@@ -309,6 +309,7 @@ pub fn build(
         name: config.name.clone().unwrap_or_else(|| "q35".to_owned()),
         architecture: Architecture::X86_64,
         space,
+        ports: Some(spaces.io),
         clock,
         routing: board.routing,
         control,

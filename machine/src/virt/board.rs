@@ -288,6 +288,7 @@ pub fn build(
         name: config.name.clone().unwrap_or_else(|| "virt".to_owned()),
         architecture: Architecture::Aarch64,
         space,
+        ports: None,
         clock,
         routing: board.routing,
         control,
