@@ -190,6 +190,7 @@ features! {
     Cldemote L7Ecx 25 "cldemote" yes;
     Movdiri L7Ecx 27 "movdiri" no;
     Movdir64b L7Ecx 28 "movdir64b" no;
+    Pks L7Ecx 31 "pks" yes;
 
     Fsrm L7Edx 4 "fsrm" yes;
     MdClear L7Edx 10 "md-clear" yes;

@@ -3,6 +3,7 @@
 //! Traps come after an instruction: what hits is collected in `DebugState::pending` and taken by `X86Cpu::complete`. An
 //! access that hits in the middle of a block starts its instruction again in a block of its own.
 
+use crate::config::Vendor;
 use crate::exception::{Exception, Vector};
 use crate::flags;
 use crate::mode::X86Mode;
@@ -280,7 +281,9 @@ impl X86Cpu {
             self.eflags &= !flags::RF;
             return;
         }
-        if self.dr[7] & 0xff == 0 || self.shadow == Shadow::MovSs {
+        // Behind a load of SS Intel's processors suppress them, AMD's do not.
+        let suppressed = self.shadow == Shadow::MovSs && self.config.vendor == Vendor::Intel;
+        if self.dr[7] & 0xff == 0 || suppressed {
             return;
         }
         let mut hit = 0;

@@ -395,7 +395,7 @@ pub fn parse(text: &str) -> Result<Parsed, String> {
             _ => return Err(format!("CPU model '{base}' has no property or feature '{key}'")),
         }
     }
-    if let Some(f) = asked.iter().find(|f| !f.available()) {
+    if let Some(f) = asked.iter().find(|f| enforce && !f.available()) {
         return Err(format!("CPU feature '{}' is not available", f.name()));
     }
     let missing: Vec<_> = config.features().iter().filter(|f| !f.available()).collect();
@@ -414,10 +414,12 @@ pub fn parse(text: &str) -> Result<Parsed, String> {
         config.kvm = false;
     }
     config.finish();
-    let warning = if missing.is_empty() || base == "max" {
+    // What a whole model lacks is told; of "max" only what was asked for.
+    let told = |f: &&Feature| base != "max" || asked.contains(f);
+    let names: Vec<_> = missing.iter().filter(told).map(|f| f.name()).collect();
+    let warning = if names.is_empty() {
         None
     } else {
-        let names: Vec<_> = missing.iter().map(|f| f.name()).collect();
         let line = format!("CPU model '{name}' without features that are not available: {}", names.join(", "));
         if enforce {
             return Err(line);
@@ -444,6 +446,7 @@ const NEEDS: &[(Feature, Feature)] = &[
     (F::Xsaves, F::Xsavec),
     (F::Avx, F::Xsave),
     (F::Pku, F::Xsave),
+    (F::Pks, F::Lm),
     (F::F16c, F::Avx),
     (F::Fma, F::Avx),
     (F::Avx2, F::Avx),
@@ -502,13 +505,15 @@ mod tests {
         assert_eq!(ok("max,vendor=GenuineIntel").config.vendor, Vendor::Intel);
         assert_eq!(ok("max,tsc-frequency=0x77359400").config.tsc_frequency, 2_000_000_000);
         assert!(!ok("max,-avx").config.has(F::Fma), "what needs it goes too");
+        let absent = ok("max,+vmx");
+        assert!(!absent.config.has(F::Vmx) && absent.warning.is_some_and(|w| w.ends_with(": vmx")));
         for bad in [
             "nosuch",
             "",
             "max,nosuch=on",
             "max,avx=maybe",
-            "max,+avx512f",
-            "max,+vmx",
+            "max,+avx512f,enforce",
+            "max,enforce,+vmx",
             "max,phys-bits=64",
             "max,-xsave,+avx",
             "max,vendor=x",

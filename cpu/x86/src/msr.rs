@@ -44,6 +44,7 @@ pub mod reg {
     pub const MTRR_DEF_TYPE: u32 = 0x2ff;
     pub const MC0_CTL: u32 = 0x400;
     pub const TSC_DEADLINE: u32 = 0x6e0;
+    pub const PKRS: u32 = 0x6e1;
     pub const X2APIC: u32 = 0x800;
     pub const X2APIC_LAST: u32 = 0x8ff;
     pub const XSS: u32 = 0xda0;
@@ -124,6 +125,8 @@ pub(crate) struct Msrs {
     pub sysenter_eip: u64,
     pub pat: u64,
     pub tsc_aux: u64,
+    /// Rights of the protection keys of supervisor pages.
+    pub pkrs: u32,
     /// Added to the counter that all processors share.
     pub tsc_offset: u64,
     pub tsc_adjust: u64,
@@ -276,6 +279,10 @@ impl X86Cpu {
                 self.need_tsc_aux()?;
                 self.msr.tsc_aux
             }
+            R::PKRS => {
+                need(Feature::Pks)?;
+                self.msr.pkrs.into()
+            }
             R::P5_MC_ADDR | R::P5_MC_TYPE => 0,
             R::APIC_BASE => {
                 need(Feature::Apic)?;
@@ -416,6 +423,11 @@ impl X86Cpu {
                 self.msr.spec_ctrl = v;
             }
             R::PRED_CMD if self.has(Feature::SpecCtrl) || self.has(Feature::Ibpb) => only(1)?,
+            R::PKRS => {
+                need(Feature::Pks)?;
+                only(0xffff_ffff)?;
+                self.set_pkrs(v as u32);
+            }
             R::P5_MC_ADDR | R::P5_MC_TYPE => {}
             R::TSC => self.set_tsc(v),
             R::APIC_BASE => {

@@ -130,7 +130,7 @@ impl X86Cpu {
             self.load_pdptes(self.cr3)?;
         }
         self.cr4 = new;
-        if changed & (paging | cr4::PCIDE | cr4::SMAP | cr4::PKE | cr4::LA57) != 0 {
+        if changed & (paging | cr4::PCIDE | cr4::SMAP | cr4::PKE | cr4::PKS | cr4::LA57) != 0 {
             self.flush_all();
         }
         self.rebuild_mode();
@@ -157,6 +157,7 @@ impl X86Cpu {
             (F::Smep, cr4::SMEP),
             (F::Smap, cr4::SMAP),
             (F::Pku, cr4::PKE),
+            (F::Pks, cr4::PKS),
         ];
         OF.iter().fold(cr4::PCE, |all, (f, bits)| if self.has(*f) { all | bits } else { all })
     }
@@ -194,6 +195,15 @@ impl X86Cpu {
         if self.pkru != value {
             self.pkru = value;
             if self.cr4 & cr4::PKE != 0 {
+                self.flush_all();
+            }
+        }
+    }
+    /// WRMSR to IA32_PKRS.
+    pub(crate) fn set_pkrs(&mut self, value: u32) {
+        if self.msr.pkrs != value {
+            self.msr.pkrs = value;
+            if self.cr4 & cr4::PKS != 0 {
                 self.flush_all();
             }
         }

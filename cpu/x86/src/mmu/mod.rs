@@ -49,6 +49,7 @@ pub mod cr4 {
     pub const SMEP: u64 = 1 << 20;
     pub const SMAP: u64 = 1 << 21;
     pub const PKE: u64 = 1 << 22;
+    pub const PKS: u64 = 1 << 24;
 }
 
 /// Bits of IA32_EFER.
@@ -365,9 +366,11 @@ impl X86Cpu {
             execute = rights & pte::NX == 0 && !(user_page && self.cr4 & cr4::SMEP != 0);
         }
         let mut bits = code::P;
-        if user_page && self.cr4 & cr4::PKE != 0 && self.lma() {
+        // Protection keys: PKRU for user pages, IA32_PKRS for the others.
+        let (enable, keys) = if user_page { (cr4::PKE, self.pkru) } else { (cr4::PKS, self.msr.pkrs) };
+        if self.cr4 & enable != 0 && self.lma() {
             let key = (l.entry >> 59 & 15) as u32;
-            let (ad, wd) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
+            let (ad, wd) = (keys >> (2 * key) & 1 != 0, keys >> (2 * key + 1) & 1 != 0);
             let no_write = ad || (wd && (r.user || wp));
             if (r.access == Some(Access::Read) && ad) || (r.access == Some(Access::Write) && no_write) {
                 bits |= code::PK;

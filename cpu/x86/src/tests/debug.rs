@@ -60,6 +60,21 @@ fn instruction_breakpoints() {
 }
 
 #[test]
+fn instruction_breakpoints_behind_mov_ss() {
+    for vendor in [Vendor::Intel, Vendor::Amd] {
+        let mut b = bench();
+        b.cpu.config = std::sync::Arc::new(config(vendor));
+        b.write_dr(0, 0x8002).unwrap();
+        b.write_dr(7, 0x402).unwrap();
+        b.begin_one_insn();
+        b.load_segment(2, KDATA).unwrap();
+        b.complete(0x8002);
+        b.breakpoint_check();
+        assert_eq!(b.eip(), if vendor == Vendor::Amd { 0x4000 } else { 0x8002 });
+    }
+}
+
+#[test]
 fn data_breakpoints() {
     let mut b = bench();
     b.write_dr(0, 0x5004).unwrap();

@@ -93,6 +93,7 @@ pub fn config(vendor: Vendor) -> X86Config {
         F::Smep,
         F::Smap,
         F::Pku,
+        F::Pks,
         F::Pdpe1gb,
         F::Nx,
         F::Lm,

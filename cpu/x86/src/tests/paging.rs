@@ -134,6 +134,33 @@ fn protection_keys() {
 }
 
 #[test]
+fn supervisor_keys() {
+    // Key 3 of a supervisor page; PKRU does not count.
+    for (pkrs, wp, read, write) in [
+        (0u64, true, None, None),
+        (0x40, true, Some(0x21), Some(0x23)),
+        (0x40, false, Some(0x21), Some(0x23)),
+        (0x80, true, None, Some(0x23)),
+        (0x80, false, None, None),
+        (0x10, true, None, None),
+    ] {
+        let mut b = page(PAGE | 0x63 | 3 << 59);
+        b.cr0 = if wp { b.cr0 | cr0::WP } else { b.cr0 & !cr0::WP };
+        b.set_pkru(0xc0);
+        b.write_msr(0x6e1, 0xc0).unwrap();
+        let cr4 = b.cr4 | cr4::PKE;
+        b.write_cr4(cr4).unwrap();
+        assert!(try_(&mut b, Write, SUPERVISOR).is_ok(), "CR4.PKS is off");
+        b.write_cr4(cr4 | cr4::PKS).unwrap();
+        b.write_msr(0x6e1, pkrs).unwrap();
+        assert_eq!(b.read_msr(0x6e1), Ok(pkrs));
+        assert_eq!([Read, Write].map(|a| try_(&mut b, a, SUPERVISOR).err()), [read, write], "PKRS {pkrs:#x} WP {wp}");
+        assert!(try_(&mut b, Fetch, SUPERVISOR).is_ok());
+    }
+    assert_eq!(page(0).write_msr(0x6e1, 1 << 32), Err(Exception::gp(0)));
+}
+
+#[test]
 fn large_pages() {
     let mut b = Bench::long(0);
     // 1 GiB page at 1 GiB.

@@ -24,7 +24,7 @@ pub use emit::Flow;
 use crate::config::X86Config;
 use crate::helpers::system as calls;
 use crate::mode::X86Mode;
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction};
 use rhea_ir::Builder;
 use rhea_ir::guest::Translated;
 
@@ -67,6 +67,12 @@ impl Translator<'_, '_> {
 /// Prefixes and length: more than 15 bytes are a general-protection fault.
 const MAX_LEN: usize = 15;
 
+/// A far pointer in memory with a 32-bit offset: what AMD's manual makes of one with REX.W.
+fn is_far_pointer(code: Code) -> bool {
+    use Code::{Call_m1632, Jmp_m1632, Lfs_r32_m1632, Lgs_r32_m1632, Lss_r32_m1632};
+    matches!(code, Call_m1632 | Jmp_m1632 | Lfs_r32_m1632 | Lgs_r32_m1632 | Lss_r32_m1632)
+}
+
 /// Translates one basic block; the contract is `rhea_ir::Guest::translate`.
 pub fn translate(config: &X86Config, mode: u64, code: &[u8], max_insns: u32, b: &mut Builder) -> Translated {
     let mode = X86Mode(mode);
@@ -93,6 +99,12 @@ pub fn translate(config: &X86Config, mode: u64, code: &[u8], max_insns: u32, b: 
             break;
         }
         decoder.decode_out(&mut t.i);
+        if is_far_pointer(t.i.code()) && mode.long() && config.decoder_options() & DecoderOptions::AMD != 0 {
+            // The processors of both vendors take 64-bit offsets here.
+            let pc = start.wrapping_add(bytes as u64);
+            let options = config.decoder_options() & !DecoderOptions::AMD;
+            Decoder::with_ip(64, rest, pc, options).decode_out(&mut t.i);
+        }
         if decoder.last_error() == DecoderError::NoMoreBytes && rest.len() < MAX_LEN {
             if taken == 0 {
                 return Translated::NeedsNextPage;
