@@ -479,6 +479,13 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
             return Err(err(&format!("-{option}"), format!("'{value}' is not supported: use '{only}'")));
         }
     }
+    for text in given.all("overcommit") {
+        const DECLS: &[OptionDecl] = &[
+            OptionDecl::new("mem-lock", OptionKind::Choice(&["off"]), Some("off"), "memory is not locked"),
+            OptionDecl::new("cpu-pm", OptionKind::Bool, Some("off"), "halting is always the guest's own"),
+        ];
+        OptionSet::parse("-overcommit", DECLS, &split(&text))?;
+    }
     let mut machines = given.all("machine");
     if given.has("usb") {
         machines.push("usb=on".to_owned());

@@ -147,7 +147,7 @@ const Q35: &[OptionDecl] = &[
     OptionDecl::new("smm", OptionKind::Choice(&["on", "off", "auto"]), Some("auto"), "system-management mode"),
     OptionDecl::new("hpet", OptionKind::Bool, Some("on"), "high-precision event timer"),
     OptionDecl::new("i8042", OptionKind::Bool, Some("on"), "PS/2 keyboard controller"),
-    OptionDecl::new("pit", OptionKind::Choice(&["on"]), Some("on"), "interval timer"),
+    OptionDecl::new("pit", OptionKind::Bool, Some("on"), "interval timer"),
     OptionDecl::new("pic", OptionKind::Choice(&["on", "auto"]), Some("on"), "8259 interrupt controllers"),
     OptionDecl::new("sata", OptionKind::Bool, Some("on"), "AHCI controller of the chipset"),
     OptionDecl::new("smbus", OptionKind::Bool, Some("on"), "SMBus controller of the chipset"),
@@ -159,11 +159,11 @@ const Q35: &[OptionDecl] = &[
     OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
     OptionDecl::new(
         "kernel-irqchip",
-        OptionKind::Choice(&["off"]),
+        OptionKind::Choice(&["off", "split"]),
         Some("off"),
-        "the interrupt controllers are emulated",
+        "the interrupt controllers are emulated in any case",
     ),
-    OptionDecl::new("kernel_irqchip", OptionKind::Choice(&["off"]), Some("off"), "the same"),
+    OptionDecl::new("kernel_irqchip", OptionKind::Choice(&["off", "split"]), Some("off"), "the same"),
     OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "firmware uses a display if there is one"),
     OptionDecl::new("usb", OptionKind::Bool, Some("off"), "USB controller"),
     OptionDecl::new("nvdimm", OptionKind::Choice(&["off"]), Some("off"), "there is no persistent memory"),
@@ -173,6 +173,7 @@ const Q35: &[OptionDecl] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Q35Options {
     pub smm: bool,
+    pub pit: bool,
     pub hpet: bool,
     pub i8042: bool,
     pub sata: bool,
@@ -202,6 +203,7 @@ impl Q35Options {
         let text = |key: &str| set.text(key).map(str::to_owned);
         Ok(Self {
             smm: set.text("smm") != Some("off"),
+            pit: set.bool("pit"),
             hpet: set.bool("hpet"),
             i8042: set.bool("i8042"),
             sata: set.bool("sata"),

@@ -132,7 +132,7 @@ impl DirectBoot<'_> {
         }
         if let Some(smbios) = self.smbios {
             for (at, bytes) in smbios.place(SMBIOS) {
-                if at + bytes.len() as u64 > BIOS_SEGMENT.end {
+                if at + bytes.len() as u64 > BIOS_SEGMENT.start + super::image::TIMER_HANDLER {
                     return Err(KernelError::Unsupported("the SMBIOS tables are too long".to_owned()));
                 }
                 image.put(at, bytes);

@@ -1,7 +1,7 @@
 //! What is put into memory before the boot CPU starts, and the state it starts in.
 
 use super::KernelError;
-use super::memory::{EBDA, MemoryMap};
+use super::memory::{BIOS_SEGMENT, EBDA, MemoryMap};
 use crate::kernel::Segment;
 use std::ops::Range;
 use std::sync::Arc;
@@ -59,6 +59,9 @@ pub struct BootImage {
     /// Ranges that must be zero (they are after power-on, not after a reset).
     pub zeros: Vec<Range<u64>>,
     pub cpu: CpuStart,
+    /// The board sets up the 8259s and the timer as a BIOS does: base vectors 0x08 and 0x70, only the timer's interrupt
+    /// unmasked, which comes 18.2 times a second.
+    pub bios_interrupts: bool,
 }
 
 /// Selectors of [`gdt`].
@@ -69,6 +72,9 @@ pub const TASK: u16 = 0x20;
 pub(super) const GDT: u64 = 0x1000;
 pub(super) const INFO: u64 = 0x2000;
 const PAGE_TABLES: u64 = 0x4000;
+/// Offsets in the BIOS segment of the two handlers, where every PC has them.
+pub(super) const TIMER_HANDLER: u64 = 0xfea5;
+const DUMMY_HANDLER: u64 = 0xff53;
 pub(super) const LISTS: u64 = 0xa000;
 pub(super) const STACK: u64 = 0x1_0000;
 /// Behind 0x90000, which protocols before 2.02 count from.
@@ -76,7 +82,26 @@ pub(super) const COMMAND_LINE: u64 = 0x9_8000;
 
 impl BootImage {
     pub(super) fn new() -> Self {
-        Self { writes: Vec::new(), zeros: Vec::new(), cpu: CpuStart::Reset }
+        Self { writes: Vec::new(), zeros: Vec::new(), cpu: CpuStart::Reset, bios_interrupts: false }
+    }
+
+    /// The interrupt vectors of a BIOS, for kernels that go back to real mode: the timer's counts, the others do nothing.
+    pub(super) fn bios_vectors(&mut self) {
+        // push ax; push ds; xor ax, ax; mov ds, ax; inc dword [0x46c]; mov al, 0x20; out 0x20, al; pop ds; pop ax; iret
+        const TIMER: [u8; 18] = [
+            0x50, 0x1e, 0x31, 0xc0, 0x8e, 0xd8, 0x66, 0xff, 0x06, 0x6c, 0x04, 0xb0, 0x20, 0xe6, 0x20, 0x1f, 0x58, 0xcf,
+        ];
+        const IRET: [u8; 1] = [0xcf];
+        const TIMER_VECTOR: usize = 8;
+        if self.overlaps(&(0..0x400)) {
+            return;
+        }
+        let entry = |at: u64| (0xf000u32 << 16 | at as u32).to_le_bytes();
+        let table = (0..256).flat_map(|n| entry(if n == TIMER_VECTOR { TIMER_HANDLER } else { DUMMY_HANDLER }));
+        self.put(0, table.collect::<Vec<u8>>());
+        self.put(BIOS_SEGMENT.start + TIMER_HANDLER, TIMER.as_slice());
+        self.put(BIOS_SEGMENT.start + DUMMY_HANDLER, IRET.as_slice());
+        self.bios_interrupts = true;
     }
 
     /// The BIOS data area as far as kernels look at it: where conventional memory ends.
@@ -171,6 +196,8 @@ mod tests {
         let map = MemoryMap::direct(RamLayout::q35(64 << 20), &[], 0x1000).unwrap();
         let mut image = BootImage::new();
         image.bios_data();
+        image.bios_vectors();
+        assert!(image.bios_interrupts && image.overlaps(&(0x20..0x24)) && image.overlaps(&(0xf_fea5..0xf_fea6)));
         assert_eq!(image.gdt(true).limit, 47);
         assert_eq!(image.page_tables(), 0x4000);
         let tables = &image.writes.last().unwrap().1;

@@ -96,6 +96,8 @@ impl Multiboot {
         let mut image = BootImage::new();
         image.bios_data();
         image.segments(&self.segments, map)?;
+        // Kernels may use the BIOS (3.2); what there is of it is enough to wait for an interrupt in real mode.
+        image.bios_vectors();
         let placed = place_modules(&mut image, map, modules)?;
         let entries: Vec<u8> =
             map.entries.iter().flat_map(|e| 20u32.to_le_bytes().into_iter().chain(e.bytes())).collect();

@@ -288,6 +288,7 @@ pub fn build(
     board.keep.push(Box::new(jit));
     board.keep.push(Box::new(spaces.smram));
     let power = lpc.clone();
+    let ports = spaces.io.clone();
     let (memory, detach) = (space.clone(), Detach(bus.clone()));
     board.keep.push(Box::new(detach));
     let reload = move || {
@@ -303,6 +304,9 @@ pub fn build(
         // As `Lpc::set_up` routes PIRQs: A, B, E, F to 10, the others to 11.
         let router = lpc.pirq().clone();
         pci_setup::assign(&bus, windows, &|device, pin| if router.pirq_of(device, pin) & 2 == 0 { 10 } else { 11 });
+        if image.bios_interrupts {
+            platform::bios_interrupts(&ports);
+        }
         load(image, &memory);
     };
     let machine = Machine::new(Parts {

@@ -10,7 +10,7 @@ use rhea_clock::RtcClock;
 use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
 use rhea_device::{Device, OptionError};
 use rhea_firmware::x86::RamLayout;
-use rhea_memory::{Access, AccessRules, AddressSpace, BusError, MmioDevice};
+use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, MmioDevice, Requester};
 use rhea_pc::testdev::{self, PcTestDev};
 use rhea_pc::uart::{COM_PORTS, UartOptions};
 use rhea_pc::{A20Gate, DebugCon, DebugExit, DmaControllers, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, Pit};
@@ -35,6 +35,33 @@ impl MmioDevice for Ignored {
     }
 }
 
+/// Sets up the 8259s and the timer as a BIOS leaves them.
+pub fn bios_interrupts(io: &AddressSpace) {
+    const MASTER: u64 = map::PIC_MASTER.start;
+    const SLAVE: u64 = map::PIC_SLAVE.start;
+    const PIT: u64 = map::PIT.start;
+    // ICW1 to ICW4: edges, base vector, cascade on input 2, 8086 mode; then the mask. Counter 0 in mode 2 with 65536.
+    let writes = [
+        (MASTER, 0x11),
+        (MASTER + 1, 0x08),
+        (MASTER + 1, 0x04),
+        (MASTER + 1, 0x01),
+        (SLAVE, 0x11),
+        (SLAVE + 1, 0x70),
+        (SLAVE + 1, 0x02),
+        (SLAVE + 1, 0x01),
+        (MASTER + 1, 0xfa),
+        (SLAVE + 1, 0xff),
+        (PIT + 3, 0x34),
+        (PIT, 0),
+        (PIT, 0),
+    ];
+    for (port, value) in writes {
+        // A machine without the timer takes no writes to it.
+        let _ = io.write(Gpa(port), &[value], Requester::Host);
+    }
+}
+
 /// Makes the devices.
 pub fn build(
     board: &mut Board,
@@ -50,11 +77,13 @@ pub fn build(
     let line = |board: &Board, n: u32| board.routing.line(n);
     // A direct line to the timer's input, shared with the HPET's legacy replacement.
     let (irq0, irq8) = (line(board, map::IRQ_PIT), line(board, map::IRQ_RTC));
-    let pit = Pit::new("pit", irq0.clone(), &board.clock);
-    board.map_into(io, map::PIT, pit.clone());
-    let port61 = pit.system_control_b();
-    board.map_into(io, map::SYSTEM_CONTROL_B, port61);
-    board.devices.push(pit.clone());
+    let pit = options.pit.then(|| Pit::new("pit", irq0.clone(), &board.clock));
+    if let Some(pit) = &pit {
+        board.map_into(io, map::PIT, pit.clone());
+        let port61 = pit.system_control_b();
+        board.map_into(io, map::SYSTEM_CONTROL_B, port61);
+        board.devices.push(pit.clone());
+    }
 
     let wall = RtcClock::new(config.rtc.0, config.rtc.1, &board.clock);
     let rtc = Rtc::new("rtc", irq8.clone(), wall, &board.clock, board.log.clone());
@@ -71,7 +100,9 @@ pub fn build(
     if options.hpet {
         let (p, r) = (pit, rtc);
         let legacy = Box::new(move |on| {
-            p.set_irq_blocked(on);
+            if let Some(pit) = &p {
+                pit.set_irq_blocked(on);
+            }
             r.set_irq_blocked(on);
         });
         let lines = HpetLines { inputs: hpet_inputs, irq0, irq8, legacy };
