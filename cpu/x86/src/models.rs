@@ -196,7 +196,25 @@ const VERSIONS: &[(&str, &str, &[Feature], &[Feature])] = &[
     ("qemu64-v1", "qemu64", &[], &[]),
 ];
 
-/// Names of processor features of QEMU's command line that mean nothing here and are accepted as off.
+/// Features of nested virtualization (CPUID leaf 0x8000_000A), which is absent with all its parts.
+const NESTED: &[&str] = &[
+    "npt",
+    "lbrv",
+    "svm-lock",
+    "nrip-save",
+    "tsc-scale",
+    "vmcb-clean",
+    "flushbyasid",
+    "decodeassists",
+    "pause-filter",
+    "pfthreshold",
+    "avic",
+    "v-vmsave-vmload",
+    "vgif",
+    "vnmi",
+    "svme-addr-chk",
+];
+
 fn model(name: &str) -> Option<X86Config> {
     let epyc_caches = Caches {
         l1d: Cache { size: 32, ways: 8, ..Cache::default() },
@@ -332,6 +350,7 @@ pub fn parse(text: &str) -> Result<Parsed, String> {
         config.model = name.into();
     }
     let mut asked = Vec::new();
+    let mut nested: Vec<&str> = Vec::new();
     let mut enforce = false;
     let mut given = (false, false);
     for part in parts.filter(|p| !p.is_empty()) {
@@ -392,7 +411,15 @@ pub fn parse(text: &str) -> Result<Parsed, String> {
                     config.caches.l3 = Cache::default();
                 }
             }
-            _ => return Err(format!("CPU model '{base}' has no property or feature '{key}'")),
+            key => match NESTED.iter().find(|n| **n == key) {
+                Some(name) => {
+                    nested.retain(|n| n != name);
+                    if on_off(key, value)? {
+                        nested.push(name);
+                    }
+                }
+                None => return Err(format!("CPU model '{base}' has no property or feature '{key}'")),
+            },
         }
     }
     if let Some(f) = asked.iter().find(|f| enforce && !f.available()) {
@@ -416,7 +443,7 @@ pub fn parse(text: &str) -> Result<Parsed, String> {
     config.finish();
     // What a whole model lacks is told; of "max" only what was asked for.
     let told = |f: &&Feature| base != "max" || asked.contains(f);
-    let names: Vec<_> = missing.iter().filter(told).map(|f| f.name()).collect();
+    let names: Vec<_> = missing.iter().filter(told).map(|f| f.name()).chain(nested).collect();
     let warning = if names.is_empty() {
         None
     } else {
@@ -505,6 +532,7 @@ mod tests {
         assert_eq!(ok("max,vendor=GenuineIntel").config.vendor, Vendor::Intel);
         assert_eq!(ok("max,tsc-frequency=0x77359400").config.tsc_frequency, 2_000_000_000);
         assert!(!ok("max,-avx").config.has(F::Fma), "what needs it goes too");
+        assert!(ok("max,-npt").warning.is_none() && ok("max,+npt").warning.is_some());
         let absent = ok("max,+vmx");
         assert!(!absent.config.has(F::Vmx) && absent.warning.is_some_and(|w| w.ends_with(": vmx")));
         for bad in [
