@@ -25,6 +25,10 @@ pub fn help() -> String {
     for d in rhea_storage::catalog::DEVICES {
         text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
     }
+    text.push_str("Network (PCI):\n");
+    for d in rhea_nic::catalog::DEVICES {
+        text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
+    }
     text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\nname \"virtserialport\", desc \"named channel\"\n");
     text
 }
@@ -44,6 +48,9 @@ pub fn help_of(name: &str) -> Option<String> {
     if let Some(d) = rhea_storage::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));
     }
+    if let Some(d) = rhea_nic::catalog::find(name) {
+        return Some(options::help(d.name, &d.options()));
+    }
     catalog::find(name).map(|d| options::help(d.name, &d.options()))
 }
 
@@ -56,5 +63,5 @@ pub fn netdev_help() -> String {
 /// The text of `-nic help`.
 #[must_use]
 pub fn nic_help() -> String {
-    "Available NIC models (model=):\nvirtio-net-pci (also called virtio)\nvirtio-net-device\nAvailable back ends:\nnone\nuser\ntap\n".to_owned()
+    "Available NIC models (model=):\ne1000e (default on q35)\nvirtio-net-pci (also called virtio)\nvirtio-net-device\nAvailable back ends:\nnone\nuser\ntap\n".to_owned()
 }

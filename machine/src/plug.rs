@@ -1,7 +1,7 @@
 //! The devices of the user's choice: drives, network cards and `-device`.
 
 use crate::board::{Board, Wiring};
-use crate::config::{DeviceSpec, MachineConfig};
+use crate::config::{BoardOptions, DeviceSpec, MachineConfig};
 use crate::options::ObjectSpec;
 use rhea_block::{Drive, DriveInterface, DriveOptions, Media};
 use rhea_device::options::{OptionSet, split};
@@ -78,7 +78,8 @@ impl<'a> Plugger<'a> {
     pub fn plug_all(mut self, own: OwnDevices<'_>) -> Result<(), OptionError> {
         for (driver, property, _) in &self.config.globals {
             let known = catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
-                || rhea_display::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
+                || rhea_display::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
+                || rhea_nic::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
             if !known && !crate::q35::is_global(&self.config.board, driver, property) {
                 let text = format!("'{driver}.{property}': there is no such device or property");
                 return Err(OptionError::new("-global", text));
@@ -197,7 +198,11 @@ impl<'a> Plugger<'a> {
         }
         for (n, text) in nics.iter().filter(|t| t.as_str() != "none").enumerate() {
             // The card's own keys are taken out; the rest is the back end's.
-            let (mut model, mut card, mut rest) = ("virtio-net-pci".to_owned(), Vec::new(), Vec::new());
+            let default = match self.config.board {
+                BoardOptions::Q35(_) => "e1000e",
+                BoardOptions::Virt(_) => "virtio-net-pci",
+            };
+            let (mut model, mut card, mut rest) = (default.to_owned(), Vec::new(), Vec::new());
             for (key, value) in split(text) {
                 match (key.as_str(), value) {
                     ("model", Some(v)) => model = if v == "virtio" { "virtio-net-pci".to_owned() } else { v },
@@ -208,14 +213,19 @@ impl<'a> Plugger<'a> {
                     }),
                 }
             }
-            if catalog::find(&model).is_none_or(|d| d.model != rhea_virtio::Model::Net) {
+            let kind = rhea_nic::catalog::find(&model);
+            if kind.is_none() && catalog::find(&model).is_none_or(|d| d.model != rhea_virtio::Model::Net) {
                 return Err(OptionError::new(
                     "-nic",
-                    format!("'model={model}': models are virtio-net-pci and virtio-net-device"),
+                    format!("'model={model}': models are e1000e, virtio-net-pci and virtio-net-device"),
                 ));
             }
             let (id, net) = crate::nic::open("-nic", &rest.join(","))?;
             self.nets.push((id.unwrap_or_else(|| format!("nic{n}")), net.clone(), true));
+            if let Some(kind) = kind {
+                self.nic(kind, "-nic", &card, Some(net))?;
+                continue;
+            }
             let mac = self.macs.allocate();
             self.make("-nic", &model, &card, Resources { net: Some(net), mac, ..self.resources() })?;
         }
@@ -235,17 +245,9 @@ impl<'a> Plugger<'a> {
         let option = format!("-device {}", spec.driver);
         let mut resources = self.resources();
         resources.drive = self.named_drive(&option, spec)?;
-        if let Some(id) = spec.value("netdev") {
-            let Some((_, net, used)) = self.nets.iter_mut().find(|(i, ..)| i == id) else {
-                return Err(OptionError::new(&option, format!("'netdev={id}': no -netdev has this id")));
-            };
-            if std::mem::replace(used, true) {
-                return Err(OptionError::new(
-                    &option,
-                    format!("'netdev={id}': the back end is used by another device"),
-                ));
-            }
-            resources.net = Some(net.clone());
+        resources.net = self.named_net(&option, spec)?;
+        if let Some(kind) = rhea_nic::catalog::find(&spec.driver) {
+            return self.nic(kind, &option, &spec.pairs, resources.net);
         }
         if let Some(id) = spec.value("rng") {
             let object = self.config.objects.iter().find_map(|o| match o {
@@ -272,6 +274,39 @@ impl<'a> Plugger<'a> {
             return Err(OptionError::new(option, format!("'drive={id}': the drive is used by another device")));
         }
         Ok(Some(drive.clone()))
+    }
+
+    /// The back end that `netdev=` names, taken.
+    fn named_net(&mut self, option: &str, spec: &DeviceSpec) -> Result<Option<Arc<dyn NetBackend>>, OptionError> {
+        let Some(id) = spec.value("netdev") else { return Ok(None) };
+        let Some((_, net, used)) = self.nets.iter_mut().find(|(i, ..)| i == id) else {
+            return Err(OptionError::new(option, format!("'netdev={id}': no -netdev has this id")));
+        };
+        if std::mem::replace(used, true) {
+            return Err(OptionError::new(option, format!("'netdev={id}': the back end is used by another device")));
+        }
+        Ok(Some(net.clone()))
+    }
+
+    /// A network controller that is no virtio device.
+    fn nic(
+        &mut self,
+        kind: &'static rhea_nic::catalog::DeviceType,
+        option: &str,
+        pairs: &[(String, Option<String>)],
+        net: Option<Arc<dyn NetBackend>>,
+    ) -> Result<(), OptionError> {
+        let set = OptionSet::parse(option, &kind.options(), &self.with_globals(kind.name, pairs))?;
+        self.take_id(&set)?;
+        let slot = self.pci_slot(option, &set)?;
+        let mac = self.macs.allocate();
+        let function = kind.make(&set, &slot, net, mac, &self.board.log)?;
+        self.bus.attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
+        if let Some(index) = set.number("bootindex") {
+            self.board.add_boot_entry(index, &*function, unit::NETWORK);
+        }
+        self.board.devices.push(function);
+        Ok(())
     }
 
     /// Puts drives with if=ide into ports: those that say which first, the others into what is left.

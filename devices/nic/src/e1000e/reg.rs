@@ -138,7 +138,7 @@ pub fn writable(offset: u64) -> Option<u32> {
         IVAR => 0x800f_ffff,
         // Throttling: ITR and EITR of the vectors.
         0x00c4 | 0x00e8 | 0x00ec | 0x00f0 | 0x00f4 | 0x00f8 => 0xffff,
-        // FEXTNVM-like and descriptor controls; TXDCTL, TARC, delays.
+        // Gap, adaptive spacing, split receive; then buffer sizes, delays, descriptor controls, arbitration.
         TIPG | PSRCTL | 0x0458 | 0x2008 => !0,
         EXTCNF_CTRL => 0x0fff_002f,
         PBA => 0x003f_003f,
@@ -151,6 +151,8 @@ pub fn writable(offset: u64) -> Option<u32> {
         MTA..0x5480 | VFTA..0x5800 => !0,
         // Wake-up, management, host interface: stored, without an effect while the machine is on.
         0x5800 | 0x5808 | 0x5810 | 0x5820 | 0x5838 | 0x5840..0x5860 | 0x5900 => !0,
+        // Table and key of receive side scaling, which stays off.
+        0x5c00..0x5ca8 => !0,
         // PCIe controls, software semaphore 2.
         0x5b00 | 0x5b08 | 0x5b10..0x5b20 | 0x5b58 | 0x5b64 => !0,
         _ => return None,

@@ -263,15 +263,7 @@ impl Controller {
     }
 
     /// Writes a descriptor back, its status last.
-    fn write_back(
-        &self,
-        place: u64,
-        form: Form,
-        lengths: &[u16; 4],
-        header: u16,
-        told: &Told,
-        last: bool,
-    ) -> bool {
+    fn write_back(&self, place: u64, form: Form, lengths: &[u16; 4], header: u16, told: &Told, last: bool) -> bool {
         let mut d = [0; 32];
         let mut put = |at: usize, value: u16| d[at..at + 2].copy_from_slice(&value.to_le_bytes());
         let (status_at, len) = if form == Form::Legacy {
