@@ -172,6 +172,10 @@ pub fn build(
     if options.usb {
         return Err(OptionError::new("-M q35", "'usb=on': there is no USB controller"));
     }
+    let (given, places) = (wiring.serials.len(), rhea_pc::uart::COM_PORTS.len());
+    if given > places {
+        return Err(OptionError::new("-serial", format!("given {given} times: the machine has {places} serial ports")));
+    }
     let layout = RamLayout::q35(config.ram.size);
     let cpu_config = Arc::new(cpu_config(config, layout)?);
     let mut board = Board::new(&control, &log);
