@@ -16,7 +16,6 @@ use rhea_firmware::x86::{
     self, BootImage, DirectBoot, FirmwareFiles, Kernel, Module, PcFwCfg, RamLayout, parse_modules,
 };
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Of the sleep states only soft-off.
