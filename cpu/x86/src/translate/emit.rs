@@ -397,5 +397,15 @@ impl Translator<'_, '_> {
     /// After STI in this block: see [`Self::end_with_interrupts`].
     pub(super) fn begin_sti_shadow(&mut self) {
         self.sti_shadow = true;
+        if self.mode.one_insn() {
+            return;
+        }
+        // If the next instruction ends the block itself (STI, RET), the request is seen where it leads to.
+        let waits = self.b.get(slots::INTERRUPT_WAITS);
+        let zero = self.c32(0);
+        let waits = self.b.icmp(Cond::Ne, waits, zero);
+        self.when(waits, -1, |t| {
+            t.b.call(calls::LOOK_FOR_INTERRUPTS, &[]);
+        });
     }
 }
