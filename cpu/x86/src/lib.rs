@@ -29,8 +29,8 @@ mod x87;
 mod xsave;
 
 pub use config::{Feature, Vendor, X86Config};
-pub use exception::{Exception, Vector};
 pub use debug::{DebugEvent, HostWatch};
+pub use exception::{Exception, Vector};
 pub use hooks::{ApicFault, NoHooks, X86Hooks, X86Pins};
 pub use mode::X86Mode;
 pub use state::{Seg, Segment, X86Cpu};

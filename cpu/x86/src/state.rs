@@ -225,20 +225,14 @@ pub mod slots {
     /// See `X86Cpu::interrupt_waits`.
     pub const INTERRUPT_WAITS: Slot = Slot::new(offset_of!(X86Cpu, interrupt_waits), Type::I32);
     pub const fn seg_base(s: Seg) -> Slot {
-        Slot::new(
-            offset_of!(X86Cpu, seg) + size_of::<Segment>() * s as usize + offset_of!(Segment, base),
-            Type::I64,
-        )
+        Slot::new(offset_of!(X86Cpu, seg) + size_of::<Segment>() * s as usize + offset_of!(Segment, base), Type::I64)
     }
     pub const fn seg_top(s: Seg, write: bool) -> Slot {
         let field = if write { offset_of!(Segment, write_top) } else { offset_of!(Segment, read_top) };
         Slot::new(offset_of!(X86Cpu, seg) + size_of::<Segment>() * s as usize + field, Type::I64)
     }
     pub const fn seg_limit(s: Seg) -> Slot {
-        Slot::new(
-            offset_of!(X86Cpu, seg) + size_of::<Segment>() * s as usize + offset_of!(Segment, limit),
-            Type::I32,
-        )
+        Slot::new(offset_of!(X86Cpu, seg) + size_of::<Segment>() * s as usize + offset_of!(Segment, limit), Type::I32)
     }
     pub const fn seg_selector(s: Seg) -> Slot {
         Slot::new(
@@ -247,10 +241,7 @@ pub mod slots {
         )
     }
     pub const fn seg_attr(s: Seg) -> Slot {
-        Slot::new(
-            offset_of!(X86Cpu, seg) + size_of::<Segment>() * s as usize + offset_of!(Segment, attr),
-            Type::I32,
-        )
+        Slot::new(offset_of!(X86Cpu, seg) + size_of::<Segment>() * s as usize + offset_of!(Segment, attr), Type::I32)
     }
     /// XMM0–15.
     pub const fn xmm(n: u32) -> Slot {

@@ -164,10 +164,20 @@ fn to_long_mode_and_single_steps() {
 #[test]
 fn interrupts_after_sti_and_ret() {
     let code = [
-        0x31, 0xc0, 0xe6, RAISE as u8, 0x90, // raise, masked
-        0xe8, 2, 0, 0, 0, // call
-        0xeb, 0xfe, // jmp to itself
-        0xfb, 0xc3, // sti; ret
+        0x31,
+        0xc0,
+        0xe6,
+        RAISE as u8,
+        0x90, // raise, masked
+        0xe8,
+        2,
+        0,
+        0,
+        0, // call
+        0xeb,
+        0xfe, // jmp to itself
+        0xfb,
+        0xc3, // sti; ret
     ];
     check_long(&code, &[(u64::from(VECTOR), &[0xb0, 7, 0xe6, 0x91, 0xe6, END as u8, 0xf4])], &[(0x91, 7)]);
 }
