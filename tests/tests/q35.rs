@@ -237,6 +237,55 @@ fn installer_shows_its_first_screen() {
     assert!(guest.wait(STEP).success(), "{}", guest.transcript());
 }
 
+/// Width, height and pixels of a PPM image.
+fn ppm(path: &str) -> Option<(usize, usize, Vec<[u8; 3]>)> {
+    let data = std::fs::read(path).ok()?;
+    let mut head = data.splitn(4, |b| *b == b'\n');
+    let (magic, size, depth, pixels) = (head.next()?, head.next()?, head.next()?, head.next()?);
+    let size = std::str::from_utf8(size).ok()?;
+    let (width, height) = size.split_once(' ')?;
+    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
+    let (pixels, rest) = pixels.as_chunks::<3>();
+    let whole = magic == b"P6" && depth == b"255" && rest.is_empty() && pixels.len() == width * height;
+    whole.then(|| (width, height, pixels.to_vec()))
+}
+
+/// The frame buffer console with the list of languages: a grey window on blue, one line of it selected in red.
+fn is_language_list((width, height, pixels): &(usize, usize, Vec<[u8; 3]>)) -> bool {
+    let share = |colour: [u8; 3]| pixels.iter().filter(|p| **p == colour).count() * 100 / pixels.len().max(1);
+    let selected = |row: &&[[u8; 3]]| row.iter().filter(|p| **p == [0xaa, 0, 0]).count() > 100;
+    let rows: Vec<usize> = pixels.chunks(*width).enumerate().filter(|(_, row)| selected(row)).map(|(n, _)| n).collect();
+    let bar = rows.windows(2).all(|w| w[1] == w[0] + 1) && (12..=20).contains(&rows.len());
+    *height >= 600 && share([0xaa; 3]) >= 60 && share([0, 0, 0xaa]) >= 4 && bar
+}
+
+#[test]
+fn installer_draws_its_first_screen_on_vga() {
+    require!("amd64/installer-kernel", "amd64/installer-initrd");
+    let scratch = Scratch::new();
+    let dump = scratch.path("screen.ppm");
+    let (kernel, initrd) = (guest_file("amd64/installer-kernel"), guest_file("amd64/installer-initrd"));
+    let machine = ["-M", "q35", "-cpu", "max", "-smp", "2", "-m", "1G", "-nic", "none", "-vga", "std"];
+    let boot = ["-kernel", &kernel, "-initrd", &initrd, "-append", "quiet"];
+    let ports = ["-display", "none", "-serial", "null", "-monitor", "stdio"];
+    let mut monitor = Emulator::start(&[&machine[..], &boot, &ports].concat());
+    monitor.expect(") ", STEP);
+    let end = std::time::Instant::now() + LONG;
+    let mut last = None;
+    while std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_secs(3));
+        monitor.send(&format!("screendump {dump}\n"));
+        monitor.expect(") ", STEP);
+        last = ppm(&dump);
+        if last.as_ref().is_some_and(is_language_list) {
+            monitor.send("quit\n");
+            assert!(monitor.wait(STEP).success(), "{}", monitor.transcript());
+            return;
+        }
+    }
+    panic!("no list of languages; the last screen: {:?}", last.map(|(w, h, _)| (w, h)));
+}
+
 #[test]
 fn memtest_finds_the_memory_and_passes() {
     require!("amd64/memtest.bin");
