@@ -132,7 +132,7 @@ fn odd_and_foreign_images() {
 fn option_errors() {
     for (text, word) in [
         ("file=x,format=qcow2", "'qcow2'"),
-        ("file=x,if=ide", "'ide'"),
+        ("file=x,if=floppy", "'floppy'"),
         ("file=x,colour=red", "'colour'"),
         ("file=x,cache=maybe", "cache=maybe"),
         ("file=nbd://host", "'nbd'"),
