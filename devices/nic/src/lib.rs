@@ -3,6 +3,5 @@
 pub mod catalog;
 mod checksum;
 pub mod e1000e;
-mod guest;
 
 pub use e1000e::E1000e;

@@ -2,7 +2,6 @@
 
 use super::{Controller, State, reg};
 use crate::checksum::{self, Packet};
-use crate::guest;
 use rhea_device::log_guest_error;
 use std::sync::atomic::{Ordering, fence};
 
@@ -235,7 +234,7 @@ impl Controller {
         for n in 0..need {
             let place = base.wrapping_add(u64::from(head) * u64::from(stride));
             let mut addresses = [0u8; 32];
-            if guest::read(&self.dma, place, &mut addresses[..stride as usize]).is_err() {
+            if self.dma.read_ram(place, &mut addresses[..stride as usize]).is_err() {
                 log_guest_error!(self.log, &self.name, "the receive ring is not in memory");
                 return Delivery::Lost;
             }
@@ -243,7 +242,7 @@ impl Controller {
             for (i, address) in addresses.as_chunks::<8>().0.iter().enumerate() {
                 let room = if split && n == 0 && i == 0 { headers } else { sizes[i] };
                 let (now, later) = rest.split_at(room.min(rest.len()));
-                if !now.is_empty() && guest::write(&self.dma, u64::from_le_bytes(*address), now).is_err() {
+                if !now.is_empty() && self.dma.write_ram(u64::from_le_bytes(*address), now).is_err() {
                     log_guest_error!(self.log, &self.name, "a receive buffer is not in memory");
                 }
                 lengths[i] = now.len() as u16;
@@ -290,12 +289,12 @@ impl Controller {
         let status = status.to_le_bytes();
         // Legacy descriptors have the address where others have nothing, and 8 bits of status and of errors.
         let from = if form == Form::Legacy { 8 } else { 0 };
-        let written = guest::write(&self.dma, place.wrapping_add(from), &d[from as usize..len]).is_ok();
+        let written = self.dma.write_ram(place.wrapping_add(from), &d[from as usize..len]).is_ok();
         fence(Ordering::Release);
         let (status, errors) = if form == Form::Legacy { (&status[..1], Some(status[3])) } else { (&status[..], None) };
         if let Some(errors) = errors {
-            let _ = guest::write(&self.dma, place.wrapping_add(status_at + 1), &[errors]);
+            let _ = self.dma.write_ram(place.wrapping_add(status_at + 1), &[errors]);
         }
-        written && guest::write(&self.dma, place.wrapping_add(status_at), status).is_ok()
+        written && self.dma.write_ram(place.wrapping_add(status_at), status).is_ok()
     }
 }

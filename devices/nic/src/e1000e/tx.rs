@@ -1,7 +1,7 @@
 //! Transmission: descriptors (82574 datasheet, 7.2), checksums, segmentation.
 
 use super::{Controller, QUEUES, State, reg};
-use crate::{checksum, guest};
+use crate::checksum;
 use rhea_device::{log_guest_error, log_unimp};
 use rhea_net::Offload;
 
@@ -101,7 +101,7 @@ impl TxQueue {
             return;
         }
         self.packet.resize(old + len, 0);
-        self.broken = guest::read(dma, address, &mut self.packet[old..]).is_err();
+        self.broken = dma.read_ram(address, &mut self.packet[old..]).is_err();
     }
     /// Executes a descriptor; a packet if it was the last of one.
     fn descriptor(&mut self, dma: &rhea_device::DmaHandle, d: &[u32; 4]) -> Option<Packet> {
@@ -271,7 +271,7 @@ impl Controller {
         while head != tail && *left > 0 && packets.len() < BATCH && bytes < BATCH_BYTES {
             let place = base.wrapping_add(u64::from(head) * 16);
             let mut raw = [0; 16];
-            if guest::read(&self.dma, place, &mut raw).is_err() {
+            if self.dma.read_ram(place, &mut raw).is_err() {
                 log_guest_error!(self.log, &self.name, "transmit ring {queue} is not in memory");
                 s.set(reg::TDH + at, head);
                 return false;
@@ -288,7 +288,7 @@ impl Controller {
                 packets.push(p);
             }
             if d[2] >> 24 & CMD_RS != 0 {
-                let _ = guest::write(&self.dma, place + 12, &(d[3] | STATUS_DONE).to_le_bytes());
+                let _ = self.dma.write_ram(place + 12, &(d[3] | STATUS_DONE).to_le_bytes());
                 *causes |= reg::INT_TXDW | reg::INT_TXQ0 << queue;
             }
             head = if head + 1 == count { 0 } else { head + 1 };

@@ -2,7 +2,6 @@
 
 use super::{Hba, fis};
 use crate::ata::{AtaDevice, Registers, status};
-use crate::guest;
 use minicbor::{Decode, Encode};
 use parking_lot::{Condvar, Mutex};
 use std::sync::{Arc, OnceLock};
@@ -151,7 +150,7 @@ impl PortState {
         if self.r.cmd & cmd::FIS_RECEIVE == 0 {
             return;
         }
-        if guest::write(&hba.dma, self.r.fb.wrapping_add(at), data).is_err() {
+        if hba.dma.write_ram(self.r.fb.wrapping_add(at), data).is_err() {
             self.r.fatal = true;
             self.raise(hba, n, interrupt::BUS_FATAL);
         }

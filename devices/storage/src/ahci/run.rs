@@ -160,7 +160,7 @@ impl Hba {
     ) -> Result<Option<Job>, Fatal> {
         let mut h = [0; 16];
         let header = s.r.clb.wrapping_add(u64::from(slot) * HEADER);
-        guest::read(&self.dma, header, &mut h).map_err(|_| Fatal::Bus)?;
+        self.dma.read_ram(header, &mut h).map_err(|_| Fatal::Bus)?;
         let flags = word(&h, 0);
         let table = u64::from(word(&h, 12)) << 32 | u64::from(word(&h, 8) & !0x7f);
         let length = flags & HEADER_PREFETCH_RESERVED;
@@ -168,7 +168,7 @@ impl Hba {
             return Err(Fatal::Interface);
         }
         let mut frame = [0; 64];
-        guest::read(&self.dma, table, &mut frame).map_err(|_| Fatal::Bus)?;
+        self.dma.read_ram(table, &mut frame).map_err(|_| Fatal::Bus)?;
         frame[length as usize * 4..].fill(0);
         if frame[0] != fis::HOST_TO_DEVICE {
             return Err(Fatal::Interface);
@@ -185,7 +185,7 @@ impl Hba {
         }
         let mut packet = [0; 16];
         if flags & HEADER_PACKET != 0 {
-            guest::read(&self.dma, table + PACKET_AT, &mut packet).map_err(|_| Fatal::Bus)?;
+            self.dma.read_ram(table + PACKET_AT, &mut packet).map_err(|_| Fatal::Bus)?;
         }
         let queued = command::is_queued(tf.command) && !device.is_packet();
         let cmd = Command { slot, tf, queued, header, epoch: s.epoch };
@@ -294,7 +294,7 @@ impl Hba {
         while n < prdtl && t.bytes < len {
             let batch = ((prdtl - n) as usize).min(PRD_BATCH);
             let at = table.wrapping_add(PRDT_AT + u64::from(n) * PRD as u64);
-            guest::read(&self.dma, at, &mut entries[..batch * PRD]).map_err(|_| Fatal::Bus)?;
+            self.dma.read_ram(at, &mut entries[..batch * PRD]).map_err(|_| Fatal::Bus)?;
             for e in entries[..batch * PRD].chunks_exact(PRD) {
                 let address = u64::from(word(e, 4)) << 32 | u64::from(word(e, 0) & !1);
                 let info = word(e, 12);
@@ -340,7 +340,7 @@ impl Hba {
 
     /// Notes the bytes moved in the command header, and descriptors that asked for an interrupt.
     fn moved(&self, n: u8, s: &mut PortState, cmd: &Command, descriptor: bool, bytes: u64) {
-        if !cmd.queued && guest::write(&self.dma, cmd.header + 4, &(bytes as u32).to_le_bytes()).is_err() {
+        if !cmd.queued && self.dma.write_ram(cmd.header + 4, &(bytes as u32).to_le_bytes()).is_err() {
             s.r.fatal = true;
             s.raise(self, n, interrupt::BUS_FATAL);
         }

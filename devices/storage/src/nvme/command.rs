@@ -1,6 +1,6 @@
 //! Commands (NVMe 1.4, 4.2), status (4.6.1) and PRP lists (4.3).
 
-use crate::guest::{self, Piece};
+use crate::guest::Piece;
 use rhea_device::DmaHandle;
 
 /// Status code type and code: SCT << 8 | SC.
@@ -137,7 +137,7 @@ pub fn prp(dma: &DmaHandle, c: &Command, len: u64, page: u64) -> Result<Vec<Piec
         let needed = left.div_ceil(page);
         let used = needed.min(room);
         let mut bytes = vec![0; (used * 8) as usize];
-        guest::read(dma, at, &mut bytes).map_err(|_| Status::DATA_TRANSFER)?;
+        dma.read_ram(at, &mut bytes).map_err(|_| Status::DATA_TRANSFER)?;
         let mut next = None;
         for (n, e) in bytes.chunks_exact(8).enumerate() {
             let entry = e.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));

@@ -96,7 +96,7 @@ impl Controller {
             while done < len {
                 let n = (len - done).min(CHUNK as u64) as usize;
                 let Some((now, later)) = rest.split_at_checked(n) else { return Status::INTERNAL };
-                if guest::read(&self.dma, at.wrapping_add(done), &mut buffer[..n]).is_err() {
+                if self.dma.read_ram(at.wrapping_add(done), &mut buffer[..n]).is_err() {
                     return Status::DATA_TRANSFER;
                 }
                 if now != &buffer[..n] {

@@ -1,7 +1,6 @@
 //! Submission and completion queues. Each has its own lock; transfers on different queues meet nowhere.
 
 use super::command::{Command, Status};
-use crate::guest;
 use parking_lot::Mutex;
 use rhea_device::DmaHandle;
 use rhea_memory::Gpa;
@@ -221,7 +220,7 @@ impl Sq {
             if head == tail || self.busy.load(Ordering::Acquire) >= self.size {
                 break;
             }
-            if guest::read(dma, self.base.wrapping_add(u64::from(head) * ENTRY), &mut bytes).is_err() {
+            if dma.read_ram(self.base.wrapping_add(u64::from(head) * ENTRY), &mut bytes).is_err() {
                 good = false;
                 break;
             }
