@@ -28,40 +28,12 @@ pub mod mmu {
     pub const MASK_SE10: u16 = 0b111 << 8;
 }
 
-macro_rules! fields {
-    ($($(#[$doc:meta])* $get:ident $set:ident $lo:literal $width:literal;)*) => {
-        $($(#[$doc])*
-        #[inline]
-        pub const fn $get(self) -> u32 {
-            ((self.0 >> $lo) & ((1 << $width) - 1)) as u32
-        }
-        #[inline]
-        pub const fn $set(self, v: u32) -> ArmMode {
-            let mask: u64 = ((1 << $width) - 1) << $lo;
-            ArmMode((self.0 & !mask) | (((v as u64) << $lo) & mask))
-        })*
-    };
-}
-macro_rules! flags {
-    ($($(#[$doc:meta])* $get:ident $set:ident $bit:literal;)*) => {
-        $($(#[$doc])*
-        #[inline]
-        pub const fn $get(self) -> bool {
-            self.0 & (1 << $bit) != 0
-        }
-        #[inline]
-        pub const fn $set(self, v: bool) -> ArmMode {
-            ArmMode((self.0 & !(1 << $bit)) | ((v as u64) << $bit))
-        })*
-    };
-}
-
 /// The value kept in `EnvHeader::mode`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct ArmMode(pub u64);
 
 impl ArmMode {
-    fields! {
+    rhea_ir::mode_fields! {
         /// Current exception level, 0–3.
         el with_el 0 2;
         /// MMU index of instruction fetch and ordinary data accesses ([`mmu`]).
@@ -76,7 +48,7 @@ impl ArmMode {
         /// an instruction whose key is disabled, nor to XPAC.
         pac_trap_el with_pac_trap_el 35 2;
     }
-    flags! {
+    rhea_ir::mode_flags! {
         /// SCTLR_ELx.A: all data accesses must be aligned to their element size.
         align_check with_align_check 10;
         /// SCTLR_ELx.SA or SA0: loads and stores with SP as base need SP aligned to 16.

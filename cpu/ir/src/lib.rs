@@ -12,6 +12,7 @@ pub mod func;
 pub mod guest;
 pub mod interp;
 pub mod lazy;
+mod mode;
 pub mod op;
 pub mod opt;
 pub mod promote;

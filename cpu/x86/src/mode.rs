@@ -16,40 +16,12 @@ pub mod mmu {
     pub const ALL: u16 = 0b11_1111;
 }
 
-macro_rules! fields {
-    ($($(#[$doc:meta])* $get:ident $set:ident $lo:literal $width:literal;)*) => {
-        $($(#[$doc])*
-        #[inline]
-        pub const fn $get(self) -> u32 {
-            ((self.0 >> $lo) & ((1 << $width) - 1)) as u32
-        }
-        #[inline]
-        pub const fn $set(self, v: u32) -> X86Mode {
-            let mask: u64 = ((1 << $width) - 1) << $lo;
-            X86Mode((self.0 & !mask) | (((v as u64) << $lo) & mask))
-        })*
-    };
-}
-macro_rules! flags {
-    ($($(#[$doc:meta])* $get:ident $set:ident $bit:literal;)*) => {
-        $($(#[$doc])*
-        #[inline]
-        pub const fn $get(self) -> bool {
-            self.0 & (1 << $bit) != 0
-        }
-        #[inline]
-        pub const fn $set(self, v: bool) -> X86Mode {
-            X86Mode((self.0 & !(1 << $bit)) | ((v as u64) << $bit))
-        })*
-    };
-}
-
 /// The value kept in `EnvHeader::mode`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct X86Mode(pub u64);
 
 impl X86Mode {
-    fields! {
+    rhea_ir::mode_fields! {
         /// Current privilege level, 0–3.
         cpl with_cpl 0 2;
         /// MXCSR.RC in its own encoding: 0 nearest, 1 down, 2 up, 3 zero.
@@ -57,7 +29,7 @@ impl X86Mode {
         /// MMU index of instruction fetch and ordinary data accesses ([`mmu`]).
         mmu_idx with_mmu_idx 25 3;
     }
-    flags! {
+    rhea_ir::mode_flags! {
         /// 64-bit mode: EFER.LMA and CS.L.
         long with_long 2;
         /// CS.D: default operand and address size 32 (outside 64-bit mode).
