@@ -8,7 +8,7 @@ pub mod regs;
 pub mod state;
 
 pub use chardev::{CharBackend, CharEvent, CharFrontend};
-pub use dma::DmaHandle;
+pub use dma::{DmaHandle, Iommu, IommuPlace, Translation};
 pub use log::{Log, LogMask};
 pub use options::{OptionDecl, OptionError, OptionKind, OptionSet, OptionValue};
 pub use regs::{RegisterDecl, RegisterHit, RegisterMap, RegisterRules};

@@ -81,7 +81,9 @@ impl Balloon {
     fn discard(queues: &Queues, start: u64, len: u64) {
         let Some(end) = start.checked_add(len) else { return };
         // By the ranges of the memory map: most of a hostile buffer may be nothing at all.
-        let space = queues.dma().space();
+        // Page numbers are of guest-physical memory.
+        let dma = queues.dma().untranslated();
+        let space = dma.space();
         let parts: Vec<(u64, u64)> = space
             .view()
             .ranges()
@@ -95,7 +97,7 @@ impl Balloon {
         for (first, last) in parts {
             let len = last - first;
             // Only writable RAM.
-            let Some(slice) = queues.dma().host_slice(Gpa(first), len) else { continue };
+            let Some(slice) = dma.host_slice(Gpa(first), len) else { continue };
             let (block, offset) = slice.block();
             if block.discard(offset, len).is_err() && len > PAGE {
                 // Some page is pinned: the others go.

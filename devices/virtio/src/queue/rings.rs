@@ -32,6 +32,8 @@ pub(super) struct Rings {
     pub driver: HostSlice,
     pub device: HostSlice,
     watch: Arc<Watch>,
+    /// Behind an IOMMU: set when it may lead elsewhere.
+    translation: Option<Arc<AtomicBool>>,
     _subscription: Subscription,
 }
 
@@ -52,24 +54,26 @@ impl Rings {
         }
         let (read, written) =
             if packed { (vec![driver], vec![desc, device]) } else { (vec![desc, driver], vec![device]) };
+        // Watched before the addresses are taken, so that no change falls between.
+        let translation = dma.watch(&[desc, driver, device]);
+        let everything = || vec![range(0, u64::MAX)];
+        let (read, written) = if translation.is_some() { (Vec::new(), everything()) } else { (read, written) };
         let watch = Arc::new(Watch { read, written, stale: AtomicBool::new(false) });
         let space = dma.space();
-        // Watched before the addresses are taken, so that no change falls between.
         let subscription = space.subscribe(watch.clone());
-        let slice = |r: GpaRange, write: bool| {
-            let s = if write { space.host_slice(r.start, r.len) } else { space.host_slice_readable(r.start, r.len) };
-            s.ok_or(QueueError::Memory)
-        };
+        let slice = |r: GpaRange, write: bool| dma.lasting_slice(r.start, r.len, write).ok_or(QueueError::Memory);
         Ok(Self {
             desc: slice(desc, packed)?,
             driver: slice(driver, false)?,
             device: slice(device, true)?,
             watch,
+            translation,
             _subscription: subscription,
         })
     }
     #[inline]
     pub(super) fn stale(&self) -> bool {
         self.watch.stale.load(Ordering::Acquire)
+            || self.translation.as_ref().is_some_and(|changed| changed.load(Ordering::Acquire))
     }
 }
