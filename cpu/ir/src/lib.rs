@@ -5,11 +5,13 @@
 //! state and a type), which the builder turns into SSA values. Whatever can fault, exit or take an interrupt carries
 //! a *state map* that says which value belongs in which slot there, so nothing is written back on the hot path.
 
+pub mod decode;
 pub mod env;
 pub mod eval;
 pub mod fpeval;
 pub mod func;
 pub mod guest;
+pub mod helpers;
 pub mod interp;
 pub mod lazy;
 mod mode;

@@ -1,0 +1,117 @@
+//! What the machine gives to a processor: the interrupt pin, hypervisor calls, the hashed page table, time.
+
+use crate::state::PpcCpu;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Bits of [`PpcPins`].
+pub mod pin {
+    /// External interrupt: a level.
+    pub const EXTERNAL: u32 = 1;
+    /// Nothing to take: makes the processor look (timer, start).
+    pub const WAKE: u32 = 2;
+    /// System reset (NMI): latched, cleared by the processor when it takes it.
+    pub const SYSTEM_RESET: u32 = 4;
+    /// Privileged doorbell (msgsndp): latched.
+    pub const DOORBELL: u32 = 8;
+}
+
+/// The interrupt inputs; set from any thread.
+#[derive(Default)]
+pub struct PpcPins {
+    bits: AtomicU32,
+    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl PpcPins {
+    /// What to call when an input rises (the vCPU's kick with `request::INTERRUPT`); set once.
+    pub fn set_wake(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        // A second accelerator on the same pins would be a construction error; the first stays.
+        let _ = self.wake.set(wake);
+    }
+    /// Sets the level of the external interrupt.
+    pub fn set_external(&self, level: bool) {
+        if (self.bits() & pin::EXTERNAL != 0) == level {
+            return;
+        }
+        if level {
+            self.signal(pin::EXTERNAL);
+        } else {
+            self.clear(pin::EXTERNAL);
+        }
+    }
+    pub fn signal(&self, bits: u32) {
+        let old = self.bits.fetch_or(bits, Ordering::SeqCst);
+        if old & bits != bits {
+            self.wake();
+        }
+    }
+    pub fn clear(&self, bits: u32) {
+        self.bits.fetch_and(!bits, Ordering::SeqCst);
+    }
+    #[inline]
+    pub fn bits(&self) -> u32 {
+        self.bits.load(Ordering::SeqCst)
+    }
+    /// Rings the vCPU without a change.
+    pub fn wake(&self) {
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+    }
+}
+
+/// A doubleword pair of the hashed page table.
+pub type Pte = [u64; 2];
+
+/// Services of the machine. Called on the vCPU's thread with no lock of this crate held.
+pub trait PpcHooks: Send + Sync {
+    /// `sc 1`: a hypervisor call; token in GPR 3, arguments from GPR 4, the result goes to GPR 3. False if the machine has no
+    /// hypervisor interface (the instruction is then a privileged-instruction error).
+    fn hcall(&self, cpu: &mut PpcCpu) -> bool {
+        let _ = cpu;
+        false
+    }
+    /// log2 of the size in bytes of the hashed page table, 0: there is none.
+    fn hpt_order(&self) -> u32 {
+        0
+    }
+    /// Reads 8 entries of the hashed page table: group `group` (already masked by the caller).
+    fn hpt_group(&self, group: u64) -> [Pte; 8] {
+        let _ = group;
+        [[0; 2]; 8]
+    }
+    /// Sets bits (R, C) in the second doubleword of entry `index` if it still holds `old`; true if done.
+    fn hpt_update(&self, index: u64, old: Pte, set: u64) -> bool {
+        let _ = (index, old, set);
+        false
+    }
+    /// The process table (radix, or segment tables): PRTB doubleword as H_REGISTER_PROCESS_TABLE gave it to this partition.
+    fn process_table(&self) -> u64 {
+        0
+    }
+    /// darn: 64 random bits.
+    fn random(&self) -> u64 {
+        0
+    }
+    /// msgsndp: a doorbell for the thread `thread` of this core.
+    fn doorbell(&self, cpu: u32, thread: u32) {
+        let _ = (cpu, thread);
+    }
+    /// The guest did something the architecture leaves undefined or this crate lacks; for the log.
+    fn guest_error(&self, cpu: u32, message: &str) {
+        let _ = (cpu, message);
+    }
+    /// Is [`PpcHooks::exception`] to be called? Asked once.
+    fn wants_exceptions(&self) -> bool {
+        false
+    }
+    /// An interrupt was taken; for the log.
+    fn exception(&self, cpu: u32, message: &str) {
+        let _ = (cpu, message);
+    }
+}
+
+/// A machine with none of the services.
+pub struct NoHooks;
+impl PpcHooks for NoHooks {}

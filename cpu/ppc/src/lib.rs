@@ -1,0 +1,20 @@
+//! The 64-bit Power processor (Power ISA 2.07 to 3.1B, Book I–III without hypervisor state): state, translation to IR,
+//! interrupts, address translation, timers and debug.
+
+pub mod bits;
+pub mod config;
+pub mod exception;
+mod guest;
+pub mod helpers;
+pub mod hooks;
+pub mod mmu;
+pub mod mode;
+pub mod spr;
+pub mod state;
+pub mod translate;
+
+pub use config::{Isa, PpcConfig};
+pub use exception::Vector;
+pub use hooks::{NoHooks, PpcHooks, PpcPins};
+pub use mode::PpcMode;
+pub use state::PpcCpu;

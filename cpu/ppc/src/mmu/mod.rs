@@ -1,0 +1,1 @@
+//! Address translation: hashed page tables and radix trees.

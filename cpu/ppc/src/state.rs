@@ -1,0 +1,236 @@
+//! The architectural state of one processor.
+
+use crate::bits;
+use crate::config::PpcConfig;
+use crate::hooks::{PpcHooks, PpcPins};
+use crate::mode::{PpcMode, mmu};
+use rhea_ir::EnvHeader;
+use rhea_ir::guest::TlbFlush;
+use rhea_memory::AddressSpace;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// One processor (hardware thread). Generated code reaches it through [`slots`].
+#[repr(C)]
+pub struct PpcCpu {
+    pub header: EnvHeader,
+    pub gpr: [u64; 32],
+    pub lr: u64,
+    pub ctr: u64,
+    pub tar: u64,
+    pub msr: u64,
+    /// The bits of the condition register, bit 0 (CR0.LT) first; each 0 or 1.
+    pub cr: [u8; 32],
+    /// XER.SO, OV, CA, OV32, CA32; each 0 or 1.
+    pub so: u8,
+    pub ov: u8,
+    pub ca: u8,
+    pub ov32: u8,
+    pub ca32: u8,
+    /// The rest of XER.
+    pub xer_rest: u64,
+    /// VSR 0–63: the low half is doubleword 0 of the register (an FPR), the high half doubleword 1.
+    pub vsr: [u128; 64],
+    /// VSCR.SAT: set if any bit is.
+    pub sat: u128,
+    /// Vector status and control register but for SAT.
+    pub vscr: u32,
+    /// Size in bytes of the reservation, 0: none.
+    pub res_size: u32,
+    pub res_addr: u64,
+    /// The value loaded with the reservation, zero-extended, as a number; `res_hi` the high doubleword of a quadword.
+    pub res_lo: u64,
+    pub res_hi: u64,
+    /// FPSCR but for what the last FP operation still has to say.
+    pub fpscr: u64,
+    /// Special-purpose registers kept as plain values, by number.
+    pub spr: [u64; 1024],
+    pub config: Arc<PpcConfig>,
+    pub(crate) flushes: Vec<(TlbFlush, bool)>,
+    pub(crate) hooks: Arc<dyn PpcHooks>,
+    pub(crate) pins: Arc<PpcPins>,
+    pub(crate) space: Arc<AddressSpace>,
+    /// Number of the vCPU in the machine.
+    pub index: u32,
+}
+
+impl PpcCpu {
+    /// A processor in its reset state.
+    pub fn new(
+        index: u32,
+        config: &Arc<PpcConfig>,
+        space: &Arc<AddressSpace>,
+        hooks: Arc<dyn PpcHooks>,
+    ) -> Box<PpcCpu> {
+        let mut cpu = Box::new(PpcCpu {
+            header: EnvHeader::default(),
+            gpr: [0; 32],
+            lr: 0,
+            ctr: 0,
+            tar: 0,
+            msr: 0,
+            cr: [0; 32],
+            so: 0,
+            ov: 0,
+            ca: 0,
+            ov32: 0,
+            ca32: 0,
+            xer_rest: 0,
+            vsr: [0; 64],
+            sat: 0,
+            vscr: 0,
+            res_size: 0,
+            res_addr: 0,
+            res_lo: 0,
+            res_hi: 0,
+            fpscr: 0,
+            spr: [0; 1024],
+            config: config.clone(),
+            flushes: Vec::new(),
+            hooks,
+            pins: Arc::new(PpcPins::default()),
+            space: space.clone(),
+            index,
+        });
+        cpu.reset_state();
+        cpu
+    }
+
+    /// The interrupt inputs, to be driven from any thread.
+    pub fn pins(&self) -> Arc<PpcPins> {
+        self.pins.clone()
+    }
+
+    /// Architectural reset.
+    pub(crate) fn reset_state(&mut self) {
+        self.gpr = [0; 32];
+        self.vsr = [0; 64];
+        self.cr = [0; 32];
+        self.set_xer(0);
+        (self.lr, self.ctr, self.tar) = (0, 0, 0);
+        (self.sat, self.vscr, self.fpscr) = (0, 0, 0);
+        self.res_size = 0;
+        self.spr = [0; 1024];
+        self.header.fp_flags = 0;
+        self.header.raised = 0;
+        self.header.pc = 0x100;
+        self.msr = bits::msr::SF | bits::msr::ME;
+        self.flushes.push((TlbFlush::All, false));
+        self.rebuild_mode();
+    }
+
+    /// Asks the run loop to call `poll` (`request` bits).
+    pub(crate) fn request(&self, bits: u32) {
+        self.header.exit_request.fetch_or(bits, Ordering::SeqCst);
+    }
+    pub(crate) fn flush(&mut self, what: TlbFlush, everywhere: bool) {
+        self.flushes.push((what, everywhere));
+        self.request(rhea_ir::guest::request::ACCEL);
+    }
+
+    /// The condition register in 32 bits.
+    pub fn read_cr(&self) -> u32 {
+        self.cr.iter().fold(0, |v, &b| v << 1 | u32::from(b & 1))
+    }
+    pub fn set_cr(&mut self, v: u32) {
+        for (n, b) in self.cr.iter_mut().enumerate() {
+            *b = (v >> (31 - n) & 1) as u8;
+        }
+    }
+    /// XER.
+    pub fn read_xer(&self) -> u64 {
+        let bit = |v: u8, b: u64| if v != 0 { b } else { 0 };
+        self.xer_rest
+            | bit(self.so, bits::xer::SO)
+            | bit(self.ov, bits::xer::OV)
+            | bit(self.ca, bits::xer::CA)
+            | bit(self.ov32, bits::xer::OV32)
+            | bit(self.ca32, bits::xer::CA32)
+    }
+    /// Writes XER; bits that are not defined stay zero but for the byte count.
+    pub fn set_xer(&mut self, v: u64) {
+        self.so = u8::from(v & bits::xer::SO != 0);
+        self.ov = u8::from(v & bits::xer::OV != 0);
+        self.ca = u8::from(v & bits::xer::CA != 0);
+        self.ov32 = u8::from(v & bits::xer::OV32 != 0);
+        self.ca32 = u8::from(v & bits::xer::CA32 != 0);
+        self.xer_rest = v & bits::xer::COUNT;
+    }
+
+    /// Recomputes `EnvHeader::mode`; call after any change of what it depends on.
+    pub fn rebuild_mode(&mut self) {
+        use bits::msr::*;
+        let m = self.msr;
+        let translated = if m & PR != 0 { mmu::USER } else { mmu::SUPER };
+        let enables = self.fpscr & 0xf8 != 0;
+        self.header.mode = PpcMode(0)
+            .with_fetch_idx(if m & IR != 0 { translated } else { mmu::REAL })
+            .with_data_idx(if m & DR != 0 { translated } else { mmu::REAL })
+            .with_sf(m & SF != 0)
+            .with_pr(m & PR != 0)
+            .with_le(m & LE != 0)
+            .with_fp(m & FP != 0)
+            .with_vec(m & VEC != 0)
+            .with_vsx(m & VSX != 0)
+            .with_single_step(m & SE != 0)
+            .with_branch_trace(m & BE != 0)
+            .with_rn(self.fpscr as u32 & 3)
+            .with_drn((self.fpscr >> 32) as u32 & 7)
+            .with_fp_enables(enables)
+            .with_fp_traps(enables && m & (FE0 | FE1) != 0)
+            .with_vscr_nj(self.vscr & 0x1_0000 != 0)
+            .with_isa_level(self.config.isa as u32)
+            .with_tar(true)
+            .with_dscr(true)
+            .with_scv(true)
+            .with_prefixed(true)
+            .0;
+    }
+}
+
+/// Guest state that generated code reads and writes.
+pub mod slots {
+    use super::PpcCpu;
+    use rhea_ir::{Slot, Type};
+    use std::mem::offset_of;
+
+    /// GPR 0–31.
+    pub const fn gpr(n: u32) -> Slot {
+        assert!(n < 32);
+        Slot::new(offset_of!(PpcCpu, gpr) + 8 * n as usize, Type::I64)
+    }
+    /// VSR 0–63 (0–31 hold the FPRs in lane 0 of doublewords, 32–63 are the VRs).
+    pub const fn vsr(n: u32) -> Slot {
+        assert!(n < 64);
+        Slot::new(offset_of!(PpcCpu, vsr) + 16 * n as usize, Type::V128)
+    }
+    /// Bit of the condition register, 0 is CR0.LT.
+    pub const fn cr(bit: u32) -> Slot {
+        assert!(bit < 32);
+        Slot::new(offset_of!(PpcCpu, cr) + bit as usize, Type::Bool)
+    }
+    pub const SO: Slot = Slot::new(offset_of!(PpcCpu, so), Type::Bool);
+    pub const OV: Slot = Slot::new(offset_of!(PpcCpu, ov), Type::Bool);
+    pub const CA: Slot = Slot::new(offset_of!(PpcCpu, ca), Type::Bool);
+    pub const OV32: Slot = Slot::new(offset_of!(PpcCpu, ov32), Type::Bool);
+    pub const CA32: Slot = Slot::new(offset_of!(PpcCpu, ca32), Type::Bool);
+    pub const XER_REST: Slot = Slot::new(offset_of!(PpcCpu, xer_rest), Type::I64);
+    pub const LR: Slot = Slot::new(offset_of!(PpcCpu, lr), Type::I64);
+    pub const CTR: Slot = Slot::new(offset_of!(PpcCpu, ctr), Type::I64);
+    pub const TAR: Slot = Slot::new(offset_of!(PpcCpu, tar), Type::I64);
+    /// To be read only, or written with care: the mode word depends on it.
+    pub const MSR: Slot = Slot::new(offset_of!(PpcCpu, msr), Type::I64);
+    /// VSCR.SAT: saturation ORs any non-zero pattern into it.
+    pub const SAT: Slot = Slot::new(offset_of!(PpcCpu, sat), Type::V128);
+    pub const VSCR: Slot = Slot::new(offset_of!(PpcCpu, vscr), Type::I32);
+    pub const FPSCR: Slot = Slot::new(offset_of!(PpcCpu, fpscr), Type::I64);
+    pub const RES_SIZE: Slot = Slot::new(offset_of!(PpcCpu, res_size), Type::I32);
+    pub const RES_ADDR: Slot = Slot::new(offset_of!(PpcCpu, res_addr), Type::I64);
+    pub const RES_LO: Slot = Slot::new(offset_of!(PpcCpu, res_lo), Type::I64);
+    pub const RES_HI: Slot = Slot::new(offset_of!(PpcCpu, res_hi), Type::I64);
+    /// A special-purpose register that is a plain value.
+    pub const fn spr(n: u32) -> Slot {
+        assert!(n < 1024);
+        Slot::new(offset_of!(PpcCpu, spr) + 8 * n as usize, Type::I64)
+    }
+}
