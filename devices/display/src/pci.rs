@@ -87,7 +87,7 @@ impl DisplayFunction {
         log: Log,
     ) -> Result<Arc<Self>, DisplayError> {
         let FunctionOptions { vga: vga_options, legacy, rom } = options;
-        let name = format!("{model}@{}", slot.devfn());
+        let name = format!("{model}@{slot}");
         let vga = Vga::new(&name, &vga_options, clock, log)?;
         let identity = Identity {
             vendor: 0x1234,

@@ -1,9 +1,9 @@
-//! Configuration space of a type 0 function: declared registers with write masks, BARs, capabilities.
+//! Configuration space of a function (type 0 and type 1 headers): declared registers with write masks, BARs, capabilities.
 
 use crate::intx::IntxPin;
 use crate::msi::{self, Msi};
 use crate::msix::{Msix, MsixState};
-use crate::{Devfn, PciSlot};
+use crate::{BusKind, Devfn, PciSlot};
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_device::LoadError;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// Bytes of a function's configuration space.
 pub const SIZE: usize = 4096;
-const COMMAND: usize = 0x04;
+pub(crate) const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const HEADER_TYPE: usize = 0x0e;
 const BAR0: usize = 0x10;
@@ -22,9 +22,9 @@ const INTERRUPT_LINE: usize = 0x3c;
 const INTERRUPT_PIN: usize = 0x3d;
 const FIRST_CAPABILITY: usize = 0x40;
 
-const COMMAND_IO: u16 = 1;
-const COMMAND_MEMORY: u16 = 1 << 1;
-const COMMAND_MASTER: u16 = 1 << 2;
+pub(crate) const COMMAND_IO: u16 = 1;
+pub(crate) const COMMAND_MEMORY: u16 = 1 << 1;
+pub(crate) const COMMAND_MASTER: u16 = 1 << 2;
 const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 /// I/O, memory, bus master, parity error response, SERR#, interrupt disable.
 const COMMAND_MASK: u16 = 0x0547;
@@ -32,6 +32,23 @@ const STATUS_INTERRUPT: u32 = 1 << 3;
 const STATUS_CAPABILITIES: u8 = 1 << 4;
 /// Error bits that software clears by writing ones.
 const STATUS_CLEAR: u16 = 0xf900;
+
+// Of type 1 headers (PCI Express base specification 7.5.1.3).
+pub(crate) const BUS_NUMBERS: usize = 0x18;
+pub(crate) const IO_WINDOW: usize = 0x1c;
+const SECONDARY_STATUS: usize = 0x1e;
+pub(crate) const MEMORY_WINDOW: usize = 0x20;
+pub(crate) const PREFETCHABLE_WINDOW: usize = 0x24;
+pub(crate) const BRIDGE_CONTROL: usize = 0x3e;
+/// Parity error response, SERR#, ISA, VGA, VGA 16-bit decode, secondary bus reset.
+const BRIDGE_CONTROL_MASK: u16 = 0x5f;
+/// Offsets in the PCI Express capability (7.5.3).
+pub(crate) mod express {
+    pub const LINK_CONTROL: usize = 0x10;
+    pub const LINK_STATUS: usize = 0x12;
+    pub const SLOT_CONTROL: usize = 0x18;
+    pub const SLOT_STATUS: usize = 0x1a;
+}
 
 /// Who a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +77,9 @@ pub enum BarKind {
 pub enum PcieType {
     Endpoint = 0,
     RootPort = 4,
+    UpstreamPort = 5,
+    DownstreamPort = 6,
+    ToPciBridge = 7,
     RootComplexIntegratedEndpoint = 9,
 }
 
@@ -102,6 +122,8 @@ struct Registers {
     bytes: Box<[u8; SIZE]>,
     /// Bits software may write.
     writable: Box<[u8; SIZE]>,
+    /// Bits software clears by writing ones.
+    clearable: Box<[u8; SIZE]>,
 }
 
 /// Saved state of the shared part.
@@ -127,6 +149,15 @@ pub struct ConfigBuilder {
     pin: Option<IntxPin>,
     msi: Option<(usize, Arc<Msi>)>,
     msix: Option<(usize, Arc<Msix>)>,
+    pcie: Option<usize>,
+}
+
+/// The registers of a port that is wired to a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRegisters {
+    pub capabilities: u32,
+    /// Bits of Slot Control that software may write.
+    pub control: u16,
 }
 
 fn put(bytes: &mut [u8; SIZE], at: usize, data: &[u8]) {
@@ -138,7 +169,8 @@ fn put(bytes: &mut [u8; SIZE], at: usize, data: &[u8]) {
 impl ConfigBuilder {
     #[must_use]
     pub fn new(identity: Identity, slot: PciSlot) -> Self {
-        let mut r = Registers { bytes: Box::new([0; SIZE]), writable: Box::new([0; SIZE]) };
+        let zeros = || Box::new([0; SIZE]);
+        let mut r = Registers { bytes: zeros(), writable: zeros(), clearable: zeros() };
         let Identity { vendor, device, revision, class, subsystem_vendor, subsystem } = identity;
         put(&mut r.bytes, 0, &vendor.to_le_bytes());
         put(&mut r.bytes, 2, &device.to_le_bytes());
@@ -146,6 +178,7 @@ impl ConfigBuilder {
         put(&mut r.bytes, 0x2c, &subsystem_vendor.to_le_bytes());
         put(&mut r.bytes, 0x2e, &subsystem.to_le_bytes());
         put(&mut r.writable, COMMAND, &COMMAND_MASK.to_le_bytes());
+        put(&mut r.clearable, STATUS, &STATUS_CLEAR.to_le_bytes());
         // Cache line size and interrupt line: scratch for software.
         r.writable[0x0c] = 0xff;
         r.writable[INTERRUPT_LINE] = 0xff;
@@ -158,7 +191,33 @@ impl ConfigBuilder {
             pin: None,
             msi: None,
             msix: None,
+            pcie: None,
         }
+    }
+    /// A PCI-to-PCI bridge's (type 1) configuration space: bus numbers, a 16-bit I/O window, a memory window and a 64-bit
+    /// prefetchable one, bridge control.
+    #[must_use]
+    pub fn bridge(identity: Identity, slot: PciSlot) -> Self {
+        let mut this = Self::new(identity, slot);
+        let r = &mut this.registers;
+        r.bytes[HEADER_TYPE] = 1;
+        // The subsystem ids have a capability of their own.
+        put(&mut r.bytes, 0x2c, &[0; 4]);
+        put(&mut r.bytes, PREFETCHABLE_WINDOW, &[1, 0, 1, 0]);
+        put(&mut r.writable, BUS_NUMBERS, &[0xff; 3]);
+        put(&mut r.writable, IO_WINDOW, &[0xf0; 2]);
+        put(&mut r.writable, MEMORY_WINDOW, &[0xf0, 0xff, 0xf0, 0xff]);
+        put(&mut r.writable, PREFETCHABLE_WINDOW, &[0xf0, 0xff, 0xf0, 0xff]);
+        put(&mut r.writable, PREFETCHABLE_WINDOW + 4, &[0xff; 8]);
+        put(&mut r.writable, BRIDGE_CONTROL, &BRIDGE_CONTROL_MASK.to_le_bytes());
+        put(&mut r.clearable, SECONDARY_STATUS, &STATUS_CLEAR.to_le_bytes());
+        this
+    }
+    /// Declares a register whose bits of `mask` software clears by writing ones.
+    #[must_use]
+    pub fn clearable(mut self, at: usize, mask: &[u8]) -> Self {
+        put(&mut self.registers.clearable, at, mask);
+        self
     }
     /// Declares a register of the device's own: its power-on value and the bits software may write.
     #[must_use]
@@ -221,10 +280,21 @@ impl ConfigBuilder {
         self.next = (at + 2 + body.len()).next_multiple_of(4);
         self
     }
-    /// Adds the PCI Express capability, version 2.
+    /// Adds the PCI Express capability, version 2, of an endpoint: as the bus asks for below a port, none on conventional PCI.
     #[must_use]
     pub fn pcie(self, kind: PcieType) -> Self {
+        let kind = match self.slot.bus().kind() {
+            BusKind::Root => kind,
+            BusKind::Link | BusKind::Switch => PcieType::Endpoint,
+            BusKind::Pci | BusKind::ExpressPci => return self,
+        };
+        self.pcie_port(kind, 0, None)
+    }
+    /// Adds the PCI Express capability of any function; `port` is the link's number.
+    #[must_use]
+    pub fn pcie_port(mut self, kind: PcieType, port: u8, slot: Option<SlotRegisters>) -> Self {
         let (mut body, mut mask) = ([0; 0x3a], [0; 0x3a]);
+        // Offsets are those of the capability less the two bytes before the body.
         body[0] = 2 | (kind as u8) << 4;
         // Device capabilities: role-based error reporting. Device control: error reporting enables, relaxed ordering,
         // payload and read request size, no snoop.
@@ -233,10 +303,40 @@ impl ConfigBuilder {
         mask[6..8].copy_from_slice(&0x78ffu16.to_le_bytes());
         if kind != PcieType::RootComplexIntegratedEndpoint {
             // Link: 2.5 GT/s, one lane.
-            body[10..14].copy_from_slice(&0x11u32.to_le_bytes());
+            body[10..14].copy_from_slice(&(0x11 | u32::from(port) << 24).to_le_bytes());
             body[16..18].copy_from_slice(&0x11u16.to_le_bytes());
         }
-        self.capability(0x10, &body, &mask, &mut 0)
+        if matches!(kind, PcieType::RootPort | PcieType::DownstreamPort) {
+            // The state of the link is reported; software may switch it off. ASPM and clock bits are storage.
+            body[12] |= 1 << 4;
+            mask[14..16].copy_from_slice(&0x00d8u16.to_le_bytes());
+            // Link capabilities 2: 2.5 GT/s. Link control 2: the same target.
+            body[42] = 2;
+            body[46] = 1;
+        }
+        if kind == PcieType::RootPort {
+            // Root control: errors and power-management events as interrupts, none of which occur.
+            mask[26] = 0xf;
+        }
+        if let Some(slot) = slot {
+            body[1] |= 1;
+            body[18..22].copy_from_slice(&slot.capabilities.to_le_bytes());
+            mask[22..24].copy_from_slice(&slot.control.to_le_bytes());
+        }
+        let mut at = 0;
+        self = self.capability(0x10, &body, &mask, &mut at);
+        if slot.is_some() {
+            // Attention button, power fault, latch, presence, command completed; link state.
+            self = self.clearable(at + express::SLOT_STATUS, &[0x1f, 1]);
+        }
+        self.pcie = Some(at);
+        self
+    }
+    /// Adds the subsystem ids of a bridge (PCI-to-PCI bridge specification 3.2.4.6).
+    #[must_use]
+    pub fn subsystem_capability(self, vendor: u16, subsystem: u16) -> Self {
+        let ([a, b], [c, d]) = (vendor.to_le_bytes(), subsystem.to_le_bytes());
+        self.capability(0x0d, &[0, 0, a, b, c, d], &[], &mut 0)
     }
     /// Adds MSI-X with `vectors` vectors, whose table is the whole of BAR `bar`.
     #[must_use]
@@ -275,7 +375,7 @@ impl ConfigBuilder {
     }
     #[must_use]
     pub fn build(self) -> PciConfig {
-        let Self { slot, registers, bars, pin, msi, msix, .. } = self;
+        let Self { slot, registers, bars, pin, msi, msix, pcie, .. } = self;
         let initial = registers.bytes.clone();
         PciConfig {
             slot,
@@ -285,11 +385,12 @@ impl ConfigBuilder {
             pin: pin.map(Arc::new),
             msi,
             msix,
+            pcie,
         }
     }
 }
 
-/// The shared part of a type 0 function.
+/// The shared part of a function.
 pub struct PciConfig {
     slot: PciSlot,
     initial: Box<[u8; SIZE]>,
@@ -299,6 +400,8 @@ pub struct PciConfig {
     pin: Option<Arc<IntxPin>>,
     msi: Option<(usize, Arc<Msi>)>,
     msix: Option<(usize, Arc<Msix>)>,
+    /// Where the PCI Express capability is.
+    pcie: Option<usize>,
 }
 
 fn little(bytes: &[u8]) -> u64 {
@@ -326,7 +429,13 @@ impl PciConfig {
     pub fn msix(&self) -> Option<&Arc<Msix>> {
         self.msix.as_ref().map(|(_, m)| m)
     }
-    pub(crate) fn set_multifunction(&self) {
+    /// Offset of the PCI Express capability.
+    #[must_use]
+    pub fn pcie(&self) -> Option<usize> {
+        self.pcie
+    }
+    /// Other functions share the device number.
+    pub fn set_multifunction(&self) {
         // Not part of the reset values: it tells of the neighbours.
         self.registers.lock().bytes[HEADER_TYPE] |= 0x80;
     }
@@ -375,18 +484,15 @@ impl PciConfig {
             let r = &mut *self.registers.lock();
             for (i, byte) in value.to_le_bytes()[..size].iter().enumerate() {
                 let mask = r.writable[at + i];
-                let old = r.bytes[at + i];
+                let old = r.bytes[at + i] & !(byte & r.clearable[at + i]);
                 r.bytes[at + i] = old & !mask | byte & mask;
-                if (STATUS..STATUS + 2).contains(&(at + i)) {
-                    r.bytes[at + i] &= !(byte & STATUS_CLEAR.to_le_bytes()[at + i - STATUS]);
-                }
             }
         }
         let touches = |start: usize, len: usize| at < start + len && start < at + size;
         if touches(COMMAND, 2) {
             self.apply_command();
         }
-        if touches(COMMAND, 2) || touches(BAR0, 24) || touches(EXPANSION_ROM, 4) {
+        if !bars.is_empty() && (touches(COMMAND, 2) || touches(BAR0, 24) || touches(EXPANSION_ROM, 4)) {
             self.decode(&mut bars);
         }
         if let Some((cap, msix)) = &self.msix
@@ -400,7 +506,15 @@ impl PciConfig {
             self.apply_msi(*cap, msi);
         }
     }
-    fn word(&self, at: usize) -> u16 {
+    /// Changes a 16-bit register from the device's side: clears the bits of `clear`, then sets those of `set`; gives what it was.
+    pub(crate) fn change_word(&self, at: usize, clear: u16, set: u16) -> u16 {
+        let r = &mut *self.registers.lock();
+        let Some(bytes) = r.bytes.get_mut(at..at + 2) else { return 0 };
+        let old = little(bytes) as u16;
+        bytes.copy_from_slice(&(old & !clear | set).to_le_bytes());
+        old
+    }
+    pub(crate) fn word(&self, at: usize) -> u16 {
         self.registers.lock().bytes.get(at..at + 2).map_or(0, |b| little(b) as u16)
     }
     fn apply_msi(&self, cap: usize, msi: &Msi) {

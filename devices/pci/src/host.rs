@@ -94,7 +94,10 @@ impl Ecam {
     }
     fn target(&self, offset: u64) -> Option<(Arc<dyn PciFunction>, u16)> {
         let (bus, devfn, register) = (offset >> 20, Devfn((offset >> 12) as u8), (offset & 0xfff) as u16);
-        Some((self.bus.find(u8::try_from(bus).ok()?, devfn)?, register))
+        let function = self.bus.find(u8::try_from(bus).ok()?, devfn)?;
+        // Conventional PCI has 256 bytes of configuration space.
+        let express = function.config().slot().bus().kind().is_express();
+        (express || register < 0x100).then_some((function, register))
     }
 }
 

@@ -4,20 +4,26 @@
 //! and then attached to the [`PciBus`].
 
 mod address;
+mod bridge;
 mod bus;
+pub mod catalog;
 mod config;
+pub mod edu;
 mod host;
 mod intx;
 mod msi;
 mod msix;
+mod port;
 
 pub use address::Devfn;
-pub use bus::{PciBus, PciError, PciSlot};
-pub use config::{BarKind, ConfigBuilder, Identity, PciConfig, PciConfigState, PcieType};
+pub use bridge::Bridge;
+pub use bus::{BusKind, PciBus, PciError, PciSlot};
+pub use config::{BarKind, ConfigBuilder, Identity, PciConfig, PciConfigState, PcieType, SlotRegisters};
 pub use host::{Ecam, HostBridge, HostWindows, PcieHost};
 pub use intx::{IntxLines, IntxPin};
 pub use msi::Msi;
 pub use msix::{Msix, MsixState};
+pub use port::{Port, PortKind};
 
 use rhea_device::Device;
 
@@ -25,6 +31,10 @@ use rhea_device::Device;
 pub trait PciFunction: Device {
     /// The shared part, owned by the device.
     fn config(&self) -> &PciConfig;
+    /// The bus behind the function, if it is a bridge.
+    fn secondary(&self) -> Option<&std::sync::Arc<PciBus>> {
+        None
+    }
     /// A configuration read of 1, 2 or 4 bytes, naturally aligned.
     fn config_read(&self, offset: u16, size: u8) -> u32 {
         self.config().read(offset, size)

@@ -325,7 +325,7 @@ impl VirtioPci {
         vectors: Option<u16>,
         log: &Log,
     ) -> Arc<Self> {
-        let name = format!("{}-pci@{}", device.name(), slot.devfn());
+        let name = format!("{}-pci@{slot}", device.name());
         let (id, class) = (device.id(), device.pci_class());
         let vectors = vectors.unwrap_or_else(|| device.vectors());
         let core = VirtioCore::new(device, slot.dma().clone(), ring_features, log.clone());

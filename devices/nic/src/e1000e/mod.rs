@@ -485,7 +485,7 @@ impl E1000e {
         log: &Log,
     ) -> Arc<Self> {
         let controller = Arc::new(Controller {
-            name: format!("e1000e@{}", slot.devfn()),
+            name: format!("e1000e@{slot}"),
             dma: slot.dma().clone(),
             log: log.clone(),
             state: Mutex::new(State::new(nvm::words(mac, DEVICE, subsystem))),

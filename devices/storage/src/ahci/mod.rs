@@ -312,7 +312,7 @@ impl Ahci {
     #[must_use]
     pub fn new(slot: &PciSlot, log: &Log) -> Arc<Self> {
         let hba = Arc::new(Hba {
-            name: format!("ich9-ahci@{}", slot.devfn()),
+            name: format!("ich9-ahci@{slot}"),
             dma: slot.dma().clone(),
             log: log.clone(),
             ports: (0..PORTS).map(|_| Port::new()).collect(),

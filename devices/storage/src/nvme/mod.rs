@@ -459,7 +459,7 @@ impl Nvme {
         let pick = |own: u32, drive: u32| if own.is_power_of_two() { own } else { drive };
         let block = pick(options.logical_block_size, geometry.logical_block).clamp(512, 65536);
         let controller = Arc::new(Controller {
-            name: format!("nvme@{}", slot.devfn()),
+            name: format!("nvme@{slot}"),
             dma: slot.dma().clone(),
             log: log.clone(),
             shift: block.trailing_zeros(),
