@@ -3,6 +3,9 @@
 pub mod apic;
 pub mod gic;
 pub mod i8259;
+pub mod spapr;
+pub mod xics;
+pub mod xive;
 
 use std::sync::Arc;
 
