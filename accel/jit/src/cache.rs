@@ -10,7 +10,7 @@ use rhea_ir::func::Function;
 use rhea_ir::op::Class;
 use rustc_hash::FxHashMap;
 use std::io;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// What a translation depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -136,8 +136,20 @@ impl Cache {
         first
     }
 
-    pub fn next_id(&self) -> u32 {
-        self.metas.len() as u32
+    /// The id of a region to be made.
+    pub fn reserve(&mut self, key: Key) -> u32 {
+        self.metas.push(Meta {
+            key,
+            entry: 0,
+            leave: 0,
+            links: Vec::new(),
+            ranges: Vec::new(),
+            others: Vec::new(),
+            counter: 0,
+            optimised: false,
+            alive: false,
+        });
+        self.metas.len() as u32 - 1
     }
 
     /// A counter cell set to `start`: its number (from 1) and its stable address.
@@ -148,7 +160,7 @@ impl Cache {
         let n = self.counters_used;
         self.counters_used += 1;
         let cell = &self.counters[n / COUNTER_CHUNK][n % COUNTER_CHUNK];
-        cell.store(start, std::sync::atomic::Ordering::Relaxed);
+        cell.store(start, Ordering::Relaxed);
         (n + 1, std::ptr::from_ref(cell) as usize)
     }
 
@@ -159,11 +171,10 @@ impl Cache {
         self.metas.get(id as usize)
     }
 
-    /// Installs a region under the id of [`Cache::next_id`]; `None` when code memory is full.
-    pub fn install(&mut self, key: Key, made: Made, blob: CodeBlob) -> Option<usize> {
+    /// Installs a region under an id of [`Cache::reserve`] since the last flush; `None` when code memory is full.
+    pub fn install(&mut self, id: u32, key: Key, made: Made, blob: CodeBlob) -> Option<usize> {
         let Made { ranges, others, counter, optimised } = made;
         let entry = self.code.append(&blob.bytes)?;
-        let id = self.metas.len() as u32;
         self.stats.code_bytes += blob.bytes.len() as u64;
         self.stats.guest_bytes += ranges.iter().map(|r| (r.to - r.from) as u64).sum::<u64>();
         if optimised {
@@ -180,7 +191,10 @@ impl Cache {
         pages.sort_unstable();
         pages.dedup();
         let leave = entry + blob.leave as usize;
-        self.metas.push(Meta { key, entry, leave, links: blob.links, ranges, others, counter, optimised, alive: true });
+        let meta = Meta { key, entry, leave, links: blob.links, ranges, others, counter, optimised, alive: true };
+        if let Some(m) = self.metas.get_mut(id as usize) {
+            *m = meta;
+        }
         self.map.insert(key, id);
         for page in pages {
             let list = self.pages.entry(page).or_default();
@@ -196,12 +210,24 @@ impl Cache {
 
     /// Times a region of the cheap tier was entered, given what its counter started from.
     pub fn entered(&self, key: &Key, start: i32) -> Option<i32> {
-        let m = self.find(key)?;
-        if m.counter == 0 {
-            return Some(start);
+        let left = match self.find(key)?.counter {
+            0 => 0,
+            n => self.cell(n)?.load(Ordering::Relaxed),
+        };
+        // More than it started from: it was hot and counts for the second time.
+        Some(if left > start { start } else { start.saturating_sub(left) })
+    }
+
+    /// Sets a block's counter.
+    pub fn rearm(&self, key: &Key, left: i32) {
+        if let Some(cell) = self.find(key).and_then(|m| self.cell(m.counter)) {
+            cell.store(left, Ordering::Relaxed);
         }
-        let cell = self.counters.get((m.counter - 1) / COUNTER_CHUNK)?.get((m.counter - 1) % COUNTER_CHUNK)?;
-        Some(start.saturating_sub(cell.load(std::sync::atomic::Ordering::Relaxed)))
+    }
+
+    fn cell(&self, counter: usize) -> Option<&AtomicI32> {
+        let n = counter.checked_sub(1)?;
+        self.counters.get(n / COUNTER_CHUNK)?.get(n % COUNTER_CHUNK)
     }
 
     /// Kills one region (a further page of it is no longer what it was).

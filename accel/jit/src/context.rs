@@ -1,6 +1,6 @@
 //! What a vCPU's thread keeps of its guest's translations: TLBs, fetched pages and jump caches, by context.
 
-use crate::cache::Key;
+use crate::cache::{Key, PageId};
 use crate::softmmu::KeptTranslations;
 use crate::tlb::Tlb;
 use crate::vm::{Core, WrittenPages};
@@ -183,6 +183,13 @@ impl FetchEntry {
     /// The key of code at an address in the page.
     pub fn key(&self, pc: u64, mode: u64) -> Key {
         Key { pc, host: self.host | (pc & (PAGE_SIZE - 1)), mode, attrs: self.attrs }
+    }
+    pub fn id(&self) -> Option<PageId> {
+        self.page.as_ref().map(|(block, page)| (Arc::as_ptr(block) as usize, *page))
+    }
+    /// Are writes to the page told?
+    pub fn is_tracked(&self) -> bool {
+        self.page.as_ref().is_some_and(|(block, page)| block.is_code_page(*page))
     }
 }
 

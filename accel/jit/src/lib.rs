@@ -1,10 +1,11 @@
 //! The JIT accelerator: guest code through IR to host code, a softmmu, and vCPU threads.
 //!
-//! Lock order: `Core::exclusive` → `Core::tracking` → `Core::cache` → a vCPU's `queue`. No lock is held while a device is accessed, and
+//! Lock order: `Core::exclusive` → `Core::tracking`, or the queue of `compiler` → `Core::cache` → a vCPU's `queue`. No lock is held while a device is accessed, and
 //! none but a vCPU's own `inner` while guest code runs.
 
 pub mod cache;
 mod code;
+mod compiler;
 mod context;
 pub mod regalloc;
 mod runtime;

@@ -3,8 +3,9 @@
 
 use crate::cache::{Cache, Key, Made};
 use crate::code::enter;
+use crate::compiler::{Job, code_page};
 use crate::context::{Ctx, FetchEntry, fetch_slot};
-use crate::translate::{CodePage, MAX_BLOCK, Missing, Source};
+use crate::translate::{MAX_BLOCK, Missing, Source};
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -401,7 +402,7 @@ impl<G: Guest> JitVcpu<G> {
         first: &FetchEntry,
         next: Option<&FetchEntry>,
         key: Key,
-        f: impl FnOnce(&mut Source<G>, &mut Cache, &Ctx) -> R,
+        f: impl FnOnce(&mut Source<G>, &mut Cache) -> R,
     ) -> Option<R> {
         let core = inner.ctx.core.clone();
         let pages = || std::iter::once(first).chain(next);
@@ -421,7 +422,7 @@ impl<G: Guest> JitVcpu<G> {
                 sources.push(code_page(e, key.pc.wrapping_add(n as u64 * PAGE_SIZE))?);
             }
             let mut src = Source { config: &*inner.config, mode: key.mode, pages: sources };
-            return Some(f(&mut src, &mut cache, &inner.ctx));
+            return Some(f(&mut src, &mut cache));
         }
     }
 
@@ -435,7 +436,7 @@ impl<G: Guest> JitVcpu<G> {
     ) -> Result<Option<R>, Raised> {
         let mut next = None;
         loop {
-            match self.with_source(inner, e, next.as_ref(), key, |src, cache, _| f(src, cache)) {
+            match self.with_source(inner, e, next.as_ref(), key, |src, cache| f(src, cache)) {
                 Some(Ok(r)) => return Ok(Some(r)),
                 Some(Err(Missing::NextPage)) if next.is_none() => {
                     let va = (key.pc | (PAGE_SIZE - 1)).wrapping_add(1);
@@ -461,11 +462,13 @@ impl<G: Guest> JitVcpu<G> {
                 tell(&t.func);
             }
             let (counter, cell) = vm.options.hot_threshold.map_or((0, 0), |n| cache.counter(n));
-            let entry = Entry { id: cache.next_id(), counter: cell };
+            let id = cache.reserve(key);
+            let entry = Entry { id, counter: cell };
             let region =
                 Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &t.others, sites: None };
             let blob = x64::compile(&region).map_err(|_| Missing::Other)?;
-            let made = cache.install(key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob);
+            let made =
+                cache.install(id, key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob);
             cache.stats.block_time += start.elapsed().as_nanos() as u64;
             Ok(made)
         })?;
@@ -475,61 +478,21 @@ impl<G: Guest> JitVcpu<G> {
         Ok(done.flatten())
     }
 
-    /// A hot block: its region takes its place.
+    /// A hot block: its region takes its place, now or soon.
     fn optimise(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>) {
+        let Some(compiler) = &vm.compiler else { return };
         let pc = inner.guest.header().pc;
         let Ok(n) = inner.ctx.fetch(&mut *inner.guest, pc) else {
             inner.guest.header_mut().raised = 0;
             return;
         };
-        let e = inner.ctx.set.itlb[n].clone();
-        let key = e.key(pc, inner.guest.header().mode);
-        let threshold = vm.options.hot_threshold.unwrap_or(0);
-        let start = Instant::now();
-        let full = self.with_source(inner, &e, None, key, |src, cache, ctx| {
-            if cache.find(&key).is_none_or(|m| m.optimised) {
-                return false;
-            }
-            let idx = G::fetch_index(key.mode);
-            let hot = |to: u64| {
-                let f = &ctx.set.itlb[fetch_slot(to)];
-                let k = f.key(to, key.mode);
-                // Only what runs about as often as the head belongs with it.
-                f.tag == to & !0xfff | idx as u64 && cache.entered(&k, threshold).is_some_and(|n| n * 16 >= threshold)
-            };
-            let mut more = |va: u64| {
-                let f = &ctx.set.itlb[fetch_slot(va)];
-                let tracked = f.page.as_ref().is_some_and(|(block, page)| block.is_code_page(*page));
-                if f.tag == va | idx as u64 && tracked { code_page(f, va) } else { None }
-            };
-            let Some(t) = src.region(pc, &hot, &mut more) else { return false };
-            if let Some(tell) = vm.tell.get() {
-                tell(&t.func);
-            }
-            let entry = Entry { id: cache.next_id(), counter: 0 };
-            let region = Region {
-                func: &t.func,
-                helpers: G::HELPERS,
-                fns: &vm.fns,
-                entry,
-                others: &t.others,
-                sites: Some(cache.sites(&t.func)),
-            };
-            let compiled = x64::compile(&region);
-            cache.stats.region_time += start.elapsed().as_nanos() as u64;
-            match compiled {
-                Ok(blob) => {
-                    let made = Made { ranges: t.ranges, others: t.others, counter: 0, optimised: true };
-                    cache.install(key, made, blob).is_none()
-                }
-                // Too big for the frame: the cheap tier stays.
-                Err(_) => false,
-            }
-        });
-        if full == Some(true) {
-            vm.core.flush_code();
-            return;
+        let first = inner.ctx.set.itlb[n].clone();
+        let key = first.key(pc, inner.guest.header().mode);
+        let job = || Job { key, first, pages: inner.ctx.set.itlb.clone(), config: inner.config.clone() };
+        if vm.background.is_some() {
+            return compiler.submit(&key, job);
         }
+        compiler.make(&job());
         // The old entry in the jump cache still works (its head jumps on); the new one is better.
         let entry = vm.core.cache.lock().find(&key).map(|m| m.entry);
         if let Some(c) = entry {
@@ -612,15 +575,6 @@ impl<G: Guest> JitVcpu<G> {
         }
         Ok(code)
     }
-}
-
-/// The bytes of a fetched page.
-fn code_page(e: &FetchEntry, pc: u64) -> Option<CodePage> {
-    let (block, page) = e.page.as_ref()?;
-    let mut bytes = vec![0u8; PAGE_SIZE as usize].into_boxed_slice();
-    block.read(page * PAGE_SIZE, &mut bytes).ok()?;
-    let id = (Arc::as_ptr(block) as usize, *page);
-    Some(CodePage { va: pc & !(PAGE_SIZE - 1), tag: e.tag, host: e.host, attrs: e.attrs, id, bytes })
 }
 
 /// Runs blocks through the IR interpreter.

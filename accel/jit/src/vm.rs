@@ -1,12 +1,12 @@
 //! One machine's JIT: the code cache and what concerns all vCPUs.
 
 use crate::cache::{Cache, PageId, Stats};
+use crate::compiler::{Background, Compiler, Tell};
 use crate::runtime;
 use crate::vcpu::{JitVcpu, Shared, Work};
 use crate::x64::{self, RuntimeFns};
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, Services, Vcpu};
-use rhea_ir::Function;
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::Guest;
 use rhea_memory::ram::CodeWriteListener;
@@ -24,11 +24,18 @@ pub struct JitOptions {
     pub hot_threshold: Option<i32>,
     /// Interpret the IR instead of generating code.
     pub interpret: bool,
+    /// Optimise regions on a thread of their own, while the guest runs on.
+    pub background: bool,
 }
 
 impl Default for JitOptions {
     fn default() -> Self {
-        JitOptions { code_bytes: 256 << 20, hot_threshold: Some(1500), interpret: !x64::host_is_supported() }
+        JitOptions {
+            code_bytes: 256 << 20,
+            hot_threshold: Some(1500),
+            interpret: !x64::host_is_supported(),
+            background: true,
+        }
     }
 }
 
@@ -71,7 +78,7 @@ pub struct Core {
     shareds: RwLock<Vec<Arc<Shared>>>,
     exclusive: Mutex<()>,
     /// Held while a page is made a code page: nobody takes it for tracked before all vCPUs know.
-    tracking: Mutex<()>,
+    pub tracking: Mutex<()>,
     me: Weak<Core>,
     /// Set while somebody waits for all vCPUs to be outside generated code.
     pub stop_world: AtomicBool,
@@ -204,7 +211,11 @@ pub struct JitVm<G: Guest> {
     pub(crate) exit: usize,
     pub(crate) no_return: usize,
     /// Called with what is compiled.
-    pub(crate) tell: OnceLock<Box<dyn Fn(&Function) + Send + Sync>>,
+    pub(crate) tell: Arc<OnceLock<Tell>>,
+    /// Makes regions, if they are wanted.
+    pub(crate) compiler: Option<Arc<Compiler<G>>>,
+    /// Its thread, if it has one.
+    pub(crate) background: Option<Background<G>>,
     pub(crate) thunks: [usize; x64::Thunk::COUNT],
     vcpus: RwLock<Vec<Arc<JitVcpu<G>>>>,
     _follow: Vec<Subscription>,
@@ -233,14 +244,22 @@ impl<G: Guest> JitVm<G> {
         });
         let follow = std::iter::once(space.clone()).chain(space.secure_side());
         let follow = follow.map(|s| s.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))))).collect();
+        let tell = Arc::new(OnceLock::new());
+        let compiler = options.hot_threshold.map(|n| Compiler::new(&core, fns, n, &tell));
+        let background = match &compiler {
+            Some(c) if options.background && !options.interpret => Some(Background::start(c)?),
+            _ => None,
+        };
         Ok(Arc::new(JitVm {
             core,
             options,
+            compiler,
+            background,
             fns,
             trampoline,
             exit: trampoline + shared.exit,
             no_return: trampoline + shared.no_return,
-            tell: OnceLock::new(),
+            tell,
             thunks: shared.thunks.map(|at| trampoline + at),
             vcpus: RwLock::new(Vec::new()),
             _follow: follow,
@@ -256,7 +275,7 @@ impl<G: Guest> JitVm<G> {
     }
 
     /// Sets what is called with the intermediate code of all that is compiled from now on; once.
-    pub fn on_compile(&self, f: Box<dyn Fn(&Function) + Send + Sync>) {
+    pub fn on_compile(&self, f: Tell) {
         // The first one stays.
         let _ = self.tell.set(f);
     }

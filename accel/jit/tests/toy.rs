@@ -130,14 +130,15 @@ fn run(programs: &[Program], plan: &Plan) -> Result<Vec<(End, Vec<u8>)>, String>
 }
 
 fn options(interpret: bool, hot_threshold: Option<i32>, code_bytes: usize) -> JitOptions {
-    JitOptions { interpret, hot_threshold, code_bytes }
+    JitOptions { interpret, hot_threshold, code_bytes, background: false }
 }
 
-fn tiers() -> [(&'static str, JitOptions); 3] {
+fn tiers() -> [(&'static str, JitOptions); 4] {
     [
         ("interpreter", options(true, None, 1 << 20)),
         ("blocks", options(false, None, 4 << 20)),
         ("regions", options(false, Some(1), 4 << 20)),
+        ("regions made in the background", JitOptions { background: true, ..options(false, Some(1), 4 << 20) }),
     ]
 }
 
@@ -237,8 +238,9 @@ fn machines() {
         let modifies = !shared && rng.next() & 1 == 0;
         let hot = [None, Some(1), Some(1), Some(6)][rng.next() as usize % 4];
         let bytes = [96 << 10, 160 << 10, 1 << 20][rng.next() as usize % 3];
+        let background = rng.next() & 1 == 0;
         let plan = Plan {
-            options: options(false, hot, bytes),
+            options: JitOptions { background, ..options(false, hot, bytes) },
             kicks: !rng.next().is_multiple_of(4),
             rewrites: !modifies && rng.next() & 1 == 0,
             flushes: rng.next() & 1 == 0,

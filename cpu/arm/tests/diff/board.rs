@@ -28,6 +28,7 @@ impl Engine {
             code_bytes: 64 << 20,
             hot_threshold: (self == Engine::Regions).then_some(2),
             interpret: self == Engine::Interpreter,
+            background: false,
         }
     }
     /// Times a program must run until its regions have been optimised and used.

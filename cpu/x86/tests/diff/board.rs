@@ -30,6 +30,7 @@ impl Engine {
             code_bytes: 64 << 20,
             hot_threshold: (self == Engine::Regions).then_some(2),
             interpret: self == Engine::Interpreter,
+            background: false,
         }
     }
     /// Times a test must run until its regions have been optimised and used.

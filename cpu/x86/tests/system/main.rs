@@ -66,7 +66,7 @@ fn check(memory: &[(u64, &[u8])], start: u64, want: &[(u16, u32)]) {
         cpu.header.pc = start;
         cpu.r[4] = 0x7000;
         cpu.rebuild_mode();
-        let vm = JitVm::new(&space, JitOptions { code_bytes: 16 << 20, hot_threshold, interpret }).unwrap();
+        let vm = JitVm::new(&space, JitOptions { code_bytes: 16 << 20, hot_threshold, interpret, background: false }).unwrap();
         let vcpu = vm.add_vcpu(0, cpu);
         let kick = vcpu.clone();
         hook.pins.get().unwrap().set_wake(Box::new(move || kick.kick()));

@@ -1,0 +1,231 @@
+//! Regions made of hot blocks: by the vCPU that found them hot, or by a thread of the machine while the cheap code runs on.
+//!
+//! A region is made from copies of guest pages without a lock, and installed only if the pages are what they were then.
+
+use crate::cache::{Key, Made, Range};
+use crate::context::{FetchEntry, fetch_slot};
+use crate::translate::{CodePage, Source};
+use crate::vm::Core;
+use crate::x64::{self, Entry, Region, RuntimeFns};
+use parking_lot::{Condvar, Mutex};
+use rhea_ir::Function;
+use rhea_ir::env::PAGE_SIZE;
+use rhea_ir::guest::Guest;
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// A hot block, and what its vCPU knew of the pages around it.
+pub struct Job<G: Guest> {
+    pub key: Key,
+    pub first: FetchEntry,
+    /// The vCPU's fetched pages, in the order of [`fetch_slot`].
+    pub pages: Box<[FetchEntry]>,
+    pub config: Arc<G::Config>,
+}
+
+/// What became of a job.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    /// Installed, or not needed any more, or impossible for good.
+    Done,
+    /// The pages changed meanwhile.
+    Stale,
+    /// Code memory is full.
+    Full,
+}
+
+/// Jobs that wait. More are not worth waiting for: what is hot stays hot.
+const WAITING: usize = 16;
+
+struct Queue<G: Guest> {
+    jobs: VecDeque<Job<G>>,
+    /// The host page of the block being worked on.
+    busy: Option<u64>,
+    stop: bool,
+}
+
+/// Makes regions.
+pub struct Compiler<G: Guest> {
+    core: Arc<Core>,
+    fns: RuntimeFns,
+    threshold: i32,
+    /// Called with what is compiled.
+    tell: Arc<OnceLock<Tell>>,
+    queue: Mutex<Queue<G>>,
+    more: Condvar,
+}
+
+/// See [`crate::JitVm::on_compile`].
+pub type Tell = Box<dyn Fn(&Function) + Send + Sync>;
+
+fn page_of(key: &Key) -> u64 {
+    key.host & !(PAGE_SIZE - 1)
+}
+
+impl<G: Guest> Compiler<G> {
+    pub fn new(core: &Arc<Core>, fns: RuntimeFns, threshold: i32, tell: &Arc<OnceLock<Tell>>) -> Arc<Compiler<G>> {
+        let queue = Queue { jobs: VecDeque::new(), busy: None, stop: false };
+        Arc::new(Compiler {
+            core: core.clone(),
+            fns,
+            threshold,
+            tell: tell.clone(),
+            queue: Mutex::new(queue),
+            more: Condvar::new(),
+        })
+    }
+
+    /// Has `job` done by the thread, unless there is enough to do or one of the same page is being done, which may contain
+    /// this block too: then the block asks again if it stays hot.
+    pub fn submit(&self, key: &Key, job: impl FnOnce() -> Job<G>) {
+        let mut queue = self.queue.lock();
+        let page = page_of(key);
+        let accepted = queue.jobs.len() < WAITING
+            && queue.busy != Some(page)
+            && !queue.jobs.iter().any(|j| page_of(&j.key) == page);
+        self.core.cache.lock().rearm(key, if accepted { i32::MAX } else { self.threshold });
+        if accepted {
+            queue.jobs.push_back(job());
+            self.more.notify_one();
+        }
+    }
+
+    /// Does a job on the calling thread, which is outside generated code.
+    pub fn make(&self, job: &Job<G>) {
+        match self.region(job) {
+            Outcome::Done => {}
+            Outcome::Stale => self.core.cache.lock().rearm(&job.key, self.threshold),
+            Outcome::Full => self.core.flush_code(),
+        }
+    }
+
+    fn region(&self, job: &Job<G>) -> Outcome {
+        let key = job.key;
+        let start = Instant::now();
+        let Some(first) = code_page(&job.first, key.pc) else { return Outcome::Done };
+        let flushes = {
+            let cache = self.core.cache.lock();
+            if cache.find(&key).is_none_or(|m| m.optimised) {
+                return Outcome::Done;
+            }
+            cache.stats.flushes
+        };
+        let mut src = Source::<G> { config: &job.config, mode: key.mode, pages: vec![first] };
+        let index = G::fetch_index(key.mode) as u64;
+        let hot = |to: u64| {
+            let f = &job.pages[fetch_slot(to)];
+            let k = f.key(to, key.mode);
+            let entered = || self.core.cache.lock().entered(&k, self.threshold);
+            // Only what runs about as often as the head belongs with it.
+            f.tag == to & !0xfff | index && entered().is_some_and(|n| n * 16 >= self.threshold)
+        };
+        let mut more = |va: u64| {
+            let f = &job.pages[fetch_slot(va)];
+            if f.tag == va | index && f.is_tracked() { code_page(f, va) } else { None }
+        };
+        let Some(t) = src.region(key.pc, &hot, &mut more) else { return Outcome::Done };
+        if let Some(tell) = self.tell.get() {
+            tell(&t.func);
+        }
+        let (id, sites) = {
+            let mut cache = self.core.cache.lock();
+            if cache.stats.flushes != flushes {
+                return Outcome::Done;
+            }
+            (cache.reserve(key), cache.sites(&t.func))
+        };
+        let entry = Entry { id, counter: 0 };
+        let region =
+            Region { func: &t.func, helpers: G::HELPERS, fns: &self.fns, entry, others: &t.others, sites: Some(sites) };
+        let compiled = x64::compile(&region);
+        // A page that is being made a code page is one once all vCPUs know.
+        let _tracking = self.core.tracking.lock();
+        let mut cache = self.core.cache.lock();
+        cache.stats.region_time += start.elapsed().as_nanos() as u64;
+        // Too big for the frame: the cheap tier stays.
+        let Ok(blob) = compiled else { return Outcome::Done };
+        if cache.stats.flushes != flushes {
+            return Outcome::Done;
+        }
+        if !unchanged(job, &src.pages, &t.ranges) {
+            return Outcome::Stale;
+        }
+        let made = Made { ranges: t.ranges, others: t.others, counter: 0, optimised: true };
+        match cache.install(id, key, made, blob) {
+            Some(_) => Outcome::Done,
+            None => Outcome::Full,
+        }
+    }
+}
+
+/// Are the translated bytes what they were, and is each write to them told?
+fn unchanged<G: Guest>(job: &Job<G>, sources: &[CodePage], ranges: &[Range]) -> bool {
+    let mut now = vec![0u8; PAGE_SIZE as usize];
+    ranges.iter().all(|r| {
+        let (from, to) = (r.from as usize, r.to as usize);
+        let entry = std::iter::once(&job.first).chain(job.pages.iter()).find(|e| e.id() == Some(r.page));
+        let then = sources.iter().find(|s| s.id == r.page).and_then(|s| s.bytes.get(from..to));
+        let (Some(then), Some((block, page))) = (then, entry.and_then(|e| e.page.as_ref())) else { return false };
+        let now = &mut now[..then.len()];
+        block.is_code_page(*page) && block.read(page * PAGE_SIZE + r.from as u64, now).is_ok() && now == then
+    })
+}
+
+/// The bytes of a fetched page, at the page of `pc`.
+pub fn code_page(e: &FetchEntry, pc: u64) -> Option<CodePage> {
+    let (block, page) = e.page.as_ref()?;
+    let mut bytes = vec![0u8; PAGE_SIZE as usize].into_boxed_slice();
+    block.read(page * PAGE_SIZE, &mut bytes).ok()?;
+    Some(CodePage { va: pc & !(PAGE_SIZE - 1), tag: e.tag, host: e.host, attrs: e.attrs, id: e.id()?, bytes })
+}
+
+/// The thread of a [`Compiler`]; ends when this is dropped.
+pub struct Background<G: Guest> {
+    compiler: Arc<Compiler<G>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<G: Guest> Background<G> {
+    /// # Errors
+    /// The host's error when there can be no thread.
+    pub fn start(compiler: &Arc<Compiler<G>>) -> std::io::Result<Background<G>> {
+        let c = compiler.clone();
+        let run = move || {
+            while let Some(job) = c.next() {
+                c.make(&job);
+            }
+        };
+        let thread = std::thread::Builder::new().name("rhea-compiler".into()).spawn(run)?;
+        Ok(Background { compiler: compiler.clone(), thread: Some(thread) })
+    }
+}
+
+impl<G: Guest> Compiler<G> {
+    fn next(&self) -> Option<Job<G>> {
+        let mut queue = self.queue.lock();
+        queue.busy = None;
+        loop {
+            if queue.stop {
+                return None;
+            }
+            if let Some(job) = queue.jobs.pop_front() {
+                queue.busy = Some(page_of(&job.key));
+                return Some(job);
+            }
+            self.more.wait(&mut queue);
+        }
+    }
+}
+
+impl<G: Guest> Drop for Background<G> {
+    fn drop(&mut self) {
+        self.compiler.queue.lock().stop = true;
+        self.compiler.more.notify_one();
+        if let Some(t) = self.thread.take() {
+            // Its panic has been reported; there is nothing to end.
+            let _ = t.join();
+        }
+    }
+}
