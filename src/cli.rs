@@ -8,6 +8,7 @@ use rhea_device::{LogMask, OptionDecl, OptionError, OptionKind, OptionSet};
 use rhea_display::VncOptions;
 use rhea_machine::config::{BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig};
 use rhea_machine::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
+use rhea_machine::pseries::PseriesOptions;
 use rhea_memory::Backing;
 use std::path::{Path, PathBuf};
 
@@ -40,20 +41,21 @@ const OPTIONS: &[Opt] = &[
     arg(&["initrd"], "file", "use this file as initial ram disk"),
     arg(&["append"], "text", "use this text as kernel command line"),
     arg(&["dtb"], "file", "use this device tree instead of the machine's own"),
-    arg(&["bios"], "file", "firmware: put this file into the first flash bank (virt) or below 4 GiB (q35)"),
+    arg(&["bios"], "file", "firmware: put this file into the first flash bank (virt) or below 4 GiB (q35), or Open Firmware (pseries)"),
     arg(&["L"], "dir", "look for firmware files in this directory first"),
     arg(
         &["boot"],
         "[order=drives][,once=drives][,menu=on|off][,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
         "tell the firmware what to boot: a floppy, c disk, d CD-ROM, n network",
     ),
+    arg(&["prom-env"], "name=value", "set a variable of Open Firmware (pseries)"),
     arg(&["fw_cfg"], "[name=]n,file=f|string=s", "give the firmware this file"),
     arg(&["smbios"], "type=n[,prop=value...]|file=f", "set SMBIOS fields"),
     arg(&["global"], "driver.prop=value", "set a property of all devices of a driver"),
     arg(&["overcommit"], "[mem-lock=off][,cpu-pm=on|off]", "host resources: halted CPUs leave the host's in any case"),
     arg(&["uuid"], "uuid", "set the UUID of the machine, as in SMBIOS"),
     flag(&["usb"], "have a USB controller (-M usb=on)"),
-    arg(&["drive"], "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...", "add a drive (if: virtio, none, pflash)"),
+    arg(&["drive"], "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...", "add a drive (if: virtio, scsi, none, pflash)"),
     arg(&["hda"], "file", "use this file as the first disk"),
     arg(&["hdb"], "file", "use this file as the second disk"),
     arg(&["hdc"], "file", "use this file as the third disk"),
@@ -280,6 +282,7 @@ fn help_of(given: &Given, default: &str) -> Option<String> {
                 let name = value.split(',').next().unwrap_or("");
                 match options::machine_name(&[name.to_owned()], default) {
                     Ok("q35") => Q35Options::help(),
+                    Ok("pseries") => PseriesOptions::help(),
                     _ => VirtOptions::help(),
                 }
             }
@@ -492,13 +495,23 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     }
     let board = BoardOptions::parse(&machines, machine)?;
     let q35 = matches!(board, BoardOptions::Q35(_));
+    let pseries = matches!(board, BoardOptions::Pseries(_));
     if let Some(word) = given.last("vga") {
         rhea_machine::display::adapter(word)?;
     }
-    for (option, works) in [("boot", q35), ("fw_cfg", true), ("smbios", q35), ("dtb", !q35), ("hdc", q35), ("hdd", q35)]
-    {
+    let virt = !q35 && !pseries;
+    for (option, works) in [
+        ("boot", !virt),
+        ("fw_cfg", !pseries),
+        ("smbios", q35),
+        ("dtb", virt),
+        ("hdc", !virt),
+        ("hdd", !virt),
+        ("prom-env", pseries),
+    ] {
         if given.has(option) && !works {
             let name = if q35 { "q35" } else { "virt" };
+            let name = if pseries { "pseries" } else { name };
             return Err(err(&format!("-{option}"), format!("the machine {name} does not have this")));
         }
     }
@@ -513,13 +526,13 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
             "drive" => drives.push(DriveOptions::parse(value)?),
             "hda" | "hdb" | "hdc" | "hdd" => {
                 let mut drive = DriveOptions::for_file(&format!("-{name}"), Path::new(value));
-                drive.index = q35.then(|| u32::from(name.as_bytes()[2] - b'a'));
+                drive.index = (!virt).then(|| u32::from(name.as_bytes()[2] - b'a'));
                 drives.push(drive);
             }
             "cdrom" => {
                 let mut drive = DriveOptions::for_file("-cdrom", Path::new(value));
                 drive.readonly = true;
-                if q35 {
+                if !virt {
                     drive.media = Media::Cdrom;
                     drive.index = Some(2);
                 }
@@ -527,6 +540,9 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
             }
             _ => {}
         }
+    }
+    for drive in drives.iter_mut().filter(|d| pseries && !d.interface_given) {
+        drive.interface = DriveInterface::Scsi;
     }
     // A PC's drives are at the chipset's controller unless told.
     for drive in drives.iter_mut().filter(|d| q35 && !d.interface_given) {
@@ -561,6 +577,7 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
             "standard input and output are used twice: use mon:stdio, or another device for one of them",
         ));
     }
+    let memory = given.last("m").map(|t| options::parse_memory(t, pseries)).transpose()?;
     let kernel = readable("-kernel", given.path("kernel"))?;
     for (option, what) in [("append", "a command line"), ("initrd", "an initial ram disk")] {
         if given.has(option) && kernel.is_none() {
@@ -569,9 +586,12 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     }
     Ok(MachineConfig {
         name: given.last("name").map(name).transpose()?,
-        cpu: given.last("cpu").unwrap_or(if q35 { "qemu64" } else { "max" }).to_owned(),
+        cpu: given.last("cpu").unwrap_or(if q35 { "qemu64" } else if pseries { "power10" } else { "max" }).to_owned(),
         smp: given.last("smp").map_or(Ok(Smp::ONE), Smp::parse)?,
-        ram: ram(given, &board, &objects)?,
+        max_ram: memory.map_or(0, |m| m.max),
+        ram_slots: memory.map_or(0, |m| m.slots),
+        prom_env: prom_env(given)?,
+        ram: ram(given, memory.map(|m| m.size), &board, &objects)?,
         accel: options::parse_accel(&accels)?,
         board,
         kernel,
@@ -580,7 +600,7 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
         append: given.last("append").map(str::to_owned),
         dtb: readable("-dtb", given.path("dtb"))?,
         // Firmware of a PC is searched for by name.
-        bios: if q35 { given.path("bios") } else { readable("-bios", given.path("bios"))? },
+        bios: if !virt { given.path("bios") } else { readable("-bios", given.path("bios"))? },
         boot: given.last("boot").map(boot).transpose()?.unwrap_or_default(),
         fw_cfg: given.all("fw_cfg").iter().map(|t| fw_cfg_file(t)).collect::<Result<_, _>>()?,
         uuid: given.last("uuid").map_or(Ok([0; 16]), uuid)?,
@@ -624,8 +644,21 @@ fn name(text: &str) -> Result<String, OptionError> {
     Ok(OptionSet::parse("-name", DECLS, &pairs)?.text("guest").unwrap_or("").to_owned())
 }
 
-fn ram(given: &Given, board: &BoardOptions, objects: &[ObjectSpec]) -> Result<RamConfig, OptionError> {
-    let size = given.last("m").map(options::parse_memory).transpose()?;
+/// `-prom-env NAME=VALUE`
+fn prom_env(given: &Given) -> Result<Vec<String>, OptionError> {
+    let texts = given.all("prom-env");
+    match texts.iter().find(|t| !t.contains('=') || t.starts_with('=')) {
+        Some(bad) => Err(err("-prom-env", format!("'{bad}': expected NAME=VALUE"))),
+        None => Ok(texts),
+    }
+}
+
+fn ram(
+    given: &Given,
+    size: Option<u64>,
+    board: &BoardOptions,
+    objects: &[ObjectSpec],
+) -> Result<RamConfig, OptionError> {
     if let Some(id) = board.memory_backend() {
         let object = objects.iter().find_map(|o| match o {
             ObjectSpec::Memory { id: i, size, backing, prealloc } if *i == id => {
@@ -649,7 +682,7 @@ fn ram(given: &Given, board: &BoardOptions, objects: &[ObjectSpec]) -> Result<Ra
         Some(path) => Backing::File { path, share: false },
         None => Backing::Anonymous,
     };
-    Ok(RamConfig { size: size.unwrap_or(128 << 20), backing, prealloc: given.has("mem-prealloc") })
+    Ok(RamConfig { size: size.unwrap_or(if board.option() == "-M pseries" { 512 << 20 } else { 128 << 20 }), backing, prealloc: given.has("mem-prealloc") })
 }
 
 #[cfg(test)]

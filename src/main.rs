@@ -35,9 +35,10 @@ fn default_machine(program: &str) -> Result<&'static str, OptionError> {
     let name = program.rsplit('/').next().unwrap_or(program);
     match name.strip_prefix("qemu-system-") {
         Some("x86_64") => Ok("q35"),
+        Some("ppc64") => Ok("pseries"),
         Some("aarch64") | None => Ok("virt"),
         Some(arch) => {
-            let message = format!("the architecture '{arch}' is not supported: use aarch64 or x86_64");
+            let message = format!("the architecture '{arch}' is not supported: use aarch64, ppc64 or x86_64");
             Err(OptionError::new(name, message))
         }
     }

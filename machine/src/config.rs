@@ -1,5 +1,6 @@
 //! Everything the command line says, typed.
 
+use crate::pseries::PseriesOptions;
 use crate::options::{self, AccelKind, ObjectSpec, Q35Options, Smp, VirtOptions};
 use rhea_block::DriveOptions;
 use rhea_clock::{RtcBase, RtcSource};
@@ -62,6 +63,7 @@ pub struct Console {
 pub enum BoardOptions {
     Virt(VirtOptions),
     Q35(Q35Options),
+    Pseries(PseriesOptions),
 }
 
 impl BoardOptions {
@@ -72,6 +74,7 @@ impl BoardOptions {
     pub fn parse(texts: &[String], default: &str) -> Result<Self, OptionError> {
         Ok(match options::machine_name(texts, default)? {
             "q35" => Self::Q35(Q35Options::parse(texts)?),
+            "pseries" => Self::Pseries(PseriesOptions::parse(texts)?),
             _ => Self::Virt(VirtOptions::parse(texts)?),
         })
     }
@@ -81,6 +84,7 @@ impl BoardOptions {
         match self {
             Self::Virt(_) => "-M virt",
             Self::Q35(_) => "-M q35",
+            Self::Pseries(_) => "-M pseries",
         }
     }
     #[must_use]
@@ -88,6 +92,7 @@ impl BoardOptions {
         match self {
             Self::Virt(o) => o.memory_backend.as_deref(),
             Self::Q35(o) => o.memory_backend.as_deref(),
+            Self::Pseries(o) => o.memory_backend.as_deref(),
         }
     }
     #[must_use]
@@ -95,6 +100,7 @@ impl BoardOptions {
         match self {
             Self::Virt(o) => o.accel.as_deref(),
             Self::Q35(o) => o.accel.as_deref(),
+            Self::Pseries(o) => o.accel.as_deref(),
         }
     }
 }
@@ -118,6 +124,9 @@ pub struct FwCfgFile {
     pub name: String,
     pub data: Vec<u8>,
 }
+
+/// Boards without flash.
+const NO_FLASH: [Option<String>; 2] = [None, None];
 
 /// One machine.
 #[derive(Clone, Debug)]
@@ -158,6 +167,11 @@ pub struct MachineConfig {
     pub monitors: Vec<Console>,
     /// No default network card.
     pub no_defaults: bool,
+    /// `-prom-env NAME=VALUE`: variables of Open Firmware in the NVRAM.
+    pub prom_env: Vec<String>,
+    /// `-m slots=`, `maxmem=`: places and limit of the RAM.
+    pub max_ram: u64,
+    pub ram_slots: u32,
     pub snapshot: bool,
     /// A reset request ends the emulator.
     pub no_reboot: bool,
@@ -186,6 +200,7 @@ impl MachineConfig {
         match &self.board {
             BoardOptions::Virt(o) => &o.pflash,
             BoardOptions::Q35(o) => &o.pflash,
+            BoardOptions::Pseries(_) => &NO_FLASH,
         }
     }
 }

@@ -10,7 +10,9 @@ mod flash;
 pub mod machine;
 mod nic;
 pub mod options;
+mod pci;
 mod plug;
+pub mod pseries;
 pub mod q35;
 pub mod run;
 pub mod virt;
@@ -36,6 +38,7 @@ pub fn build(
     match &config.board {
         BoardOptions::Virt(options) => virt::build(config, options, wiring, control, log),
         BoardOptions::Q35(options) => q35::build(config, options, wiring, control, log),
+        BoardOptions::Pseries(options) => pseries::build(config, options, wiring, control, log),
     }
 }
 

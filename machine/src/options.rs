@@ -41,6 +41,8 @@ pub enum GicVersion {
 
 /// Machines by name, with what `-M help` says. A versioned name keeps the machine the same in later versions.
 pub const MACHINES: &[(&str, &str)] = &[
+    ("pseries", "pSeries logical partition per PAPR (alias of pseries-1.0)"),
+    ("pseries-1.0", "pSeries logical partition per PAPR"),
     ("q35", "Standard PC (Q35 + ICH9) (alias of q35-1.0)"),
     ("q35-1.0", "Standard PC (Q35 + ICH9)"),
     ("virt", "Arm virtual machine (alias of virt-1.0)"),
@@ -100,7 +102,7 @@ pub fn machine_help(default: &str) -> String {
 }
 
 /// The machine that `-M` values name, without its version, and the pairs of all values: later ones replace earlier ones.
-fn machine_pairs(
+pub(crate) fn machine_pairs(
     texts: &[String],
     default: &str,
 ) -> Result<(&'static str, Vec<(String, Option<String>)>), OptionError> {
@@ -109,7 +111,7 @@ fn machine_pairs(
         let mut given = options::split(text);
         // The first word is the machine, unless it is a property of one.
         if let Some((name, None)) = given.first().cloned()
-            && !VIRT.iter().chain(Q35).any(|d| d.key == name)
+            && !VIRT.iter().chain(Q35).chain(crate::pseries::options::DECLS).any(|d| d.key == name)
             && name != "help"
         {
             given[0] = ("type".to_owned(), Some(name));
@@ -124,14 +126,15 @@ fn machine_pairs(
     if !MACHINES.iter().any(|(n, _)| *n == name) {
         let message = match name.as_str() {
             "pc" | "isapc" | "microvm" | "none" | "xenfv" | "xenpv" => {
-                format!("machine '{name}' is not supported: machines are q35 and virt")
+                format!("machine '{name}' is not supported: machines are pseries, q35 and virt")
             }
-            n if n.starts_with("pc-") => format!("machine '{name}' is not supported: machines are q35 and virt"),
-            _ => format!("unknown machine '{name}': machines are q35 and virt (-M help lists them)"),
+            n if n.starts_with("pc-") => format!("machine '{name}' is not supported: machines are pseries, q35 and virt"),
+            _ => format!("unknown machine '{name}': machines are pseries, q35 and virt (-M help lists them)"),
         };
         return Err(OptionError::new("-M", message));
     }
-    Ok((if name.starts_with("q35") { "q35" } else { "virt" }, pairs))
+    let boards = ["pseries", "q35", "virt"];
+    Ok((boards.into_iter().find(|b| name.starts_with(b)).unwrap_or("virt"), pairs))
 }
 
 /// The name of the machine that the values of `-M` choose.
@@ -334,15 +337,25 @@ impl Smp {
     }
 }
 
-/// `-m`: bytes.
+/// `-m`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes.
+    pub size: u64,
+    /// What hot-plug may bring it to; the size where there is none.
+    pub max: u64,
+    pub slots: u32,
+}
+
+/// `-m`: bytes. `hotplug`: the machine has places for more.
 ///
 /// # Errors
 /// [`OptionError`].
-pub fn parse_memory(text: &str) -> Result<u64, OptionError> {
+pub fn parse_memory(text: &str, hotplug: bool) -> Result<Memory, OptionError> {
     const DECLS: &[OptionDecl] = &[
         OptionDecl::new("size", OptionKind::Size { unit: 1 << 20 }, Some("128M"), "RAM"),
-        OptionDecl::new("slots", OptionKind::Number { min: 0, max: 0 }, None, "there is no hot-plug of memory"),
-        OptionDecl::new("maxmem", OptionKind::Size { unit: 1 << 20 }, None, "there is no hot-plug of memory"),
+        OptionDecl::new("slots", OptionKind::Number { min: 0, max: 256 }, None, "places for more (pseries)"),
+        OptionDecl::new("maxmem", OptionKind::Size { unit: 1 << 20 }, None, "the most there can be (pseries)"),
     ];
     let mut pairs = options::split(text);
     if let Some((number, None)) = pairs.first().cloned() {
@@ -350,13 +363,24 @@ pub fn parse_memory(text: &str) -> Result<u64, OptionError> {
     }
     let set = OptionSet::parse("-m", DECLS, &pairs)?;
     let size = set.number("size").unwrap_or(128 << 20);
-    if set.number("maxmem").is_some_and(|m| m != size) {
-        return Err(set.error("maxmem", "hot-plug of memory is not supported: it must equal the size"));
-    }
     if !(1 << 20..=1 << 40).contains(&size) {
         return Err(OptionError::new("-m", format!("'{text}': expected a size from 1M to 1T")));
     }
-    Ok(size.next_multiple_of(2 << 20))
+    let (max, slots) = (set.number("maxmem").unwrap_or(size), set.number("slots").unwrap_or(0) as u32);
+    if !hotplug && max != size {
+        return Err(set.error("maxmem", "hot-plug of memory is not supported: it must equal the size"));
+    }
+    if !hotplug && slots != 0 {
+        return Err(set.error("slots", "hot-plug of memory is not supported"));
+    }
+    if max < size || max > 1 << 40 {
+        return Err(set.error("maxmem", "expected a size from that of the RAM to 1T"));
+    }
+    if hotplug && (slots != 0) != (max != size) {
+        return Err(OptionError::new("-m", format!("'{text}': slots and maxmem go together")));
+    }
+    let size = size.next_multiple_of(2 << 20);
+    Ok(Memory { size, max: max.max(size), slots })
 }
 
 /// `-rtc`
@@ -568,11 +592,13 @@ mod tests {
         for bad in ["0", "513", "4,cores=3", "x", "4,maxcpus=8", "sockets=512,cores=512", "2,sockets=4"] {
             assert!(Smp::parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(parse_memory("2G").unwrap(), 2 << 30);
-        assert_eq!(parse_memory("512").unwrap(), 512 << 20);
-        assert_eq!(parse_memory("size=255G").unwrap(), 255 << 30);
+        assert_eq!(parse_memory("2G", false).unwrap(), Memory { size: 2 << 30, max: 2 << 30, slots: 0 });
+        assert_eq!(parse_memory("512", false).unwrap().size, 512 << 20);
+        assert_eq!(parse_memory("size=255G", false).unwrap().size, 255 << 30);
+        assert_eq!(parse_memory("1G,slots=2,maxmem=4G", true).unwrap(), Memory { size: 1 << 30, max: 4 << 30, slots: 2 });
+        assert!(parse_memory("1G,slots=2", true).is_err());
         for bad in ["0", "2X", "-1", "9999T", "1G,slots=2", "1G,maxmem=2G"] {
-            assert!(parse_memory(bad).is_err(), "{bad}");
+            assert!(parse_memory(bad, false).is_err(), "{bad}");
         }
         assert_eq!(parse_rtc("base=2000-03-01T00:00:01").unwrap().0, RtcBase::Fixed(951_868_801));
         assert_eq!(parse_rtc("base=1970-01-01,clock=vm").unwrap(), (RtcBase::Fixed(0), RtcSource::Vm));

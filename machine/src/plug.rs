@@ -79,7 +79,8 @@ impl<'a> Plugger<'a> {
         for (driver, property, _) in &self.config.globals {
             let known = catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
                 || rhea_display::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
-                || rhea_nic::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
+                || rhea_nic::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
+                || rhea_pci::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
             if !known && !crate::q35::is_global(&self.config.board, driver, property) {
                 let text = format!("'{driver}.{property}': there is no such device or property");
                 return Err(OptionError::new("-global", text));
@@ -127,20 +128,7 @@ impl<'a> Plugger<'a> {
         let network = move || nets.iter().map(|(id, n)| format!("{id}: {}\n", n.description())).collect();
         self.board.info.push(("network", "show the network state", Box::new(network)));
         let bus = self.bus.clone();
-        let pci = move || {
-            let mut text = String::new();
-            for f in bus.functions() {
-                let (vendor, device) = f.config().ids();
-                text.push_str(&format!("  {}: {} [{vendor:04x}:{device:04x}]\n", f.config().devfn(), f.name()));
-                for (n, start, len) in f.config().mapped_bars() {
-                    text.push_str(&format!(
-                        "      BAR{n}: memory at {start:#x} [{:#x}]\n",
-                        start + len.wrapping_sub(1)
-                    ));
-                }
-            }
-            text
-        };
+        let pci = move || crate::pci::describe(&bus);
         self.board.info.push(("pci", "show the PCI devices", Box::new(pci)));
         Ok(())
     }
@@ -200,13 +188,14 @@ impl<'a> Plugger<'a> {
             // The card's own keys are taken out; the rest is the back end's.
             let default = match self.config.board {
                 BoardOptions::Q35(_) => "e1000e",
+                BoardOptions::Pseries(_) => "spapr-vlan",
                 BoardOptions::Virt(_) => "virtio-net-pci",
             };
             let (mut model, mut card, mut rest) = (default.to_owned(), Vec::new(), Vec::new());
             for (key, value) in split(text) {
                 match (key.as_str(), value) {
                     ("model", Some(v)) => model = if v == "virtio" { "virtio-net-pci".to_owned() } else { v },
-                    ("mac" | "addr", Some(v)) => card.push((key, Some(v))),
+                    ("mac" | "addr" | "bus", Some(v)) => card.push((key, Some(v))),
                     (_, value) => rest.push(match value {
                         Some(v) => format!("{key}={}", v.replace(',', ",,")),
                         None => key,
@@ -241,6 +230,9 @@ impl<'a> Plugger<'a> {
         }
         if let Some(kind) = rhea_storage::catalog::find(&spec.driver) {
             return self.storage(kind, spec);
+        }
+        if let Some(kind) = rhea_pci::catalog::find(&spec.driver) {
+            return self.pci_device(kind, spec);
         }
         let option = format!("-device {}", spec.driver);
         let mut resources = self.resources();
@@ -301,7 +293,7 @@ impl<'a> Plugger<'a> {
         let slot = self.pci_slot(option, &set)?;
         let mac = self.macs.allocate();
         let function = kind.make(&set, &slot, net, mac, &self.board.log)?;
-        self.bus.attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
+        slot.bus().attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
         if let Some(index) = set.number("bootindex") {
             self.board.add_boot_entry(index, &*function, unit::NETWORK);
         }
@@ -370,7 +362,7 @@ impl<'a> Plugger<'a> {
             }
             storage::Made::Nvme(nvme) => nvme,
         };
-        self.bus.attach(function.clone()).map_err(|e| OptionError::new(&option, e.to_string()))?;
+        slot.bus().attach(function.clone()).map_err(|e| OptionError::new(&option, e.to_string()))?;
         if let Some(index) = boot {
             self.board.add_boot_entry(index, &*function, unit::NVME);
         }
@@ -460,10 +452,16 @@ impl<'a> Plugger<'a> {
 
     /// The place on the bus that `bus=` and `addr=` ask for.
     fn pci_slot(&self, option: &str, set: &OptionSet) -> Result<PciSlot, OptionError> {
-        let bus = &self.bus;
-        if let Some(name) = set.text("bus").filter(|b| *b != bus.name()) {
-            return Err(set.error("bus", &format!("there is no PCI bus '{name}': the bus is '{}'", bus.name())));
-        }
+        let bus = match set.text("bus") {
+            None => self.bus.clone(),
+            Some(name) => self.bus.find_bus(name).ok_or_else(|| {
+                let text = format!(
+                    "there is no PCI bus '{name}': the root bus is '{}', others have the id of a bridge that comes before",
+                    self.bus.name()
+                );
+                set.error("bus", &text)
+            })?,
+        };
         match set.text("addr") {
             Some(text) => {
                 let devfn = Devfn::parse(text)
@@ -474,12 +472,28 @@ impl<'a> Plugger<'a> {
         }
     }
 
+    /// A bridge, a port, or another function of the PCI crate.
+    fn pci_device(
+        &mut self,
+        kind: &'static rhea_pci::catalog::DeviceType,
+        spec: &DeviceSpec,
+    ) -> Result<(), OptionError> {
+        let option = format!("-device {}", kind.name);
+        let set = OptionSet::parse(&option, &kind.options(), &self.with_globals(kind.name, &spec.pairs))?;
+        self.take_id(&set)?;
+        let slot = self.pci_slot(&option, &set)?;
+        let bus = set.text("id").map_or_else(|| format!("pci.{slot}"), str::to_owned);
+        let made = kind.make(&set, &slot, &bus, &self.board.clock, &self.board.log)?;
+        let function = made.attach().map_err(|e| OptionError::new(&option, e.to_string()))?;
+        self.board.devices.push(function);
+        Ok(())
+    }
+
     fn plug_pci(&mut self, option: &str, set: &OptionSet, made: &Made) -> Result<Arc<dyn Device>, OptionError> {
         let slot = self.pci_slot(option, set)?;
-        let bus = &self.bus;
         let vectors = set.number("vectors").and_then(|n| u16::try_from(n).ok());
         let function = VirtioPci::new(made.device(), &slot, DeviceType::ring_features(set), vectors, &self.board.log);
-        bus.attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
+        slot.bus().attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
         if let Some(index) = set.number("bootindex") {
             let unit = if matches!(made, Made::Net(_)) { unit::NETWORK } else { unit::DISK };
             if !self.board.add_boot_entry(index, &*function, unit) && self.config.kernel.is_none() {

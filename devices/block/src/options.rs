@@ -49,6 +49,8 @@ pub enum DriveInterface {
     Virtio,
     /// A port of the chipset's AHCI controller.
     Ide,
+    /// The board's own SCSI adapter.
+    Scsi,
     /// A `-device` takes it by id.
     None,
     Pflash,
@@ -74,7 +76,7 @@ pub enum ErrorPolicy {
 pub const DRIVE_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("file", OptionKind::Text, None, "image file or block device"),
     OptionDecl::new("format", OptionKind::Text, None, "image format: raw"),
-    OptionDecl::new("if", OptionKind::Text, None, "interface: virtio, ide, none, pflash (as the machine has it)"),
+    OptionDecl::new("if", OptionKind::Text, None, "interface: virtio, ide, scsi, none, pflash (as the machine has it)"),
     OptionDecl::new("id", OptionKind::Text, None, "name for -device ...,drive="),
     OptionDecl::new("readonly", OptionKind::Bool, Some("off"), "refuse writes"),
     OptionDecl::new("read-only", OptionKind::Bool, Some("off"), "refuse writes"),
@@ -144,6 +146,7 @@ impl DriveOptions {
         let interface = match set.text("if").unwrap_or("virtio") {
             "virtio" => DriveInterface::Virtio,
             "ide" => DriveInterface::Ide,
+            "scsi" => DriveInterface::Scsi,
             "none" => DriveInterface::None,
             "pflash" => DriveInterface::Pflash,
             other => {
