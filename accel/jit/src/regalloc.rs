@@ -5,6 +5,7 @@
 //! by cold exits, constants) get no location: whoever uses them computes them from their arguments.
 
 use rhea_ir::func::{ExitKind, Function, StateId, Target, Term, Value};
+use rhea_ir::guest::NanRule;
 use rhea_ir::op::{Class, Op};
 use rhea_ir::types::Type;
 
@@ -121,7 +122,9 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 | Op::FlagsVTest => flag_uses[n] + edge_uses[n] == hot_uses[n],
                 Op::FlagsFCom => flag_uses[n] + edge_uses[n] == hot_uses[n] && !clears && f.fp.is_host_x86(),
                 Op::VOrdered => edge_uses[n] == hot_uses[n],
-                Op::FlagsFCmp => flag_uses[n] == hot_uses[n] && f.fp.host_compares() && !clears,
+                Op::FlagsFCmp => {
+                    flag_uses[n] == hot_uses[n] && f.fp.host_compares() && !clears && f.fp.nan_rule == NanRule::Arm
+                }
                 // Of flags: which of two compares a conditional one or a loop left.
                 Op::Select if matches!(i.ty, Type::I32 | Type::V128) => edge_uses[n] == hot_uses[n],
                 Op::VFromScalar | Op::VZeroHi | Op::Zext64 => edge_uses[n] == hot_uses[n],

@@ -115,7 +115,13 @@ pub fn mxcsr_flags<G: Guest>(h: &rhea_ir::EnvHeader) -> u32 {
 fn guest_flags(mxcsr: u32, rule: NanRule) -> u32 {
     // The bits are the same, but for guests other than x86 the host's denormal-operand bit has no counterpart: inputs are
     // flushed by the exact path only.
-    mxcsr & if rule == NanRule::X86 { 0x3f } else { 0x3d }
+    // Invalid operations of a Power guest are known by their causes, which only the exact path tells.
+    mxcsr
+        & match rule {
+            NanRule::X86 => 0x3f,
+            NanRule::Arm => 0x3d,
+            NanRule::Ppc => 0x3c,
+        }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -16,7 +16,7 @@ pub(crate) fn add_sub<F: Format>(a: u64, b: u64, subtract: bool, env: &mut Env) 
     }
     y.sign ^= subtract;
     match (x.class, y.class) {
-        (Class::Inf, Class::Inf) if x.sign != y.sign => invalid::<F>(env),
+        (Class::Inf, Class::Inf) if x.sign != y.sign => invalid::<F>(Flags::VXISI, env),
         (Class::Inf, _) => inf::<F>(x.sign),
         (_, Class::Inf) => inf::<F>(y.sign),
         (Class::Zero, Class::Zero) => {
@@ -68,7 +68,7 @@ pub(crate) fn mul<F: Format>(a: u64, b: u64, extended: bool, env: &mut Env) -> u
             if extended {
                 zero::<F>(sign) | ((F::BIAS + 1) as u64) << F::FRAC_BITS
             } else {
-                invalid::<F>(env)
+                invalid::<F>(Flags::VXIMZ, env)
             }
         }
         (Class::Inf, _) | (_, Class::Inf) => inf::<F>(sign),
@@ -94,7 +94,8 @@ pub(crate) fn div<F: Format>(a: u64, b: u64, env: &mut Env) -> u64 {
         return nan2::<F>((a, x.class), (b, y.class), env);
     }
     match (x.class, y.class) {
-        (Class::Inf, Class::Inf) | (Class::Zero, Class::Zero) => invalid::<F>(env),
+        (Class::Inf, Class::Inf) => invalid::<F>(Flags::VXIDI, env),
+        (Class::Zero, Class::Zero) => invalid::<F>(Flags::VXZDZ, env),
         (Class::Inf, _) => inf::<F>(sign),
         (_, Class::Zero) => {
             env.flags |= Flags::DIV_BY_ZERO;
@@ -109,7 +110,7 @@ pub(crate) fn sqrt<F: Format>(a: u64, env: &mut Env) -> u64 {
     match x.class {
         Class::Quiet | Class::Signalling => nan1::<F>(a, x.class, env),
         Class::Zero => zero::<F>(x.sign),
-        _ if x.sign => invalid::<F>(env),
+        _ if x.sign => invalid::<F>(Flags::VXSQRT, env),
         Class::Inf => inf::<F>(false),
         Class::Finite => {
             let n = u128::from(x.sig) << (63 + (x.exp & 1));
@@ -130,12 +131,12 @@ pub(crate) fn mul_add<F: Format>(a: u64, b: u64, c: u64, env: &mut Env) -> u64 {
     if x.class.is_nan() || y.class.is_nan() || z.class.is_nan() {
         let (a, b, c) = ((a, x.class), (b, y.class), (c, z.class));
         return match env.nan_rule {
-            NanRule::Arm if no_product && z.class == Class::Quiet => invalid::<F>(env),
+            NanRule::Arm if no_product && z.class == Class::Quiet => invalid::<F>(Flags::VXIMZ, env),
             NanRule::Arm => nan_first::<F>([c, a, b], env),
             NanRule::X86 => nan_first::<F>([a, b, c], env),
             NanRule::Ppc => {
                 if no_product {
-                    env.flags |= Flags::INVALID;
+                    env.raise_invalid(Flags::VXIMZ);
                 }
                 nan_first::<F>([a, c, b], env)
             }
@@ -144,7 +145,7 @@ pub(crate) fn mul_add<F: Format>(a: u64, b: u64, c: u64, env: &mut Env) -> u64 {
     let sign = x.sign != y.sign;
     let inf_product = x.class == Class::Inf || y.class == Class::Inf;
     if no_product || (inf_product && z.class == Class::Inf && z.sign != sign) {
-        invalid::<F>(env)
+        invalid::<F>(if no_product { Flags::VXIMZ } else { Flags::VXISI }, env)
     } else if inf_product {
         inf::<F>(sign)
     } else if z.class == Class::Inf {

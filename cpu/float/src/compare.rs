@@ -1,6 +1,6 @@
 //! Comparisons, minimum and maximum.
 
-use crate::env::{Env, Flags};
+use crate::env::{Env, Flags, NanRule};
 use crate::format::*;
 
 /// The relation of two values.
@@ -42,7 +42,15 @@ pub(crate) fn compare<F: Format>(a: u64, b: u64, signal_quiet: bool, env: &mut E
     let y = unpack::<F>(b, env).class;
     if x.is_nan() || y.is_nan() {
         if signal_quiet || x == Class::Signalling || y == Class::Signalling {
-            env.flags |= Flags::INVALID;
+            env.raise_invalid(Flags::NONE);
+            if env.nan_rule == NanRule::Ppc {
+                if x == Class::Signalling || y == Class::Signalling {
+                    env.raise(Flags::VXSNAN);
+                }
+                if signal_quiet {
+                    env.raise(Flags::VXVC);
+                }
+            }
         }
         return Ordering::Unordered;
     }
@@ -78,9 +86,25 @@ pub(crate) fn min_max<F: Format>(a: u64, b: u64, max: bool, env: &mut Env) -> u6
 pub(crate) fn min_max_num<F: Format>(a: u64, b: u64, max: bool, env: &mut Env) -> u64 {
     let quiet = |bits: u64| bits & (F::INF | F::QUIET) == F::INF | F::QUIET;
     let absorbed = inf::<F>(max);
+    if env.nan_rule == NanRule::Ppc {
+        return ppc_min_max_num::<F>(a, b, max, env);
+    }
     match (quiet(a), quiet(b)) {
         (true, false) => min_max::<F>(absorbed, b, max, env),
         (false, true) => min_max::<F>(a, absorbed, max, env),
+        _ => min_max::<F>(a, b, max, env),
+    }
+}
+
+/// As the Power ISA's xsmaxdp and xsmindp: a NaN that signals comes before one that does not.
+fn ppc_min_max_num<F: Format>(a: u64, b: u64, max: bool, env: &mut Env) -> u64 {
+    let x = unpack::<F>(a, env).class;
+    let y = unpack::<F>(b, env).class;
+    match (x, y) {
+        (Class::Signalling, _) | (Class::Quiet, Class::Quiet) => nan2::<F>((a, x), (b, y), env),
+        (_, Class::Signalling) => nan1::<F>(b, y, env),
+        (Class::Quiet, _) => b,
+        (_, Class::Quiet) => a,
         _ => min_max::<F>(a, b, max, env),
     }
 }

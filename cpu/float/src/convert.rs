@@ -13,7 +13,7 @@ pub fn convert_with<S: Format, D: Format>(a: S::Bits, rounding: Rounding, env: &
     D::narrow(match u.class {
         Class::Quiet | Class::Signalling => {
             if u.class == Class::Signalling || alt {
-                env.flags |= Flags::INVALID;
+                env.raise_invalid(Flags::VXSNAN);
             }
             if alt {
                 zero::<D>(u.sign)

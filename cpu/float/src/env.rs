@@ -71,6 +71,18 @@ impl Flags {
     pub const INEXACT: Flags = Flags(1 << 5);
     pub const ALL: Flags = Flags(0x3f);
 
+    // Under `NanRule::Ppc` an invalid operation tells its causes too, named as the bits of the FPSCR.
+    pub const VXSNAN: Flags = Flags(1 << 8);
+    pub const VXISI: Flags = Flags(1 << 9);
+    pub const VXIDI: Flags = Flags(1 << 10);
+    pub const VXZDZ: Flags = Flags(1 << 11);
+    pub const VXIMZ: Flags = Flags(1 << 12);
+    pub const VXVC: Flags = Flags(1 << 13);
+    pub const VXSQRT: Flags = Flags(1 << 14);
+    pub const VXCVI: Flags = Flags(1 << 15);
+    /// All causes of an invalid operation.
+    pub const CAUSES: Flags = Flags(0xff00);
+
     /// The cumulative bits of Arm's FPSR: IOC 0, DZC 1, OFC 2, UFC 3, IXC 4, IDC 7.
     #[inline]
     pub const fn to_fpsr(self) -> u32 {
@@ -129,6 +141,10 @@ pub struct Env {
     pub tininess_before_rounding: bool,
     /// Conversions take half precision as Arm's alternative format: no infinities and NaNs.
     pub alt_half: bool,
+    /// An overflow delivers the result scaled down instead (Power ISA, enabled overflow exception).
+    pub trap_overflow: bool,
+    /// A tiny result is an underflow even if exact, and is delivered scaled up.
+    pub trap_underflow: bool,
     pub nan_rule: NanRule,
     /// Sticky: operations only add to them.
     pub flags: Flags,
@@ -146,6 +162,8 @@ impl Env {
         flush_raises_inexact: false,
         tininess_before_rounding: true,
         alt_half: false,
+        trap_overflow: false,
+        trap_underflow: false,
         nan_rule: NanRule::Arm,
         flags: Flags::NONE,
     };
@@ -186,4 +204,16 @@ impl Env {
     pub fn raise(&mut self, flags: Flags) {
         self.flags |= flags;
     }
+
+    /// Raises invalid, with its cause if the guest records causes.
+    #[inline]
+    pub fn raise_invalid(&mut self, cause: Flags) {
+        self.flags |= Flags::INVALID;
+        if self.nan_rule == NanRule::Ppc {
+            self.flags |= cause;
+        }
+    }
+
+    /// The Power ISA's defaults: its NaN rule, tininess before rounding, round to nearest; no flags.
+    pub const PPC: Env = Env { nan_rule: NanRule::Ppc, ..Env::DEFAULT };
 }

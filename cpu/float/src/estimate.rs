@@ -95,7 +95,7 @@ pub(crate) fn rsqrt_estimate<F: Format>(a: u64, env: &mut Env) -> u64 {
             env.flags |= Flags::DIV_BY_ZERO;
             return inf::<F>(u.sign);
         }
-        _ if u.sign => return invalid::<F>(env),
+        _ if u.sign => return invalid::<F>(Flags::VXSQRT, env),
         Class::Inf => return 0,
         Class::Finite => {}
     }

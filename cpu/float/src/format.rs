@@ -18,6 +18,8 @@ pub trait Format: Copy + 'static {
     /// Drops high bits.
     fn narrow(wide: u64) -> Self::Bits;
 
+    /// Added to or taken from the exponent where an enabled exception delivers a scaled result: 192, 1536.
+    const TRAP_SCALE: i32 = 3 << (Self::EXP_BITS - 2);
     const BITS: u32 = 1 + Self::EXP_BITS + Self::FRAC_BITS;
     const EXP_MAX: i32 = (1 << Self::EXP_BITS) - 1;
     const BIAS: i32 = Self::EXP_MAX >> 1;
@@ -167,8 +169,8 @@ pub(crate) fn default_nan<F: Format>(env: &Env) -> u64 {
 
 /// The result of an invalid operation.
 #[cold]
-pub(crate) fn invalid<F: Format>(env: &mut Env) -> u64 {
-    env.flags |= Flags::INVALID;
+pub(crate) fn invalid<F: Format>(cause: Flags, env: &mut Env) -> u64 {
+    env.raise_invalid(cause);
     default_nan::<F>(env)
 }
 
@@ -176,7 +178,7 @@ pub(crate) fn invalid<F: Format>(env: &mut Env) -> u64 {
 #[cold]
 pub(crate) fn nan1<F: Format>(bits: u64, class: Class, env: &mut Env) -> u64 {
     if class == Class::Signalling {
-        env.flags |= Flags::INVALID;
+        env.raise_invalid(Flags::VXSNAN);
     }
     if env.default_nan { default_nan::<F>(env) } else { bits | F::QUIET }
 }
@@ -192,7 +194,7 @@ pub(crate) fn nan2<F: Format>(a: (u64, Class), b: (u64, Class), env: &mut Env) -
 pub(crate) fn nan_first<F: Format>(ops: impl IntoIterator<Item = (u64, Class)> + Clone, env: &mut Env) -> u64 {
     let signalling = ops.clone().into_iter().find(|o| o.1 == Class::Signalling);
     if signalling.is_some() {
-        env.flags |= Flags::INVALID;
+        env.raise_invalid(Flags::VXSNAN);
     }
     if env.default_nan {
         return default_nan::<F>(env);
@@ -238,7 +240,7 @@ pub(crate) fn round_pack_with<F: Format>(
 ) -> u64 {
     let shift = 63 - F::FRAC_BITS;
     let (mask, half) = ((1u64 << shift) - 1, 1u64 << (shift - 1));
-    let biased = exp.saturating_add(F::BIAS);
+    let mut biased = exp.saturating_add(F::BIAS);
     let (mut m, mut tiny) = (sig, false);
     if biased < 1 {
         // Rounded with unbounded exponent, only an exponent of −BIAS can carry to the least normal number.
@@ -253,7 +255,12 @@ pub(crate) fn round_pack_with<F: Format>(
             }
             return zero::<F>(sign);
         }
-        m = shr_jam(m, 1i32.saturating_sub(biased) as u32);
+        if env.trap_underflow && tiny {
+            env.flags |= Flags::UNDERFLOW;
+            biased = biased.saturating_add(F::TRAP_SCALE).max(1);
+        } else {
+            m = shr_jam(m, 1i32.saturating_sub(biased) as u32);
+        }
     }
     let rest = m & mask;
     let up = rounds_up(rounding, sign, m >> shift & 1 != 0, rest, half);
@@ -266,6 +273,11 @@ pub(crate) fn round_pack_with<F: Format>(
             return zero::<F>(sign) | (F::SIGN - 1);
         }
     } else if magnitude >= F::INF {
+        if env.trap_overflow {
+            env.flags |= if rest != 0 { Flags::OVERFLOW | Flags::INEXACT } else { Flags::OVERFLOW };
+            let scaled = biased.saturating_sub(F::TRAP_SCALE).clamp(1, F::EXP_MAX);
+            return zero::<F>(sign) | ((u64::from(scaled as u32 - 1) << F::FRAC_BITS) + kept);
+        }
         env.flags |= Flags::OVERFLOW | Flags::INEXACT;
         return if overflows_to_inf(rounding, sign) { inf::<F>(sign) } else { max_normal::<F>(sign) };
     }

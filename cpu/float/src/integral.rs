@@ -1,6 +1,6 @@
 //! Rounding to integral values, and conversions to and from integers and fixed-point numbers.
 
-use crate::env::{Env, Flags, Rounding};
+use crate::env::{Env, Flags, NanRule, Rounding};
 use crate::format::*;
 
 /// `|value × 2^scale|` rounded to an integer, and whether that was inexact. Above 2^64 the magnitude is only that.
@@ -70,6 +70,15 @@ pub(crate) fn round_to_int_sized<F: Format>(a: u64, bits: u32, rounding: Roundin
     F::SIGN | ((F::BIAS + bits as i32 - 1) as u64) << F::FRAC_BITS
 }
 
+/// A NaN converted to an integer.
+#[cold]
+fn invalid_nan(class: Class, env: &mut Env) {
+    env.raise_invalid(Flags::VXCVI);
+    if class == Class::Signalling {
+        env.raise_invalid(Flags::VXSNAN);
+    }
+}
+
 /// `bits`: 8 to 64. Returns the sign-extended result.
 #[inline]
 pub(crate) fn to_signed<F: Format>(a: u64, bits: u32, fbits: u32, rounding: Rounding, env: &mut Env) -> i64 {
@@ -81,7 +90,7 @@ pub(crate) fn to_signed<F: Format>(a: u64, bits: u32, fbits: u32, rounding: Roun
         Class::Finite => {
             let (int, inexact) = integer(&u, fbits as i32, rounding);
             if int > limit {
-                env.flags |= Flags::INVALID;
+                env.raise_invalid(Flags::VXCVI);
             } else if inexact {
                 env.flags |= Flags::INEXACT;
             }
@@ -89,12 +98,13 @@ pub(crate) fn to_signed<F: Format>(a: u64, bits: u32, fbits: u32, rounding: Roun
             if u.sign { int.wrapping_neg() } else { int }
         }
         Class::Inf => {
-            env.flags |= Flags::INVALID;
+            env.raise_invalid(Flags::VXCVI);
             if u.sign { -1 - max as i64 } else { max as i64 }
         }
         Class::Quiet | Class::Signalling => {
-            env.flags |= Flags::INVALID;
-            0
+            invalid_nan(u.class, env);
+            // The Power ISA has the least integer.
+            if env.nan_rule == NanRule::Ppc { -1 - max as i64 } else { 0 }
         }
     }
 }
@@ -109,7 +119,7 @@ pub(crate) fn to_unsigned<F: Format>(a: u64, bits: u32, fbits: u32, rounding: Ro
         Class::Finite => {
             let (int, inexact) = integer(&u, fbits as i32, rounding);
             if int > u128::from(limit) || (u.sign && int != 0) {
-                env.flags |= Flags::INVALID;
+                env.raise_invalid(Flags::VXCVI);
                 return if u.sign { 0 } else { limit };
             }
             if inexact {
@@ -118,11 +128,11 @@ pub(crate) fn to_unsigned<F: Format>(a: u64, bits: u32, fbits: u32, rounding: Ro
             int as u64
         }
         Class::Inf => {
-            env.flags |= Flags::INVALID;
+            env.raise_invalid(Flags::VXCVI);
             if u.sign { 0 } else { limit }
         }
         Class::Quiet | Class::Signalling => {
-            env.flags |= Flags::INVALID;
+            invalid_nan(u.class, env);
             0
         }
     }

@@ -19,6 +19,8 @@ mod estimate;
 pub mod extended;
 mod format;
 mod integral;
+pub mod quad;
+mod single;
 
 pub use bfloat::{bf16_dot_add, bf16_mul_add};
 pub use compare::Ordering;
@@ -30,6 +32,7 @@ pub use env::{Env, Flags, NanRule, Rounding};
 pub use estimate::{unsigned_recip_estimate, unsigned_rsqrt_estimate};
 pub use format::{Bf16, F16, F32, F64, Format};
 pub use integral::to_javascript_int;
+pub use single::{load_single, round_to_single, store_single};
 
 /// `c + a × b` of half-precision `a` and `b`, fused, in single precision (FMLAL).
 pub fn mul_add_half(a: u16, b: u16, c: u32, env: &mut Env) -> u32 {

@@ -4,9 +4,9 @@
 use crate::eval::flags;
 use crate::func::Inst;
 use crate::guest::{FpMode, NanRule};
-use crate::op::Op;
+use crate::op::{Op, fp_imm};
 use crate::types::{Lane, Type};
-use rhea_float::{Env, F16, F32, F64, Float, Ordering, Rounding};
+use rhea_float::{Env, F16, F32, F64, Float, Format, Ordering, Rounding};
 
 /// Sticky flag bits, as `rhea_float` has them.
 pub mod flag {
@@ -111,13 +111,24 @@ fn from_int<F: Raw>(signed: bool, v: u64, n: u32, e: &mut Env) -> u128 {
     F::raw(if signed { F::from_signed(crate::eval::sext(v, n), 0, e) } else { F::from_unsigned(v, 0, e) })
 }
 
+/// `a × b + c` with the signs that `imm` says.
+fn mul_add<F: Raw>(x: [u128; 3], imm: u64, e: &mut Env) -> u128 {
+    let (a, b, mut c) = (F::from_raw(x[0]), F::from_raw(x[1]), F::from_raw(x[2]));
+    let is_nan = |v: F::Bits| F::wide(v) & (F::SIGN - 1) > F::INF;
+    if imm & fp_imm::NEGATE_ADDEND != 0 && !is_nan(c) {
+        c = F::neg(c);
+    }
+    let r = F::mul_add(a, b, c, e);
+    F::raw(if imm & fp_imm::NEGATE_RESULT != 0 && !is_nan(r) { F::neg(r) } else { r })
+}
+
 /// One lane of the scalar or vector form of an operation.
 fn lane_op<F: Raw>(i: &Inst, x: [u128; 3], n: u32, round: u64, e: &mut Env) -> u128 {
     let ones = if n >= 64 { u64::MAX as u128 } else { (1 << n) - 1 };
     let (a, b) = (F::from_raw(x[0]), F::from_raw(x[1]));
     match i.op {
         Op::FSqrt | Op::VFSqrt => F::raw(F::sqrt(a, e)),
-        Op::FMulAdd | Op::VFMulAdd => F::raw(F::mul_add(a, b, F::from_raw(x[2]), e)),
+        Op::FMulAdd | Op::VFMulAdd => mul_add::<F>(x, i.imm, e),
         Op::FRound | Op::VFRound => F::raw(F::round_to_int(a, rounding(round, e), round & 0x100 != 0, e)),
         Op::VFCmpEq => {
             if F::eq(a, b, e) {
@@ -178,6 +189,22 @@ pub fn eval_fp(i: &Inst, arg_ty: Type, mode: FpMode, x: [u128; 3], raised: &mut 
             return crate::simdfp::eval(i, *e, mode.daz, x, raised);
         }
         Op::FlagsFCom => return crate::simdfp::compare(i.aux, *e, mode.daz, x[0], x[1], raised) as u128,
+        Op::FExtend if aux == 1 => rhea_float::load_single(x[0] as u32) as u128,
+        Op::FNarrow if aux == 1 => rhea_float::store_single(x[0] as u64) as u128,
+        Op::FAdd | Op::FSub | Op::FMul | Op::FDiv | Op::FSqrt | Op::FMulAdd
+            if i.imm & fp_imm::SINGLE != 0 && double =>
+        {
+            let wide = |e: &mut Env| lane_op::<F64>(i, x, 64, aux, e) as u64;
+            let mut r = rhea_float::round_to_single(e, |e| {
+                // The result's sign is changed after rounding.
+                let r = wide(e);
+                if i.imm & fp_imm::NEGATE_RESULT != 0 && !f64::from_bits(r).is_nan() { r ^ F64::SIGN } else { r }
+            });
+            if i.imm & fp_imm::NEGATE_RESULT != 0 && !f64::from_bits(r).is_nan() {
+                r ^= F64::SIGN;
+            }
+            r as u128
+        }
         Op::FExtend => rhea_float::f32_to_f64(x[0] as u32, e) as u128,
         Op::FNarrow => rhea_float::f64_to_f32(x[0] as u64, e) as u128,
         Op::FToS | Op::FToU => {

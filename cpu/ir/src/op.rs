@@ -86,6 +86,16 @@ impl Cond {
     }
 }
 
+/// Variants of floating-point arithmetic, for guests with [`crate::guest::NanRule::Ppc`].
+pub mod fp_imm {
+    /// F64 only: rounded once, to single precision ([`rhea_float::round_to_single`]).
+    pub const SINGLE: u64 = 1;
+    /// FMulAdd: the addend is subtracted. A NaN keeps its sign.
+    pub const NEGATE_ADDEND: u64 = 2;
+    /// FMulAdd: the rounded result is negated, unless it is NaN.
+    pub const NEGATE_RESULT: u64 = 4;
+}
+
 /// What an operation may do besides computing its result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
@@ -253,7 +263,7 @@ ops! {
     /// Upper 64 bits cleared.
     VZeroHi "vzerohi" 1 Pure;
 
-    // Scalar FP on F32/F64; semantics by the region's FpMode.
+    // Scalar FP on F32/F64; semantics by the region's FpMode. `imm` of FAdd to FMulAdd: a set of [`fp_imm`].
     FAdd "fadd" 2 Fp;
     FSub "fsub" 2 Fp;
     FMul "fmul" 2 Fp;
@@ -272,9 +282,9 @@ ops! {
     FAbs "fabs" 1 Pure;
     /// Round to integral: `aux` = rounding mode (rhea_float::Rounding as u32, 255: current) | 256 if inexact is signalled.
     FRound "fround" 1 Fp;
-    /// F32 → F64.
+    /// F32 → F64. `aux` 1: of bits as a load has it, no exceptions.
     FExtend "fextend" 1 Fp;
-    /// F64 → F32.
+    /// F64 → F32. `aux` 1: as a store has it, dropping bits, no exceptions.
     FNarrow "fnarrow" 1 Fp;
     /// To signed integer I32/I64, saturating, NaN gives 0: `aux` as for FRound (no 256 bit).
     FToS "ftos" 1 Fp;
@@ -350,7 +360,7 @@ ops! {
     VFMul "vfmul" 2 Fp;
     VFDiv "vfdiv" 2 Fp;
     VFSqrt "vfsqrt" 1 Fp;
-    /// args (a, b, c): `a * b + c` fused.
+    /// args (a, b, c): `a * b + c` fused; `imm` as for FMulAdd without SINGLE.
     VFMulAdd "vfmuladd" 3 Fp;
     VFMin "vfmin" 2 Fp;
     VFMax "vfmax" 2 Fp;

@@ -2,12 +2,13 @@
 //! applies the guest's NaN rules; sticky flags gather in MXCSR. So does a result that may have been tiny before rounding,
 //! which is when the guest's underflow flag tells, while the host's looks after rounding: the least normal number.
 
-use super::asm::{Alu, Cc};
+use super::asm::{Alu, Cc, Shift};
 use super::emit::{Emit, Stub};
 use super::int::Test;
 use super::*;
 use rhea_ir::func::{Function, Inst, Value};
-use rhea_ir::op::{Cond, Op};
+use rhea_ir::guest::NanRule;
+use rhea_ir::op::{Cond, Op, fp_imm};
 use rhea_ir::types::{Lane, Type};
 
 /// rhea_float rounding numbers 0–3 as ROUNDxx immediates; others have no host form.
@@ -34,7 +35,7 @@ pub(super) fn always_calls(f: &Function, i: &Inst) -> bool {
     if i.op == Op::FlagsFCmp {
         return !f.fp.host_compares();
     }
-    if f.fp.flush || f.fp.nan_rule != rhea_ir::guest::NanRule::Arm {
+    if f.fp.flush || f.fp.nan_rule == NanRule::X86 {
         return true;
     }
     let cur = f.fp.rounding;
@@ -130,7 +131,14 @@ impl Emit<'_> {
         }
         if i.op == Op::FlagsFCmp && self.fp.host_compares() {
             let d = self.dst_gpr(v, RAX);
-            self.flags_fcmp(i, d);
+            if self.fp.nan_rule == NanRule::Ppc {
+                let (slow, back) = self.fp_stub(v);
+                self.flags_fcmp(i, d, Some(slow));
+                self.put_gpr(v, d);
+                self.asm.bind(back);
+                return;
+            }
+            self.flags_fcmp(i, d, None);
             self.put_gpr(v, d);
             return;
         }
@@ -156,7 +164,10 @@ impl Emit<'_> {
                     (_, false) => self.asm.vdivss(d, a, b),
                 }
                 // A tiny sum is exact.
-                if matches!(i.op, Op::FAdd | Op::FSub) {
+                if i.imm & fp_imm::SINGLE != 0 && dbl {
+                    self.nan_check(dbl, d, slow);
+                    self.to_single(d, slow);
+                } else if matches!(i.op, Op::FAdd | Op::FSub) {
                     self.nan_check(dbl, d, slow);
                 } else {
                     self.tiny_check(dbl, d, slow);
@@ -174,15 +185,15 @@ impl Emit<'_> {
                     self.asm.vsqrtss(d, a, a)
                 }
                 self.nan_check(dbl, d, slow);
+                if i.imm & fp_imm::SINGLE != 0 && dbl {
+                    self.to_single(d, slow);
+                }
                 self.put_xmm(v, d);
                 self.asm.bind(back);
             }
             Op::FMulAdd => {
                 let (slow, back) = self.fp_stub(v);
-                let c = self.xmm(i.args[2], X13);
-                if c != X13 {
-                    self.asm.vmovaps(X13, c);
-                }
+                self.addend(i, dbl);
                 let a = self.xmm(i.args[0], X14);
                 let b = self.xmm(i.args[1], X15);
                 if dbl {
@@ -190,7 +201,15 @@ impl Emit<'_> {
                 } else {
                     self.asm.vfmadd231ss(X13, a, b)
                 }
-                self.tiny_check(dbl, X13, slow);
+                if i.imm & fp_imm::SINGLE != 0 && dbl {
+                    self.nan_check(dbl, X13, slow);
+                    self.to_single(X13, slow);
+                } else {
+                    self.tiny_check(dbl, X13, slow);
+                }
+                if i.imm & fp_imm::NEGATE_RESULT != 0 {
+                    self.change_signs(X13, X13, dbl);
+                }
                 self.put_xmm(v, X13);
                 self.asm.bind(back);
             }
@@ -237,6 +256,7 @@ impl Emit<'_> {
                 self.put_xmm(v, d);
                 self.asm.bind(back);
             }
+            Op::FNarrow if i.aux == 1 => self.store_single(v, i),
             Op::FExtend | Op::FNarrow => {
                 let (slow, back) = self.fp_stub(v);
                 let d = self.fresh_xmm(v, i);
@@ -294,6 +314,67 @@ impl Emit<'_> {
             }
             _ => self.vfp_op(v, i),
         }
+    }
+
+    /// The addend of a fused operation into X13, with the sign it has there.
+    fn addend(&mut self, i: &Inst, double: bool) {
+        let c = self.xmm(i.args[2], X13);
+        if i.imm & fp_imm::NEGATE_ADDEND != 0 {
+            self.change_signs(X13, c, double);
+        } else if c != X13 {
+            self.asm.vmovaps(X13, c);
+        }
+    }
+
+    fn change_signs(&mut self, d: u8, a: u8, double: bool) {
+        let signs = if double { (1 << 63) | (1 << 127) } else { 0x8000_0000_8000_0000_8000_0000_8000_0000 };
+        let l = self.data(signs);
+        self.asm.vload_label(X15, l);
+        self.asm.vpxor(d, a, X15);
+    }
+
+    /// Rounds the double in `r`, not NaN, to single precision, keeping it a double. What rounding twice would spoil, a result
+    /// halfway between two singles, and results that are tiny go the slow path.
+    fn to_single(&mut self, r: u8, slow: dynasmrt::DynamicLabel) {
+        const LEAST_NORMAL: u64 = 897 << 53;
+        self.asm.vmov_to_gpr(true, RAX, r);
+        if self.fp.rounding == 0 {
+            self.asm.mov_rr(false, RCX, RAX);
+            self.asm.alu_ri(Alu::And, false, RCX, 0x1fff_ffff);
+            self.asm.alu_ri(Alu::Cmp, false, RCX, 0x1000_0000);
+            self.asm.jcc(Cc::E, slow);
+        }
+        // Zero wraps to the largest.
+        self.asm.alu_rr(Alu::Add, true, RAX, RAX);
+        self.asm.alu_ri(Alu::Sub, true, RAX, 1);
+        self.asm.mov_ri(RCX, LEAST_NORMAL);
+        self.asm.alu_rr(Alu::Cmp, true, RAX, RCX);
+        self.asm.jcc(Cc::B, slow);
+        self.asm.vcvtsd2ss(X14, r, r);
+        self.asm.vcvtss2sd(r, X14, X14);
+    }
+
+    /// A double's bits as a store of a single drops them; denormals go the slow path.
+    fn store_single(&mut self, v: Value, i: &Inst) {
+        let (slow, back) = self.fp_stub(v);
+        let d = self.fresh_xmm(v, i);
+        let a = self.xmm(i.args[0], X14);
+        self.asm.vmov_to_gpr(true, RAX, a);
+        self.asm.lea_idx(true, RCX, RAX, RAX);
+        // Zero wraps to the largest.
+        self.asm.alu_ri(Alu::Sub, true, RCX, 1);
+        self.asm.shift_i(Shift::Shr, true, RCX, 53);
+        self.asm.alu_ri(Alu::Cmp, false, RCX, 896);
+        self.asm.jcc(Cc::Be, slow);
+        self.asm.mov_rr(true, RCX, RAX);
+        self.asm.shift_i(Shift::Shr, true, RCX, 32);
+        self.asm.alu_ri(Alu::And, false, RCX, 0xc000_0000u32 as i32);
+        self.asm.shift_i(Shift::Shr, true, RAX, 29);
+        self.asm.alu_ri(Alu::And, false, RAX, 0x3fff_ffff);
+        self.asm.alu_rr(Alu::Or, false, RAX, RCX);
+        self.asm.vmov_from_gpr(false, d, RAX);
+        self.put_xmm(v, d);
+        self.asm.bind(back);
     }
 
     /// Rounds to an integral value first unless the mode is truncation.
@@ -381,13 +462,17 @@ impl Emit<'_> {
     }
 
     /// Packed flags of an FP compare into `d`.
-    pub(super) fn flags_fcmp(&mut self, i: &Inst, d: u8) {
+    pub(super) fn flags_fcmp(&mut self, i: &Inst, d: u8, unordered: Option<dynasmrt::DynamicLabel>) {
         let a = self.xmm(i.args[0], X14);
         let b = self.xmm(i.args[1], X15);
         self.ucomi(i, a, b);
+        if let Some(l) = unordered {
+            self.asm.jcc(Cc::P, l);
+        }
         // Greater, unless below, equal or, which sets all of the host's flags, unordered. MOV keeps the host's flags.
         self.asm.mov_ri(RAX, 0x100);
-        for (cc, flags) in [(Cc::B, 0x8000), (Cc::E, 0x4100), (Cc::P, 0x101)] {
+        let results = [(Cc::B, 0x8000), (Cc::E, 0x4100), (Cc::P, 0x101)];
+        for &(cc, flags) in &results[..if unordered.is_some() { 2 } else { 3 }] {
             self.asm.mov_ri(RCX, flags);
             self.asm.cmov(cc, RAX, RCX);
         }
@@ -437,10 +522,7 @@ impl Emit<'_> {
             }
             Op::VFMulAdd => {
                 let (slow, back) = self.fp_stub(v);
-                let c = self.xmm(i.args[2], X13);
-                if c != X13 {
-                    self.asm.vmovaps(X13, c);
-                }
+                self.addend(i, dbl);
                 let a = self.xmm(i.args[0], X14);
                 let b = self.xmm(i.args[1], X15);
                 if dbl {
@@ -449,6 +531,9 @@ impl Emit<'_> {
                     self.asm.vfmadd231ps(X13, a, b)
                 }
                 self.tiny_check_lanes(dbl, X13, slow);
+                if i.imm & fp_imm::NEGATE_RESULT != 0 {
+                    self.change_signs(X13, X13, dbl);
+                }
                 self.put_xmm(v, X13);
                 self.asm.bind(back);
             }
@@ -482,9 +567,21 @@ impl Emit<'_> {
                 self.asm.bind(back);
             }
             Op::VFCmpEq | Op::VFCmpGt | Op::VFCmpGe => {
-                let d = self.dst_xmm(v, X13);
+                let causes = self.fp.nan_rule == NanRule::Ppc;
+                let d = if causes { self.fresh_xmm(v, i) } else { self.dst_xmm(v, X13) };
                 let a = self.xmm(i.args[0], X14);
                 let b = self.xmm(i.args[1], X15);
+                let (slow, back) = if causes { self.fp_stub(v) } else { (self.asm.label(), self.asm.label()) };
+                if causes {
+                    // Unordered, quiet.
+                    if dbl {
+                        self.asm.vcmppd(X13, a, b, 3)
+                    } else {
+                        self.asm.vcmpps(X13, a, b, 3)
+                    }
+                    self.asm.vptest(X13, X13);
+                    self.asm.jcc(Cc::Ne, slow);
+                }
                 // EQ_OQ, GT_OS, GE_OS.
                 let imm = match i.op {
                     Op::VFCmpEq => 0,
@@ -497,6 +594,7 @@ impl Emit<'_> {
                     self.asm.vcmpps(d, a, b, imm)
                 }
                 self.put_xmm(v, d);
+                self.asm.bind(back);
             }
             Op::VFRound => {
                 let (slow, back) = self.fp_stub(v);

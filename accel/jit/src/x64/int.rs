@@ -359,7 +359,7 @@ impl Emit<'_> {
                 self.asm.vptest(x, x);
                 self.set_from(Test::Cc(Cc::Ne), d);
             }
-            Op::FlagsFCmp => self.flags_fcmp(i, d),
+            Op::FlagsFCmp => self.flags_fcmp(i, d, None),
             Op::FlagsFCom | Op::FlagsVTest => self.vector_flags(i, d),
             Op::VMoveMask => self.move_mask(i, d),
             Op::VOrdered => self.ordered(i, d),

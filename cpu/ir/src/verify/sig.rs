@@ -307,21 +307,19 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
             s.lane(&ALL)?;
             s.scalar_for_lane(0)
         }
-        Op::FAdd
-        | Op::FSub
-        | Op::FMul
-        | Op::FDiv
-        | Op::FSqrt
-        | Op::FMulAdd
-        | Op::FMin
-        | Op::FMax
-        | Op::FMinNum
-        | Op::FMaxNum
-        | Op::FNeg
-        | Op::FAbs => s.same(&FLOATS),
+        Op::FAdd | Op::FSub | Op::FMul | Op::FDiv | Op::FSqrt | Op::FMulAdd => {
+            s.same(&FLOATS).and_then(|()| s.imm_below(8))
+        }
+        Op::FMin | Op::FMax | Op::FMinNum | Op::FMaxNum | Op::FNeg | Op::FAbs => s.same(&FLOATS),
         Op::FRound => s.same(&FLOATS).and_then(|()| s.rounding(i.aux as u64, true)),
-        Op::FExtend => s.result(&[F64]).and_then(|()| s.args_are(0, F32)),
-        Op::FNarrow => s.result(&[F32]).and_then(|()| s.args_are(0, F64)),
+        Op::FExtend => s
+            .result(&[F64])
+            .and_then(|()| s.args_are(0, F32))
+            .and_then(|()| want(i.aux < 2, || "no such variant".into())),
+        Op::FNarrow => s
+            .result(&[F32])
+            .and_then(|()| s.args_are(0, F64))
+            .and_then(|()| want(i.aux < 2, || "no such variant".into())),
         Op::FToS | Op::FToU => {
             s.result(&INTS)?;
             s.arg_is(0, &FLOATS)?;
