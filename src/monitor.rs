@@ -3,10 +3,11 @@
 mod display;
 
 use parking_lot::Mutex;
-use rhea_accel::{ShutdownCause, VmRequest};
+use rhea_accel::{ShutdownCause, VmRequest, WakeReason};
 use rhea_device::chardev::{CharBackend, CharEvent, CharFrontend};
 use rhea_display::VncServer;
 use rhea_machine::Machine;
+use rhea_machine::machine::RunState;
 use rhea_memory::{FlatTarget, Gpa, Gva, Requester};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("quit|q", "", "quit the emulator"),
     ("system_reset", "", "reset the system"),
     ("system_powerdown", "", "send a power-button press"),
+    ("system_wakeup", "", "wake a suspended machine"),
     ("stop|s", "", "stop emulation"),
     ("cont|c", "", "resume emulation"),
     ("cpu", "index", "set the default CPU"),
@@ -203,12 +205,22 @@ impl Monitor {
                 control.request(VmRequest::PowerDown);
                 String::new()
             }
+            "system_wakeup" => {
+                if self.machine.run_state() != RunState::Suspended {
+                    return "system_wakeup: the machine is not suspended\n".to_owned();
+                }
+                control.request(VmRequest::Wake(WakeReason::Other));
+                String::new()
+            }
             "stop" | "s" => {
                 control.request(VmRequest::Stop);
                 self.await_running(false);
                 String::new()
             }
             "cont" | "c" => {
+                if self.machine.run_state() == RunState::Suspended {
+                    return "cont: the machine is suspended: use 'system_wakeup'\n".to_owned();
+                }
                 control.request(VmRequest::Continue);
                 self.await_running(true);
                 String::new()

@@ -1,7 +1,7 @@
 //! A wired machine: its parts, its run state, start, stop, reset.
 
 use parking_lot::Mutex;
-use rhea_accel::{InterruptRouting, Vcpu, VcpuDebug, VmControl};
+use rhea_accel::{InterruptRouting, Vcpu, VcpuDebug, VmControl, WakeReason};
 use rhea_clock::VirtualClock;
 use rhea_device::{Device, Log, LogMask};
 use rhea_display::Console;
@@ -33,6 +33,8 @@ pub enum RunState {
     Paused,
     /// By the debugger.
     Debug,
+    /// In RAM, by the guest; time goes on.
+    Suspended,
     /// The guest switched off (`-no-shutdown`).
     Shutdown,
     /// The guest crashed.
@@ -48,6 +50,7 @@ impl RunState {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Debug => "paused (debug)",
+            Self::Suspended => "paused (suspended)",
             Self::Shutdown => "paused (shutdown)",
             Self::GuestPanicked => "paused (guest-panicked)",
         }
@@ -91,10 +94,16 @@ pub struct Parts {
     pub input: Arc<InputHub>,
 }
 
+/// What a board does when it wakes from suspend to RAM: devices have been reset as their supply came back, CPUs not yet.
+/// False: there is nothing to go on with, the machine starts anew.
+pub type Woken = Box<dyn Fn(WakeReason) -> bool + Send + Sync>;
+
 /// The machine.
 pub struct Machine {
     parts: Parts,
-    state: Mutex<RunState>,
+    woken: Option<Woken>,
+    /// The run state, and whether the guest has suspended the machine, which outlasts a look by the user.
+    state: Mutex<(RunState, bool)>,
 }
 
 /// A vCPU that does not pause for this long is stuck in a host call; the machine says so and waits on.
@@ -106,10 +115,17 @@ impl Machine {
     /// # Errors
     /// A thread cannot be started.
     pub fn new(parts: Parts) -> Result<Arc<Self>, rhea_accel::VcpuError> {
+        Self::with_sleep(parts, None)
+    }
+    /// The same for a machine that can be suspended to RAM.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_sleep(parts: Parts, woken: Option<Woken>) -> Result<Arc<Self>, rhea_accel::VcpuError> {
         for cpu in &parts.cpus {
             cpu.start()?;
         }
-        Ok(Arc::new(Self { parts, state: Mutex::new(RunState::Prelaunch) }))
+        Ok(Arc::new(Self { parts, woken, state: Mutex::new((RunState::Prelaunch, false)) }))
     }
     #[must_use]
     pub fn name(&self) -> &str {
@@ -169,23 +185,33 @@ impl Machine {
     }
     #[must_use]
     pub fn run_state(&self) -> RunState {
-        *self.state.lock()
+        self.state.lock().0
     }
     #[must_use]
     pub fn running(&self) -> bool {
         self.run_state() == RunState::Running
     }
-    /// Lets the CPUs run.
+    /// Lets the CPUs run, unless the machine is suspended.
     pub fn start(&self) {
-        *self.state.lock() = RunState::Running;
+        let suspended = {
+            let mut state = self.state.lock();
+            state.0 = if state.1 { RunState::Suspended } else { RunState::Running };
+            state.1
+        };
         self.parts.clock.start();
+        if suspended {
+            return;
+        }
         for cpu in &self.parts.cpus {
             cpu.resume();
         }
     }
     /// Lets only some CPUs run (the debugger steps one).
     pub fn start_only(&self, indexes: &[usize]) {
-        *self.state.lock() = RunState::Running;
+        if self.state.lock().1 {
+            return self.start();
+        }
+        self.state.lock().0 = RunState::Running;
         self.parts.clock.start();
         for (_, cpu) in self.parts.cpus.iter().enumerate().filter(|(i, _)| indexes.contains(i)) {
             cpu.resume();
@@ -195,7 +221,38 @@ impl Machine {
     pub fn stop(&self, state: RunState) {
         self.pause_cpus();
         self.parts.clock.stop();
-        *self.state.lock() = state;
+        self.state.lock().0 = state;
+    }
+    /// Stops the CPUs for suspend to RAM; time goes on.
+    pub fn suspend(&self) {
+        if self.woken.is_none() || !self.running() {
+            return;
+        }
+        self.pause_cpus();
+        *self.state.lock() = (RunState::Suspended, true);
+    }
+    /// Ends suspend to RAM; nothing if the machine is not suspended.
+    pub fn wake(&self, reason: WakeReason) {
+        let Some(woken) = &self.woken else { return };
+        let was = *self.state.lock();
+        if !was.1 {
+            return;
+        }
+        self.parts.clock.stop();
+        self.log_cpus();
+        for device in &self.parts.devices {
+            device.wake();
+        }
+        if !woken(reason) {
+            return self.reset();
+        }
+        for cpu in &self.parts.cpus {
+            cpu.reset();
+        }
+        self.state.lock().1 = false;
+        if was.0 == RunState::Suspended {
+            self.start();
+        }
     }
     fn pause_cpus(&self) {
         for cpu in &self.parts.cpus {
@@ -210,16 +267,11 @@ impl Machine {
     }
     /// Power-on state of everything; runs on if it ran.
     pub fn reset(&self) {
-        let ran = self.running();
+        let ran = matches!(self.run_state(), RunState::Running | RunState::Suspended);
         self.pause_cpus();
         self.parts.clock.stop();
-        if self.parts.log.enabled(LogMask::CpuReset) {
-            for cpu in &self.parts.cpus {
-                self.parts
-                    .log
-                    .line(LogMask::CpuReset, format_args!("CPU Reset (CPU {})\n{}", cpu.index(), cpu.describe()));
-            }
-        }
+        self.state.lock().1 = false;
+        self.log_cpus();
         for device in &self.parts.devices {
             device.reset();
         }
@@ -229,6 +281,14 @@ impl Machine {
         }
         if ran {
             self.start();
+        }
+    }
+    fn log_cpus(&self) {
+        if !self.parts.log.enabled(LogMask::CpuReset) {
+            return;
+        }
+        for cpu in &self.parts.cpus {
+            self.parts.log.line(LogMask::CpuReset, format_args!("CPU Reset (CPU {})\n{}", cpu.index(), cpu.describe()));
         }
     }
     /// Presses the power button.

@@ -38,6 +38,8 @@ pub fn run(machine: &Arc<Machine>, requests: &Receiver<VmRequest>, options: &Run
                 machine.stop(RunState::GuestPanicked);
             }
             VmRequest::PowerDown => machine.power_button(),
+            VmRequest::Suspend => machine.suspend(),
+            VmRequest::Wake(reason) => machine.wake(reason),
             VmRequest::Stop => {
                 if machine.running() {
                     machine.stop(RunState::Paused);

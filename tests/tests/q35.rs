@@ -76,6 +76,58 @@ fn monitor_presses_the_power_button() {
     assert!(guest.wait(STEP).success(), "{}", guest.transcript());
 }
 
+fn suspends(mut guest: Emulator, wake: Option<&str>) {
+    for round in 1..=2 {
+        guest.expect(&format!("suspending {round}"), LONG);
+        if let Some(command) = wake {
+            // What comes before the machine sleeps is no wake-up.
+            std::thread::sleep(Duration::from_secs(3));
+            guest.send("\x01cinfo status\n");
+            guest.expect("paused (suspended)", STEP);
+            guest.send(&format!("{command}\n\x01c"));
+        }
+        guest.expect(&format!("woken {round}"), LONG);
+    }
+    guest.expect("RHEA-TEST suspend PASS", STEP);
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+#[test]
+fn suspends_to_ram_and_wakes_by_the_clock() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let scratch = Scratch::new();
+    for (cpus, drive, disk) in [("1", "if=virtio,", "vda"), ("4", "", "sda")] {
+        let image = scratch.file("disk.img", &vec![0; 16 << 20]);
+        let drive = format!("{drive}format=raw,file={image}");
+        let words = format!("no_console_suspend rhea.test=suspend rhea.wake=rtc rhea.disk=/dev/{disk}");
+        suspends(start(&words, &["-cpu", "max", "-smp", cpus, "-drive", &drive]), None);
+    }
+}
+
+#[test]
+fn wakes_by_button_key_and_monitor() {
+    require!("amd64/kernel", "amd64/initramfs");
+    for command in ["system_powerdown", "sendkey a", "system_wakeup"] {
+        suspends(start("no_console_suspend rhea.test=suspend", &["-cpu", "max", "-smp", "2"]), Some(command));
+    }
+}
+
+#[test]
+fn firmware_wakes_a_suspended_system() {
+    require!("amd64/grub.img", "amd64/bios-256k.bin", "amd64/ovmf-code.fd", "amd64/ovmf-vars.fd");
+    let scratch = Scratch::new();
+    let vars = scratch.file("vars.fd", &std::fs::read(guest_file("amd64/ovmf-vars.fd")).expect("the variables"));
+    let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", guest_file("amd64/ovmf-code.fd"));
+    let (vars, bios) = (format!("if=pflash,unit=1,format=raw,file={vars}"), guest_file("amd64/bios-256k.bin"));
+    let words = "type=1,serial=no_console_suspend rhea.test=suspend rhea.wake=rtc";
+    for firmware in [&["-bios", &bios][..], &["-drive", &code, "-drive", &vars]] {
+        for cpus in ["1", "4"] {
+            let disk = ["-smp", cpus, "-smbios", words, "-drive", "if=virtio,IMAGE"];
+            suspends(grub(&[firmware, &disk].concat()), None);
+        }
+    }
+}
+
 #[test]
 fn guest_reboots() {
     require!("amd64/kernel", "amd64/initramfs");

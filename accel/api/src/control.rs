@@ -13,6 +13,16 @@ pub enum ShutdownCause {
     GuestPanic,
 }
 
+/// What ends suspend to RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeReason {
+    PowerButton,
+    /// The alarm of the real-time clock.
+    Rtc,
+    /// Input, a device's power-management event, the user.
+    Other,
+}
+
 /// What the main loop is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VmRequest {
@@ -26,6 +36,10 @@ pub enum VmRequest {
     },
     /// Press the power button.
     PowerDown,
+    /// Suspend to RAM: the processors stop and devices lose their state; [`Self::Wake`] ends it.
+    Suspend,
+    /// Without effect on a machine that is not suspended.
+    Wake(WakeReason),
     /// Pause (monitor `stop`) and continue.
     Stop,
     Continue,

@@ -6,7 +6,7 @@ pub mod debug;
 pub mod irq;
 pub mod vcpu;
 
-pub use control::{ShutdownCause, VmControl, VmRequest};
+pub use control::{ShutdownCause, VmControl, VmRequest, WakeReason};
 pub use debug::{DebugStop, VcpuDebug, WatchKind};
 pub use irq::{
     InterruptRouting, IrqLine, IrqSink, MsiMessage, MsiTarget, ResampleListener, Route, RoutingEvent, RoutingListener,

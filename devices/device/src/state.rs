@@ -30,6 +30,10 @@ pub trait Device: Send + Sync {
     fn name(&self) -> &str;
     /// Power-on state; lowers the device's lines.
     fn reset(&self);
+    /// Power comes back after suspend to RAM: the power-on state, but for what was supplied all the time.
+    fn wake(&self) {
+        self.reset();
+    }
     fn save(&self) -> Saved;
     /// # Errors
     /// [`LoadError`]; the device is then in an undefined state and the machine is not started.

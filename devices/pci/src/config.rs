@@ -265,6 +265,12 @@ impl ConfigBuilder {
         self.bars.push(Bar { index, kind, size, content, mapping: None });
         self
     }
+    /// The capabilities added from now on start at `at` or later, where a device has registers of its own before.
+    #[must_use]
+    pub fn capabilities_from(mut self, at: usize) -> Self {
+        self.next = self.next.max(at.next_multiple_of(4));
+        self
+    }
     /// Adds a capability: `body` follows id and next pointer, `writable` is its write mask (shorter: the rest is read-only).
     /// Returns the capability's offset through `offset`.
     #[must_use]
@@ -450,6 +456,12 @@ impl PciConfig {
         self.bars.lock().iter().filter_map(|b| b.mapping.as_ref().map(|(at, _)| (b.index, *at, b.size))).collect()
     }
 
+    /// All BARs, mapped or not: index (6: the expansion ROM), kind, size.
+    #[must_use]
+    pub fn declared_bars(&self) -> Vec<(usize, BarKind, u64)> {
+        self.bars.lock().iter().map(|b| (b.index, b.kind, b.size)).collect()
+    }
+
     /// Reads 1, 2 or 4 bytes; what lies outside reads as zero.
     #[must_use]
     pub fn read(&self, offset: u16, size: u8) -> u32 {
@@ -580,6 +592,18 @@ impl PciConfig {
         put(&mut self.registers.lock().bytes, at, data);
     }
 
+    /// [`Self::reset`] that leaves some registers as they are.
+    pub fn reset_but(&self, kept: &[std::ops::Range<u16>]) {
+        let kept: Vec<_> = {
+            let registers = self.registers.lock();
+            let part = |r: &std::ops::Range<u16>| registers.bytes.get(usize::from(r.start)..usize::from(r.end));
+            kept.iter().filter_map(|r| part(r).map(|bytes| (r.start, bytes.to_vec()))).collect()
+        };
+        self.reset();
+        for (at, bytes) in kept {
+            self.set_bytes(at.into(), &bytes);
+        }
+    }
     /// Power-on state: nothing decoded, no interrupts, no bus mastering.
     pub fn reset(&self) {
         let mut bars = self.bars.lock();

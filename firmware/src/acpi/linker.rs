@@ -45,6 +45,7 @@ struct Checksum {
 pub struct Tables {
     blob: Vec<u8>,
     rsdp: Vec<u8>,
+    pub(super) facs: u32,
     pointers: Vec<Pointer>,
     checksums: Vec<Checksum>,
 }
@@ -114,6 +115,11 @@ impl Tables {
         self.checksums.push(Checksum { file: File::Rsdp, at: 32, start: 0, len: 36 });
     }
 
+    /// Where the FACS is in them.
+    #[must_use]
+    pub fn facs(&self) -> u64 {
+        self.facs.into()
+    }
     /// Length of the tables in bytes, without the root pointer.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -4,6 +4,9 @@ mod aml;
 mod dsdt;
 mod linker;
 mod tables;
+mod waking;
+
+pub use waking::{FACS_LEN, WakingVector};
 
 pub use linker::{FwCfgFiles, LOADER_FILE, Placed, RSDP_FILE, TABLES_FILE, Tables};
 

@@ -33,6 +33,7 @@ fn bytes(object: &dyn Aml) -> Vec<u8> {
 pub(super) fn build(board: &PcAcpi) -> Tables {
     let mut tables = Tables::default();
     let facs = tables.add(&bytes(&FACS::new()));
+    tables.facs = facs;
     let dsdt = tables.add(&dsdt::build(board));
     let fadt = fadt(board, facs, dsdt);
     let mut roots = vec![tables.add_with_pointers(&fadt, &[(FADT_FACS, 4), (FADT_DSDT, 4), (FADT_X_DSDT, 8)])];

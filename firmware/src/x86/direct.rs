@@ -127,6 +127,7 @@ impl DirectBoot<'_> {
         };
         if let Some(acpi) = self.acpi {
             let placed = acpi.place(map.acpi.start);
+            image.facs = Some(map.acpi.start + acpi.facs());
             image.put(map.acpi.start, placed.tables);
             image.put(RSDP, placed.rsdp);
         }

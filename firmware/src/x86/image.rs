@@ -62,6 +62,8 @@ pub struct BootImage {
     /// The board sets up the 8259s and the timer as a BIOS does: base vectors 0x08 and 0x70, only the timer's interrupt
     /// unmasked, which comes 18.2 times a second.
     pub bios_interrupts: bool,
+    /// Where the FACS is, which says where a suspended system goes on.
+    pub facs: Option<u64>,
 }
 
 /// Selectors of [`gdt`].
@@ -82,7 +84,7 @@ pub(super) const COMMAND_LINE: u64 = 0x9_8000;
 
 impl BootImage {
     pub(super) fn new() -> Self {
-        Self { writes: Vec::new(), zeros: Vec::new(), cpu: CpuStart::Reset, bios_interrupts: false }
+        Self { writes: Vec::new(), zeros: Vec::new(), cpu: CpuStart::Reset, bios_interrupts: false, facs: None }
     }
 
     /// The interrupt vectors of a BIOS, for kernels that go back to real mode: the timer's counts, the others do nothing.

@@ -2,6 +2,7 @@
 
 use super::boot::Firmware;
 use super::cpu;
+use super::globals;
 use super::hooks::BoardHooks;
 use super::interrupts::{self, ApicFeatures};
 use super::map;
@@ -14,14 +15,15 @@ use crate::cpu::report_stops;
 use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::options::{AccelKind, Q35Options, Smp};
 use crate::plug::Plugger;
-use rhea_accel::{GuestVcpu, MsiTarget, VmControl};
+use rhea_accel::{GuestVcpu, MsiTarget, VmControl, VmRequest, WakeReason};
 use rhea_chipset::lpc::pirq;
 use rhea_chipset::{ConfigPorts, Eeprom, Lpc, LpcWiring, Mch, MchWiring, ResetControl, SmBus, Smi};
 use rhea_device::{Log, LogMask, OptionError};
+use rhea_firmware::acpi::{FACS_LEN, WakingVector};
 use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_firmware::x86::{BootImage, CpuStart, RamLayout};
 use rhea_jit::{JitOptions, JitVcpu, JitVm};
-use rhea_memory::{AddressSpace, Gpa, RamBlock, RamOptions};
+use rhea_memory::{AddressSpace, Gpa, RamBlock, RamOptions, Requester};
 use rhea_pc::A20Gate;
 use rhea_pci::{IntxLines, PciBus, PciFunction};
 use rhea_storage::Ahci;
@@ -94,12 +96,12 @@ struct Chipset {
 
 fn chipset(
     board: &mut Board,
-    config: &MachineConfig,
     options: &Q35Options,
     bus: &Arc<PciBus>,
     spaces: &Spaces,
     ram: &Arc<RamBlock>,
     layout: RamLayout,
+    extended_tseg: u16,
     pic: Vec<rhea_accel::IrqLine>,
     smi: Smi,
 ) -> Result<Chipset, OptionError> {
@@ -110,7 +112,7 @@ fn chipset(
         smram: spaces.smram.clone(),
         ram: ram.clone(),
         low_ram: layout.below_4g,
-        extended_tseg: super::globals::extended_tseg(config)?,
+        extended_tseg,
         smm: options.smm,
         log: board.log.clone(),
     });
@@ -176,6 +178,7 @@ pub fn build(
     if given > places {
         return Err(OptionError::new("-serial", format!("given {given} times: the machine has {places} serial ports")));
     }
+    let globals = globals::parse(config)?;
     let layout = RamLayout::q35(config.ram.size);
     let cpu_config = Arc::new(cpu_config(config, layout)?);
     let mut board = Board::new(&control, &log);
@@ -252,12 +255,12 @@ pub fn build(
         }
     });
     let Chipset { mch, lpc, ahci } =
-        chipset(&mut board, config, options, &bus, &spaces, &ram, layout, irqs.pirq_inputs, smi)?;
+        chipset(&mut board, options, &bus, &spaces, &ram, layout, globals.extended_tseg, irqs.pirq_inputs, smi)?;
     rom::build(&mut board, config, bus.memory())?;
     let fw = FwCfg::new(board.dma(), log.clone());
     board.map_into(&spaces.io, map::Window { start: fw_cfg::PORT, len: fw_cfg::PORT_LEN }, fw.ports());
     board.devices.push(fw.clone());
-    platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout, &lpc);
+    let rtc = platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout, &lpc);
     let (io, c) = (spaces.io.clone(), control.clone());
     Plugger::new(&mut board, config, wiring, &bus, VecDeque::new())
         .with_ahci(ahci)
@@ -272,16 +275,17 @@ pub fn build(
         apic_ids: &apic_ids,
         phys_bits: cpu_config.physical_bits,
         vga: !board.displays.is_empty(),
+        sleep: globals.sleep,
         processor_id: 0,
     };
     let acpi = told.acpi();
     told.tell(&fw, board.boot_order.take().unwrap_or_default(), firmware)?;
     told.tell_acpi(&fw, &mch, &lpc);
     let image = if firmware { None } else { told.direct(acpi.as_ref())? };
-    let start = image.as_ref().map_or(CpuStart::Reset, |i| i.cpu);
+    let boot = cpu::BootCpu::new(image.as_ref().map_or(CpuStart::Reset, |i| i.cpu));
     let (windows32, window64) = told.windows();
     let cpus: Vec<Arc<dyn MachineCpu>> =
-        guests.into_iter().zip(&apic_ids).map(|(v, id)| cpu::start(v, &space, *id, start) as _).collect();
+        guests.into_iter().zip(&apic_ids).map(|(v, id)| cpu::start(v, &space, *id, &boot) as _).collect();
 
     if log.enabled(LogMask::Op) {
         let log = log.clone();
@@ -295,8 +299,17 @@ pub fn build(
     let ports = spaces.io.clone();
     let (memory, detach) = (space.clone(), Detach(bus.clone()));
     board.keep.push(Box::new(detach));
-    let reload = move || {
-        let Some(image) = &image else { return };
+    let weak = Arc::downgrade(lpc.pm());
+    let waker = control.clone();
+    board.input.on_input(move || {
+        if weak.upgrade().is_some_and(|pm| pm.suspended()) {
+            waker.request(VmRequest::Wake(WakeReason::Other));
+        }
+    });
+    // What firmware does at each start, with a kernel or after suspend to RAM.
+    let (setup_image, pm) = (image.clone(), lpc.pm().clone());
+    let set_up = Arc::new(move || {
+        let Some(image) = &setup_image else { return };
         mch.shadow_all();
         mch.open_ecam();
         lpc.set_up();
@@ -311,9 +324,31 @@ pub fn build(
         if image.bios_interrupts {
             platform::bios_interrupts(&ports);
         }
+    });
+    let facs = image.as_ref().and_then(|i| i.facs);
+    let (direct, again, facs_memory) = (image.is_some(), set_up.clone(), space.clone());
+    let woken = move |reason| {
+        pm.woken(reason);
+        if !direct {
+            rtc.set_cmos(platform::SHUTDOWN_STATUS, platform::RESUME);
+            return true;
+        }
+        let mut table = [0; FACS_LEN];
+        let read = facs.is_some_and(|at| facs_memory.read(Gpa(at), &mut table, Requester::Host).is_ok());
+        let Some(vector) = WakingVector::of_facs(&table).filter(|_| read) else {
+            eprintln!("rhea: the guest gives no place to wake up at: it is reset");
+            return false;
+        };
+        again();
+        boot.wake(vector);
+        true
+    };
+    let reload = move || {
+        let Some(image) = &image else { return };
+        set_up();
         load(image, &memory);
     };
-    let machine = Machine::new(Parts {
+    let parts = Parts {
         name: config.name.clone().unwrap_or_else(|| "q35".to_owned()),
         architecture: Architecture::X86_64,
         space,
@@ -330,8 +365,9 @@ pub fn build(
         keep: board.keep,
         displays: board.displays,
         input: board.input,
-    })
-    .map_err(|e| OptionError::new("-smp", e.to_string()))?;
+    };
+    let machine =
+        Machine::with_sleep(parts, Some(Box::new(woken))).map_err(|e| OptionError::new("-smp", e.to_string()))?;
     machine.reset();
     Ok(machine)
 }

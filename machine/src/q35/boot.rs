@@ -18,9 +18,6 @@ use rhea_firmware::x86::{
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Of the sleep states only soft-off.
-const SLEEP: acpi::SleepTypes = acpi::SleepTypes { s3: None, s4: None, s5: rhea_chipset::lpc::pm::SLEEP_S5 };
-
 /// Everything that is told.
 pub struct Firmware<'a> {
     pub config: &'a MachineConfig,
@@ -30,6 +27,7 @@ pub struct Firmware<'a> {
     pub apic_ids: &'a [u32],
     pub phys_bits: u32,
     pub vga: bool,
+    pub sleep: acpi::SleepTypes,
     /// CPUID leaf 1: EAX in the lower half, EDX in the upper.
     pub processor_id: u64,
 }
@@ -55,7 +53,7 @@ impl Firmware<'_> {
             i8042: self.options.i8042,
             pvpanic: platform::pvpanic_port(self.config),
             vga: self.vga,
-            sleep: SLEEP,
+            sleep: self.sleep,
             ..PcAcpi::default()
         }
     }
@@ -133,7 +131,7 @@ impl Firmware<'_> {
             reboot_timeout: config.boot.reboot_timeout,
             boot_order: &order,
             strict: config.boot.strict,
-            sleep: SLEEP,
+            sleep: self.sleep,
             reserved_memory_end: None,
             hpet: self.options.hpet.then_some(map::HPET.start as u32),
             numa: None,

@@ -1,11 +1,13 @@
 //! The CPUs of the board: an [`X86Cpu`] as machine and debugger see it.
 
 use crate::cpu::{BoardCpu, BoardGuest};
+use parking_lot::Mutex;
 use rhea_accel::{DebugStop, GuestVcpu, WatchKind};
+use rhea_firmware::acpi::WakingVector;
 use rhea_firmware::x86::CpuStart;
 use rhea_ir::guest::Guest;
 use rhea_memory::{AddressSpace, Gva};
-use rhea_x86::state::{Segment, TableRegister, gpr};
+use rhea_x86::state::{Seg, Segment, TableRegister, gpr};
 use rhea_x86::{DebugEvent, HostWatch, X86Cpu};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -39,26 +41,62 @@ pub fn help() -> String {
 const MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_WRITE_BACK: u64 = 0xc06;
 
+/// How the first CPU starts when it is reset.
+pub struct BootCpu {
+    start: CpuStart,
+    waking: Mutex<Option<WakingVector>>,
+}
+
+impl BootCpu {
+    #[must_use]
+    pub fn new(start: CpuStart) -> Arc<Self> {
+        Arc::new(Self { start, waking: Mutex::default() })
+    }
+    /// The next reset ends suspend to RAM.
+    pub fn wake(&self, vector: WakingVector) {
+        *self.waking.lock() = Some(vector);
+    }
+}
+
 /// One CPU; the first one starts so, the others wait for a start-up message.
 #[must_use]
 pub fn start(
     vcpu: Arc<dyn GuestVcpu<X86Cpu>>,
     space: &Arc<AddressSpace>,
     apic_id: u32,
-    start: CpuStart,
+    boot: &Arc<BootCpu>,
 ) -> Arc<BoardCpu<X86Cpu>> {
+    let boot = boot.clone();
     let reset = move |cpu: &mut X86Cpu| {
         cpu.reset();
+        let start = boot.start;
         if start != CpuStart::Reset {
             // As firmware leaves them: memory is write-back unless said otherwise. Kernels that find MTRRs off use no PAT.
             let _ = cpu.write_msr(MTRR_DEF_TYPE, MTRR_WRITE_BACK);
         }
         if cpu.index == 0 {
-            enter(cpu, start);
+            let waking = boot.waking.lock().take();
+            match waking {
+                Some(vector) => resume(cpu, vector),
+                None => enter(cpu, start),
+            }
         }
     };
     let word = |halted| if halted { "(halted)" } else { "" };
     BoardCpu::new(vcpu, space, Arc::new(reset), Box::new(word), apic_id.into())
+}
+
+/// Goes to where a suspended system wants to go on.
+fn resume(cpu: &mut X86Cpu, vector: WakingVector) {
+    match vector {
+        WakingVector::Real(at) => {
+            let cs = Segment { attr: 0x9b, ..Segment::real(at >> 4, u64::from(at & !15)) };
+            cpu.set_segment(Seg::Cs, cs);
+            cpu.set_eip((at & 15).into());
+            cpu.rebuild_mode();
+        }
+        WakingVector::Protected(at) => cpu.enter_protected32(at, TableRegister::default()),
+    }
 }
 
 /// The state a kernel without firmware begins in.

@@ -1,7 +1,9 @@
 //! `-global` for the chipset's own devices.
 
 use crate::config::{BoardOptions, MachineConfig};
+use rhea_chipset::lpc::pm;
 use rhea_device::OptionError;
+use rhea_firmware::acpi::SleepTypes;
 
 const LPC: &str = "ICH9-LPC";
 const PIT: &str = "kvm-pit";
@@ -17,12 +19,20 @@ pub fn is_global(board: &BoardOptions, driver: &str, property: &str) -> bool {
         )
 }
 
-/// The size of the extended TSEG in MiB.
-///
+/// What they say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Globals {
+    /// The size of the extended TSEG in MiB.
+    pub extended_tseg: u16,
+    /// Sleep states the tables tell of.
+    pub sleep: SleepTypes,
+}
+
 /// # Errors
 /// [`OptionError`]: a value that cannot be satisfied.
-pub fn extended_tseg(config: &MachineConfig) -> Result<u16, OptionError> {
-    let mut mib = 16;
+pub fn parse(config: &MachineConfig) -> Result<Globals, OptionError> {
+    let sleep = SleepTypes { s3: Some(pm::SLEEP_S3), s4: Some(pm::SLEEP_S4), s5: pm::SLEEP_S5 };
+    let mut globals = Globals { extended_tseg: 16, sleep };
     for (driver, property, value) in &config.globals {
         let fail = |what: &str| Err(OptionError::new("-global", format!("'{driver}.{property}={value}': {what}")));
         match (driver.as_str(), property.as_str()) {
@@ -30,15 +40,23 @@ pub fn extended_tseg(config: &MachineConfig) -> Result<u16, OptionError> {
             (PIT, "lost_tick_policy") if value != "discard" => {
                 return fail("this machine's PIT discards lost ticks: use discard");
             }
-            (LPC, "disable_s3" | "disable_s4") if !matches!(value.as_str(), "1" | "on" | "yes" | "true") => {
-                return fail("the machine knows no sleep states but soft-off: use 1");
+            (LPC, state) => {
+                let off = match value.as_str() {
+                    "1" | "on" | "yes" | "true" => true,
+                    "0" | "off" | "no" | "false" => false,
+                    _ => return fail("expected 1 or 0"),
+                };
+                match state {
+                    "disable_s3" => globals.sleep.s3 = (!off).then_some(pm::SLEEP_S3),
+                    _ => globals.sleep.s4 = (!off).then_some(pm::SLEEP_S4),
+                }
             }
             (MCH, _) => match value.parse() {
-                Ok(n) if n <= 0xfff => mib = n,
+                Ok(n) if n <= 0xfff => globals.extended_tseg = n,
                 _ => return fail("expected a number of MiB from 0 to 4095"),
             },
             _ => {}
         }
     }
-    Ok(mib)
+    Ok(globals)
 }

@@ -62,7 +62,11 @@ pub fn bios_interrupts(io: &AddressSpace) {
     }
 }
 
-/// Makes the devices.
+/// Why a system starts: a cell of the clock that firmware reads, and its value after suspend to RAM.
+pub const SHUTDOWN_STATUS: u8 = 0x0f;
+pub const RESUME: u8 = 0xfe;
+
+/// Makes the devices; gives the clock with its cells.
 pub fn build(
     board: &mut Board,
     config: &MachineConfig,
@@ -73,7 +77,7 @@ pub fn build(
     a20: &Arc<A20Gate>,
     ram: RamLayout,
     lpc: &Arc<Lpc>,
-) {
+) -> Arc<Rtc> {
     let line = |board: &Board, n: u32| board.routing.line(n);
     // A direct line to the timer's input, shared with the HPET's legacy replacement.
     let (irq0, irq8) = (line(board, map::IRQ_PIT), line(board, map::IRQ_RTC));
@@ -98,7 +102,7 @@ pub fn build(
     });
 
     if options.hpet {
-        let (p, r) = (pit, rtc);
+        let (p, r) = (pit, rtc.clone());
         let legacy = Box::new(move |on| {
             if let Some(pit) = &p {
                 pit.set_irq_blocked(on);
@@ -142,6 +146,7 @@ pub fn build(
         board.map_into(io, Window { start: port.into(), len: uart.window() }, uart.clone());
         board.devices.push(uart);
     }
+    rtc
 }
 
 /// Port and interrupt of each serial port that the command line connects.

@@ -235,6 +235,14 @@ impl Device for Lpc {
         self.apm.set_enabled(true);
         self.apply();
     }
+    /// What is decoded where and how interrupts are routed stays; firmware does not set it up again.
+    fn wake(&self) {
+        let routes = PIRQA_ROUT..PIRQE_ROUT + 4;
+        self.config.reset_but(&[PMBASE..ACPI_CNTL + 1, routes, 0x80..0x94, RCBA..RCBA + 4]);
+        self.pm.wake();
+        self.apm.set_enabled(true);
+        self.apply();
+    }
     fn save(&self) -> Saved {
         let Self { config, pirq, pm, root, system: _, io: _, apm: _, windows: _ } = self;
         state::encode(1, &State { config: config.save(), pm: pm.save(), root: root.save(), pirq: pirq.save() })

@@ -4,7 +4,7 @@ use super::tco::{self, Tco};
 use super::{APM_ACPI_DISABLE, APM_ACPI_ENABLE, Smi};
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
-use rhea_accel::{InterruptRouting, IrqLine, ShutdownCause, VmControl};
+use rhea_accel::{InterruptRouting, IrqLine, ShutdownCause, VmControl, VmRequest, WakeReason};
 use rhea_clock::{Timer, VirtualClock};
 use rhea_device::regs::RegisterRules::{ReadOnly, ReadWrite};
 use rhea_device::{Log, RegisterDecl, RegisterMap};
@@ -65,10 +65,14 @@ pub mod smi_status {
     pub const CLEAR: u32 = 0x0c1f_f8fc;
 }
 
-/// What SLP_TYP means, for the DSDT: soft-off. Both the value of virtual machines' tables and that of the manual are taken.
+/// What SLP_TYP means, for the DSDT: suspend to RAM and to disk, soft-off. Both the values of virtual machines' tables and
+/// those of the manual are taken; the manual's 1 is S1, which tables then do not have.
+pub const SLEEP_S3: u8 = 1;
+pub const SLEEP_S4: u8 = 2;
 pub const SLEEP_S5: u8 = 0;
-const SLEEP_S5_ICH: u32 = 7;
-const SLEEP_S4_ICH: u32 = 6;
+const SLEEP_S3_ICH: u8 = 5;
+const SLEEP_S4_ICH: u8 = 6;
+const SLEEP_S5_ICH: u8 = 7;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Reg {
@@ -146,6 +150,9 @@ pub struct PmState {
     apm: [u8; 2],
     #[n(11)]
     tco: Tco,
+    /// In S3: the next enabled event wakes the machine.
+    #[n(12)]
+    suspended: bool,
 }
 
 struct Inner {
@@ -161,6 +168,18 @@ impl Inner {
         let event = s.status & s.enable & pm1::ENABLE != 0;
         let gpe = (0..2).any(|n| s.gpe_status[n] & s.gpe_enable[n] != 0);
         s.control & pm1::SCI != 0 && (event || gpe)
+    }
+    /// Why the machine is to wake: the power button always counts, other events when they are enabled (13.8.3.1).
+    fn wakes(&self) -> Option<WakeReason> {
+        let s = &self.state;
+        let events = s.status & (s.enable | pm1::POWER_BUTTON);
+        if events & pm1::POWER_BUTTON != 0 {
+            Some(WakeReason::PowerButton)
+        } else if events & pm1::RTC != 0 {
+            Some(WakeReason::Rtc)
+        } else {
+            (0..2).any(|n| s.gpe_status[n] & s.gpe_enable[n] != 0).then_some(WakeReason::Other)
+        }
     }
 }
 
@@ -237,6 +256,33 @@ impl Pm {
         self.set_watchdog(None);
         self.update();
     }
+    /// The supply comes back. Events and what enables them live in the well that stays supplied, as SLP_TYP does, by which
+    /// firmware knows what it wakes from.
+    pub(super) fn wake(&self) {
+        let old = self.inner.lock().state;
+        self.reset();
+        let mut inner = self.inner.lock();
+        let s = &mut inner.state;
+        s.status = old.status;
+        s.enable = old.enable;
+        s.control = old.control & pm1::SLEEP_TYPE;
+        (s.gpe_status, s.gpe_enable) = (old.gpe_status, old.gpe_enable);
+    }
+    /// What the machine has woken by, after it was reset: WAK_STS.
+    pub fn woken(&self, reason: WakeReason) {
+        let event = match reason {
+            WakeReason::PowerButton => pm1::POWER_BUTTON,
+            WakeReason::Rtc => pm1::RTC,
+            WakeReason::Other => 0,
+        };
+        self.inner.lock().state.status |= pm1::WAKE | event;
+        self.update();
+    }
+    /// Is the machine suspended to RAM, or about to be?
+    #[must_use]
+    pub fn suspended(&self) -> bool {
+        self.inner.lock().state.suspended
+    }
     pub(super) fn save(&self) -> PmState {
         self.inner.lock().state
     }
@@ -297,15 +343,19 @@ impl Pm {
     /// Notices the timer's overflow, arms its next one and drives SCI.
     fn update(&self) {
         let now = ticks(self.clock.now_ns());
-        let arm = {
+        let (arm, wakes) = {
             let mut inner = self.inner.lock();
+            let wakes = inner.wakes().filter(|_| std::mem::take(&mut inner.state.suspended));
             let s = &mut inner.state;
             if now >= s.overflow {
                 s.status |= pm1::TIMER;
                 s.overflow = next_overflow(now);
             }
-            (s.enable & pm1::TIMER != 0 && s.status & pm1::TIMER == 0).then(|| tick_ns(s.overflow))
+            ((s.enable & pm1::TIMER != 0 && s.status & pm1::TIMER == 0).then(|| tick_ns(s.overflow)), wakes)
         };
+        if let Some(reason) = wakes {
+            self.control.request(VmRequest::Wake(reason));
+        }
         if let Some(timer) = self.timer.get() {
             match arm {
                 Some(at) => timer.arm(at),
@@ -356,16 +406,20 @@ impl Pm {
         }
     }
 
-    fn sleep(&self, kind: u32) {
+    fn sleep(&self, kind: u8) {
         if self.inner.lock().state.smi_enable & smi_enable::SLEEP != 0 {
             self.smi(smi_status::SLEEP, None);
             return;
         }
         match kind {
-            k if k == u32::from(SLEEP_S5) || k == SLEEP_S5_ICH || k == SLEEP_S4_ICH => {
-                self.control.power_off(ShutdownCause::Guest);
+            SLEEP_S3 | SLEEP_S3_ICH => {
+                // Asked for first: an event that comes between the two must not wake before it.
+                self.control.request(VmRequest::Suspend);
+                self.inner.lock().state.suspended = true;
+                self.update();
             }
-            _ => self.log.unimp("acpi", format_args!("sleep type {kind}: the machine only knows soft-off")),
+            SLEEP_S4 | SLEEP_S4_ICH | SLEEP_S5 | SLEEP_S5_ICH => self.control.power_off(ShutdownCause::Guest),
+            _ => self.log.unimp("acpi", format_args!("sleep type {kind}")),
         }
     }
 
@@ -468,7 +522,7 @@ impl Pm {
                 Reg::Enable => s.enable = mix16(s.enable, pm1::ENABLE),
                 Reg::Control => {
                     s.control = mix32(s.control, pm1::STORED);
-                    sleep = (value as u32 & pm1::SLEEP != 0).then_some((s.control & pm1::SLEEP_TYPE) >> 10);
+                    sleep = (value as u32 & pm1::SLEEP != 0).then_some(((s.control & pm1::SLEEP_TYPE) >> 10) as u8);
                     release = value as u32 & pm1::RELEASE != 0;
                 }
                 Reg::Timer => {}
@@ -548,6 +602,7 @@ fn initial(smm: bool, now: u64) -> PmState {
         alt_gpi_smi: 0,
         apm: [0; 2],
         tco: Tco::new(),
+        suspended: false,
     }
 }
 

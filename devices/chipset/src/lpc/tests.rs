@@ -1,5 +1,5 @@
 use super::*;
-use rhea_accel::{IrqSink, Route, RoutingEvent, RoutingListener, ShutdownCause, VmRequest};
+use rhea_accel::{IrqSink, Route, RoutingEvent, RoutingListener, ShutdownCause, VmRequest, WakeReason};
 use std::time::Duration;
 
 #[derive(Default)]
@@ -107,6 +107,59 @@ fn pirq_routing() {
 const PIN_LINE_3A: u32 = pirq::PIN_LINES + 3 * 4;
 
 #[test]
+fn suspend_to_ram() {
+    const PM: u64 = 0x600;
+    const SLEEP_S3: u64 = 1 << 13 | 1 << 10;
+    let sleeping = || {
+        let b = board(false);
+        b.lpc.set_up();
+        // The alarm is enabled.
+        b.out(PM + 2, 2, 1 << 10);
+        b.out(PM + 4, 2, SLEEP_S3);
+        assert_eq!((b.requests.0)(), Some(VmRequest::Suspend));
+        assert_eq!((b.requests.0)(), None);
+        assert!(b.lpc.pm().suspended());
+        b
+    };
+    let woken = |b: &Board, reason, events: u64| {
+        b.lpc.wake();
+        b.lpc.pm().woken(reason);
+        assert!(!b.lpc.pm().suspended());
+        // The cause, what enabled it and the sleep type are still there; SCI goes on only when asked for.
+        assert_eq!(b.inp(PM, 2), 1 << 15 | events);
+        assert_eq!(b.inp(PM + 2, 2), 1 << 10);
+        assert_eq!(b.inp(PM + 4, 2) >> 10, u64::from(super::pm::SLEEP_S3));
+    };
+    let b = sleeping();
+    b.lpc.pm().rtc_alarm();
+    b.lpc.pm().rtc_alarm();
+    assert_eq!((b.requests.0)(), Some(VmRequest::Wake(WakeReason::Rtc)));
+    assert_eq!((b.requests.0)(), None);
+    woken(&b, WakeReason::Rtc, 1 << 10);
+    // The button wakes without being enabled; so does a device whose event is.
+    let b = sleeping();
+    b.lpc.power_button();
+    assert_eq!((b.requests.0)(), Some(VmRequest::Wake(WakeReason::PowerButton)));
+    woken(&b, WakeReason::PowerButton, 1 << 8);
+    let b = sleeping();
+    b.lpc.pm().pulse_gpe(13);
+    assert_eq!((b.requests.0)(), None);
+    b.out(PM + 0x28, 4, 1 << 13);
+    assert_eq!((b.requests.0)(), Some(VmRequest::Wake(WakeReason::Other)));
+    // An event that waits when the guest goes to sleep wakes it again; a reset forgets all of it.
+    let b = board(false);
+    b.lpc.set_up();
+    b.lpc.power_button();
+    b.out(PM + 4, 2, SLEEP_S3);
+    assert_eq!((b.requests.0)(), Some(VmRequest::Suspend));
+    assert_eq!((b.requests.0)(), Some(VmRequest::Wake(WakeReason::PowerButton)));
+    let b = sleeping();
+    Device::reset(&*b.lpc);
+    b.lpc.power_button();
+    assert_eq!((b.requests.0)(), None);
+}
+
+#[test]
 fn device_route_registers() {
     let b = board(true);
     b.lpc.config_write(RCBA, 4, ROOT_COMPLEX_BASE | 1);
@@ -140,8 +193,8 @@ fn power_management() {
     assert!(!b.apic.get(9));
     b.out(base + 4, 4, 1 | u64::from(SLEEP) << 10 | 1 << 13);
     assert_eq!((b.requests.0)(), Some(VmRequest::PowerOff(ShutdownCause::Guest)));
-    b.out(base + 4, 4, 1 | 5 << 10 | 1 << 13);
-    assert_eq!((b.requests.0)(), None, "suspend to RAM is refused");
+    b.out(base + 4, 4, 1 | 4 << 10 | 1 << 13);
+    assert_eq!((b.requests.0)(), None, "reserved");
 }
 const SLEEP: u8 = pm::SLEEP_S5;
 

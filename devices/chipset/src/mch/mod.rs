@@ -257,6 +257,13 @@ impl Device for Mch {
         self.config.reset();
         self.apply(&mut placed);
     }
+    /// The memory map stays, as RAM does: firmware that runs from shadowed RAM finds itself there, with its note that it has
+    /// run before. System management RAM is open to be set up again.
+    fn wake(&self) {
+        let mut placed = self.placed.lock();
+        self.config.reset_but(&[PCIEXBAR..PCIEXBAR + 8, PAM0..PAM0 + PAMS]);
+        self.apply(&mut placed);
+    }
     fn save(&self) -> Saved {
         state::encode(1, &State { config: self.config.save() })
     }

@@ -135,3 +135,19 @@ fn ecam_moves() {
     b.mch.load(&saved).unwrap();
     assert_eq!(at(0xe400_0000), Some(0x29c0_8086));
 }
+
+#[test]
+fn wakes_with_shadowed_ram() {
+    let b = board();
+    let at = 0xf_0123;
+    b.mch.config_write(PAM0, 1, 0x30);
+    put(&b.system, at, 3);
+    b.mch.open_ecam();
+    b.mch.config_write(SMRAM, 1, (smram::ENABLE | smram::LOCK).into());
+    b.mch.wake();
+    assert_eq!(get(&b.system, at), Some(3));
+    assert!(b.mch.ecam_window().is_some());
+    assert_eq!(b.mch.byte(SMRAM), smram::BASE_SEGMENT);
+    Device::reset(&*b.mch);
+    assert_eq!(get(&b.system, at), Some(0xf0));
+}

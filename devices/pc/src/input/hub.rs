@@ -57,12 +57,14 @@ impl State {
 }
 
 type LedListener = Arc<dyn Fn(Leds) + Send + Sync>;
+type InputListener = Arc<dyn Fn() + Send + Sync>;
 
 /// The registry of consumers of one machine.
 #[derive(Default)]
 pub struct InputHub {
     state: Mutex<State>,
     led_listeners: Mutex<Vec<LedListener>>,
+    input_listeners: Mutex<Vec<InputListener>>,
 }
 
 impl InputHub {
@@ -78,9 +80,17 @@ impl InputHub {
         state.consumers.push(Entry { id, name: name.to_owned(), kinds, consumer, leds: Leds::empty() });
         InputHandle { id, hub: Arc::downgrade(self) }
     }
+    /// `listener` is told of all input, before a consumer gets it (a suspended machine wakes by it).
+    pub fn on_input(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.input_listeners.lock().push(Arc::new(listener));
+    }
     /// Sends events that happened together: keys to the active keyboard; motion to the active pointer of its kind, with it buttons
     /// and wheel, which go to the active pointer otherwise. What nobody takes is lost.
     pub fn send(&self, events: &[InputEvent]) {
+        let listeners = self.input_listeners.lock().clone();
+        for listener in listeners {
+            listener();
+        }
         let (mut keys, mut pointer) = (vec![], vec![]);
         let (keyboard, mouse) = {
             let mut state = self.state.lock();
