@@ -65,7 +65,7 @@ impl Drop for PcieHost {
 }
 
 /// What nobody decodes: reads give all ones (master abort), writes vanish.
-struct OpenBus;
+pub struct OpenBus;
 
 impl MmioDevice for OpenBus {
     fn read(&self, _offset: u64, _access: Access) -> Result<u64, BusError> {

@@ -19,7 +19,7 @@ pub use address::Devfn;
 pub use bridge::Bridge;
 pub use bus::{BusKind, PciBus, PciError, PciSlot};
 pub use config::{BarKind, ConfigBuilder, Identity, PciConfig, PciConfigState, PcieType, SlotRegisters};
-pub use host::{Ecam, HostBridge, HostWindows, PcieHost};
+pub use host::{Ecam, HostBridge, HostWindows, OpenBus, PcieHost};
 pub use intx::{IntxLines, IntxPin};
 pub use msi::Msi;
 pub use msix::{Msix, MsixState};

@@ -140,11 +140,7 @@ impl Icp {
     pub fn set_cppr(&self, cppr: u8) -> CpprChange {
         let displaces = |w: Word| w.xisr != 0 && cppr <= w.pending;
         let was = self.update(|w| {
-            Some(if displaces(w) {
-                Word { cppr, xisr: 0, pending: LEAST_FAVOURED, ..w }
-            } else {
-                Word { cppr, ..w }
-            })
+            Some(if displaces(w) { Word { cppr, xisr: 0, pending: LEAST_FAVOURED, ..w } } else { Word { cppr, ..w } })
         });
         let displaced = if displaces(was) { was.xisr } else { 0 };
         CpprChange { displaced, ready: cppr > was.cppr || displaced != 0 }

@@ -16,12 +16,12 @@ mod tests;
 
 use crate::EoiListener;
 use crate::spapr::papr::{Answer, Status};
-use icp::{Icp, IPI, Presented};
-use ics::{Claim, Source, Triggered};
 use crate::spapr::pin::ServerPin;
+use icp::{IPI, Icp, Presented};
+use ics::{Claim, Source, Triggered};
+pub use state::XicsState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
-pub use state::XicsState;
 
 /// Told of each message that came while the controller was being given up: it is to be delivered to the next one.
 pub type Handover = Arc<dyn Fn(u32) + Send + Sync>;

@@ -126,7 +126,11 @@ impl Xive {
         };
         let always_notify = flags & QUEUE_ALWAYS_NOTIFY != 0;
         // Without a ring the queue is as after a reset.
-        end.set(if shift == 0 { Queue::RESET } else { Queue { valid: true, always_notify, page, shift, ..Queue::RESET } });
+        end.set(if shift == 0 {
+            Queue::RESET
+        } else {
+            Queue { valid: true, always_notify, page, shift, ..Queue::RESET }
+        });
         Ok(())
     }
     fn get_queue(&self, args: &Args, out: &mut Args) -> Answer {

@@ -24,9 +24,9 @@ use end::End;
 use rhea_device::Log;
 use rhea_memory::AddressSpace;
 use source::{Eas, Source, Step};
+pub use state::XiveState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-pub use state::XiveState;
 use tima::Context;
 pub use windows::{EsbWindow, TimaWindow};
 

@@ -150,9 +150,7 @@ impl Source {
     }
     /// A level that is up, or a carried message, becomes an event if the source is on and assigned.
     pub fn settle(&self) -> Step {
-        let due = |w: u64| {
-            w & (PQ | CLOSED) == 0 && (w & CARRIED != 0 || w & (LEVEL | ASSERTED) == LEVEL | ASSERTED)
-        };
+        let due = |w: u64| w & (PQ | CLOSED) == 0 && (w & CARRIED != 0 || w & (LEVEL | ASSERTED) == LEVEL | ASSERTED);
         if !due(self.load()) || self.assignment().masked {
             return Step::Nothing;
         }

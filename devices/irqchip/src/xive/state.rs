@@ -44,8 +44,16 @@ impl Xive {
         let queue = |(n, end): (u32, &super::End)| {
             let q = end.get();
             let Queue { valid, always_notify, page, shift, generation, index, pq } = q;
-            (q != Queue::RESET)
-                .then_some(QueueState { number: n, valid, always_notify, page, shift, generation, index, pq })
+            (q != Queue::RESET).then_some(QueueState {
+                number: n,
+                valid,
+                always_notify,
+                page,
+                shift,
+                generation,
+                index,
+                pq,
+            })
         };
         let sources = (0..).zip(&self.sources).filter(|(_, s)| s.exists());
         XiveState {

@@ -1,0 +1,311 @@
+//! Translation control entries (LoPAPR 14.5.4.2): tables that translate what devices address, a page for an entry, and the
+//! hypercalls that change them.
+
+use crate::guest::GuestRam;
+use crate::papr::{Answer, Args, Hypercalls, Status, hcall as h};
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use rhea_accel::{MsiMessage, MsiTarget};
+use rhea_device::LoadError;
+use rhea_device::dma::{Iommu, Translation};
+use rhea_memory::{BusError, GpaRange};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+
+/// The device may read.
+pub const READ: u64 = 1;
+/// The device may write.
+pub const WRITE: u64 = 2;
+/// Entries of one H_PUT_TCE_INDIRECT.
+const MAX_INDIRECT: u64 = 512;
+const LIST_ALIGN: u64 = 4096;
+
+/// A table: the window of a device's bus from `base` on.
+pub struct TceTable {
+    liobn: u32,
+    base: u64,
+    page_shift: u32,
+    entries: Vec<AtomicU64>,
+    watchers: Mutex<Vec<(Vec<GpaRange>, Weak<AtomicBool>)>>,
+    watched: AtomicUsize,
+}
+
+impl TceTable {
+    /// A table of `pages` pages of `1 << page_shift` bytes each (12 to 34) from bus address `base` on; nothing is translated yet.
+    #[must_use]
+    pub fn new(liobn: u32, base: u64, page_shift: u32, pages: u64) -> Arc<Self> {
+        Arc::new(Self {
+            liobn,
+            base,
+            page_shift: page_shift.clamp(12, 34),
+            entries: (0..pages).map(|_| AtomicU64::new(0)).collect(),
+            watchers: Mutex::default(),
+            watched: AtomicUsize::new(0),
+        })
+    }
+    /// The logical I/O bus number.
+    #[must_use]
+    pub fn liobn(&self) -> u32 {
+        self.liobn
+    }
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+    #[must_use]
+    pub fn page_shift(&self) -> u32 {
+        self.page_shift
+    }
+    /// Bytes of the window.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        (self.entries.len() as u64) << self.page_shift
+    }
+    fn index(&self, address: u64) -> Option<usize> {
+        usize::try_from(address.checked_sub(self.base)? >> self.page_shift).ok().filter(|n| *n < self.entries.len())
+    }
+    /// Where `address` leads, `None`: it is not in the window.
+    ///
+    /// # Errors
+    /// The entry does not allow it.
+    #[inline]
+    pub fn translate(&self, address: u64, write: bool) -> Option<Result<Translation, BusError>> {
+        let entry = self.entries[self.index(address)?].load(SeqCst);
+        if entry & if write { WRITE } else { READ } == 0 {
+            return Some(Err(BusError::Refused));
+        }
+        let page = 1u64 << self.page_shift;
+        // The window need not be aligned to its pages, but is.
+        let offset = (address - self.base) & (page - 1);
+        Some(Ok(Translation::Memory { gpa: entry & !(page - 1) | offset, len: page - offset }))
+    }
+    fn range(&self, address: u64, pages: u64) -> Answer<std::ops::Range<usize>> {
+        let mask = (1u64 << self.page_shift) - 1;
+        let first = self.index(address & !mask).ok_or(Status::PARAMETER)?;
+        let end = usize::try_from(pages).ok().and_then(|n| first.checked_add(n));
+        end.filter(|end| *end <= self.entries.len()).map(|end| first..end).ok_or(Status::PARAMETER)
+    }
+    /// Sets the entry of a bus address.
+    ///
+    /// # Errors
+    /// The address is not in the window.
+    pub fn put(&self, address: u64, tce: u64) -> Answer {
+        let range = self.range(address, 1)?;
+        self.store(range.start, tce);
+        self.notify(range);
+        Ok(())
+    }
+    fn store(&self, index: usize, tce: u64) {
+        let mask = (1u64 << self.page_shift) - 1;
+        self.entries[index].store(tce & !mask | tce & (READ | WRITE), SeqCst);
+    }
+    /// Sets `pages` entries to one value.
+    ///
+    /// # Errors
+    /// They leave the window.
+    pub fn stuff(&self, address: u64, tce: u64, pages: u64) -> Answer {
+        let range = self.range(address, pages)?;
+        for n in range.clone() {
+            self.store(n, tce);
+        }
+        self.notify(range);
+        Ok(())
+    }
+    /// The entry of a bus address.
+    ///
+    /// # Errors
+    /// It is not in the window.
+    pub fn get(&self, address: u64) -> Answer<u64> {
+        let range = self.range(address, 1)?;
+        Ok(self.entries[range.start].load(SeqCst))
+    }
+    /// Tells who watches one of these entries.
+    fn notify(&self, range: std::ops::Range<usize>) {
+        if self.watched.load(SeqCst) == 0 || range.is_empty() {
+            return;
+        }
+        let start = self.base.wrapping_add((range.start as u64) << self.page_shift);
+        let changed = GpaRange { start: rhea_memory::Gpa(start), len: (range.len() as u64) << self.page_shift };
+        let mut watchers = self.watchers.lock();
+        watchers.retain(|(ranges, mark)| {
+            let Some(mark) = mark.upgrade() else { return false };
+            if ranges.iter().any(|r| r.len != 0 && r.overlaps(&changed)) {
+                mark.store(true, SeqCst);
+                return false;
+            }
+            true
+        });
+        self.watched.store(watchers.len(), SeqCst);
+    }
+    /// Sets `mark` once an entry for one of the ranges changes.
+    pub fn watch(&self, ranges: &[GpaRange], mark: &Arc<AtomicBool>) {
+        let mut watchers = self.watchers.lock();
+        watchers.retain(|(_, m)| m.strong_count() > 0);
+        watchers.push((ranges.to_vec(), Arc::downgrade(mark)));
+        self.watched.store(watchers.len(), SeqCst);
+    }
+    /// Clears all entries.
+    pub fn clear(&self) {
+        for entry in &self.entries {
+            if entry.load(SeqCst) != 0 {
+                entry.store(0, SeqCst);
+            }
+        }
+        self.notify(0..self.entries.len());
+    }
+    /// Entries that are not 0, for saved state.
+    #[must_use]
+    pub fn save(&self) -> Vec<(u32, u64)> {
+        (0..).zip(&self.entries).map(|(n, e)| (n, e.load(SeqCst))).filter(|(_, e)| *e != 0).collect()
+    }
+    /// # Errors
+    /// Entries beyond the end.
+    pub fn load(&self, entries: &[(u32, u64)]) -> Result<(), LoadError> {
+        self.clear();
+        for (n, tce) in entries {
+            let entry = self.entries.get(*n as usize);
+            let entry = entry.ok_or_else(|| LoadError::Mismatch(format!("size of DMA window {:#x}", self.liobn)))?;
+            entry.store(*tce, SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// All tables of a machine, by logical I/O bus number.
+pub struct TceTables {
+    tables: RwLock<BTreeMap<u32, Arc<TceTable>>>,
+    ram: GuestRam,
+}
+
+impl TceTables {
+    /// `ram` is where H_PUT_TCE_INDIRECT has its lists.
+    #[must_use]
+    pub fn new(ram: GuestRam) -> Arc<Self> {
+        Arc::new(Self { tables: RwLock::default(), ram })
+    }
+    /// Makes a table known; one with the same number is replaced.
+    pub fn add(&self, table: Arc<TceTable>) {
+        self.tables.write().insert(table.liobn, table);
+    }
+    pub fn remove(&self, liobn: u32) {
+        self.tables.write().remove(&liobn);
+    }
+    #[must_use]
+    pub fn get(&self, liobn: u32) -> Option<Arc<TceTable>> {
+        self.tables.read().get(&liobn).cloned()
+    }
+    fn table(&self, liobn: u64) -> Answer<Arc<TceTable>> {
+        u32::try_from(liobn).ok().and_then(|n| self.get(n)).ok_or(Status::PARAMETER)
+    }
+    fn put_indirect(&self, args: &Args) -> Answer {
+        let [liobn, address, list, count, ..] = *args;
+        let table = self.table(liobn)?;
+        if count > MAX_INDIRECT || list % LIST_ALIGN != 0 {
+            return Err(Status::PARAMETER);
+        }
+        let range = table.range(address, count)?;
+        let mut bytes = vec![0; count as usize * 8];
+        if !self.ram.read(list, &mut bytes) {
+            return Err(Status::PARAMETER);
+        }
+        for (n, tce) in range.clone().zip(bytes.chunks_exact(8)) {
+            table.store(n, tce.iter().fold(0, |v, b| v << 8 | u64::from(*b)));
+        }
+        table.notify(range);
+        Ok(())
+    }
+}
+
+impl Hypercalls for TceTables {
+    fn hcall(&self, _server: u32, number: u64, args: &Args, out: &mut Args) -> Option<Status> {
+        let result = match number {
+            h::H_PUT_TCE => self.table(args[0]).and_then(|t| t.put(args[1], args[2])),
+            h::H_GET_TCE => self.table(args[0]).and_then(|t| t.get(args[1])).map(|tce| out[0] = tce),
+            h::H_STUFF_TCE => self.table(args[0]).and_then(|t| t.stuff(args[1], args[2], args[3])),
+            h::H_PUT_TCE_INDIRECT => self.put_indirect(args),
+            _ => return None,
+        };
+        Some(result.err().unwrap_or(Status::SUCCESS))
+    }
+}
+
+/// What a device or a host bridge addresses: its windows. Everything else is refused, unless the tables are bypassed.
+pub struct DmaWindows {
+    windows: ArcSwap<Vec<Arc<TceTable>>>,
+    bypass: AtomicBool,
+    /// Stores here are messages.
+    messages: Option<(GpaRange, Arc<dyn MsiTarget>)>,
+    /// Set when windows come and go: those who watch look again.
+    changes: Mutex<Vec<Weak<AtomicBool>>>,
+}
+
+impl DmaWindows {
+    #[must_use]
+    pub fn new(messages: Option<(GpaRange, Arc<dyn MsiTarget>)>) -> Arc<Self> {
+        Arc::new(Self {
+            windows: ArcSwap::default(),
+            bypass: AtomicBool::new(false),
+            messages,
+            changes: Mutex::default(),
+        })
+    }
+    /// Replaces the windows.
+    pub fn set(&self, windows: Vec<Arc<TceTable>>) {
+        self.windows.store(Arc::new(windows));
+        self.changed();
+    }
+    #[must_use]
+    pub fn windows(&self) -> Arc<Vec<Arc<TceTable>>> {
+        self.windows.load_full()
+    }
+    /// ibm,set-tce-bypass: addresses are guest-real ones.
+    pub fn set_bypass(&self, on: bool) {
+        if self.bypass.swap(on, SeqCst) != on {
+            self.changed();
+        }
+    }
+    #[must_use]
+    pub fn bypassed(&self) -> bool {
+        self.bypass.load(SeqCst)
+    }
+    fn changed(&self) {
+        for mark in self.changes.lock().drain(..).filter_map(|m| m.upgrade()) {
+            mark.store(true, SeqCst);
+        }
+    }
+}
+
+impl Iommu for DmaWindows {
+    fn translate(&self, _requester: u32, address: u64, write: bool) -> Result<Translation, BusError> {
+        if self.bypass.load(SeqCst) {
+            return Ok(Translation::Memory { gpa: address, len: u64::MAX - address });
+        }
+        if let Some(found) = self.windows.load().iter().find_map(|w| w.translate(address, write)) {
+            return found;
+        }
+        match &self.messages {
+            Some((range, _)) if write && address >= range.start.0 && address <= range.last() => {
+                Ok(Translation::Interrupt)
+            }
+            _ => Err(BusError::Refused),
+        }
+    }
+    fn interrupt(&self, requester: u32, address: u64, data: u32) {
+        if let Some((_, target)) = &self.messages {
+            target.send(MsiMessage { address, data, requester_id: requester });
+        }
+    }
+    fn watch(&self, _requester: u32, ranges: &[GpaRange]) -> Arc<AtomicBool> {
+        let mark = Arc::new(AtomicBool::new(false));
+        {
+            let mut changes = self.changes.lock();
+            changes.retain(|m| m.strong_count() > 0);
+            changes.push(Arc::downgrade(&mark));
+        }
+        for window in self.windows.load().iter() {
+            window.watch(ranges, &mark);
+        }
+        mark
+    }
+}
