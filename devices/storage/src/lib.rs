@@ -4,9 +4,9 @@ pub mod ahci;
 pub mod ata;
 pub mod atapi;
 pub mod catalog;
-mod guest;
+pub mod guest;
 pub mod nvme;
-mod work;
+pub mod work;
 
 pub use ahci::{Ahci, AttachError, Attached};
 pub use ata::disk::DiskOptions;

@@ -203,6 +203,18 @@ impl InputHandle {
             hub.activate(self.id);
         }
     }
+    /// The guest no longer uses the device: the others of its kinds come first.
+    pub fn deactivate(&self) {
+        let Some(hub) = self.hub.upgrade() else { return };
+        let leds = {
+            let mut state = hub.state.lock();
+            let Some(at) = state.consumers.iter().position(|entry| entry.id == self.id) else { return };
+            let entry = state.consumers.remove(at);
+            state.consumers.push(entry);
+            state.first(InputKinds::KEYS).map(|entry| entry.leds)
+        };
+        hub.tell_leds(leds);
+    }
     /// The guest switched the keyboard's lights.
     pub fn set_leds(&self, leds: Leds) {
         let Some(hub) = self.hub.upgrade() else { return };
@@ -291,6 +303,7 @@ mod tests {
         second.set_leds(Leds::NUM_LOCK);
         assert_eq!(hub.leds(), Leds::CAPS_LOCK);
         second.activate();
-        assert_eq!(*seen.lock(), [Leds::CAPS_LOCK, Leds::NUM_LOCK]);
+        second.deactivate();
+        assert_eq!(*seen.lock(), [Leds::CAPS_LOCK, Leds::NUM_LOCK, Leds::CAPS_LOCK]);
     }
 }
