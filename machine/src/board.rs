@@ -7,7 +7,6 @@ use rhea_clock::VirtualClock;
 use rhea_device::chardev::CharBackend;
 use rhea_device::{Device, DmaHandle, Log};
 use rhea_display::Console;
-use rhea_firmware::x86::boot_order;
 use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice};
 use rhea_pc::InputHub;
 use rhea_pci::PciFunction;
@@ -89,10 +88,7 @@ impl Board {
     /// Tells firmware the boot index of a function's unit; false if this board's firmware is not told.
     pub fn add_boot_entry(&mut self, index: u64, function: &dyn PciFunction, unit: &str) -> bool {
         let Some(order) = &mut self.boot_order else { return false };
-        let ((vendor, device), devfn) = (function.config().ids(), function.config().devfn());
-        let class = function.config().read(0xa, 2) as u16;
-        let node = boot_order::pci_node(class, vendor, device, devfn.device(), devfn.function());
-        order.push((index, boot_order::pci_path(&[node], unit)));
+        order.push((index, crate::pci::boot_path(function, unit)));
         true
     }
     #[must_use]

@@ -29,6 +29,10 @@ pub fn help() -> String {
     for d in rhea_nic::catalog::DEVICES {
         text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
     }
+    text.push_str("Bridges and other (PCI):\n");
+    for d in rhea_pci::catalog::DEVICES {
+        text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
+    }
     text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\nname \"virtserialport\", desc \"named channel\"\n");
     text
 }
@@ -49,6 +53,9 @@ pub fn help_of(name: &str) -> Option<String> {
         return Some(options::help(d.name, &d.options()));
     }
     if let Some(d) = rhea_nic::catalog::find(name) {
+        return Some(options::help(d.name, &d.options()));
+    }
+    if let Some(d) = rhea_pci::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));
     }
     catalog::find(name).map(|d| options::help(d.name, &d.options()))
