@@ -139,7 +139,7 @@ impl Line {
             }
             if let Some(route) = &*self.route.load() {
                 let tell = |level| route.sink.set_level(route.pin, level);
-                if state & IMPORT != 0 {
+                if state & (IMPORT | EDGE) == IMPORT {
                     route.sink.import_level(route.pin, level);
                 } else if state & EDGE != 0 {
                     // It rose since the sink was told, and perhaps fell again.
@@ -497,6 +497,43 @@ mod tests {
         routing.set_route(5, Some(Route { sink: old.clone(), pin: 1 }));
         assert_eq!(old.take(), [(1, true, true)]);
         assert_eq!(watch.0.lock().len(), 2);
+    }
+
+    /// Raises a line while its route changes.
+    struct Raise(IrqLine, bool);
+    impl RoutingListener for Raise {
+        fn routing_changed(&self, _: RoutingEvent) {}
+        fn detach(&self, _: Option<u32>) {
+            let (line, pulse) = (self.0.clone(), self.1);
+            // From another thread: this one delivers.
+            let raised = std::thread::spawn(move || if pulse { line.pulse() } else { line.raise() });
+            while !self.1 && !self.0.level() {
+                std::thread::yield_now();
+            }
+            if self.1 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            drop(raised);
+        }
+    }
+
+    #[test]
+    fn an_edge_during_a_change_stays_an_edge() {
+        for pulse in [false, true] {
+            let routing = InterruptRouting::new();
+            let sink = Arc::new(Sink::default());
+            routing.set_route(5, Some(Route { sink: sink.clone(), pin: 5 }));
+            let line = routing.line(5);
+            let _subscription = routing.subscribe(Arc::new(Raise(line.clone(), pulse)));
+            let to = sink.clone();
+            routing.replace_controller(&move |n| Some(Route { sink: to.clone(), pin: n }));
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            let edge = || sink.0.lock().contains(&(5, true, false));
+            while !edge() && std::time::Instant::now() < end {
+                std::thread::yield_now();
+            }
+            assert!(edge(), "{:?}", sink.take());
+        }
     }
 
     #[test]
