@@ -41,6 +41,8 @@ pub struct PpcCpu {
     /// The value loaded with the reservation, zero-extended, as a number; `res_hi` the high doubleword of a quadword.
     pub res_lo: u64,
     pub res_hi: u64,
+    /// Scratch of lswx and stswx: bytes moved and the address.
+    pub(crate) string: [u64; 2],
     /// FPSCR but for what the last FP operation still has to say.
     pub fpscr: u64,
     /// Special-purpose registers kept as plain values, by number.
@@ -83,6 +85,7 @@ impl PpcCpu {
             res_addr: 0,
             res_lo: 0,
             res_hi: 0,
+            string: [0; 2],
             fpscr: 0,
             spr: [0; 1024],
             config: config.clone(),
@@ -228,6 +231,9 @@ pub mod slots {
     pub const RES_ADDR: Slot = Slot::new(offset_of!(PpcCpu, res_addr), Type::I64);
     pub const RES_LO: Slot = Slot::new(offset_of!(PpcCpu, res_lo), Type::I64);
     pub const RES_HI: Slot = Slot::new(offset_of!(PpcCpu, res_hi), Type::I64);
+    /// Scratch inside one instruction.
+    pub const STRING_AT: Slot = Slot::new(offset_of!(PpcCpu, string), Type::I64);
+    pub const STRING_EA: Slot = Slot::new(offset_of!(PpcCpu, string) + 8, Type::I64);
     /// A special-purpose register that is a plain value.
     pub const fn spr(n: u32) -> Slot {
         assert!(n < 1024);

@@ -6,11 +6,13 @@
 
 mod atomic;
 mod branch;
+mod cr;
 pub mod decode;
 pub mod dfp;
 mod emit;
 pub mod fp;
 mod integer;
+mod logical;
 mod memory;
 mod system;
 pub mod vmx;
@@ -30,6 +32,8 @@ use rhea_ir::guest::Translated;
 fn tables() -> Vec<&'static [Pattern]> {
     vec![
         integer::PATTERNS,
+        logical::PATTERNS,
+        cr::PATTERNS,
         branch::PATTERNS,
         memory::PATTERNS,
         atomic::PATTERNS,
@@ -42,7 +46,7 @@ fn tables() -> Vec<&'static [Pattern]> {
 }
 
 fn prefixed_tables() -> Vec<&'static [Pattern]> {
-    vec![fp::PREFIXED, vmx::PREFIXED, vsx::PREFIXED, dfp::PREFIXED]
+    vec![integer::PREFIXED, memory::PREFIXED, fp::PREFIXED, vmx::PREFIXED, vsx::PREFIXED, dfp::PREFIXED]
 }
 
 /// Translation of one basic block.
