@@ -37,3 +37,71 @@ pub mod xer {
     /// Byte count of lswx and stswx.
     pub const COUNT: u64 = 0x7f;
 }
+
+/// Logical Partitioning Control Register (Book III, 2.2), as far as it concerns a guest.
+pub mod lpcr {
+    /// Alternate interrupt location, 2 bits.
+    pub const AIL_SHIFT: u32 = 23;
+    pub const AIL: u64 = 3 << AIL_SHIFT;
+    /// Interrupts are taken in little-endian mode.
+    pub const ILE: u64 = 1 << 25;
+    /// User process table: the hardware walks process and segment tables.
+    pub const UPRT: u64 = 1 << 22;
+    pub const EVIRT: u64 = 1 << 21;
+    /// Host radix: the partition translates by radix trees.
+    pub const HR: u64 = 1 << 20;
+    /// Large decrementer.
+    pub const LD: u64 = 1 << 17;
+    /// Exits from power saving: privileged doorbell, hypervisor doorbell, external, decrementer, other.
+    pub const PECE: u64 = 0x1f << 12;
+    /// Guest translation shootdown enable: tlbie and slbieg are permitted.
+    pub const GTSE: u64 = 1 << 10;
+    pub const TC: u64 = 1 << 9;
+}
+
+/// Data Storage Interrupt Status Register (Book III, 7.5.3); the same bits serve in SRR1 for instruction storage.
+pub mod dsisr {
+    /// No translation was found.
+    pub const NOPTE: u64 = 0x4000_0000;
+    /// Instruction: no-execute or guarded storage.
+    pub const NOEXEC: u64 = 0x1000_0000;
+    /// Not permitted by PP, EAA.
+    pub const PROTECTION: u64 = 0x0800_0000;
+    /// Atomic access to storage that has none.
+    pub const ATOMIC: u64 = 0x0400_0000;
+    pub const STORE: u64 = 0x0200_0000;
+    /// Data address watchpoint.
+    pub const DAWR: u64 = 0x0040_0000;
+    /// Not permitted by AMR or IAMR.
+    pub const KEY: u64 = 0x0020_0000;
+    /// Malformed process table entry or tree.
+    pub const BAD_CONFIG: u64 = 0x0008_0000;
+    /// Reference or change bit could not be set.
+    pub const RC: u64 = 0x0004_0000;
+}
+
+/// Facility Status and Control Register: enables are bits, the cause of the last interrupt is the top byte.
+pub mod fscr {
+    pub const DSCR: u32 = 2;
+    pub const PMU: u32 = 3;
+    pub const BHRB: u32 = 4;
+    pub const TM: u32 = 5;
+    pub const EBB: u32 = 7;
+    pub const TAR: u32 = 8;
+    pub const SCV: u32 = 12;
+    pub const PREFIX: u32 = 13;
+    pub const IC_SHIFT: u32 = 56;
+    pub const IC: u64 = 0xff << IC_SHIFT;
+}
+
+/// Processor Compatibility Register.
+pub mod pcr {
+    pub const V2_05: u64 = 0x2;
+    pub const V2_06: u64 = 0x4;
+    pub const V2_07: u64 = 0x8;
+    pub const V3_00: u64 = 0x10;
+    pub const V3_10: u64 = 0x20;
+    pub const TM_DISABLE: u64 = 1 << 61;
+    pub const VSX_DISABLE: u64 = 1 << 62;
+    pub const VEC_DISABLE: u64 = 1 << 63;
+}

@@ -1,15 +1,13 @@
 //! `rhea_ir::Guest` for the processor: what an execution engine drives.
 
 use crate::config::PpcConfig;
-use crate::exception::Vector;
 use crate::helpers::HELPERS;
+use crate::mmu::Fault;
 use crate::mode::PpcMode;
 use crate::spr;
 use crate::state::PpcCpu;
-use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::{Access, Guest, MemAccess, Poll, Raised, TlbFlush, Translated, Translation};
 use rhea_ir::{Builder, EnvHeader, FpMode, HelperDesc};
-use rhea_memory::Gpa;
 use std::sync::Arc;
 
 impl PpcCpu {
@@ -34,6 +32,9 @@ impl Guest for PpcCpu {
     fn header_mut(&mut self) -> &mut EnvHeader {
         &mut self.header
     }
+    fn context(&self) -> u64 {
+        if self.is_radix() { self.spr[spr::PIDR as usize] } else { self.sys.contexts.current() }
+    }
     fn fp_mode(mode: u64) -> FpMode {
         PpcMode(mode).fp_mode()
     }
@@ -51,39 +52,56 @@ impl Guest for PpcCpu {
         crate::translate::translate(config, mode, code_attrs, code, max_insns, b)
     }
 
-    fn walk(&mut self, va: u64, _access: Access, _mmu_idx: u32) -> Result<Translation, Raised> {
-        Ok(Translation {
-            page: Gpa(va & !(PAGE_SIZE - 1) & 0x0fff_ffff_ffff_ffff),
-            readable: true,
-            writable: true,
-            executable: true,
-            device: false,
-            secure: false,
-            slow: false,
-            global: false,
-            code_attrs: 0,
-        })
+    fn walk(&mut self, va: u64, access: Access, mmu_idx: u32) -> Result<Translation, Raised> {
+        match self.lookup(va, Some(access), mmu_idx) {
+            Ok(t) => Ok(t),
+            Err(fault) => {
+                match fault {
+                    Fault::Segment => self.raise_segment(va, access),
+                    Fault::Storage(cause) => self.raise_storage(va, cause, access),
+                }
+                Err(self.raised())
+            }
+        }
     }
     fn walk_debug(&mut self, va: u64) -> Option<Translation> {
-        self.walk(va, Access::Read, 0).ok()
+        let index = PpcMode(self.header.mode).data_idx();
+        // Code that runs translated with data untranslated is rare; the debugger then sees real storage.
+        self.lookup(va, None, index).ok()
     }
     fn alignment_fault(&mut self, access: MemAccess) -> Raised {
-        self.spr[spr::DAR as usize] = access.va;
-        self.raise(Vector::Alignment, 0);
+        self.raise_alignment(access.va);
         self.raised()
     }
     fn bus_fault(&mut self, access: MemAccess) -> Raised {
-        self.spr[spr::DAR as usize] = access.va;
-        self.raise(Vector::MachineCheck, 0);
+        self.raise_machine_check(access.va, access.kind == Access::Fetch);
         self.raised()
     }
-    fn check_access(&mut self, _access: MemAccess) -> Result<(), Raised> {
-        Ok(())
+    fn check_access(&mut self, access: MemAccess) -> Result<(), Raised> {
+        self.watch_check(access).map_err(|_| self.raised())
     }
 
     fn poll(&mut self) -> Poll {
         self.header.raised = 0;
-        Poll::Run
+        if self.sys.debug.event.is_some() {
+            return Poll::Debug;
+        }
+        if self.sys.powered_off {
+            return Poll::Off;
+        }
+        let taken = self.take_pending();
+        self.header.raised = 0;
+        if self.sys.debug.event.is_some() {
+            return Poll::Debug;
+        }
+        if self.sys.powered_off {
+            return Poll::Off;
+        }
+        // The clock's timer may have come early, or for an earlier value.
+        if !taken && !self.decrementer_pending() {
+            self.watch_decrementer();
+        }
+        if self.sys.halted { Poll::Halt(None) } else { Poll::Run }
     }
 
     fn take_flushes(&mut self) -> Vec<(TlbFlush, bool)> {

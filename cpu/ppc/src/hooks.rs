@@ -1,5 +1,6 @@
 //! What the machine gives to a processor: the interrupt pin, hypervisor calls, the hashed page table, time.
 
+use crate::exception::Vector;
 use crate::state::PpcCpu;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -86,7 +87,8 @@ pub trait PpcHooks: Send + Sync {
         let _ = (index, old, set);
         false
     }
-    /// The process table (radix, or segment tables): PRTB doubleword as H_REGISTER_PROCESS_TABLE gave it to this partition.
+    /// The process table of the partition: the doubleword of a partition table entry that says where it is (bits 4–51 its
+    /// address, 59–63 log2 of its size minus 12), 0: there is none.
     fn process_table(&self) -> u64 {
         0
     }
@@ -97,6 +99,15 @@ pub trait PpcHooks: Send + Sync {
     /// msgsndp: a doorbell for the thread `thread` of this core.
     fn doorbell(&self, cpu: u32, thread: u32) {
         let _ = (cpu, thread);
+    }
+    /// The processor stops for good: a machine check while MSR.ME is clear.
+    fn checkstop(&self, cpu: &mut PpcCpu) {
+        let _ = cpu;
+    }
+    /// A system reset or machine check interrupt was taken: SRR0, SRR1, DAR, DSISR are set, the pc is the vector. Firmware-assisted
+    /// non-maskable interrupts go elsewhere from here.
+    fn nonmaskable(&self, cpu: &mut PpcCpu, vector: Vector) {
+        let _ = (cpu, vector);
     }
     /// The guest did something the architecture leaves undefined or this crate lacks; for the log.
     fn guest_error(&self, cpu: u32, message: &str) {

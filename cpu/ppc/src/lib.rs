@@ -3,18 +3,26 @@
 
 pub mod bits;
 pub mod config;
+pub mod debug;
 pub mod exception;
+pub mod fpu;
 mod guest;
 pub mod helpers;
 pub mod hooks;
 pub mod mmu;
 pub mod mode;
+pub mod models;
+mod pmu;
+mod saved;
 pub mod spr;
 pub mod state;
+pub mod system;
+pub mod timebase;
 pub mod translate;
 
 pub use config::{Isa, PpcConfig};
 pub use exception::Vector;
 pub use hooks::{NoHooks, PpcHooks, PpcPins};
 pub use mode::PpcMode;
+pub use saved::PpcSaved;
 pub use state::PpcCpu;

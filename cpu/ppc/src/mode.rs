@@ -4,14 +4,11 @@ use crate::config::Isa;
 use rhea_ir::FpMode;
 use rhea_ir::guest::NanRule;
 
-/// MMU indexes: one for each translation state, each with a TLB of its own.
+/// MMU indexes. Those of translated accesses are given to combinations of privilege and authority masks as they come:
+/// `PpcCpu::select_rights`.
 pub mod mmu {
     /// Translation off (MSR.IR or DR clear).
     pub const REAL: u32 = 0;
-    /// Translation on, MSR.PR clear.
-    pub const SUPER: u32 = 1;
-    /// Translation on, MSR.PR set.
-    pub const USER: u32 = 2;
 }
 
 /// The value kept in `EnvHeader::mode`.

@@ -3,7 +3,9 @@
 use crate::bits;
 use crate::config::PpcConfig;
 use crate::hooks::{PpcHooks, PpcPins};
-use crate::mode::{PpcMode, mmu};
+use crate::system::System;
+use crate::timebase::TimeBase;
+use rhea_clock::VirtualClock;
 use rhea_ir::EnvHeader;
 use rhea_ir::guest::TlbFlush;
 use rhea_memory::AddressSpace;
@@ -45,6 +47,10 @@ pub struct PpcCpu {
     pub(crate) string: [u64; 2],
     /// FPSCR but for what the last FP operation still has to say.
     pub fpscr: u64,
+    /// The last floating-point operation (`fpu::Note`), 0: FPSCR says all of it; its operands; packed flags of a compare after it.
+    pub fp_op: u32,
+    pub fp_cc: u32,
+    pub fp_args: [u64; 3],
     /// Special-purpose registers kept as plain values, by number.
     pub spr: [u64; 1024],
     pub config: Arc<PpcConfig>,
@@ -52,6 +58,12 @@ pub struct PpcCpu {
     pub(crate) hooks: Arc<dyn PpcHooks>,
     pub(crate) pins: Arc<PpcPins>,
     pub(crate) space: Arc<AddressSpace>,
+    /// Not zero: an interrupt may wait that MSR.EE masks. A hint; every rise of a pin makes `poll` look.
+    pub(crate) pending: u32,
+    /// Not zero: slbie or slbia wait for a context synchronizing event.
+    pub(crate) unsynchronized: u32,
+    pub(crate) time: TimeBase,
+    pub(crate) sys: System,
     /// Number of the vCPU in the machine.
     pub index: u32,
 }
@@ -62,8 +74,11 @@ impl PpcCpu {
         index: u32,
         config: &Arc<PpcConfig>,
         space: &Arc<AddressSpace>,
+        clock: &Arc<VirtualClock>,
         hooks: Arc<dyn PpcHooks>,
     ) -> Box<PpcCpu> {
+        let pins = Arc::new(PpcPins::default());
+        let tells_exceptions = hooks.wants_exceptions();
         let mut cpu = Box::new(PpcCpu {
             header: EnvHeader::default(),
             gpr: [0; 32],
@@ -87,12 +102,19 @@ impl PpcCpu {
             res_hi: 0,
             string: [0; 2],
             fpscr: 0,
+            fp_op: 0,
+            fp_cc: 0,
+            fp_args: [0; 3],
             spr: [0; 1024],
             config: config.clone(),
             flushes: Vec::new(),
             hooks,
-            pins: Arc::new(PpcPins::default()),
+            time: TimeBase::new(clock, &pins),
+            pins,
             space: space.clone(),
+            pending: 0,
+            unsynchronized: 0,
+            sys: System::new(tells_exceptions),
             index,
         });
         cpu.reset_state();
@@ -112,12 +134,14 @@ impl PpcCpu {
         self.set_xer(0);
         (self.lr, self.ctr, self.tar) = (0, 0, 0);
         (self.sat, self.vscr, self.fpscr) = (0, 0, 0);
+        (self.fp_op, self.fp_cc) = (0, 0);
         self.res_size = 0;
         self.spr = [0; 1024];
         self.header.fp_flags = 0;
         self.header.raised = 0;
         self.header.pc = 0x100;
         self.msr = bits::msr::SF | bits::msr::ME;
+        self.reset_system();
         self.flushes.push((TlbFlush::All, false));
         self.rebuild_mode();
     }
@@ -159,36 +183,6 @@ impl PpcCpu {
         self.ca32 = u8::from(v & bits::xer::CA32 != 0);
         self.xer_rest = v & bits::xer::COUNT;
     }
-
-    /// Recomputes `EnvHeader::mode`; call after any change of what it depends on.
-    pub fn rebuild_mode(&mut self) {
-        use bits::msr::*;
-        let m = self.msr;
-        let translated = if m & PR != 0 { mmu::USER } else { mmu::SUPER };
-        let enables = self.fpscr & 0xf8 != 0;
-        self.header.mode = PpcMode(0)
-            .with_fetch_idx(if m & IR != 0 { translated } else { mmu::REAL })
-            .with_data_idx(if m & DR != 0 { translated } else { mmu::REAL })
-            .with_sf(m & SF != 0)
-            .with_pr(m & PR != 0)
-            .with_le(m & LE != 0)
-            .with_fp(m & FP != 0)
-            .with_vec(m & VEC != 0)
-            .with_vsx(m & VSX != 0)
-            .with_single_step(m & SE != 0)
-            .with_branch_trace(m & BE != 0)
-            .with_rn(self.fpscr as u32 & 3)
-            .with_drn((self.fpscr >> 32) as u32 & 7)
-            .with_fp_enables(enables)
-            .with_fp_traps(enables && m & (FE0 | FE1) != 0)
-            .with_vscr_nj(self.vscr & 0x1_0000 != 0)
-            .with_isa_level(self.config.isa as u32)
-            .with_tar(true)
-            .with_dscr(true)
-            .with_scv(true)
-            .with_prefixed(true)
-            .0;
-    }
 }
 
 /// Guest state that generated code reads and writes.
@@ -227,13 +221,24 @@ pub mod slots {
     pub const SAT: Slot = Slot::new(offset_of!(PpcCpu, sat), Type::V128);
     pub const VSCR: Slot = Slot::new(offset_of!(PpcCpu, vscr), Type::I32);
     pub const FPSCR: Slot = Slot::new(offset_of!(PpcCpu, fpscr), Type::I64);
+    pub const FP_OP: Slot = Slot::new(offset_of!(PpcCpu, fp_op), Type::I32);
+    pub const FP_CC: Slot = Slot::new(offset_of!(PpcCpu, fp_cc), Type::I32);
+    /// An operand of the last floating-point operation.
+    pub const fn fp_arg(n: u32) -> Slot {
+        assert!(n < 3);
+        Slot::new(offset_of!(PpcCpu, fp_args) + 8 * n as usize, Type::F64)
+    }
     pub const RES_SIZE: Slot = Slot::new(offset_of!(PpcCpu, res_size), Type::I32);
     pub const RES_ADDR: Slot = Slot::new(offset_of!(PpcCpu, res_addr), Type::I64);
     pub const RES_LO: Slot = Slot::new(offset_of!(PpcCpu, res_lo), Type::I64);
     pub const RES_HI: Slot = Slot::new(offset_of!(PpcCpu, res_hi), Type::I64);
+    /// Not zero: an interrupt may wait. See `PpcCpu::pending`.
+    pub const PENDING: Slot = Slot::new(offset_of!(PpcCpu, pending), Type::I32);
     /// Scratch inside one instruction.
     pub const STRING_AT: Slot = Slot::new(offset_of!(PpcCpu, string), Type::I64);
     pub const STRING_EA: Slot = Slot::new(offset_of!(PpcCpu, string) + 8, Type::I64);
+    /// Not zero: call `helpers::system::SYNC_SEGMENTS` at a context synchronizing event.
+    pub const UNSYNCHRONIZED: Slot = Slot::new(offset_of!(PpcCpu, unsynchronized), Type::I32);
     /// A special-purpose register that is a plain value.
     pub const fn spr(n: u32) -> Slot {
         assert!(n < 1024);

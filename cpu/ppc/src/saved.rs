@@ -1,0 +1,117 @@
+//! All migratable state of a processor as plain data.
+
+use crate::mmu::slb::SlbEntry;
+use crate::state::PpcCpu;
+use rhea_ir::guest::{TlbFlush, request};
+
+/// See [`PpcCpu::save`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PpcSaved {
+    pub pc: u64,
+    pub gpr: [u64; 32],
+    pub lr: u64,
+    pub ctr: u64,
+    pub tar: u64,
+    pub msr: u64,
+    pub cr: u32,
+    pub xer: u64,
+    pub vsr: [u128; 64],
+    /// VSCR with SAT.
+    pub vscr: u32,
+    pub fpscr: u64,
+    /// By number.
+    pub spr: Vec<u64>,
+    pub slb: Vec<SlbEntry>,
+    pub time_base: u64,
+    pub decrementer: u64,
+    pub halted: bool,
+    pub prodded: bool,
+    pub powered_off: bool,
+    pub machine_check: Option<(u64, u64, u64)>,
+}
+
+impl PpcCpu {
+    /// The state, while the processor does not run. A reservation is not part of it: it is lost.
+    pub fn save(&mut self) -> PpcSaved {
+        self.sync_counters();
+        self.sync_segments();
+        PpcSaved {
+            pc: self.header.pc,
+            gpr: self.gpr,
+            lr: self.lr,
+            ctr: self.ctr,
+            tar: self.tar,
+            msr: self.msr,
+            cr: self.read_cr(),
+            xer: self.read_xer(),
+            vsr: self.vsr,
+            vscr: self.vscr & !1 | u32::from(self.sat != 0),
+            fpscr: self.fpscr,
+            spr: self.spr.to_vec(),
+            slb: self.sys.slb.to_vec(),
+            time_base: self.time_base(),
+            decrementer: self.decrementer(),
+            halted: self.sys.halted,
+            prodded: self.sys.prodded,
+            powered_off: self.sys.powered_off,
+            machine_check: self.sys.machine_check,
+        }
+    }
+
+    /// Takes over a saved state.
+    pub fn load(&mut self, saved: &PpcSaved) {
+        let PpcSaved {
+            pc,
+            gpr,
+            lr,
+            ctr,
+            tar,
+            msr,
+            cr,
+            xer,
+            vsr,
+            vscr,
+            fpscr,
+            spr,
+            slb,
+            time_base,
+            decrementer,
+            halted,
+            prodded,
+            powered_off,
+            machine_check,
+        } = saved;
+        self.reset_state();
+        self.header.pc = *pc;
+        self.gpr = *gpr;
+        (self.lr, self.ctr, self.tar) = (*lr, *ctr, *tar);
+        self.msr = msr & crate::system::MSR_BITS;
+        self.set_cr(*cr);
+        self.set_xer(*xer);
+        self.vsr = *vsr;
+        self.vscr = vscr & !1;
+        self.sat = u128::from(vscr & 1);
+        self.fpscr = *fpscr;
+        for (to, from) in self.spr.iter_mut().zip(spr) {
+            *to = *from;
+        }
+        self.spr[crate::spr::PVR as usize] = u64::from(self.config.pvr);
+        // Through slbmte, so that the contexts of the TLB know them.
+        for (n, entry) in slb.iter().enumerate().take(self.config.slb_entries as usize) {
+            if entry.is_valid() {
+                self.slb_move_to(entry.vsid, entry.esid | n as u64);
+            }
+        }
+        self.set_time_base(*time_base);
+        self.set_decrementer(*decrementer);
+        self.sync_counters();
+        self.sys.halted = *halted;
+        self.sys.prodded = *prodded;
+        self.sys.powered_off = *powered_off;
+        self.sys.machine_check = *machine_check;
+        self.select_rights();
+        self.rebuild_mode();
+        self.flush(TlbFlush::All, false);
+        self.request(request::INTERRUPT);
+    }
+}
