@@ -41,7 +41,11 @@ const OPTIONS: &[Opt] = &[
     arg(&["initrd"], "file", "use this file as initial ram disk"),
     arg(&["append"], "text", "use this text as kernel command line"),
     arg(&["dtb"], "file", "use this device tree instead of the machine's own"),
-    arg(&["bios"], "file", "firmware: put this file into the first flash bank (virt) or below 4 GiB (q35), or Open Firmware (pseries)"),
+    arg(
+        &["bios"],
+        "file",
+        "firmware: put this file into the first flash bank (virt) or below 4 GiB (q35), or Open Firmware (pseries)",
+    ),
     arg(&["L"], "dir", "look for firmware files in this directory first"),
     arg(
         &["boot"],
@@ -55,7 +59,12 @@ const OPTIONS: &[Opt] = &[
     arg(&["overcommit"], "[mem-lock=off][,cpu-pm=on|off]", "host resources: halted CPUs leave the host's in any case"),
     arg(&["uuid"], "uuid", "set the UUID of the machine, as in SMBIOS"),
     flag(&["usb"], "have a USB controller (-M usb=on)"),
-    arg(&["drive"], "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...", "add a drive (if: virtio, scsi, none, pflash)"),
+    arg(&["usbdevice"], "tablet|mouse|keyboard", "have a USB controller and add this device"),
+    arg(
+        &["drive"],
+        "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...",
+        "add a drive (if: virtio, scsi, none, pflash)",
+    ),
     arg(&["hda"], "file", "use this file as the first disk"),
     arg(&["hdb"], "file", "use this file as the second disk"),
     arg(&["hdc"], "file", "use this file as the third disk"),
@@ -188,7 +197,6 @@ const ABSENT: &[&str] = &[
     "enable-kvm",
     "vnc",
     "qmp",
-    "usbdevice",
     "audio",
     "audiodev",
     "acpitable",
@@ -426,6 +434,14 @@ fn fw_cfg_file(text: &str) -> Result<FwCfgFile, OptionError> {
     Ok(FwCfgFile { name: name.to_owned(), data })
 }
 
+/// `-usbdevice NAME`
+fn usb_device(name: &str) -> Result<DeviceSpec, OptionError> {
+    match rhea_machine::devices::USB_DEVICE.iter().find(|(n, _)| *n == name) {
+        Some((_, driver)) => DeviceSpec::parse(driver),
+        None => Err(err("-usbdevice", format!("'{name}' is not supported: use tablet, mouse or keyboard"))),
+    }
+}
+
 /// `-uuid 12345678-1234-1234-1234-123456789abc`
 fn uuid(text: &str) -> Result<[u8; 16], OptionError> {
     let shape = text.split('-').map(str::len).eq([8, 4, 4, 4, 12]);
@@ -490,7 +506,7 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
         OptionSet::parse("-overcommit", DECLS, &split(&text))?;
     }
     let mut machines = given.all("machine");
-    if given.has("usb") {
+    if given.has("usb") || given.has("usbdevice") {
         machines.push("usb=on".to_owned());
     }
     let board = BoardOptions::parse(&machines, machine)?;
@@ -586,7 +602,16 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     }
     Ok(MachineConfig {
         name: given.last("name").map(name).transpose()?,
-        cpu: given.last("cpu").unwrap_or(if q35 { "qemu64" } else if pseries { "power10" } else { "max" }).to_owned(),
+        cpu: given
+            .last("cpu")
+            .unwrap_or(if q35 {
+                "qemu64"
+            } else if pseries {
+                "power10"
+            } else {
+                "max"
+            })
+            .to_owned(),
         smp: given.last("smp").map_or(Ok(Smp::ONE), Smp::parse)?,
         max_ram: memory.map_or(0, |m| m.max),
         ram_slots: memory.map_or(0, |m| m.slots),
@@ -610,7 +635,12 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
         vga: given.last("vga").map(str::to_owned),
         globals: given.all("global").iter().map(|t| global(t)).collect::<Result<_, _>>()?,
         drives,
-        devices: given.all("device").iter().map(|t| DeviceSpec::parse(t)).collect::<Result<_, _>>()?,
+        devices: given
+            .all("device")
+            .iter()
+            .map(|t| DeviceSpec::parse(t))
+            .chain(given.all("usbdevice").iter().map(|t| usb_device(t)))
+            .collect::<Result<_, _>>()?,
         netdevs: given.all("netdev"),
         nics: given.all("nic"),
         objects,
@@ -682,7 +712,11 @@ fn ram(
         Some(path) => Backing::File { path, share: false },
         None => Backing::Anonymous,
     };
-    Ok(RamConfig { size: size.unwrap_or(if board.option() == "-M pseries" { 512 << 20 } else { 128 << 20 }), backing, prealloc: given.has("mem-prealloc") })
+    Ok(RamConfig {
+        size: size.unwrap_or(if board.option() == "-M pseries" { 512 << 20 } else { 128 << 20 }),
+        backing,
+        prealloc: given.has("mem-prealloc"),
+    })
 }
 
 #[cfg(test)]

@@ -95,6 +95,15 @@ impl BoardOptions {
             Self::Pseries(o) => o.memory_backend.as_deref(),
         }
     }
+    /// `usb=on`: the machine has a USB controller of its own.
+    #[must_use]
+    pub fn usb(&self) -> bool {
+        match self {
+            Self::Virt(o) => o.usb,
+            Self::Q35(o) => o.usb,
+            Self::Pseries(_) => false,
+        }
+    }
     #[must_use]
     pub fn accel(&self) -> Option<&str> {
         match self {

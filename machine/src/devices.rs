@@ -3,6 +3,8 @@
 use rhea_device::options;
 use rhea_virtio::{DEVICES, Transport, catalog};
 
+pub use rhea_usb::catalog::USB_DEVICE;
+
 /// The text of `-device help`.
 #[must_use]
 pub fn help() -> String {
@@ -33,6 +35,10 @@ pub fn help() -> String {
     for d in rhea_pci::catalog::DEVICES {
         text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
     }
+    text.push_str("USB:\n");
+    for d in rhea_usb::catalog::DEVICES {
+        text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
+    }
     text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\nname \"virtserialport\", desc \"named channel\"\n");
     text
 }
@@ -56,6 +62,9 @@ pub fn help_of(name: &str) -> Option<String> {
         return Some(options::help(d.name, &d.options()));
     }
     if let Some(d) = rhea_pci::catalog::find(name) {
+        return Some(options::help(d.name, &d.options()));
+    }
+    if let Some(d) = rhea_usb::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));
     }
     catalog::find(name).map(|d| options::help(d.name, &d.options()))

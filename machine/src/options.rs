@@ -24,6 +24,7 @@ pub struct VirtOptions {
     pub dump_dtb: Option<PathBuf>,
     /// Random seeds for the kernel in the device tree.
     pub dtb_randomness: bool,
+    pub usb: bool,
     /// Drive ids of the flash banks.
     pub pflash: [Option<String>; 2],
     pub memory_backend: Option<String>,
@@ -84,7 +85,7 @@ const VIRT: &[OptionDecl] = &[
     OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
     OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
     OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "ignored: there is no display"),
-    OptionDecl::new("usb", OptionKind::Choice(&["off"]), Some("off"), "there is no USB"),
+    OptionDecl::new("usb", OptionKind::Bool, Some("off"), "USB controller"),
     OptionDecl::new("iommu", OptionKind::Choice(&["none"]), Some("none"), "there is no IOMMU"),
     OptionDecl::new("mte", OptionKind::Choice(&["off"]), Some("off"), "there is no memory tagging"),
     OptionDecl::new("ras", OptionKind::Choice(&["off"]), Some("off"), "there is no error injection"),
@@ -267,6 +268,7 @@ impl VirtOptions {
             its,
             dump_dtb: set.text("dumpdtb").map(PathBuf::from),
             dtb_randomness: set.bool("dtb-randomness") && set.bool("dtb-kaslr-seed"),
+            usb: set.bool("usb"),
             pflash: [text("pflash0"), text("pflash1")],
             memory_backend: text("memory-backend"),
             accel: text("accel"),

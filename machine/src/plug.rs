@@ -1,5 +1,7 @@
 //! The devices of the user's choice: drives, network cards and `-device`.
 
+mod usb;
+
 use crate::board::{Board, Wiring};
 use crate::config::{BoardOptions, DeviceSpec, MachineConfig};
 use crate::options::ObjectSpec;
@@ -36,6 +38,7 @@ pub struct Plugger<'a> {
     ids: Vec<String>,
     /// AHCI controllers by the name of their ports' bus.
     ahci: Vec<(String, Arc<Ahci>)>,
+    usb: usb::UsbBuses,
     consoles: Vec<(Option<String>, Arc<rhea_virtio::console::Console>)>,
     macs: MacAllocator,
 }
@@ -59,6 +62,7 @@ impl<'a> Plugger<'a> {
             nets: Vec::new(),
             ids: Vec::new(),
             ahci: Vec::new(),
+            usb: Vec::new(),
             consoles: Vec::new(),
             macs: MacAllocator::new(),
         }
@@ -80,7 +84,8 @@ impl<'a> Plugger<'a> {
             let known = catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
                 || rhea_display::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
                 || rhea_nic::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
-                || rhea_pci::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
+                || rhea_pci::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
+                || rhea_usb::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
             if !known && !crate::q35::is_global(&self.config.board, driver, property) {
                 let text = format!("'{driver}.{property}': there is no such device or property");
                 return Err(OptionError::new("-global", text));
@@ -92,6 +97,7 @@ impl<'a> Plugger<'a> {
         let (virtio_drives, ide_drives) = self.open_drives()?;
         self.attach_ide(ide_drives)?;
         self.open_nets()?;
+        self.default_usb()?;
         for spec in &self.config.devices {
             if !own(self.board, spec)? {
                 self.device(spec)?;
@@ -106,6 +112,7 @@ impl<'a> Plugger<'a> {
         if let Some((id, ..)) = self.nets.iter().find(|(.., used)| !used) {
             eprintln!("rhea: warning: the netdev '{id}' is used by no device");
         }
+        self.usb_info();
         let drives: Vec<Arc<Drive>> =
             self.board.flash_drives.drain(..).chain(self.drives.into_iter().map(|(d, _)| d)).collect();
         let list = drives.clone();
@@ -233,6 +240,9 @@ impl<'a> Plugger<'a> {
         }
         if let Some(kind) = rhea_pci::catalog::find(&spec.driver) {
             return self.pci_device(kind, spec);
+        }
+        if let Some(kind) = rhea_usb::catalog::find(&spec.driver) {
+            return self.usb(&format!("-device {}", kind.name), kind, spec);
         }
         let option = format!("-device {}", spec.driver);
         let mut resources = self.resources();

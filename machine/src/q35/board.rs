@@ -171,9 +171,6 @@ pub fn build(
     control: VmControl,
     log: Log,
 ) -> Result<Arc<Machine>, OptionError> {
-    if options.usb {
-        return Err(OptionError::new("-M q35", "'usb=on': there is no USB controller"));
-    }
     let (given, places) = (wiring.serials.len(), rhea_pc::uart::COM_PORTS.len());
     if given > places {
         return Err(OptionError::new("-serial", format!("given {given} times: the machine has {places} serial ports")));
