@@ -904,7 +904,10 @@ fn check(tests: Vec<Test>) -> Option<String> {
             let got = &results[k];
             k += 1;
             let memory = t.inputs[n].memory.is_empty() || got.memory == w.memory;
-            let flags = got.fp_flags == w.fp_flags || (got.fp_flags | UNDERFLOW == w.fp_flags && least_normal(t, w));
+            // The host's own invalid flag is not looked at by Power guests.
+            let seen = if t.f.fp.nan_rule == NanRule::Ppc { !1 } else { !0 };
+            let (got_flags, want_flags) = (got.fp_flags & seen, w.fp_flags & seen);
+            let flags = got_flags == want_flags || (got_flags | UNDERFLOW == want_flags && least_normal(t, w));
             if got.pc != w.pc || got.slots != w.slots || !flags || !memory {
                 fail(t.form.op, show(t, &t.inputs[n], got, w));
             }
