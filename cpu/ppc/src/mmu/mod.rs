@@ -13,6 +13,7 @@ use crate::state::PpcCpu;
 use rhea_ir::guest::{Access, Translation};
 use rhea_memory::Gpa;
 
+pub(crate) use tlbie::Form;
 pub use tlbie::{PageSize, rpt_invalidate};
 
 /// Why an address has no translation, or not one for the access.

@@ -331,6 +331,7 @@ fn eieio(t: &mut Translator, _: Insn) -> Flow {
 
 /// What follows is fetched again.
 fn isync(t: &mut Translator, _: Insn) -> Flow {
+    t.sync_segments();
     let next = t.next_pc();
     t.end_goto(next)
 }
