@@ -6,6 +6,7 @@ pub mod config;
 pub mod debug;
 pub mod exception;
 pub mod fpu;
+pub mod vector;
 mod guest;
 pub mod helpers;
 pub mod hooks;

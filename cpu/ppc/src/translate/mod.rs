@@ -30,7 +30,7 @@ use rhea_ir::guest::Translated;
 
 /// The tables of all families.
 fn tables() -> Vec<&'static [Pattern]> {
-    vec![
+    let mut all = vec![
         integer::PATTERNS,
         logical::PATTERNS,
         cr::PATTERNS,
@@ -39,14 +39,15 @@ fn tables() -> Vec<&'static [Pattern]> {
         atomic::PATTERNS,
         system::PATTERNS,
         fp::PATTERNS,
-        vmx::PATTERNS,
-        vsx::PATTERNS,
         dfp::PATTERNS,
-    ]
+    ];
+    all.extend(vmx::TABLES);
+    all.extend(vsx::TABLES);
+    all
 }
 
 fn prefixed_tables() -> Vec<&'static [Pattern]> {
-    vec![integer::PREFIXED, memory::PREFIXED, fp::PREFIXED, vmx::PREFIXED, vsx::PREFIXED, dfp::PREFIXED]
+    vec![integer::PREFIXED, memory::PREFIXED, fp::PREFIXED, vsx::PREFIXED, dfp::PREFIXED]
 }
 
 /// Translation of one basic block.

@@ -1,8 +1,9 @@
-//! Translation of vector-scalar instructions (Book I, chapter 7).
+//! Translation of VSX (Book I, chapter 7).
 
 use super::Pattern;
 
 pub mod helpers;
 
-pub static PATTERNS: &[Pattern] = &[];
+/// The tables of the facility.
+pub static TABLES: &[&[Pattern]] = &[];
 pub static PREFIXED: &[Pattern] = &[];
