@@ -4,7 +4,9 @@ use super::lapic::Lapic;
 use super::spec::{DEFAULT_BASE, Delivery, FIRST_VECTOR, Lvt, Message, base, esr, icr};
 use super::timer::ApicTimer;
 use super::window::Window;
-use super::{ApicConfig, ApicError, ApicFault, EoiTarget, InterruptAcknowledge, MAX_APIC_ID};
+use super::{
+    ApicConfig, ApicError, ApicFault, EoiTarget, InterruptAcknowledge, InterruptRemapping, MAX_APIC_ID, Remapped,
+};
 use parking_lot::Mutex;
 use rhea_accel::{IrqLine, IrqSink, MsiMessage, MsiTarget};
 use rhea_device::log_guest_error;
@@ -36,6 +38,7 @@ pub struct ApicBus {
     places: Mutex<Vec<u64>>,
     /// Where the search for the lowest priority begins.
     next: AtomicU32,
+    remapping: OnceLock<Weak<dyn InterruptRemapping>>,
 }
 
 impl ApicBus {
@@ -83,6 +86,7 @@ impl ApicBus {
                 relocate: OnceLock::new(),
                 places: Mutex::new(vec![DEFAULT_BASE]),
                 next: AtomicU32::new(0),
+            remapping: OnceLock::new(),
             }
         });
         bus.reset_all();
@@ -410,10 +414,20 @@ impl ApicBus {
     }
 }
 
-impl MsiTarget for ApicBus {
-    /// SDM 11.11: the address holds destination, redirection hint and destination mode, the data the rest.
-    fn send(&self, message: MsiMessage) {
-        let MsiMessage { address, data, .. } = message;
+impl ApicBus {
+    /// Puts interrupt remapping between devices and the bus; the first one stays.
+    pub fn set_remapping(&self, remapping: Weak<dyn InterruptRemapping>) {
+        let _ = self.remapping.set(remapping);
+    }
+    /// What a device's request becomes.
+    pub(super) fn remap(&self, source: Option<u16>, address: u64, data: u32) -> Remapped {
+        match self.remapping.get().and_then(Weak::upgrade) {
+            Some(remapping) => remapping.remap(source, address, data),
+            None => Remapped::Unchanged,
+        }
+    }
+    /// Sends a message as it is (SDM 11.11): the address holds destination, redirection hint and destination mode, the data the rest.
+    pub fn send_direct(&self, address: u64, data: u32) {
         let delivery = match Delivery::of(data >> 8) {
             Some(Delivery::StartUp) | None => None,
             // The redirection hint asks for the lowest priority among several.
@@ -432,6 +446,19 @@ impl MsiTarget for ApicBus {
         let logical = address & 4 != 0;
         let message = Message { destination, logical, wide: false, delivery, vector: data as u8, level };
         self.deliver(&message);
+    }
+}
+
+impl MsiTarget for ApicBus {
+    fn send(&self, message: MsiMessage) {
+        let MsiMessage { address, data, requester_id } = message;
+        match self.remap(Some(requester_id as u16), address, data) {
+            Remapped::Unchanged => self.send_direct(address, data),
+            Remapped::Message(message) => {
+                self.deliver(&message);
+            }
+            Remapped::Blocked => {}
+        }
     }
 }
 

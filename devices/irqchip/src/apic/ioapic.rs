@@ -1,8 +1,8 @@
 //! The I/O APIC: 82093AA with 24 pins, as version 0x20 with its EOI register.
 
 use super::bus::ApicBus;
-use super::spec::{Delivery, Message};
-use super::{ApicError, EoiTarget};
+use super::spec::{DEFAULT_BASE, Delivery, Message};
+use super::{ApicError, EoiTarget, Remapped};
 use crate::EoiListener;
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
@@ -96,6 +96,16 @@ impl IoApic {
     }
 
     fn message(&self, pin: Pin) -> Option<Message> {
+        // The request as the message that remapping sees: the entry's upper half is the address, the lower one the data.
+        let (address, data) = (
+            DEFAULT_BASE | (pin.entry >> 56) << 12 | (pin.entry >> 48 & 0xff) << 4 | (pin.entry >> 11 & 1) << 2,
+            pin.entry as u32 & 0xa7ff | 1 << 14,
+        );
+        match self.bus.remap(None, address, data) {
+            Remapped::Unchanged => {}
+            Remapped::Message(message) => return Some(Message { level: pin.is_level(), ..message }),
+            Remapped::Blocked => return None,
+        }
         let Some(delivery) = pin.delivery() else {
             log_guest_error!(self.config.log, "ioapic", "redirection entry with a reserved delivery mode");
             return None;

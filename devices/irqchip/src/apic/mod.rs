@@ -138,6 +138,23 @@ pub trait InterruptAcknowledge: Send + Sync {
     fn acknowledge(&self) -> u8;
 }
 
+/// What becomes of a device's interrupt request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remapped {
+    /// It means what it says (SDM 11.11).
+    Unchanged,
+    /// It is another message.
+    Message(Message),
+    /// It goes nowhere.
+    Blocked,
+}
+
+/// Interrupt remapping: between devices and the bus of the local APICs.
+pub trait InterruptRemapping: Send + Sync {
+    /// A request of the function `source` (bus << 8 | devfn), or of the chipset's I/O APIC (`None`).
+    fn remap(&self, source: Option<u16>, address: u64, data: u32) -> Remapped;
+}
+
 /// Who is told of the end of level-triggered interrupts: I/O APICs.
 pub trait EoiTarget: Send + Sync {
     /// A local APIC broadcasts the end of `vector`.

@@ -11,9 +11,6 @@ mod icp;
 mod ics;
 mod state;
 
-#[cfg(test)]
-mod tests;
-
 use crate::EoiListener;
 use crate::spapr::papr::{Answer, Status};
 use crate::spapr::pin::ServerPin;

@@ -14,9 +14,6 @@ mod state;
 mod tima;
 mod windows;
 
-#[cfg(test)]
-mod tests;
-
 use crate::EoiListener;
 use crate::spapr::pin::ServerPin;
 use crate::xics::Handover;

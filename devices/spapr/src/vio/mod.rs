@@ -2,7 +2,7 @@
 
 pub mod crq;
 pub mod nvram;
-// vlan
+pub mod vlan;
 // vscsi
 pub mod vty;
 
