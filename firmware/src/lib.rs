@@ -7,6 +7,7 @@ pub mod boot;
 pub mod fdt;
 pub mod fw_cfg;
 pub mod kernel;
+pub mod power;
 pub mod psci;
 pub mod smbios;
 pub mod x86;

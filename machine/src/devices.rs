@@ -23,6 +23,10 @@ pub fn help() -> String {
     for (name, description, _) in crate::q35::ISA_DEVICES {
         text.push_str(&format!("name \"{name}\", desc \"{description}\"\n"));
     }
+    text.push_str("Devices of pseries:\n");
+    for (name, description, _) in crate::pseries::DEVICES {
+        text.push_str(&format!("name \"{name}\", desc \"{description}\"\n"));
+    }
     text.push_str("Storage:\n");
     for d in rhea_storage::catalog::DEVICES {
         text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
@@ -39,6 +43,7 @@ pub fn help() -> String {
     for d in rhea_usb::catalog::DEVICES {
         text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
     }
+    text.push_str(&format!("IOMMU:\nname \"{}\", desc \"{}\"\n", rhea_iommu::NAME, rhea_iommu::DESCRIPTION));
     text.push_str("Ports of a virtio-serial device:\nname \"virtconsole\", desc \"console port\"\nname \"virtserialport\", desc \"named channel\"\n");
     text
 }
@@ -55,11 +60,17 @@ pub fn help_of(name: &str) -> Option<String> {
     if let Some((name, _, decls)) = crate::q35::ISA_DEVICES.iter().find(|d| d.0 == name) {
         return Some(options::help(name, decls));
     }
+    if let Some((name, _, decls)) = crate::pseries::DEVICES.iter().find(|d| d.0 == name) {
+        return Some(options::help(name, decls));
+    }
     if let Some(d) = rhea_storage::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));
     }
     if let Some(d) = rhea_nic::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));
+    }
+    if name == rhea_iommu::NAME {
+        return Some(options::help(name, rhea_iommu::declarations()));
     }
     if let Some(d) = rhea_pci::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));

@@ -45,5 +45,9 @@ pub fn build(
 /// The text of `-cpu help` for a machine.
 #[must_use]
 pub fn cpu_help(machine: &str) -> String {
-    if machine == "q35" { q35::cpu::help() } else { virt::cpu::help() }
+    match machine {
+        "q35" => q35::cpu::help(),
+        "pseries" => pseries::cpu::help(),
+        _ => virt::cpu::help(),
+    }
 }

@@ -62,6 +62,7 @@ impl RunState {
 pub enum Architecture {
     Aarch64,
     X86_64,
+    Ppc64,
 }
 
 /// Text for one `info` topic.

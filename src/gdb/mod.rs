@@ -1,10 +1,12 @@
 //! The GDB stub: a TCP server over the gdbstub crate, one connection at a time.
 
 mod arch;
+mod ppc64;
 
 use arch::{Aarch64, GuestArch, X86_64};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use gdbstub::arch::Arch;
+use ppc64::Ppc64;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::conn::{Connection, ConnectionExt};
 use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonError};
@@ -126,6 +128,7 @@ fn session(stream: TcpStream, stops: &Receiver<(u32, DebugStop)>, machine: &Arc<
     match machine.architecture() {
         Architecture::Aarch64 => debug::<Aarch64>(connection, machine, &end),
         Architecture::X86_64 => debug::<X86_64>(connection, machine, &end),
+        Architecture::Ppc64 => debug::<Ppc64>(connection, machine, &end),
     }
     if !machine.running() {
         machine.control().request(VmRequest::Continue);

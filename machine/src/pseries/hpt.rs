@@ -105,14 +105,6 @@ impl Table {
 pub const MIN_ORDER: u32 = 18;
 pub const MAX_ORDER: u32 = 36;
 
-/// What translations a call has made invalid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stale {
-    /// One entry, as it was.
-    Entry([u64; 2]),
-    All,
-}
-
 /// A resize that the guest has begun.
 struct Pending {
     order: u32,
@@ -264,8 +256,8 @@ impl Hpt {
         Self::remove_locked(&self.table.load(), flags, index, avpn)
     }
 
-    /// H_BULK_REMOVE: changes the requests in place; gives the entries that are gone.
-    pub fn bulk_remove(&self, args: &mut [u64; 8]) -> (Status, Vec<[u64; 2]>) {
+    /// H_BULK_REMOVE: changes the requests in place; gives the entries that are gone with their indexes.
+    pub fn bulk_remove(&self, args: &mut [u64; 8]) -> (Status, Vec<(u64, [u64; 2])>) {
         const TYPE: u64 = 0xc000_0000_0000_0000;
         const REQUEST: u64 = 0x4000_0000_0000_0000;
         const RESPONSE: u64 = 0x8000_0000_0000_0000;
@@ -295,7 +287,7 @@ impl Hpt {
             match Self::remove_locked(&table, flags, high & INDEX, low) {
                 Ok(entry) => {
                     args[2 * n] |= (entry[1] & (pte1::REFERENCED | pte1::CHANGED)) << 51;
-                    gone.push(entry);
+                    gone.push((high & INDEX, entry));
                 }
                 Err(Status::NOT_FOUND) => args[2 * n] |= NOT_FOUND,
                 Err(_) => {

@@ -1,0 +1,298 @@
+//! Puts the board together.
+
+use super::boot::Images;
+use super::cas::Offer;
+use super::cpu;
+use super::hooks::BoardHooks;
+use super::memory::GuestRam;
+use super::options::{Compat, IcMode, PseriesOptions, ResizeHpt};
+use super::partition::{Late, Partition, PartitionConfig};
+use super::platform;
+use super::rtas::Rtas;
+use super::rtas::events::Events;
+use super::tree::{INTERRUPTS, TIMEBASE};
+use crate::board::{Board, Wiring};
+use crate::config::MachineConfig;
+use crate::cpu::report_stops;
+use crate::machine::{Architecture, Machine, MachineCpu, Parts};
+use crate::options::AccelKind;
+use crate::plug::Plugger;
+use rhea_accel::{GuestVcpu, IrqLine, IrqSink, VmControl};
+use rhea_clock::RtcClock;
+use rhea_device::{Log, LogMask, OptionError};
+use rhea_irqchip::spapr::papr::{Hypercalls, RtasCalls};
+use rhea_irqchip::spapr::{self, Node, ServerConfig, SpaprIrq, SpaprIrqConfig, numbers};
+use rhea_irqchip::xive::XivePlaces;
+use rhea_jit::{JitOptions, JitVcpu, JitVm};
+use rhea_memory::{Gpa, RamBlock, RamOptions};
+use rhea_ppc::{Isa, PpcConfig, PpcCpu, PpcPins};
+use rhea_spapr::rng::Rng;
+use rhea_spapr::rtc::Rtc;
+use rhea_spapr::{Phb, PhbConfig, Phbs, TceTables, VioBus};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The most processors: what XICS and XIVE number with room to spare.
+const MAX_CPUS: u32 = 512;
+
+/// The external interrupt input of a processor.
+struct External(Arc<PpcPins>);
+
+impl IrqSink for External {
+    fn set_level(&self, _pin: u32, level: bool) {
+        self.0.set_external(level);
+    }
+}
+
+fn cpu_config(config: &MachineConfig) -> Result<PpcConfig, OptionError> {
+    let (model, rest) = config.cpu.split_once(',').unwrap_or((&config.cpu, ""));
+    let model = match model {
+        "max" | "host" => "power10",
+        model => model,
+    };
+    let cpu = rhea_ppc::models::parse(model).map_err(|e| OptionError::new("-cpu", e))?;
+    if !rest.is_empty() {
+        return Err(OptionError::new("-cpu", format!("'{rest}': processors have no properties here")));
+    }
+    let smp = &config.smp;
+    if smp.clusters != 1 || smp.dies != 1 {
+        return Err(OptionError::new("-smp", "use sockets, cores and threads: there are no clusters and dies"));
+    }
+    if !smp.threads.is_power_of_two() || smp.threads > cpu.max_threads {
+        let text = format!("threads={}: a core of this processor has 1, 2, 4 or {} threads", smp.threads, cpu.max_threads);
+        return Err(OptionError::new("-smp", text));
+    }
+    if smp.cpus > MAX_CPUS {
+        return Err(OptionError::new("-smp", format!("{} CPUs: the machine has at most {MAX_CPUS}", smp.cpus)));
+    }
+    Ok(cpu)
+}
+
+/// The platform's offer for client-architecture support.
+fn offer(options: &PseriesOptions, cpu: &PpcConfig, config: &MachineConfig) -> Result<Offer, OptionError> {
+    let newest = match cpu.isa {
+        Isa::V2_07 => Compat::Power8,
+        Isa::V3_0 => Compat::Power9,
+        Isa::V3_1 => Compat::Power10,
+    };
+    if let Some(max) = options.max_cpu_compat.filter(|m| *m > newest) {
+        let text = format!("'max-cpu-compat={}': the processor is a {}", max.word(), newest.word());
+        return Err(OptionError::new("-M pseries", text));
+    }
+    let level = options.max_cpu_compat.unwrap_or(newest);
+    let ic_mode = match options.ic_mode {
+        // What such processors know.
+        IcMode::Dual if level < Compat::Power9 => IcMode::Xics,
+        IcMode::Xive if level < Compat::Power9 => {
+            return Err(OptionError::new("-M pseries", "'ic-mode=xive': needs a POWER9 or newer processor"));
+        }
+        mode => mode,
+    };
+    Ok(Offer {
+        ic_mode,
+        radix: cpu.radix && level >= Compat::Power9,
+        pvr: cpu.pvr,
+        newest,
+        max_compat: options.max_cpu_compat,
+        hpt_resize: options.resize_hpt != ResizeHpt::Disabled,
+        hotplug_events: true,
+        drmem: config.max_ram > config.ram.size,
+    })
+}
+
+/// Takes the functions off their buses at the end: they hold them.
+struct Detach(Arc<Phbs>);
+
+impl Drop for Detach {
+    fn drop(&mut self) {
+        for phb in self.0.list() {
+            phb.bus().detach_all();
+        }
+    }
+}
+
+/// Builds the machine; the CPUs are paused at their start.
+///
+/// # Errors
+/// [`OptionError`] naming the option that cannot be satisfied.
+pub fn build(
+    config: &MachineConfig,
+    options: &PseriesOptions,
+    wiring: &Wiring,
+    control: VmControl,
+    log: Log,
+) -> Result<Arc<Machine>, OptionError> {
+    let fail = |option: &str, e: &dyn std::fmt::Display| OptionError::new(option, e.to_string());
+    if config.ram.size < 64 << 20 {
+        return Err(OptionError::new("-m", "the machine needs at least 64M"));
+    }
+    let cpu_config = Arc::new(cpu_config(config)?);
+    let offer = offer(options, &cpu_config, config)?;
+    let mut images = Images::new(config, options.vof, options.kernel_addr)?;
+    let mut board = Board::new(&control, &log);
+    board.boot_order = Some(Vec::new());
+    let (space, clock) = (board.space.clone(), board.clock.clone());
+    let ram = RamBlock::new(RamOptions {
+        name: "ram".into(),
+        len: config.ram.size,
+        backing: config.ram.backing.clone(),
+        prealloc: config.ram.prealloc,
+    })
+    .map_err(|e| fail("-m", &e))?;
+    board.keep_mapping(space.map_ram(Gpa(0), &ram, 0, ram.len(), 0).map_err(|e| fail("-m", &e))?);
+    let partition = Partition::new(PartitionConfig {
+        options: options.clone(),
+        name: config.name.clone(),
+        uuid: config.uuid,
+        smp: config.smp,
+        max_ram: config.max_ram.max(config.ram.size),
+        cpu: cpu_config.clone(),
+        offer,
+        space: space.clone(),
+        ram: GuestRam::new(&ram),
+        control: control.clone(),
+        clock: clock.clone(),
+        log: log.clone(),
+    });
+
+    // Processors.
+    let hooks = Arc::new(BoardHooks(partition.clone()));
+    let jit_options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
+    let jit = JitVm::<PpcCpu>::new(&space, jit_options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
+    let (mut vcpus, mut pins) = (Vec::<Arc<JitVcpu<PpcCpu>>>::new(), Vec::new());
+    for index in 0..config.smp.cpus {
+        let cpu = PpcCpu::new(index, &cpu_config, &space, &clock, hooks.clone());
+        let pin = cpu.pins();
+        let vcpu = jit.add_vcpu(index, cpu);
+        pin.set_wake(Box::new(vcpu.waker()));
+        report_stops(&vcpu, index, &control);
+        vcpus.push(vcpu);
+        pins.push(pin);
+    }
+    let guests: Vec<Arc<dyn GuestVcpu<PpcCpu>>> = vcpus.iter().map(|v| v.clone() as _).collect();
+
+    // Interrupts.
+    let servers = pins.iter().zip(0..);
+    let cpus = servers.map(|(pin, server)| ServerConfig {
+        server,
+        input: IrqLine::to_sink(Arc::new(External(pin.clone())), 0),
+    });
+    let irq = SpaprIrq::new(SpaprIrqConfig {
+        name: "spapr-irq".to_owned(),
+        mode: match partition.offer.ic_mode {
+            IcMode::Xics => spapr::IcMode::Xics,
+            IcMode::Xive => spapr::IcMode::Xive,
+            IcMode::Dual => spapr::IcMode::Dual,
+        },
+        cpus: cpus.collect(),
+        memory: space.clone(),
+        routing: board.routing.clone(),
+        places: XivePlaces::default(),
+        log: log.clone(),
+    })
+    .map_err(|e| fail("-smp", &e))?;
+    let ticking = clock.clone();
+    irq.set_timebase(move || (u128::from(ticking.now_ns()) * u128::from(TIMEBASE) / 1_000_000_000) as u64);
+    board.devices.push(irq.clone());
+    let event = |number: u32| irq.claim(number, false).map_err(|e| fail("-M pseries", &e));
+    let events = Arc::new(Events::new(event(numbers::EPOW)?));
+    event(numbers::HOT_PLUG)?;
+    let shown = irq.clone();
+    board.info.push(("pic", "show the interrupt controllers", Box::new(move || shown.describe())));
+
+    // Devices.
+    let tces = TceTables::new(rhea_spapr::guest::GuestRam::new(&space));
+    let vio = VioBus::new(&space, &irq, &tces);
+    let phbs = Phbs::new();
+    let mut phb_config = PhbConfig::new(0, &space, &irq, &tces);
+    phb_config.memory_end = config.max_ram.max(config.ram.size);
+    let phb = Phb::new(phb_config).map_err(|e| e.option("-M pseries"))?;
+    phbs.add(phb.clone());
+    let rtc = Rtc::new(RtcClock::new(config.rtc.0, config.rtc.1, &clock));
+    let rng = Rng::new(None).map_err(|e| fail("-M pseries", &format!("/dev/urandom: {e}")))?;
+    let mut vio_devices = platform::build(&mut board, config, wiring, &space, &vio)?;
+    board.devices.push(rtc.clone());
+    board.devices.push(phb.clone());
+    let mut plugged = platform::Plugged::new(&mut vio_devices, &phbs, &space, &irq, &tces);
+    Plugger::new(&mut board, config, wiring, phb.bus(), VecDeque::new())
+        .plug_all(&mut |board, spec| plugged.device(board, wiring, spec))?;
+
+    images.boot.stdout = vio.console();
+    images.boot.graphics = options.graphics && !board.displays.is_empty() && config.shown();
+    let order = board.boot_order.take().unwrap_or_default();
+    images.boot.list = platform::boot_list(order, phb.buid());
+
+    let mut rtas_sets: Vec<Arc<dyn RtasCalls>> = vec![irq.clone(), vio.clone(), phbs.clone(), rtc];
+    rtas_sets.extend(vio_devices.nvram.iter().map(|n| n.clone() as Arc<dyn RtasCalls>));
+    let sets: Vec<Arc<dyn Hypercalls>> = vec![irq.clone(), vio.clone(), tces.clone()];
+    let rtas = Rtas::new(&rtas_sets);
+    let tokens = rtas.tokens();
+    let (tree_vio, tree_phbs, vof) = (vio.clone(), phbs.clone(), options.vof);
+    let tree_rng = rng.clone();
+    let buses = move || -> Vec<Node> {
+        let token = |name: &str| tokens.iter().find(|(n, _)| n == name).map_or(0, |t| t.1);
+        let mut nodes = vec![tree_vio.tree()];
+        // Firmware probes the buses itself.
+        nodes.extend(tree_phbs.list().iter().map(|phb| phb.tree(INTERRUPTS, &token, vof)));
+        nodes.push(tree_rng.tree());
+        nodes
+    };
+    let slots = phbs.clone();
+    let random = rng;
+    partition.complete(Late {
+        irq,
+        vcpus: guests.clone(),
+        pins,
+        sets,
+        rtas,
+        events: events.clone(),
+        buses: Box::new(buses),
+        pci_slots: Box::new(move |id| platform::slot_taken(&slots, id)),
+        boot: images.boot.clone(),
+        random: Box::new(move || platform::random(&random)),
+    });
+
+    let entry = images.entry();
+    let cpus: Vec<Arc<dyn MachineCpu>> =
+        guests.into_iter().map(|v| cpu::start(v, &space, &partition, entry) as _).collect();
+    if log.enabled(LogMask::Op) {
+        let log = log.clone();
+        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
+    }
+    let shown = jit.clone();
+    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
+    board.keep.push(Box::new(jit));
+    board.keep.push(Box::new(Detach(phbs.clone())));
+    let wall = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
+    let power_button = move || events.power_button(platform::date(wall.now().0));
+    let reload = move || {
+        partition.reset();
+        if vof {
+            for phb in phbs.list() {
+                phb.enumerate();
+            }
+        }
+        images.load(&partition);
+    };
+    let parts = Parts {
+        name: config.name.clone().unwrap_or_else(|| "pseries".to_owned()),
+        architecture: Architecture::Ppc64,
+        space,
+        ports: None,
+        clock,
+        routing: board.routing,
+        control,
+        log,
+        cpus,
+        devices: board.devices,
+        reload: Box::new(reload),
+        power_button: Box::new(power_button),
+        info: board.info,
+        keep: board.keep,
+        displays: board.displays,
+        input: board.input,
+    };
+    let machine = Machine::new(parts).map_err(|e| OptionError::new("-smp", e.to_string()))?;
+    machine.reset();
+    Ok(machine)
+}

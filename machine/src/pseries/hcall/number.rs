@@ -1,0 +1,37 @@
+//! Numbers of the hypercalls of the board (LoPAPR table 14.1; those from 0xf000 on are of paravirtual firmware).
+
+pub const H_REMOVE: u64 = 0x04;
+pub const H_ENTER: u64 = 0x08;
+pub const H_READ: u64 = 0x0c;
+pub const H_CLEAR_MOD: u64 = 0x10;
+pub const H_CLEAR_REF: u64 = 0x14;
+pub const H_PROTECT: u64 = 0x18;
+pub const H_SET_SPRG0: u64 = 0x24;
+pub const H_SET_DABR: u64 = 0x28;
+pub const H_PAGE_INIT: u64 = 0x2c;
+pub const H_LOGICAL_CI_LOAD: u64 = 0x3c;
+pub const H_LOGICAL_CI_STORE: u64 = 0x40;
+pub const H_LOGICAL_CACHE_LOAD: u64 = 0x44;
+pub const H_LOGICAL_CACHE_STORE: u64 = 0x48;
+pub const H_LOGICAL_ICBI: u64 = 0x4c;
+pub const H_LOGICAL_DCBF: u64 = 0x50;
+pub const H_REGISTER_VPA: u64 = 0xdc;
+pub const H_CEDE: u64 = 0xe0;
+pub const H_CONFER: u64 = 0xe4;
+pub const H_PROD: u64 = 0xe8;
+pub const H_BULK_REMOVE: u64 = 0x124;
+pub const H_SET_XDABR: u64 = 0x134;
+pub const H_GET_CPU_CHARACTERISTICS: u64 = 0x1c8;
+pub const H_JOIN: u64 = 0x298;
+pub const H_HOME_NODE_ASSOCIATIVITY: u64 = 0x2ec;
+pub const H_RANDOM: u64 = 0x300;
+pub const H_SET_MODE: u64 = 0x31c;
+pub const H_RESIZE_HPT_PREPARE: u64 = 0x36c;
+pub const H_RESIZE_HPT_COMMIT: u64 = 0x370;
+pub const H_REGISTER_PROC_TBL: u64 = 0x37c;
+pub const H_SIGNAL_SYS_RESET: u64 = 0x380;
+pub const H_RPT_INVALIDATE: u64 = 0x448;
+pub const H_RTAS: u64 = 0xf000;
+pub const H_LOGICAL_MEMOP: u64 = 0xf001;
+pub const H_CAS: u64 = 0xf002;
+pub const H_UPDATE_DT: u64 = 0xf003;

@@ -1,0 +1,430 @@
+//! The partition: what hypercalls, RTAS and the client interface work on, and how its processors are started and stopped.
+
+use super::cas::{ClientVectors, Offer, Outcome};
+use super::client::{self, Client};
+use super::hpt::{self, Hpt, MAX_ORDER};
+use super::memory::GuestRam;
+use super::options::PseriesOptions;
+use super::rtas::events::Events;
+use super::rtas::{self, Rtas};
+use super::tree::{self, Boot, TreeInput};
+use crate::options::Smp;
+use parking_lot::Mutex;
+use rhea_accel::{GuestVcpu, VmControl};
+use rhea_clock::VirtualClock;
+use rhea_device::Log;
+use rhea_firmware::FdtNode;
+use rhea_irqchip::spapr::papr::{Args, Hypercalls, Status, hcall as h};
+use rhea_irqchip::spapr::{Mode, Node, SpaprIrq};
+use rhea_memory::AddressSpace;
+use rhea_ppc::bits::lpcr;
+use rhea_ppc::{PpcConfig, PpcCpu, PpcPins};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Areas that a processor's program has registered: addresses, 0: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    pub vpa: u64,
+    pub slb_shadow: (u64, u64),
+    pub dispatch_log: (u64, u64),
+}
+
+/// One processor as the partition knows it.
+#[derive(Default)]
+pub struct Thread {
+    pub running: AtomicBool,
+    /// Waits in H_JOIN.
+    pub joined: AtomicBool,
+    pub registered: Mutex<Registered>,
+}
+
+/// What is made after the processors.
+pub struct Late {
+    pub irq: Arc<SpaprIrq>,
+    pub vcpus: Vec<Arc<dyn GuestVcpu<PpcCpu>>>,
+    pub pins: Vec<Arc<PpcPins>>,
+    pub sets: Vec<Arc<dyn Hypercalls>>,
+    pub rtas: Rtas,
+    pub events: Arc<Events>,
+    /// `/vdevice` and the PCI host bridges.
+    pub buses: Box<dyn Fn() -> Vec<Node> + Send + Sync>,
+    pub pci_slots: Box<dyn Fn(u32) -> Option<bool> + Send + Sync>,
+    pub boot: Boot,
+    pub random: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// Why a processor is not started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    NoSuch,
+    Running,
+}
+
+/// The partition.
+pub struct Partition {
+    pub options: PseriesOptions,
+    pub name: Option<String>,
+    pub uuid: [u8; 16],
+    pub smp: Smp,
+    pub max_ram: u64,
+    pub cpu: Arc<PpcConfig>,
+    pub offer: Offer,
+    pub space: Arc<AddressSpace>,
+    pub ram: GuestRam,
+    pub control: VmControl,
+    pub clock: Arc<VirtualClock>,
+    pub log: Log,
+    pub hpt: Hpt,
+    pub threads: Vec<Thread>,
+    pub process_table: AtomicU64,
+    pub nmi: Mutex<Option<(u64, u64)>>,
+    outcome: Mutex<Outcome>,
+    client: Mutex<Option<Client>>,
+    input: Mutex<VecDeque<u8>>,
+    /// What firmware or the client interface made of the tree.
+    updated: Mutex<Option<FdtNode>>,
+    rtas: Mutex<Option<u64>>,
+    late: OnceLock<Late>,
+}
+
+/// What a [`Partition`] is made of.
+pub struct PartitionConfig {
+    pub options: PseriesOptions,
+    pub name: Option<String>,
+    pub uuid: [u8; 16],
+    pub smp: Smp,
+    pub max_ram: u64,
+    pub cpu: Arc<PpcConfig>,
+    pub offer: Offer,
+    pub space: Arc<AddressSpace>,
+    pub ram: GuestRam,
+    pub control: VmControl,
+    pub clock: Arc<VirtualClock>,
+    pub log: Log,
+}
+
+impl Partition {
+    #[must_use]
+    pub fn new(config: PartitionConfig) -> Arc<Self> {
+        let PartitionConfig { options, name, uuid, smp, max_ram, cpu, offer, space, ram, control, clock, log } = config;
+        let most = hpt::order_for(max_ram.max(ram.len())).min(MAX_ORDER);
+        let hpt = Hpt::new(&ram, options.caps.max_page_shift, most);
+        let outcome = offer.initial();
+        let threads = (0..smp.cpus).map(|_| Thread::default()).collect();
+        Arc::new(Self {
+            options,
+            name,
+            uuid,
+            smp,
+            max_ram,
+            cpu,
+            offer,
+            space,
+            ram,
+            control,
+            clock,
+            log,
+            hpt,
+            threads,
+            process_table: AtomicU64::new(0),
+            nmi: Mutex::new(None),
+            outcome: Mutex::new(outcome),
+            client: Mutex::new(None),
+            input: Mutex::default(),
+            updated: Mutex::new(None),
+            rtas: Mutex::new(None),
+            late: OnceLock::new(),
+        })
+    }
+    /// Completes it, once.
+    pub fn complete(&self, late: Late) {
+        let _ = self.late.set(late);
+    }
+    pub(super) fn late(&self) -> Option<&Late> {
+        self.late.get()
+    }
+    /// The outcome of the last negotiation.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome.lock().clone()
+    }
+
+    // ---- reset ----
+
+    /// Power-on state; before the processors are reset.
+    pub fn reset(&self) {
+        *self.outcome.lock() = self.offer.initial();
+        self.hpt.reset(self.initial_hpt_order());
+        self.process_table.store(0, Ordering::SeqCst);
+        *self.nmi.lock() = None;
+        *self.updated.lock() = None;
+        *self.client.lock() = None;
+        *self.rtas.lock() = None;
+        self.input.lock().clear();
+        for (n, thread) in self.threads.iter().enumerate() {
+            thread.running.store(n == 0, Ordering::SeqCst);
+            thread.joined.store(false, Ordering::SeqCst);
+            *thread.registered.lock() = Registered::default();
+        }
+        if let Some(late) = self.late() {
+            late.events.reset();
+        }
+    }
+    fn initial_hpt_order(&self) -> u32 {
+        hpt::order_for(self.ram.len()).min(MAX_ORDER)
+    }
+    /// LPCR of a processor that starts: hashed translation without tables, interrupts big-endian at their places.
+    #[must_use]
+    pub fn initial_lpcr(&self) -> u64 {
+        let large = self.options.caps.large_decrementer && self.cpu.decrementer_bits > 32;
+        if large && self.outcome.lock().compat.is_none_or(|c| c >= super::options::Compat::Power9) { lpcr::LD } else { 0 }
+    }
+    /// PCR that goes with the negotiated level.
+    #[must_use]
+    pub fn pcr(&self) -> u64 {
+        let level = self.outcome.lock().compat;
+        let compat = level.and_then(|l| rhea_ppc::models::compat_of_pvr(l.logical_pvr()));
+        compat.filter(|c| c.isa < self.cpu.isa).map_or(0, |c| c.pcr)
+    }
+
+    // ---- processors ----
+
+    /// Runs `f` on every processor but `except`, soon.
+    pub fn on_others(&self, except: u32, f: impl Fn(&mut PpcCpu) + Send + Sync + 'static) {
+        let f = Arc::new(f);
+        let vcpus = self.late().map_or(&[][..], |l| &l.vcpus);
+        for vcpu in vcpus.iter().filter(|v| v.index() != except) {
+            let f = f.clone();
+            vcpu.post(Box::new(move |cpu| f(cpu)));
+        }
+    }
+    /// Runs `f` on the calling processor now and on the others before they run guest code again that is told of it.
+    pub fn on_all(&self, me: &mut PpcCpu, f: impl Fn(&mut PpcCpu) + Send + Sync + 'static) {
+        f(me);
+        self.on_others(me.index, f);
+    }
+    /// # Errors
+    /// [`Started`].
+    pub fn start_cpu(&self, id: u32, entry: u64, r3: u64) -> Result<(), Started> {
+        let (Some(thread), Some(vcpu)) =
+            (self.threads.get(id as usize), self.late().and_then(|l| l.vcpus.get(id as usize)))
+        else {
+            return Err(Started::NoSuch);
+        };
+        if thread.running.swap(true, Ordering::SeqCst) {
+            return Err(Started::Running);
+        }
+        if let Some(late) = self.late() {
+            late.irq.reset_server(id);
+        }
+        vcpu.post(Box::new(move |cpu| cpu.start_at(entry, r3, false)));
+        Ok(())
+    }
+    /// Does a processor run? `None`: there is no such processor.
+    #[must_use]
+    pub fn cpu_runs(&self, id: u32) -> Option<bool> {
+        self.threads.get(id as usize).map(|t| t.running.load(Ordering::SeqCst))
+    }
+    /// The calling processor goes off.
+    pub fn stop_self(&self, cpu: &mut PpcCpu) {
+        cpu.power_off();
+        if let Some(thread) = self.threads.get(cpu.index as usize) {
+            thread.running.store(false, Ordering::SeqCst);
+        }
+    }
+    /// Ends the wait of a processor; false: there is none.
+    pub fn prod(&self, id: u64) -> bool {
+        let Ok(index) = usize::try_from(id) else { return false };
+        let (Some(thread), Some(vcpu)) = (self.threads.get(index), self.late().and_then(|l| l.vcpus.get(index))) else {
+            return false;
+        };
+        thread.joined.store(false, Ordering::SeqCst);
+        vcpu.post(Box::new(PpcCpu::prod));
+        true
+    }
+
+    // ---- devices ----
+
+    /// A hypercall of a device.
+    pub fn device_hcall(&self, cpu: u32, number: u64, args: &Args, out: &mut Args) -> Option<Status> {
+        self.late()?.sets.iter().find_map(|set| set.hcall(cpu, number, args, out))
+    }
+    /// Is there a device in the PCI slot of a connector? `None`: there is no such slot.
+    #[must_use]
+    pub fn pci_slot_taken(&self, id: u32) -> Option<bool> {
+        (self.late()?.pci_slots)(id)
+    }
+    /// The next event's log.
+    #[must_use]
+    pub fn take_event(&self) -> Option<Vec<u8>> {
+        self.late()?.events.take()
+    }
+    /// Output of firmware on the first terminal; false: there is none.
+    pub fn console_write(&self, data: &[u8]) -> bool {
+        for part in data.chunks(16) {
+            let mut bytes = [0; 16];
+            bytes[..part.len()].copy_from_slice(part);
+            let word = |n: usize| bytes[8 * n..8 * n + 8].iter().fold(0u64, |v, b| v << 8 | u64::from(*b));
+            let mut args = Args::default();
+            (args[1], args[2], args[3]) = (part.len() as u64, word(0), word(1));
+            let mut out = args;
+            // A terminal that does not take it for a second has nobody at its other end.
+            let mut left = 1000;
+            loop {
+                match self.device_hcall(0, h::H_PUT_TERM_CHAR, &args, &mut out) {
+                    Some(Status::SUCCESS) => break,
+                    Some(Status::BUSY) if left > 0 => {
+                        left -= 1;
+                        std::thread::sleep(std::time::Duration::from_millis(1));
+                    }
+                    _ => return false,
+                }
+            }
+        }
+        true
+    }
+    fn console_read(&self) -> Option<u8> {
+        let mut input = self.input.lock();
+        if input.is_empty() {
+            let (args, mut out) = (Args::default(), Args::default());
+            if self.device_hcall(0, h::H_GET_TERM_CHAR, &args, &mut out) == Some(Status::SUCCESS) {
+                let bytes = [out[1].to_be_bytes(), out[2].to_be_bytes()].concat();
+                input.extend(bytes.into_iter().take(out[0] as usize));
+            }
+        }
+        input.pop_front()
+    }
+
+    // ---- tree and negotiation ----
+
+    /// The tree as it is now.
+    #[must_use]
+    pub fn tree(&self) -> FdtNode {
+        let Some(late) = self.late() else { return FdtNode::default() };
+        let outcome = self.outcome();
+        let mut seed = [0; 32];
+        for part in seed.chunks_mut(8) {
+            part.copy_from_slice(&(late.random)().to_be_bytes());
+        }
+        let input = TreeInput {
+            options: &self.options,
+            name: self.name.as_deref(),
+            uuid: self.uuid,
+            ram: self.ram.len(),
+            max_ram: self.max_ram,
+            threads: self.smp.threads,
+            cpus: self.smp.cpus,
+            pvr: self.cpu.pvr,
+            isa: self.cpu.isa,
+            offer: &self.offer,
+            outcome: &outcome,
+            hpt_order: if self.hpt.order() == 0 { self.initial_hpt_order() } else { self.hpt.order() },
+            boot: &late.boot,
+            seed: Some(seed),
+            controller: late.irq.tree(tree::INTERRUPTS),
+            buses: (late.buses)(),
+            rtas: late.rtas.tokens(),
+            rtas_size: rtas::size(self.smp.cpus),
+        };
+        tree::build(&input)
+    }
+    /// Client-architecture support: the guest's vectors are at `address`. The calling processor is `me`, if a processor's own thread
+    /// asks.
+    ///
+    /// # Errors
+    /// H_PARAMETER, H_HARDWARE.
+    pub fn negotiate(&self, me: &mut PpcCpu, address: u64) -> Result<(), Status> {
+        let client = ClientVectors::read(&self.ram, address)?;
+        let outcome = self.offer.negotiate(&client)?;
+        let (radix, xive) = (outcome.radix, outcome.xive);
+        *self.outcome.lock() = outcome;
+        // The hashed page table is there until the guest is known not to need it.
+        if radix {
+            self.hpt.reset(0);
+        } else if self.hpt.order() == 0 {
+            self.hpt.reset(self.initial_hpt_order());
+        }
+        if let Some(late) = self.late() {
+            late.irq.activate(if xive { Mode::Xive } else { Mode::Xics });
+        }
+        let (pcr, large) = (self.pcr(), self.initial_lpcr());
+        self.on_all(me, move |cpu| {
+            cpu.set_pcr(pcr);
+            cpu.set_lpcr(cpu.lpcr() & !lpcr::LD | large);
+        });
+        Ok(())
+    }
+    /// A tree that firmware flattened from its own (KVMPPC_H_UPDATE_DT).
+    pub fn take_tree(&self, tree: FdtNode) {
+        *self.updated.lock() = Some(tree);
+    }
+
+    // ---- the client interface ----
+
+    /// Opens the interface for a kernel that is started directly; `taken`: memory in use.
+    pub fn open_client(&self, taken: &[(u64, u64)]) {
+        let stdout = self.late().and_then(|l| l.boot.stdout.clone());
+        *self.client.lock() = Some(Client::new(&self.tree(), taken, stdout.as_deref()));
+    }
+    /// A call of the client; its arguments are at `address`. `None`: there is no such interface.
+    pub fn client_call(&self, cpu: &mut PpcCpu, address: u64) -> Option<Result<client::After, ()>> {
+        // Taken out while it works: services look at the partition. A second processor finds none.
+        let mut client = self.client.lock().take()?;
+        let services = Services { partition: self, cpu: Mutex::new(cpu) };
+        let result = client.call(&services, address);
+        *self.client.lock() = Some(client);
+        Some(result)
+    }
+    /// Where the guest has RTAS: as it said to the client interface, or as firmware's tree says.
+    #[must_use]
+    pub fn rtas_base(&self) -> Option<u64> {
+        if let Some(base) = *self.rtas.lock() {
+            return Some(base);
+        }
+        let tree = self.updated.lock();
+        let base = tree.as_ref()?.find("rtas")?.property("linux,rtas-base")?;
+        base.try_into().ok().map(u32::from_be_bytes).map(u64::from)
+    }
+    /// Puts RTAS's code there.
+    fn put_rtas(&self, address: u64) -> bool {
+        let code: Vec<u8> = rtas::BLOB.iter().flat_map(|w| w.to_be_bytes()).collect();
+        if !self.ram.has(address, rtas::size(self.smp.cpus).into()) || self.ram.write(address, &code).is_err() {
+            return false;
+        }
+        *self.rtas.lock() = Some(address);
+        true
+    }
+}
+
+/// The partition and the calling processor for the client interface.
+struct Services<'a> {
+    partition: &'a Partition,
+    cpu: Mutex<&'a mut PpcCpu>,
+}
+
+impl client::Machine for Services<'_> {
+    fn ram(&self) -> &GuestRam {
+        &self.partition.ram
+    }
+    fn rma(&self) -> u64 {
+        tree::rma(self.partition.ram.len())
+    }
+    fn console_write(&self, data: &[u8]) {
+        self.partition.console_write(data);
+    }
+    fn console_read(&self) -> Option<u8> {
+        self.partition.console_read()
+    }
+    fn milliseconds(&self) -> u32 {
+        (self.partition.clock.now_ns() / 1_000_000) as u32
+    }
+    fn negotiate(&self, address: u64) -> Result<FdtNode, ()> {
+        self.partition.negotiate(&mut self.cpu.lock(), address).map_err(|_| ())?;
+        Ok(self.partition.tree())
+    }
+    fn instantiate_rtas(&self, address: u64) -> bool {
+        self.partition.put_rtas(address)
+    }
+}

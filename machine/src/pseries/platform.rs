@@ -1,0 +1,229 @@
+//! The devices of the board: terminals, NVRAM, and those of `-device` that only this board has.
+
+use crate::board::{Board, Wiring};
+use crate::config::{DeviceSpec, MachineConfig};
+use rhea_block::DriveInterface;
+use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
+use rhea_device::{Device, OptionError};
+use rhea_irqchip::spapr::SpaprIrq;
+use rhea_irqchip::spapr::papr::{Args, Hypercalls, Status, hcall as h};
+use rhea_memory::AddressSpace;
+use rhea_pci::Devfn;
+use rhea_spapr::guest::GuestRam;
+use rhea_spapr::rng::Rng;
+use rhea_spapr::vio::{nvram, vty};
+use rhea_spapr::{Phb, PhbConfig, Phbs, TceTables, VioBus};
+use std::sync::Arc;
+
+/// Names of `-device` that this board has, with what `-device help` says.
+pub const DEVICES: &[(&str, &str, &[OptionDecl])] = &[
+    ("spapr-vty", "terminal", VTY_OPTIONS),
+    ("spapr-pci-host-bridge", "PCI host bridge", PHB_OPTIONS),
+];
+
+const ID: OptionDecl = OptionDecl::new("id", OptionKind::Text, None, "name");
+const REG: OptionDecl =
+    OptionDecl::new("reg", OptionKind::Number { min: 1, max: u32::MAX as u64 }, None, "unit address on the VIO bus");
+const VTY_OPTIONS: &[OptionDecl] =
+    &[ID, REG, OptionDecl::new("chardev", OptionKind::Text, None, "character back end")];
+const PHB_OPTIONS: &[OptionDecl] = &[
+    ID,
+    OptionDecl::new("index", OptionKind::Number { min: 1, max: 31 }, None, "number of the bridge"),
+    OptionDecl::new("ddw", OptionKind::Bool, Some("on"), "the guest can make DMA windows"),
+];
+
+/// Devices of the VIO bus that others need.
+pub struct VioDevices {
+    pub bus: Arc<VioBus>,
+    pub nvram: Option<Arc<nvram::Nvram>>,
+}
+
+/// Makes the terminals of `-serial` and the NVRAM.
+pub fn build(
+    board: &mut Board,
+    config: &MachineConfig,
+    wiring: &Wiring,
+    space: &Arc<AddressSpace>,
+    bus: &Arc<VioBus>,
+) -> Result<VioDevices, OptionError> {
+    for backend in &wiring.serials {
+        let slot = bus.slot(vty::KIND, None).map_err(|e| OptionError::new("-serial", e.to_string()))?;
+        let vty = vty::Vty::new(slot, backend.clone());
+        bus.attach_vty(vty.clone());
+        board.devices.push(vty);
+    }
+    let mut drive = None;
+    for (n, options) in config.drives.iter().filter(|d| d.interface == DriveInterface::Pflash).enumerate() {
+        if n != 0 {
+            return Err(OptionError::new(&options.option, "the machine has one NVRAM: use if=pflash once"));
+        }
+        let opened = options.open("pflash0", config.snapshot)?;
+        board.flash_drives.push(opened.clone());
+        drive = Some(opened);
+    }
+    let fail = |e: &dyn std::fmt::Display| OptionError::new("-drive if=pflash", e.to_string());
+    let slot = bus.slot(nvram::KIND, None).map_err(|e| fail(&e))?;
+    let nvram = nvram::Nvram::new(slot, drive, GuestRam::new(space)).map_err(|e| fail(&e))?;
+    if !config.prom_env.is_empty() {
+        let image = environment(&config.prom_env, nvram.contents().len())?;
+        if !nvram.write(0, &image) {
+            return Err(OptionError::new("-prom-env", "the NVRAM cannot be written"));
+        }
+    }
+    bus.attach(nvram.clone());
+    board.devices.push(nvram.clone());
+    Ok(VioDevices { bus: bus.clone(), nvram: Some(nvram) })
+}
+
+/// The contents of an NVRAM of `size` bytes with variables of Open Firmware: partitions, each with a header of signature, checksum,
+/// length in 16 bytes and name.
+fn environment(variables: &[String], size: usize) -> Result<Vec<u8>, OptionError> {
+    const SYSTEM: u8 = 0x70;
+    const FREE: u8 = 0x7f;
+    /// The system's partition is at least so long.
+    const LEAST: usize = 4096;
+    let header = |signature: u8, len: usize, name: &[u8]| {
+        let mut bytes = [0u8; 16];
+        bytes[0] = signature;
+        bytes[2..4].copy_from_slice(&((len / 16) as u16).to_be_bytes());
+        bytes[4..4 + name.len()].copy_from_slice(name);
+        // The sum of the other bytes, carries added.
+        let sum = bytes.iter().fold(0u16, |sum, b| {
+            let sum = sum + u16::from(*b);
+            (sum & 0xff) + (sum >> 8)
+        });
+        bytes[1] = sum as u8;
+        bytes
+    };
+    let mut text: Vec<u8> = variables.iter().flat_map(|v| v.bytes().chain([0])).collect();
+    text.push(0);
+    let len = (16 + text.len()).next_multiple_of(16).max(LEAST);
+    if len + 16 > size {
+        return Err(OptionError::new("-prom-env", format!("the NVRAM of {size} bytes has no room for all variables")));
+    }
+    let mut image = vec![0; size];
+    image[..16].copy_from_slice(&header(SYSTEM, len, b"common"));
+    image[16..16 + text.len()].copy_from_slice(&text);
+    image[len..len + 16].copy_from_slice(&header(FREE, size - len, &[0x77; 12]));
+    Ok(image)
+}
+
+/// What `-device` makes on this board only.
+pub struct Plugged<'a> {
+    vio: &'a mut VioDevices,
+    phbs: &'a Arc<Phbs>,
+    space: &'a Arc<AddressSpace>,
+    irq: &'a Arc<SpaprIrq>,
+    tces: &'a Arc<TceTables>,
+}
+
+impl<'a> Plugged<'a> {
+    pub fn new(
+        vio: &'a mut VioDevices,
+        phbs: &'a Arc<Phbs>,
+        space: &'a Arc<AddressSpace>,
+        irq: &'a Arc<SpaprIrq>,
+        tces: &'a Arc<TceTables>,
+    ) -> Self {
+        Self { vio, phbs, space, irq, tces }
+    }
+    /// Makes a device; false: it is none of this board.
+    pub fn device(&mut self, board: &mut Board, wiring: &Wiring, spec: &DeviceSpec) -> Result<bool, OptionError> {
+        let Some((name, _, decls)) = DEVICES.iter().find(|d| d.0 == spec.driver) else { return Ok(false) };
+        let option = format!("-device {name}");
+        let set = OptionSet::parse(&option, decls, &spec.pairs)?;
+        let fail = |e: &dyn std::fmt::Display| OptionError::new(&option, e.to_string());
+        match *name {
+            "spapr-vty" => {
+                let Some(id) = set.text("chardev") else {
+                    return Err(OptionError::new(&option, "property 'chardev' is missing: chardev=ID"));
+                };
+                let Some((_, backend)) = wiring.chardevs.iter().find(|(i, _)| i == id) else {
+                    return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
+                };
+                let unit = set.number("reg").map(|n| n as u32);
+                let slot = self.vio.bus.slot(vty::KIND, unit).map_err(|e| fail(&e))?;
+                let vty = vty::Vty::new(slot, backend.clone());
+                self.vio.bus.attach_vty(vty.clone());
+                board.devices.push(vty);
+            }
+            _ => {
+                let index = set.number("index").ok_or_else(|| fail(&"property 'index' is missing: index=1 to 31"))?;
+                let mut config = PhbConfig::new(index as u32, self.space, self.irq, self.tces);
+                config.ddw = set.bool("ddw");
+                let phb = Phb::new(config).map_err(|e| e.option(&option))?;
+                self.phbs.add(phb.clone());
+                board.devices.push(phb as Arc<dyn Device>);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The paths of boot devices as this board's firmware knows them, in order; `buid`: of the first host bridge.
+pub fn boot_list(mut order: Vec<(u64, String)>, buid: u64) -> Vec<String> {
+    order.sort();
+    let paths = order.into_iter().map(|(_, path)| path);
+    paths.map(|p| p.replacen("/pci@i0cf8", &format!("/pci@{buid:x}"), 1)).collect()
+}
+
+/// Is there a function in the slot of a connector: number of the bridge in bits 16 and up, device number in bits 3 to 7?
+pub fn slot_taken(phbs: &Phbs, id: u32) -> Option<bool> {
+    let (index, devfn) = (id >> 16, id & 0xffff);
+    let phb = phbs.list().into_iter().find(|p| p.index() == index)?;
+    let device = u8::try_from(devfn >> 3).ok().filter(|d| *d < 32)?;
+    let taken = (0..8).any(|f| phb.bus().function(Devfn::new(device, f)).is_some());
+    Some(taken)
+}
+
+/// 64 random bits.
+pub fn random(rng: &Rng) -> u64 {
+    let (args, mut out) = (Args::default(), Args::default());
+    match rng.hcall(0, h::H_RANDOM, &args, &mut out) {
+        Some(Status::SUCCESS) => out[0],
+        _ => 0,
+    }
+}
+
+/// Year, month, day, hour, minute, second of a time in seconds since 1970.
+pub fn date(seconds: i64) -> [u32; 6] {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u32);
+    // Civil from days: eras of 400 years that begin in March.
+    let z = days + 719_468;
+    let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    [year as u32, month as u32, day as u32, second / 3600, second / 60 % 60, second % 60]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(date(0), [1970, 1, 1, 0, 0, 0]);
+        assert_eq!(date(951_868_801), [2000, 3, 1, 0, 0, 1]);
+        assert_eq!(date(951_868_799), [2000, 2, 29, 23, 59, 59]);
+    }
+
+    #[test]
+    fn variables_in_nvram() {
+        let image = environment(&["auto-boot?=false".to_owned(), "x=1".to_owned()], 0x1_0000).unwrap();
+        assert_eq!((image[0], &image[4..10], &image[16..33]), (0x70, b"common".as_slice(), b"auto-boot?=false\0".as_slice()));
+        let len = usize::from(u16::from_be_bytes([image[2], image[3]])) * 16;
+        assert_eq!(image[len], 0x7f);
+        assert_eq!(len + usize::from(u16::from_be_bytes([image[len + 2], image[len + 3]])) * 16, image.len());
+        assert!(environment(&["x".repeat(9000)], 8192).is_err());
+    }
+
+    #[test]
+    fn boot_devices() {
+        let order = vec![(2, "/pci@i0cf8/scsi@3/disk@0,0".to_owned()), (1, "/pci@i0cf8/ethernet@1".to_owned())];
+        assert_eq!(boot_list(order, 0x20), ["/pci@20/ethernet@1", "/pci@20/scsi@3/disk@0,0"]);
+    }
+}
