@@ -174,7 +174,6 @@ impl Core {
                 }
                 e.state = endpoint::STOPPED;
                 e.ring = Ring::of_pointer(trb.parameter);
-                e.moved = 0;
                 e.control = None;
                 self.show_endpoint(dma, trb.slot(), trb.endpoint());
             }

@@ -56,13 +56,10 @@ pub struct Endpoint {
     pub kind: u8,
     #[n(2)]
     pub ring: Ring,
-    /// Event data transfer length accumulator (4.11.5.2).
     #[n(3)]
-    pub moved: u32,
-    #[n(4)]
     pub control: Option<Stages>,
     /// The device had nothing to say to what is at the ring's head.
-    #[n(5)]
+    #[n(4)]
     pub waiting: bool,
     /// It was woken while it was asked.
     #[cbor(skip)]

@@ -286,7 +286,8 @@ impl Core {
     fn complete(&mut self, dma: &DmaHandle, slot: usize, dci: usize, td: &Td, code: u8, bytes: u64) {
         let Some(e) = self.slots.get_mut(slot).and_then(|s| s.endpoints.get_mut(dci)) else { return };
         let failed = code != code::SUCCESS;
-        let (mut left, mut moved, mut short) = (bytes, e.moved, false);
+        // Event data counts from the start of the descriptor, or the last event data (4.11.5.2).
+        let (mut left, mut moved, mut short) = (bytes, 0u32, false);
         let isoch = e.is_isoch();
         e.waiting = false;
         if !failed || isoch {
@@ -341,9 +342,6 @@ impl Core {
                 let code = if short { code::SHORT_PACKET } else { code };
                 self.transfer_event(slot, dci, *at, code, rest, 0, trb.interrupter(), interrupt);
             }
-        }
-        if let Some(e) = self.slots.get_mut(slot).and_then(|s| s.endpoints.get_mut(dci)) {
-            e.moved = moved;
         }
         if failed && !isoch {
             self.show_endpoint(dma, slot, dci);
