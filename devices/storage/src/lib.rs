@@ -6,6 +6,7 @@ pub mod atapi;
 pub mod catalog;
 pub mod guest;
 pub mod nvme;
+pub mod scsi;
 pub mod work;
 
 pub use ahci::{Ahci, AttachError, Attached};

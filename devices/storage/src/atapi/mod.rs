@@ -181,6 +181,11 @@ impl CdDrive {
         s.close();
         Ok(())
     }
+    /// Why the last command failed.
+    #[must_use]
+    pub fn last_sense(&self) -> Sense {
+        self.state.lock().tray.sense
+    }
     /// The medium.
     #[must_use]
     pub fn medium(&self) -> Option<Arc<Drive>> {
