@@ -5,6 +5,7 @@
 //! is reclaimed only when the whole cache is emptied, while no vCPU runs generated code.
 
 use crate::code::CodeMemory;
+use crate::fetch::FetchEntry;
 use crate::x64::{CodeBlob, LinkSite};
 use rhea_ir::func::Function;
 use rhea_ir::op::Class;
@@ -52,10 +53,12 @@ pub struct Range {
 /// A further page of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OtherPage {
-    /// Page address | MMU index, as in `EnvHeader::fetch`.
+    /// Page address | MMU index.
     pub tag: u64,
     /// Host address of the page.
     pub host: u64,
+    /// See [`crate::fetch::Identities`].
+    pub identity: u32,
 }
 
 /// Counters for logs and the monitor.
@@ -246,12 +249,26 @@ impl Cache {
         }
     }
 
-    /// Points a link of a region at code for the link's address.
-    pub fn link(&self, id: u32, site: usize, target: usize) {
-        if let Some(m) = self.metas.get(id as usize)
-            && let Some(l) = m.links.get(site)
-        {
-            self.code.patch32(m.entry + l.at as usize, target);
+    /// Points a link of a region at code for the link's address, which is in `page`.
+    pub fn link(&self, id: u32, site: usize, target: usize, page: &FetchEntry) {
+        let Some(m) = self.metas.get(id as usize) else { return };
+        let Some(l) = m.links.get(site) else { return };
+        let at = m.entry + l.at as usize;
+        match l.identity_at {
+            // Others may run this code: a link to another page is made once, its condition last.
+            Some(n) => {
+                if self.code.read32(m.entry + n as usize) == Some(0) {
+                    self.code.patch_displacement(at, target);
+                    self.code.patch32(m.entry + n as usize, page.identity);
+                }
+            }
+            // Only while the target is one of the region's pages.
+            None => {
+                let known = |tag: u64, host: u64| tag & !0xfff == l.pc & !0xfff && host & !0xfff == page.host;
+                if known(m.key.pc, m.key.host) || m.others.iter().any(|p| known(p.tag, p.host)) {
+                    self.code.patch_displacement(at, target);
+                }
+            }
         }
     }
 

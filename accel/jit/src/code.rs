@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// The two views of the code memory.
 ///
 /// Invariant: `rw` and `rx` map the same `len` bytes until drop; bytes below `used` belong to finished code and change
-/// only through [`CodeMemory::patch32`] and [`CodeMemory::patch_head`].
+/// only through [`CodeMemory::patch32`], [`CodeMemory::patch_displacement`] and [`CodeMemory::patch_head`].
 pub struct CodeMemory {
     rw: NonNull<u8>,
     rx: NonNull<u8>,
@@ -68,15 +68,25 @@ impl CodeMemory {
 
     /// Points the 4-byte displacement at executable address `at` (4-byte aligned) to `target`, atomically with regard
     /// to vCPUs executing it.
-    pub fn patch32(&self, at: usize, target: usize) {
-        let Some(off) = self.offset(at, 4) else { return };
-        if off % 4 != 0 {
-            return;
+    pub fn patch_displacement(&self, at: usize, target: usize) {
+        self.patch32(at, (target as i64 - (at as i64 + 4)) as u32);
+    }
+
+    /// Replaces four aligned bytes, as above.
+    pub fn patch32(&self, at: usize, value: u32) {
+        if let Some(word) = self.word(at) {
+            word.store(value, Ordering::SeqCst);
         }
-        let disp = (target as i64 - (at as i64 + 4)) as i32;
+    }
+
+    pub fn read32(&self, at: usize) -> Option<u32> {
+        self.word(at).map(|w| w.load(Ordering::SeqCst))
+    }
+
+    fn word(&self, at: usize) -> Option<&AtomicU32> {
+        let off = self.offset(at, 4).filter(|off| off % 4 == 0)?;
         // SAFETY: in bounds and aligned; concurrent readers are instruction fetches only.
-        let word = unsafe { AtomicU32::from_ptr(self.rw.as_ptr().add(off).cast()) };
-        word.store(disp as u32, Ordering::SeqCst);
+        Some(unsafe { AtomicU32::from_ptr(self.rw.as_ptr().add(off).cast()) })
     }
 
     /// Replaces the 8-byte head of a region (8-byte aligned) by a jump to `target`, or by the original nop.

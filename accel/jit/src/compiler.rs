@@ -3,7 +3,7 @@
 //! A region is made from copies of guest pages without a lock, and installed only if the pages are what they were then.
 
 use crate::cache::{Key, Made, Range};
-use crate::context::{FetchEntry, fetch_slot};
+use crate::fetch::FetchEntry;
 use crate::translate::{CodePage, Source};
 use crate::vm::Core;
 use crate::x64::{self, Entry, Region, RuntimeFns};
@@ -20,8 +20,8 @@ use std::time::Instant;
 pub struct Job<G: Guest> {
     pub key: Key,
     pub first: FetchEntry,
-    /// The vCPU's fetched pages, in the order of [`fetch_slot`].
-    pub pages: Box<[FetchEntry]>,
+    /// The vCPU's fetched pages.
+    pub pages: Vec<FetchEntry>,
     pub config: Arc<G::Config>,
 }
 
@@ -114,16 +114,16 @@ impl<G: Guest> Compiler<G> {
         };
         let mut src = Source::<G> { config: &job.config, mode: key.mode, pages: vec![first] };
         let index = G::fetch_index(key.mode) as u64;
+        let page = |va: u64| job.pages.iter().find(|e| e.tag == va & !(PAGE_SIZE - 1) | index);
         let hot = |to: u64| {
-            let f = &job.pages[fetch_slot(to)];
-            let k = f.key(to, key.mode);
-            let entered = || self.core.cache.lock().entered(&k, self.threshold);
+            let Some(f) = page(to) else { return false };
+            let entered = self.core.cache.lock().entered(&f.key(to, key.mode), self.threshold);
             // Only what runs about as often as the head belongs with it.
-            f.tag == to & !0xfff | index && entered().is_some_and(|n| n * 16 >= self.threshold)
+            entered.is_some_and(|n| n * 16 >= self.threshold)
         };
         let mut more = |va: u64| {
-            let f = &job.pages[fetch_slot(va)];
-            if f.tag == va | index && f.is_tracked() { code_page(f, va) } else { None }
+            let f = page(va)?;
+            if f.is_tracked() { code_page(f, va) } else { None }
         };
         let Some(t) = src.region(key.pc, &hot, &mut more) else { return Outcome::Done };
         if let Some(tell) = self.tell.get() {
@@ -178,7 +178,8 @@ pub fn code_page(e: &FetchEntry, pc: u64) -> Option<CodePage> {
     let (block, page) = e.page.as_ref()?;
     let mut bytes = vec![0u8; PAGE_SIZE as usize].into_boxed_slice();
     block.read(page * PAGE_SIZE, &mut bytes).ok()?;
-    Some(CodePage { va: pc & !(PAGE_SIZE - 1), tag: e.tag, host: e.host, attrs: e.attrs, id: e.id()?, bytes })
+    let (tag, host, attrs, identity) = (e.tag, e.host, e.attrs, e.identity);
+    Some(CodePage { va: pc & !(PAGE_SIZE - 1), tag, host, attrs, identity, id: e.id()?, bytes })
 }
 
 /// The thread of a [`Compiler`]; ends when this is dropped.

@@ -1,10 +1,11 @@
 //! What a vCPU's thread keeps of its guest's translations: TLBs, fetched pages and jump caches, by context.
 
-use crate::cache::{Key, PageId};
+use crate::cache::Key;
+use crate::fetch::{FetchTable, entry};
 use crate::softmmu::KeptTranslations;
 use crate::tlb::Tlb;
 use crate::vm::{Core, WrittenPages};
-use rhea_ir::env::{EnvHeader, FETCH_ENTRIES, NO_SITE, PAGE_SIZE};
+use rhea_ir::env::{EnvHeader, NO_SITE, PAGE_SIZE};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, TlbFlush};
 use rhea_memory::view::Lookup;
 use rhea_memory::{AddressSpace, RamBlock};
@@ -112,35 +113,24 @@ pub struct Set {
     used: u64,
     pub tlb: Tlb,
     pub kept: KeptTranslations,
-    pub itlb: Box<[FetchEntry]>,
-    /// [`EnvHeader::fetch`] while another set is in use.
-    fetch: Box<[[u64; 2]]>,
+    pub code: FetchTable,
 }
 
 impl Set {
     pub fn new(context: u64) -> Set {
-        Set {
-            context,
-            used: 0,
-            tlb: Tlb::new(),
-            kept: KeptTranslations::default(),
-            itlb: vec![NO_FETCH; FETCH_ENTRIES].into_boxed_slice(),
-            fetch: vec![NO_FETCH_WORDS; FETCH_ENTRIES].into_boxed_slice(),
-        }
+        Set { context, used: 0, tlb: Tlb::new(), kept: KeptTranslations::default(), code: FetchTable::new() }
     }
     /// Forgets everything; the TLB is to be published again if it is the current set.
     fn clear(&mut self) {
         self.tlb.flush(u16::MAX);
         self.kept.clear();
-        self.itlb.fill(NO_FETCH);
-        self.fetch.fill(NO_FETCH_WORDS);
+        self.code.clear();
     }
 }
 
 /// Sets kept besides the current one.
 const OTHER_SETS: usize = 7;
 const JUMP_CACHES: usize = 16;
-const NO_FETCH_WORDS: [u64; 2] = [u64::MAX, 0];
 
 /// The accelerator's per-vCPU state, used by its own thread only.
 pub struct Ctx {
@@ -167,41 +157,11 @@ pub struct Ctx {
     pub alone: bool,
 }
 
-#[derive(Clone)]
-pub struct FetchEntry {
-    /// Page address | MMU index; `u64::MAX` empty.
-    pub tag: u64,
-    pub attrs: u8,
-    pub global: bool,
-    pub host: u64,
-    pub page: Option<(Arc<RamBlock>, u64)>,
-}
-
-const NO_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, attrs: 0, global: false, host: 0, page: None };
-
-impl FetchEntry {
-    /// The key of code at an address in the page.
-    pub fn key(&self, pc: u64, mode: u64) -> Key {
-        Key { pc, host: self.host | (pc & (PAGE_SIZE - 1)), mode, attrs: self.attrs }
-    }
-    pub fn id(&self) -> Option<PageId> {
-        self.page.as_ref().map(|(block, page)| (Arc::as_ptr(block) as usize, *page))
-    }
-    /// Are writes to the page told?
-    pub fn is_tracked(&self) -> bool {
-        self.page.as_ref().is_some_and(|(block, page)| block.is_code_page(*page))
-    }
-}
-
-/// Index of an instruction address in [`EnvHeader::fetch`].
-pub fn fetch_slot(pc: u64) -> usize {
-    (pc >> 12) as usize % FETCH_ENTRIES
-}
-
 impl Ctx {
     pub fn new(core: &Arc<Core>, index: u32, header: &mut EnvHeader, no_return: usize) -> Ctx {
         let mut set = Set::new(0);
         set.tlb.publish(header);
+        header.fetch = set.code.address();
         Ctx {
             index,
             space: core.space.clone(),
@@ -248,13 +208,17 @@ impl Ctx {
         header.returns.fill([u64::MAX, self.no_return as u64]);
     }
 
-    pub fn clear_jumps(&mut self) {
-        self.jumps.iter_mut().for_each(JumpCache::clear);
+    /// The code cache was emptied: forgets what leads to code, and the identities of pages.
+    pub fn forget_code(&mut self, header: &mut EnvHeader) {
+        self.clear_jumps();
+        self.found.clear();
+        self.clear_returns(header);
+        self.set.code.clear();
+        self.others.iter_mut().for_each(|s| s.code.clear());
     }
 
-    pub fn clear_fetch(&mut self, header: &mut EnvHeader) {
-        self.set.itlb.fill(NO_FETCH);
-        header.fetch.fill(NO_FETCH_WORDS);
+    fn clear_jumps(&mut self) {
+        self.jumps.iter_mut().for_each(JumpCache::clear);
     }
 
     pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
@@ -267,22 +231,17 @@ impl Ctx {
                 self.set.tlb.publish(header);
                 self.set.kept.clear();
                 self.others.clear();
-                self.clear_fetch(header);
+                self.set.code.clear();
                 self.clear_jumps();
             }
             TlbFlush::Context { indexes, of } => {
-                if of.contains(self.set.context) {
-                    self.set.tlb.flush_context(indexes);
-                    self.set.tlb.publish(header);
-                    self.set.kept.clear();
-                    for (e, words) in self.set.itlb.iter_mut().zip(&mut header.fetch) {
-                        if !e.global {
-                            *e = NO_FETCH;
-                            *words = NO_FETCH_WORDS;
-                        }
-                    }
+                // A set keeps what is global: the guest's kernel, for the next process with this context.
+                for s in std::iter::once(&mut self.set).chain(&mut self.others).filter(|s| of.contains(s.context)) {
+                    s.tlb.flush_context(indexes);
+                    s.kept.clear();
+                    s.code.clear_but_globals();
                 }
-                self.others.retain(|s| !of.contains(s.context));
+                self.set.tlb.publish(header);
                 for j in &mut self.jumps {
                     if j.context.is_some_and(|c| of.contains(c)) {
                         j.clear();
@@ -292,22 +251,11 @@ impl Ctx {
             TlbFlush::Range { va, pages, indexes, of } => {
                 self.set.kept.clear();
                 self.set.tlb.flush_pages(va, pages, indexes, !of.contains(self.set.context));
-                let hit = |e: &FetchEntry| (e.tag & !0xfff).wrapping_sub(va & !0xfff) >> 12 < pages;
-                for (e, words) in self.set.itlb.iter_mut().zip(&mut header.fetch) {
-                    if hit(e) {
-                        *e = NO_FETCH;
-                        *words = NO_FETCH_WORDS;
-                    }
-                }
+                self.set.code.drop_pages(va, pages);
                 for s in &mut self.others {
                     s.kept.clear();
                     s.tlb.flush_pages(va, pages, indexes, !of.contains(s.context));
-                    for (e, words) in s.itlb.iter_mut().zip(&mut s.fetch) {
-                        if hit(e) {
-                            *e = NO_FETCH;
-                            *words = NO_FETCH_WORDS;
-                        }
-                    }
+                    s.code.drop_pages(va, pages);
                 }
                 for j in &mut self.jumps {
                     if j.context.is_none_or(|c| of.contains(c)) && j.touches(va, pages) {
@@ -325,7 +273,6 @@ impl Ctx {
         }
         self.tick += 1;
         self.set.used = self.tick;
-        self.set.fetch.copy_from_slice(&header.fetch);
         let n = match self.others.iter().position(|s| s.context == context) {
             Some(n) => n,
             None if self.others.len() < OTHER_SETS => {
@@ -340,7 +287,7 @@ impl Ctx {
             }
         };
         std::mem::swap(&mut self.set, &mut self.others[n]);
-        header.fetch.copy_from_slice(&self.set.fetch);
+        header.fetch = self.set.code.address();
         header.sites.fill(NO_SITE);
         self.clear_returns(header);
         self.set.tlb.publish(header);
@@ -380,7 +327,7 @@ impl Ctx {
         let (word, bit) = JumpCache::page_bit(pc);
         j.pages[word] |= bit;
         j.halves[half(pc)] = true;
-        if !self.set.itlb[fetch_slot(pc)].global {
+        if !self.set.code.at(pc).global {
             j.context = Some(self.set.context);
         }
     }
@@ -404,13 +351,13 @@ impl Ctx {
         }
     }
 
-    /// The host page and attributes of an instruction address.
-    pub fn fetch<G: Guest>(&mut self, cpu: &mut G, pc: u64) -> Result<usize, Raised> {
+    /// The page of an instruction address is in [`Set::code`] afterwards; false if that is impossible before the code cache is
+    /// emptied.
+    pub fn fetch<G: Guest>(&mut self, cpu: &mut G, pc: u64) -> Result<bool, Raised> {
         let idx = G::fetch_index(cpu.header().mode);
         let tag = pc & !0xfff | idx as u64;
-        let n = fetch_slot(pc);
-        if self.set.itlb[n].tag == tag {
-            return Ok(n);
+        if self.set.code.get(tag).is_some() {
+            return Ok(true);
         }
         let t = cpu.walk(pc, Kind::Fetch, idx)?;
         let view = self.side(t.secure).view();
@@ -420,15 +367,13 @@ impl Ctx {
         if remaining < PAGE_SIZE {
             return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
         }
-        cpu.header_mut().fetch[n] = [tag, host as u64];
-        self.set.itlb[n] = FetchEntry {
-            tag,
-            attrs: t.code_attrs,
-            global: t.global,
-            host: host as u64,
-            page: Some((block.clone(), offset / PAGE_SIZE)),
-        };
-        Ok(n)
+        let page = (block.clone(), offset / PAGE_SIZE);
+        let made = entry(&self.core.identities, tag, (t.code_attrs, t.global), host as u64, page);
+        let known = made.is_some();
+        if let Some(e) = made {
+            self.set.code.put(e);
+        }
+        Ok(known)
     }
 }
 

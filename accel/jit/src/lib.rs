@@ -7,6 +7,7 @@ pub mod cache;
 mod code;
 mod compiler;
 mod context;
+mod fetch;
 pub mod regalloc;
 mod runtime;
 mod softmmu;

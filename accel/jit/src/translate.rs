@@ -31,6 +31,8 @@ pub struct CodePage {
     pub tag: u64,
     pub host: u64,
     pub attrs: u8,
+    /// See [`crate::fetch::Identities`].
+    pub identity: u32,
     pub id: PageId,
     pub bytes: Box<[u8]>,
 }
@@ -106,7 +108,12 @@ impl<G: Guest> Source<'_, G> {
     /// The pages behind the first that the ranges use.
     fn others(&self, ranges: &[Range]) -> Vec<OtherPage> {
         let used = |p: &&CodePage| ranges.iter().any(|r| r.page == p.id);
-        self.pages.iter().skip(1).filter(used).map(|p| OtherPage { tag: p.tag, host: p.host }).collect()
+        self.pages
+            .iter()
+            .skip(1)
+            .filter(used)
+            .map(|p| OtherPage { tag: p.tag, host: p.host, identity: p.identity })
+            .collect()
     }
 
     /// One guest block (or its first `max` instructions).

@@ -1,10 +1,11 @@
 //! A vCPU: its thread, its way through generated code, its requests.
 #![expect(unsafe_code, reason = "enters generated code and shares the guest's request word with other threads")]
 
-use crate::cache::{Cache, Key, Made};
+use crate::cache::{Cache, Key, Made, OtherPage};
 use crate::code::enter;
 use crate::compiler::{Job, code_page};
-use crate::context::{Ctx, FetchEntry, fetch_slot};
+use crate::context::Ctx;
+use crate::fetch::FetchEntry;
 use crate::translate::{MAX_BLOCK, Missing, Source};
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
@@ -189,9 +190,7 @@ impl<G: Guest> JitVcpu<G> {
         let code = inner.ctx.core.code_generation.load(Ordering::SeqCst);
         if code != inner.ctx.code_generation {
             inner.ctx.code_generation = code;
-            inner.ctx.clear_jumps();
-            inner.ctx.found.clear();
-            inner.ctx.clear_returns(inner.guest.header_mut());
+            inner.ctx.forget_code(inner.guest.header_mut());
         }
     }
 
@@ -372,9 +371,11 @@ impl<G: Guest> JitVcpu<G> {
 
     /// Code for `pc` under the guest's current mode, translated if need be.
     fn find(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
-        let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
-        let e = &inner.ctx.set.itlb[n];
-        let key = e.key(pc, inner.guest.header().mode);
+        if !inner.ctx.fetch(&mut *inner.guest, pc)? {
+            vm.core.flush_code();
+            return Ok(None);
+        }
+        let key = inner.ctx.set.code.at(pc).key(pc, inner.guest.header().mode);
         if let Some(c) = inner.ctx.found.get(&key) {
             inner.ctx.remember(pc, c);
             return Ok(Some(c));
@@ -383,7 +384,7 @@ impl<G: Guest> JitVcpu<G> {
         let code = match found {
             Some(c) => Some(c),
             None => {
-                let e = inner.ctx.set.itlb[n].clone();
+                let e = inner.ctx.set.code.at(pc).clone();
                 self.translate(vm, inner, &e, key)?
             }
         };
@@ -440,8 +441,10 @@ impl<G: Guest> JitVcpu<G> {
                 Some(Ok(r)) => return Ok(Some(r)),
                 Some(Err(Missing::NextPage)) if next.is_none() => {
                     let va = (key.pc | (PAGE_SIZE - 1)).wrapping_add(1);
-                    let n = inner.ctx.fetch(&mut *inner.guest, va)?;
-                    next = Some(inner.ctx.set.itlb[n].clone());
+                    if !inner.ctx.fetch(&mut *inner.guest, va)? {
+                        return Ok(None);
+                    }
+                    next = Some(inner.ctx.set.code.at(va).clone());
                 }
                 _ => return Ok(None),
             }
@@ -482,13 +485,17 @@ impl<G: Guest> JitVcpu<G> {
     fn optimise(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>) {
         let Some(compiler) = &vm.compiler else { return };
         let pc = inner.guest.header().pc;
-        let Ok(n) = inner.ctx.fetch(&mut *inner.guest, pc) else {
-            inner.guest.header_mut().raised = 0;
-            return;
-        };
-        let first = inner.ctx.set.itlb[n].clone();
+        match inner.ctx.fetch(&mut *inner.guest, pc) {
+            Ok(true) => {}
+            Ok(false) => return vm.core.flush_code(),
+            Err(Raised) => {
+                inner.guest.header_mut().raised = 0;
+                return;
+            }
+        }
+        let first = inner.ctx.set.code.at(pc).clone();
         let key = first.key(pc, inner.guest.header().mode);
-        let job = || Job { key, first, pages: inner.ctx.set.itlb.clone(), config: inner.config.clone() };
+        let job = || Job { key, first, pages: inner.ctx.set.code.pages(), config: inner.config.clone() };
         if vm.background.is_some() {
             return compiler.submit(&key, job);
         }
@@ -513,19 +520,18 @@ impl<G: Guest> JitVcpu<G> {
                 },
                 _ => false,
             };
-            // Two pages of the region may share a slot, or the walk may fail where a fetch would not.
-            let fetched = same && inner.ctx.fetch(&mut *inner.guest, va).is_ok();
-            if !fetched || inner.guest.header().fetch[fetch_slot(va)] != [p.tag, p.host] {
+            // The walk may fail where a fetch would not.
+            if !same || inner.ctx.fetch(&mut *inner.guest, va).is_err() {
                 vm.core.cache.lock().kill(id);
                 return;
             }
         }
-        let ok =
-            vm.core.cache.lock().meta(id).is_some_and(|m| {
-                m.others.iter().all(|p| inner.guest.header().fetch[fetch_slot(p.tag)] == [p.tag, p.host])
-            });
-        if !ok {
-            vm.core.cache.lock().kill(id);
+        // Two pages of the region may share a slot, or a page has got a new number.
+        let code = &inner.ctx.set.code;
+        let mut cache = vm.core.cache.lock();
+        let known = |p: &OtherPage| code.get(p.tag).is_some_and(|e| e.identity == p.identity);
+        if !cache.meta(id).is_some_and(|m| m.others.iter().all(known)) {
+            cache.kill(id);
         }
     }
 
@@ -537,29 +543,26 @@ impl<G: Guest> JitVcpu<G> {
             inner.guest.header_mut().raised = 0;
             return;
         };
-        let host = inner.ctx.set.itlb[fetch_slot(pc)].host;
         let mode = inner.guest.header().mode;
         let cache = vm.core.cache.lock();
-        // Only while the target is one of the region's pages under the same mode, and nothing was flushed meanwhile.
-        let page = pc & !0xfff;
+        // Only under the same mode, and if nothing was flushed meanwhile.
         if vm.core.code_generation.load(Ordering::SeqCst) == generation
-            && cache.meta(id).is_some_and(|m| {
-                m.key.mode == mode
-                    && (m.key.pc & !0xfff == page && m.key.host & !0xfff == host
-                        || m.others.iter().any(|p| p.tag & !0xfff == page && p.host == host))
-            })
+            && cache.meta(id).is_some_and(|m| m.key.mode == mode)
         {
-            cache.link(id, site, code);
+            cache.link(id, site, code, inner.ctx.set.code.at(pc));
         }
     }
 
     /// One instruction in a block of its own, not entered into the cache.
     fn alone(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
-        let n = inner.ctx.fetch(&mut *inner.guest, pc)?;
-        let e = inner.ctx.set.itlb[n].clone();
+        let known = inner.ctx.fetch(&mut *inner.guest, pc)?;
+        let e = inner.ctx.set.code.at(pc).clone();
         let key = e.key(pc, inner.guest.header().mode);
         let code = self
             .with_block(inner, &e, key, |src, cache| {
+                if !known {
+                    return Err(Missing::Other);
+                }
                 let t = src.single(pc, 1)?;
                 let entry = Entry { id: u32::MAX, counter: 0 };
                 // Run at once, on the pages just looked up.
@@ -603,11 +606,18 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
             return;
         }
         let pc = inner.guest.header().pc;
-        let Ok(n) = inner.ctx.fetch(&mut *inner.guest, pc) else {
-            inner.guest.header_mut().raised = 0;
-            continue;
-        };
-        let e = inner.ctx.set.itlb[n].clone();
+        match inner.ctx.fetch(&mut *inner.guest, pc) {
+            Ok(true) => {}
+            Ok(false) => {
+                inner.ctx.core.clone().flush_code();
+                return;
+            }
+            Err(Raised) => {
+                inner.guest.header_mut().raised = 0;
+                continue;
+            }
+        }
+        let e = inner.ctx.set.code.at(pc).clone();
         let key = e.key(pc, inner.guest.header().mode);
         inner.ctx.restart_alone = false;
         inner.ctx.alone = true;

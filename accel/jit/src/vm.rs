@@ -2,6 +2,7 @@
 
 use crate::cache::{Cache, PageId, Stats};
 use crate::compiler::{Background, Compiler, Tell};
+use crate::fetch::Identities;
 use crate::runtime;
 use crate::vcpu::{JitVcpu, Shared, Work};
 use crate::x64::{self, RuntimeFns};
@@ -71,6 +72,7 @@ pub struct Core {
     pub space: Arc<AddressSpace>,
     pub cache: Mutex<Cache>,
     pub written: Arc<WrittenPages>,
+    pub identities: Identities,
     /// Rises with each change of the memory map.
     pub map_generation: AtomicU64,
     /// Rises with each flush of the code cache: jump caches older than it are stale.
@@ -116,6 +118,7 @@ impl Core {
             // Under the lock: who holds it sees the cache and its generation as they belong together.
             let mut cache = c.cache.lock();
             cache.flush();
+            c.identities.clear();
             c.code_generation.fetch_add(1, Ordering::SeqCst);
         });
     }
@@ -234,6 +237,7 @@ impl<G: Guest> JitVm<G> {
             space: space.clone(),
             cache: Mutex::new(cache),
             written: Arc::new(WrittenPages::new()),
+            identities: Identities::new(),
             map_generation: AtomicU64::new(0),
             code_generation: AtomicU64::new(0),
             shareds: RwLock::new(Vec::new()),

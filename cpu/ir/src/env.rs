@@ -8,8 +8,8 @@ pub const MMU_INDEXES: usize = 16;
 /// log2 of the softmmu page size. Guest granules are larger or equal.
 pub const PAGE_BITS: u32 = 12;
 pub const PAGE_SIZE: u64 = 1 << PAGE_BITS;
-/// Entries of [`EnvHeader::fetch`].
-pub const FETCH_ENTRIES: usize = 256;
+/// Entries of the array at [`EnvHeader::fetch`].
+pub const FETCH_ENTRIES: usize = 2048;
 
 /// Entries of [`EnvHeader::returns`].
 pub const RETURNS: usize = 16;
@@ -75,6 +75,9 @@ pub struct EnvHeader {
     pub jump_cache: u64,
     /// Host address that leaves generated code.
     pub exit: u64,
+    /// Host address of the identities (`u32`, 0: none) of instruction pages seen valid lately, by (va >> 12) % [`FETCH_ENTRIES`].
+    /// Regions of several pages check theirs when they are entered, jumps to another page when they are made.
+    pub fetch: u64,
     /// The first tables are within reach of a one-byte displacement.
     pub tlb: [TlbDesc; MMU_INDEXES],
     /// The accelerator's own words.
@@ -86,9 +89,6 @@ pub struct EnvHeader {
     /// What memory instructions of optimised regions found last: tag and addend of a [`TlbEntry`], by a number given when
     /// the region is compiled. An instruction mostly stays in its page, and need not compute where the TLB has it.
     pub sites: [[u64; 2]; SITES],
-    /// Instruction pages seen valid lately: page address | MMU index, host address; by (va >> 12) % 256. Regions of several
-    /// pages check theirs here when they are entered.
-    pub fetch: [[u64; 2]; FETCH_ENTRIES],
     /// 128-bit arguments (in order of appearance among 128-bit ones) and the result (index 7) of helpers.
     pub scratch: [u128; 8],
     /// Address of the accelerator's function behind [`crate::raw::touch`], 0 if it has none.
@@ -106,12 +106,12 @@ impl Default for EnvHeader {
             mode: 0,
             jump_cache: 0,
             exit: 0,
+            fetch: 0,
             tlb: [TlbDesc { mask: 0, table: 0 }; MMU_INDEXES],
             accel: [0; 8],
             returns: [[u64::MAX, 0]; RETURNS],
             returns_top: 0,
             sites: [NO_SITE; SITES],
-            fetch: [[u64::MAX, 0]; FETCH_ENTRIES],
             scratch: [0; 8],
             touch: 0,
         }

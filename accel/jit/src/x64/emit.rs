@@ -53,7 +53,7 @@ pub(super) const H_RETURNS_TOP: i32 = offset_of!(EnvHeader, returns_top) as i32;
 const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
 pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
-const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
+pub(super) const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
 pub(super) const H_FP_FLAGS: i32 = offset_of!(EnvHeader, fp_flags) as i32;
 
 /// Addresses of the run-time functions generated code calls.
@@ -97,6 +97,9 @@ pub struct LinkSite {
     pub stub: u32,
     /// Guest address it goes to.
     pub pc: u64,
+    /// Of a jump to a page that was not checked at entry: offset of the four bytes (aligned) that the page's identity is
+    /// compared with, 0 while unlinked.
+    pub identity_at: Option<u32>,
 }
 
 /// Finished host code, position-independent.
@@ -247,13 +250,10 @@ impl Emit<'_> {
         self.stubs.push(Stub::Exit { label: req, pc, reason: reason::REQUESTED });
         if !self.r.others.is_empty() {
             let miss = self.asm.label();
+            self.asm.load(true, RAX, ENV, H_FETCH);
             for p in self.r.others {
-                let at = H_FETCH + (p.tag >> 12 & 255) as i32 * 16;
-                self.asm.mov_ri(RAX, p.tag);
-                self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, ENV, at);
-                self.asm.jcc(Cc::Ne, miss);
-                self.asm.mov_ri(RAX, p.host);
-                self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, ENV, at + 8);
+                let at = crate::fetch::fetch_slot(p.tag) as i32 * 4;
+                self.asm.cmp_mem32_word(RAX, at, p.identity);
                 self.asm.jcc(Cc::Ne, miss);
             }
             self.stubs.push(Stub::Exit { label: miss, pc, reason: reason::PAGES | (self.r.entry.id as u64) << 16 });
@@ -640,33 +640,38 @@ impl Emit<'_> {
                 self.exit_with(reason::LEAVE);
             }
             _ if self.in_region_pages(pc) => self.linked_jump(pc),
-            _ => {
-                // Another page: its translation may change, so go by the jump cache.
-                let miss = self.asm.label();
-                let slot = ((pc >> 2) & ((1 << JUMP_CACHE_BITS) - 1)) as i32 * 16;
-                self.asm.load(true, RDX, ENV, H_JUMP_CACHE);
-                self.asm.mov_ri(RAX, pc);
-                self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, RDX, slot);
-                self.asm.jcc(Cc::Ne, miss);
-                self.asm.jmp_mem(RDX, slot + 8);
-                self.stubs.push(Stub::Miss { label: miss });
-            }
+            _ => self.checked_jump(pc),
         }
     }
 
     /// A jump to a page known to be valid here, which can be patched.
     fn linked_jump(&mut self, pc: u64) {
-        // Its displacement must not straddle an aligned word.
-        while self.asm.offset() % 4 != 3 {
-            self.asm.bytes(&[0x90]);
-        }
         let label = self.asm.label();
+        self.patchable_jump(pc, label, None);
+    }
+
+    /// A jump that can be patched, to `label` until then.
+    fn patchable_jump(&mut self, pc: u64, label: DynamicLabel, identity_at: Option<u32>) {
+        // Its displacement must not straddle an aligned word.
+        self.asm.pad_before(1);
         let n = self.links.len();
-        self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, stub: 0, pc });
+        self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, stub: 0, pc, identity_at });
         self.link_labels.push((n, label));
         self.asm.jmp(label);
         let reason = reason::LINK | (n as u64) << 4 | (self.r.entry.id as u64) << 16;
         self.stubs.push(Stub::Exit { label, pc, reason });
+    }
+
+    /// A jump to another page, whose translation may change: made once the page's identity is known, and while it is that.
+    fn checked_jump(&mut self, pc: u64) {
+        self.asm.load(true, RDX, ENV, H_FETCH);
+        let at = crate::fetch::fetch_slot(pc) as i32 * 4;
+        self.asm.pad_before(super::encode::CMP_WORD_IMMEDIATE);
+        let identity_at = (self.asm.offset() + super::encode::CMP_WORD_IMMEDIATE) as u32;
+        self.asm.cmp_mem32_patched(RDX, at);
+        let label = self.asm.label();
+        self.asm.jcc(Cc::Ne, label);
+        self.patchable_jump(pc, label, Some(identity_at));
     }
 
     /// Enters a return address into the shadow return stack, with code that goes there.

@@ -12,6 +12,9 @@ pub(super) enum Pp {
     F2 = 3,
 }
 
+/// Where the immediate of [`Asm::cmp_mem32_patched`] is.
+pub(super) const CMP_WORD_IMMEDIATE: usize = 6;
+
 impl Alu {
     /// Number in the opcode map and in the group of opcodes 81 and 83.
     fn number(self) -> u8 {
@@ -111,6 +114,23 @@ impl Asm {
     pub(super) fn alu_mem_imm8(&mut self, op: Alu, base: Gpr, disp: i32, imm: i8) {
         self.rm_mem(false, &[0x83], op.number(), base, disp);
         self.put(&[imm as u8]);
+    }
+    /// `cmp dword [base + disp], imm32` with an immediate of 0 that can be patched, [`CMP_WORD_IMMEDIATE`] bytes from here; base is
+    /// one of the first eight registers but rsp.
+    pub(super) fn cmp_mem32_patched(&mut self, base: Gpr, disp: i32) {
+        self.put(&[0x81, 0xb8 | base & 7]);
+        self.put(&disp.to_le_bytes());
+        self.put(&[0; 4]);
+    }
+    pub(super) fn cmp_mem32_word(&mut self, base: Gpr, disp: i32, imm: u32) {
+        self.rm_mem(false, &[0x81], 7, base, disp);
+        self.put(&imm.to_le_bytes());
+    }
+    /// So many bytes of an instruction end at a multiple of four afterwards.
+    pub(super) fn pad_before(&mut self, bytes: usize) {
+        const NOPS: [&[u8]; 4] = [&[], &[0x90], &[0x66, 0x90], &[0x0f, 0x1f, 0x00]];
+        let n = (4 - (self.offset() + bytes) % 4) % 4;
+        self.put(NOPS[n]);
     }
     pub(super) fn mov_mem_imm(&mut self, w: bool, base: Gpr, disp: i32, imm: i32) {
         self.rm_mem(w, &[0xc7], 0, base, disp);
