@@ -3,7 +3,7 @@
 pub mod crq;
 pub mod nvram;
 pub mod vlan;
-// vscsi
+pub mod vscsi;
 pub mod vty;
 
 use crate::papr::{Answer, Args, Hypercalls, RtasCalls, Status, hcall as h, rtas, rtas_return};
