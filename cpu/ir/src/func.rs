@@ -497,6 +497,14 @@ impl<'a> Builder<'a> {
     pub fn v3(&mut self, op: Op, lane: Lane, a: Value, b: Value, c: Value) -> Value {
         self.op3(op, Type::V128, a, b, c, lane as u32)
     }
+    /// The same with an immediate.
+    pub fn v3_imm(&mut self, op: Op, lane: Lane, a: Value, b: Value, c: Value, imm: u64) -> Value {
+        let mut i = Inst::new(op, Type::V128);
+        i.args[..3].copy_from_slice(&[a, b, c]);
+        i.aux = lane as u32;
+        i.imm = imm;
+        self.emit(i)
+    }
     /// Bytes of `a` (indices 0–15) and `b` (16–31) in the order of `mask` (byte 0 first); index ≥ 32 gives zero.
     pub fn shuffle(&mut self, a: Value, b: Value, mask: [u8; 16]) -> Value {
         let c = self.func.const128(u128::from_le_bytes(mask));

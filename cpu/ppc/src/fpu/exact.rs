@@ -99,6 +99,11 @@ impl PpcCpu {
         super::status::enabled(super::status::bits_of(flags), self.fpscr & fpscr::ENABLES)
     }
 
+    /// A scalar operation on a value that is in no register.
+    pub(crate) fn fp_exact_value(&mut self, note: Note, t: usize, a: u64) {
+        self.fp_exact_scalar(note, t, [a, 0, 0]);
+    }
+
     fn fp_exact_scalar(&mut self, note: Note, t: usize, [a, b, c]: [u64; 3]) {
         let mut env = self.fp_env_trapping();
         let r = note.compute(a, b, c, &mut env);

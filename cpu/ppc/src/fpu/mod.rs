@@ -6,10 +6,13 @@ mod exact;
 mod lanes;
 mod scalar;
 mod status;
+mod vsx;
 
 pub use exact::{Exact, Shape};
 pub use lanes::{LaneOp, lane};
 pub use scalar::{FpOp, Note};
+pub use vsx::{Vsx, VsxOp};
+pub(crate) use vsx::{test_classes, test_vector};
 
 /// Bits of FPSCR (values).
 pub mod fpscr {

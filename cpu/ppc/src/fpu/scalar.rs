@@ -51,6 +51,10 @@ impl Note {
     pub const fn new(op: FpOp, single: bool) -> Note {
         Note(op as u32 | (single as u32) << 8 | 7 << 9)
     }
+    /// An operation of lanes.
+    pub const fn of(op: LaneOp) -> Note {
+        Note(op as u32 | 7 << 9)
+    }
     /// Rounding as `rhea_float` numbers it.
     pub const fn rounding(self, r: Rounding) -> Note {
         Note(self.0 & !(7 << 9) | (r as u32) << 9)

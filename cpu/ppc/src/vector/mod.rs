@@ -258,6 +258,8 @@ operations! {
     FloatCompare = single::compare;
     FloatConvert = single::convert;
     // VSX.
+    TestClasses = |o| crate::fpu::test_classes(o.b, o.imm);
+    TestArithmetic = |o| crate::fpu::test_vector(o.a, o.b, o.imm);
     GeneratePermute = mv::generate_permute;
     TestLsb = |o| {
         let ones = (0..16).filter(|&i| el(o.b, 8, i) & 1 != 0).count();

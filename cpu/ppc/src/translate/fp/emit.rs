@@ -35,7 +35,7 @@ impl Translator<'_, '_> {
     }
 
     /// Leaves the operation for who reads FR, FI or FPRF.
-    fn fp_note(&mut self, note: Note, args: [Option<Value>; 3]) {
+    pub(in crate::translate) fn fp_note(&mut self, note: Note, args: [Option<Value>; 3]) {
         let n = self.c32(note.0);
         let zero = self.c32(0);
         self.b.set(slots::FP_OP, n);
@@ -137,9 +137,8 @@ impl Translator<'_, '_> {
                         args[2] = Some(c);
                         let sub = if matches!(op, MulSub | NegMulSub) { fp_imm::NEGATE_ADDEND } else { 0 };
                         let neg = if matches!(op, NegMulAdd | NegMulSub) { fp_imm::NEGATE_RESULT } else { 0 };
-                        let mut i = rhea_ir::Inst::new(Op::FMulAdd, f);
-                        i.imm = imm | sub | neg;
-                        self.b.op3_imm(Op::FMulAdd, f, a, b, c, i.imm)
+
+                        self.b.op3_imm(Op::FMulAdd, f, a, b, c, imm | sub | neg)
                     }
                 }
             }

@@ -7,6 +7,8 @@ pub mod helpers;
 mod integer;
 mod moves;
 
+pub(super) use moves::permute_bytes;
+
 use super::{Flow, Insn, Pattern, Translator};
 use crate::config::Isa;
 use crate::translate::decode::Handler;
