@@ -101,7 +101,8 @@ pub(crate) enum MsrWrite {
     Doubleword,
     /// L = 1: EE and RI.
     Interrupts,
-    /// rfid and rfscv: all but HV and ME.
+    /// rfid and rfscv: all but HV. ME too, which in the architecture only a hypervisor returns to a partition: machine checks of
+    /// one with hypervisor calls come to its own handler, which ends like others.
     Return,
 }
 
@@ -248,7 +249,7 @@ impl PpcCpu {
             MsrWrite::Word => MSR_BITS & 0xffff_ffff & !(msr::ME | msr::LE),
             MsrWrite::Doubleword => MSR_BITS & !(msr::ME | msr::LE),
             MsrWrite::Interrupts => msr::EE | msr::RI,
-            MsrWrite::Return => MSR_BITS & !msr::ME,
+            MsrWrite::Return => MSR_BITS,
         };
         let mut new = self.msr & !mask | v & mask;
         if how != MsrWrite::Interrupts && new & msr::PR != 0 {

@@ -127,6 +127,8 @@ helper! {
         if !hooks.hcall(cpu) {
             cpu.header.pc = next.wrapping_sub(4);
             cpu.raise(Vector::Program, program::PRIVILEGED);
+        } else if cpu.header.raised == 0 {
+            cpu.step_into_handler();
         }
         0
     }
@@ -293,7 +295,13 @@ impl PpcCpu {
     /// mtspr of what is not a plain value; the block ends after it.
     fn write_special(&mut self, number: u32, v: u64) {
         match number {
-            spr::DEC => self.set_decrementer(v),
+            spr::DEC => {
+                self.set_decrementer(v);
+                if self.msr & msr::EE != 0 && self.decrementer_pending() {
+                    leave_after(self);
+                    self.request(request::INTERRUPT);
+                }
+            }
             spr::AMR | spr::UAMR | spr::IAMR => {
                 let n = if number == spr::UAMR { spr::AMR } else { number } as usize;
                 let mask = if self.msr & msr::PR != 0 { self.spr[spr::UAMOR as usize] } else { u64::MAX };
