@@ -206,7 +206,7 @@ impl Standard {
     pub fn halt(&mut self, endpoint: u8) {
         self.halted |= endpoint_bit(endpoint);
     }
-    /// The host's reset of the class: it clears halts itself.
+    /// The default endpoint or one of the interface's.
     fn is_endpoint(d: &Descriptors, address: u8) -> bool {
         address & 0x7f == 0 || d.interface.endpoints.iter().any(|e| e.address == address)
     }

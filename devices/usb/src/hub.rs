@@ -63,7 +63,7 @@ impl Hub {
             vendor: 0x0409,
             product: 0x55aa,
             device_class: 9,
-            strings: ["Rhea".to_owned(), "Rhea USB hub".to_owned(), serial.to_owned()],
+            strings: ["Rhea".to_owned(), "USB hub".to_owned(), serial.to_owned()],
             self_powered: true,
             remote_wakeup: true,
             most: Speed::Full,

@@ -42,8 +42,7 @@ fn key(h: &Host, code: KeyCode, down: bool) {
 
 #[test]
 fn descriptors() {
-    for (kind, interface) in
-        [(HidKind::Keyboard, [3, 1, 1]), (HidKind::Mouse, [3, 1, 2]), (HidKind::Tablet, [3, 0, 0])]
+    for (kind, interface) in [(HidKind::Keyboard, [3, 1, 1]), (HidKind::Mouse, [3, 1, 2]), (HidKind::Tablet, [3, 0, 0])]
     {
         let (mut h, slot) = hid(kind);
         let d = h.control(slot, [0x80, 6, 0, 1, 0, 0, 18, 0], &[]).unwrap();

@@ -136,7 +136,7 @@ impl Hid {
             vendor: 0x0627,
             product: 0x0001,
             device_class: 0,
-            strings: ["Rhea".to_owned(), format!("Rhea {name}"), serial.to_owned()],
+            strings: ["Rhea".to_owned(), name.to_owned(), serial.to_owned()],
             self_powered: false,
             remote_wakeup: true,
             most: Speed::High,

@@ -272,7 +272,7 @@ impl Disk {
         let (offset, len) = self.range(range)?;
         match len {
             0 => Ok(Work::Good),
-            0..=MAX_TRANSFER => Ok(Work::Read { offset, len }),
+            1..=MAX_TRANSFER => Ok(Work::Read { offset, len }),
             _ => Err(sense::INVALID_FIELD),
         }
     }
@@ -281,7 +281,7 @@ impl Disk {
         self.writable()?;
         match len {
             0 => Ok(Work::Good),
-            0..=MAX_TRANSFER => Ok(Work::Write { offset, len, flush: force || !s.write_cache }),
+            1..=MAX_TRANSFER => Ok(Work::Write { offset, len, flush: force || !s.write_cache }),
             _ => Err(sense::INVALID_FIELD),
         }
     }
@@ -337,7 +337,7 @@ impl Disk {
                 let (offset, len) = self.range((number(&d[..8]), count))?;
                 match count {
                     0 => Ok(Work::Good),
-                    0..=MAX_UNMAP => Ok(Work::Run(Operation::Discard { offset, len })),
+                    1..=MAX_UNMAP => Ok(Work::Run(Operation::Discard { offset, len })),
                     _ => Err(sense::INVALID_PARAMETER),
                 }
             }

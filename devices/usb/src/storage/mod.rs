@@ -169,7 +169,7 @@ impl UsbStorage {
             vendor: 0x46f4,
             product: 0x0001,
             device_class: 0,
-            strings: ["Rhea".to_owned(), format!("Rhea {name}"), serial.to_owned()],
+            strings: ["Rhea".to_owned(), name.to_owned(), serial.to_owned()],
             self_powered: true,
             remote_wakeup: false,
             most: Speed::Super,

@@ -4,6 +4,7 @@
 #[path = "../../../storage/tests/driver/mod.rs"]
 mod machine;
 
+#[allow(unused_imports, reason = "each test file uses a part")]
 pub use machine::{Faulty, Machine, RAM, RAM_SIZE, Random, find_capability, wait};
 
 use machine::BAR;
