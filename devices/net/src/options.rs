@@ -6,6 +6,7 @@ use crate::user::UserNet;
 use rhea_device::options::{self, OptionDecl, OptionError, OptionKind, OptionSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The keys of `-netdev user`; `hostfwd=` may be given several times.
@@ -21,6 +22,9 @@ pub const USER_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("ipv4", OptionKind::Choice(&["on", "true", "yes"]), Some("on"), "IPv4"),
     OptionDecl::new("ipv6", OptionKind::Bool, Some("off"), "IPv6: not supported"),
     OptionDecl::new("dnssearch", OptionKind::Text, None, "domain to search, told by DHCP; may be given several times"),
+    OptionDecl::new("tftp", OptionKind::Text, None, "folder whose files the guest may read by TFTP from host"),
+    OptionDecl::new("bootfile", OptionKind::Text, None, "file to boot, told by DHCP"),
+    OptionDecl::new("tftp-server-name", OptionKind::Text, None, "name of a TFTP server, told by DHCP"),
     OptionDecl::new("hostfwd", OptionKind::Text, None, "[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport"),
 ];
 
@@ -32,9 +36,6 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("smb", "there is no SMB server: share files by another way"),
     ("smbserver", "there is no SMB server: share files by another way"),
-    ("tftp", "there is no TFTP server: boot with -kernel or from a disk"),
-    ("tftp-server-name", "there is no TFTP server: boot with -kernel or from a disk"),
-    ("bootfile", "there is no TFTP server: boot with -kernel or from a disk"),
     ("ipv6-net", "IPv6 is not supported by user networking"),
     ("ipv6-host", "IPv6 is not supported by user networking"),
     ("ipv6-dns", "IPv6 is not supported by user networking"),
@@ -117,6 +118,11 @@ pub struct UserOptions {
     /// Domains the guest's resolver tries, told by DHCP.
     pub search: Vec<String>,
     pub restrict: bool,
+    /// Folder of the TFTP server.
+    pub tftp: Option<PathBuf>,
+    /// Told by DHCP: what to boot, at most 127 bytes, and from which server.
+    pub bootfile: Option<String>,
+    pub tftp_server: Option<String>,
     pub forwards: Vec<Forward>,
     /// The host's name server; `None`: the first of /etc/resolv.conf, whatever it says at the time.
     pub nameserver: Option<SocketAddrV4>,
@@ -135,6 +141,9 @@ impl Default for UserOptions {
             domain: None,
             search: Vec::new(),
             restrict: false,
+            tftp: None,
+            bootfile: None,
+            tftp_server: None,
             forwards: Vec::new(),
             nameserver: None,
         }
@@ -217,6 +226,16 @@ fn user(option: &str, pairs: &Pairs) -> Result<(Option<String>, UserOptions), Op
     if dhcp_start == host || dhcp_start == dns {
         return Err(set.error("dhcpstart", "must differ from host and dns"));
     }
+    let tftp = set.text("tftp").map(PathBuf::from);
+    if let Some(dir) = &tftp
+        && !dir.is_dir()
+    {
+        return Err(set.error("tftp", &format!("'{}' is not a folder", dir.display())));
+    }
+    let bootfile = set.text("bootfile").map(str::to_owned);
+    if bootfile.as_ref().is_some_and(|f| f.len() > 127) {
+        return Err(set.error("bootfile", "is longer than the 127 bytes that DHCP can carry"));
+    }
     let forwards = forwards
         .iter()
         .filter_map(|(_, v)| v.as_deref())
@@ -237,6 +256,9 @@ fn user(option: &str, pairs: &Pairs) -> Result<(Option<String>, UserOptions), Op
         domain: set.text("domainname").map(str::to_owned),
         search: search.into_iter().filter_map(|(_, v)| v).collect(),
         restrict: set.bool("restrict"),
+        tftp,
+        bootfile,
+        tftp_server: set.text("tftp-server-name").map(str::to_owned),
         forwards,
         nameserver: None,
     };

@@ -146,6 +146,12 @@ impl Server {
             if kind != INFORM {
                 add(51, &LEASE_SECONDS.to_be_bytes());
             }
+            if let Some(name) = &options.tftp_server {
+                add(66, name.as_bytes());
+            }
+            if let Some(file) = &options.bootfile {
+                add(67, file.as_bytes());
+            }
             if let Some(name) = &options.hostname {
                 add(12, name.as_bytes());
             }
@@ -162,6 +168,10 @@ impl Server {
                 p[16..20].copy_from_slice(&address.octets());
             }
             p[20..24].copy_from_slice(&options.host.octets());
+            // The boot file where BOOTP has it, for firmware (RFC 2131, section 2).
+            if let Some(file) = &options.bootfile {
+                p[108..108 + file.len()].copy_from_slice(file.as_bytes());
+            }
         }
         p.push(255);
         // Some clients drop what is shorter than a BOOTP message.

@@ -4,6 +4,7 @@
 //! ICMP echo are answered packet by packet.
 
 mod dhcp;
+mod tftp;
 mod fragments;
 mod icmp;
 mod packet;
@@ -147,6 +148,7 @@ struct Engine {
     echo: icmp::Echo,
     fragments: fragments::Fragments,
     dhcp: dhcp::Server,
+    tftp: Option<tftp::Server>,
     buffer: Vec<u8>,
 }
 
@@ -218,6 +220,7 @@ impl UserNet {
             echo,
             fragments: fragments::Fragments::default(),
             dhcp: dhcp::Server::new(),
+            tftp: options.tftp.as_deref().map(tftp::Server::new),
             buffer: vec![0; 65536],
         };
         let thread = std::thread::Builder::new().name("user-net".to_owned()).spawn(move || engine.run());
@@ -409,6 +412,19 @@ impl Engine {
                     self.stack.wire.output.learn(answer.client, answer.mac);
                 }
                 self.stack.wire.output.send_checked(answer.frame(options, HOST_MAC));
+            }
+            return;
+        }
+        let host = self.nat.options.host;
+        if dport == tftp::PORT
+            && ip.dst == host
+            && let Some(server) = &mut self.tftp
+        {
+            if let Some(answer) = server.answer((ip.src, sport), data)
+                && let Some(mac) = self.stack.wire.output.resolve(ip.src)
+            {
+                let frame = packet::udp_frame(mac, HOST_MAC, (host, tftp::PORT), (ip.src, sport), &answer);
+                self.stack.wire.output.send_packet(frame);
             }
             return;
         }
