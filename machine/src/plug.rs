@@ -22,6 +22,28 @@ use std::sync::Arc;
 /// Makes a device that only one board has; false: it is none of those.
 pub type OwnDevices<'a> = &'a mut dyn FnMut(&mut Board, &DeviceSpec) -> Result<bool, OptionError>;
 
+/// What a device of a board's own bus is made of beside its properties.
+pub struct BusParts {
+    pub drive: Option<Arc<Drive>>,
+    pub net: Option<Arc<dyn NetBackend>>,
+    /// For a network card without `mac=`.
+    pub mac: [u8; 6],
+}
+
+/// A bus that only one board has.
+pub trait OwnBus {
+    /// Is this a device of the bus?
+    fn knows(&self, driver: &str) -> bool;
+    /// # Errors
+    /// [`OptionError`].
+    fn make(&mut self, board: &mut Board, spec: &DeviceSpec, parts: BusParts) -> Result<(), OptionError>;
+    /// Takes a drive with if=scsi.
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    fn attach(&mut self, board: &mut Board, options: &DriveOptions, drive: Arc<Drive>) -> Result<(), OptionError>;
+}
+
 /// A drive with if=ide.
 type IdeDrive<'a> = (&'a DriveOptions, Arc<Drive>);
 
@@ -40,6 +62,7 @@ pub struct Plugger<'a> {
     ahci: Vec<(String, Arc<Ahci>)>,
     usb: usb::UsbBuses,
     consoles: Vec<(Option<String>, Arc<rhea_virtio::console::Console>)>,
+    own_bus: Option<&'a mut dyn OwnBus>,
     macs: MacAllocator,
 }
 
@@ -64,6 +87,7 @@ impl<'a> Plugger<'a> {
             ahci: Vec::new(),
             usb: Vec::new(),
             consoles: Vec::new(),
+            own_bus: None,
             macs: MacAllocator::new(),
         }
     }
@@ -72,6 +96,13 @@ impl<'a> Plugger<'a> {
     #[must_use]
     pub fn with_ahci(mut self, controller: Option<Arc<Ahci>>) -> Self {
         self.ahci.extend(controller.map(|c| ("ide".to_owned(), c)));
+        self
+    }
+
+    /// A bus that only this board has.
+    #[must_use]
+    pub fn with_bus(mut self, bus: &'a mut dyn OwnBus) -> Self {
+        self.own_bus = Some(bus);
         self
     }
 
@@ -154,6 +185,8 @@ impl<'a> Plugger<'a> {
                 DriveInterface::Virtio => "virtio",
                 DriveInterface::Ide if options.media == Media::Cdrom => "ide-cd",
                 DriveInterface::Ide => "ide-hd",
+                DriveInterface::Scsi if options.media == Media::Cdrom => "scsi-cd",
+                DriveInterface::Scsi => "scsi-hd",
                 _ => "drive",
             };
             let name = format!("{kind}{n}");
@@ -169,9 +202,14 @@ impl<'a> Plugger<'a> {
             match options.interface {
                 DriveInterface::Virtio => virtio.push(drive.clone()),
                 DriveInterface::Ide => ide.push((options, drive.clone())),
+                DriveInterface::Scsi => match &mut self.own_bus {
+                    Some(bus) => bus.attach(self.board, options, drive.clone())?,
+                    None => return Err(OptionError::new(&options.option, "the machine has no SCSI adapter")),
+                },
                 _ => {}
             }
-            let used = matches!(options.interface, DriveInterface::Virtio | DriveInterface::Ide);
+            let used =
+                matches!(options.interface, DriveInterface::Virtio | DriveInterface::Ide | DriveInterface::Scsi);
             self.drives.push((drive, used));
         }
         Ok((virtio, ide))
@@ -210,7 +248,8 @@ impl<'a> Plugger<'a> {
                 }
             }
             let kind = rhea_nic::catalog::find(&model);
-            if kind.is_none() && catalog::find(&model).is_none_or(|d| d.model != rhea_virtio::Model::Net) {
+            let own = self.own_bus.as_ref().is_some_and(|b| b.knows(&model));
+            if !own && kind.is_none() && catalog::find(&model).is_none_or(|d| d.model != rhea_virtio::Model::Net) {
                 return Err(OptionError::new(
                     "-nic",
                     format!("'model={model}': models are e1000e, virtio-net-pci and virtio-net-device"),
@@ -223,12 +262,24 @@ impl<'a> Plugger<'a> {
                 continue;
             }
             let mac = self.macs.allocate();
+            if let Some(bus) = self.own_bus.as_mut().filter(|_| own) {
+                let spec = DeviceSpec { driver: model, pairs: card };
+                bus.make(self.board, &spec, BusParts { drive: None, net: Some(net), mac })?;
+                continue;
+            }
             self.make("-nic", &model, &card, Resources { net: Some(net), mac, ..self.resources() })?;
         }
         Ok(())
     }
 
     fn device(&mut self, spec: &DeviceSpec) -> Result<(), OptionError> {
+        if self.own_bus.as_ref().is_some_and(|b| b.knows(&spec.driver)) {
+            let option = format!("-device {}", spec.driver);
+            let (drive, net) = (self.named_drive(&option, spec)?, self.named_net(&option, spec)?);
+            let mac = self.macs.allocate();
+            let parts = BusParts { drive, net, mac };
+            return self.own_bus.as_mut().map_or(Ok(()), |bus| bus.make(self.board, spec, parts));
+        }
         if matches!(spec.driver.as_str(), "virtconsole" | "virtserialport") {
             return self.console_port(spec);
         }
@@ -237,6 +288,9 @@ impl<'a> Plugger<'a> {
         }
         if let Some(kind) = rhea_storage::catalog::find(&spec.driver) {
             return self.storage(kind, spec);
+        }
+        if spec.driver == rhea_iommu::NAME {
+            return Err(OptionError::new("-device intel-iommu", "is of the q35 board: this one has no such IOMMU"));
         }
         if let Some(kind) = rhea_pci::catalog::find(&spec.driver) {
             return self.pci_device(kind, spec);

@@ -91,6 +91,7 @@ const PCI: &[OptionDecl] = &[
         Some("off"),
         "the modern interface is always there",
     ),
+    OptionDecl::new("iommu_platform", OptionKind::Bool, Some("off"), "addresses are those that an IOMMU translates"),
     OptionDecl::new("romfile", OptionKind::Choice(&[""]), None, "option ROM: none"),
     OptionDecl::new("rombar", OptionKind::Number { min: 0, max: 1 }, None, "option ROM: none"),
     OptionDecl::new("vectors", OptionKind::Number { min: 1, max: 2048 }, None, "MSI-X vectors"),
@@ -282,6 +283,7 @@ impl DeviceType {
             ("packed", features::RING_PACKED),
             ("indirect_desc", features::INDIRECT_DESC),
             ("event_idx", features::EVENT_IDX),
+            ("iommu_platform", features::ACCESS_PLATFORM),
         ]
         .into_iter()
         .fold(0, |all, (key, bit)| if set.bool(key) { all | bit } else { all })

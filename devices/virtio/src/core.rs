@@ -89,7 +89,8 @@ pub struct VirtioCore {
 }
 
 impl VirtioCore {
-    /// `ring_features`: which of [`features::RING_PACKED`], [`features::INDIRECT_DESC`], [`features::EVENT_IDX`] to offer.
+    /// `ring_features`: which of [`features::RING_PACKED`], [`features::INDIRECT_DESC`], [`features::EVENT_IDX`], [`features::ACCESS_PLATFORM`] to
+    /// offer.
     #[must_use]
     pub fn new(device: Arc<dyn VirtioDevice>, dma: DmaHandle, ring_features: u64, log: Log) -> Self {
         let queues = Queues::new(device.name(), &device.queue_sizes(), dma, log);
@@ -157,8 +158,9 @@ impl VirtioCore {
         let mut new = value & !status::NEEDS_RESET | old & status::NEEDS_RESET;
         let accepted = self.common.lock().driver_features;
         if new & status::FEATURES_OK != 0 && old & status::FEATURES_OK == 0 {
-            // Only offered bits, and only the interface we have.
-            if accepted & !self.offered != 0 || accepted & features::VERSION_1 == 0 {
+            // Only offered bits, only the interface we have, and addresses as they are taken.
+            let needed = features::VERSION_1 | self.offered & features::ACCESS_PLATFORM;
+            if accepted & !self.offered != 0 || accepted & needed != needed {
                 new &= !status::FEATURES_OK;
             } else {
                 for i in 0..self.queues.count() {

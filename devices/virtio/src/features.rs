@@ -10,6 +10,7 @@ macro_rules! masks {
 
 masks! {
     VERSION_1 = virtio_config::VIRTIO_F_VERSION_1;
+    ACCESS_PLATFORM = virtio_config::VIRTIO_F_ACCESS_PLATFORM;
     RING_PACKED = virtio_config::VIRTIO_F_RING_PACKED;
     INDIRECT_DESC = virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
     EVENT_IDX = virtio_ring::VIRTIO_RING_F_EVENT_IDX;

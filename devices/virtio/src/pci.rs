@@ -328,7 +328,12 @@ impl VirtioPci {
         let name = format!("{}-pci@{slot}", device.name());
         let (id, class) = (device.id(), device.pci_class());
         let vectors = vectors.unwrap_or_else(|| device.vectors());
-        let core = VirtioCore::new(device, slot.dma().clone(), ring_features, log.clone());
+        // Without the feature the driver gives guest-physical addresses, whatever stands between (virtio 1.2, 6).
+        let dma = match ring_features & features::ACCESS_PLATFORM {
+            0 => slot.dma().untranslated(),
+            _ => slot.dma().clone(),
+        };
+        let core = VirtioCore::new(device, dma, ring_features, log.clone());
         let queues = core.queues().count();
         let registers = Arc::new(Registers {
             core,

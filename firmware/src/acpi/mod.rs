@@ -60,6 +60,20 @@ pub struct Numa {
     pub distances: Vec<Vec<u8>>,
 }
 
+/// A remapping unit that all PCI functions are behind (Intel's architecture specification for directed I/O, chapter 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dmar {
+    /// Of its registers.
+    pub base: u64,
+    /// Bits of addresses.
+    pub host_bits: u8,
+    pub interrupt_remapping: bool,
+    /// Root ports pass translated requests on.
+    pub device_iotlb: bool,
+    /// Who the I/O APIC is among requesters: bus << 8 | devfn.
+    pub io_apic: u16,
+}
+
 /// What the tables tell of the board. The default is a q35 board as its chipset comes out of firmware.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PcAcpi {
@@ -90,6 +104,7 @@ pub struct PcAcpi {
     /// There is a VGA adapter.
     pub vga: bool,
     pub numa: Option<Numa>,
+    pub dmar: Option<Dmar>,
 }
 
 impl Default for PcAcpi {
@@ -115,6 +130,7 @@ impl Default for PcAcpi {
             fw_cfg: true,
             vga: true,
             numa: None,
+            dmar: None,
         }
     }
 }

@@ -51,6 +51,7 @@ pub(super) fn build(board: &PcAcpi) -> Tables {
             roots.push(tables.add(&slit(&numa.distances)));
         }
     }
+    roots.extend(board.dmar.map(|d| tables.add(&dmar(board, d))));
     // The power-management timer needs no rereading (Windows ACPI Emulated Devices Table).
     roots.push(tables.add(&table(*b"WAET", 1, &2u32.to_le_bytes())));
     let pointers = |size: u8| (0..roots.len() as u32).map(|n| (36 + n * u32::from(size), size)).collect::<Vec<_>>();
@@ -166,6 +167,24 @@ fn hpet(base: u32) -> Vec<u8> {
     // Number 0, minimum tick 100, no page protection.
     body.extend_from_slice(&[0, 100, 0, 0]);
     table(*b"HPET", 1, &body)
+}
+
+/// Intel's architecture specification for directed I/O, chapter 8.
+fn dmar(board: &PcAcpi, unit: super::Dmar) -> Vec<u8> {
+    const ALL_FUNCTIONS: u8 = 1;
+    const ALL_PORTS: u8 = 1;
+    const IO_APIC: u8 = 3;
+    let mut body = vec![unit.host_bits.saturating_sub(1), u8::from(unit.interrupt_remapping)];
+    body.extend_from_slice(&[0; 10]);
+    // The unit with the place of the I/O APIC as its only scope; segment 0.
+    body.extend_from_slice(&[0, 0, 24, 0, ALL_FUNCTIONS, 0, 0, 0]);
+    body.extend_from_slice(&unit.base.to_le_bytes());
+    let (bus, devfn) = ((unit.io_apic >> 8) as u8, unit.io_apic as u8);
+    body.extend_from_slice(&[IO_APIC, 8, 0, 0, board.io_apic_id, bus, devfn >> 3, devfn & 7]);
+    if unit.device_iotlb {
+        body.extend_from_slice(&[2, 0, 8, 0, ALL_PORTS, 0, 0, 0]);
+    }
+    table(*b"DMAR", 1, &body)
 }
 
 /// 5.2.16.

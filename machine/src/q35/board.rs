@@ -5,6 +5,7 @@ use super::cpu;
 use super::globals;
 use super::hooks::BoardHooks;
 use super::interrupts::{self, ApicFeatures};
+use super::iommu;
 use super::map;
 use super::pci_setup;
 use super::platform;
@@ -243,6 +244,7 @@ pub fn build(
     let _ = hooks.vcpus.set(guests.clone());
     let _ = hooks.pins.set(pins);
     bus.set_msi_target(Some(irqs.apic.clone() as Arc<dyn MsiTarget>));
+    let dmar = iommu::build(&mut board, config, &bus, &irqs.apic, cpu_config.physical_bits)?;
 
     // Devices.
     let weak = Arc::downgrade(&hooks);
@@ -261,7 +263,11 @@ pub fn build(
     let (io, c) = (spaces.io.clone(), control.clone());
     Plugger::new(&mut board, config, wiring, &bus, VecDeque::new())
         .with_ahci(ahci)
-        .plug_all(&mut |board, spec| platform::isa_device(board, spec, wiring, &io, &c))?;
+        .plug_all(&mut |board, spec| match spec.driver.as_str() {
+            // Made before.
+            rhea_iommu::NAME => Ok(true),
+            _ => platform::isa_device(board, spec, wiring, &io, &c),
+        })?;
 
     // What firmware is told, or the kernel finds.
     let told = Firmware {
@@ -274,6 +280,7 @@ pub fn build(
         vga: !board.displays.is_empty(),
         sleep: globals.sleep,
         processor_id: 0,
+        dmar,
     };
     let acpi = told.acpi();
     told.tell(&fw, board.boot_order.take().unwrap_or_default(), firmware)?;

@@ -30,6 +30,7 @@ pub struct Firmware<'a> {
     pub sleep: acpi::SleepTypes,
     /// CPUID leaf 1: EAX in the lower half, EDX in the upper.
     pub processor_id: u64,
+    pub dmar: Option<acpi::Dmar>,
 }
 
 impl Firmware<'_> {
@@ -54,6 +55,7 @@ impl Firmware<'_> {
             pvpanic: platform::pvpanic_port(self.config),
             vga: self.vga,
             sleep: self.sleep,
+            dmar: self.dmar,
             ..PcAcpi::default()
         }
     }

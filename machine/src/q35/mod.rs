@@ -5,6 +5,7 @@ mod boot;
 pub mod cpu;
 mod globals;
 mod hooks;
+mod iommu;
 mod interrupts;
 pub mod map;
 mod pci_setup;

@@ -127,10 +127,11 @@ impl Setup<'_> {
         let high = self.high.as_mut().map(|h| h.align(MIB));
         self.bus(behind);
         let slot_capabilities = f.config().pcie().map_or(0, |at| f.config_read(at as u16 + 0x14, 4));
-        if slot_capabilities & 1 << 6 != 0 && self.memory.0.start - memory < HOTPLUG_MEMORY {
-            // Without room there will be none for a device either.
-            let _ = self.memory.take(HOTPLUG_MEMORY - (self.memory.0.start - memory).next_multiple_of(MIB));
-        }
+        // Without room there will be none for a device either.
+        while slot_capabilities & 1 << 6 != 0
+            && self.memory.0.start - memory < HOTPLUG_MEMORY
+            && self.memory.take(MIB).is_some()
+        {}
         f.config_write(BUS_NUMBERS, 4, numbers(self.last_bus));
         let (ports, memory) = (ports..self.ports.align(IO_UNIT), memory..self.memory.align(MIB));
         // A base above the limit: the window is closed.
