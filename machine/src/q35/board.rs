@@ -255,7 +255,7 @@ pub fn build(
     });
     let Chipset { mch, lpc, ahci } =
         chipset(&mut board, options, &bus, &spaces, &ram, layout, globals.extended_tseg, irqs.pirq_inputs, smi)?;
-    rom::build(&mut board, config, bus.memory())?;
+    rom::build(&mut board, config, bus.memory(), globals.secure_flash)?;
     let fw = FwCfg::new(board.dma(), log.clone());
     board.map_into(&spaces.io, map::Window { start: fw_cfg::PORT, len: fw_cfg::PORT_LEN }, fw.ports());
     board.devices.push(fw.clone());

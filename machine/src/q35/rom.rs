@@ -40,8 +40,13 @@ pub fn wanted(config: &MachineConfig) -> bool {
         || config.drives.iter().any(|d| d.interface == rhea_block::DriveInterface::Pflash)
 }
 
-/// Puts firmware into the PCI memory space; ends at 4 GiB.
-pub fn build(board: &mut Board, config: &MachineConfig, pci: &Arc<AddressSpace>) -> Result<(), OptionError> {
+/// Puts firmware into the PCI memory space; ends at 4 GiB. `secure`: flash takes commands from system-management mode only.
+pub fn build(
+    board: &mut Board,
+    config: &MachineConfig,
+    pci: &Arc<AddressSpace>,
+    secure: bool,
+) -> Result<(), OptionError> {
     let banks = crate::flash::banks(config)?;
     if !wanted(config) {
         return Ok(());
@@ -71,7 +76,7 @@ pub fn build(board: &mut Board, config: &MachineConfig, pci: &Arc<AddressSpace>)
             }
             end -= len;
             board.flash_drives.push(opened.clone());
-            let content = FlashOptions { drive: Some(opened), ..FlashOptions::default() };
+            let content = FlashOptions { drive: Some(opened), secure, ..FlashOptions::default() };
             let flash = Flash::new(&format!("flash@{end:x}"), len, FLASH_BLOCK, content, board.log.clone())
                 .map_err(|e| fail(&place, &e))?;
             let mapping = flash.map(&space, Gpa(end)).map_err(|e| fail(&place, &e))?;

@@ -166,7 +166,9 @@ impl Chip {
             0x70 => self.mode = ReadMode::Status,
             0x90 => self.mode = ReadMode::Identifier,
             0x98 => self.mode = ReadMode::Query,
-            0x50 => self.status = status::READY,
+            // Ready again once the next command is written. Firmware knows a flash by the zero; of a real chip, whose bit 7
+            // stays set, it would think it were ROM.
+            0x50 => self.status = 0,
             0x10 | 0x40 => self.begin(Pending::Program),
             0x20 => self.begin(Pending::Erase),
             0x60 => self.begin(Pending::Lock),
@@ -183,9 +185,10 @@ impl Chip {
     fn begin(&mut self, pending: Pending) {
         self.pending = pending;
         self.mode = ReadMode::Status;
+        self.status |= status::READY;
     }
     fn wrong_sequence(&mut self) -> Option<Fault> {
-        self.status |= status::SEQUENCE;
+        self.status |= status::READY | status::SEQUENCE;
         Some(Fault::Sequence)
     }
     fn program(&mut self, block: u32, words: Vec<(u32, u16)>) -> (Option<Action>, Option<Fault>) {

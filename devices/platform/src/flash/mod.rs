@@ -39,6 +39,8 @@ pub struct FlashOptions {
     /// Keeps the content; blocks it does not reach to the end of, and all blocks of a read-only drive, are write-protected.
     pub drive: Option<Arc<Drive>>,
     pub image: Option<Vec<u8>>,
+    /// Commands come from secure accesses only (system-management mode); to others the bank is ROM.
+    pub secure: bool,
 }
 
 /// One bank.
@@ -46,6 +48,7 @@ pub struct Flash {
     name: String,
     /// Bytes of an erase block of the bank: of both chips together.
     block_len: u64,
+    secure: bool,
     storage: Storage,
     chips: Mutex<[Chip; CHIPS]>,
     mapping: OnceLock<Weak<Mapping>>,
@@ -58,10 +61,11 @@ impl Flash {
     /// # Errors
     /// [`FlashError`].
     pub fn new(name: &str, len: u64, block_len: u64, options: FlashOptions, log: Log) -> Result<Arc<Self>, FlashError> {
+        let secure = options.secure;
         let storage = Storage::new(name, len, block_len, options)?;
         let chip = || Chip::new((len / block_len) as u32, (block_len / CHIPS as u64) as u32);
         let chips = Mutex::new([chip(), chip()]);
-        Ok(Arc::new(Self { name: name.to_owned(), block_len, storage, chips, mapping: OnceLock::new(), log }))
+        Ok(Arc::new(Self { name: name.to_owned(), block_len, secure, storage, chips, mapping: OnceLock::new(), log }))
     }
 
     /// Maps the bank at `gpa`, once; it is there as long as the mapping is kept.
@@ -169,7 +173,7 @@ impl MmioDevice for Flash {
         let word = offset & !3;
         let array = self.storage.memory.load(word, 4)?;
         // The debugger looks at the array, whatever the guest is doing.
-        let answer = if access.requester == Requester::Debugger {
+        let answer = if access.requester == Requester::Debugger || self.secure && !access.secure {
             [None; CHIPS]
         } else {
             self.chips.lock().each_ref().map(|c| c.read((word / 4) as u32))
@@ -182,6 +186,10 @@ impl MmioDevice for Flash {
     }
 
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
+        if self.secure && !access.secure {
+            log_guest_error!(self.log, &self.name, "write of the secure flash at {offset:#x} from outside");
+            return Ok(());
+        }
         let lanes = ((1u64 << (u32::from(access.size.min(4)) * 8)) - 1) << ((offset & 3) * 8);
         // Byte lanes without data carry ones: they program nothing.
         let bus = value << ((offset & 3) * 8) & lanes | !lanes;

@@ -14,7 +14,7 @@ struct Rig {
 fn rig_with(content: Vec<u8>, readonly: bool) -> Rig {
     let backend = Arc::new(MemoryBackend::new(content, readonly));
     let drive = Drive::new("pflash0", backend.clone(), CacheMode::Writeback);
-    let flash = Flash::new("flash", LEN, BLOCK, FlashOptions { drive: Some(drive), image: None }, Log::off()).unwrap();
+    let flash = Flash::new("flash", LEN, BLOCK, FlashOptions { drive: Some(drive), ..FlashOptions::default() }, Log::off()).unwrap();
     let space = AddressSpace::new("test");
     let mapping = flash.map(&space, Gpa(0)).unwrap();
     Rig { flash, space, backend, mapping }
@@ -152,6 +152,44 @@ fn locks() {
     assert_eq!(r.rd(BLOCK + 8), 0);
 }
 
+/// How UEFI firmware for virtual machines finds that a bank is flash, in bytes of one chip: neither RAM nor ROM, with a status
+/// of zero after it was cleared.
+#[test]
+fn firmware_finds_flash() {
+    let r = rig();
+    let byte = |value: u64| r.space.store(Gpa(0x10), value, Access::cpu(0, 1)).unwrap();
+    let read = || r.space.load(Gpa(0x10), Access::cpu(0, 1)).unwrap();
+    byte(0x50);
+    assert_eq!(read(), 0xff);
+    byte(0x70);
+    assert_eq!(read(), 0);
+    byte(0xff);
+    assert!(r.is_memory());
+    byte(0x10);
+    byte(0x5a);
+    assert_eq!(read(), 0x80);
+    byte(0xff);
+    assert_eq!(read(), 0x5a);
+}
+
+#[test]
+fn secure_banks_take_commands_from_secure_accesses_only() {
+    let options = FlashOptions { image: Some(vec![0xa5; 64]), secure: true, ..FlashOptions::default() };
+    let flash = Flash::new("flash", LEN, BLOCK, options, Log::off()).unwrap();
+    let access = |secure| Access { secure, ..Access::cpu(0, 4) };
+    flash.write(0, 0x0090_0090, access(false)).unwrap();
+    assert_eq!(flash.read(0, access(true)).unwrap(), 0xa5a5_a5a5);
+    flash.write(0, 0x0090_0090, access(true)).unwrap();
+    assert_eq!(flash.read(0, access(true)).unwrap(), 0x0089_0089);
+    // Outside the array is seen meanwhile.
+    assert_eq!(flash.read(0, access(false)).unwrap(), 0xa5a5_a5a5);
+    flash.write(0, 0x0040_0040, access(true)).unwrap();
+    flash.write(4, 0, access(false)).unwrap();
+    flash.write(4, 0x1234_5678, access(true)).unwrap();
+    flash.write(0, 0x00ff_00ff, access(true)).unwrap();
+    assert_eq!(flash.read(4, access(true)).unwrap(), 0x1234_5678 & 0xa5a5_a5a5);
+}
+
 #[test]
 fn protected_banks() {
     let r = rig_with(vec![0xa5; LEN as usize], true);
@@ -175,7 +213,7 @@ fn protected_banks() {
     let big = Arc::new(MemoryBackend::new(vec![0; LEN as usize + 512], false));
     let drive = Drive::new("big", big, CacheMode::Writeback);
     assert!(matches!(
-        Flash::new("f", LEN, BLOCK, FlashOptions { drive: Some(drive), image: None }, Log::off()),
+        Flash::new("f", LEN, BLOCK, FlashOptions { drive: Some(drive), ..FlashOptions::default() }, Log::off()),
         Err(FlashError::Size { .. })
     ));
 }
@@ -195,7 +233,7 @@ fn saves() {
     other.command(0, 0xff);
     assert_eq!((other.rd(0), other.rd(4)), (0x1111_2222, 0x3333_4444));
     // Without a drive the content is part of the state.
-    let image = FlashOptions { drive: None, image: Some(vec![7; 5000]) };
+    let image = FlashOptions { image: Some(vec![7; 5000]), ..FlashOptions::default() };
     let volatile = Flash::new("v", LEN, BLOCK, image, Log::off()).unwrap();
     let copy = Flash::new("v", LEN, BLOCK, FlashOptions::default(), Log::off()).unwrap();
     copy.load(&volatile.save()).unwrap();
