@@ -21,6 +21,9 @@ pub mod system;
 pub mod timebase;
 pub mod translate;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{Isa, PpcConfig};
 pub use exception::Vector;
 pub use hooks::{NoHooks, PpcHooks, PpcPins};

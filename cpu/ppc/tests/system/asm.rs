@@ -50,7 +50,6 @@ pub const RFSCV: u32 = 19 << 26 | 82 << 1;
 pub const ISYNC: u32 = 19 << 26 | 150 << 1;
 pub const NOP: u32 = 0x6000_0000;
 pub const TRAP: u32 = 0x7fe0_0008;
-pub const BLR: u32 = 0x4e80_0020;
 pub fn b(from: u64, to: u64) -> u32 {
     18 << 26 | (to.wrapping_sub(from) as u32 & 0x03ff_fffc)
 }
