@@ -127,6 +127,8 @@ pub fn process_table(p: &Partition, cpu: &mut PpcCpu, a: &Args) -> Result<(), St
         p.hpt.reset(crate::pseries::hpt::order_for(p.ram.len()));
     }
     p.process_table.store(table, Ordering::SeqCst);
+    // Another table, or a table of the same place filled anew (kexec).
+    cpu.invalidate_all_translations();
     let bits = if uprt && radix { lpcr::UPRT } else { 0 }
         | if radix { lpcr::HR } else { 0 }
         | if flags & GTSE != 0 { lpcr::GTSE } else { 0 };
