@@ -52,7 +52,7 @@ pub static PATTERNS: &[Pattern] = &[
 
 pub static PREFIXED: &[Pattern] = &[
     prefixed("paddi", "000001 10 0 xx R xx d0:18 001110 RT:5 RA:5 d1:16", paddi),
-    prefixed("pnop", "000001 11 0000 any:20 suffix:32", pnop),
+    prefixed("pnop", "000001 11 0000 xx 000000000000000000 suffix:32", pnop),
 ];
 
 impl Translator<'_, '_> {
@@ -371,7 +371,7 @@ fn mulhd(t: &mut Translator, i: Insn) -> Flow {
 
 /// Is this the signed one of a pair of divisions?
 fn signed(i: Insn) -> bool {
-    i.bit(23)
+    i.bit(25)
 }
 
 /// divw, divwu. The high word of the quotient is undefined, and all of it on overflow.
@@ -432,7 +432,6 @@ fn divwe(t: &mut Translator, i: Insn) -> Flow {
     if i.oe() {
         t.set_overflow(ov, ov);
     }
-    let q = t.b.zext(q, 32);
     let zero = t.c64(0);
     let q = t.b.select(ov, zero, q);
     t.finish(i, q)

@@ -228,18 +228,20 @@ fn pstd(t: &mut Translator, i: Insn) -> Flow {
     t.prefixed_form(i, store(3))
 }
 
-/// A quadword: the even register is its more significant half. The address must be a multiple of 16.
+/// A quadword: the even register is its more significant half; in prefixed instructions, the half at the lower address. The
+/// address must be a multiple of 16.
 fn quadword(t: &mut Translator, i: Insn, load: bool, addr: Value, disp: i64) -> Flow {
     let m = t.mem_op(4).align(4).atomic();
-    let rt = i.rt();
+    let swap = u32::from(t.len == 8 && t.mode.le());
+    let (first, second) = (i.rt() + swap, i.rt() + 1 - swap);
     if load {
         let v = t.b.load(Type::I128, m, addr, disp);
         let high = t.b.op1(Op::Hi64, Type::I64, v, 0, 0);
         let low = t.b.op1(Op::Lo64, Type::I64, v, 0, 0);
-        t.set_r(rt, high);
-        t.set_r(rt + 1, low);
+        t.set_r(first, high);
+        t.set_r(second, low);
     } else {
-        let (high, low) = (t.r(rt), t.r(rt + 1));
+        let (high, low) = (t.r(first), t.r(second));
         let v = t.b.op2(Op::Concat, Type::I128, low, high, 0, 0);
         t.b.store(m, addr, disp, v);
     }
@@ -424,11 +426,28 @@ fn stswx(t: &mut Translator, i: Insn) -> Flow {
     string_indexed(t, i, false)
 }
 
-/// Address of a hash and its value now.
-fn hashed(t: &mut Translator, i: Insn) -> (Value, i64, Value) {
+/// Aspects of DEXCR that enable hashes: problem state has its own half.
+const NPHIE: u64 = 1 << 26;
+const PRIVILEGED_NPHIE: u64 = 1 << 58;
+const PRIVILEGED_PHIE: u64 = 1 << 57;
+
+/// Runs `f` with address, displacement and digest of a hash instruction if those are enabled; else it does nothing.
+fn hashed(t: &mut Translator, i: Insn, f: impl FnOnce(&mut Translator, Value, i64, Value)) {
     // One of the 64 doublewords before (RA).
     let disp = (i64::from(i.field(31, 31) << 5 | i.rt()) - 64) * 8;
     let privileged = !i.bit(24);
+    let aspect = match (privileged, t.mode.pr()) {
+        (true, _) => PRIVILEGED_PHIE,
+        (_, true) => NPHIE,
+        _ => PRIVILEGED_NPHIE,
+    };
+    let control = t.b.get(slots::spr(spr::DEXCR));
+    let control = t.and_imm(control, aspect);
+    let zero = t.c64(0);
+    let enabled = t.b.icmp(Cond::Ne, control, zero);
+    let (on, done) = (t.b.new_block(), t.b.new_block());
+    t.b.end_inner_branch(enabled, on, done, 0);
+    t.b.switch_to(on);
     let (a, b) = (t.r(i.ra()), t.r(i.rb()));
     let key = t.b.get(slots::spr(if privileged { spr::HASHPKEYR } else { spr::HASHKEYR }));
     let digest = t.b.call(calls::HASH, &[a, b, key]);
@@ -438,7 +457,9 @@ fn hashed(t: &mut Translator, i: Insn) -> (Value, i64, Value) {
         let a = t.add_imm(a, disp as u64);
         (t.ea(a), 0)
     };
-    (a, disp, digest)
+    f(t, a, disp, digest);
+    t.b.end_inner(done);
+    t.b.switch_to(done);
 }
 
 /// The form with RA = 0 is invalid.
@@ -446,9 +467,10 @@ fn hashst(t: &mut Translator, i: Insn) -> Flow {
     if i.ra() == 0 {
         return Flow::Illegal;
     }
-    let (a, disp, digest) = hashed(t, i);
-    let m = t.mem_op(3).align(3);
-    t.b.store(m, a, disp, digest);
+    hashed(t, i, |t, a, disp, digest| {
+        let m = t.mem_op(3).align(3);
+        t.b.store(m, a, disp, digest);
+    });
     Flow::Next
 }
 
@@ -456,13 +478,14 @@ fn hashchk(t: &mut Translator, i: Insn) -> Flow {
     if i.ra() == 0 {
         return Flow::Illegal;
     }
-    let (a, disp, digest) = hashed(t, i);
-    let m = t.mem_op(3).align(3);
-    let v = t.b.load(Type::I64, m, a, disp);
-    let differs = t.b.icmp(Cond::Ne, v, digest);
-    t.raise_if(differs, |t| {
-        let cause = t.c64(program::TRAP);
-        t.b.call(system::PROGRAM, &[cause]);
+    hashed(t, i, |t, a, disp, digest| {
+        let m = t.mem_op(3).align(3);
+        let v = t.b.load(Type::I64, m, a, disp);
+        let differs = t.b.icmp(Cond::Ne, v, digest);
+        t.raise_if(differs, |t| {
+            let cause = t.c64(program::TRAP);
+            t.b.call(system::PROGRAM, &[cause]);
+        });
     });
     Flow::Next
 }

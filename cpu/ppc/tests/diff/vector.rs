@@ -1,0 +1,298 @@
+//! The classes of floating-point, vector and VSX instructions: all rows of the tables whose names a class takes.
+
+use super::check::{Class, push, state};
+use super::memory::{Memory, with};
+use super::program::Test;
+use rhea_diff::Rng;
+use rhea_ppc::translate::Pattern;
+use rhea_ppc::translate::decode::{prefixes, words};
+use std::sync::OnceLock;
+
+const fn class(name: &'static str, make: fn(&mut Rng, u64, u64) -> Test) -> Class {
+    Class { name, make, fp: true, narrow: false, big: false }
+}
+
+pub static CLASSES: &[Class] = &[
+    class("fp_arithmetic", |r, _, _| registers(r, fp_arithmetic())),
+    class("fp_status", |r, _, _| registers(r, fp_status())),
+    class("vmx_integer", |r, _, _| registers(r, vmx_integer())),
+    class("vmx_float", |r, _, _| registers(r, vmx_float())),
+    class("vmx_decimal", |r, _, _| decimal(r)),
+    class("vsx_scalar", |r, _, _| registers(r, vsx_scalar())),
+    class("vsx_vector", |r, _, _| registers(r, vsx_vector())),
+    class("vsx_moves", |r, _, _| registers(r, vsx_moves())),
+    class("vsx_quad", |r, _, _| quad(r)),
+    class("fp_access", access),
+];
+
+/// The rows whose names a function takes; `RHEA_DIFF_PATTERN` restricts them.
+fn rows(take: impl Fn(&str) -> bool) -> Vec<&'static Pattern> {
+    let only = std::env::var("RHEA_DIFF_PATTERN").unwrap_or_default();
+    let all = words().rows().iter().chain(prefixes().rows()).copied();
+    all.filter(|p| take(p.name) && p.name.contains(&only)).collect()
+}
+
+macro_rules! tables {
+    ($($name:ident = |$n:ident| $take:expr;)*) => { $(
+        fn $name() -> &'static [&'static Pattern] {
+            static TABLE: OnceLock<Vec<&'static Pattern>> = OnceLock::new();
+            TABLE.get_or_init(|| rows(|$n| $take))
+        }
+    )* };
+}
+
+/// Estimates have no exact result; DFP has classes of its own.
+fn estimate(n: &str) -> bool {
+    n.contains("rsqrte") || n.contains("sre") || n.contains("vre") || matches!(n, "fre" | "vexptefp" | "vlogefp")
+}
+
+fn accesses(n: &str) -> bool {
+    ["lf", "stf", "lxs", "lxv", "stxs", "stxv", "plf", "pstf", "plx", "pstx", "lv", "stv"].iter().any(|p| n.starts_with(p))
+        && n != "lxvkq"
+}
+
+const STATUS: [&str; 5] = ["mffs", "mtfs", "mcrfs", "mffsl", "mffsc"];
+
+fn is_status(n: &str) -> bool {
+    STATUS.iter().any(|s| n.starts_with(s))
+}
+
+fn float_of_vmx(n: &str) -> bool {
+    n.starts_with('v') && (n.ends_with("fp") || n.starts_with("vrfi") || n.starts_with("vcf") && n != "vcfuged" || n == "vctuxs" || n == "vctsxs")
+}
+
+tables! {
+    fp_arithmetic = |n| n.starts_with('f') && !estimate(n) && !is_status(n);
+    fp_status = |n| is_status(n) || matches!(n, "fadd" | "fmuls" | "fdiv" | "fsqrt" | "fmadd" | "fcmpu" | "fcmpo" | "fctid" | "frsp" | "xvadddp");
+    vmx_integer = |n| n.starts_with('v') && !float_of_vmx(n) && !estimate(n) || n.starts_with("mtvsrb") || n == "mtvsrhm"
+        || matches!(n, "mfvscr" | "mtvscr" | "mtvsrwm" | "mtvsrdm" | "mtvsrqm");
+    vmx_float = |n| float_of_vmx(n) && !estimate(n);
+    vmx_decimal = |n| n.starts_with("bcd");
+    vsx_scalar = |n| n.starts_with("xs") && !n.ends_with("qp") && !n.contains("qp") && !estimate(n);
+    vsx_vector = |n| n.starts_with("xv") && !estimate(n) && !n.contains("ger");
+    vsx_moves = |n| n.starts_with("xx") && !n.contains("acc") || n == "lxvkq" || n.starts_with("mfvsr")
+        || matches!(n, "mtvsrd" | "mtvsrwa" | "mtvsrwz" | "mtvsrws" | "mtvsrdd");
+    vsx_quad = |n| n.starts_with("xs") && n.contains("qp") || n.starts_with("xsrq");
+    memory = |n| accesses(n);
+}
+
+/// An encoding; what is undefined is rare or avoided.
+fn encode(rng: &mut Rng, p: &Pattern) -> u64 {
+    let random = if p.mask >> 32 != 0 { rng.next() } else { rng.next() & 0xffff_ffff };
+    let w = p.encoding(random) & !reserved(p);
+    match p.name {
+        // Enabled exceptions would raise signals: their bits are left alone.
+        "mtfsfi" => with(w, 23, 3, [0, 2, 4, 7, 7][rng.below(5) as usize]) & !0x8000 & !0x1_0000,
+        // Exceptions set so do not set FX in the reference.
+        "mtfsb1" => with(w, 21, 5, [0, 12, 15, 16, 19, 30, 31, 31][rng.below(8) as usize]),
+        "mtfsb0" => with(w, 21, 5, [0, 3, 4, 5, 6, 7, 12, 15, 16, 21, 30, 31][rng.below(12) as usize]),
+        // L and W clear; the fields of the enables (6, and 7 with XE) are left.
+        "mtfsf" => w & !(0x0201_0000 | 3 << 17),
+        // Immediates that select bytes beyond the end.
+        "vinsw" | "vinsertw" => with(w, 16, 5, rng.below(13) as u32),
+        "vinsd" | "vinsertd" => with(w, 16, 5, rng.below(9) as u32),
+        "vinserth" => with(w, 16, 5, rng.below(15) as u32),
+        "vextractuh" => with(w, 16, 5, rng.below(15) as u32),
+        "vextractuw" | "xxextractuw" | "xxinsertw" => with(w, 16, 5, rng.below(13) as u32),
+        "vextractd" => with(w, 16, 5, rng.below(9) as u32),
+        "vextractub" | "vinsertb" => with(w, 16, 5, rng.below(16) as u32),
+        "vspltb" => with(w, 16, 5, rng.below(16) as u32),
+        "vsplth" => with(w, 16, 5, rng.below(8) as u32),
+        "vspltw" => with(w, 16, 5, rng.below(4) as u32),
+        "vgnb" => with(w, 16, 5, 2 + rng.below(6) as u32),
+        "xxgenpcvbm" | "xxgenpcvhm" | "xxgenpcvwm" | "xxgenpcvdm" => with(w, 16, 5, rng.below(4) as u32),
+        "lxvkq" => with(w, 11, 5, [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19, 20, 21, 22, 23, 24][rng.below(18) as usize]),
+        _ => w,
+    }
+}
+
+/// Bits that are reserved.
+fn reserved(p: &Pattern) -> u64 {
+    const A: u64 = 0x1f_0000;
+    const B: u64 = 0xf800;
+    const C: u64 = 0x7c0;
+    let n = p.name;
+    if n.starts_with("fcti") || n.starts_with("fcfi") || n.starts_with("fri") {
+        return A;
+    }
+    match n {
+        "frsp" | "fmr" | "fneg" | "fabs" | "fnabs" | "ftsqrt" => A,
+        "fadd" | "fsub" | "fdiv" | "fadds" | "fsubs" | "fdivs" => C,
+        "fmul" | "fmuls" => B,
+        "fsqrt" | "fsqrts" => A | C,
+        "mtfsb0" | "mtfsb1" => A | B,
+        "mtfsfi" => 0x7e_0800,
+        "mcrfs" => 0xf800,
+        "mffs" | "mffsce" | "mffsl" => B,
+        "mffscrni" => 0xe000,
+        "mffscdrni" => 0xc000,
+        "xststdcdp" | "xststdcsp" | "xststdcqp" | "xscmpudp" | "xscmpodp" | "xscmpexpdp" | "xstdivdp" | "xvtdivdp"
+        | "xvtdivsp" | "xvtlsbb" => 1,
+        "xstsqrtdp" | "xvtsqrtdp" | "xvtsqrtsp" => 1 | A,
+        _ if n.starts_with("vupk") || n.starts_with("vclz") || n.starts_with("vpopcnt") || n.starts_with("vrf") => {
+            if p.mask & A == 0 { A } else { 0 }
+        }
+        "vgbbd" | "mtvscr" => A,
+        "mfvscr" => A | B,
+        "vsbox" | "vmul10uq" | "vmul10cuq" => B,
+        "mfvsrd" | "mfvsrwz" | "mfvsrld" | "mtvsrd" | "mtvsrwa" | "mtvsrwz" | "mtvsrws" => B,
+        _ if p.mask & 0xfc00_07fc == 0xfc00_07fc && p.value >> 26 == 60 && p.mask & A == 0 => A,
+        _ => 0,
+    }
+}
+
+fn registers(rng: &mut Rng, table: &[&'static Pattern]) -> Test {
+    let mut state = state(rng, true);
+    // Numbers in more registers than random bits have them.
+    for v in &mut state.vsr {
+        let x = match rng.below(6) {
+            0 | 1 => rng.floats(64),
+            2 => rng.floats(32),
+            3 => {
+                let d = |w: u64| u128::from(f64::from(f32::from_bits(w as u32)).to_bits());
+                d(rng.float(8, 23)) | d(rng.float(8, 23)) << 64
+            }
+            _ => continue,
+        };
+        *v = [x as u64, (x >> 64) as u64];
+    }
+    // Indices and lengths in registers.
+    for n in 0..8 {
+        state.r[n] = rng.below(16);
+    }
+    let n = if rng.chance(2) { 1 } else { 1 + rng.below(8) };
+    let mut code = Vec::new();
+    let mut odd = false;
+    for _ in 0..n {
+        let p = rng.pick(table);
+        let mut w = encode(rng, p);
+        // The reference leaves FPRF where some of these set it, and clears FI where others leave it: another operation replaces
+        // both.
+        odd |= p.name.starts_with("fcfi") || p.name.contains("cmp") || p.name.starts_with("xs");
+        // The reference negates before it rounds.
+        if p.name.contains("nmadd") || p.name.contains("nmsub") {
+            state.fpscr &= !2;
+        }
+        if p.name.starts_with("vext") && p.name.ends_with("lx") || p.name.starts_with("vext") && p.name.ends_with("rx") {
+            // An index that leaves room for the element.
+            let index = rng.below(8) as u32;
+            w = if p.name.contains('d') && p.name.contains('v') && p.name.starts_with("vextd") {
+                with(w, 6, 5, index)
+            } else {
+                with(w, 16, 5, index)
+            };
+            state.r[index as usize] = rng.below(9);
+        }
+        if p.name.starts_with("vins") && p.name.ends_with('x') {
+            let index = rng.below(8) as u32;
+            w = with(w, 16, 5, index);
+            state.r[index as usize] = rng.below(9);
+        }
+        push(&mut code, w);
+    }
+    if odd {
+        // fadd f31,f31,f30
+        code.push(0xffff_f02a);
+    }
+    Test { code, state, data: vec![] }
+}
+
+/// Decimal numbers, some with faults.
+fn decimal(rng: &mut Rng) -> Test {
+    let mut t = registers(rng, vmx_decimal());
+    for v in &mut t.state.vsr[32..] {
+        let digits = rng.below(32) as u32;
+        let mut x = 0u128;
+        for k in 1..=digits.min(31) {
+            x |= u128::from(rng.below(10)) << (4 * k);
+        }
+        x |= u128::from(10 + rng.below(6));
+        match rng.below(12) {
+            0 => x ^= 1 << rng.below(128),
+            // National.
+            1 | 2 => {
+                x = (1..8).fold(0, |r, k| r | u128::from(0x30 + rng.below(10)) << (16 * k));
+                x |= if rng.chance(2) { 0x2b } else { 0x2d };
+            }
+            // Zoned.
+            3 | 4 => {
+                let zone = if rng.chance(2) { 0xf0 } else { 0x30 };
+                x = (0..16).fold(0, |r, k| r | u128::from(zone + rng.below(10)) << (8 * k));
+                if rng.chance(2) {
+                    x = x & !0xf0 | u128::from([0xc0u8, 0xd0, 0x30, 0x70, 0xf0][rng.below(5) as usize]);
+                }
+            }
+            5 => x = u128::from(rng.next()) >> rng.below(64),
+            6 => x = (u128::from(rng.below(70)).wrapping_sub(35) & 0xff) << 64,
+            _ => {}
+        }
+        *v = [(x >> 64) as u64, x as u64];
+    }
+    t
+}
+
+/// Quads: of every kind, some of doubles.
+fn quad(rng: &mut Rng) -> Test {
+    let mut t = registers(rng, vsx_quad());
+    for v in &mut t.state.vsr[32..] {
+        let sign = rng.next() & 1 << 63;
+        let (exponent, fraction): (u64, u128) = match rng.below(10) {
+            0 => (0, 0),
+            1 => (0x7fff, 0),
+            2 => (0x7fff, u128::from(rng.next()) << 40),
+            3 => (0, u128::from(rng.next())),
+            4 => (0x3fff + rng.below(130) - 3, u128::from(rng.next()) << 48),
+            5 => (0x3fff + rng.below(130) - 3, 0),
+            6 => (0x7ffe, u128::MAX),
+            7 => (rng.below(0x7fff), u128::from(rng.next()) << 50 | u128::from(rng.next())),
+            8 => (0x3fff - 1030 + rng.below(2060), u128::from(rng.next()) << 48 | u128::from(rng.next())),
+            _ => (0x3fff + rng.below(8), u128::from(rng.next()) << 48 | u128::from(rng.next())),
+        };
+        let fraction = fraction & ((1 << 112) - 1);
+        *v = [sign | exponent << 48 | (fraction >> 64) as u64, fraction as u64];
+    }
+    t
+}
+
+/// Loads and stores of every form.
+fn access(rng: &mut Rng, _: u64, area: u64) -> Test {
+    let mut m = Memory::new(rng, area, true);
+    for _ in 0..1 + rng.below(4) {
+        if m.full() {
+            break;
+        }
+        let p = rng.pick(memory());
+        let mut w = encode(rng, p);
+        let prefixed = p.mask >> 32 != 0;
+        let primary = w >> 26 & 63;
+        if prefixed {
+            // Not relative to the instruction; a small displacement.
+            let d = rng.next() as i16 as i64;
+            let b = m.base(rng, 1, d);
+            w &= !(1 << 52 | 0x3_ffff << 32 | 0xffff);
+            w |= (d as u64 >> 16 & 0x3_ffff) << 32 | d as u64 & 0xffff;
+            w = with(w, 16, 5, b);
+        } else if primary == 31 {
+            if p.name.ends_with("vl") || p.name.ends_with("vll") {
+                let b = m.base(rng, 1, 0);
+                let n = 12 + rng.below(8) as u32;
+                m.test.state.r[n as usize] = rng.below(20) << 56;
+                w = with(with(w, 16, 5, b), 11, 5, n);
+            } else {
+                let (x, d) = m.index(rng);
+                let b = m.base(rng, 1, d);
+                w = with(with(w, 16, 5, b), 11, 5, x);
+            }
+        } else {
+            let low = if primary == 6 || p.name == "lxv" || p.name == "stxv" { 15 } else if p.mask & 3 != 0 { 3 } else { 0 };
+            let d = rng.next() as i16 as i64 & !low;
+            let b = m.base(rng, 1, d);
+            w = with(w & !(0xffff & !(low as u64)), 16, 5, b) | d as u64 & 0xffff & !(low as u64);
+        }
+        if p.name.starts_with("lfdp") || p.name.starts_with("stfdp") {
+            w &= !(1 << 21);
+        }
+        push(&mut m.test.code, w);
+    }
+    m.test
+}
