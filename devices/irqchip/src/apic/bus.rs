@@ -86,7 +86,7 @@ impl ApicBus {
                 relocate: OnceLock::new(),
                 places: Mutex::new(vec![DEFAULT_BASE]),
                 next: AtomicU32::new(0),
-            remapping: OnceLock::new(),
+                remapping: OnceLock::new(),
             }
         });
         bus.reset_all();

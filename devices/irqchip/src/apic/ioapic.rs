@@ -29,8 +29,8 @@ mod entry {
     pub const LEVEL: u64 = 1 << 15;
     pub const MASK: u64 = 1 << 16;
     pub const READ_ONLY: u64 = STATUS | REMOTE_IRR;
-    /// Vector to mask, and the destination with its extension.
-    pub const WRITABLE: u64 = 0xfffe_0000_0001_afff;
+    /// Vector to mask, and the destination with its extension and the format bit of interrupt remapping.
+    pub const WRITABLE: u64 = 0xffff_0000_0001_afff;
 }
 
 /// How to make an [`IoApic`].

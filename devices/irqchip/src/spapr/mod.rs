@@ -508,7 +508,7 @@ impl Hypercalls for SpaprIrq {
                 }
                 Some(self.xics_hcall(server, number, args, out).err().unwrap_or(Status::SUCCESS))
             }
-            h::H_INT_GET_SOURCE_INFO..=h::H_INT_RESET if number % 4 == 0 => {
+            h::H_INT_GET_SOURCE_INFO..=h::H_INT_RESET if number.is_multiple_of(4) => {
                 if self.mode() != Mode::Xive {
                     return Some(Status::FUNCTION);
                 }

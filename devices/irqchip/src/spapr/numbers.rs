@@ -16,5 +16,6 @@ pub const MSI: u32 = 0x1300;
 pub const TOTAL: u32 = 0x2000;
 /// Server numbers are below this.
 pub const MAX_SERVERS: u32 = 0x1000;
-/// PCI host bridges have indices below this.
-pub const MAX_PHBS: u32 = (MSI - LSI) / 4;
+/// PCI host bridges have indices below this, so that their windows have room.
+pub const MAX_PHBS: u32 = 31;
+const _: () = assert!(LSI + MAX_PHBS * 4 <= MSI);

@@ -9,7 +9,7 @@ impl Phb {
     fn target(&self, address: u32, size: u32) -> Option<(Arc<dyn rhea_pci::PciFunction>, u16, u8)> {
         let register = (address >> 20 & 0xf00 | address & 0xff) as u16;
         let size = u8::try_from(size).ok().filter(|s| matches!(s, 1 | 2 | 4))?;
-        if register % u16::from(size) != 0 {
+        if !register.is_multiple_of(u16::from(size)) {
             return None;
         }
         Some((self.function(address)?, register, size))

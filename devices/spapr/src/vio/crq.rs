@@ -43,7 +43,12 @@ impl Crq {
         if state.len != 0 {
             return Err(Status::RESOURCE);
         }
-        if len == 0 || len > MAX || len % PAGE != 0 || address % PAGE != 0 || address.checked_add(len).is_none() {
+        if len == 0
+            || len > MAX
+            || !len.is_multiple_of(PAGE)
+            || !address.is_multiple_of(PAGE)
+            || address.checked_add(len).is_none()
+        {
             return Err(Status::PARAMETER);
         }
         *state = CrqState { address, len, next: 0 };
@@ -86,7 +91,7 @@ impl Crq {
         *self.state.lock()
     }
     pub fn load(&self, state: CrqState) {
-        let sound = state.len <= MAX && state.len % PAGE == 0 && (state.len == 0 || state.next < state.len);
+        let sound = state.len <= MAX && state.len.is_multiple_of(PAGE) && (state.len == 0 || state.next < state.len);
         *self.state.lock() = if sound { state } else { CrqState::default() };
     }
 }

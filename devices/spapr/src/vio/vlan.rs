@@ -118,9 +118,9 @@ impl Vlan {
             && filter % PAGE == 0
             && list.max(filter) <= u64::from(u32::MAX)
             && queue & (VALID | TOGGLE) == VALID
-            && address(queue) % ENTRY == 0
+            && address(queue).is_multiple_of(ENTRY)
             && len(queue) != 0
-            && len(queue) % ENTRY == 0;
+            && len(queue).is_multiple_of(ENTRY);
         if !sound {
             return Err(Status::PARAMETER);
         }
@@ -154,7 +154,7 @@ impl Vlan {
             if !lan.open {
                 return Err(Status::RESOURCE);
             }
-            if buffer & (VALID | TOGGLE) != VALID || address(buffer) % 4 != 0 || len(buffer) < 16 {
+            if buffer & (VALID | TOGGLE) != VALID || !address(buffer).is_multiple_of(4) || len(buffer) < 16 {
                 return Err(Status::PARAMETER);
             }
             if lan.buffers.len() >= MOST_BUFFERS {

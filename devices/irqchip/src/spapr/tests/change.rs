@@ -217,8 +217,8 @@ fn a_hundred_changes() {
             });
         }
         let mut senders = Vec::new();
-        for n in 0..3 {
-            let (m, enough, device, level, edge) = (&m, &enough, &devices[n], &level, &edge);
+        for (n, device) in devices.iter().enumerate() {
+            let (m, enough, level, edge) = (&m, &enough, &level, &edge);
             senders.push(s.spawn(move || {
                 while !enough.load(SeqCst) {
                     device.raised.fetch_add(1, SeqCst);

@@ -7,7 +7,10 @@ struct Random(u64);
 impl Random {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33 | self.0 << 31
+        self.0.rotate_left(31)
+    }
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
     }
     /// A value that is likely to mean something.
     fn value(&mut self) -> u64 {
@@ -37,7 +40,7 @@ fn anything_at_all() {
                     let mut args = [0; 9];
                     args.iter_mut().take(5).for_each(|a| *a = r.value());
                     let mut out = args;
-                    let number = if r.next() % 2 == 0 { 0x64 + r.next() % 5 * 4 } else { 0x3a8 + r.next() % 11 * 4 };
+                    let number = if r.below(2) == 0 { 0x64 + r.next() % 5 * 4 } else { 0x3a8 + r.next() % 11 * 4 };
                     let _ = m.irq.hcall(m.server(cpu), number, &args, &mut out);
                 }
                 3 => {
@@ -48,10 +51,11 @@ fn anything_at_all() {
                     RtasCalls::rtas(&*m.irq, name, &args[..n], &mut [0; 3][..k]);
                 }
                 4 => m.message(first + (r.next() % 6) as u32),
-                5 => lines[r.next() as usize % 2].set(r.next() % 2 == 0),
+                5 => lines[r.next() as usize % 2].set(r.below(2) == 0),
                 6 => {
                     let at = XivePlaces::default().tima + r.next() % 0x4_0000;
-                    let at = if r.next() % 2 == 0 { XivePlaces::default().tima + 0x2_0000 + r.next() % 0xa00 } else { at };
+                    let at =
+                        if r.below(2) == 0 { XivePlaces::default().tima + 0x2_0000 + r.next() % 0xa00 } else { at };
                     let access = Access::cpu(r.next() as u32 % 4, 1 << (r.next() % 4));
                     let _ = m.space.load(Gpa(at), access);
                     let _ = m.space.store(Gpa(at), r.next(), access);
@@ -63,11 +67,11 @@ fn anything_at_all() {
                     let _ = m.space.load(at, access);
                     let _ = m.space.store(at, r.next(), access);
                 }
-                8 if r.next() % 16 == 0 => {
-                    let mode = if r.next() % 2 == 0 { Mode::Xics } else { Mode::Xive };
+                8 if r.below(16) == 0 => {
+                    let mode = if r.below(2) == 0 { Mode::Xics } else { Mode::Xive };
                     m.irq.activate(mode);
                 }
-                8 if r.next() % 16 == 0 => {
+                8 if r.below(16) == 0 => {
                     let state = m.irq.save();
                     m.irq.load(&state).unwrap();
                 }

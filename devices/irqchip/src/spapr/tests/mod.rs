@@ -40,10 +40,8 @@ impl Machine {
         let ram = RamBlock::anonymous("ram", 1 << 20).unwrap();
         let map = space.map_ram(Gpa(0), &ram, 0, 1 << 20, 0).unwrap();
         let inputs: Vec<_> = servers.iter().map(|n| (*n, Arc::new(Input::default()))).collect();
-        let cpus = inputs
-            .iter()
-            .map(|(n, i)| ServerConfig { server: *n, input: IrqLine::to_sink(i.clone(), 0) })
-            .collect();
+        let cpus =
+            inputs.iter().map(|(n, i)| ServerConfig { server: *n, input: IrqLine::to_sink(i.clone(), 0) }).collect();
         let irq = SpaprIrq::new(SpaprIrqConfig {
             name: "spapr-irq".to_owned(),
             mode,

@@ -78,7 +78,7 @@ fn levels_and_interprocessor() {
     });
     assert_eq!(*ended.lock(), 3);
     // Its event was taken from the queue with the others; what is left is the notification.
-    assert_eq!(m.take(0), []);
+    assert!(m.take(0).is_empty());
     // Server 8's interprocessor interrupt is source 8.
     m.enable(8, 1);
     m.esb_store(8, 0, 0);

@@ -4,9 +4,6 @@
 mod iu;
 mod management;
 
-#[cfg(test)]
-mod tests;
-
 use super::crq::{Crq, CrqState};
 use super::{SlotState, VioDevice, VioKind, VioSlot};
 use crate::Node;

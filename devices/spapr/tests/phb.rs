@@ -1,0 +1,271 @@
+//! The PCI host bridge: configuration space, messages, windows of memory and DMA.
+
+mod board;
+
+use board::{Board, Random};
+use rhea_clock::VirtualClock;
+use rhea_device::{Device, LoadError, Log, Saved, state};
+use rhea_memory::{Access, AccessRules, BusError, Gpa, MmioDevice};
+use rhea_pci::edu::Edu;
+use rhea_pci::{BarKind, ConfigBuilder, Devfn, Identity, PciConfig, PciConfigState, PciFunction, PciSlot};
+use rhea_spapr::papr::hcall as h;
+use rhea_spapr::{Phb, PhbConfig, RtasCalls};
+use std::sync::Arc;
+
+const IDENTITY: Identity =
+    Identity { vendor: 0x1b36, device: 0x11e8, revision: 1, class: 0x02_0000, subsystem_vendor: 1, subsystem: 2 };
+
+/// A function with a BAR of each kind, MSI-X and a pin.
+struct Card {
+    config: PciConfig,
+}
+
+struct Register;
+impl MmioDevice for Register {
+    fn read(&self, offset: u64, _: Access) -> Result<u64, BusError> {
+        Ok(0x1100 + offset)
+    }
+    fn write(&self, _: u64, _: u64, _: Access) -> Result<(), BusError> {
+        Ok(())
+    }
+    fn rules(&self) -> AccessRules {
+        AccessRules::ANY
+    }
+}
+
+impl Card {
+    fn new(slot: PciSlot) -> Arc<Self> {
+        let config = ConfigBuilder::new(IDENTITY, slot)
+            .bar(0, BarKind::Memory32, 0x1000, Arc::new(Register))
+            .bar(2, BarKind::Memory64, 0x10_0000, Arc::new(Register))
+            .bar(4, BarKind::Io, 0x20, Arc::new(Register))
+            .msix(1, 5)
+            .intx(1)
+            .build();
+        Arc::new(Self { config })
+    }
+}
+
+impl Device for Card {
+    fn name(&self) -> &str {
+        "card"
+    }
+    fn reset(&self) {
+        self.config.reset();
+    }
+    fn save(&self) -> Saved {
+        state::encode(1, &self.config.save())
+    }
+    fn load(&self, saved: &Saved) -> Result<(), LoadError> {
+        self.config.load(state::decode::<PciConfigState>(saved, 1)?)
+    }
+}
+
+impl PciFunction for Card {
+    fn config(&self) -> &PciConfig {
+        &self.config
+    }
+}
+
+/// Card at 01.0, educational device (MSI) at 02.0.
+fn bridge() -> (Board, Arc<Card>, Arc<Edu>) {
+    let b = Board::new();
+    let card = Card::new(b.phb.bus().slot(Devfn::new(1, 0)));
+    b.phb.bus().attach(card.clone()).unwrap();
+    let identity = Identity { class: 0x00ff00, ..IDENTITY };
+    let slot = b.phb.bus().slot(Devfn::new(2, 0));
+    let edu = Edu::new(identity, &slot, u64::MAX, &VirtualClock::new(), &Log::off());
+    b.phb.bus().attach(edu.clone()).unwrap();
+    (b, card, edu)
+}
+
+const CARD: u32 = 1 << 11;
+const EDU: u32 = 2 << 11;
+
+#[test]
+fn configuration_space() {
+    let (b, ..) = bridge();
+    assert_eq!(b.pci("ibm,read-pci-config", &[CARD, 4], 2), [0, 0x11e8_1b36]);
+    assert_eq!(b.pci("ibm,read-pci-config", &[CARD | 2, 2], 2), [0, 0x11e8]);
+    assert_eq!(b.pci("ibm,write-pci-config", &[CARD | 0x3c, 1, 0xab], 1), [0]);
+    assert_eq!(b.rtas(&*b.phbs, "read-pci-config", &[CARD | 0x3c, 1], 2), [0, 0xab]);
+    // Beyond 256 bytes.
+    assert_eq!(b.pci("ibm,read-pci-config", &[CARD | 1 << 28, 4], 2), [0, 0]);
+    for bad in [[CARD | 1, 2], [CARD, 3], [CARD, 8], [5 << 11, 4], [1 << 16 | CARD, 4], [CARD, u32::MAX]] {
+        assert_eq!(b.pci("ibm,read-pci-config", &bad, 2)[0] as i32, -3, "{bad:x?}");
+    }
+    assert_eq!(b.rtas(&*b.phbs, "ibm,read-pci-config", &[CARD, 0, 0, 4], 2)[0] as i32, -3);
+    assert_eq!(b.rtas(&*b.phbs, "ibm,write-pci-config", &[CARD], 1)[0] as i32, -3);
+    assert!(!b.phbs.rtas("power-off", &[], &mut []));
+}
+
+#[test]
+fn windows_and_enumeration() {
+    let (b, card, _) = bridge();
+    let [io, memory32, memory64] = b.phb.windows();
+    // Nobody decodes: all ones.
+    assert_eq!(b.space.load(Gpa(memory32.address + 0x1000), Access::host(4)), Ok(0xffff_ffff));
+    b.phb.enumerate();
+    let bars = card.config.mapped_bars();
+    assert_eq!(bars.len(), 4);
+    for (index, at, _) in bars {
+        let window = match index {
+            0 => memory32,
+            2 => memory64,
+            4 => io,
+            _ => continue,
+        };
+        let place = Gpa(window.address + (at - window.bus) + 4);
+        assert_eq!(b.space.load(place, Access::host(4)), Ok(0x1104), "BAR {index} at {at:#x}");
+    }
+    let tree = b.phb.tree(0x1111, &|_| 7, true);
+    assert_eq!(tree.name, "pci@800000020000000");
+    assert_eq!(tree.children[0].name, "ethernet@1");
+    let assigned = tree.children[0].get("assigned-addresses").unwrap();
+    assert_eq!(assigned.len(), 4 * 20);
+    assert_eq!(tree.children[0].get("ibm,req#msi-x"), Some(&[0, 0, 0, 5][..]));
+    assert_eq!(tree.get("ibm,ddw-applicable"), Some(&[0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0, 7][..]));
+    // Device 1 INTA is the second line.
+    let map = tree.get("interrupt-map").unwrap();
+    let entry = &map[4 * 28..5 * 28];
+    assert_eq!(entry[20..24], 0x1201u32.to_be_bytes());
+    assert_eq!(b.phb.lsi(1), 0x1201);
+    assert!(b.phb.tree(1, &|_| 0, false).children.is_empty());
+    let second = PhbConfig::new(0, &b.space, &b.irq, &b.tces);
+    assert!(Phb::new(second).is_err());
+    assert!(Phb::new(PhbConfig::new(31, &b.space, &b.irq, &b.tces)).is_err());
+    assert!(Phb::new(PhbConfig::new(1, &b.space, &b.irq, &b.tces)).is_ok());
+}
+
+#[test]
+fn level_interrupt() {
+    let (b, card, _) = bridge();
+    b.enable(0x1201);
+    card.config.intx().unwrap().set(true);
+    assert!(b.up());
+    card.config.intx().unwrap().set(false);
+    assert_eq!(b.take(), Some(0x1201));
+    assert!(!b.up());
+}
+
+#[test]
+fn messages() {
+    let (b, card, edu) = bridge();
+    let master = |at: u32| b.pci("ibm,write-pci-config", &[at | 4, 2, 4], 1);
+    // MSI-X, as many as there are.
+    assert_eq!(b.pci("ibm,change-msi", &[CARD, 4, 9, 0], 4), [0, 5, 1, 2]);
+    let first = b.pci("ibm,query-interrupt-source-number", &[CARD, 0], 3);
+    assert_eq!((first[0], first[2]), (0, 1));
+    assert_eq!(b.pci("ibm,query-interrupt-source-number", &[CARD, 4], 3)[1], first[1] + 4);
+    assert_eq!(b.pci("ibm,query-interrupt-source-number", &[CARD, 5], 3)[0] as i32, -3);
+    let msix = card.config.msix().unwrap();
+    // What a kernel does: unmask in the table, enable, bus master.
+    msix.write(3 * 16 + 12, 0, Access::cpu(0, 4)).unwrap();
+    master(CARD);
+    let mut at = b.pci("ibm,read-pci-config", &[CARD | 0x34, 1], 2)[1];
+    while b.pci("ibm,read-pci-config", &[CARD | at, 1], 2)[1] != 0x11 {
+        at = b.pci("ibm,read-pci-config", &[CARD | at + 1, 1], 2)[1];
+    }
+    b.pci("ibm,write-pci-config", &[CARD | at + 2, 2, 0x8000], 1);
+    b.enable(first[1] + 3);
+    msix.notify(3);
+    assert_eq!(b.take(), Some(first[1] + 3));
+    // MSI of the other function.
+    assert_eq!(b.pci("ibm,change-msi", &[EDU, 3, 1, 4], 4), [0, 1, 5, 1]);
+    let n = b.pci("ibm,query-interrupt-source-number", &[EDU, 0], 3)[1];
+    assert_eq!(n, first[1] + 5);
+    master(EDU);
+    let at = b.pci("ibm,read-pci-config", &[EDU | 0x34, 1], 2)[1];
+    let control = b.pci("ibm,read-pci-config", &[EDU | at + 2, 2], 2)[1];
+    b.pci("ibm,write-pci-config", &[EDU | at + 2, 2, control | 1], 1);
+    b.enable(n);
+    edu.config().msi().unwrap().notify(0);
+    assert_eq!(b.take(), Some(n));
+    // Given back, and given again.
+    assert_eq!(b.pci("ibm,change-msi", &[CARD, 4, 0, 1], 4), [0, 0, 2, 2]);
+    assert_eq!(b.pci("ibm,query-interrupt-source-number", &[CARD, 0], 3)[0] as i32, -3);
+    assert_eq!(b.pci("ibm,change-msi", &[CARD, 4, 2, 1], 3), [0, 2, 2]);
+    let (saved, irqs) = (b.phb.save(), b.irq.save());
+    b.phb.reset();
+    assert_eq!(b.pci("ibm,query-interrupt-source-number", &[CARD, 0], 3)[0] as i32, -3);
+    b.irq.load(&irqs).unwrap();
+    b.phb.load(&saved).unwrap();
+    assert_eq!(b.pci("ibm,query-interrupt-source-number", &[CARD, 0], 3), [0, first[1], 1]);
+    for bad in [[CARD, 3, 1, 0], [EDU, 4, 1, 0], [CARD, 7, 1, 0], [9 << 11, 3, 1, 0]] {
+        assert_eq!(b.pci("ibm,change-msi", &bad, 4)[0] as i32, -3, "{bad:x?}");
+    }
+}
+
+#[test]
+fn dma_windows() {
+    let (b, card, _) = bridge();
+    let dma = card.config.slot().dma();
+    b.pci("ibm,write-pci-config", &[CARD | 4, 2, 4], 1);
+    let mut data = [0; 4];
+    assert!(dma.read(Gpa(0x1000), &mut data).is_err());
+    b.put(0x6000, b"tces");
+    b.ok(h::H_PUT_TCE, &[0x8000_0000, 0x1000, 0x6003]);
+    assert_eq!(dma.read(Gpa(0x1000), &mut data), Ok(()));
+    assert_eq!(&data, b"tces");
+    assert_eq!(b.pci("ibm,query-pe-dma-window", &[CARD], 5), [0, 1, (board::RAM >> 12) as u32, 0x103, 0]);
+    let made = b.pci("ibm,create-pe-dma-window", &[CARD, 16, 25], 4);
+    assert_eq!(made, [0, 0x8000_0001, 0x0800_0000, 0]);
+    b.ok(h::H_STUFF_TCE, &[0x8000_0001, 0x0800_0000_0000_0000, 3, 512]);
+    assert_eq!(dma.read(Gpa(0x0800_0000_0000_6000), &mut data), Ok(()));
+    assert_eq!(&data, b"tces");
+    assert_eq!(b.pci("ibm,create-pe-dma-window", &[CARD, 16, 25], 4)[0] as i32, -1);
+    for bad in [[CARD, 13, 25], [CARD, 16, 12], [CARD, 16, 63], [CARD, 16, u32::MAX]] {
+        assert_eq!(b.pci("ibm,create-pe-dma-window", &bad, 4)[0] as i32, -3);
+    }
+    let saved = b.phb.save();
+    assert_eq!(b.rtas(&*b.phbs, "ibm,remove-pe-dma-window", &[0x8000_0001], 1), [0]);
+    assert!(dma.read(Gpa(0x0800_0000_0000_6000), &mut data).is_err());
+    assert_eq!(b.rtas(&*b.phbs, "ibm,remove-pe-dma-window", &[0x8000_0001], 1)[0] as i32, -3);
+    // More entries than a table may have.
+    assert_eq!(b.pci("ibm,create-pe-dma-window", &[CARD, 12, 60], 4)[0] as i32, -1);
+    b.phb.load(&saved).unwrap();
+    assert_eq!(dma.read(Gpa(0x0800_0000_0000_6000), &mut data), Ok(()));
+    assert_eq!(b.pci("ibm,reset-pe-dma-window", &[CARD], 1), [0]);
+    assert!(dma.read(Gpa(0x1000), &mut data).is_err());
+    assert_eq!(b.pci("ibm,query-pe-dma-window", &[CARD], 5)[1], 1);
+    assert_eq!(b.pci("ibm,set-eeh-option", &[CARD, 1], 1)[0] as i32, -3);
+    assert_eq!(b.pci("ibm,read-slot-reset-state2", &[CARD], 4), [0, 0, 0, 0]);
+    // A message as a store.
+    let n = b.irq.allocate_messages(1, 1).unwrap();
+    b.enable(n);
+    assert_eq!(dma.write(Gpa(0x400_0000_0000), &n.to_le_bytes()), Ok(()));
+    assert_eq!(b.take(), Some(n));
+}
+
+#[test]
+fn hostile() {
+    let (b, ..) = bridge();
+    b.phb.enumerate();
+    let names = b.phbs.names();
+    let mut r = Random(17);
+    for _ in 0..20_000 {
+        let name = names[r.below(names.len() as u64) as usize];
+        let mut args: Vec<u32> = (0..r.below(8))
+            .map(|_| match r.below(5) {
+                0 => r.next() as u32,
+                1 => [CARD, EDU][r.below(2) as usize] | r.below(256) as u32,
+                2 => 0x8000_0000 | r.below(3) as u32,
+                3 => [12, 16, 20, 21, 25, 30][r.below(6) as usize],
+                _ => r.below(6) as u32,
+            })
+            .collect();
+        if args.len() > 2 && r.below(4) != 0 {
+            let buid = b.phb.buid();
+            (args[1], args[2]) = ((buid >> 32) as u32, buid as u32);
+        }
+        let mut results = [0; 6];
+        b.phbs.rtas(name, &args, &mut results[..r.below(7) as usize]);
+        if r.below(1000) == 0 {
+            let _ = b.phb.tree(1, &|_| 0, true);
+            let saved = b.phb.save();
+            b.phb.load(&saved).unwrap();
+        }
+    }
+    b.phb.reset();
+    assert_eq!(b.pci("ibm,query-pe-dma-window", &[CARD], 5)[1], 1);
+}
