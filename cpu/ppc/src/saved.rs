@@ -46,7 +46,7 @@ impl PpcCpu {
             xer: self.read_xer(),
             vsr: self.vsr,
             vscr: self.vscr & !1 | u32::from(self.sat != 0),
-            fpscr: self.fpscr,
+            fpscr: self.read_fpscr(),
             spr: self.spr.to_vec(),
             slb: self.sys.slb.to_vec(),
             time_base: self.time_base(),
@@ -91,7 +91,7 @@ impl PpcCpu {
         self.vsr = *vsr;
         self.vscr = vscr & !1;
         self.sat = u128::from(vscr & 1);
-        self.fpscr = *fpscr;
+        self.set_fpscr(*fpscr);
         for (to, from) in self.spr.iter_mut().zip(spr) {
             *to = *from;
         }

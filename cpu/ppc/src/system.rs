@@ -3,7 +3,7 @@
 use crate::bits::{dsisr, fscr, lpcr, msr, pcr};
 use crate::config::Isa;
 use crate::debug::Debug;
-use crate::exception::Vector;
+use crate::exception::{Vector, program};
 use crate::mmu::segments::Contexts;
 use crate::mmu::slb::SlbEntry;
 use crate::mode::{PpcMode, mmu};
@@ -120,7 +120,7 @@ impl PpcCpu {
         self.spr[spr::PPR as usize] = 4 << 50;
         self.spr[spr::CTRL as usize] = 1;
         self.spr[spr::PIR as usize] = u64::from(self.index);
-        self.spr[spr::HFSCR as usize] = u64::MAX & !fscr::IC;
+        self.spr[spr::HFSCR as usize] = !fscr::IC;
         self.spr[spr::LPCR as usize] = if self.config.isa >= Isa::V3_0 { lpcr::UPRT } else { 0 };
         self.spr[spr::MMCR0 as usize] = 1 << 31;
         self.time.expires = self.time.now().wrapping_add(0x7fff_ffff);
@@ -263,7 +263,11 @@ impl PpcCpu {
         if (old ^ new) & !(msr::EE | msr::RI) != 0 {
             self.rebuild_mode();
         }
-        if new & msr::EE != 0 && old & msr::EE == 0 {
+        // An enabled floating-point exception whose interrupt was off is due when it comes on.
+        let fp = msr::FE0 | msr::FE1;
+        if new & fp != 0 && old & fp == 0 && self.fpscr & 0xf8 != 0 && self.read_fpscr() & 1 << 30 != 0 {
+            self.take_interrupt(Vector::Program, self.header.pc, program::FP | program::IMPRECISE);
+        } else if new & msr::EE != 0 && old & msr::EE == 0 {
             self.take_pending();
         }
     }
