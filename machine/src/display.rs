@@ -2,12 +2,11 @@
 
 use crate::board::Board;
 use crate::config::{BoardOptions, MachineConfig};
+use crate::rom::with_rom;
 use rhea_device::OptionError;
 use rhea_device::options::OptionSet;
 use rhea_display::{Console, DeviceType, Resources, catalog};
-use rhea_firmware::x86::FirmwareFiles;
 use rhea_pci::PciSlot;
-use std::path::Path;
 
 /// The words of `-vga` and the device each stands for.
 pub const VGA: &[(&str, Option<&str>)] = &[("none", None), ("std", Some("VGA"))];
@@ -54,16 +53,10 @@ pub fn make(
     config: &MachineConfig,
     kind: &DeviceType,
     set: &OptionSet,
-    slot: &PciSlot,
+    slot: PciSlot,
 ) -> Result<(), OptionError> {
-    let files = FirmwareFiles::new(&config.firmware_dirs);
-    // Without a ROM of its own choice a display is of use too: to kernels with a driver.
-    let rom = |name: &str| match files.find(Path::new(name)) {
-        Some(path) => crate::files::read(set.option(), &path),
-        None if !set.given("romfile") => Ok(Vec::new()),
-        None => Err(set.error("romfile", &format!("'{name}' is not found"))),
-    };
-    let resources = Resources { slot, rom: &rom, clock: &board.clock, log: &board.log };
+    let slot = &with_rom(config, set, slot, kind.rom)?;
+    let resources = Resources { slot, clock: &board.clock, log: &board.log };
     let function = kind.make(set, &resources)?;
     slot.bus().attach(function.clone()).map_err(|e| OptionError::new(set.option(), e.to_string()))?;
     board.displays.push(Console::new(function.display()));

@@ -14,6 +14,7 @@ mod pci;
 mod plug;
 pub mod pseries;
 pub mod q35;
+mod rom;
 pub mod run;
 pub mod virt;
 

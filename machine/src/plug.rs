@@ -2,6 +2,7 @@
 
 mod usb;
 
+use crate::rom::with_rom;
 use crate::board::{Board, Wiring};
 use crate::config::{BoardOptions, DeviceSpec, MachineConfig};
 use crate::options::ObjectSpec;
@@ -354,7 +355,7 @@ impl<'a> Plugger<'a> {
     ) -> Result<(), OptionError> {
         let set = OptionSet::parse(option, &kind.options(), &self.with_globals(kind.name, pairs))?;
         self.take_id(&set)?;
-        let slot = self.pci_slot(option, &set)?;
+        let slot = with_rom(self.config, &set, self.pci_slot(option, &set)?, Some(kind.rom))?;
         let mac = self.macs.allocate();
         let function = kind.make(&set, &slot, net, mac, &self.board.log)?;
         slot.bus().attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
@@ -511,7 +512,7 @@ impl<'a> Plugger<'a> {
         let set = OptionSet::parse(&option, &kind.options(), &self.with_globals(name, pairs))?;
         self.take_id(&set)?;
         let slot = self.pci_slot(&option, &set)?;
-        crate::display::make(self.board, self.config, kind, &set, &slot)
+        crate::display::make(self.board, self.config, kind, &set, slot)
     }
 
     /// The place on the bus that `bus=` and `addr=` ask for.
@@ -554,7 +555,8 @@ impl<'a> Plugger<'a> {
     }
 
     fn plug_pci(&mut self, option: &str, set: &OptionSet, made: &Made) -> Result<Arc<dyn Device>, OptionError> {
-        let slot = self.pci_slot(option, set)?;
+        let rom = matches!(made, Made::Net(_)).then_some("efi-virtio.rom");
+        let slot = with_rom(self.config, set, self.pci_slot(option, set)?, rom)?;
         let vectors = set.number("vectors").and_then(|n| u16::try_from(n).ok());
         let function = VirtioPci::new(made.device(), &slot, DeviceType::ring_features(set), vectors, &self.board.log);
         slot.bus().attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;

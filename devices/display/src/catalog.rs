@@ -78,14 +78,9 @@ const BOCHS: &[OptionDecl] = &[OptionDecl::new(
 /// What the board has for the devices.
 pub struct Resources<'a> {
     pub slot: &'a PciSlot,
-    /// Finds and reads a ROM file.
-    pub rom: &'a dyn Fn(&str) -> Result<Vec<u8>, OptionError>,
     pub clock: &'a Arc<VirtualClock>,
     pub log: &'a Log,
 }
-
-/// The largest expansion ROM.
-const ROM_LIMIT: usize = 2 << 20;
 
 /// The type called `name`.
 #[must_use]
@@ -114,20 +109,6 @@ impl DeviceType {
             Some(n) if n != 0 => u32::try_from(n).unwrap_or(default),
             _ => default,
         };
-        let file = match set.text("romfile") {
-            Some(name) => Some(name).filter(|n| !n.is_empty()),
-            None => self.rom,
-        };
-        let rom = match file.filter(|_| set.number("rombar") != Some(0)) {
-            Some(name) => {
-                let rom = (resources.rom)(name)?;
-                if rom.len() > ROM_LIMIT {
-                    return Err(set.error("romfile", &format!("'{name}': larger than 2 MiB")));
-                }
-                Some(rom)
-            }
-            None => None,
-        };
         let options = FunctionOptions {
             vga: VgaOptions {
                 kind: if bochs { Kind::Bochs } else { Kind::Vga },
@@ -135,7 +116,6 @@ impl DeviceType {
                 edid: set.bool("edid").then(|| (number("xres", 1280), number("yres", 800))),
             },
             legacy: self.model == Model::Vga,
-            rom,
         };
         DisplayFunction::new(self.name, resources.slot, options, resources.clock, resources.log.clone())
             .map_err(|e| OptionError::new(set.option(), e.to_string()))

@@ -4,7 +4,7 @@ use crate::vga::{self, Kind, Vga, VgaOptions, memory, ports};
 use minicbor::{Decode, Encode};
 use rhea_clock::VirtualClock;
 use rhea_device::{Device, LoadError, Log, Saved, state};
-use rhea_memory::{Gpa, MapError, Mapping, MemoryError, PAGE_SIZE, RamBlock};
+use rhea_memory::{Gpa, MapError, Mapping, MemoryError};
 use rhea_pci::{BarKind, ConfigBuilder, Identity, PciConfig, PciConfigState, PciFunction, PciSlot, PcieType};
 use std::sync::Arc;
 
@@ -44,8 +44,6 @@ pub struct FunctionOptions {
     pub vga: VgaOptions,
     /// It answers at the VGA's fixed addresses, always: firmware that knows only those does not program the function first.
     pub legacy: bool,
-    /// The expansion ROM.
-    pub rom: Option<Vec<u8>>,
 }
 
 /// A display on a PCI bus: BAR 0 is the framebuffer, BAR 2 the registers.
@@ -86,7 +84,7 @@ impl DisplayFunction {
         clock: &Arc<VirtualClock>,
         log: Log,
     ) -> Result<Arc<Self>, DisplayError> {
-        let FunctionOptions { vga: vga_options, legacy, rom } = options;
+        let FunctionOptions { vga: vga_options, legacy } = options;
         let name = format!("{model}@{slot}");
         let vga = Vga::new(&name, &vga_options, clock, log)?;
         let identity = Identity {
@@ -105,12 +103,6 @@ impl DisplayFunction {
         );
         if vga_options.kind == Kind::Bochs {
             builder = builder.pcie(PcieType::RootComplexIntegratedEndpoint);
-        }
-        if let Some(rom) = rom.filter(|rom| !rom.is_empty()) {
-            let block = RamBlock::anonymous(&format!("{name} ROM"), (rom.len() as u64).next_multiple_of(PAGE_SIZE))?;
-            // The block is as long as the image.
-            let _ = block.write(0, &rom);
-            builder = builder.rom(&block);
         }
         let mut mappings = Vec::new();
         if legacy {

@@ -11,11 +11,13 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceType {
     pub name: &'static str,
+    /// The file of its expansion ROM, unless `romfile=` says another.
+    pub rom: &'static str,
     pub description: &'static str,
 }
 
 /// All names.
-pub const DEVICES: &[DeviceType] = &[DeviceType { name: "e1000e", description: "Intel 82574L gigabit Ethernet" }];
+pub const DEVICES: &[DeviceType] = &[DeviceType { name: "e1000e", rom: "efi-e1000e.rom", description: "Intel 82574L gigabit Ethernet" }];
 
 const OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("id", OptionKind::Text, None, "name"),
@@ -25,8 +27,8 @@ const OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("addr", OptionKind::Text, None, "slot and function, like 03.0"),
     OptionDecl::new("bootindex", OptionKind::Number { min: 0, max: 0x7fff_ffff }, None, "boot order"),
     OptionDecl::new("multifunction", OptionKind::Bool, Some("off"), "other functions share the slot"),
-    OptionDecl::new("romfile", OptionKind::Choice(&[""]), None, "option ROM: none"),
-    OptionDecl::new("rombar", OptionKind::Number { min: 0, max: 1 }, None, "option ROM: none"),
+    OptionDecl::new("romfile", OptionKind::Text, None, "file of the expansion ROM, none if empty"),
+    OptionDecl::new("rombar", OptionKind::Number { min: 0, max: 1 }, Some("1"), "whether the ROM is there"),
     OptionDecl::new("subsys_ven", OptionKind::Number { min: 0, max: 0xffff }, Some("0x8086"), "subsystem vendor"),
     OptionDecl::new("subsys", OptionKind::Number { min: 0, max: 0xffff }, Some("0"), "subsystem"),
 ];

@@ -1,5 +1,6 @@
 //! Buses: their functions, the buses behind their bridges, and what a function gets from its place.
 
+use crate::rom::Rom;
 use crate::intx::IntxLines;
 use crate::{Devfn, PciFunction};
 use arc_swap::ArcSwap;
@@ -264,7 +265,7 @@ impl PciBus {
         let dma = DmaHandle::behind(self.dma.clone(), self.requester_id(devfn), self.shared.iommu.clone());
         dma.set_enabled(false);
         dma.set_blocked(self.is_blocked());
-        PciSlot { bus: self.clone(), devfn, dma }
+        PciSlot { bus: self.clone(), devfn, dma, rom: None }
     }
     /// The wiring of the first device number without functions.
     ///
@@ -372,6 +373,7 @@ pub struct PciSlot {
     pub(crate) bus: Arc<PciBus>,
     devfn: Devfn,
     dma: DmaHandle,
+    pub(crate) rom: Option<Rom>,
 }
 
 impl PciSlot {

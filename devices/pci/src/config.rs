@@ -238,9 +238,8 @@ impl ConfigBuilder {
         self.registers.bytes[BAR0 + index * 4] |= 8;
         self
     }
-    /// Declares the expansion ROM; `image` is padded to whole pages by the caller.
-    #[must_use]
-    pub fn rom(mut self, image: &Arc<RamBlock>) -> Self {
+    /// Declares the expansion ROM.
+    fn rom(mut self, image: &Arc<RamBlock>) -> Self {
         let size = image.len().next_power_of_two();
         let mask = !(size - 1) as u32 & 0xffff_f800 | 1;
         put(&mut self.registers.writable, EXPANSION_ROM, &mask.to_le_bytes());
@@ -381,7 +380,14 @@ impl ConfigBuilder {
     }
     #[must_use]
     pub fn build(self) -> PciConfig {
-        let Self { slot, registers, bars, pin, msi, msix, pcie, .. } = self;
+        let this = match self.slot.rom.clone() {
+            Some(rom) => {
+                let ids = *self.registers.bytes.first_chunk().unwrap_or(&[0; 4]);
+                self.rom(rom.block(ids))
+            }
+            None => self,
+        };
+        let Self { slot, registers, bars, pin, msi, msix, pcie, .. } = this;
         let initial = registers.bytes.clone();
         PciConfig {
             slot,

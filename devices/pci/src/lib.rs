@@ -14,6 +14,7 @@ mod intx;
 mod msi;
 mod msix;
 mod port;
+mod rom;
 
 pub use address::Devfn;
 pub use bridge::Bridge;
@@ -24,6 +25,7 @@ pub use intx::{IntxLines, IntxPin};
 pub use msi::Msi;
 pub use msix::{Msix, MsixState};
 pub use port::{Port, PortKind};
+pub use rom::ROM_LIMIT;
 
 use rhea_device::Device;
 

@@ -392,9 +392,11 @@ fn rubbish() {
 fn memory_behind_bars_and_expansion_rom() {
     let bus = PciBus::new("pci", AddressSpace::new("dma"), std::array::from_fn(|_| IrqLine::unconnected()), None);
     let identity = Identity { vendor: 1, device: 2, revision: 0, class: 0x03_0000, subsystem_vendor: 0, subsystem: 0 };
-    let (ram, image) = (RamBlock::anonymous("ram", 0x10000).unwrap(), RamBlock::anonymous("rom", 0x3000).unwrap());
-    image.write(0, &[0x55, 0xaa]).unwrap();
-    let config = ConfigBuilder::new(identity, bus.slot(DEVFN)).ram_bar(0, BarKind::Memory32, &ram).rom(&image).build();
+    let ram = RamBlock::anonymous("ram", 0x10000).unwrap();
+    let mut image = vec![0; 0x2801];
+    image[..2].copy_from_slice(&[0x55, 0xaa]);
+    let slot = bus.slot(DEVFN).with_rom(&image, true).unwrap();
+    let config = ConfigBuilder::new(identity, slot).ram_bar(0, BarKind::Memory32, &ram).build();
     let size = |at| {
         config.write(at, 4, u32::MAX);
         config.read(at, 4)

@@ -92,8 +92,8 @@ const PCI: &[OptionDecl] = &[
         "the modern interface is always there",
     ),
     OptionDecl::new("iommu_platform", OptionKind::Bool, Some("off"), "addresses are those that an IOMMU translates"),
-    OptionDecl::new("romfile", OptionKind::Choice(&[""]), None, "option ROM: none"),
-    OptionDecl::new("rombar", OptionKind::Number { min: 0, max: 1 }, None, "option ROM: none"),
+    OptionDecl::new("romfile", OptionKind::Text, None, "file of the expansion ROM, none if empty"),
+    OptionDecl::new("rombar", OptionKind::Number { min: 0, max: 1 }, Some("1"), "whether the ROM is there"),
     OptionDecl::new("vectors", OptionKind::Number { min: 1, max: 2048 }, None, "MSI-X vectors"),
 ];
 const BLK: &[OptionDecl] = &[

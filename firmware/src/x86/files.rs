@@ -3,8 +3,14 @@
 use std::path::{Path, PathBuf};
 
 /// Directories that are searched after those of the user.
-pub const DIRECTORIES: [&str; 5] =
-    ["/usr/share/rhea", "/usr/share/seabios", "/usr/share/qemu", "/usr/share/OVMF", "/usr/share/ovmf"];
+pub const DIRECTORIES: [&str; 6] = [
+    "/usr/share/rhea",
+    "/usr/share/seabios",
+    "/usr/share/qemu",
+    "/usr/lib/ipxe/qemu",
+    "/usr/share/OVMF",
+    "/usr/share/ovmf",
+];
 /// The firmware of a PC when nothing else is given.
 pub const DEFAULT_BIOS: &str = "bios-256k.bin";
 

@@ -384,9 +384,8 @@ fn function() -> (Arc<PciBus>, Arc<DisplayFunction>) {
     let options = FunctionOptions {
         vga: VgaOptions { kind: Kind::Vga, memory: 1 << 20, edid: Some((800, 600)) },
         legacy: true,
-        rom: Some(vec![0x55, 0xaa, 1]),
     };
-    let slot = bus.slot(Devfn::new(1, 0));
+    let slot = bus.slot(Devfn::new(1, 0)).with_rom(&[0x55, 0xaa, 1], false).unwrap();
     let function = DisplayFunction::new("VGA", &slot, options, &VirtualClock::new(), Log::off()).unwrap();
     bus.attach(function.clone()).unwrap();
     function.reset();
