@@ -198,3 +198,56 @@ fn hub() {
     assert_eq!(d.read(&mut h, &Disk::command(false, 1, 2), 1024).1, Random(3).bytes(1 << 20)[512..1536]);
     wait("rest", || h.event().is_none());
 }
+
+/// A CD drive takes the commands that it takes behind AHCI.
+#[test]
+fn cd() {
+    let medium = Faulty::new(Random(4).bytes(1 << 20));
+    let mut h = Host::new(XhciOptions::default(), |h| {
+        h.xhci.attach(None, UsbStorage::cd(medium.drive(), "1")).unwrap();
+    });
+    let mut d = Disk::new(&mut h, 1);
+    while d.run(&mut h, &[0; 12]) != 0 {
+        assert_eq!(d.sense(&mut h).0, 6);
+    }
+    let (_, inquiry) = d.read(&mut h, &[0x12, 0, 0, 0, 36, 0, 0, 0, 0, 0, 0, 0], 36);
+    assert_eq!(inquiry[..2], [5, 0x80]);
+    let (_, capacity) = d.read(&mut h, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8);
+    assert_eq!(capacity, [0, 0, 1, 255, 0, 0, 8, 0]);
+    let (status, data) = d.read(&mut h, &[0x28, 0, 0, 0, 0, 3, 0, 0, 2, 0, 0, 0], 4096);
+    assert_eq!((status, data), (0, Random(4).bytes(1 << 20)[6144..10240].to_vec()));
+    assert_eq!(d.read(&mut h, &[0x28, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0], 2048).0, 1);
+    assert_eq!(d.sense(&mut h), (5, 0x21));
+    // Mode parameters go to the drive.
+    let mut page = vec![0; 8];
+    page.extend([1, 10, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(d.write(&mut h, &[0x55, 0x10, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0], &page), 0);
+    let (_, mode) = d.read(&mut h, &[0x5a, 0, 1, 0, 0, 0, 0, 0, 20, 0, 0, 0], 20);
+    assert_eq!(mode[10..12], [1, 3]);
+}
+
+/// Unmapping, zeros without data, and writes that are forced to storage.
+#[test]
+fn provisioning() {
+    let disk = Faulty::new(vec![7; 1 << 20]);
+    let mut h = Host::new(XhciOptions::default(), |h| {
+        h.xhci.attach(None, UsbStorage::disk(disk.drive(), StorageOptions::default())).unwrap();
+    });
+    let mut d = Disk::new(&mut h, 1);
+    d.run(&mut h, &[0; 6]);
+    let mut list = vec![0, 22, 0, 16, 0, 0, 0, 0];
+    list.extend(8u64.to_be_bytes());
+    list.extend(4u32.to_be_bytes());
+    list.extend([0; 4]);
+    assert_eq!(d.write(&mut h, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], &list), 0);
+    assert_eq!(d.write(&mut h, &[0x93, 8, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 2, 0, 0], &[0; 512]), 0);
+    assert_eq!(d.write(&mut h, &[0x41, 0, 0, 0, 0, 40, 0, 0, 2, 0], &[1; 512]), 1, "only zeros");
+    assert_eq!(d.sense(&mut h), (5, 0x24));
+    let (_, data) = d.read(&mut h, &Disk::command(false, 31, 4), 2048);
+    assert!(data[..512].iter().chain(&data[1536..]).all(|b| *b == 7) && data[512..1536].iter().all(|b| *b == 0));
+    let before = disk.flushes.load(std::sync::atomic::Ordering::SeqCst);
+    let mut forced = Disk::command(true, 0, 1);
+    forced[1] = 8;
+    assert_eq!(d.write(&mut h, &forced, &[3; 512]), 0);
+    assert_eq!(disk.flushes.load(std::sync::atomic::Ordering::SeqCst), before + 1);
+}

@@ -366,7 +366,7 @@ impl Xhci {
             interrupters: options.interrupters.clamp(1, MOST_INTERRUPTERS),
             ..options
         };
-        let name = format!("xhci@{}", slot.devfn());
+        let name = format!("xhci@{slot}");
         let mut core = Core {
             name: name.clone(),
             log: log.clone(),
