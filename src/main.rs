@@ -5,6 +5,7 @@ mod console;
 mod demo;
 mod gdb;
 mod monitor;
+mod panics;
 mod signals;
 
 use rhea_accel::VmControl;
@@ -95,6 +96,12 @@ fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
     let signals = signals::block();
     let consoles = console::open(config, &control)?;
     let terminal = consoles.terminal.clone();
+    let restored = terminal.clone();
+    panics::end_process(move || {
+        if let Some(terminal) = &restored {
+            terminal.restore();
+        }
+    });
     let built = rhea_machine::build(config, &consoles.wiring(), control.clone(), log);
     let built = built.and_then(|machine| console::vnc_servers(config, &machine).map(|servers| (machine, servers)));
     let result = built.map(|(machine, servers)| {

@@ -20,9 +20,11 @@ pub fn help() -> String {
         text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
     }
     text.push_str("ISA devices:\n");
-    for (name, description, _) in crate::q35::ISA_DEVICES {
-        text.push_str(&format!("name \"{name}\", desc \"{description}\"\n"));
+    for d in rhea_pc::catalog::DEVICES {
+        text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
     }
+    let (name, description, _) = crate::q35::TEST_DEVICE;
+    text.push_str(&format!("name \"{name}\", desc \"{description}\"\n"));
     text.push_str("Devices of pseries:\n");
     for (name, description, _) in crate::pseries::DEVICES {
         text.push_str(&format!("name \"{name}\", desc \"{description}\"\n"));
@@ -57,8 +59,11 @@ pub fn help_of(name: &str) -> Option<String> {
     if let Some(d) = rhea_display::find(name) {
         return Some(options::help(d.name, &d.options()));
     }
-    if let Some((name, _, decls)) = crate::q35::ISA_DEVICES.iter().find(|d| d.0 == name) {
-        return Some(options::help(name, decls));
+    if let Some(d) = rhea_pc::catalog::find(name) {
+        return Some(options::help(d.name, &d.options()));
+    }
+    if name == crate::q35::TEST_DEVICE.0 {
+        return Some(options::help(name, crate::q35::TEST_DEVICE.2));
     }
     if let Some((name, _, decls)) = crate::pseries::DEVICES.iter().find(|d| d.0 == name) {
         return Some(options::help(name, decls));

@@ -23,6 +23,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     // Machine
     ("-M no-such-machine", &["no-such-machine"]),
     ("-M virt,no-such-key=on", &["no-such-key"]),
+    ("-M virt -serial null -serial null", &["-serial", "2"]),
+    ("-M virt,secure=on -serial null -serial null -serial null", &["-serial", "3"]),
     ("-M virt,gic-version=9", &["gic-version"]),
     ("-M virt,virtualization=perhaps", &["virtualization", "perhaps"]),
     ("-M virt,secure=7", &["secure"]),
@@ -459,6 +461,9 @@ fn check_refusals(table: &[(&str, &[&str])]) {
         let mut complaints = Vec::new();
         if ended.status.code() != Some(1) {
             complaints.push(format!("{} instead of exit status 1", ended.status));
+        }
+        if stderr.contains("os error") {
+            complaints.push("a number of an error of the host".to_owned());
         }
         if stderr.is_empty() || (stderr.lines().count() != 1 && !is_qemu()) {
             complaints.push(format!("{} lines on standard error", stderr.lines().count()));

@@ -56,10 +56,25 @@ pub struct OptionError {
 }
 
 impl OptionError {
+    /// The message without the numbers of the host's errors.
     #[must_use]
     pub fn new(option: &str, message: impl Into<String>) -> Self {
-        Self { option: option.to_owned(), message: message.into() }
+        Self { option: option.to_owned(), message: without_error_number(message.into()) }
     }
+}
+
+/// Errors of the host come with a number behind the sentence, which helps nobody.
+fn without_error_number(mut text: String) -> String {
+    const START: &str = " (os error ";
+    while let Some(at) = text.find(START) {
+        let digits = text[at + START.len()..].chars().take_while(char::is_ascii_digit).count();
+        let end = at + START.len() + digits;
+        if digits == 0 || !text[end..].starts_with(')') {
+            break;
+        }
+        text.replace_range(at..=end, "");
+    }
+    text
 }
 
 /// The options given to one thing, parsed against its declarations.
@@ -295,6 +310,15 @@ mod tests {
         OptionDecl::new("mac", OptionKind::Mac, None, "address"),
         OptionDecl::new("file", OptionKind::Text, None, "path"),
     ];
+
+    #[test]
+    fn host_errors_without_number() {
+        let missing = std::fs::read("/no/such/file").unwrap_err();
+        assert!(missing.to_string().contains("os error"));
+        let error = OptionError::new("-smbios", format!("'a': {missing}; 'b': {missing}"));
+        assert_eq!(error.to_string(), "-smbios: 'a': No such file or directory; 'b': No such file or directory");
+        assert_eq!(OptionError::new("-x", "a (os error b)").message, "a (os error b)");
+    }
 
     #[test]
     fn values() {

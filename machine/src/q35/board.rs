@@ -259,21 +259,29 @@ pub fn build(
     let fw = FwCfg::new(board.dma(), log.clone());
     board.map_into(&spaces.io, map::Window { start: fw_cfg::PORT, len: fw_cfg::PORT_LEN }, fw.ports());
     board.devices.push(fw.clone());
-    let rtc = platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout, &lpc);
-    let (io, c) = (spaces.io.clone(), control.clone());
-    Plugger::new(&mut board, config, wiring, &bus, VecDeque::new())
-        .with_ahci(ahci)
-        .plug_all(&mut |board, spec| match spec.driver.as_str() {
+    let (rtc, lines) =
+        platform::build(&mut board, config, options, wiring, &spaces.io, irqs.hpet_inputs, &a20, layout, &lpc);
+    let mut isa = platform::Isa {
+        wiring,
+        io: &spaces.io,
+        a20: &a20,
+        lines,
+        serials: ((1u32 << given) - 1) as u8,
+        told: platform::serial_ports(wiring),
+    };
+    Plugger::new(&mut board, config, wiring, &bus, VecDeque::new()).with_ahci(ahci).plug_all(&mut |board, spec| {
+        match spec.driver.as_str() {
             // Made before.
             rhea_iommu::NAME => Ok(true),
-            _ => platform::isa_device(board, spec, wiring, &io, &c),
-        })?;
+            _ => isa.device(board, spec),
+        }
+    })?;
 
     // What firmware is told, or the kernel finds.
     let told = Firmware {
         config,
         options,
-        wiring,
+        serial: isa.told,
         ram: layout,
         apic_ids: &apic_ids,
         phys_bits: cpu_config.physical_bits,
@@ -285,6 +293,7 @@ pub fn build(
     let acpi = told.acpi();
     told.tell(&fw, board.boot_order.take().unwrap_or_default(), firmware)?;
     told.tell_acpi(&fw, &mch, &lpc);
+    told.tell_smi(&fw, &lpc);
     let image = if firmware { None } else { told.direct(acpi.as_ref())? };
     let boot = cpu::BootCpu::new(image.as_ref().map_or(CpuStart::Reset, |i| i.cpu));
     let (windows32, window64) = told.windows();

@@ -2,10 +2,10 @@
 
 use super::map;
 use super::platform;
-use crate::board::Wiring;
 use crate::config::MachineConfig;
 use crate::files::{at, read};
 use crate::options::Q35Options;
+use rhea_chipset::lpc::pm::SMI_FEATURES;
 use rhea_chipset::{Lpc, Mch};
 use rhea_device::OptionError;
 use rhea_firmware::FwCfg;
@@ -22,7 +22,8 @@ use std::sync::Arc;
 pub struct Firmware<'a> {
     pub config: &'a MachineConfig,
     pub options: &'a Q35Options,
-    pub wiring: &'a Wiring,
+    /// Port and interrupt of each serial port.
+    pub serial: Vec<(u16, u8)>,
     pub ram: RamLayout,
     pub apic_ids: &'a [u32],
     pub phys_bits: u32,
@@ -43,15 +44,14 @@ impl Firmware<'_> {
     }
     fn board(&self) -> PcAcpi {
         let (windows32, window64) = self.windows();
-        let serial = platform::serial_ports(self.wiring);
         PcAcpi {
             processors: self.apic_ids.iter().map(|id| Processor { apic_id: *id, node: 0 }).collect(),
             hpet: self.options.hpet.then_some(map::HPET.start as u32),
             ecam: Some(self.ecam()),
             windows32,
             window64,
-            serial: serial.into_iter().map(|(port, irq)| SerialPort { port, irq }).collect(),
-            i8042: self.options.i8042,
+            serial: self.serial.iter().map(|(port, irq)| SerialPort { port: *port, irq: *irq }).collect(),
+            i8042: self.options.i8042 || self.config.devices.iter().any(|d| d.driver == "i8042"),
             pvpanic: platform::pvpanic_port(self.config),
             vga: self.vga,
             sleep: self.sleep,
@@ -79,6 +79,25 @@ impl Firmware<'_> {
             }
             (board.windows32, board.window64) = acpi::pci_windows(ram, board.ecam, bits);
             board
+        });
+    }
+    /// Lets firmware choose what software SMIs do.
+    pub fn tell_smi(&self, fw: &FwCfg, lpc: &Arc<Lpc>) {
+        const AGREED: &str = "etc/smi/features-ok";
+        if !self.options.smm {
+            return;
+        }
+        let (asked, shown) = (Arc::downgrade(lpc.pm()), Arc::downgrade(lpc.pm()));
+        fw.add_file("etc/smi/supported-features", SMI_FEATURES.to_le_bytes().as_slice());
+        let written = move |data: &[u8]| {
+            if let (Some(pm), Ok(wanted)) = (asked.upgrade(), data.try_into().map(u64::from_le_bytes)) {
+                pm.agree_on_smi_features(wanted);
+            }
+        };
+        fw.add_writable_file("etc/smi/requested-features", [0u8; 8].as_slice(), written);
+        fw.add_lazy_files(&[AGREED], move |fw| {
+            let agreed = shown.upgrade().is_some_and(|pm| pm.smi_features_agreed());
+            fw.add_file(AGREED, [u8::from(agreed)].as_slice());
         });
     }
     /// SMBIOS; `bios`: with the structure that firmware would make.

@@ -16,7 +16,10 @@ pub fn is_global(board: &BoardOptions, driver: &str, property: &str) -> bool {
     matches!(board, BoardOptions::Q35(_))
         && matches!(
             (driver, property),
-            (LPC, "disable_s3" | "disable_s4") | (MCH, "extended-tseg-mbytes") | (PIT, "lost_tick_policy") | (FLASH, "secure")
+            (LPC, "disable_s3" | "disable_s4")
+                | (MCH, "extended-tseg-mbytes")
+                | (PIT, "lost_tick_policy")
+                | (FLASH, "secure")
         )
 }
 

@@ -34,8 +34,6 @@ pub const DMA_PAGES: Window = window(0x80, 16);
 pub const DMA_PRIMARY: Window = window(0xc0, 32);
 pub const PORT_92: Window = window(0x92, 1);
 pub const FERR: Window = window(0xf0, 1);
-pub const DEBUG_EXIT: u16 = 0x501;
-pub const DEBUG_CON: u16 = 0xe9;
 pub const PVPANIC: u16 = 0x505;
 
 pub const IRQ_PIT: u32 = 0;

@@ -5,8 +5,8 @@ mod boot;
 pub mod cpu;
 mod globals;
 mod hooks;
-mod iommu;
 mod interrupts;
+mod iommu;
 pub mod map;
 mod pci_setup;
 mod platform;
@@ -14,4 +14,4 @@ mod rom;
 
 pub use board::build;
 pub use globals::is_global;
-pub use platform::ISA_DEVICES;
+pub use platform::TEST_DEVICE;

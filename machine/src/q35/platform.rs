@@ -4,17 +4,19 @@ use super::map::{self, Window};
 use crate::board::{Board, Wiring};
 use crate::config::{DeviceSpec, MachineConfig};
 use crate::options::Q35Options;
-use rhea_accel::{IrqLine, VmControl};
+use parking_lot::Mutex;
+use rhea_accel::IrqLine;
 use rhea_chipset::Lpc;
 use rhea_clock::RtcClock;
+use rhea_device::OptionError;
 use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
-use rhea_device::{Device, OptionError};
 use rhea_firmware::x86::RamLayout;
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, MmioDevice, Requester};
 use rhea_pc::testdev::{self, PcTestDev};
 use rhea_pc::uart::{COM_PORTS, UartOptions};
-use rhea_pc::{A20Gate, DebugCon, DebugExit, DmaControllers, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, Pit};
-use rhea_pc::{Port92, PvPanic, Rtc, Uart16550};
+use rhea_pc::{A20Gate, DmaControllers, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, Pit};
+use rhea_pc::{Port92, Rtc, SharedIrq, Uart16550, catalog};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A port nobody reads: the coprocessor's error latch.
@@ -66,7 +68,7 @@ pub fn bios_interrupts(io: &AddressSpace) {
 pub const SHUTDOWN_STATUS: u8 = 0x0f;
 pub const RESUME: u8 = 0xfe;
 
-/// Makes the devices; gives the clock with its cells.
+/// Makes the devices; gives the clock with its cells and the interrupts of serial ports.
 pub fn build(
     board: &mut Board,
     config: &MachineConfig,
@@ -77,7 +79,7 @@ pub fn build(
     a20: &Arc<A20Gate>,
     ram: RamLayout,
     lpc: &Arc<Lpc>,
-) -> Arc<Rtc> {
+) -> (Arc<Rtc>, SerialLines) {
     let line = |board: &Board, n: u32| board.routing.line(n);
     // A direct line to the timer's input, shared with the HPET's legacy replacement.
     let (irq0, irq8) = (line(board, map::IRQ_PIT), line(board, map::IRQ_RTC));
@@ -138,15 +140,16 @@ pub fn build(
     board.devices.push(dma);
     board.map_into(io, map::FERR, Arc::new(Ignored));
 
+    let mut lines = SerialLines::default();
     for (n, (port, irq)) in serial_ports(wiring).into_iter().enumerate() {
         let Some(backend) = wiring.serials.get(n) else { continue };
         let name = format!("serial@{port:x}");
-        let irq = line(board, irq.into());
+        let irq = lines.line(board, irq);
         let uart = Uart16550::new(&name, UartOptions::default(), irq, backend.clone(), &board.clock);
         board.map_into(io, Window { start: port.into(), len: uart.window() }, uart.clone());
         board.devices.push(uart);
     }
-    rtc
+    (rtc, lines)
 }
 
 /// Port and interrupt of each serial port that the command line connects.
@@ -188,40 +191,6 @@ fn cmos(rtc: &Rtc, config: &MachineConfig, ram: RamLayout) {
     rtc.set_cmos(0x38, code(2) << 4 | 1);
 }
 
-const PORT: OptionKind = OptionKind::Number { min: 0, max: 0xffff };
-
-/// ISA devices of `-device`: name, description, properties.
-pub const ISA_DEVICES: &[(&str, &str, &[OptionDecl])] = &[
-    (
-        "isa-debug-exit",
-        "a write ends the emulator",
-        &[
-            OptionDecl::new("iobase", PORT, Some("0x501"), "port"),
-            OptionDecl::new("iosize", OptionKind::Number { min: 1, max: 4 }, Some("2"), "number of ports"),
-            OptionDecl::new("id", OptionKind::Text, None, "name"),
-        ],
-    ),
-    (
-        "isa-debugcon",
-        "bytes written go to a character back end",
-        &[
-            OptionDecl::new("iobase", PORT, Some("0xe9"), "port"),
-            OptionDecl::new("readback", OptionKind::Number { min: 0, max: 255 }, Some("0xe9"), "what a read gives"),
-            OptionDecl::new("chardev", OptionKind::Text, None, "id of a -chardev"),
-            OptionDecl::new("id", OptionKind::Text, None, "name"),
-        ],
-    ),
-    ("pc-testdev", "ports and lines for test programs", &[OptionDecl::new("id", OptionKind::Text, None, "name")]),
-    (
-        "pvpanic",
-        "the guest tells that it crashed",
-        &[
-            OptionDecl::new("ioport", PORT, Some("0x505"), "port"),
-            OptionDecl::new("id", OptionKind::Text, None, "name"),
-        ],
-    ),
-];
-
 /// The port of the panic device, if the command line asks for it.
 pub fn pvpanic_port(config: &MachineConfig) -> Option<u16> {
     let spec = config.devices.iter().find(|d| d.driver == "pvpanic")?;
@@ -232,56 +201,91 @@ pub fn pvpanic_port(config: &MachineConfig) -> Option<u16> {
     given.unwrap_or(Some(map::PVPANIC))
 }
 
-/// Makes an ISA device of the user's choice; false: it is none.
-pub fn isa_device(
-    board: &mut Board,
-    spec: &DeviceSpec,
-    wiring: &Wiring,
-    io: &Arc<AddressSpace>,
-    control: &VmControl,
-) -> Result<bool, OptionError> {
-    let Some((name, _, decls)) = ISA_DEVICES.iter().find(|(name, ..)| *name == spec.driver) else { return Ok(false) };
-    let option = format!("-device {name}");
-    let set = OptionSet::parse(&option, decls, &spec.pairs)?;
-    let number = |key: &str, default: u64| set.number(key).unwrap_or(default);
-    let log = board.log.clone();
-    if *name == "pc-testdev" {
-        let lines = (0..24).map(|n| board.routing.line(n)).collect();
-        let device = PcTestDev::new(lines);
-        for (start, len, ports) in device.ports() {
-            board.map_into(io, Window { start: start.into(), len: len.into() }, ports);
-        }
-        board.map(Window { start: testdev::MEMORY, len: testdev::MEMORY_LEN }, device.memory());
-        board.devices.push(device);
-        return Ok(true);
+/// The ISA interrupts of serial ports, of which COM1 and COM3 have one, and COM2 and COM4.
+#[derive(Default)]
+pub struct SerialLines(BTreeMap<u8, Arc<SharedIrq>>);
+
+impl SerialLines {
+    /// One more input of the interrupt.
+    fn line(&mut self, board: &Board, irq: u8) -> IrqLine {
+        let shared = self.0.entry(irq).or_insert_with(|| SharedIrq::new(board.routing.line(irq.into())));
+        // Four ports of the command line and a few devices do not fill it.
+        shared.input().unwrap_or_else(IrqLine::unconnected)
     }
-    let mut add = |start: u64, len: u64, ports: Arc<dyn MmioDevice>, device: Arc<dyn Device>| {
-        board.map_into(io, Window { start, len }, ports);
-        board.devices.push(device);
-    };
-    match *name {
-        "isa-debug-exit" => {
-            let port = number("iobase", map::DEBUG_EXIT.into());
-            let device = DebugExit::new(&format!("{name}@{port:x}"), control.clone());
-            add(port, number("iosize", 2), device.clone(), device);
-        }
-        "isa-debugcon" => {
-            let Some(id) = set.text("chardev") else {
-                return Err(OptionError::new(&option, "property 'chardev' is missing: chardev=ID"));
-            };
-            let Some((_, backend)) = wiring.chardevs.iter().find(|(i, _)| i == id) else {
-                return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
-            };
-            let port = number("iobase", map::DEBUG_CON.into());
-            let readback = number("readback", DebugCon::READBACK.into()) as u8;
-            let device = DebugCon::new(&format!("{name}@{port:x}"), backend.clone(), readback);
-            add(port, 1, device.clone(), device);
-        }
-        _ => {
-            let port = number("ioport", map::PVPANIC.into());
-            let device = PvPanic::new("pvpanic", PvPanic::ALL_EVENTS, control.clone(), log);
-            add(port, 1, device.clone(), device);
-        }
-    }
-    Ok(true)
 }
+
+/// What ISA devices of `-device` need of the board.
+pub struct Isa<'a> {
+    pub wiring: &'a Wiring,
+    pub io: &'a Arc<AddressSpace>,
+    pub a20: &'a Arc<A20Gate>,
+    pub lines: SerialLines,
+    /// The serial ports that are taken, a bit for each COM port.
+    pub serials: u8,
+    /// The ports firmware tables tell of.
+    pub told: Vec<(u16, u8)>,
+}
+
+impl Isa<'_> {
+    /// Makes an ISA device of the user's choice; false: it is none.
+    pub fn device(&mut self, board: &mut Board, spec: &DeviceSpec) -> Result<bool, OptionError> {
+        let option = format!("-device {}", spec.driver);
+        if spec.driver == TEST_DEVICE.0 {
+            OptionSet::parse(&option, TEST_DEVICE.2, &spec.pairs)?;
+            let lines = (0..24).map(|n| board.routing.line(n)).collect();
+            let device = PcTestDev::new(lines);
+            for (start, len, ports) in device.ports() {
+                board.map_into(self.io, Window { start: start.into(), len: len.into() }, ports);
+            }
+            board.map(Window { start: testdev::MEMORY, len: testdev::MEMORY_LEN }, device.memory());
+            board.devices.push(device);
+            return Ok(true);
+        }
+        let Some(kind) = catalog::find(&spec.driver) else { return Ok(false) };
+        let set = OptionSet::parse(&option, &kind.options(), &spec.pairs)?;
+        if kind.model == catalog::Model::I8042 && board.devices.iter().any(|d| d.name() == "i8042") {
+            return Err(OptionError::new(&option, "the machine has one: use -M q35,i8042=off with this device"));
+        }
+        let chardev = match set.text("chardev") {
+            None => None,
+            Some(id) => match self.wiring.chardevs.iter().find(|(i, _)| i == id) {
+                Some((_, backend)) => Some(backend.clone()),
+                None => return Err(set.error("chardev", &format!("'{id}': no -chardev has this id"))),
+            },
+        };
+        let lines = Mutex::new(&mut self.lines);
+        let irq = |n: u8| lines.lock().line(board, n);
+        let resources = catalog::Resources {
+            chardev,
+            irq: &irq,
+            serials: self.serials,
+            clock: &board.clock,
+            control: &board.control,
+            a20: self.a20,
+            input: &board.input,
+            log: &board.log,
+        };
+        let place = |keys: &[&str]| keys.iter().find_map(|key| set.number(key));
+        let name = match (kind.model, place(&["iobase", "ioport"])) {
+            (catalog::Model::I8042 | catalog::Model::PvPanic, _) => kind.name.to_owned(),
+            (_, Some(port)) => format!("{}@{port:x}", kind.name),
+            (_, None) => format!("{}.{}", kind.name, board.devices.len()),
+        };
+        let made = kind.make(&name, &set, &resources)?;
+        for w in &made.windows {
+            let taken = self.io.map_mmio(Gpa(w.port.into()), w.len.into(), w.device.clone(), 0);
+            let mapping = taken.map_err(|e| OptionError::new(&option, format!("port {:#x}: {e}", w.port)))?;
+            board.keep_mapping(mapping);
+        }
+        if let (Some(index), Some(irq)) = (made.serial, made.irq) {
+            self.serials |= 1 << index;
+            self.told.extend(made.windows.first().map(|w| (w.port, irq)));
+        }
+        board.devices.push(made.device);
+        Ok(true)
+    }
+}
+
+/// The device for test programs: name, description, properties.
+pub const TEST_DEVICE: (&str, &str, &[OptionDecl]) =
+    ("pc-testdev", "ports and lines for test programs", &[OptionDecl::new("id", OptionKind::Text, None, "name")]);

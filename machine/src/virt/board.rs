@@ -39,6 +39,11 @@ struct Plan {
 
 fn plan(config: &MachineConfig, options: &VirtOptions) -> Result<Plan, OptionError> {
     let cpus = config.smp.cpus;
+    let (given, places) = (config.serials.len(), if options.secure { 2 } else { 1 });
+    if given > places {
+        let ports = if places == 1 { "one serial port (two with -M virt,secure=on)" } else { "two serial ports" };
+        return Err(OptionError::new("-serial", format!("given {given} times: the machine has {ports}")));
+    }
     if config.smp.dies != 1 {
         return Err(OptionError::new("-smp", "dies is of x86 machines: use sockets, clusters, cores and threads"));
     }

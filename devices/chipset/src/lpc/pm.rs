@@ -153,7 +153,14 @@ pub struct PmState {
     /// In S3: the next enabled event wakes the machine.
     #[n(12)]
     suspended: bool,
+    /// What firmware has agreed on with [`Pm::agree_on_smi_features`].
+    #[n(13)]
+    smi_features: Option<u64>,
 }
+
+/// Features of software SMIs that firmware can ask for: a write to the APM control port reaches all processors.
+pub const SMI_FEATURES: u64 = SMI_BROADCAST;
+const SMI_BROADCAST: u64 = 1;
 
 struct Inner {
     state: PmState,
@@ -311,6 +318,19 @@ impl Pm {
         }
         self.update();
     }
+    /// Firmware asks for these of the [`SMI_FEATURES`]; true: it has got them, until the next reset.
+    pub fn agree_on_smi_features(&self, wanted: u64) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.state.smi_features.is_none() && wanted & !SMI_FEATURES == 0 {
+            inner.state.smi_features = Some(wanted);
+        }
+        inner.state.smi_features == Some(wanted)
+    }
+    /// Has firmware agreed on features?
+    #[must_use]
+    pub fn smi_features_agreed(&self) -> bool {
+        self.inner.lock().state.smi_features.is_some()
+    }
     /// Presses the power button.
     pub fn power_button(&self) {
         self.inner.lock().state.status |= pm1::POWER_BUTTON;
@@ -401,8 +421,12 @@ impl Pm {
             APM_ACPI_DISABLE => self.enable_acpi(false),
             _ => {}
         }
-        if self.inner.lock().state.smi_enable & smi_enable::APM != 0 {
-            self.smi(smi_status::APM, cpu);
+        let (enabled, features) = {
+            let inner = self.inner.lock();
+            (inner.state.smi_enable & smi_enable::APM != 0, inner.state.smi_features.unwrap_or(0))
+        };
+        if enabled {
+            self.smi(smi_status::APM, cpu.filter(|_| features & SMI_BROADCAST == 0));
         }
     }
 
@@ -603,6 +627,7 @@ fn initial(smm: bool, now: u64) -> PmState {
         apm: [0; 2],
         tco: Tco::new(),
         suspended: false,
+        smi_features: None,
     }
 }
 

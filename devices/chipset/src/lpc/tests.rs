@@ -288,3 +288,22 @@ fn saved_and_loaded() {
     c.lpc.reset();
     assert!(c.io.load(Gpa(u64::from(PM_BASE)), Access::cpu(0, 2)).is_err());
 }
+
+#[test]
+fn software_smis_of_all_processors() {
+    let b = board(true);
+    b.lpc.set_up();
+    // Global enable, APM.
+    b.out(0x630, 4, 1 | 1 << 5);
+    b.out(0xb2, 1, 0x10);
+    assert_eq!(std::mem::take(&mut *b.smis.lock()), [Some(3)]);
+    let pm = b.lpc.pm();
+    assert!(!pm.agree_on_smi_features(pm::SMI_FEATURES << 1) && !pm.smi_features_agreed());
+    assert!(pm.agree_on_smi_features(1) && pm.smi_features_agreed());
+    // Nobody changes them afterwards.
+    assert!(!pm.agree_on_smi_features(0) && pm.agree_on_smi_features(1));
+    b.out(0xb2, 1, 0x10);
+    assert_eq!(std::mem::take(&mut *b.smis.lock()), [None]);
+    Device::reset(&*b.lpc);
+    assert!(!b.lpc.pm().smi_features_agreed());
+}
