@@ -48,13 +48,16 @@ impl ConfigPorts {
     pub fn new(bus: &Arc<PciBus>, reset: ResetControl) -> Arc<Self> {
         Arc::new(Self { bus: bus.clone(), address: Mutex::new(0), reset })
     }
-    fn target(&self, offset: u64) -> Option<(Arc<dyn rhea_pci::PciFunction>, u16)> {
+    /// The function and register of an access. The low bits of the address are reserved; some software has them select the byte as
+    /// the port does.
+    fn target(&self, offset: u64, size: u8) -> Option<(Arc<dyn rhea_pci::PciFunction>, u16)> {
         let address = *self.address.lock();
         if address & ENABLE == 0 {
             return None;
         }
         let function = self.bus.find((address >> 16) as u8, Devfn((address >> 8) as u8))?;
-        Some((function, (address & 0xfc) as u16 | (offset & 3) as u16))
+        let register = (address as u16 | offset as u16 & 3) & 0xff;
+        Some((function, register & !u16::from(size - 1)))
     }
 }
 
@@ -64,7 +67,7 @@ impl MmioDevice for ConfigPorts {
             (0, 4) => u64::from(*self.address.lock()),
             (1, 1) => u64::from(*self.reset.value.lock()),
             (0..4, _) => u64::MAX,
-            (at, size) => match self.target(at) {
+            (at, size) => match self.target(at, size) {
                 Some((function, register)) => u64::from(function.config_read(register, size)),
                 None => u64::MAX,
             },
@@ -72,11 +75,11 @@ impl MmioDevice for ConfigPorts {
     }
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
         match (offset, access.size) {
-            (0, 4) => *self.address.lock() = value as u32 & 0x80ff_fffc,
+            (0, 4) => *self.address.lock() = value as u32 & 0x80ff_ffff,
             (1, 1) => self.reset.write(value as u8),
             (0..4, _) => {}
             (at, size) => {
-                if let Some((function, register)) = self.target(at) {
+                if let Some((function, register)) = self.target(at, size) {
                     function.config_write(register, size, value as u32);
                 }
             }

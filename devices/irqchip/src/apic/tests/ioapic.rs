@@ -24,7 +24,7 @@ fn registers() {
     assert_eq!(m.ioapic_read(2), 0x0f00_0000);
     assert_eq!(m.entry(23), MASK);
     m.redirect(23, !0);
-    assert_eq!(m.entry(23), 0xfffe_0000_0001_afff);
+    assert_eq!(m.entry(23), 0xffff_0000_0001_afff);
     for register in [3, 0xf, 0x40, 0xff] {
         m.ioapic_write(register, !0);
         assert_eq!(m.ioapic_read(register), 0);
