@@ -33,6 +33,10 @@ pub static PATTERNS: &[Pattern] = &[
     pat("dcbt", "011111 TH:5 RA:5 RB:5 0100010110 x", hint),
     pat("dcbtst", "011111 TH:5 RA:5 RB:5 0011110110 x", hint),
     pat("icbt", "011111 x CT:4 RA:5 RB:5 0000010110 x", hint),
+    // Data streams of old vector facilities: hints that programs still give.
+    pat("dst", "011111 T xx STRM:2 RA:5 RB:5 0101010110 x", hint),
+    pat("dstst", "011111 T xx STRM:2 RA:5 RB:5 0101110110 x", hint),
+    pat("dss", "011111 A xx STRM:2 xxxxx xxxxx 1100110110 x", hint),
     pat("dcbz", "011111 xxxxx RA:5 RB:5 1111110110 x", dcbz),
     pat("copy", "011111 xxxx 1 RA:5 RB:5 1100000110 x", copy).since(Isa::V3_0),
     pat("paste", "011111 xxxx L RA:5 RB:5 1110000110 1", paste).since(Isa::V3_0),

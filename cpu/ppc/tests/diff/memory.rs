@@ -216,6 +216,7 @@ fn atomics(rng: &mut Rng, _: u64, area: u64) -> Test {
                 let fc = match fc {
                     5 | 7 if size == 4 => fc - 1,
                     24.. if size == 4 && load => 8,
+                    25 => 24,
                     fc => fc,
                 };
                 if matches!(fc, 28) {
