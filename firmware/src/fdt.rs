@@ -1,5 +1,6 @@
 //! The flattened device tree as a tree that can be built, changed, written and read (Devicetree Specification 0.4).
 
+use std::collections::BTreeMap;
 use thiserror::Error;
 use vm_fdt::FdtWriter;
 
@@ -116,6 +117,64 @@ impl FdtNode {
         fdt.finish().map_err(|e| FdtError::Write(e.to_string()))
     }
 
+    /// Writes the tree with this node as root, whatever the names: those of Open Firmware's trees are longer than the
+    /// specification of flattened ones allows.
+    #[must_use]
+    pub fn flatten(&self) -> Vec<u8> {
+        const HEADER: usize = 40;
+        /// An empty list of reserved memory.
+        const RESERVED: usize = 16;
+        fn pad(data: &mut Vec<u8>) {
+            data.resize(data.len().next_multiple_of(4), 0);
+        }
+        fn write(node: &FdtNode, structs: &mut Vec<u8>, strings: &mut Vec<u8>, places: &mut BTreeMap<String, u32>) {
+            structs.extend(1u32.to_be_bytes());
+            structs.extend(node.name.bytes().chain([0]));
+            pad(structs);
+            for (name, value) in &node.properties {
+                let place = *places.entry(name.clone()).or_insert_with(|| {
+                    let place = strings.len() as u32;
+                    strings.extend(name.bytes().chain([0]));
+                    place
+                });
+                for word in [3, value.len() as u32, place] {
+                    structs.extend(word.to_be_bytes());
+                }
+                structs.extend(value);
+                pad(structs);
+            }
+            for child in &node.children {
+                write(child, structs, strings, places);
+            }
+            structs.extend(2u32.to_be_bytes());
+        }
+        let (mut structs, mut strings, mut places) = (Vec::new(), Vec::new(), BTreeMap::new());
+        write(self, &mut structs, &mut strings, &mut places);
+        structs.extend(9u32.to_be_bytes());
+        let at_strings = HEADER + RESERVED + structs.len();
+        let total = (at_strings + strings.len()).next_multiple_of(8);
+        let mut blob = Vec::with_capacity(total);
+        for word in [
+            0xd00d_feed,
+            total,
+            HEADER + RESERVED,
+            at_strings,
+            HEADER,
+            17,
+            16,
+            0,
+            strings.len(),
+            structs.len(),
+        ] {
+            blob.extend((word as u32).to_be_bytes());
+        }
+        blob.extend([0; RESERVED]);
+        blob.extend(structs);
+        blob.extend(strings);
+        blob.resize(total, 0);
+        blob
+    }
+
     /// Reads a blob.
     ///
     /// # Errors
@@ -199,6 +258,9 @@ mod tests {
     fn write_and_read() {
         let blob = sample().to_blob().unwrap();
         assert_eq!(FdtNode::parse(&blob).unwrap(), sample());
+        let mut long = sample();
+        long.u32("a-name-that-has-more-than-31-characters", 1);
+        assert_eq!(FdtNode::parse(&long.flatten()).unwrap(), long);
         assert_eq!(FdtNode::parse(&blob[..blob.len() - 1]), Err(FdtError::Truncated));
         assert_eq!(FdtNode::parse(b"hello world"), Err(FdtError::Magic));
         assert_eq!(FdtNode::parse(&[]), Err(FdtError::Truncated));

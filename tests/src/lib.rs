@@ -28,6 +28,7 @@ pub const STEP: Duration = Duration::from_secs(150);
 pub enum Board {
     Virt,
     Q35,
+    Pseries,
 }
 
 impl Board {
@@ -37,6 +38,7 @@ impl Board {
         match self {
             Self::Virt => "virt",
             Self::Q35 => "q35",
+            Self::Pseries => "pseries",
         }
     }
     /// The first serial port, as Linux calls it.
@@ -45,6 +47,7 @@ impl Board {
         match self {
             Self::Virt => "ttyAMA0",
             Self::Q35 => "ttyS0",
+            Self::Pseries => "hvc0",
         }
     }
     /// QEMU's program for it.
@@ -53,6 +56,7 @@ impl Board {
         match self {
             Self::Virt => "qemu-system-aarch64",
             Self::Q35 => "qemu-system-x86_64",
+            Self::Pseries => "qemu-system-ppc64",
         }
     }
     /// The name of one of its files for [`guest_file`].
@@ -61,6 +65,7 @@ impl Board {
         match self {
             Self::Virt => name.to_owned(),
             Self::Q35 => format!("amd64/{name}"),
+            Self::Pseries => format!("ppc64el/{name}"),
         }
     }
     /// The machine with its kernel and the test initramfs, as most tests start it. `words` go onto the kernel's command line.

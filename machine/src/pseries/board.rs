@@ -210,20 +210,20 @@ pub fn build(
     phbs.add(phb.clone());
     let rtc = Rtc::new(RtcClock::new(config.rtc.0, config.rtc.1, &clock));
     let rng = Rng::new(None).map_err(|e| fail("-M pseries", &format!("/dev/urandom: {e}")))?;
-    let mut vio_devices = platform::build(&mut board, config, wiring, &space, &vio)?;
+    let nvram = platform::build(&mut board, config, wiring, &space, &vio)?;
     board.devices.push(rtc.clone());
     board.devices.push(phb.clone());
-    let mut plugged = platform::Plugged::new(&mut vio_devices, &phbs, &space, &irq, &tces);
+    let mut plugged = platform::Plugged::new(&vio, wiring, &phbs, &space, &irq, &tces);
     Plugger::new(&mut board, config, wiring, phb.bus(), VecDeque::new())
-        .plug_all(&mut |board, spec| plugged.device(board, wiring, spec))?;
+        .with_bus(&mut plugged)
+        .plug_all(&mut |_, _| Ok(false))?;
 
     images.boot.stdout = vio.console();
     images.boot.graphics = options.graphics && !board.displays.is_empty() && config.shown();
     let order = board.boot_order.take().unwrap_or_default();
     images.boot.list = platform::boot_list(order, phb.buid());
 
-    let mut rtas_sets: Vec<Arc<dyn RtasCalls>> = vec![irq.clone(), vio.clone(), phbs.clone(), rtc];
-    rtas_sets.extend(vio_devices.nvram.iter().map(|n| n.clone() as Arc<dyn RtasCalls>));
+    let rtas_sets: Vec<Arc<dyn RtasCalls>> = vec![irq.clone(), vio.clone(), phbs.clone(), rtc, nvram];
     let sets: Vec<Arc<dyn Hypercalls>> = vec![irq.clone(), vio.clone(), tces.clone()];
     let rtas = Rtas::new(&rtas_sets);
     let tokens = rtas.tokens();

@@ -2,7 +2,8 @@
 
 use crate::board::{Board, Wiring};
 use crate::config::{DeviceSpec, MachineConfig};
-use rhea_block::DriveInterface;
+use crate::plug::{BusParts, OwnBus};
+use rhea_block::{Drive, DriveInterface, DriveOptions, Media};
 use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
 use rhea_device::{Device, OptionError};
 use rhea_irqchip::spapr::SpaprIrq;
@@ -11,12 +12,15 @@ use rhea_memory::AddressSpace;
 use rhea_pci::Devfn;
 use rhea_spapr::guest::GuestRam;
 use rhea_spapr::rng::Rng;
-use rhea_spapr::vio::{nvram, vty};
+use rhea_spapr::vio::{nvram, vlan, vscsi, vty};
 use rhea_spapr::{Phb, PhbConfig, Phbs, TceTables, VioBus};
+use rhea_storage::scsi::{LogicalUnit, ScsiCd, ScsiDisk, ScsiDiskOptions};
+use rhea_storage::{CdDrive, CdOptions};
 use std::sync::Arc;
 
 /// Names of `-device` that this board has, with what `-device help` says.
 pub const DEVICES: &[(&str, &str, &[OptionDecl])] = &[
+    ("spapr-vlan", "logical LAN", VLAN_OPTIONS),
     ("spapr-vty", "terminal", VTY_OPTIONS),
     ("spapr-pci-host-bridge", "PCI host bridge", PHB_OPTIONS),
 ];
@@ -26,17 +30,18 @@ const REG: OptionDecl =
     OptionDecl::new("reg", OptionKind::Number { min: 1, max: u32::MAX as u64 }, None, "unit address on the VIO bus");
 const VTY_OPTIONS: &[OptionDecl] =
     &[ID, REG, OptionDecl::new("chardev", OptionKind::Text, None, "character back end")];
+const VLAN_OPTIONS: &[OptionDecl] = &[
+    ID,
+    REG,
+    OptionDecl::new("netdev", OptionKind::Text, None, "network back end"),
+    OptionDecl::new("mac", OptionKind::Mac, None, "MAC address"),
+    OptionDecl::new("bootindex", OptionKind::Number { min: 0, max: 0x7fff_ffff }, None, "place in the boot order"),
+];
 const PHB_OPTIONS: &[OptionDecl] = &[
     ID,
     OptionDecl::new("index", OptionKind::Number { min: 1, max: 31 }, None, "number of the bridge"),
     OptionDecl::new("ddw", OptionKind::Bool, Some("on"), "the guest can make DMA windows"),
 ];
-
-/// Devices of the VIO bus that others need.
-pub struct VioDevices {
-    pub bus: Arc<VioBus>,
-    pub nvram: Option<Arc<nvram::Nvram>>,
-}
 
 /// Makes the terminals of `-serial` and the NVRAM.
 pub fn build(
@@ -45,7 +50,7 @@ pub fn build(
     wiring: &Wiring,
     space: &Arc<AddressSpace>,
     bus: &Arc<VioBus>,
-) -> Result<VioDevices, OptionError> {
+) -> Result<Arc<nvram::Nvram>, OptionError> {
     for backend in &wiring.serials {
         let slot = bus.slot(vty::KIND, None).map_err(|e| OptionError::new("-serial", e.to_string()))?;
         let vty = vty::Vty::new(slot, backend.clone());
@@ -72,7 +77,7 @@ pub fn build(
     }
     bus.attach(nvram.clone());
     board.devices.push(nvram.clone());
-    Ok(VioDevices { bus: bus.clone(), nvram: Some(nvram) })
+    Ok(nvram)
 }
 
 /// The contents of an NVRAM of `size` bytes with variables of Open Firmware: partitions, each with a header of signature, checksum,
@@ -110,42 +115,65 @@ fn environment(variables: &[String], size: usize) -> Result<Vec<u8>, OptionError
 
 /// What `-device` makes on this board only.
 pub struct Plugged<'a> {
-    vio: &'a mut VioDevices,
+    vio: &'a Arc<VioBus>,
+    wiring: &'a Wiring,
     phbs: &'a Arc<Phbs>,
     space: &'a Arc<AddressSpace>,
     irq: &'a Arc<SpaprIrq>,
     tces: &'a Arc<TceTables>,
+    /// The adapter of drives with if=scsi, made for the first.
+    scsi: Option<Arc<vscsi::Vscsi>>,
 }
 
 impl<'a> Plugged<'a> {
     pub fn new(
-        vio: &'a mut VioDevices,
+        vio: &'a Arc<VioBus>,
+        wiring: &'a Wiring,
         phbs: &'a Arc<Phbs>,
         space: &'a Arc<AddressSpace>,
         irq: &'a Arc<SpaprIrq>,
         tces: &'a Arc<TceTables>,
     ) -> Self {
-        Self { vio, phbs, space, irq, tces }
+        Self { vio, wiring, phbs, space, irq, tces, scsi: None }
     }
-    /// Makes a device; false: it is none of this board.
-    pub fn device(&mut self, board: &mut Board, wiring: &Wiring, spec: &DeviceSpec) -> Result<bool, OptionError> {
-        let Some((name, _, decls)) = DEVICES.iter().find(|d| d.0 == spec.driver) else { return Ok(false) };
+}
+
+impl OwnBus for Plugged<'_> {
+    fn knows(&self, driver: &str) -> bool {
+        DEVICES.iter().any(|d| d.0 == driver) || driver == "ibmveth"
+    }
+    fn make(&mut self, board: &mut Board, spec: &DeviceSpec, parts: BusParts) -> Result<(), OptionError> {
+        let driver = if spec.driver == "ibmveth" { "spapr-vlan" } else { &spec.driver };
+        let Some((name, _, decls)) = DEVICES.iter().find(|d| d.0 == driver) else { return Ok(()) };
         let option = format!("-device {name}");
         let set = OptionSet::parse(&option, decls, &spec.pairs)?;
         let fail = |e: &dyn std::fmt::Display| OptionError::new(&option, e.to_string());
+        let unit = set.number("reg").map(|n| n as u32);
         match *name {
             "spapr-vty" => {
                 let Some(id) = set.text("chardev") else {
                     return Err(OptionError::new(&option, "property 'chardev' is missing: chardev=ID"));
                 };
-                let Some((_, backend)) = wiring.chardevs.iter().find(|(i, _)| i == id) else {
+                let Some((_, backend)) = self.wiring.chardevs.iter().find(|(i, _)| i == id) else {
                     return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
                 };
-                let unit = set.number("reg").map(|n| n as u32);
-                let slot = self.vio.bus.slot(vty::KIND, unit).map_err(|e| fail(&e))?;
+                let slot = self.vio.slot(vty::KIND, unit).map_err(|e| fail(&e))?;
                 let vty = vty::Vty::new(slot, backend.clone());
-                self.vio.bus.attach_vty(vty.clone());
+                self.vio.attach_vty(vty.clone());
                 board.devices.push(vty);
+            }
+            "spapr-vlan" => {
+                let slot = self.vio.slot(vlan::KIND, unit).map_err(|e| fail(&e))?;
+                let Some(net) = parts.net else {
+                    return Err(OptionError::new(&option, "property 'netdev' is missing: netdev=ID"));
+                };
+                let unit = slot.unit();
+                let card = vlan::Vlan::new(slot, net, set.mac("mac").unwrap_or(parts.mac));
+                self.vio.attach(card.clone());
+                board.devices.push(card);
+                if let (Some(index), Some(order)) = (set.number("bootindex"), &mut board.boot_order) {
+                    order.push((index, format!("/vdevice/l-lan@{unit:x}")));
+                }
             }
             _ => {
                 let index = set.number("index").ok_or_else(|| fail(&"property 'index' is missing: index=1 to 31"))?;
@@ -156,7 +184,30 @@ impl<'a> Plugged<'a> {
                 board.devices.push(phb as Arc<dyn Device>);
             }
         }
-        Ok(true)
+        Ok(())
+    }
+    fn attach(&mut self, board: &mut Board, options: &DriveOptions, drive: Arc<Drive>) -> Result<(), OptionError> {
+        let fail = |e: &dyn std::fmt::Display| OptionError::new(&options.option, e.to_string());
+        if self.scsi.is_none() {
+            let slot = self.vio.slot(vscsi::KIND, None).map_err(|e| fail(&e))?;
+            let adapter = vscsi::Vscsi::new(slot);
+            self.vio.attach(adapter.clone());
+            board.devices.push(adapter.clone());
+            self.scsi = Some(adapter);
+        }
+        let Some(adapter) = &self.scsi else { return Ok(()) };
+        let target = match options.index {
+            Some(n) => u8::try_from(n).unwrap_or(u8::MAX),
+            None => adapter.free_target().ok_or_else(|| fail(&"all targets of the SCSI adapter are in use"))?,
+        };
+        let unit: Arc<dyn LogicalUnit> = if options.media == Media::Cdrom {
+            ScsiCd::new(&CdDrive::new(Some(drive), CdOptions::default()))
+        } else if drive.readonly() {
+            return Err(fail(&"a disk is always writable: use media=cdrom, or snapshot=on"));
+        } else {
+            ScsiDisk::new(drive, ScsiDiskOptions::default())
+        };
+        adapter.attach(target, 0, unit).map_err(|e| fail(&e))
     }
 }
 

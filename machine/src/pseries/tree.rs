@@ -454,7 +454,7 @@ mod tests {
             rtas_size: 4096,
         };
         let tree = build(&input);
-        let again = FdtNode::parse(&tree.to_blob().unwrap()).unwrap();
+        let again = FdtNode::parse(&tree.flatten()).unwrap();
         assert_eq!(again, tree);
         let cpus = tree.find("cpus").unwrap();
         assert_eq!(cpus.children.len(), 2);

@@ -137,7 +137,7 @@ fn client_architecture(p: &Partition, cpu: &mut PpcCpu, a: &Args) -> Result<(), 
         return Err(Status::PARAMETER);
     }
     p.negotiate(cpu, vectors)?;
-    let blob = p.tree().to_blob().map_err(|_| Status::HARDWARE)?;
+    let blob = p.tree().flatten();
     if blob.len() as u64 + 4 > size {
         return Err(Status::PARAMETER);
     }
@@ -161,3 +161,6 @@ fn update_tree(p: &Partition, a: &Args) -> Result<(), Status> {
     p.take_tree(FdtNode::parse(&blob).map_err(|_| Status::PARAMETER)?);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
