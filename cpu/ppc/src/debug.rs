@@ -108,7 +108,9 @@ impl PpcCpu {
     }
     /// An instruction ended in an interrupt, or in a change of MSR that is not traced: a debugger's step ends here.
     pub(crate) fn step_into_handler(&mut self) {
-        self.sys.debug.ciabr_step = false;
+        if std::mem::take(&mut self.sys.debug.ciabr_step) {
+            self.rebuild_mode();
+        }
         if std::mem::take(&mut self.sys.debug.host_step) {
             self.rebuild_mode();
             self.host_stop(DebugEvent::Step);

@@ -114,7 +114,7 @@ impl PpcCpu {
         self.msr = msr;
         self.header.pc = pc;
         self.header.raised = 1;
-        self.rebuild_mode();
+        self.refresh_mode();
         self.step_into_handler();
     }
     /// The same for an interrupt caused by the current instruction.

@@ -21,6 +21,11 @@ pub(crate) struct Rights {
     pub iamr: u64,
 }
 
+/// Mode words kept.
+const MODES: usize = 8;
+/// The key of none.
+const NO_MODE: u64 = u64::MAX;
+
 /// Book III state beside `PpcCpu::spr`.
 pub(crate) struct System {
     pub slb: [SlbEntry; 64],
@@ -31,6 +36,9 @@ pub(crate) struct System {
     tick: u64,
     /// The index of translated accesses with MSR.PR clear and set.
     current: [u32; 2],
+    /// Mode words made lately, by what of MSR they depend on and the MMU index; they hold until `rebuild_mode`.
+    modes: [(u64, PpcMode); MODES],
+    next_mode: usize,
     /// Waits in H_CEDE, H_JOIN.
     pub halted: bool,
     /// H_PROD came before the H_CEDE.
@@ -60,6 +68,8 @@ impl System {
             used: [0; MMU_INDEXES],
             tick: 0,
             current: [1, 2],
+            modes: [(NO_MODE, PpcMode(0)); MODES],
+            next_mode: 0,
             halted: false,
             prodded: false,
             powered_off: false,
@@ -261,7 +271,7 @@ impl PpcCpu {
     pub(crate) fn set_msr(&mut self, new: u64) {
         let old = std::mem::replace(&mut self.msr, new);
         if (old ^ new) & !(msr::EE | msr::RI) != 0 {
-            self.rebuild_mode();
+            self.refresh_mode();
         }
         // An enabled floating-point exception whose interrupt was off is due when it comes on.
         let fp = msr::FE0 | msr::FE1;
@@ -293,6 +303,10 @@ impl PpcCpu {
                 // Key 0 concerns what privileged code does to pages of problem state.
                 (true, false) => Rights { problem, amr: amr & 3 << 62, iamr: iamr & 1 << 62 },
             };
+            let now = self.sys.current[usize::from(problem)] as usize;
+            if self.sys.rights[now] == Some(rights) {
+                continue;
+            }
             self.sys.tick += 1;
             let found = (1..MMU_INDEXES).find(|&n| self.sys.rights[n] == Some(rights));
             let index = found.unwrap_or_else(|| {
@@ -309,15 +323,32 @@ impl PpcCpu {
 
     /// Recomputes `EnvHeader::mode`; call after any change of what it depends on.
     pub fn rebuild_mode(&mut self) {
+        self.sys.modes = [(NO_MODE, PpcMode(0)); MODES];
+        self.refresh_mode();
+    }
+    /// The same where MSR and the choice of MMU indexes alone may have changed.
+    pub(crate) fn refresh_mode(&mut self) {
+        // Bits 19:16 of MSR do not exist.
+        let index = self.translated_index(self.msr & msr::PR != 0);
+        let key = self.msr & !(msr::EE | msr::RI | msr::ME) | u64::from(index) << 16;
+        if let Some((_, mode)) = self.sys.modes.iter().find(|m| m.0 == key) {
+            self.header.mode = mode.0;
+            return;
+        }
+        let mode = self.make_mode(index);
+        self.sys.modes[self.sys.next_mode % MODES] = (key, mode);
+        self.sys.next_mode = self.sys.next_mode.wrapping_add(1);
+        self.header.mode = mode.0;
+    }
+    fn make_mode(&self, index: u32) -> PpcMode {
         use msr::{BE, DR, FE0, FE1, FP, IR, LE, PR, SE, SF, VEC, VSX};
         let m = self.msr;
         let problem = m & PR != 0;
-        let index = self.translated_index(problem);
         let enables = self.fpscr & 0xf8 != 0;
         let disabled = if problem { self.spr[spr::PCR as usize] } else { 0 };
         let fscr = if problem { self.spr[spr::FSCR as usize] } else { u64::MAX };
         let facility = |n: u32| fscr >> n & 1 != 0;
-        self.header.mode = PpcMode(0)
+        PpcMode(0)
             .with_fetch_idx(if m & IR != 0 { index } else { mmu::REAL })
             .with_data_idx(if m & DR != 0 { index } else { mmu::REAL })
             .with_sf(m & SF != 0)
@@ -340,7 +371,6 @@ impl PpcCpu {
             .with_scv(facility(fscr::SCV))
             .with_prefixed(facility(fscr::PREFIX))
             .with_ebb(facility(fscr::EBB))
-            .0;
     }
 
     // ---- machine check and system reset ----

@@ -307,7 +307,7 @@ impl PpcCpu {
                 let mask = if self.msr & msr::PR != 0 { self.spr[spr::UAMOR as usize] } else { u64::MAX };
                 self.spr[n] = self.spr[n] & !mask | v & mask;
                 self.select_rights();
-                self.rebuild_mode();
+                self.refresh_mode();
             }
             spr::PIDR => {
                 let v = v & 0xffff_ffff;
