@@ -57,10 +57,6 @@ pub static PATTERNS: &[Pattern] = &[
     pat("stbcix", "011111 RS:5 RA:5 RB:5 1111010101 x", hypervisor),
     pat("stdcix", "011111 RS:5 RA:5 RB:5 1111110101 x", hypervisor),
     pat("wait", "011111 xxxxx xxxxx xxxxx 0000011110 x", wait).since(Isa::V3_0),
-    // Data streams of the vector facility, which are hints.
-    pat("dst", "011111 T xx STRM:2 RA:5 RB:5 0101010110 x", wait),
-    pat("dstst", "011111 T xx STRM:2 RA:5 RB:5 0101110110 x", wait),
-    pat("dss", "011111 A xx STRM:2 xxxxx xxxxx 1100110110 x", wait),
     pat("clrbhrb", "011111 xxxxx xxxxx xxxxx 0110101110 x", clrbhrb),
     pat("mfbhrbe", "011111 RT:5 BHRBE:10 0100101110 x", mfbhrbe),
     // Transactional memory, which is not available.
