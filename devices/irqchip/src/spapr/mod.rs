@@ -221,7 +221,7 @@ impl SpaprIrq {
                 xics: Xics::new(&pins, FIRST, TOTAL - FIRST, handover.clone(), resample.clone()),
                 xive: Xive::new(XiveConfig {
                     pins,
-                    cpus: numbers.clone(),
+                    cpus: numbers,
                     sources: TOTAL,
                     places,
                     memory: memory.clone(),
@@ -233,9 +233,9 @@ impl SpaprIrq {
                 kinds: (0..TOTAL).map(|_| AtomicU8::new(NONE)).collect(),
             }
         });
-        // Interprocessor interrupts of XIVE are sources like others.
-        for server in numbers {
-            core.xive.claim(server, false);
+        // Interprocessor interrupts of XIVE are sources like others; a guest allots them as it likes.
+        for lisn in 0..servers {
+            core.xive.claim(lisn, false);
         }
         let esb = EsbWindow::new(&core.xive);
         let windows = vec![
@@ -482,8 +482,8 @@ impl SpaprIrq {
                     .cell("#address-cells", 0)
                     .cell("linux,phandle", phandle)
                     .cell("phandle", phandle);
-                // From the last usable priority on they are the hypervisor's.
-                let reserved = [u32::from(xive::LAST_PRIORITY) + 1, 0xff - u32::from(xive::LAST_PRIORITY)];
+                // Behind the last usable one they are the hypervisor's, but for the one that masks.
+                let reserved = [u32::from(xive::LAST_PRIORITY) + 1, 0xfe - u32::from(xive::LAST_PRIORITY)];
                 let bytes = reserved.iter().flat_map(|v| v.to_be_bytes()).collect();
                 (node, vec![("ibm,plat-res-int-priorities".to_owned(), bytes)])
             }

@@ -376,11 +376,16 @@ impl RtasCalls for VioBus {
                 rtas_return(results, status, &[]);
             }
             ("quiesce", &[]) => {
-                // Firmware is done with the devices: queues are closed.
+                // Firmware is done with the devices: queues are closed, and nothing is translated any more.
                 for device in self.devices() {
                     if let Some(crq) = device.crq() {
                         crq.free();
                         device.connected(false);
+                    }
+                    let windows = &device.slot().inner.windows;
+                    windows.set_bypass(false);
+                    if let Some(table) = device.slot().table() {
+                        table.clear();
                     }
                 }
                 rtas_return(results, rtas::SUCCESS, &[]);

@@ -72,6 +72,9 @@ struct Lan {
     filters: Vec<u64>,
     #[n(9)]
     dropped: u64,
+    /// Length of the longest buffer there has been: for frames that fit it another may come.
+    #[n(10)]
+    longest: u64,
 }
 
 #[derive(Encode, Decode)]
@@ -163,6 +166,7 @@ impl Vlan {
             // Those of one length in the order they were given.
             let at = lan.buffers.partition_point(|b| len(*b) <= len(buffer));
             lan.buffers.insert(at, buffer);
+            lan.longest = lan.longest.max(len(buffer));
         }
         if self.starved.swap(false, SeqCst) {
             self.net.receive_ready();
@@ -247,12 +251,11 @@ impl Vlan {
         }
         let needed = frame.len() as u64 + HANDLE;
         let dma = self.slot.dma();
-        let longest = lan.buffers.last().map_or(0, |b| len(*b));
-        if needed > longest {
-            if lan.buffers.is_empty() || needed <= 0x1_0000 && lan.buffers.len() < 16 {
+        if needed > lan.buffers.last().map_or(0, |b| len(*b)) {
+            if lan.longest == 0 || needed <= lan.longest {
                 return None;
             }
-            // No buffer is for such frames: counted in the page that Open Firmware's successor reads.
+            // No buffer is for such frames; the guest reads how many there were.
             lan.dropped = lan.dropped.wrapping_add(1);
             let count = lan.dropped.to_be_bytes();
             let _ = dma.write_ram(list + LIST_DROPPED, &count);
@@ -260,7 +263,7 @@ impl Vlan {
         }
         let mut entry = [0; ENTRY as usize];
         let at = address(queue) + next;
-        // The entry's last use must be over: a guest that is behind has another toggle there still.
+        // A guest has an entry for each buffer it gives, so that none is overwritten.
         let toggle = queue & TOGGLE == 0;
         let index = lan.buffers.partition_point(|b| len(*b) < needed);
         let buffer = lan.buffers.remove(index);

@@ -206,6 +206,6 @@ fn trees() {
     let (node, root) = m.irq.tree(0x1111);
     assert_eq!(node.get("compatible"), Some(&b"ibm,power-ivpe\0"[..]));
     assert_eq!(node.name, "interrupt-controller@60302031b0000");
-    assert_eq!(root[0].1, [0, 0, 0, 7, 0, 0, 0, 0xf9]);
+    assert_eq!(root[0].1, [0, 0, 0, 7, 0, 0, 0, 0xf8]);
     assert!(!Machine::new(IcMode::Xics, &[0]).irq.activate(Mode::Xive));
 }

@@ -134,7 +134,7 @@ fn errors() {
         (h::H_INT_SET_SOURCE_CONFIG, &[0, a, 1 << 32, 5, 0], p3),
         (h::H_INT_SET_SOURCE_CONFIG, &[0, a, 0, 7, 0], p4),
         (h::H_INT_SET_SOURCE_CONFIG, &[0, a, 0, 0x1ff, 0], p4),
-        (h::H_INT_GET_SOURCE_CONFIG, &[0, 3], p2),
+        (h::H_INT_GET_SOURCE_CONFIG, &[0, 9], p2),
         (h::H_INT_GET_QUEUE_INFO, &[0, 1, 5], p2),
         (h::H_INT_GET_QUEUE_INFO, &[0, 0, 7], p3),
         (h::H_INT_SET_QUEUE_CONFIG, &[2, 0, 5, 0, 16], p1),
@@ -149,7 +149,7 @@ fn errors() {
         (h::H_INT_SET_OS_REPORTING_LINE, &[0, 9, 0x100], p2),
         (h::H_INT_ESB, &[2, a, 0], p1),
         (h::H_INT_ESB, &[0, a, 1 << 16], p3),
-        (h::H_INT_SYNC, &[0, 5], p2),
+        (h::H_INT_SYNC, &[0, 0xfff], p2),
         (h::H_INT_RESET, &[1], p1),
         (h::H_XIRR, &[], Status::FUNCTION.0),
     ] {
