@@ -64,7 +64,9 @@ impl IsaSink {
                 self.pic.set(n, HPET, level, import);
             }
         } else if let Some(n) = pin.checked_sub(PIRQ_PINS) {
+            // The number is one interrupt for both, so that software finds it at the I/O APIC by the number firmware gave it.
             self.pic.set(n, PIRQ, level, import);
+            self.io_apic.set(n, PIRQ, level, import);
         } else {
             if pin < 16 {
                 self.pic.set(pin, LINE, level, import);
