@@ -4,11 +4,12 @@
 //! ICMP echo are answered packet by packet.
 
 mod dhcp;
-mod tftp;
 mod fragments;
 mod icmp;
 mod packet;
+mod router;
 mod tcp;
+mod tftp;
 mod udp;
 mod watch;
 mod wire;
@@ -367,7 +368,12 @@ impl Engine {
                     self.packet(source, whole);
                 }
             }
-            // IPv6 is off.
+            // IPv6 is off, which those who ask are told.
+            Some(packet::TYPE_IPV6) => {
+                if let Some(answer) = router::answer(&frame) {
+                    self.stack.wire.output.send_checked(answer);
+                }
+            }
             _ => (),
         }
     }

@@ -8,6 +8,7 @@ pub(super) const IPV4: usize = 20;
 pub(super) const UDP: usize = 8;
 pub(super) const TYPE_IPV4: u16 = 0x0800;
 pub(super) const TYPE_ARP: u16 = 0x0806;
+pub(super) const TYPE_IPV6: u16 = 0x86dd;
 pub(super) const ICMP_PROTOCOL: u8 = 1;
 pub(super) const TCP_PROTOCOL: u8 = 6;
 pub(super) const UDP_PROTOCOL: u8 = 17;
@@ -45,6 +46,10 @@ fn pseudo_header(src: [u8; 4], dst: [u8; 4], protocol: u8, len: usize) -> u64 {
 }
 pub(super) fn checksum(data: &[u8]) -> u16 {
     !fold(sum(data))
+}
+/// The checksum of `payload` in an IPv6 packet between `addresses` (RFC 8200, section 8.1); 0 if it contains the right one.
+pub(super) fn checksum6(addresses: &[u8], protocol: u8, payload: &[u8]) -> u16 {
+    !fold(sum(addresses) + u64::from(protocol) + payload.len() as u64 + sum(payload))
 }
 
 /// The parts of an IPv4 packet that matter; the payload is cut to the packet's length.
