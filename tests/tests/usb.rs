@@ -135,7 +135,7 @@ fn refused() {
         ("-device qemu-xhci,intrs=99", &["intrs"]),
         ("-device qemu-xhci,streams=on", &["streams"]),
         ("-device qemu-xhci,no-such-property=1", &["no-such-property"]),
-        ("-device qemu-xhci,addr=1f.0", &["1f.0"]),
+        ("-device qemu-xhci,addr=77", &["77"]),
         ("-device qemu-xhci -device usb-kbd,bus=no-such-bus.0", &["no-such-bus.0"]),
         ("-device qemu-xhci -device usb-kbd,port=9", &["port", "9"]),
         ("-device qemu-xhci -device usb-kbd,port=x", &["port", "x"]),
