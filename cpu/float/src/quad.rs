@@ -486,7 +486,7 @@ pub fn round_to_int(a: u128, rounding: Rounding, signal_inexact: bool, env: &mut
 pub fn round_to_extended(a: u128, rounding: Rounding, env: &mut Env) -> u128 {
     let x = unpack(a);
     match x.class {
-        Class::Quiet | Class::Signalling => nan(&[(a, x.class)], env),
+        Class::Quiet | Class::Signalling => nan(&[(a, x.class)], env) & !((1 << 49) - 1),
         Class::Zero | Class::Inf => a,
         Class::Finite => {
             // Of a tiny number as many places are lost as of its denormal in that format, whose exponents are the same.

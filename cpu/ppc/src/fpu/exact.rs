@@ -120,7 +120,7 @@ impl PpcCpu {
         }
         self.vsr[t] = u128::from(r);
         let status = note.fr_fi(r, flags, a, b, c);
-        match note.fprf(r) {
+        match note.fprf(r, flags) {
             Some(f) => self.fp_done(flags, fpscr::FR | fpscr::FI | fpscr::FPRF, status | f),
             None => self.fp_done(flags, fpscr::FR | fpscr::FI, status),
         }

@@ -106,9 +106,10 @@ impl Note {
     }
 
     /// FPRF of the result in place, `None` if the operation leaves it.
-    pub fn fprf(self, result: u64) -> Option<u64> {
+    pub fn fprf(self, result: u64, flags: Flags) -> Option<u64> {
         use LaneOp::*;
         match self.op() {
+            ToS64 | ToU64 | ToS32 | ToU32 if flags.contains(Flags::INVALID) => Some(0b10001 << fpscr::FPRF_SHIFT),
             ToS64 | ToU64 | ToS32 | ToU32 | Max | Min | MaxC | MinC | MaxJ | MinJ | CmpEq | CmpGt | CmpGe => None,
             _ => Some(u64::from(class(result, self.single())) << fpscr::FPRF_SHIFT),
         }

@@ -68,7 +68,7 @@ impl PpcCpu {
             let mut env = self.fp_env();
             let r = note.compute(a, b, c, &mut env);
             self.fpscr = self.fpscr & !(FR | FI) | note.fr_fi(r, env.flags, a, b, c);
-            if let Some(f) = note.fprf(r) {
+            if let Some(f) = note.fprf(r, env.flags) {
                 self.fpscr = self.fpscr & !FPRF | f;
             }
         }

@@ -130,10 +130,12 @@ pub(super) fn counts(o: &mut Operands, f: impl Fn(u128, u32) -> u32) -> u128 {
     make(bits, |i| u128::from(f(el(o.b, bits, i), bits)))
 }
 
-/// imm: log2 of the bits | 8 signed | 16 extended | 32 remainder. What is undefined gives zero.
+/// imm: log2 of the bits | 8 signed | 16 extended | 32 remainder.
 pub(super) fn divide(o: &mut Operands) -> u128 {
     let bits = 1u32 << (o.imm & 7);
     let (signed, extended, remainder) = (o.imm & 8 != 0, o.imm & 16 != 0, o.imm & 32 != 0);
+    // A divisor for which nothing is defined counts as one.
+    let undefined = |a: u128| if remainder { 0 } else { a };
     make(bits, |i| {
         if bits == 128 {
             return divide_quad(o.a, o.b, signed, extended, remainder);
@@ -143,7 +145,7 @@ pub(super) fn divide(o: &mut Operands) -> u128 {
             let (a, b) = (sel(o.a, bits, i) << (shift & 127), sel(o.b, bits, i));
             let lowest = a == i128::MIN && b == -1 || !extended && b == -1 && a == -(1 << (bits - 1));
             if b == 0 || lowest {
-                return 0;
+                return undefined(a as u128);
             }
             let (q, r) = (a / b, a % b);
             let fits = q >= -(1 << (bits - 1)) && q < 1 << (bits - 1);
@@ -157,7 +159,7 @@ pub(super) fn divide(o: &mut Operands) -> u128 {
         } else {
             let (a, b) = (el(o.a, bits, i) << (shift & 127), el(o.b, bits, i));
             if b == 0 {
-                return 0;
+                return undefined(a);
             }
             let (q, r) = (a / b, a % b);
             if remainder {

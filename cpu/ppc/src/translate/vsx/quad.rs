@@ -29,7 +29,8 @@ pub(super) fn round(t: &mut Translator, i: Insn, op: VsxOp) -> Flow {
     let mode = match (i.bit(15), i.field(21, 22)) {
         (false, 0) => Rounding::NearestAway as u32,
         (false, 3) => 7,
-        (false, _) => return Flow::Illegal,
+        // Reserved.
+        (false, _) => Rounding::NearestEven as u32,
         (true, 0) => Rounding::NearestEven as u32,
         (true, 1) => Rounding::TowardZero as u32,
         (true, 2) => Rounding::TowardPositive as u32,

@@ -17,6 +17,14 @@ pub(super) fn one(t: &mut Translator, i: Insn, op: FpOp, single: bool) -> Flow {
 }
 pub(super) fn round(t: &mut Translator, i: Insn, op: FpOp, mode: Rounding) -> Flow {
     t.fp_scalar(Note::new(op, false).rounding(mode), i.xt(), [i.xb(), 0, 0]);
+    if matches!(op, FpOp::ToS32 | FpOp::ToU32) && !t.mode.fp_enables() {
+        // The word is in both halves of the doubleword.
+        let v = t.fbits(i.xt());
+        let v = t.b.zext(v, 32);
+        let high = t.shl(v, 32);
+        let v = t.b.or(high, v);
+        t.set_f(i.xt(), v);
+    }
     Flow::Next
 }
 /// `XA × XB + XT`, or `XA × XT + XB`, and their like.
