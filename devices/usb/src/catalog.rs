@@ -216,3 +216,54 @@ impl DeviceType {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhea_accel::IrqLine;
+    use rhea_block::{CacheMode, MemoryBackend};
+    use rhea_device::options::split;
+    use rhea_memory::AddressSpace;
+    use rhea_pci::{Devfn, PciBus};
+
+    fn parse(name: &str, text: &str) -> Result<(&'static DeviceType, OptionSet), OptionError> {
+        let kind = find(name).unwrap();
+        Ok((kind, OptionSet::parse(&format!("-device {name}"), &kind.options(), &split(text))?))
+    }
+
+    #[test]
+    fn mistakes() {
+        let bus = PciBus::new("pcie.0", AddressSpace::new("s"), std::array::from_fn(|_| IrqLine::unconnected()), None);
+        let (clock, input) = (VirtualClock::new(), InputHub::new());
+        let drive = || Drive::new("d", Arc::new(MemoryBackend::new(vec![0; 1 << 20], false)), CacheMode::Writeback);
+        let (kind, set) = parse("nec-usb-xhci", "p2=2,p3=1,msi=off").unwrap();
+        let xhci = kind.make(&set, &bus.slot(Devfn::new(3, 0)), &clock, &Log::off()).unwrap();
+        let attach = |name: &str, text: &str, with_drive: bool| {
+            let drive = with_drive.then(|| (drive(), false));
+            let resources = Resources { drive, input: &input, clock: &clock };
+            parse(name, text).and_then(|(kind, set)| kind.attach(&set, &xhci, resources))
+        };
+        for (name, text, drive, word) in [
+            ("usb-storage", "", false, "'drive'"),
+            ("usb-storage", "serial=", true, "'serial'"),
+            ("usb-storage", "logical_block_size=777", true, "power of two"),
+            ("usb-storage", "logical_block_size=4096,physical_block_size=512", true, "smaller"),
+            ("usb-kbd", "port=0", false, "'port'"),
+            ("usb-kbd", "port=3", false, "no such port"),
+            ("usb-kbd", "port=1.1", false, "usb-hub"),
+            ("usb-kbd", "what=1", false, "'what'"),
+            ("qemu-xhci", "", false, "controller"),
+        ] {
+            let e = attach(name, text, drive).unwrap_err().to_string();
+            assert!(e.starts_with(&format!("-device {name}: ")) && e.contains(word), "{e}");
+        }
+        assert_eq!(attach("usb-storage", "logical_block_size=4096", true), Ok(vec![1]));
+        assert_eq!(attach("usb-hub", "port=2", false), Ok(vec![2]));
+        assert_eq!(attach("usb-tablet", "port=2.8", false), Ok(vec![2, 8]));
+        assert!(attach("usb-mouse", "", false).unwrap_err().to_string().contains("all ports"));
+        assert!(parse("qemu-xhci", "p3=16").is_err() && parse("qemu-xhci", "slots=0").is_err());
+        let (kind, set) = parse("usb-mouse", "").unwrap();
+        assert!(kind.make(&set, &bus.slot(Devfn::new(4, 0)), &clock, &Log::off()).is_err());
+        assert!(USB_DEVICE.iter().all(|(_, driver)| find(driver).is_some()));
+    }
+}
