@@ -246,6 +246,12 @@ impl Ctx {
                 Ok(())
             }
             Place::Ram { host, block, offset } => {
+                // A store of what is there already is over when it has been compared: writing would only lose translations.
+                // SAFETY: as in `load_piece`.
+                let same = || unsafe { read_host(host, size) } == value & u128::MAX >> (128 - size.clamp(1, 16) * 8);
+                if block.is_code_page(offset / PAGE_SIZE) && same() {
+                    return Ok(());
+                }
                 self.before_code_write(cpu, &block, offset, size)?;
                 // SAFETY: as in `load_piece`.
                 unsafe { write_host(host, size, value) };

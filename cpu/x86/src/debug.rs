@@ -100,6 +100,29 @@ impl X86Cpu {
         }
         self.rebuild_mode();
     }
+    /// Loads a segment register as an instruction would; false: it cannot (CS changes with a jump, unless in real mode).
+    pub fn set_selector(&mut self, seg: Seg, selector: u16) -> bool {
+        let shadow = self.shadow;
+        let loaded = if seg != Seg::Cs {
+            self.load_segment(seg as u32, selector).is_ok()
+        } else if self.protected() {
+            false
+        } else {
+            // The program counter is a linear address to debuggers, and stays.
+            let cs = self.real_segment(seg, selector);
+            self.set_segment(seg, cs);
+            true
+        };
+        self.shadow = shadow;
+        self.rebuild_mode();
+        loaded
+    }
+    /// Sets control, status and abridged tag word of the x87 unit.
+    pub fn set_x87_words(&mut self, control: u16, status: u16, tags: u8) {
+        self.x87.set_control_word(control);
+        self.x87.set_status_word(status);
+        self.x87.tags = tags.into();
+    }
     pub fn remove_host_breakpoint(&mut self, va: u64) {
         self.debug.host_breakpoints.retain(|&b| b != va);
         self.rebuild_mode();

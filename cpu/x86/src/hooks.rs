@@ -84,6 +84,19 @@ impl X86Pins {
     pub(crate) fn merge_nmis(&self) {
         let _ = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.min(1)));
     }
+    /// Latched inputs, vector, waiting NMIs. The level of INTR is the local APIC's.
+    pub(crate) fn save(&self) -> [u32; 3] {
+        let latched = self.bits() & !(pin::INTR | pin::WAKE);
+        [latched, self.vector.load(Ordering::SeqCst), self.nmis.load(Ordering::SeqCst)]
+    }
+    pub(crate) fn load(&self, [latched, vector, nmis]: [u32; 3]) {
+        let nmis = nmis.min(2);
+        let nmi = if nmis != 0 { pin::NMI } else { 0 };
+        let latched = latched & (pin::SMI | pin::INIT | pin::SIPI | pin::MCE) | nmi;
+        self.vector.store(vector & 0xff, Ordering::SeqCst);
+        self.nmis.store(nmis, Ordering::SeqCst);
+        let _ = self.bits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |b| Some(b & pin::INTR | latched));
+    }
     pub fn clear(&self, bits: u32) {
         if bits & pin::NMI != 0 {
             self.nmis.store(0, Ordering::SeqCst);

@@ -632,6 +632,7 @@ impl X86Cpu {
     pub(crate) fn poll_events(&mut self) -> Poll {
         let bits = self.pins.bits();
         let taken = self.poll_bits(bits);
+        self.note_halt(matches!(taken, Poll::Halt(_)));
         self.interrupt_waits = self.pins.bits() & !pin::WAKE;
         taken
     }

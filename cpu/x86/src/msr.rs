@@ -155,6 +155,115 @@ pub(crate) struct Msrs {
     logged: Vec<u32>,
 }
 
+impl Mtrrs {
+    /// What is saved.
+    pub fn words(&self) -> Vec<u64> {
+        let variable = self.variable.iter().flatten();
+        std::iter::once(&self.default_type).chain(&self.fixed).chain(variable).copied().collect()
+    }
+    /// False: there are not as many.
+    pub fn set_words(&mut self, words: &[u64]) -> bool {
+        let Some((default_type, words)) = words.split_first() else { return false };
+        if words.len() != self.fixed.len() + 2 * VARIABLE {
+            return false;
+        }
+        self.default_type = *default_type;
+        let all = self.fixed.iter_mut().chain(self.variable.iter_mut().flatten());
+        all.zip(words).for_each(|(register, word)| *register = *word);
+        true
+    }
+}
+
+impl Msrs {
+    /// All registers but the MTRRs, in the order of saved state: new ones go to the end.
+    fn registers(&mut self) -> Vec<&mut u64> {
+        let Msrs {
+            star,
+            lstar,
+            cstar,
+            sfmask,
+            kernel_gs_base,
+            sysenter_cs,
+            sysenter_esp,
+            sysenter_eip,
+            pat,
+            tsc_aux,
+            pkrs: _,
+            tsc_offset,
+            tsc_adjust,
+            tsc_deadline,
+            debugctl,
+            misc_enable,
+            feature_control,
+            spec_ctrl,
+            bios_sign,
+            mtrr: _,
+            mcg_status,
+            mcg_ctl,
+            banks,
+            syscfg,
+            hwcr,
+            top_mem,
+            iorr,
+            osvw,
+            vm_cr,
+            de_cfg,
+            ls_cfg,
+            nb_cfg,
+            mmio_conf_base,
+            logged: _,
+        } = self;
+        let mut all = vec![
+            star,
+            lstar,
+            cstar,
+            sfmask,
+            kernel_gs_base,
+            sysenter_cs,
+            sysenter_esp,
+            sysenter_eip,
+            pat,
+            tsc_aux,
+            tsc_offset,
+            tsc_adjust,
+            tsc_deadline,
+            debugctl,
+            misc_enable,
+            feature_control,
+            spec_ctrl,
+            bios_sign,
+            mcg_status,
+            mcg_ctl,
+            syscfg,
+            hwcr,
+            vm_cr,
+            de_cfg,
+            ls_cfg,
+            nb_cfg,
+            mmio_conf_base,
+        ];
+        all.extend(banks.iter_mut().flatten());
+        all.extend(top_mem.iter_mut().chain(iorr).chain(osvw));
+        all
+    }
+    /// What is saved.
+    pub fn words(&mut self) -> Vec<u64> {
+        let pkrs = self.pkrs.into();
+        std::iter::once(pkrs).chain(self.registers().into_iter().map(|r| *r)).collect()
+    }
+    /// False: there are not as many.
+    pub fn set_words(&mut self, words: &[u64]) -> bool {
+        let Some((pkrs, words)) = words.split_first() else { return false };
+        self.pkrs = *pkrs as u32;
+        let all = self.registers();
+        let same = all.len() == words.len();
+        if same {
+            all.into_iter().zip(words).for_each(|(register, word)| *register = *word);
+        }
+        same
+    }
+}
+
 const GP: Exception = Exception::gp(0);
 
 /// Index of a fixed-range register.

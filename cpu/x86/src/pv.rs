@@ -5,6 +5,7 @@
 use crate::config::Feature;
 use crate::exception::Exception;
 use crate::state::{X86Cpu, gpr};
+use rhea_ir::guest::TlbFlush;
 use rhea_memory::{Gpa, Requester};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -38,6 +39,8 @@ pub(crate) struct Paravirtual {
     pub system_time: u64,
     pub steal_time: u64,
     pub eoi: u64,
+    /// The steal time area says that the processor is preempted.
+    preempted: bool,
     /// Version of the time page, even.
     version: u32,
     /// Executed PAUSE instructions.
@@ -47,6 +50,17 @@ pub(crate) struct Paravirtual {
 }
 
 impl Paravirtual {
+    /// What is saved.
+    pub fn words(&self) -> [u64; 5] {
+        [self.wall_clock, self.system_time, self.steal_time, self.eoi, self.version.into()]
+    }
+    pub fn set_words(&mut self, words: [u64; 5]) {
+        let version;
+        [self.wall_clock, self.system_time, self.steal_time, self.eoi, version] = words;
+        self.version = version as u32 & !1;
+        // If it is not, the next look at events finds it so.
+        self.preempted = self.steal_time & 1 != 0;
+    }
     /// A number from the host's random source.
     pub fn random(&mut self) -> u64 {
         if self.entropy.len() < 8 {
@@ -163,9 +177,9 @@ impl X86Cpu {
                     return Some(Err(Exception::gp(0)));
                 }
                 self.pv.steal_time = value;
+                self.pv.preempted = false;
                 if value & 1 != 0 {
-                    // Nothing is ever stolen, and the processor never seems preempted: TLB flushes of other processors
-                    // then come as interrupts.
+                    // Nothing is ever stolen.
                     self.write_guest(value & !63, &[0; 64]);
                 }
             }
@@ -213,6 +227,31 @@ impl X86Cpu {
         self.write_guest(gpa.wrapping_add(4), &sec.to_le_bytes());
         self.write_guest(gpa.wrapping_add(8), &nsec.to_le_bytes());
         self.write_guest(gpa, &2u32.to_le_bytes());
+    }
+    /// A halted processor is preempted: others ask it by a bit, rather than by an interrupt, to flush its TLB before it runs
+    /// guest code again.
+    pub(crate) fn note_halt(&mut self, halted: bool) {
+        const PREEMPTED: u64 = 1;
+        const FLUSH_TLB: u64 = 2;
+        const AREA: u64 = 16;
+        if self.pv.preempted == halted || self.pv.steal_time & 1 == 0 {
+            return;
+        }
+        self.pv.preempted = halted;
+        let at = Gpa((self.pv.steal_time & !63) + AREA);
+        let mut old = if halted { 0 } else { PREEMPTED };
+        let new = if halted { PREEMPTED } else { 0 };
+        loop {
+            match self.space.compare_exchange(at, 1, old, new) {
+                Ok(was) if was == old => break,
+                Ok(was) => old = was,
+                // Outside of memory: said when it was set.
+                Err(_) => return,
+            }
+        }
+        if !halted && old & FLUSH_TLB != 0 {
+            self.flush(TlbFlush::All, false);
+        }
     }
     pub(crate) fn reset_pv(&mut self) {
         if self.pv.eoi != 0 {

@@ -126,8 +126,11 @@ const ORDER: [u32; 16] =
 const SEGMENTS: [usize; 6] = [1, 2, 3, 0, 4, 5];
 const NAMES: [&str; 16] =
     ["RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15"];
-/// Where the XMM registers begin in GDB's block: 17 words, 7 half words, eight x87 registers, eight x87 control words.
-const XMM: usize = 17 * 8 + 7 * 4 + 8 * 10 + 8 * 4;
+/// Where things begin in GDB's block: 17 words, flags, selectors, eight x87 registers, eight x87 control words, XMM registers.
+const SELECTORS: usize = 17 * 8 + 4;
+const STACK: usize = SELECTORS + 6 * 4;
+const X87: usize = STACK + 8 * 10;
+const XMM: usize = X87 + 8 * 4;
 
 impl BoardGuest for X86Cpu {
     fn describe(&mut self) -> String {
@@ -210,7 +213,7 @@ impl BoardGuest for X86Cpu {
         for v in &self.xmm {
             data.extend_from_slice(&v.to_le_bytes());
         }
-        data.extend_from_slice(&0x1f80u32.to_le_bytes());
+        data.extend_from_slice(&self.mxcsr().to_le_bytes());
         data
     }
     fn set_gdb_registers(&mut self, data: &[u8]) {
@@ -232,7 +235,35 @@ impl BoardGuest for X86Cpu {
                 self.xmm[n] = u128::from_le_bytes(v);
             }
         }
-        // Segments and x87 registers are shown only.
+        for (n, seg) in SEGMENTS.into_iter().enumerate() {
+            let selector = half(SELECTORS + 4 * n).filter(|selector| *selector != self.seg[seg].selector);
+            if let Some(selector) = selector {
+                // GDB sees the old one of a register that cannot be loaded so when it reads again.
+                let _ = self.set_selector(Seg::ALL[seg], selector as u16);
+            }
+        }
+        // The debugger's registers are counted from the top of the stack.
+        if let (Some(control), Some(status), Some(tags)) = (half(X87), half(X87 + 4), half(X87 + 8)) {
+            self.set_x87_words(control as u16, status as u16, tags as u8);
+        }
+        for n in 0..8 {
+            let (at, r) = (STACK + 10 * n, (self.x87.top as usize + n) % 8);
+            if let (Some(significand), Some(end)) = (word(at), data.get(at + 8..at + 10)) {
+                self.x87.significand[r] = significand;
+                self.x87.sign_exponent[r] = u32::from(u16::from_le_bytes([end[0], end[1]]));
+            }
+        }
+        if let (Some(fcs), Some(fip), Some(fds), Some(fdp), Some(fop)) =
+            (half(X87 + 12), half(X87 + 16), half(X87 + 20), half(X87 + 24), half(X87 + 28))
+        {
+            (self.x87.fcs, self.x87.fds, self.x87.fop) = (fcs & 0xffff, fds & 0xffff, fop & 0x7ff);
+            // Of the offsets the lower halves are shown.
+            self.x87.fip = self.x87.fip >> 32 << 32 | u64::from(fip);
+            self.x87.fdp = self.x87.fdp >> 32 << 32 | u64::from(fdp);
+        }
+        if let Some(mxcsr) = half(XMM + 16 * 16) {
+            self.set_mxcsr(mxcsr);
+        }
     }
     fn instruction(&self) -> u64 {
         self.header.pc
@@ -273,4 +304,41 @@ impl BoardGuest for X86Cpu {
 
 fn watch(address: u64, len: u64, kind: WatchKind) -> HostWatch {
     HostWatch { va: address, len, read: kind != WatchKind::Write, write: kind != WatchKind::Read }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhea_clock::VirtualClock;
+    use rhea_x86::NoHooks;
+
+    #[test]
+    fn debugger_writes_all_registers() {
+        let config = Arc::new(rhea_x86::models::parse("max").unwrap().config);
+        let (space, clock) = (AddressSpace::new("test"), VirtualClock::new());
+        let mut cpu = X86Cpu::new(0, 0, &config, &space, &clock, Arc::new(NoHooks));
+        let mut data = cpu.gdb_registers();
+        assert_eq!(data.len(), XMM + 16 * 16 + 4);
+        let mut put = |at: usize, bytes: &[u8]| data[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &7u64.to_le_bytes());
+        // CS, DS, ES of real mode.
+        put(SELECTORS, &0x1234u32.to_le_bytes());
+        put(SELECTORS + 8, &0x40u32.to_le_bytes());
+        // st1; control word, status word with TOP 3, tags.
+        put(STACK + 10, &[1, 2, 3, 4, 5, 6, 7, 0x88, 0x12, 0x40]);
+        for (n, word) in [0x27fu32, 3 << 11, 0x0f, 1, 2, 3, 4, 5].into_iter().enumerate() {
+            put(X87 + 4 * n, &word.to_le_bytes());
+        }
+        put(XMM + 32, &99u128.to_le_bytes());
+        put(XMM + 256, &0x9fc0u32.to_le_bytes());
+        cpu.set_gdb_registers(&data);
+        assert_eq!((cpu.r[0], cpu.seg[1].base, cpu.seg[3].base, cpu.xmm[2]), (7, 0x1_2340, 0x400, 99));
+        assert_eq!((cpu.x87.significand[4], cpu.x87.sign_exponent[4]), (0x8807_0605_0403_0201, 0x4012));
+        assert_eq!((cpu.x87.control_word(), cpu.x87.status_word(), cpu.x87.tags), (0x27f, 3 << 11, 0x0f));
+        assert_eq!(cpu.mxcsr(), 0x9fc0);
+        assert_eq!(cpu.gdb_registers(), data);
+        // A short buffer leaves the rest.
+        cpu.set_gdb_registers(&data[..8]);
+        assert_eq!(cpu.gdb_registers(), data);
+    }
 }

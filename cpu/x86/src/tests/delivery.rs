@@ -312,3 +312,37 @@ fn two_nmis_wait_but_one_behind_a_handler() {
         assert_eq!(b.pins().bits(), 0);
     }
 }
+
+/// The paravirtual TLB flush: a halted processor is asked by a bit in its steal time area.
+#[test]
+fn halted_processors_flush_when_they_go_on() {
+    const AREA: u64 = 0x5000;
+    const PREEMPTED: u64 = AREA + 16;
+    let mut b = Bench::protected(0);
+    let mut c = config(Vendor::Intel);
+    c.kvm = true;
+    c.set(F::KvmStealTime, true);
+    b.config = std::sync::Arc::new(c);
+    b.write_msr(0x4b56_4d03, AREA | 1).unwrap();
+    let halt_and_wake = |b: &mut Bench, asked: bool| {
+        b.hlt(1).unwrap();
+        assert_eq!((b.poll(), b.poll()), (Poll::Halt(None), Poll::Halt(None)));
+        assert_eq!(b.get(PREEMPTED, 1), 1);
+        b.take_flushes();
+        if asked {
+            b.put(PREEMPTED, 1, 3);
+        }
+        b.pins().signal(pin::WAKE);
+        assert_eq!(b.poll(), Poll::Run);
+        assert_eq!(b.get(PREEMPTED, 1), 0);
+        assert_eq!(!b.take_flushes().is_empty(), asked);
+    };
+    halt_and_wake(&mut b, false);
+    halt_and_wake(&mut b, true);
+    // Without the area nothing is written.
+    b.write_msr(0x4b56_4d03, 0).unwrap();
+    b.put(PREEMPTED, 1, 7);
+    b.hlt(1).unwrap();
+    b.poll();
+    assert_eq!(b.get(PREEMPTED, 1), 7);
+}

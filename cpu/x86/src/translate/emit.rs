@@ -397,10 +397,25 @@ impl Translator<'_, '_> {
     /// After STI in this block: see [`Self::end_with_interrupts`].
     pub(super) fn begin_sti_shadow(&mut self) {
         self.sti_shadow = true;
+    }
+    /// Is this an instruction of those that surely do not end the block, so that interrupts are looked for after it?
+    pub(super) fn goes_on(&self) -> bool {
+        use iced_x86::Mnemonic::{Add, And, Cmp, Dec, Inc, Lea, Mov, Nop, Or, Pop, Push, Shl, Shr, Sub, Test, Xor};
+        let ordinary = matches!(
+            self.i.mnemonic(),
+            Add | And | Cmp | Dec | Inc | Lea | Mov | Nop | Or | Pop | Push | Shl | Shr | Sub | Test | Xor
+        );
+        ordinary
+            && (0..self.i.op_count()).all(|n| {
+                let r = self.i.op_register(n);
+                !(r.is_segment_register() || r.is_cr() || r.is_dr() || r.is_tr())
+            })
+    }
+    /// Before an instruction after STI that may end the block itself (STI, RET): the request is seen where it leads to.
+    pub(super) fn look_for_interrupts(&mut self) {
         if self.mode.one_insn() {
             return;
         }
-        // If the next instruction ends the block itself (STI, RET), the request is seen where it leads to.
         let waits = self.b.get(slots::INTERRUPT_WAITS);
         let zero = self.c32(0);
         let waits = self.b.icmp(Cond::Ne, waits, zero);

@@ -127,6 +127,9 @@ pub fn translate(config: &X86Config, mode: u64, code: &[u8], max_insns: u32, b: 
         } else {
             t.before_insn();
             let shadow = std::mem::take(&mut t.sti_shadow);
+            if shadow && !t.goes_on() {
+                t.look_for_interrupts();
+            }
             let flow = t.insn();
             if shadow && flow == Flow::Next { t.end_with_interrupts(t.next) } else { flow }
         };

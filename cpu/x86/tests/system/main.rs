@@ -1,6 +1,8 @@
 //! Bare-metal programs under each engine: changes of mode, traps between instructions, interrupts and their shadows. What a
 //! program says by OUT is compared.
 
+mod saved;
+
 use parking_lot::{Condvar, Mutex};
 use rhea_accel::Vcpu;
 use rhea_clock::VirtualClock;
@@ -26,12 +28,21 @@ struct Hook {
     ended: Mutex<bool>,
     changed: Condvar,
     pins: OnceLock<Arc<X86Pins>>,
+    /// What a write to [`saved::PAUSE`] does.
+    pause: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl X86Hooks for Hook {
     fn port_out(&self, _: u32, port: u16, _: u8, value: u32) {
         match port {
             END => {
+                *self.ended.lock() = true;
+                self.changed.notify_all();
+            }
+            saved::PAUSE => {
+                if let Some(pause) = self.pause.get() {
+                    pause();
+                }
                 *self.ended.lock() = true;
                 self.changed.notify_all();
             }
@@ -66,7 +77,8 @@ fn check(memory: &[(u64, &[u8])], start: u64, want: &[(u16, u32)]) {
         cpu.header.pc = start;
         cpu.r[4] = 0x7000;
         cpu.rebuild_mode();
-        let vm = JitVm::new(&space, JitOptions { code_bytes: 16 << 20, hot_threshold, interpret, background: false }).unwrap();
+        let vm = JitVm::new(&space, JitOptions { code_bytes: 16 << 20, hot_threshold, interpret, background: false })
+            .unwrap();
         let vcpu = vm.add_vcpu(0, cpu);
         let kick = vcpu.clone();
         hook.pins.get().unwrap().set_wake(Box::new(move || kick.kick()));
