@@ -1,7 +1,7 @@
 //! Buses: their functions, the buses behind their bridges, and what a function gets from its place.
 
-use crate::rom::Rom;
 use crate::intx::IntxLines;
+use crate::rom::Rom;
 use crate::{Devfn, PciFunction};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};

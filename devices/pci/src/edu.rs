@@ -337,3 +337,74 @@ impl Device for Edu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Devfn, PciBus};
+    use rhea_accel::IrqLine;
+    use rhea_memory::{AddressSpace, RamBlock, Requester};
+    use std::time::{Duration, Instant};
+
+    fn wait(what: &str, done: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn computes_transfers_and_interrupts() {
+        let memory = AddressSpace::new("memory");
+        let ram = RamBlock::anonymous("ram", 0x1000).unwrap();
+        let _map = memory.map_ram(Gpa(0), &ram, 0, 0x1000, 0).unwrap();
+        let line = IrqLine::unconnected();
+        let bus = PciBus::new("b", memory.clone(), [0; 4].map(|_| line.clone()), None);
+        let clock = VirtualClock::new();
+        clock.start();
+        let identity = Identity { vendor: 1, device: 2, revision: 0, class: 0, subsystem_vendor: 0, subsystem: 0 };
+        let edu = Edu::new(identity, &bus.slot(Devfn(8)), 0xfff_ffff, &clock, &Log::off());
+        bus.attach(edu.clone()).unwrap();
+        edu.config_write(0x10, 4, 0x1000_0000);
+        edu.config_write(4, 2, 6);
+        let read = |at: u64, size| bus.memory().load(Gpa(0x1000_0000 + at), Access::cpu(0, size)).unwrap();
+        let write = |at: u64, size, v| bus.memory().store(Gpa(0x1000_0000 + at), v, Access::cpu(0, size)).unwrap();
+        assert_eq!(read(0, 4), 0x0100_00ed);
+        write(4, 4, 0x1234_5678);
+        assert_eq!(read(4, 4), 0xedcb_a987);
+        write(0x20, 4, 0x80);
+        write(8, 4, 5);
+        wait("factorial", || read(0x20, 4) & 1 == 0 && line.level());
+        assert_eq!((read(8, 4), read(0x24, 4)), (120, 1));
+        write(0x64, 4, 1);
+        assert!(!line.level());
+        assert_eq!(factorial(u32::MAX), 0);
+        // Memory to the buffer and back to another place.
+        memory.write(Gpa(0x10), b"edu!", Requester::Host).unwrap();
+        for (from, to, command) in [(0x10u64, 0x4_0ffc, 1), (0x4_0ffc, 0x20, 7)] {
+            write(0x80, 8, from);
+            write(0x88, 8, to);
+            write(0x90, 4, 4);
+            write(0x98, 4, command);
+            wait("transfer", || read(0x98, 4) & 1 == 0);
+        }
+        let mut data = [0; 4];
+        memory.read(Gpa(0x20), &mut data, Requester::Host).unwrap();
+        assert_eq!(&data, b"edu!");
+        wait("interrupt", || read(0x24, 4) == 0x100 && line.level());
+        write(0x64, 4, 0x100);
+        // Beyond the buffer, whatever the numbers.
+        for (to, count) in [(0x4_0ffd, 4), (0x3_ffff, 1), (u64::MAX, u64::MAX), (0x4_0000, u64::MAX)] {
+            write(0x80, 8, 0);
+            write(0x88, 8, to);
+            write(0x90, 8, count);
+            write(0x98, 4, 1);
+            wait("refusal", || read(0x98, 4) & 1 == 0);
+        }
+        write(0x60, 4, 0xf0);
+        assert!(line.level());
+        edu.reset();
+        assert!(!line.level());
+    }
+}
