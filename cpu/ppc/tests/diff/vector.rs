@@ -21,6 +21,7 @@ pub static CLASSES: &[Class] = &[
     class("vsx_scalar", |r, _, _| registers(r, vsx_scalar())),
     class("vsx_vector", |r, _, _| registers(r, vsx_vector())),
     class("vsx_moves", |r, _, _| registers(r, vsx_moves())),
+    class("vsx_matrix", |r, _, _| registers(r, matrix())),
     class("vsx_quad", |r, _, _| quad(r)),
     class("fp_access", access),
 ];
@@ -49,6 +50,8 @@ fn estimate(n: &str) -> bool {
 fn accesses(n: &str) -> bool {
     ["lf", "stf", "lxs", "lxv", "stxs", "stxv", "plf", "pstf", "plx", "pstx", "lv", "stv"].iter().any(|p| n.starts_with(p))
         && n != "lxvkq"
+        // Their other elements are undefined.
+        && !matches!(n, "lvebx" | "lvehx" | "lvewx")
 }
 
 const STATUS: [&str; 5] = ["mffs", "mtfs", "mcrfs", "mffsl", "mffsc"];
@@ -68,7 +71,9 @@ tables! {
     vmx_integer = |n| n.starts_with('v') && n != "vrldmi" && !n.starts_with("vdive") && !float_of_vmx(n) && !estimate(n) || n.starts_with("mtvsrb") || n == "mtvsrhm"
         || matches!(n, "mfvscr" | "mtvscr" | "mtvsrwm" | "mtvsrdm" | "mtvsrqm");
     vmx_float = |n| float_of_vmx(n) && !estimate(n);
-    vmx_decimal = |n| n.starts_with("bcd");
+    // bcdus takes the sign of a number without one in the reference.
+    vmx_decimal = |n| n.starts_with("bcd") && n != "bcdus";
+    matrix = |n| n.contains("ger");
     // The reference finds infinities in xststdcsp that are none.
     vsx_scalar = |n| n != "xststdcsp" && n.starts_with("xs") && !n.ends_with("qp") && !n.contains("qp") && !estimate(n);
     vsx_vector = |n| n.starts_with("xv") && !estimate(n) && !n.contains("ger");
@@ -106,6 +111,12 @@ fn encode(rng: &mut Rng, p: &Pattern) -> u64 {
         "vgnb" => with(w, 16, 5, 2 + rng.below(6) as u32),
         "xxgenpcvbm" | "xxgenpcvhm" | "xxgenpcvwm" | "xxgenpcvdm" => with(w, 16, 5, rng.below(4) as u32),
         "lxvkq" => with(w, 11, 5, [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19, 20, 21, 22, 23, 24][rng.below(18) as usize]),
+        n if n.contains("ger") => {
+            // Sources that are not the accumulator's registers, and an even one.
+            let w = with(with(w, 23, 3, 1), 2, 1, 0);
+            let w = with(w, 16, 5, 8 + 2 * rng.below(12) as u32);
+            with(with(w, 11, 5, 8 + rng.below(24) as u32), 1, 1, rng.below(2) as u32)
+        }
         _ => w,
     }
 }
@@ -136,6 +147,14 @@ fn reserved(p: &Pattern) -> u64 {
         _ if n.starts_with("vupk") || n.starts_with("vclz") || n.starts_with("vpopcnt") || n.starts_with("vrf") => {
             if p.mask & A == 0 { A } else { 0 }
         }
+        _ if n.contains("ger") => match n {
+            _ if p.mask >> 32 == 0 => 0,
+            _ if n.contains("f64") => 0xf_ff03 << 32,
+            _ if n.contains("f32") => 0xf_ff00 << 32,
+            _ if n.contains("i4") => 0xf_0000 << 32,
+            _ if n.contains("i8") => 0xf_0f00 << 32,
+            _ => 0xf_3f00 << 32,
+        },
         "xssqrtqp" | "xscvqpdp" => 0,
         // The reference does not round it to odd.
         "xsnmsubqp" => 1,
@@ -143,6 +162,7 @@ fn reserved(p: &Pattern) -> u64 {
         "xscpsgnqp" | "xsiexpqp" | "xscmpeqqp" | "xscmpgtqp" | "xscmpgeqp" | "xsmaxcqp" | "xsmincqp" => 1,
         "xsrqpi" => 0x1e_0000,
         "xsrqpxp" => 0x1e_0001,
+        _ if p.value >> 26 == 31 && ["lf", "stf", "lv", "stv", "lxvp", "stxvp"].iter().any(|s| n.starts_with(s)) => 1,
         "vgbbd" => A,
         "mtvscr" => 0x3e0_0000 | A,
         "mfvscr" => A | B,
@@ -212,8 +232,7 @@ fn registers(rng: &mut Rng, table: &[&'static Pattern]) -> Test {
         }
         if matches!(p.name, "mtvsrd" | "mtvsrwa" | "mtvsrwz") {
             // Doubleword 1 is undefined: xxpermdi replaces it.
-            let (t, x) = (w as u32 >> 21 & 31, w as u32 & 1);
-            code.push(0xf000_0050 | t << 21 | t << 16 | t << 11 | x * 7);
+            code.push(splat(w));
         }
     }
     if odd {
@@ -223,38 +242,55 @@ fn registers(rng: &mut Rng, table: &[&'static Pattern]) -> Test {
     Test { code, state, data: vec![] }
 }
 
-/// Decimal numbers, some with faults.
+/// xxpermdi: doubleword 0 of the target of an X-form instruction into both.
+fn splat(w: u64) -> u32 {
+    let (t, x) = (w as u32 >> 21 & 31, w as u32 & 1);
+    0xf000_0050 | t << 21 | t << 16 | t << 11 | x * 7
+}
+
+/// One decimal instruction on operands that are valid: with others results are undefined.
 fn decimal(rng: &mut Rng) -> Test {
-    let mut t = registers(rng, vmx_decimal());
-    for v in &mut t.state.vsr[32..] {
-        let digits = rng.below(32) as u32;
-        let mut x = 0u128;
-        for k in 1..=digits.min(31) {
-            x |= u128::from(rng.below(10)) << (4 * k);
-        }
-        x |= u128::from(10 + rng.below(6));
-        match rng.below(12) {
-            0 => x ^= 1 << rng.below(128),
-            // National.
-            1 | 2 => {
-                x = (1..8).fold(0, |r, k| r | u128::from(0x30 + rng.below(10)) << (16 * k));
-                x |= if rng.chance(2) { 0x2b } else { 0x2d };
-            }
-            // Zoned.
-            3 | 4 => {
-                let zone = if rng.chance(2) { 0xf0 } else { 0x30 };
-                x = (0..16).fold(0, |r, k| r | u128::from(zone + rng.below(10)) << (8 * k));
-                if rng.chance(2) {
-                    x = x & !0xf0 | u128::from([0xc0u8, 0xd0, 0x30, 0x70, 0xf0][rng.below(5) as usize]);
-                }
-            }
-            5 => x = u128::from(rng.next()) >> rng.below(64),
-            6 => x = (u128::from(rng.below(70)).wrapping_sub(35) & 0xff) << 64,
-            _ => {}
-        }
-        *v = [(x >> 64) as u64, x as u64];
+    let mut state = state(rng, true);
+    let p = rng.pick(vmx_decimal());
+    let mut w = encode(rng, p);
+    if matches!(p.name, "bcdctn" | "bcdctsq") {
+        w &= !0x200;
     }
-    t
+    let ps = w & 0x200 != 0;
+    let digits = |rng: &mut Rng, n: u64| {
+        let n = rng.below(n + 1);
+        (0..n).fold(0u128, |r, _| r << 4 | u128::from(rng.below(10)))
+    };
+    let signed = |rng: &mut Rng| digits(rng, 31) << 4 | u128::from(10 + rng.below(6));
+    let a = match p.name {
+        "bcds" | "bcdus" | "bcdsr" => (u128::from(rng.below(80)).wrapping_sub(40) & 0xff) << 64,
+        "bcdtrunc" | "bcdutrunc" => u128::from(rng.below(40)) << 64,
+        _ => signed(rng),
+    };
+    let b = match p.name {
+        "bcdus" | "bcdutrunc" => digits(rng, 32),
+        "bcdcfsq" => {
+            let v = (u128::from(rng.next()) << 37 | u128::from(rng.next())) >> rng.below(101);
+            if rng.chance(2) { v.wrapping_neg() } else { v }
+        }
+        "bcdcfn" => {
+            let v = (1..8).fold(0, |r, k| r | u128::from(0x30 + rng.below(10)) << (16 * k));
+            v | if rng.chance(2) { 0x2b } else { 0x2d }
+        }
+        "bcdcfz" => {
+            let zone = if ps { 0xf0 } else { 0x30 };
+            let v = (0..16).fold(0, |r, k| r | u128::from(zone + rng.below(10)) << (8 * k));
+            let sign = if ps { 0xa0 + 0x10 * rng.below(6) } else { 0x30 + 0x40 * rng.below(2) };
+            v & !0xf0 | u128::from(sign)
+        }
+        _ => signed(rng),
+    };
+    // Distinct registers.
+    w = with(with(with(w, 21, 5, 3), 11, 5, 2), 16, 5, if p.mask >> 16 & 31 == 31 { w as u32 >> 16 & 31 } else { 1 });
+    for (n, v) in [(33, a), (34, b)] {
+        state.vsr[n] = [(v >> 64) as u64, v as u64];
+    }
+    Test { code: vec![w as u32], state, data: vec![] }
 }
 
 /// Quads: of every kind, some of doubles.
@@ -319,6 +355,9 @@ fn access(rng: &mut Rng, _: u64, area: u64) -> Test {
             w &= !(1 << 21);
         }
         push(&mut m.test.code, w);
+        if matches!(p.name, "lxsdx" | "lxsspx" | "lxsiwax" | "lxsiwzx" | "lxsibzx" | "lxsihzx") {
+            m.test.code.push(splat(w));
+        }
     }
     m.test
 }

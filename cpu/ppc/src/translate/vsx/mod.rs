@@ -401,6 +401,7 @@ const fn rr(name: &'static str, primary: u64, mask: u64, value: u64, handler: Ha
     prefixed(name, 0x10, 0, 0xfc00_0000 | mask, primary << 26 | value, handler)
 }
 
+pub static MATRIX: &[Pattern] = &matrix::MASKED;
 pub static PREFIXED: &[Pattern] = &[
     ls("plxsd", 42, 0, |t, i| access::high(t, i, Mode::Prefixed, false, false)).vec(),
     ls("plxssp", 43, 0, |t, i| access::high(t, i, Mode::Prefixed, true, false)).vec(),
