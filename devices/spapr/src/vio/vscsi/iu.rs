@@ -69,7 +69,8 @@ pub fn login_response(iu: &[u8; MAX_IU], requests: u32, max: u32) -> Vec<u8> {
 
 /// A command taken apart.
 pub struct Command {
-    pub address: Address,
+    /// `None`: such a number cannot be there.
+    pub address: Option<Address>,
     pub cdb: Cdb,
     pub data_in: Vec<Piece>,
     pub data_out: Vec<Piece>,
@@ -119,7 +120,7 @@ pub fn parse(iu: &[u8; MAX_IU], dma: &DmaHandle) -> Option<Command> {
     let at = 48 + usize::from(iu[31] & 0xfc);
     let (data_out, at) = pieces(iu, at, format >> 4, out_count, dma)?;
     let (data_in, _) = pieces(iu, at, format & 15, in_count, dma)?;
-    Some(Command { address: address(iu[20], iu[21])?, cdb, data_in, data_out })
+    Some(Command { address: address(iu[20], iu[21]), cdb, data_in, data_out })
 }
 
 /// The response to a command for which the requester had room for so many bytes in and out.

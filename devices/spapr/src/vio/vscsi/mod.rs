@@ -201,8 +201,9 @@ impl Vscsi {
         };
         let limit = |at: usize| usize::from(u16::from_be_bytes([cdb[at], cdb[at + 1]]));
         if cdb[0] == operation::REPORT_LUNS {
+            let there = |a: &&Address| address.is_some_and(|(target, _)| a.0 == target);
             let luns: Vec<u64> =
-                self.units.lock().keys().filter(|(t, _)| *t == address.0).map(|(_, l)| u64::from(*l) << 48).collect();
+                self.units.lock().keys().filter(there).map(|(_, lun)| u64::from(*lun) << 48).collect();
             if luns.is_empty() {
                 return fail(Outcome::failed(LOGICAL_UNIT_NOT_SUPPORTED));
             }
@@ -210,7 +211,8 @@ impl Vscsi {
             data.truncate(u32::from_be_bytes([cdb[6], cdb[7], cdb[8], cdb[9]]) as usize);
             return local(data);
         }
-        let Some(unit) = self.unit(address) else {
+        let found = address.and_then(|a| Some((a, self.unit(a)?)));
+        let Some((address, unit)) = found else {
             if cdb[0] == operation::INQUIRY && cdb[1] & 1 == 0 {
                 let mut data = scsi::absent();
                 data.truncate(limit(3));
