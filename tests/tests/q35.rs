@@ -259,6 +259,32 @@ fn uefi_starts_a_kernel_through_grub() {
     }
 }
 
+/// UEFI in system-management mode, which alone writes the flash with the variables.
+fn secure_uefi(vars: &str, image: &str) -> Emulator {
+    let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", guest_file("amd64/ovmf-secure-code.fd"));
+    let vars = format!("if=pflash,unit=1,format=raw,file={vars}");
+    let drive = format!("if=virtio,format=raw,snapshot=on,file={image}");
+    let machine = ["-M", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on", "-cpu", "max"];
+    let devices = ["-smp", "2", "-m", "512M", "-nic", "none", "-nographic", "-drive", &code, "-drive", &vars];
+    Emulator::start(&[&machine[..], &devices, &["-drive", &drive]].concat())
+}
+
+#[test]
+fn secure_boot_starts_signed_code_only() {
+    require!("amd64/signed.img", "amd64/grub.img", "amd64/ovmf-secure-code.fd", "amd64/ovmf-secure-vars.fd");
+    let scratch = Scratch::new();
+    let enrolled = std::fs::read(guest_file("amd64/ovmf-secure-vars.fd")).expect("the variables");
+    let vars = scratch.file("vars.fd", &enrolled);
+    let mut guest = secure_uefi(&vars, &guest_file("amd64/signed.img"));
+    guest.expect("secureboot: Secure boot enabled", LONG);
+    guest.expect("RHEA-TEST features PASS", LONG);
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+    // The boot options it found are kept.
+    assert!(std::fs::read(&vars).expect("the variables") != enrolled);
+    let mut guest = secure_uefi(&vars, &guest_file("amd64/grub.img"));
+    guest.expect("Access Denied", LONG);
+}
+
 #[test]
 fn installer_shows_its_first_screen() {
     require!("amd64/installer-kernel", "amd64/installer-initrd");
