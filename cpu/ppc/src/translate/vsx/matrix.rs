@@ -167,17 +167,15 @@ fn float<F: Float>(mode: u32, x: F::Bits, y: F::Bits, acc: F::Bits, e: &mut Env)
     if mode & ACC == 0 {
         return F::mul(x, y, e);
     }
-    F::mul_add(negated::<F>(x, mode & NEGATE != 0), y, negated::<F>(acc, mode & MINUS != 0), e)
+    let c = negated::<F>(acc, (mode & MINUS != 0) != (mode & NEGATE != 0));
+    let r = F::mul_add(x, y, c, e);
+    negated::<F>(r, mode & NEGATE != 0)
 }
 
 /// One element of an update of pairs of halves: the sum of products is rounded to single precision, then added.
 fn halves(kind: u32, mode: u32, x: u32, y: u32, products: u32, acc: u32, e: &mut Env) -> u32 {
     let wide = |h: u32, e: &mut Env| {
-        if kind == Kind::Bf16 as u32 {
-            rhea_float::f32_to_f64(h << 16, e)
-        } else {
-            rhea_float::f16_to_f64(h as u16, e)
-        }
+        if kind == Kind::Bf16 as u32 { rhea_float::f32_to_f64(h << 16, e) } else { rhea_float::f16_to_f64(h as u16, e) }
     };
     let pick = |v: u32, used: bool, e: &mut Env| if used { wide(v & 0xffff, e) } else { 0 };
     let (a, b) = (pick(x >> 16, products & 2 != 0, e), pick(y >> 16, products & 2 != 0, e));
