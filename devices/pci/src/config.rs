@@ -201,6 +201,8 @@ impl ConfigBuilder {
         let mut this = Self::new(identity, slot);
         let r = &mut this.registers;
         r.bytes[HEADER_TYPE] = 1;
+        // Firmware may enable masters behind a bridge and not think of the bridge: it forwards until software switches that off.
+        put(&mut r.bytes, COMMAND, &COMMAND_MASTER.to_le_bytes());
         // The subsystem ids have a capability of their own.
         put(&mut r.bytes, 0x2c, &[0; 4]);
         put(&mut r.bytes, PREFETCHABLE_WINDOW, &[1, 0, 1, 0]);

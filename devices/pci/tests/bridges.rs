@@ -223,6 +223,9 @@ fn interrupts_masters_and_messages_pass_bridges() {
 
     let dma = far.0.slot().dma().clone();
     far.config_write(4, 2, 4);
+    assert!(dma.load(Gpa(0), 4).is_ok(), "bridges forward after reset");
+    b.write(0, slot(3), 4, 2, 0);
+    b.write(2, slot(1), 4, 2, 0);
     assert!(dma.load(Gpa(0), 4).is_err());
     b.write(2, slot(1), 4, 2, 4);
     assert!(dma.load(Gpa(0), 4).is_err());
