@@ -191,7 +191,9 @@ impl Blk {
                 return;
             }
         }
-        let kind = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        // Old drivers ask for a barrier by the top bit of any type; requests are in order without.
+        const BARRIER: u32 = 1 << 31;
+        let kind = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) & !BARRIER;
         let sector = u64::from_le_bytes([
             header[8], header[9], header[10], header[11], header[12], header[13], header[14], header[15],
         ]);
