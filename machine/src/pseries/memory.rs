@@ -1,6 +1,6 @@
 //! What hypercalls and RTAS do to the guest's memory: only RAM, always inside it, big-endian as PAPR's structures are.
 
-use rhea_memory::{Gpa, RamBlock};
+use rhea_memory::RamBlock;
 use std::sync::Arc;
 
 /// The RAM of the partition, which begins at address 0.
@@ -97,11 +97,6 @@ impl GuestRam {
         let bytes = self.bytes(address, len)?;
         let end = bytes.iter().position(|b| *b == 0).ok_or(Outside)?;
         String::from_utf8(bytes[..end].to_vec()).map_err(|_| Outside)
-    }
-    /// The address of the first byte, for messages.
-    #[must_use]
-    pub fn start(&self) -> Gpa {
-        Gpa(0)
     }
 }
 

@@ -285,7 +285,8 @@ fn chosen(root: &mut FdtNode, input: &TreeInput<'_>) {
     chosen.set("ibm,arch-vec-5-platform-support", input.offer.platform_support());
     chosen.string("bootargs", boot.append.as_deref().unwrap_or(""));
     if let Some((start, end)) = boot.initrd {
-        chosen.u64s("linux,initrd-start", &[start]).u64s("linux,initrd-end", &[end]);
+        // Firmware reads one cell; it is all below 2 GiB.
+        chosen.u32("linux,initrd-start", start as u32).u32("linux,initrd-end", end as u32);
     }
     if let Some((address, len)) = boot.kernel {
         chosen.u64s("qemu,boot-kernel", &[address, len]);

@@ -70,6 +70,7 @@ impl Packages {
         }
         handle
     }
+    #[cfg(test)]
     pub fn root(&self) -> u32 {
         self.root
     }

@@ -96,7 +96,7 @@ fn own(p: &Partition, cpu: &mut PpcCpu, number: u64, a: &Args, out: &mut Args) -
         n::H_CONFER => threads::confer(p, a),
         n::H_JOIN => threads::join(p, cpu),
         n::H_SIGNAL_SYS_RESET => threads::system_reset(p, cpu.index, a),
-        n::H_RTAS => match p.late().map(|l| l.rtas.call(p, cpu.index, a[0])) {
+        n::H_RTAS => match p.late().map(|l| l.rtas.call(p, a[0])) {
             Some(Ok(after)) => {
                 match after {
                     After::Continue => {}

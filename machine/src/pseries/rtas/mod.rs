@@ -58,8 +58,6 @@ pub enum After {
 /// What a call is given.
 pub struct Call<'a> {
     pub partition: &'a Partition,
-    /// Number of the calling processor.
-    pub cpu: u32,
     pub args: &'a [u32],
     /// The status first.
     pub results: &'a mut [u32],
@@ -126,7 +124,7 @@ impl Rtas {
     ///
     /// # Errors
     /// H_PARAMETER: they are not.
-    pub fn call(&self, partition: &Partition, cpu: u32, address: u64) -> Result<After, Status> {
+    pub fn call(&self, partition: &Partition, address: u64) -> Result<After, Status> {
         let ram = &partition.ram;
         let word = |n: u64| ram.u32(address.wrapping_add(4 * n)).map_err(|_| Status::PARAMETER);
         if !ram.has(address, 12) {
@@ -144,7 +142,7 @@ impl Rtas {
         let results = &mut rest[..nret];
         let index = token.wrapping_sub(FIRST_TOKEN) as usize;
         let after = if let Some((name, least_args, least_results, f)) = OWN.get(index) {
-            let mut call = Call { partition, cpu, args, results };
+            let mut call = Call { partition, args, results };
             if nargs < *least_args || nret < *least_results {
                 partition.log.guest_error("rtas", format_args!("{name}: {nargs} arguments, {nret} results"));
                 call.finish(PARAMETER_ERROR, &[])
