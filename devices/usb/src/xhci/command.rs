@@ -40,10 +40,9 @@ pub fn touches(trb: &Trb, slot: usize, dci: usize) -> bool {
         }
 }
 
-/// The type of an endpoint goes with its direction.
+/// The type of an endpoint goes with its direction; only the default endpoint is of control.
 fn fits(dci: usize, kind: u8) -> bool {
     match kind {
-        endpoint_kind::CONTROL => dci % 2 == 1,
         1..=3 => dci.is_multiple_of(2),
         5..=7 => dci % 2 == 1,
         _ => false,

@@ -3,7 +3,7 @@
 use super::slot::endpoint;
 use super::trb::Ring;
 use super::{Controller, Core, EVENT_INTERRUPT, HOST_SYSTEM_ERROR, INTERRUPTS, PORT_CHANGE, RUN, event};
-use rhea_device::log_guest_error;
+use rhea_device::{log_guest_error, log_unimp};
 use rhea_memory::{Access, AccessRules, BusError, MmioDevice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,8 +46,9 @@ const RESET: u32 = 1 << 1;
 const LIGHT_RESET: u32 = 1 << 7;
 const SAVE: u32 = 1 << 8;
 const RESTORE: u32 = 1 << 9;
+const WRAP_EVENTS: u32 = 1 << 10;
 /// Run, interrupts, host system errors, wrap events, U3 stop.
-const COMMAND_WRITABLE: u32 = RUN | INTERRUPTS | 1 << 3 | 1 << 10 | 1 << 11;
+const COMMAND_WRITABLE: u32 = RUN | INTERRUPTS | 1 << 3 | WRAP_EVENTS | 1 << 11;
 const HALTED: u32 = 1;
 const RESTORE_ERROR: u32 = 1 << 10;
 const NOT_READY: u32 = 1 << 11;
@@ -173,6 +174,9 @@ impl Controller {
                 // Transfers under way still use memory.
                 c.resetting = self.inflight.load(Ordering::Acquire) > 0;
                 return false;
+            }
+            if value & WRAP_EVENTS != 0 {
+                log_unimp!(c.log, &c.name, "events when the microframe index wraps");
             }
             let old = std::mem::replace(&mut c.command, value & COMMAND_WRITABLE);
             if value & SAVE == 0 && value & RESTORE != 0 {
