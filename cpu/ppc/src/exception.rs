@@ -1,7 +1,9 @@
 //! Interrupts (Book III, chapter 7).
 
 use crate::bits::{dsisr, lpcr, msr};
+use crate::config::Isa;
 use crate::hooks::pin;
+use crate::mode::PpcMode;
 use crate::spr;
 use crate::state::PpcCpu;
 use rhea_ir::guest::Access;
@@ -50,6 +52,8 @@ pub mod trace {
 
 /// Bits 33–36 and 42–47 of SRR1, which say the cause.
 const CAUSE: u64 = 0x783f_0000;
+/// The interrupt was caused by a prefixed instruction (3.1).
+const PREFIXED: u64 = 1 << 29;
 /// Where interrupts are with LPCR.AIL = 2 and 3, minus the vector.
 const AIL_2: u64 = 0x1_8000;
 const AIL_3: u64 = 0xc000_0000_0000_4000;
@@ -119,7 +123,19 @@ impl PpcCpu {
     }
     /// The same for an interrupt caused by the current instruction.
     pub fn raise(&mut self, vector: Vector, cause: u64) {
-        self.take_interrupt(vector, self.header.pc, cause);
+        let pc = self.header.pc;
+        let says = !matches!(vector, Vector::SystemCall | Vector::InstructionStorage | Vector::InstructionSegment);
+        let prefixed = says && self.config.isa >= Isa::V3_1 && self.code_word(pc).is_some_and(|w| w >> 26 == 1);
+        self.take_interrupt(vector, pc, cause | if prefixed { PREFIXED } else { 0 });
+    }
+    /// The word at an address of code, if it can be read without effects.
+    fn code_word(&mut self, pc: u64) -> Option<u32> {
+        let index = PpcMode(self.header.mode).fetch_idx();
+        let pa = self.translate_address(pc & !3, None, index).ok()?.pa;
+        let bytes = self.read_table(pa)?.to_be_bytes();
+        let at = (pa & 4) as usize;
+        let word = bytes.get(at..at + 4)?.try_into().ok()?;
+        Some(if self.msr & msr::LE != 0 { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) })
     }
 
     /// scv: LR, CTR and MSR; the vector of the level, with external interrupts and RI as they were.

@@ -87,6 +87,12 @@ fn leave_after(cpu: &mut PpcCpu) {
         cpu.request(request::ACCEL);
     }
 }
+/// Has invalidations done before the guest goes on.
+fn leave_for_flushes(cpu: &mut PpcCpu) {
+    if !cpu.flushes.is_empty() {
+        leave_after(cpu);
+    }
+}
 
 helper! {
     program_interrupt(cpu, cause, _b, _c) {
@@ -129,6 +135,8 @@ helper! {
             cpu.raise(Vector::Program, program::PRIVILEGED);
         } else if cpu.header.raised == 0 {
             cpu.step_into_handler();
+            // Invalidations are done before the guest goes on.
+            cpu.header.raised |= u32::from(!cpu.flushes.is_empty());
         }
         0
     }
@@ -212,7 +220,7 @@ helper! {
     slbmte(cpu, rs, rb, _c) {
         let context = cpu.sys.contexts.current();
         cpu.slb_move_to(rs, rb);
-        if cpu.sys.contexts.current() != context {
+        if cpu.sys.contexts.current() != context || !cpu.flushes.is_empty() {
             leave_after(cpu);
         }
         0
@@ -234,14 +242,17 @@ helper! {
     }
     slbie(cpu, rb, _b, _c) {
         cpu.slb_invalidate(rb);
+        leave_for_flushes(cpu);
         0
     }
     slbia(cpu, hint, _b, _c) {
         cpu.slb_invalidate_all(hint as u32);
+        leave_for_flushes(cpu);
         0
     }
     tlbie(cpu, form, rs, rb) {
         cpu.tlb_invalidate(form, rs, rb);
+        leave_for_flushes(cpu);
         0
     }
     tlbsync(cpu, _a, _b, _c) {

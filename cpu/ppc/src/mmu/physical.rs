@@ -30,7 +30,7 @@ fn ram<'v>(view: &'v FlatView, hint: &mut usize, pa: u64) -> Option<(&'v RamBloc
 impl PpcCpu {
     /// A doubleword of a table; `None` where there is no memory. Devices are not read.
     #[inline]
-    pub(super) fn read_table(&mut self, pa: u64) -> Option<u64> {
+    pub(crate) fn read_table(&mut self, pa: u64) -> Option<u64> {
         let view = self.space.view();
         let (block, offset, _) = ram(&view, &mut self.sys.range_hint, pa & !7)?;
         Some(block.load(offset, 8).ok()?.swap_bytes())

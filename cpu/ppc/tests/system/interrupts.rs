@@ -207,3 +207,52 @@ fn registers() {
         assert_eq!(said, want);
     });
 }
+
+#[test]
+fn doorbells_of_the_core() {
+    let (program, _) = parts(&[
+        &load(5, 5 << 27),
+        &load(8, EE),
+        &[mtmsrd(8, 1), x31(142, 0, 0, 5), NOP, NOP, NOP, NOP],
+        &[mtmsrd(0, 1), x31(142, 0, 0, 5), x31(174, 0, 0, 5), mtmsrd(8, 1), NOP, NOP],
+    ]);
+    Run::default().check(&program, |said, _, _| {
+        let vectors: Vec<u64> = said.chunks(5).map(|c| c[0]).collect();
+        assert_eq!(vectors, [0xa00], "{said:#x?}");
+    });
+}
+
+/// MSR.BE reports branches alone.
+#[test]
+fn branch_trace() {
+    let (program, at) = parts(&[&load(8, MSR | 0x200), &load(9, MSR), &[mtmsrd(8, 0), NOP, NOP, b(0, 8), NOP, NOP, NOP, mtmsrd(9, 0)]]);
+    Run::default().check(&program, |said, _, _| {
+        assert_eq!(said.len(), 5, "{said:#x?}");
+        assert_eq!((said[0], said[1], said[2] & 0x4000_0200), (0xd00, at[2] + 20, 0x4000_0200));
+    });
+}
+
+/// Hashed tables and radix trees have their vectors at 0x18000 with AIL 2 only where translation is on.
+#[test]
+fn location_of_handlers_in_real_mode() {
+    for ail in [2u64, 3] {
+        Run { lpcr: ail << 23, ..Run::default() }.interrupts(&[TRAP], &[[0x700, START, MSR | TRAPPED, 0, 0]]);
+    }
+}
+
+/// FPSCR.FEX with MSR.FE0 and FE1 off: the interrupt is due when they come on.
+#[test]
+fn pending_floating_point_interrupt() {
+    let zero_divide = [
+        63 << 26 | 27 << 21 | 38 << 1, // mtfsb1 27 (ZE)
+        63 << 26 | 5 << 21 | 38 << 1,                     // mtfsb1 5 (ZX)
+    ];
+    let (program, at) = parts(&[
+        &load(8, MSR | 0x2000),
+        &[mtmsrd(8, 0)],
+        &zero_divide,
+        &load(9, MSR | 0x2900),
+        &[mtmsrd(9, 0), NOP, NOP],
+    ]);
+    Run::default().interrupts(&program, &[[0x700, at[4] + 4, MSR | 0x2900 | 1 << 20 | 1 << 16, 0, 0]]);
+}
