@@ -93,7 +93,7 @@ pub struct Cache {
     map: FxHashMap<Key, u32>,
     /// All entries made for a key since the last flush, for forwarding their heads.
     heads: FxHashMap<Key, Vec<usize>>,
-    pages: FxHashMap<PageId, Vec<u32>>,
+    pages: FxHashMap<PageId, PageCode>,
     counters: Vec<Box<[AtomicI32]>>,
     counters_used: usize,
     next_site: u32,
@@ -101,6 +101,23 @@ pub struct Cache {
 }
 
 const COUNTER_CHUNK: usize = 4096;
+
+/// What is made of a page.
+#[derive(Default)]
+struct PageCode {
+    regions: Vec<u32>,
+    /// A bit for each 64 bytes that some of them, alive or dead, were made from: most stores to the page are to data beside it.
+    chunks: u64,
+}
+
+/// The bits of the bytes `from..to` in [`PageCode::chunks`].
+fn chunks(from: u64, to: u64) -> u64 {
+    if from >= to {
+        return 0;
+    }
+    let (first, last) = (from / 64, (to - 1).min(4095) / 64);
+    u64::MAX << first & u64::MAX >> (63 - last)
+}
 
 impl Cache {
     /// # Errors
@@ -193,6 +210,9 @@ impl Cache {
         let mut pages: Vec<PageId> = ranges.iter().map(|r| r.page).collect();
         pages.sort_unstable();
         pages.dedup();
+        for r in &ranges {
+            self.pages.entry(r.page).or_default().chunks |= chunks(r.from.into(), r.to.into());
+        }
         let leave = entry + blob.leave as usize;
         let meta = Meta { key, entry, leave, links: blob.links, ranges, others, counter, optimised, alive: true };
         if let Some(m) = self.metas.get_mut(id as usize) {
@@ -200,7 +220,7 @@ impl Cache {
         }
         self.map.insert(key, id);
         for page in pages {
-            let list = self.pages.entry(page).or_default();
+            let list = &mut self.pages.entry(page).or_default().regions;
             if list.len() >= 64 {
                 // Superseded regions pile up on hot pages.
                 let metas = &self.metas;
@@ -274,14 +294,20 @@ impl Cache {
 
     /// True if a live region was made from bytes `[from, to)` of the page.
     pub fn overlaps(&self, page: PageId, from: u64, to: u64) -> bool {
-        self.pages.get(&page).is_some_and(|l| l.iter().any(|&id| self.metas[id as usize].covers(page, from, to)))
+        self.pages.get(&page).is_some_and(|p| {
+            p.chunks & chunks(from, to) != 0 && p.regions.iter().any(|&id| self.metas[id as usize].covers(page, from, to))
+        })
     }
 
     /// Kills the regions made from bytes `[from, to)` of the page; true if none is left on it.
     pub fn invalidate(&mut self, page: PageId, from: u64, to: u64) -> bool {
-        let Some(list) = self.pages.remove(&page) else { return true };
-        let mut left = Vec::new();
-        for id in list {
+        match self.pages.get(&page) {
+            None => return true,
+            Some(p) if p.chunks & chunks(from, to) == 0 => return false,
+            Some(_) => {}
+        }
+        let mut left = PageCode::default();
+        for id in self.pages.remove(&page).unwrap_or_default().regions {
             let m = &self.metas[id as usize];
             if !m.alive {
                 continue;
@@ -290,10 +316,12 @@ impl Cache {
                 self.stats.invalidated += 1;
                 self.kill(id);
             } else {
-                left.push(id);
+                let here = m.ranges.iter().filter(|r| r.page == page);
+                left.chunks |= here.fold(0, |all, r| all | chunks(r.from.into(), r.to.into()));
+                left.regions.push(id);
             }
         }
-        let empty = left.is_empty();
+        let empty = left.regions.is_empty();
         if !empty {
             self.pages.insert(page, left);
         }
@@ -325,5 +353,20 @@ pub struct Made {
 impl Meta {
     fn covers(&self, page: PageId, from: u64, to: u64) -> bool {
         self.alive && self.ranges.iter().any(|r| r.page == page && (r.from as u64) < to && from < r.to as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chunks;
+
+    #[test]
+    fn bytes_to_chunks() {
+        assert_eq!(chunks(0, 1), 1);
+        assert_eq!(chunks(63, 65), 3);
+        assert_eq!(chunks(64, 128), 2);
+        assert_eq!(chunks(4095, 4096), 1 << 63);
+        assert_eq!(chunks(0, 4096), u64::MAX);
+        assert_eq!(chunks(8, 8), 0);
     }
 }

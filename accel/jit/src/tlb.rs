@@ -18,7 +18,9 @@ pub const GLOBAL: u64 = 1;
 
 struct Table {
     entries: Box<[TlbEntry]>,
-    filled: Vec<u32>,
+    /// The first [`LIST`] places that got entries that are not global since the last flush, and how many did.
+    locals: Vec<u32>,
+    local_count: usize,
     /// Entries filled since the last flush.
     count: usize,
     /// Consecutive flushes with little use.
@@ -36,7 +38,8 @@ impl Table {
     fn new(bits: u32) -> Table {
         Table {
             entries: vec![TlbEntry::EMPTY; 1 << bits].into_boxed_slice(),
-            filled: Vec::new(),
+            locals: Vec::new(),
+            local_count: 0,
             count: 0,
             quiet: 0,
             globals: 0,
@@ -49,12 +52,14 @@ impl Table {
         let i = self.index(va);
         if is_empty(&self.entries[i]) {
             self.count += 1;
-            if self.filled.len() < LIST {
-                self.filled.push(i as u32);
-            }
         }
         if e.flags & GLOBAL != 0 {
             self.globals |= half(va);
+        } else {
+            self.local_count += 1;
+            if self.locals.len() < LIST {
+                self.locals.push(i as u32);
+            }
         }
         self.entries[i] = e;
     }
@@ -75,36 +80,35 @@ impl Table {
             *self = Table::new((len / 2).trailing_zeros());
             return;
         }
-        if self.count <= LIST {
-            for k in self.filled.drain(..) {
+        if self.globals == 0 && self.local_count <= LIST {
+            for &k in &self.locals {
                 self.entries[k as usize] = TlbEntry::EMPTY;
             }
         } else {
             self.entries.fill(TlbEntry::EMPTY);
-            self.filled.clear();
         }
-        self.count = 0;
-        self.globals = 0;
+        self.locals.clear();
+        (self.local_count, self.count, self.globals) = (0, 0, 0);
     }
     fn clear_but_globals(&mut self) {
         if self.globals == 0 {
             return self.clear();
         }
-        self.filled.clear();
-        self.count = 0;
-        for (i, e) in self.entries.iter_mut().enumerate() {
-            if is_empty(e) {
-                continue;
-            }
-            if e.flags & GLOBAL == 0 {
+        let mut dropped = 0;
+        let mut drop = |e: &mut TlbEntry| {
+            if !is_empty(e) && e.flags & GLOBAL == 0 {
                 *e = TlbEntry::EMPTY;
-                continue;
+                dropped += 1;
             }
-            self.count += 1;
-            if self.filled.len() < LIST {
-                self.filled.push(i as u32);
-            }
+        };
+        if self.local_count <= LIST {
+            self.locals.iter().for_each(|&k| drop(&mut self.entries[k as usize]));
+        } else {
+            self.entries.iter_mut().for_each(drop);
         }
+        self.count = self.count.saturating_sub(dropped);
+        self.locals.clear();
+        self.local_count = 0;
     }
 }
 

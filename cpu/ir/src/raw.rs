@@ -60,8 +60,7 @@ pub fn call_helper<G: Guest>(cpu: &mut G, desc: &HelperDesc, args: &[u128]) -> u
 pub type TouchFn<G> = extern "C" fn(&mut G, u64, u64, u64) -> u64;
 pub const TOUCH_RAISED: u64 = 1;
 
-/// The host address of the byte at `va`, good for accesses of this kind up to the end of its page and until guest code runs
-/// again; `None` if accesses must go through the bus or cannot be had so (devices, translated code, no accelerator). For
+/// The host address of the byte at `va`, good for accesses of this kind to its page until guest code runs again; `None` if accesses must go through the bus or cannot be had so (devices, translated code, no accelerator). For
 /// helpers that move much data.
 ///
 /// # Errors

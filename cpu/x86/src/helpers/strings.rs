@@ -135,7 +135,7 @@ impl Rep {
 
     /// Runs up to `limit` iterations; true if a comparison ended the instruction.
     fn run(&self, cpu: &mut X86Cpu, limit: u64) -> Result<bool, Raised> {
-        if !self.down && !self.segmented && matches!(self.kind, Kind::Movs | Kind::Stos) {
+        if matches!(self.kind, Kind::Movs | Kind::Stos) {
             let done = self.block(cpu, limit)?;
             if done > 0 {
                 return Ok(false);
@@ -151,32 +151,54 @@ impl Rep {
         Ok(false)
     }
 
+    /// Elements from the one at `va` on that lie in its page; none if that one does not.
+    fn run_in_page(&self, va: u64) -> u64 {
+        match self.in_page(va) {
+            0 => 0,
+            _ if self.down => va % PAGE_SIZE / self.size + 1,
+            n => n,
+        }
+    }
+    /// Elements from offset `o` on before the offset wraps at the address size.
+    fn before_wrap(&self, o: u64) -> u64 {
+        let o = o & self.mask;
+        if self.down { o / self.size } else { (self.mask - o) / self.size }
+    }
+    /// Does the segment allow element number `n` - 1 from the register's, as it does the first? Then it does those between.
+    fn fits(&self, cpu: &mut X86Cpu, register: u32, seg: Seg, n: u64, write: bool) -> bool {
+        let span = (n - 1) * self.size;
+        let o = cpu.r[register as usize] & self.mask;
+        let last = if self.down { o - span } else { o + span };
+        !self.segmented || cpu.is_long() || cpu.check_segment(seg as u32, last, self.size as u32, write).is_ok()
+    }
+
     /// Moves or fills what lies in one page; 0 if that is not possible.
     fn block(&self, cpu: &mut X86Cpu, limit: u64) -> Result<u64, Raised> {
-        let dst = self.address(cpu, gpr::RDI, Seg::Es, true)?;
-        let mut n = limit.min(self.in_page(dst));
-        // Offsets that wrap at the address size end the block.
-        let wrap = |o: u64| (self.mask - (o & self.mask)) / self.size;
-        n = n.min(wrap(cpu.r[gpr::RDI as usize]));
-        if self.kind == Kind::Stos {
-            if n == 0 {
-                return Ok(0);
+        let mut n = limit;
+        let src = match self.kind {
+            Kind::Movs => {
+                let src = self.address(cpu, gpr::RSI, self.seg, false)?;
+                n = n.min(self.run_in_page(src)).min(self.before_wrap(cpu.r[gpr::RSI as usize]));
+                Some(src)
             }
-            let Some(to) = touch(cpu, dst, Access::Write, self.idx)? else { return Ok(0) };
-            let v = cpu.r[gpr::RAX as usize];
-            // SAFETY: `touch` gives an address good up to the end of the page, in which `n` elements lie.
-            unsafe { fill(to, v, self.size, n) };
-        } else {
-            let src = self.address(cpu, gpr::RSI, self.seg, false)?;
-            n = n.min(self.in_page(src)).min(wrap(cpu.r[gpr::RSI as usize]));
-            if n == 0 {
+            _ => None,
+        };
+        let dst = self.address(cpu, gpr::RDI, Seg::Es, true)?;
+        n = n.min(self.run_in_page(dst)).min(self.before_wrap(cpu.r[gpr::RDI as usize]));
+        if n == 0 || !self.fits(cpu, gpr::RDI, Seg::Es, n, true) {
+            return Ok(0);
+        }
+        // The lowest of `n` elements, of which `p` is the first.
+        let lowest = |p: *mut u8, n: u64| if self.down { p.wrapping_sub(((n - 1) * self.size) as usize) } else { p };
+        if let Some(src) = src {
+            if !self.fits(cpu, gpr::RSI, self.seg, n, false) {
                 return Ok(0);
             }
             let Some(from) = touch(cpu, src, Access::Read, self.idx)? else { return Ok(0) };
             let Some(to) = touch(cpu, dst, Access::Write, self.idx)? else { return Ok(0) };
-            let bytes = n * self.size;
             let ahead = (to as u64).wrapping_sub(from as u64);
-            if ahead != 0 && ahead < bytes {
+            let ahead = if self.down { ahead.wrapping_neg() } else { ahead };
+            if ahead != 0 && ahead < n * self.size {
                 // The destination overlaps what is still to be read: elements repeat, as one by one.
                 let period = ahead / self.size;
                 if !ahead.is_multiple_of(self.size) || period == 0 {
@@ -184,8 +206,14 @@ impl Rep {
                 }
                 n = n.min(period);
             }
-            // SAFETY: as above, for both; guest memory may change under the copy as under any access of the guest.
-            unsafe { std::ptr::copy(from, to, (n * self.size) as usize) };
+            // SAFETY: `touch` gives addresses good for their pages, in which the `n` elements lie; guest memory may change under
+            // the copy as under any access of the guest.
+            unsafe { std::ptr::copy(lowest(from, n), lowest(to, n), (n * self.size) as usize) };
+        } else {
+            let Some(to) = touch(cpu, dst, Access::Write, self.idx)? else { return Ok(0) };
+            let v = cpu.r[gpr::RAX as usize];
+            // SAFETY: as above.
+            unsafe { fill(lowest(to, n), v, self.size, n) };
         }
         self.advance(cpu, n);
         Ok(n)

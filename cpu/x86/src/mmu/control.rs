@@ -74,7 +74,8 @@ impl X86Cpu {
             self.load_pdptes(self.cr3)?;
         }
         self.cr0 = new;
-        if changed & (cr0::PG | cr0::WP | cr0::PE) != 0 {
+        // Without paging there is nothing that depends on WP and PE.
+        if changed & cr0::PG != 0 || new & cr0::PG != 0 && changed & cr0::WP != 0 {
             self.flush_all();
         }
         self.rebuild_mode();
