@@ -25,9 +25,7 @@ pub fn reference(emulator: &str, cpu: &str, elf: &[u8], name: &str) -> Option<Ve
             Some(o.stdout)
         }
         Err(e) => {
-            println!(
-                "not compared with the reference: {emulator} cannot be run ({e}); it is in the package qemu-user"
-            );
+            println!("not compared with the reference: {emulator} cannot be run ({e}); it is in the package qemu-user");
             None
         }
     }

@@ -1,7 +1,8 @@
 //! Packed flags and widened scalars across block edges. A compare at the end of a loop leaves flags that are mostly needed
 //! only if the loop is left by a fault or an exit; a parameter for them would have them computed in every round. Here the
 //! parameter becomes the compare's operands, which usually are parameters already, and the flags are computed where they
-//! are used. In the same way a vector register that holds a scalar goes round the loop as that scalar.
+//! are used. In the same way a vector register that holds a scalar goes round the loop as that scalar, and where ways meet that
+//! all end in the same compare, its outcomes are compared where they are used.
 
 use crate::func::{Function, Inst, Target, Term, Value};
 use crate::op::Op;
@@ -76,6 +77,30 @@ fn push_arg(f: &mut Function, (from, which): Edge, v: Value) {
     }
 }
 
+/// What a parameter comes from: an operation, the type of its operands, its condition.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Origin {
+    op: Op,
+    ty: Type,
+    aux: u32,
+}
+
+impl Origin {
+    fn of(f: &Function, v: Value) -> Option<Origin> {
+        let i = f.inst(v);
+        let operand = i.args.first().filter(|a| !a.is_none())?;
+        Some(Origin { op: i.op, ty: f.ty(*operand), aux: i.aux }).filter(|_| i.imm == 0)
+    }
+    /// Operations that are worth it.
+    fn is_lazy(&self) -> bool {
+        match self.op {
+            Op::FlagsSub | Op::FlagsLogic | Op::FlagsCmp | Op::ICmp => true,
+            Op::VFromScalar => matches!(self.ty, Type::F32 | Type::F64),
+            _ => false,
+        }
+    }
+}
+
 /// Uses of values as operands of operations and branches, not in state maps or as arguments of edges.
 struct Uses {
     /// Other than the scalar in the lowest lane.
@@ -116,7 +141,7 @@ pub fn lazy_flags(f: &mut Function) {
         let mut k = 0;
         while k < f.blocks[b].params.len() {
             let p = f.blocks[b].params[k];
-            if matches!(f.ty(p), Type::I32 | Type::V128)
+            if matches!(f.ty(p), Type::Bool | Type::I32 | Type::V128)
                 && let Some(op) = candidate(f, &shape, &uses, b, k)
             {
                 let (whole, first) = split(f, &shape, b, k, op);
@@ -136,24 +161,20 @@ pub fn lazy_flags(f: &mut Function) {
     }
 }
 
-/// The operation and operand type that parameter `k` comes from in the loop that `b` heads, if laziness pays.
-fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Option<(Op, Type)> {
+/// The operation that parameter `k` comes from in the loop that `b` heads, if laziness pays.
+fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Option<Origin> {
     let p = f.blocks[b].params[k];
     let mut op = None;
     let mut outside = false;
     for &e in &shape.preds[b] {
         let a = *edge_args(f, e).get(k)?;
-        let i = f.inst(a);
+        let this = Origin::of(f, a).filter(Origin::is_lazy);
         let back = shape.dominates(b, e.0);
-        let scalar = || matches!(f.ty(i.args[0]), Type::F32 | Type::F64);
-        if matches!(i.op, Op::FlagsSub | Op::FlagsLogic | Op::FlagsCmp) && i.imm == 0
-            || (i.op == Op::VFromScalar && scalar())
-        {
-            let this = (i.op, f.ty(i.args[0]));
-            if back && op.is_none_or(|o| o == this) {
-                op = Some(this);
-                continue;
-            }
+        // A compare costs no more than its outcome, wherever ways meet.
+        let counts = back || this.is_some_and(|o| o.op == Op::ICmp);
+        if counts && this.is_some() && (op.is_none() || op == this) {
+            op = this;
+            continue;
         }
         if back {
             return None;
@@ -161,13 +182,13 @@ fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Op
         outside = true;
     }
     let op = op?;
-    let same_outside = shape.preds[b].iter().all(|&e| {
-        let i = f.inst(edge_args(f, e)[k]);
-        (i.op, i.args.first().filter(|a| !a.is_none()).map(|a| f.ty(*a))) == (op.0, Some(op.1))
-    });
+    let same_outside = shape.preds[b].iter().all(|&e| Origin::of(f, edge_args(f, e)[k]) == Some(op));
+    if op.op == Op::ICmp && !same_outside && !shape.preds[b].iter().any(|e| shape.dominates(b, e.0)) {
+        return None;
+    }
     let mut low = uses.low.iter().filter(|l| l.0 == p).map(|l| f.ty(l.1)).peekable();
-    let scalar = op.0 == Op::VFromScalar;
-    if scalar && (low.peek().is_none() || low.any(|ty| ty != op.1)) {
+    let scalar = op.op == Op::VFromScalar;
+    if scalar && (low.peek().is_none() || low.any(|ty| ty != op.ty)) {
         return None;
     }
     // With other values from outside, those in use would have to be chosen between in every round.
@@ -175,16 +196,14 @@ fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Op
 }
 
 /// The value in terms of operands, for the parameter to be replaced by, and the first operand.
-fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, (op, ty): (Op, Type)) -> (Value, Value) {
+fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, origin: Origin) -> (Value, Value) {
+    let Origin { op, ty, aux } = origin;
     let result = f.ty(f.blocks[b].params[k]);
     let preds = &shape.preds[b];
-    let is_lazy = |f: &Function, e: Edge| {
-        let i = f.inst(edge_args(f, e)[k]);
-        i.op == op && i.imm == 0 && f.ty(i.args[0]) == ty
-    };
+    let is_lazy = |f: &Function, e: Edge| Origin::of(f, edge_args(f, e)[k]) == Some(origin);
     let lazy: Vec<Edge> = preds.iter().copied().filter(|&e| is_lazy(f, e)).collect();
     let eager: Vec<Edge> = preds.iter().copied().filter(|&e| !is_lazy(f, e)).collect();
-    let operands = if matches!(op, Op::FlagsSub | Op::FlagsCmp) { 2 } else { 1 };
+    let operands = if matches!(op, Op::FlagsSub | Op::FlagsCmp | Op::ICmp) { 2 } else { 1 };
     let mut args = [Value::NONE; 2];
     let mut head = Vec::new();
     if op == Op::VFromScalar {
@@ -195,6 +214,7 @@ fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, (op, ty): (Op, Typ
         }
     }
     let mut i = Inst::new(op, result);
+    i.aux = aux;
     i.args[..2].copy_from_slice(&args);
     let mut flags = f.push_inst(i);
     head.push(flags);
@@ -293,7 +313,14 @@ fn operand(
             i.is_some_and(|i| i.op == Op::Zext64 && i.args[0] == of(f, e))
         };
         let has = |f: &Function, (m, q): (usize, Value)| f.ty(q) == Type::I64 && lazy.iter().all(|&e| widened(f, e, m));
-        if let Some((_, q)) = params.iter().copied().enumerate().find(|&c| has(f, c)) {
+        // The low half of a register that passes as a whole.
+        let narrowed = |f: &Function, e: Edge, m: usize| {
+            let i = f.inst(of(f, e));
+            i.op == Op::Trunc && edge_args(f, e).get(m) == Some(&i.args[0])
+        };
+        let is_low =
+            |f: &Function, (m, q): (usize, Value)| f.ty(q) == Type::I64 && lazy.iter().all(|&e| narrowed(f, e, m));
+        if let Some((_, q)) = params.iter().copied().enumerate().find(|&c| has(f, c) || is_low(f, c)) {
             let mut i = Inst::new(Op::Trunc, Type::I32);
             i.args[0] = q;
             let v = f.push_inst(i);

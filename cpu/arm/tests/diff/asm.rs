@@ -1,4 +1,7 @@
-//! A handful of A64 encodings for the code around the tests, and a writer of static ELF files.
+//! A handful of A64 encodings for the code around the tests.
+
+use rhea_diff::Machine;
+pub use rhea_diff::Segment;
 
 pub const STP_Q: u32 = 0xad00_0000;
 pub const LDP_Q: u32 = 0xad40_0000;
@@ -38,37 +41,7 @@ pub fn constant(code: &mut Vec<u32>, d: u32, v: u64) {
     }
 }
 
-/// One loadable segment; `size` may exceed the bytes given (the rest is zero).
-#[derive(Debug)]
-pub struct Segment {
-    pub addr: u64,
-    pub bytes: Vec<u8>,
-    pub size: u64,
-    pub executable: bool,
-}
-
 /// A static AArch64 ELF file.
 pub fn elf(entry: u64, segments: &[Segment]) -> Vec<u8> {
-    let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let put = |out: &mut Vec<u8>, v: u64, n: usize| out.extend_from_slice(&v.to_le_bytes()[..n]);
-    for (v, n) in [(2, 2), (183, 2), (1, 4), (entry, 8), (64, 8), (0, 8), (0, 4), (64, 2), (56, 2)] {
-        put(&mut out, v, n);
-    }
-    for (v, n) in [(segments.len() as u64, 2), (64, 2), (0, 2), (0, 2)] {
-        put(&mut out, v, n);
-    }
-    let mut at = 0x1000u64;
-    for s in segments {
-        put(&mut out, 1, 4);
-        put(&mut out, if s.executable { 7 } else { 6 }, 4);
-        for v in [at, s.addr, s.addr, s.bytes.len() as u64, s.size.max(s.bytes.len() as u64), 0x1000] {
-            put(&mut out, v, 8);
-        }
-        at += (s.bytes.len() as u64).next_multiple_of(0x1000);
-    }
-    for s in segments {
-        out.resize(out.len().next_multiple_of(0x1000), 0);
-        out.extend_from_slice(&s.bytes);
-    }
-    out
+    rhea_diff::elf(Machine { number: 183, big_endian: false, flags: 0 }, entry, segments)
 }

@@ -1,41 +1,14 @@
 //! A processor with RAM for tests: EL0 code under page tables, and a hook that sees every exception it takes.
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rhea_accel::Vcpu;
 use rhea_arm::reg::Reg;
 use rhea_arm::{ArmConfig, ArmCpu, ArmHooks, ArmSaved, Conduit, GenericTimers};
 use rhea_clock::VirtualClock;
-use rhea_jit::{JitOptions, JitVcpu, JitVm};
+use rhea_diff::{Engine, Latch};
+use rhea_jit::{JitVcpu, JitVm};
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// What runs the guest code.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Engine {
-    Interpreter,
-    /// Generated code, one guest block at a time.
-    Blocks,
-    /// Generated code of optimised regions.
-    Regions,
-}
-
-impl Engine {
-    pub const ALL: [Engine; 3] = [Engine::Interpreter, Engine::Blocks, Engine::Regions];
-
-    fn options(self) -> JitOptions {
-        JitOptions {
-            code_bytes: 64 << 20,
-            hot_threshold: (self == Engine::Regions).then_some(2),
-            interpret: self == Engine::Interpreter,
-            background: false,
-        }
-    }
-    /// Times a program must run until its regions have been optimised and used.
-    pub const fn runs(self) -> u32 {
-        if matches!(self, Engine::Regions) { 4 } else { 1 }
-    }
-}
 
 /// Identity-mapped RAM from 0; the tests' programs, page tables and vectors are in it.
 const RAM_SIZE: u64 = 1 << 30;
@@ -82,8 +55,7 @@ type Handler = Box<dyn FnMut(&mut Exception) -> Then + Send>;
 /// The hypervisor call that the vectors make.
 struct Hook {
     handler: Mutex<Option<Handler>>,
-    stopped: Mutex<bool>,
-    changed: Condvar,
+    stopped: Latch,
 }
 
 impl ArmHooks for Hook {
@@ -97,8 +69,7 @@ impl ArmHooks for Hook {
         if then == Then::Stop {
             cpu[Reg::ElrEl1] = PARK;
             *handler = None;
-            *self.stopped.lock() = true;
-            self.changed.notify_all();
+            self.stopped.open();
         }
         true
     }
@@ -150,7 +121,7 @@ impl Board {
         let space = AddressSpace::new("test");
         let ram = RamBlock::anonymous("ram", RAM_SIZE).expect("RAM");
         let map = space.map_ram(Gpa(0), &ram, 0, RAM_SIZE, 0).expect("RAM");
-        let hook = Arc::new(Hook { handler: Mutex::new(None), stopped: Mutex::new(false), changed: Condvar::new() });
+        let hook = Arc::new(Hook { handler: Mutex::new(None), stopped: Latch::default() });
         let timers = GenericTimers::new(&VirtualClock::new());
         let mut cpu = ArmCpu::new(0, config, &space, &timers, hook.clone());
         cpu.set_conduit(Some(Conduit::Hvc));
@@ -219,18 +190,13 @@ impl Board {
         handler: impl FnMut(&mut Exception) -> Then + Send + 'static,
     ) {
         *self.hook.handler.lock() = Some(Box::new(handler));
-        *self.hook.stopped.lock() = false;
+        self.hook.stopped.close();
         let mut state = self.initial.clone();
         state.pc = pc;
         prepare(&mut state);
         self.vcpu.with_guest(|g| g.load(&state));
         self.vcpu.resume();
-        let mut stopped = self.hook.stopped.lock();
-        while !*stopped {
-            let late = self.hook.changed.wait_for(&mut stopped, Duration::from_secs(120)).timed_out();
-            assert!(!late || *stopped, "the program does not end");
-        }
-        drop(stopped);
+        self.hook.stopped.wait();
         self.vcpu.request_pause();
         self.vcpu.wait_paused(None);
     }

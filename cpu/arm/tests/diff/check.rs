@@ -1,16 +1,16 @@
 //! Runs the tests of a class everywhere and compares.
 
-use super::board::{Board, Engine, Exception, SVC, Then};
+use super::board::{Board, Exception, SVC, Then};
 use super::program::{self, DATA, LOG, OUTPUT, Program, Results, Test};
-use super::random::Rng;
 use parking_lot::Mutex;
 use rhea_arm::ArmConfig;
 use rhea_arm::Feature;
 use rhea_arm::reg::Reg;
 use rhea_arm::translate::{Pattern, decoder};
-use std::process::{Command, Stdio};
+use rhea_diff::{Engine, Rng, disassemble, number, reference};
 use std::sync::Arc;
 
+pub const EMULATOR: &str = "qemu-aarch64";
 /// The CPU that the reference runs: what this crate has, without SVE and SME.
 pub const REFERENCE_CPU: &str = "max,sve=off,sme=off";
 
@@ -34,10 +34,6 @@ pub enum Against {
 /// Tests per batch and class; `RHEA_DIFF_BATCHES` batches (1 unless set), from seed `RHEA_DIFF_SEED`.
 const BATCH: u64 = 250;
 
-pub fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
 /// All patterns with the names.
 pub fn patterns(names: &[&str]) -> Vec<&'static Pattern> {
     let all = decoder().patterns();
@@ -57,34 +53,8 @@ pub fn config() -> Arc<ArmConfig> {
     Arc::new(config)
 }
 
-/// Runs an executable under `qemu-aarch64`; `None` if that cannot be run.
-pub fn qemu(elf: &[u8], name: &str, cpu: &str) -> Option<Vec<u8>> {
-    let path = std::env::temp_dir().join(format!("rhea-diff-{}-{name}", std::process::id()));
-    std::fs::write(&path, elf).expect("temporary file");
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("permissions");
-    }
-    let out = Command::new("qemu-aarch64").args(["-cpu", cpu]).arg(&path).stderr(Stdio::inherit()).output();
-    if std::env::var_os("RHEA_DIFF_KEEP").is_none() {
-        let _ = std::fs::remove_file(&path);
-    }
-    match out {
-        Ok(o) => {
-            assert!(o.status.success(), "the reference failed: {}", o.status);
-            Some(o.stdout)
-        }
-        Err(e) => {
-            println!(
-                "not compared with the reference: qemu-aarch64 cannot be run ({e}); it is in the package qemu-user"
-            );
-            None
-        }
-    }
-}
-
-fn reference(p: &Program, class: &str) -> Option<Results> {
-    let out = qemu(&p.elf(), class, REFERENCE_CPU)?;
+fn run_reference(p: &Program, class: &str) -> Option<Results> {
+    let out = reference(EMULATOR, REFERENCE_CPU, &p.elf(), class)?;
     let (states, rest) = out.split_at(p.output_size as usize);
     let (data, log) = rest.split_at(p.data_size as usize);
     Some(Results::new(states, data, log))
@@ -142,18 +112,8 @@ fn describe(t: &Test, pc: u64) -> String {
         let name = decoder().find(*w).map_or("unallocated", |p| p.name);
         s += &format!("  {:#x}: {w:08x} {name}\n", pc + 4 * n as u64);
     }
-    // A disassembly if the tool is there.
-    let path = std::env::temp_dir().join(format!("rhea-diff-{}-dis", std::process::id()));
     let bytes: Vec<u8> = t.code.iter().flat_map(|w| w.to_le_bytes()).collect();
-    if std::fs::write(&path, bytes).is_ok() {
-        let out = Command::new("aarch64-linux-gnu-objdump").args(["-D", "-bbinary", "-maarch64"]).arg(&path).output();
-        if let Ok(out) = out {
-            let text = String::from_utf8_lossy(&out.stdout);
-            s += &text.lines().skip(7).collect::<Vec<_>>().join("\n");
-        }
-        let _ = std::fs::remove_file(&path);
-    }
-    s
+    s + &disassemble("aarch64-linux-gnu-objdump", &["-maarch64"], &bytes)
 }
 
 /// Differences of one test between `ours` and what was expected.
@@ -251,7 +211,7 @@ pub fn check(class: &Class) {
         }
         for sctlr in modes {
             let with_reference = class.against != Against::Engines && sctlr == 0;
-            let mut expected = if with_reference { reference(&p, class.name) } else { None };
+            let mut expected = if with_reference { run_reference(&p, class.name) } else { None };
             for engine in Engine::ALL {
                 let board = Board::new(&config, engine);
                 let ours = run_program(&p, &board, engine, sctlr);

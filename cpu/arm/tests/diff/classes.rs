@@ -2,8 +2,9 @@
 
 use super::check::{Against, Class, patterns};
 use super::program::Test;
-use super::random::Rng;
+use super::random::Random;
 use rhea_arm::translate::Pattern;
+use rhea_diff::Rng;
 use std::sync::OnceLock;
 
 /// A test of up to `max` instructions, each a random encoding of one of the patterns, passed through `fix`.

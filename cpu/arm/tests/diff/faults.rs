@@ -1,13 +1,14 @@
 //! Faults inside generated code restore the exact state: in a long random block each memory instruction in turn finds
 //! its page missing or read-only, and the whole architectural state that the handler sees is the interpreter's.
 
-use super::board::{Board, DATA_ABORT, Engine, Exception, PAGES, Page, SVC, SYSTEM, Then, UNKNOWN};
-use super::check::{config, number};
+use super::board::{Board, DATA_ABORT, Exception, PAGES, Page, SVC, SYSTEM, Then, UNKNOWN};
+use super::check::config;
 use super::program::{CODE, State};
-use super::random::Rng;
+use super::random::Random;
 use super::simd::{KEPT, access, computation, computation_tables};
 use parking_lot::Mutex;
 use rhea_arm::reg::Reg;
+use rhea_diff::{Engine, Rng, number};
 use std::sync::Arc;
 
 /// Memory instructions of a block; each has two pages of its own.

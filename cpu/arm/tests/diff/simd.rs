@@ -3,10 +3,11 @@
 use super::check::{Against, Class, config, patterns};
 use super::classes::{Memory, sp_fit, with};
 use super::program::{DATA_SIZE, Test};
-use super::random::Rng;
+use super::random::Random;
 use rhea_arm::helpers::system;
 use rhea_arm::translate::{self, Pattern, decoder, simd};
 use rhea_arm::{ArmConfig, ArmCpu};
+use rhea_diff::Rng;
 use rhea_ir::{Builder, FpMode, Function, Guest, Op};
 use std::sync::{Arc, OnceLock};
 

@@ -1,11 +1,12 @@
 //! Tagged addresses: aliases of one page under all tags, so often that generated code begins to remove tags itself.
 
 use super::asm::constant;
-use super::board::{Board, Engine, Exception, PAGES, Page, SVC, Then};
+use super::board::{Board, Exception, PAGES, Page, SVC, Then};
 use super::check::config;
 use super::program::CODE;
 use parking_lot::Mutex;
 use rhea_arm::reg::Reg;
+use rhea_diff::Engine;
 use std::sync::Arc;
 
 const ROUNDS: u64 = 30_000;

@@ -2,9 +2,10 @@
 //! words near allocated encodings, and the system instruction space.
 
 use super::asm::{self, Segment, constant, single_x};
-use super::board::{Board, Engine, Exception, SYSTEM, Then, UNKNOWN};
-use super::check::{number, qemu};
-use super::random::Rng;
+use super::board::{Board, Exception, SYSTEM, Then, UNKNOWN};
+use super::check::EMULATOR;
+use rhea_diff::{Engine, Rng, number};
+
 use parking_lot::Mutex;
 use rhea_arm::reg::Reg;
 use rhea_arm::translate::{Pattern, decoder};
@@ -217,7 +218,10 @@ fn compare(model: &str, reference: &str) {
         let mut rng = Rng::new(number("RHEA_DIFF_SEED", 1).wrapping_add(batch * 0x1_0001) ^ 0x0dd);
         let words: Vec<u32> = (0..number("RHEA_DIFF_WORDS", 6000)).map(|_| word(&mut rng, patterns)).collect();
         let ours = run(&config, &words);
-        let Some(out) = qemu(&program(&words), &format!("undefined-{model}"), reference) else { return };
+        let Some(out) = rhea_diff::reference(EMULATOR, reference, &program(&words), &format!("undefined-{model}"))
+        else {
+            return;
+        };
         assert_eq!(out.len(), words.len(), "results of the reference");
         for ((&w, &ours), &signal) in words.iter().zip(&ours).zip(&out) {
             let theirs = signal == SIGILL;
