@@ -169,3 +169,32 @@ fn queues() {
     assert_eq!(b.call(h::H_SEND_CRQ, &[unit, init, 0]).0, Status::CLOSED.0);
     assert_eq!(b.call(h::H_SEND_CRQ, &[1, init, 0]).0, Status::PARAMETER.0);
 }
+
+/// Whatever is in saved state: an error or a device that still answers.
+#[test]
+fn damaged_state() {
+    let b = Board::new();
+    let scsi = Vscsi::new(b.vio.slot(vscsi::KIND, None).unwrap());
+    b.vio.attach(scsi.clone());
+    let tty = Vty::new(b.vio.slot(vty::KIND, None).unwrap(), MemoryChar::new());
+    b.vio.attach_vty(tty.clone());
+    let nv = Nvram::new(b.vio.slot(nvram::KIND, None).unwrap(), None, b.ram.clone()).unwrap();
+    let unit = u64::from(scsi.slot().unit());
+    b.ok(h::H_PUT_TCE, &[unit, 0x1000, 0x5003]);
+    b.ok(h::H_REG_CRQ, &[unit, 0x1000, 0x1000]);
+    let devices: [&dyn Device; 4] = [&*scsi, &*tty, &*nv, &*b.phb];
+    for device in devices {
+        let rhea_device::Saved::Bytes { version, data } = device.save() else { panic!("no state") };
+        for n in (0..data.len()).take(200) {
+            for value in [0, 0xff, data[n] ^ 1, data[n].wrapping_add(1)] {
+                let mut bad = data.clone();
+                bad[n] = value;
+                let _ = device.load(&rhea_device::Saved::Bytes { version, data: bad });
+                let _ = b.call(h::H_SEND_CRQ, &[unit, 0xc001 << 48, 0]);
+                let _ = b.call(h::H_PUT_TERM_CHAR, &[0, 1, 0, 0]);
+            }
+        }
+        device.load(&rhea_device::Saved::Bytes { version, data }).unwrap();
+        device.reset();
+    }
+}

@@ -408,7 +408,11 @@ impl SpaprIrq {
             rhea_device::LogMask::Int,
             format_args!("spapr interrupts: {} is active", if mode == Mode::Xive { "XIVE" } else { "XICS" }),
         );
-        self.routing.replace_controller(&|irq| (self.core.kind(irq) != NONE).then(|| self.route(irq, mode)));
+        // Lines of others stay where they are.
+        self.routing.replace_controller(&|irq| match self.core.kind(irq) {
+            NONE => self.routing.route(irq),
+            _ => Some(self.route(irq, mode)),
+        });
     }
     /// Resets and opens a controller.
     fn open(&self, mode: Mode, carry: bool) {

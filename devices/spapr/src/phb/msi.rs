@@ -143,7 +143,11 @@ impl Phb {
             }
         };
         program(&*function, given);
-        self.messages.0.lock().insert(address, given);
+        let replaced = self.messages.0.lock().insert(address, given);
+        // Two processors may have asked at once.
+        if let Some(lost) = replaced.filter(|r| *r != given) {
+            self.irq.free_messages(lost.first, lost.count);
+        }
         reply(count)
     }
     pub(super) fn query_source(&self, address: u32, n: u32) -> Reply {

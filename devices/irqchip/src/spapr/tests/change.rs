@@ -155,6 +155,18 @@ fn reset_returns_to_the_default() {
     assert!(m.irq.describe().contains("active: XIVE") && m.irq.describe().contains("0x1200"));
 }
 
+#[test]
+fn lines_of_others_stay() {
+    let m = Machine::new(IcMode::Dual, &[0]);
+    let other = Arc::new(Input::default());
+    m.irq.routing().set_route(3, Some(Route { sink: other.clone(), pin: 0 }));
+    m.irq.routing().line(3).raise();
+    m.irq.activate(Mode::Xive);
+    assert!(other.0.load(SeqCst));
+    m.irq.routing().line(3).lower();
+    assert!(!other.0.load(SeqCst));
+}
+
 /// A device: what it asked for and what the guest has handled.
 #[derive(Default)]
 struct Source {

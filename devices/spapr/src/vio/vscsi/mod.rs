@@ -202,8 +202,7 @@ impl Vscsi {
         let limit = |at: usize| usize::from(u16::from_be_bytes([cdb[at], cdb[at + 1]]));
         if cdb[0] == operation::REPORT_LUNS {
             let there = |a: &&Address| address.is_some_and(|(target, _)| a.0 == target);
-            let luns: Vec<u64> =
-                self.units.lock().keys().filter(there).map(|(_, lun)| u64::from(*lun) << 48).collect();
+            let luns: Vec<u64> = self.units.lock().keys().filter(there).map(|(_, lun)| u64::from(*lun) << 48).collect();
             if luns.is_empty() {
                 return fail(Outcome::failed(LOGICAL_UNIT_NOT_SUPPORTED));
             }
