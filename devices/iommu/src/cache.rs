@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Pages remembered at most; then all are forgotten.
-const MAX_PAGES: usize = 1 << 16;
+const MAX_PAGES: usize = 1 << 13;
 const MAX_CONTEXTS: usize = 1 << 12;
 
 #[derive(Default)]

@@ -55,6 +55,16 @@ fn placed() {
     let placed = board().build().place(0x7ffe_0000);
     let found = signatures(&placed, 0x7ffe_0000);
     assert_eq!(found, ["FACP", "APIC", "HPET", "MCFG", "SRAT", "SLIT", "WAET"]);
+    let unit =
+        Dmar { base: 0xfed9_0000, host_bits: 40, interrupt_remapping: true, device_iotlb: true, io_apic: 0xff00 };
+    let remapped = PcAcpi { dmar: Some(unit), ..board() }.build().place(0x7ffe_0000);
+    let at = remapped.tables.windows(4).position(|w| w == b"DMAR").unwrap();
+    assert!(signatures(&remapped, 0x7ffe_0000).contains(&"DMAR".to_owned()));
+    let table = &remapped.tables[at..];
+    // Width, remapping; the unit with its registers and the I/O APIC; root ports.
+    assert_eq!((u32_at(table, 4), &table[36..38]), (80, &[39, 1][..]));
+    assert_eq!((&table[48..53], u32_at(table, 56)), (&[0, 0, 24, 0, 1][..], 0xfed9_0000));
+    assert_eq!((&table[64..72], &table[72..77]), (&[3, 8, 0, 0, 0, 0xff, 0, 0][..], &[2, 0, 8, 0, 1][..]));
     let plain = PcAcpi { hpet: None, ecam: None, ..PcAcpi::default() }.build().place(0x10_0000);
     assert_eq!(signatures(&plain, 0x10_0000), ["FACP", "APIC", "WAET"]);
 }
