@@ -200,9 +200,12 @@ impl PpcCpu {
         let (first, last) = (access.va, access.va.saturating_add(u64::from(access.size.max(1)) - 1));
         let hit = |a: u64, b: u64| a <= last && first <= b;
         let pc = self.header.pc;
-        let host = self.sys.debug.host_watches.iter().find(|w| {
-            (if write { w.write } else { w.read }) && hit(w.va, w.va.wrapping_add(w.len.max(1) - 1))
-        });
+        let host = self
+            .sys
+            .debug
+            .host_watches
+            .iter()
+            .find(|w| (if write { w.write } else { w.read }) && hit(w.va, w.va.wrapping_add(w.len.max(1) - 1)));
         if let Some(w) = host.copied()
             && self.sys.debug.resume_at.take() != Some(pc)
         {

@@ -6,7 +6,6 @@ pub mod config;
 pub mod debug;
 pub mod exception;
 pub mod fpu;
-pub mod vector;
 mod guest;
 pub mod helpers;
 pub mod hooks;
@@ -20,6 +19,7 @@ pub mod state;
 pub mod system;
 pub mod timebase;
 pub mod translate;
+pub mod vector;
 
 #[cfg(test)]
 mod tests;

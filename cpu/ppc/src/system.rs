@@ -398,7 +398,8 @@ impl PpcCpu {
             self.sys.told[word] |= bit;
             let what = if write { "write to" } else { "read of" };
             let hooks = self.hooks.clone();
-            hooks.guest_error(self.index, &format!("{what} SPR {number}, which there is not, at {:#x}", self.header.pc));
+            hooks
+                .guest_error(self.index, &format!("{what} SPR {number}, which there is not, at {:#x}", self.header.pc));
         }
     }
 }

@@ -82,7 +82,9 @@ fn hostile_radix_trees() {
     let index = b.translated(0);
     let mut found = 0;
     for n in 0..20_000u64 {
-        b.tables.process_table.store(random(&mut r) & 0xff_ffff | if n % 3 == 0 { 1 << 50 } else { 0 }, Ordering::Relaxed);
+        b.tables
+            .process_table
+            .store(random(&mut r) & 0xff_ffff | if n % 3 == 0 { 1 << 50 } else { 0 }, Ordering::Relaxed);
         b.cpu.spr[spr::PIDR as usize] = random(&mut r) & 0xffff_ffff >> (n % 32);
         let va = random(&mut r) >> (n % 50);
         let access = [None, Some(Access::Read), Some(Access::Write), Some(Access::Fetch)][n as usize % 4];

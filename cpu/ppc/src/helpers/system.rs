@@ -267,6 +267,11 @@ helper! {
             } else {
                 let hooks = cpu.hooks.clone();
                 hooks.doorbell(cpu.index, rb as u32 & 0x7f);
+                // To itself: at once.
+                if cpu.msr & msr::EE != 0 && cpu.pins.bits() & pin::DOORBELL != 0 {
+                    leave_after(cpu);
+                    cpu.request(request::INTERRUPT);
+                }
             }
         }
         0

@@ -125,7 +125,8 @@ impl PpcCpu {
             let entries = self.hooks.hpt_group(group);
             for (n, pte) in entries.into_iter().enumerate() {
                 let same = (pte[0] ^ tag) & v::COMPARE_AVPN == 0;
-                if same && pte[0] & (v::VALID | v::SECONDARY) == v::VALID | secondary
+                if same
+                    && pte[0] & (v::VALID | v::SECONDARY) == v::VALID | secondary
                     && let Some(shift) = sizes.actual(pte)
                 {
                     return Some((group * 8 + n as u64, pte, shift));
@@ -143,8 +144,7 @@ impl PpcCpu {
         let sizes = PageSizes::of_segment(slb.vsid).ok_or(Fault::Storage(dsisr::NOPTE))?;
         let offset = va & ((1 << slb.shift()) - 1);
         for _ in 0..TRIES {
-            let (index, pte, shift) =
-                self.hash_find(slb.vsid, offset, sizes).ok_or(Fault::Storage(dsisr::NOPTE))?;
+            let (index, pte, shift) = self.hash_find(slb.vsid, offset, sizes).ok_or(Fault::Storage(dsisr::NOPTE))?;
             let within = (1 << shift) - 1;
             let key = slb.vsid & if rights.problem { vsid::KP } else { vsid::KS } != 0;
             let (read, write) = storage_protection(pte[1], key);

@@ -2,10 +2,10 @@
 
 mod hash;
 pub use hash::PageSizes;
-pub mod segments;
-pub mod slb;
 mod physical;
 mod radix;
+pub mod segments;
+pub mod slb;
 mod tlbie;
 
 use crate::mode::mmu;

@@ -58,7 +58,14 @@ pub(crate) struct Contexts {
 
 impl Default for Contexts {
     fn default() -> Contexts {
-        Contexts { current: FIRST, known: Vec::new(), global: Vec::new(), removed: Vec::new(), next: FIRST + 1, tick: 0 }
+        Contexts {
+            current: FIRST,
+            known: Vec::new(),
+            global: Vec::new(),
+            removed: Vec::new(),
+            next: FIRST + 1,
+            tick: 0,
+        }
     }
 }
 
@@ -130,7 +137,8 @@ impl PpcCpu {
                 return;
             }
             // What was known of these addresses, in any context, is no longer true.
-            let stale = c.global.iter().chain(c.known.iter().flat_map(|k| &k.segments)).any(|g| g.overlaps(s.base, s.shift));
+            let stale =
+                c.global.iter().chain(c.known.iter().flat_map(|k| &k.segments)).any(|g| g.overlaps(s.base, s.shift));
             c.global.retain(|g| !g.overlaps(s.base, s.shift));
             if c.global.len() >= MANY {
                 c.global.clear();

@@ -222,7 +222,8 @@ impl Run {
     /// The same where all that is said comes from handlers.
     pub fn interrupts(&self, program: &[u32], want: &[Interrupt]) {
         self.check(program, |said, _, _| {
-            let got: Vec<Interrupt> = said.chunks(5).map(|c| std::array::from_fn(|n| c.get(n).copied().unwrap_or(0))).collect();
+            let got: Vec<Interrupt> =
+                said.chunks(5).map(|c| std::array::from_fn(|n| c.get(n).copied().unwrap_or(0))).collect();
             assert_eq!(got, want, "\ngot  {got:#x?}\nwant {want:#x?}");
         });
     }

@@ -127,8 +127,10 @@ fn segments_and_protection() {
 #[test]
 fn fetches() {
     let base = 0xc000_0000_0005_0000;
-    let branch = |to: u64| [load(6, to), load(25, base + 0x1000), load(26, ON), vec![mtspr(9, 6), 0x4e80_0420]].concat();
-    for (to, vector, cause) in [(0x1000_2000u64, 0x400, 0x1000_0000u64), (0x1000_9000, 0x400, 0x4000_0000), (0x2000_0000, 0x480, 0)]
+    let branch =
+        |to: u64| [load(6, to), load(25, base + 0x1000), load(26, ON), vec![mtspr(9, 6), 0x4e80_0420]].concat();
+    for (to, vector, cause) in
+        [(0x1000_2000u64, 0x400, 0x1000_0000u64), (0x1000_9000, 0x400, 0x4000_0000), (0x2000_0000, 0x480, 0)]
     {
         let mut run = run(branch(to));
         run.code.push((0x5_1000, call(0).to_vec()));
@@ -147,7 +149,8 @@ fn fetches() {
 #[test]
 fn processes_in_turn() {
     let mut code = vec![];
-    let user = |vsid: u64| [load(5, vsid << 12 | 0x480), load(6, 0x1000_0001 | 1 << 27), vec![slbmte(5, 6), ISYNC]].concat();
+    let user =
+        |vsid: u64| [load(5, vsid << 12 | 0x480), load(6, 0x1000_0001 | 1 << 27), vec![slbmte(5, 6), ISYNC]].concat();
     let look = [load(6, 0x1000_0000), vec![ld(7, 0, 6)], say(7).to_vec()].concat();
     for n in 0..3 {
         for vsid in [0x222u64, 0x333] {

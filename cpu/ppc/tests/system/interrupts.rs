@@ -37,9 +37,9 @@ fn of_instructions() {
         &[x31(20, 5, 0, 6)], // lwarx
         &nowhere,
         &[ld(5, 8, 7)],
-        &[x31(306, 0, 2, 5)], // tlbie
+        &[x31(306, 0, 2, 5)],   // tlbie
         &[19 << 26 | 274 << 1], // hrfid
-        &[0x7c00_051d], // tbegin.
+        &[0x7c00_051d],         // tbegin.
     ]);
     Run::default().interrupts(
         &program,
@@ -143,7 +143,8 @@ fn large_decrementer() {
 fn system_call_vectored() {
     // At 0x17000 + 0x20 × level.
     let handler = [&[mfspr(20, 8)][..], &say(20), &[mfspr(20, 9)], &say(20), &[RFSCV]].concat();
-    let run = Run { code: vec![(0x1_7000 + 0x20 * 3, vec![b(0x1_7060, 0x1_8000)]), (0x1_8000, handler)], ..Run::default() };
+    let run =
+        Run { code: vec![(0x1_7000 + 0x20 * 3, vec![b(0x1_7060, 0x1_8000)]), (0x1_8000, handler)], ..Run::default() };
     let (program, at) = parts(&[&[scv(3)], &[li(5, 5)], &say(5)]);
     run.check(&program, |said, _, _| assert_eq!(said, [at[1], MSR, 5]));
 }
@@ -193,7 +194,8 @@ fn addresses_watched() {
 fn registers() {
     let ones = load(5, u64::MAX);
     let mut program = ones;
-    let each = [(18, 0xffff_ffff), (256, 0xffff_ffff), (273, u64::MAX), (17, 0x01ff_ffff), (815, u64::MAX), (896, 7 << 50)];
+    let each =
+        [(18, 0xffff_ffff), (256, 0xffff_ffff), (273, u64::MAX), (17, 0x01ff_ffff), (815, u64::MAX), (896, 7 << 50)];
     for (n, _) in each {
         program.extend([mtspr(n, 5), mfspr(6, n)]);
         program.extend(say(6));
@@ -225,7 +227,8 @@ fn doorbells_of_the_core() {
 /// MSR.BE reports branches alone.
 #[test]
 fn branch_trace() {
-    let (program, at) = parts(&[&load(8, MSR | 0x200), &load(9, MSR), &[mtmsrd(8, 0), NOP, NOP, b(0, 8), NOP, NOP, NOP, mtmsrd(9, 0)]]);
+    let (program, at) =
+        parts(&[&load(8, MSR | 0x200), &load(9, MSR), &[mtmsrd(8, 0), NOP, NOP, b(0, 8), NOP, NOP, NOP, mtmsrd(9, 0)]]);
     Run::default().check(&program, |said, _, _| {
         assert_eq!(said.len(), 5, "{said:#x?}");
         assert_eq!((said[0], said[1], said[2] & 0x4000_0200), (0xd00, at[2] + 20, 0x4000_0200));
@@ -245,14 +248,16 @@ fn location_of_handlers_in_real_mode() {
 fn pending_floating_point_interrupt() {
     let zero_divide = [
         63 << 26 | 27 << 21 | 38 << 1, // mtfsb1 27 (ZE)
-        63 << 26 | 5 << 21 | 38 << 1,                     // mtfsb1 5 (ZX)
+        63 << 26 | 5 << 21 | 38 << 1,  // mtfsb1 5 (ZX)
     ];
     let (program, at) = parts(&[
-        &load(8, MSR | 0x2000),
+        // A handler that returned to MSR as it was would have the interrupt again.
+        &[load(25, START + 4 * 24), load(26, MSR), load(8, MSR | 0x2000)].concat(),
         &[mtmsrd(8, 0)],
         &zero_divide,
         &load(9, MSR | 0x2900),
         &[mtmsrd(9, 0), NOP, NOP],
     ]);
+    assert_eq!(at[4] + 4, START + 4 * 24);
     Run::default().interrupts(&program, &[[0x700, at[4] + 4, MSR | 0x2900 | 1 << 20 | 1 << 16, 0, 0]]);
 }

@@ -139,7 +139,8 @@ fn instruction_storage() {
         program.extend(go(0x1_0000, PROBLEM));
         run(user).interrupts(&program, &[[0x400, target, PROBLEM | cause, 0, 0]]);
     }
-    let user = [load(6, 0x4000_0000_0000_0000), load(25, resume), load(26, MSR), vec![mtspr(9, 6), 0x4e80_0420]].concat();
+    let user =
+        [load(6, 0x4000_0000_0000_0000), load(25, resume), load(26, MSR), vec![mtspr(9, 6), 0x4e80_0420]].concat();
     let mut program = vec![li(5, 1), mtspr(48, 5)];
     program.extend(go(0x1_0000, PROBLEM));
     run(user).interrupts(&program, &[[0x480, 0x4000_0000_0000_0000, PROBLEM, 0, 0]]);
