@@ -44,7 +44,8 @@ fn options() -> Result<Options, String> {
                 options.board = match value()?.as_str() {
                     "virt" => Board::Virt,
                     "q35" => Board::Q35,
-                    other => return Err(format!("--machine: '{other}' is not virt or q35")),
+                    "pseries" => Board::Pseries,
+                    other => return Err(format!("--machine: '{other}' is not virt, q35 or pseries")),
                 }
             }
             "--only" => options.only = value()?,
@@ -78,6 +79,7 @@ fn machine(board: Board) -> &'static str {
     match board {
         Board::Virt => "virt,gic-version=3",
         Board::Q35 => "q35",
+        Board::Pseries => "pseries",
     }
 }
 

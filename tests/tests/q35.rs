@@ -259,6 +259,47 @@ fn uefi_starts_a_kernel_through_grub() {
     }
 }
 
+/// A folder for TFTP: boot loaders from Debian's installer, which load the tests' kernel.
+fn tftp(scratch: &Scratch) -> String {
+    let put = |name: &str, from: &str| {
+        let _ = scratch.file(name, &std::fs::read(guest_file(from)).unwrap_or_else(|e| panic!("{from}: {e}")));
+    };
+    put("pxelinux.0", "amd64/netboot/pxelinux.0");
+    put("ldlinux.c32", "amd64/netboot/boot-screens/ldlinux.c32");
+    put("grub.efi", "amd64/netboot/grubx64.efi");
+    put("kernel", "amd64/kernel");
+    put("initramfs", "amd64/initramfs");
+    let words = "console=ttyS0 panic=-1 rhea.test=features";
+    for (name, text) in [
+        ("pxelinux.cfg/default", format!("DEFAULT l\nLABEL l\nKERNEL kernel\nAPPEND initrd=initramfs {words}\n")),
+        ("debian-installer/amd64/grub/grub.cfg", format!("linux /kernel {words}\ninitrd /initramfs\nboot\n")),
+    ] {
+        let path = scratch.path(name);
+        std::fs::create_dir_all(std::path::Path::new(&path).parent().expect("a folder")).expect("a folder");
+        let _ = scratch.file(name, text.as_bytes());
+    }
+    scratch.path("")
+}
+
+#[test]
+fn kernels_come_over_the_network() {
+    require!("amd64/bios-256k.bin", "amd64/ovmf-code.fd", "amd64/ovmf-vars.fd", "amd64/netboot/pxelinux.0");
+    let scratch = Scratch::new();
+    let folder = tftp(&scratch);
+    let start = |nic: &str, file: &str, firmware: &[&str]| {
+        let net = format!("user,id=n,tftp={folder},bootfile={file}");
+        let fixed =
+            ["-M", "q35", "-cpu", "max", "-m", "1G", "-nographic", "-boot", "n", "-netdev", &net, "-device", nic];
+        boots_by_grub(Emulator::start(&[&fixed[..], firmware].concat()));
+    };
+    let bios = guest_file("amd64/bios-256k.bin");
+    start("e1000e,netdev=n", "pxelinux.0", &["-bios", &bios]);
+    let vars = scratch.file("vars.fd", &std::fs::read(guest_file("amd64/ovmf-vars.fd")).expect("the variables"));
+    let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", guest_file("amd64/ovmf-code.fd"));
+    let vars = format!("if=pflash,unit=1,format=raw,file={vars}");
+    start("virtio-net-pci,netdev=n,bootindex=0", "grub.efi", &["-drive", &code, "-drive", &vars]);
+}
+
 /// UEFI in system-management mode, which alone writes the flash with the variables.
 fn secure_uefi(vars: &str, image: &str) -> Emulator {
     let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", guest_file("amd64/ovmf-secure-code.fd"));

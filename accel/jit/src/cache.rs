@@ -295,7 +295,8 @@ impl Cache {
     /// True if a live region was made from bytes `[from, to)` of the page.
     pub fn overlaps(&self, page: PageId, from: u64, to: u64) -> bool {
         self.pages.get(&page).is_some_and(|p| {
-            p.chunks & chunks(from, to) != 0 && p.regions.iter().any(|&id| self.metas[id as usize].covers(page, from, to))
+            p.chunks & chunks(from, to) != 0
+                && p.regions.iter().any(|&id| self.metas[id as usize].covers(page, from, to))
         })
     }
 
