@@ -119,7 +119,7 @@ impl Images {
         match &self.firmware {
             Some(firmware) => {
                 good &= ram.fill(0, MAX_FIRMWARE as u64, 0).is_ok() && ram.write(0, firmware).is_ok();
-                let blob = partition.tree().flatten();
+                let blob = partition.tree(true).flatten();
                 good &= blob.len() as u64 <= TREE_ROOM && ram.write(self.tree_at(), &blob).is_ok();
             }
             None => {

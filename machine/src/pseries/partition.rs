@@ -299,9 +299,9 @@ impl Partition {
 
     // ---- tree and negotiation ----
 
-    /// The tree as it is now.
+    /// The tree as it is now; `fresh`: with what the machine starts with.
     #[must_use]
-    pub fn tree(&self) -> FdtNode {
+    pub fn tree(&self, fresh: bool) -> FdtNode {
         let Some(late) = self.late() else { return FdtNode::default() };
         let outcome = self.outcome();
         let mut seed = [0; 32];
@@ -322,6 +322,7 @@ impl Partition {
             outcome: &outcome,
             hpt_order: if self.hpt.order() == 0 { self.initial_hpt_order() } else { self.hpt.order() },
             boot: &late.boot,
+            fresh,
             seed: Some(seed),
             controller: late.irq.tree(tree::INTERRUPTS),
             buses: (late.buses)(),
@@ -366,7 +367,7 @@ impl Partition {
     /// Opens the interface for a kernel that is started directly; `taken`: memory in use.
     pub fn open_client(&self, taken: &[(u64, u64)]) {
         let stdout = self.late().and_then(|l| l.boot.stdout.clone());
-        *self.client.lock() = Some(Client::new(&self.tree(), taken, stdout.as_deref()));
+        *self.client.lock() = Some(Client::new(&self.tree(true), taken, stdout.as_deref()));
     }
     /// A call of the client; its arguments are at `address`. `None`: there is no such interface.
     pub fn client_call(&self, cpu: &mut PpcCpu, address: u64) -> Option<Result<client::After, ()>> {
@@ -422,7 +423,7 @@ impl client::Machine for Services<'_> {
     }
     fn negotiate(&self, address: u64) -> Result<FdtNode, ()> {
         self.partition.negotiate(&mut self.cpu.lock(), address).map_err(|_| ())?;
-        Ok(self.partition.tree())
+        Ok(self.partition.tree(false))
     }
     fn instantiate_rtas(&self, address: u64) -> bool {
         self.partition.put_rtas(address)

@@ -13,14 +13,17 @@ use rhea_pci::Devfn;
 use rhea_spapr::guest::GuestRam;
 use rhea_spapr::rng::Rng;
 use rhea_spapr::vio::{nvram, vlan, vscsi, vty};
-use rhea_spapr::{Phb, PhbConfig, Phbs, TceTables, VioBus};
+use rhea_spapr::{Phb, PhbConfig, Phbs, TceTables, VioBus, VioDevice};
 use rhea_storage::scsi::{LogicalUnit, ScsiCd, ScsiDisk, ScsiDiskOptions};
 use rhea_storage::{CdDrive, CdOptions};
 use std::sync::Arc;
 
 /// Names of `-device` that this board has, with what `-device help` says.
 pub const DEVICES: &[(&str, &str, &[OptionDecl])] = &[
+    ("scsi-cd", "CD-ROM drive of a virtual SCSI adapter", SCSI_OPTIONS),
+    ("scsi-hd", "disk of a virtual SCSI adapter", SCSI_OPTIONS),
     ("spapr-vlan", "logical LAN", VLAN_OPTIONS),
+    ("spapr-vscsi", "virtual SCSI adapter", VSCSI_OPTIONS),
     ("spapr-vty", "terminal", VTY_OPTIONS),
     ("spapr-pci-host-bridge", "PCI host bridge", PHB_OPTIONS),
 ];
@@ -35,6 +38,15 @@ const VLAN_OPTIONS: &[OptionDecl] = &[
     REG,
     OptionDecl::new("netdev", OptionKind::Text, None, "network back end"),
     OptionDecl::new("mac", OptionKind::Mac, None, "MAC address"),
+    OptionDecl::new("bootindex", OptionKind::Number { min: 0, max: 0x7fff_ffff }, None, "place in the boot order"),
+];
+const VSCSI_OPTIONS: &[OptionDecl] = &[ID, REG];
+const SCSI_OPTIONS: &[OptionDecl] = &[
+    ID,
+    OptionDecl::new("drive", OptionKind::Text, None, "id of the drive"),
+    OptionDecl::new("bus", OptionKind::Text, None, "adapter: its id and .0"),
+    OptionDecl::new("scsi-id", OptionKind::Number { min: 0, max: 63 }, None, "target"),
+    OptionDecl::new("lun", OptionKind::Number { min: 0, max: 31 }, Some("0"), "logical unit"),
     OptionDecl::new("bootindex", OptionKind::Number { min: 0, max: 0x7fff_ffff }, None, "place in the boot order"),
 ];
 const PHB_OPTIONS: &[OptionDecl] = &[
@@ -121,8 +133,8 @@ pub struct Plugged<'a> {
     space: &'a Arc<AddressSpace>,
     irq: &'a Arc<SpaprIrq>,
     tces: &'a Arc<TceTables>,
-    /// The adapter of drives with if=scsi, made for the first.
-    scsi: Option<Arc<vscsi::Vscsi>>,
+    /// SCSI adapters by the name of their buses; one is made for the first drive with if=scsi.
+    scsi: Vec<(String, Arc<vscsi::Vscsi>)>,
 }
 
 impl<'a> Plugged<'a> {
@@ -134,7 +146,52 @@ impl<'a> Plugged<'a> {
         irq: &'a Arc<SpaprIrq>,
         tces: &'a Arc<TceTables>,
     ) -> Self {
-        Self { vio, wiring, phbs, space, irq, tces, scsi: None }
+        Self { vio, wiring, phbs, space, irq, tces, scsi: Vec::new() }
+    }
+}
+
+impl Plugged<'_> {
+    fn add_adapter(
+        &mut self,
+        board: &mut Board,
+        option: &str,
+        name: &str,
+        unit: Option<u32>,
+    ) -> Result<(), OptionError> {
+        let slot = self.vio.slot(vscsi::KIND, unit).map_err(|e| OptionError::new(option, e.to_string()))?;
+        let adapter = vscsi::Vscsi::new(slot);
+        self.vio.attach(adapter.clone());
+        board.devices.push(adapter.clone());
+        self.scsi.push((format!("{name}.0"), adapter));
+        Ok(())
+    }
+    /// Puts a drive at a target of an adapter; gives its path for firmware.
+    fn add_unit(
+        &mut self,
+        option: &str,
+        bus: &str,
+        target: Option<u8>,
+        lun: u8,
+        cd: bool,
+        drive: Arc<Drive>,
+    ) -> Result<String, OptionError> {
+        let fail = |e: &dyn std::fmt::Display| OptionError::new(option, e.to_string());
+        let found = self.scsi.iter().find(|(name, _)| name == bus);
+        let (_, adapter) =
+            found.ok_or_else(|| fail(&format!("there is no SCSI adapter '{bus}': put -device spapr-vscsi before it")))?;
+        let target = target.or_else(|| adapter.free_target());
+        let target = target.ok_or_else(|| fail(&"all targets of the SCSI adapter are in use"))?;
+        let unit: Arc<dyn LogicalUnit> = if cd {
+            ScsiCd::new(&CdDrive::new(Some(drive), CdOptions::default()))
+        } else if drive.readonly() {
+            return Err(fail(&"a disk is always writable: use media=cdrom, or snapshot=on"));
+        } else {
+            ScsiDisk::new(drive, ScsiDiskOptions::default())
+        };
+        adapter.attach(target, lun, unit).map_err(|e| fail(&e))?;
+        // The logical unit number of the SCSI RDMA protocol.
+        let number = (0x8000 | u64::from(target) << 8 | u64::from(lun)) << 48;
+        Ok(format!("/vdevice/v-scsi@{:x}/disk@{number:x}", adapter.slot().unit()))
     }
 }
 
@@ -162,6 +219,22 @@ impl OwnBus for Plugged<'_> {
                 self.vio.attach_vty(vty.clone());
                 board.devices.push(vty);
             }
+            "spapr-vscsi" => {
+                let id = set.text("id").map_or_else(|| format!("vscsi{}", self.scsi.len()), str::to_owned);
+                self.add_adapter(board, &option, &id, unit)?;
+            }
+            "scsi-hd" | "scsi-cd" => {
+                let Some(drive) = parts.drive else {
+                    return Err(OptionError::new(&option, "property 'drive' is missing: drive=ID"));
+                };
+                let bus = set.text("bus").map(str::to_owned).or_else(|| self.scsi.first().map(|s| s.0.clone()));
+                let (target, lun) = (set.number("scsi-id").map(|n| n as u8), set.number("lun").unwrap_or(0) as u8);
+                let bus = bus.unwrap_or_else(|| "scsi.0".to_owned());
+                let path = self.add_unit(&option, &bus, target, lun, *name == "scsi-cd", drive)?;
+                if let (Some(index), Some(order)) = (set.number("bootindex"), &mut board.boot_order) {
+                    order.push((index, path));
+                }
+            }
             "spapr-vlan" => {
                 let slot = self.vio.slot(vlan::KIND, unit).map_err(|e| fail(&e))?;
                 let Some(net) = parts.net else {
@@ -187,27 +260,12 @@ impl OwnBus for Plugged<'_> {
         Ok(())
     }
     fn attach(&mut self, board: &mut Board, options: &DriveOptions, drive: Arc<Drive>) -> Result<(), OptionError> {
-        let fail = |e: &dyn std::fmt::Display| OptionError::new(&options.option, e.to_string());
-        if self.scsi.is_none() {
-            let slot = self.vio.slot(vscsi::KIND, None).map_err(|e| fail(&e))?;
-            let adapter = vscsi::Vscsi::new(slot);
-            self.vio.attach(adapter.clone());
-            board.devices.push(adapter.clone());
-            self.scsi = Some(adapter);
+        if self.scsi.is_empty() {
+            self.add_adapter(board, &options.option, "scsi", None)?;
         }
-        let Some(adapter) = &self.scsi else { return Ok(()) };
-        let target = match options.index {
-            Some(n) => u8::try_from(n).unwrap_or(u8::MAX),
-            None => adapter.free_target().ok_or_else(|| fail(&"all targets of the SCSI adapter are in use"))?,
-        };
-        let unit: Arc<dyn LogicalUnit> = if options.media == Media::Cdrom {
-            ScsiCd::new(&CdDrive::new(Some(drive), CdOptions::default()))
-        } else if drive.readonly() {
-            return Err(fail(&"a disk is always writable: use media=cdrom, or snapshot=on"));
-        } else {
-            ScsiDisk::new(drive, ScsiDiskOptions::default())
-        };
-        adapter.attach(target, 0, unit).map_err(|e| fail(&e))
+        let (bus, target) = (self.scsi[0].0.clone(), options.index.map(|n| u8::try_from(n).unwrap_or(u8::MAX)));
+        let cd = options.media == Media::Cdrom;
+        self.add_unit(&options.option, &bus, target, 0, cd, drive).map(|_| ())
     }
 }
 

@@ -51,6 +51,8 @@ pub struct TreeInput<'a> {
     /// log2 of the hashed page table's size.
     pub hpt_order: u32,
     pub boot: &'a Boot,
+    /// The machine starts: not so after negotiation, when what boot loaders have put into `/chosen` stays.
+    pub fresh: bool,
     pub seed: Option<[u8; 32]>,
     /// The interrupt controller and properties of the root that go with it.
     pub controller: (Node, Vec<(String, Vec<u8>)>),
@@ -283,6 +285,9 @@ fn chosen(root: &mut FdtNode, input: &TreeInput<'_>) {
     let (boot, chosen) = (input.boot, root.child("chosen"));
     chosen.set("ibm,architecture-vec-5", input.outcome.vec5.encode(ov5::LEN));
     chosen.set("ibm,arch-vec-5-platform-support", input.offer.platform_support());
+    if !input.fresh {
+        return;
+    }
     chosen.string("bootargs", boot.append.as_deref().unwrap_or(""));
     if let Some((start, end)) = boot.initrd {
         // Firmware reads one cell; it is all below 2 GiB.
@@ -448,6 +453,7 @@ mod tests {
             offer: &offer,
             hpt_order: 24,
             boot: &boot,
+            fresh: true,
             seed: Some([1; 32]),
             controller: (Node::new("interrupt-controller"), vec![]),
             buses: vec![Node::new("vdevice").child(Node::new("vty@71000000"))],
@@ -464,6 +470,8 @@ mod tests {
         let memory = tree.find("ibm,dynamic-reconfiguration-memory").unwrap();
         assert_eq!(memory.property("ibm,dynamic-memory-v2").unwrap().len(), 4 + 3 * 24);
         assert_eq!(tree.find("memory@0").unwrap().property("reg").unwrap()[8..], (16u64 << 30).to_be_bytes());
+        let again = build(&TreeInput { fresh: false, controller: input.controller.clone(), buses: vec![], rtas: vec![], ..input });
+        assert!(again.find("chosen").is_some_and(|c| c.property("bootargs").is_none()));
         // Without places for more: blocks of a power of two.
         let tree = build(&TreeInput { max_ram: 20 << 30, ..input });
         assert!(tree.find("memory@400000000").is_some() && tree.find("ibm,dynamic-reconfiguration-memory").is_none());

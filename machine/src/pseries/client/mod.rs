@@ -302,12 +302,16 @@ impl Client {
         Ok(After::Continue)
     }
 
-    /// Another tree takes the place of what there was; consoles and kernels stay known.
+    /// Another tree takes the place of what there was; what else was in `/chosen` stays.
     fn reload(&mut self, tree: &FdtNode) {
-        let console = self.instances.iter().find(|(_, i)| i.console).map(|(handle, _)| *handle);
+        let chosen = |packages: &Packages| packages.find("/chosen");
+        let old = chosen(&self.packages).and_then(|n| self.packages.get(n)).map(|n| n.properties.clone());
         self.packages.load(tree);
-        if let Some(handle) = console {
-            self.name_console(handle);
+        let Some(new) = chosen(&self.packages) else { return };
+        for (name, value) in old.into_iter().flatten() {
+            if self.packages.get(new).is_some_and(|n| n.property(&name).is_none()) {
+                self.packages.set(new, &name, value);
+            }
         }
     }
     /// Handle of the root, for tests.

@@ -137,7 +137,7 @@ fn client_architecture(p: &Partition, cpu: &mut PpcCpu, a: &Args) -> Result<(), 
         return Err(Status::PARAMETER);
     }
     p.negotiate(cpu, vectors)?;
-    let blob = p.tree().flatten();
+    let blob = p.tree(false).flatten();
     if blob.len() as u64 + 4 > size {
         return Err(Status::PARAMETER);
     }
