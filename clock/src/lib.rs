@@ -1,5 +1,6 @@
 //! Time: the virtual clock that stops with the VM, timers on it, and the sources of a real-time clock.
 
+pub mod calendar;
 mod host;
 mod rtc;
 mod timer;

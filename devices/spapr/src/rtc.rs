@@ -4,6 +4,7 @@ use crate::papr::{RtasCalls, rtas, rtas_return};
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_clock::RtcClock;
+use rhea_clock::calendar::{date, days};
 use rhea_device::state::{decode, encode};
 use rhea_device::{Device, LoadError, Saved};
 use std::sync::Arc;
@@ -21,27 +22,6 @@ pub struct Rtc {
     clock: RtcClock,
     /// What the guest set it ahead, in seconds.
     offset: Mutex<i64>,
-}
-
-/// Days since 1970-01-01 of a date of the Gregorian calendar.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    // Years that begin in March have their leap day last.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let month = (month + 9) % 12;
-    let (era, of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (month * 153 + 2) / 5 + day - 1 - 719_468
-}
-
-/// Year, month (1 to 12) and day.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (year * 365 + year / 4 - year / 100);
-    let month = (of_year * 5 + 2) / 153;
-    let day = of_year - (month * 153 + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
 impl Rtc {

@@ -1,5 +1,7 @@
 //! Seconds since 1970 to the cells of the clock and back (proleptic Gregorian calendar).
 
+use rhea_clock::calendar::{date, days};
+
 /// Data mode and hour mode of register B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
@@ -13,27 +15,6 @@ pub(super) const DAY: i64 = 86_400;
 /// The cells in the order seconds, minutes, hours, day of the week (Sunday is 1), day, month, year, century.
 pub(super) type Cells = [u8; 8];
 pub(super) const DAY_OF_WEEK: usize = 3;
-
-/// Days since 1970-01-01 of a date; `day` may be out of the month.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    // Years that begin in March have their leap day last.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let month = (month + 9) % 12;
-    let (era, of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (month * 153 + 2) / 5 + day - 1 - 719_468
-}
-
-/// Year, month (1 to 12) and day of days since 1970-01-01.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (year * 365 + year / 4 - year / 100);
-    let month = (of_year * 5 + 2) / 153;
-    let day = of_year - (month * 153 + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + i64::from(month <= 2), month, day)
-}
 
 /// The day of the week at `seconds`, 0 for Sunday.
 pub(super) fn weekday(seconds: i64) -> i64 {
