@@ -14,6 +14,7 @@ mod arith;
 mod bfloat;
 mod compare;
 mod convert;
+pub mod decimal;
 mod env;
 mod estimate;
 pub mod extended;

@@ -2,12 +2,14 @@
 //! chapter 4; chapter 7 for VSX). Generated code computes results itself and notes what it did; what FPSCR says of the last
 //! operation (FR, FI, FPRF) is found here when somebody reads it.
 
+mod dfp;
 mod exact;
 mod lanes;
 mod scalar;
 mod status;
 mod vsx;
 
+pub use dfp::{Dfp, DfpOp};
 pub use exact::{Exact, Shape};
 pub use lanes::{LaneOp, lane};
 pub use scalar::{FpOp, Note};

@@ -47,7 +47,7 @@ fn tables() -> Vec<&'static [Pattern]> {
 }
 
 fn prefixed_tables() -> Vec<&'static [Pattern]> {
-    vec![integer::PREFIXED, memory::PREFIXED, fp::PREFIXED, vsx::PREFIXED, vsx::MATRIX, dfp::PREFIXED]
+    vec![integer::PREFIXED, memory::PREFIXED, fp::PREFIXED, vsx::PREFIXED, vsx::MATRIX]
 }
 
 /// Translation of one basic block.

@@ -52,8 +52,13 @@ impl State {
             lr: v(34),
             ctr: v(35),
             // FR and the class bit of FPRF are not kept by the reference.
-            fpscr: v(36) & !(1 << 18 | 1 << 16),
-            vscr: v(39),
+            fpscr: {
+                let v = v(36) & !(1 << 18 | 1 << 16);
+                // Nor is UX where another element of the vector overflows.
+                if v & 1 << 28 != 0 { v & !(1 << 27) } else { v }
+            },
+            // The reference keeps reserved bits too.
+            vscr: v(39) & 0x1_0001,
             vsr: std::array::from_fn(|n| [v(40 + 2 * n), v(41 + 2 * n)]),
         }
     }
@@ -101,11 +106,11 @@ impl Program {
             ld(8, 7, 0),
             addi(8, 8, 1),
             std(8, 7, 0),
-            0x7908_1f24, // sldi r8, r8, 3
-            0x7cc8_392a, // stdx r6, r8, r7
+            0x7908_1f24,         // sldi r8, r8, 3
+            0x7cc8_392a,         // stdx r6, r8, r7
             asm::d(32, 8, 6, 0), // lwz r8, 0(r6)
-            0x5508_36be, // srwi r8, r8, 26
-            0x2808_0001, // cmplwi r8, 1
+            0x5508_36be,         // srwi r8, r8, 26
+            0x2808_0001,         // cmplwi r8, 1
             addi(6, 6, 4),
             0x4082_0008, // bne over
             addi(6, 6, 4),

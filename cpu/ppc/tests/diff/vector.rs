@@ -22,6 +22,7 @@ pub static CLASSES: &[Class] = &[
     class("vsx_vector", |r, _, _| registers(r, vsx_vector())),
     class("vsx_moves", |r, _, _| registers(r, vsx_moves())),
     class("vsx_matrix", |r, _, _| registers(r, matrix())),
+    class("decimal_float", |r, _, _| decimal_float(r)),
     class("vsx_quad", |r, _, _| quad(r)),
     class("fp_access", access),
 ];
@@ -78,6 +79,8 @@ tables! {
     vmx_float = |n| float_of_vmx(n) && !estimate(n);
     // bcdus takes the sign of a number without one in the reference.
     vmx_decimal = |n| n.starts_with("bcd") && n != "bcdus";
+    // The reference has drdpq's result in the other register.
+    dfp = |n| n.starts_with('d') && ["dadd", "dsub", "dmul", "ddiv", "dcmp", "dtst", "dqua", "drrnd", "drint", "dctdp", "dctqpq", "drsp", "dcffix", "dctfix", "ddedpd", "denbcd", "dxex", "diex", "dscli", "dscri"].iter().any(|p| n.starts_with(p));
     matrix = |n| n.contains("ger");
     // The reference finds infinities in xststdcsp that are none.
     vsx_scalar = |n| n != "xststdcsp" && n.starts_with("xs") && !n.ends_with("qp") && !n.contains("qp") && !estimate(n);
@@ -302,6 +305,112 @@ fn decimal(rng: &mut Rng) -> Test {
         state.vsr[n] = [(v >> 64) as u64, v as u64];
     }
     Test { code: vec![w as u32], state, data: vec![] }
+}
+
+/// One instruction on decimal numbers of every kind.
+fn decimal_float(rng: &mut Rng) -> Test {
+    use rhea_float::decimal::{D32, D64, D128, Decimal, Kind, POWERS};
+    let mut state = state(rng, true);
+    let p = rng.pick(dfp());
+    let quad = p.value >> 26 & 63 == 63;
+    let mut w = encode_even(encode(rng, p), quad);
+    // Registers 2 (target), 4 and 6.
+    w = with(w, 11, 5, if matches!(p.mask & 0x7fe, 0x3fe) { w as u32 >> 11 & 31 } else { 6 });
+    if !p.name.starts_with("dquai")
+        && !p.name.starts_with("drint")
+        && !p.name.starts_with("dtstsfi")
+        && p.mask & 0x1f_0000 == 0
+    {
+        w = with(w, 16, 5, 4);
+    }
+    if !p.name.starts_with("dtst") && !p.name.starts_with("dcmp") {
+        w = with(w, 21, 5, 2);
+    }
+    let reserved = match p.name {
+        n if n.starts_with("dcmp") || n.starts_with("dtstex") || n == "dtstsf" || n == "dtstsfq" => 0x60_0001,
+        n if n.starts_with("dtstsfi") => 0x40_0001,
+        n if n.starts_with("dtst") => 0x60_0001,
+        n if n.starts_with("drint") => 0x1e_0000,
+        n if n.starts_with("ddedpd") => 0x07_0000,
+        n if n.starts_with("denbcd") => 0x0f_0000,
+        "dctdp" | "dctqpq" | "drsp" | "drdpq" | "dcffix" | "dcffixq" | "dctfix" | "dctfixq" | "dxex" | "dxexq" => {
+            0x1f_0000
+        }
+        _ => 0,
+    };
+    w &= !reserved;
+    state.fpscr = rng.next() & 7 << 32;
+    let near = rng.below(40) as i32;
+    for n in [4, 6] {
+        let f = if quad { D128 } else { D64 };
+        let digits = rng.below(f.digits as u64 + 1) as usize;
+        let random = u128::from(rng.next()) << 60 ^ u128::from(rng.next());
+        let mut coefficient = random % POWERS[digits.max(1)];
+        if rng.chance(4) {
+            coefficient = POWERS[digits] - 1;
+        }
+        let exp = match rng.below(8) {
+            0 => -f.bias() + rng.below(4) as i32,
+            1 => f.top() - f.bias() - rng.below(4) as i32,
+            2 => near,
+            _ => near - 20 - rng.below(40) as i32,
+        };
+        let kind = match rng.below(14) {
+            0 => Kind::Inf,
+            1 => Kind::Quiet,
+            2 => Kind::Signalling,
+            _ => Kind::Finite,
+        };
+        if kind != Kind::Finite {
+            coefficient = if kind == Kind::Inf { 0 } else { coefficient % POWERS[f.digits as usize - 1] };
+        }
+        let d = Decimal { sign: rng.chance(2), kind, coefficient, exp };
+        let mut v = rhea_float::decimal::encode(f, d);
+        match p.name {
+            "dctdp" => {
+                let mut d = d;
+                d.coefficient %= POWERS[6];
+                d.exp = d.exp.clamp(-101, 90);
+                v = encode_short(D32, d);
+            }
+            "dctqpq" => {
+                let mut d = d;
+                d.coefficient %= POWERS[15];
+                d.exp = d.exp.clamp(-398, 369);
+                v = encode_short(D64, d) << 64;
+            }
+            _ if p.name.starts_with("denbcd") => {
+                v = (0..if quad { 31 } else { 15 }).fold(0, |r, _| r << 4 | u128::from(rng.below(10)));
+                v = if w >> 20 & 1 != 0 { v << 4 | u128::from(10 + rng.below(6)) } else { v };
+            }
+            "dcffix" | "dcffixq" => v = u128::from(rng.int()) << if quad { 64 } else { 0 },
+            _ if n == 4 && (p.name.starts_with("drrnd") || p.name.starts_with("dtstsf")) => {
+                v = u128::from(rng.below(40)) << if quad { 64 } else { 0 };
+            }
+            _ if n == 4 && p.name.starts_with("diex") => {
+                let e = (rng.below(f.top() as u64 + 6) as i64 - 4) as u64;
+                v = u128::from(e) << if quad { 64 } else { 0 };
+            }
+            _ => {}
+        }
+        if quad {
+            state.vsr[n][0] = (v >> 64) as u64;
+            state.vsr[n + 1][0] = v as u64;
+        } else {
+            state.vsr[n][0] = v as u64;
+        }
+    }
+    // The reference leaves FPRF and FI where some set them.
+    Test { code: vec![w as u32, 0xffff_f02a], state, data: vec![] }
+}
+
+fn encode_short(f: rhea_float::decimal::Format, d: rhea_float::decimal::Decimal) -> u128 {
+    rhea_float::decimal::encode(f, d)
+}
+
+/// Even register numbers for pairs.
+fn encode_even(w: u64, quad: bool) -> u64 {
+    if quad { w & !(1 << 21 | 1 << 16 | 1 << 11) } else { w }
 }
 
 /// Quads: of every kind, some of doubles.

@@ -88,13 +88,13 @@ pub(super) fn load_constant(t: &mut Translator, i: Insn) -> Flow {
     let magnitude = match n & 15 {
         1 => ONE,
         2 => 0x4000 << 112,
-        3 => 0x4000_8 << 108,
+        3 => 0x4_0008 << 108,
         4 => 0x4001 << 112,
-        5 => 0x4001_4 << 108,
-        6 => 0x4001_8 << 108,
-        7 => 0x4001_c << 108,
+        5 => 0x4_0014 << 108,
+        6 => 0x4_0018 << 108,
+        7 => 0x4_001c << 108,
         8 => 0x7fff << 112,
-        9 if n == 9 => 0x7fff_8 << 108,
+        9 if n == 9 => 0x7_fff8 << 108,
         0 if n == 16 => 0,
         _ => return Flow::Illegal,
     };
