@@ -3,12 +3,12 @@
 use super::asm::{NOP, Order};
 use super::board::{Board, Interrupt, Then};
 use super::integer::XER;
-use super::program::{self, DATA, LOG, OUTPUT, Program, Results, State, Test};
+use super::program::{self, DATA, OUTPUT, Program, Results, State, Test};
 use parking_lot::Mutex;
 use rhea_diff::{Engine, Rng, disassemble, number, reference};
+use rhea_ppc::PpcConfig;
 use rhea_ppc::translate::Pattern;
 use rhea_ppc::translate::decode::{prefixes, words};
-use rhea_ppc::PpcConfig;
 use std::sync::Arc;
 
 /// A class of instructions: makes the `n`th test of a batch, whose data area starts at the address given.
@@ -40,7 +40,7 @@ pub fn patterns(names: &[&str]) -> Vec<&'static Pattern> {
 pub fn encoding(rng: &mut Rng, p: &Pattern) -> u64 {
     let mut reserved = 0u64;
     for part in p.bits.split(' ') {
-        if part.starts_with(|c: char| c == '0' || c == '1' || c == 'x') {
+        if part.starts_with(['0', '1', 'x']) {
             for c in part.chars() {
                 reserved = reserved << 1 | u64::from(c == 'x');
             }
@@ -49,7 +49,7 @@ pub fn encoding(rng: &mut Rng, p: &Pattern) -> u64 {
             reserved <<= width;
         }
     }
-    let word = if p.bits.len() > 0 && p.mask >> 32 == 0 { 0xffff_ffff } else { u64::MAX };
+    let word = if p.mask >> 32 == 0 { 0xffff_ffff } else { u64::MAX };
     p.encoding(rng.next()) & word & !reserved
 }
 
@@ -155,10 +155,9 @@ fn run_program(p: &Program, board: &Board, engine: Engine, wide: bool) -> Result
         });
         let output = board.read(OUTPUT, p.output_size);
         let data = board.read(DATA, p.data_size);
-        let mut r = Results::new(p.order, &output, &data, &vec![0; 8]);
+        let mut r = Results::new(p.order, &output, &data, &[0; 8]);
         r.interrupts = std::mem::take(&mut *met.lock());
         result = Some(r);
-        let _ = LOG;
     }
     result.expect("a run")
 }
@@ -230,7 +229,12 @@ fn differences(t: &Test, n: usize, p: &Program, ours: &Results, expected: &Resul
     for r in fields {
         s += &format!(" r{r}={:#x}", t.state.r[r as usize]);
         if t.state.vsr.iter().any(|v| *v != [0; 2]) {
-            s += &format!(" vs{r}={:016x?} vs{}={:016x?}", t.state.vsr[r as usize], r + 32, t.state.vsr[r as usize + 32]);
+            s += &format!(
+                " vs{r}={:016x?} vs{}={:016x?}",
+                t.state.vsr[r as usize],
+                r + 32,
+                t.state.vsr[r as usize + 32]
+            );
         }
     }
     Some(s + "\n")

@@ -1,8 +1,8 @@
 //! The classes of fixed-point and branch instructions. Encodings come from the translator's own pattern tables.
 
-use super::asm::{Order, TAR, addi, mtspr};
+use super::asm::{LR, TAR, addi, mfspr, mtspr};
 use super::check::{Class, encoding, patterns, push, random_test, state};
-use super::program::{CODE, Test};
+use super::program::Test;
 use rhea_diff::Rng;
 use rhea_ppc::translate::Pattern;
 use std::sync::OnceLock;
@@ -29,9 +29,9 @@ pub static CLASSES: &[Class] = &[
 
 fn arithmetic_table() -> &'static [&'static Pattern] {
     table![
-        "addi", "addis", "addpcis", "addic", "subfic", "mulli", "add", "subf", "addc", "subfc", "adde", "subfe", "addme",
-        "subfme", "addze", "subfze", "addex", "neg", "mullw", "mulld", "mulhw", "mulhwu", "mulhd", "mulhdu", "maddhd",
-        "maddhdu", "maddld", "addg6s", "paddi"
+        "addi", "addis", "addpcis", "addic", "subfic", "mulli", "add", "subf", "addc", "subfc", "adde", "subfe",
+        "addme", "subfme", "addze", "subfze", "addex", "neg", "mullw", "mulld", "mulhw", "mulhwu", "mulhd", "mulhdu",
+        "maddhd", "maddhdu", "maddld", "addg6s", "paddi"
     ]
 }
 
@@ -46,15 +46,15 @@ fn fix(rng: &mut Rng, p: &Pattern, w: u64) -> u64 {
         "addex" if !rng.chance(8) => w & !0x600,
         // RA beside R
         "paddi" if w >> 52 & 1 != 0 && !rng.chance(8) => w & !0x1f_0000,
-        // The doubleword forms of these sets of bits would be 32-bit otherwise.
         _ => w,
     }
 }
 
 /// Without overflow, after which results are undefined.
 fn division(rng: &mut Rng, _: u64, _: u64) -> Test {
-    let table =
-        table!["divw", "divwu", "divd", "divdu", "divwe", "divweu", "divde", "divdeu", "modsw", "moduw", "modsd", "modud"];
+    let table = table![
+        "divw", "divwu", "divd", "divdu", "divwe", "divweu", "divde", "divdeu", "modsw", "moduw", "modsd", "modud"
+    ];
     let mut state = state(rng, false);
     let p = rng.pick(table);
     let w = encoding(rng, p) as u32;
@@ -114,9 +114,9 @@ fn logical(rng: &mut Rng, _: u64, _: u64) -> Test {
 
 fn conditions_table() -> &'static [&'static Pattern] {
     table![
-        "cmpi", "cmpli", "cmp", "cmpl", "cmprb", "cmpeqb", "setb", "setbc", "setbcr", "setnbc", "setnbcr", "isel", "mcrf",
-        "crnor", "crandc", "crxor", "crnand", "crand", "creqv", "crorc", "cror", "mfcr", "mfocrf", "mtcrf", "mtocrf",
-        "mcrxrx", "mfxer", "mtxer", "mflr", "mtlr", "mfctr", "mtctr"
+        "cmpi", "cmpli", "cmp", "cmpl", "cmprb", "cmpeqb", "setb", "setbc", "setbcr", "setnbc", "setnbcr", "isel",
+        "mcrf", "crnor", "crandc", "crxor", "crnand", "crand", "creqv", "crorc", "cror", "mfcr", "mfocrf", "mtcrf",
+        "mtocrf", "mcrxrx", "mfxer", "mtxer", "mflr", "mtlr", "mfctr", "mtctr"
     ]
 }
 
@@ -154,7 +154,8 @@ fn filler(rng: &mut Rng, code: &mut Vec<u32>) {
         let table = rng.pick(&[arithmetic_table(), logical_table(), conditions_table()]);
         let p = rng.pick(table);
         // What knows its own address, or writes registers that loops count with.
-        if matches!(p.name, "addpcis" | "paddi" | "mtctr" | "mtlr" | "mtxer" | "cbcdtd" | "addex" | "mtocrf" | "mfocrf") {
+        if matches!(p.name, "addpcis" | "paddi" | "mtctr" | "mtlr" | "mtxer" | "cbcdtd" | "addex" | "mtocrf" | "mfocrf")
+        {
             continue;
         }
         let w = encoding(rng, p);
@@ -168,11 +169,9 @@ fn filler(rng: &mut Rng, code: &mut Vec<u32>) {
 }
 
 /// Forward branches of every kind over a few instructions, calls and returns, and counted loops.
-fn branches(rng: &mut Rng, n: u64, _: u64) -> Test {
+fn branches(rng: &mut Rng, _: u64, _: u64) -> Test {
     let mut state = state(rng, false);
     let mut code = Vec::new();
-    // The code's address is only known when the program is made: taken from LR after bcl.
-    let _ = (n, CODE, Order::Little);
     for _ in 0..1 + rng.below(4) {
         let mut body = Vec::new();
         for _ in 0..rng.below(4) {
@@ -201,11 +200,10 @@ fn branches(rng: &mut Rng, n: u64, _: u64) -> Test {
                 code.push(0x4000_0000 | bo << 21 | bi << 16 | back);
             }
             // bcl 20,31,.+4; mflr; a branch by register behind the body.
-            kind => {
-                code.extend([0x429f_0005, 0x7fa8_02a6 | 0]); // mflr r29
+            _ => {
+                code.extend([0x429f_0005, mfspr(29, LR)]);
                 let (xo, spr) = rng.pick(&[(16u32, 8u32), (528, 9), (560, TAR)]);
-                let distance = 4 * (5 + body.len() as u32 - 1);
-                let _ = kind;
+                let distance = 4 * (4 + body.len() as u32);
                 code.push(addi(29, 29, distance as i32 + rng.below(4) as i32));
                 code.push(mtspr(spr, 29));
                 let bo = if xo == 528 { rng.pick(&[4u32, 12, 20]) } else { bo };

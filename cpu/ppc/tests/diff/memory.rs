@@ -80,10 +80,10 @@ fn data_register(rng: &mut Rng, w: u64) -> u64 {
 
 fn loads_stores(rng: &mut Rng, _: u64, area: u64) -> Test {
     let table = table![
-        "lwz", "lwzu", "lbz", "lbzu", "stw", "stwu", "stb", "stbu", "lhz", "lhzu", "lha", "lhau", "sth", "sthu", "ld", "ldu",
-        "lwa", "std", "stdu", "ldx", "ldux", "lwzx", "lwzux", "lbzx", "lbzux", "lhzx", "lhzux", "lhax", "lhaux", "lwax",
-        "lwaux", "stdx", "stdux", "stwx", "stwux", "stbx", "stbux", "sthx", "sthux", "lhbrx", "lwbrx", "ldbrx", "sthbrx",
-        "stwbrx", "stdbrx", "dcbz", "dcbf", "dcbst", "icbi", "dcbt", "hashst"
+        "lwz", "lwzu", "lbz", "lbzu", "stw", "stwu", "stb", "stbu", "lhz", "lhzu", "lha", "lhau", "sth", "sthu", "ld",
+        "ldu", "lwa", "std", "stdu", "ldx", "ldux", "lwzx", "lwzux", "lbzx", "lbzux", "lhzx", "lhzux", "lhax", "lhaux",
+        "lwax", "lwaux", "stdx", "stdux", "stwx", "stwux", "stbx", "stbux", "sthx", "sthux", "lhbrx", "lwbrx", "ldbrx",
+        "sthbrx", "stwbrx", "stdbrx", "dcbz", "dcbf", "dcbst", "icbi", "dcbt", "hashst"
     ];
     let mut m = Memory::new(rng, area, false);
     for _ in 0..1 + rng.below(5) {
@@ -109,7 +109,7 @@ fn loads_stores(rng: &mut Rng, _: u64, area: u64) -> Test {
             let w = if disp < -128 { w & !(31 << 21) | 1 | 28 << 21 } else { w };
             with(with(w, 16, 5, b), 11, 5, rng.below(20) as u32)
         } else if op == 31 {
-            indexed(rng, &mut m, w, if p.name == "dcbz" { 1 } else { 1 }, update)
+            indexed(rng, &mut m, w, 1, update)
         } else {
             let disp = i64::from(w as i16) & if op >= 58 { !3 } else { !0 };
             let b = m.base(rng, 1, disp);
@@ -121,7 +121,8 @@ fn loads_stores(rng: &mut Rng, _: u64, area: u64) -> Test {
 }
 
 fn prefixed(rng: &mut Rng, _: u64, area: u64) -> Test {
-    let table = table!["plwz", "plbz", "plhz", "plha", "plwa", "pld", "plq", "pstw", "pstb", "psth", "pstd", "pstq", "pnop"];
+    let table =
+        table!["plwz", "plbz", "plhz", "plha", "plwa", "pld", "plq", "pstw", "pstb", "psth", "pstd", "pstq", "pnop"];
     let mut m = Memory::new(rng, area, false);
     for _ in 0..1 + rng.below(5) {
         if m.full() {
@@ -211,7 +212,11 @@ fn atomics(rng: &mut Rng, _: u64, area: u64) -> Test {
                 let b = m.base(rng, 32, 0);
                 m.test.state.r[b as usize] += size * rng.below(2);
                 let load = p.name.starts_with('l');
-                let fc: u32 = if load { rng.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 24, 25, 28]) } else { rng.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 24]) };
+                let fc: u32 = if load {
+                    rng.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 24, 25, 28])
+                } else {
+                    rng.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 24])
+                };
                 // The reference compares signed words as unsigned ones, and extends the sign of failures.
                 let fc = match fc {
                     5 | 7 if size == 4 => fc - 1,

@@ -3,7 +3,7 @@
 use super::asm::{self, NOP, Order, addi, constant, ld, mfcr, mfspr, mtcr, mtspr, std, vsx};
 use rhea_diff::{Machine, Segment};
 
-pub const CODE: u64 = 0x40_0000;
+const CODE: u64 = 0x40_0000;
 const DATA_SEGMENT: u64 = 0x1000_0000;
 /// Data area: [`DATA_SIZE`] bytes for each test; every eighth lies across two pages.
 pub const DATA: u64 = DATA_SEGMENT + 0xf00;
@@ -11,7 +11,7 @@ pub const DATA_SIZE: u64 = 512;
 const INPUT: u64 = 0x2000_0000;
 pub const OUTPUT: u64 = 0x3000_0000;
 /// Number of interrupts met, then the addresses of their instructions.
-pub const LOG: u64 = 0x3800_0000;
+const LOG: u64 = 0x3800_0000;
 const LOG_SIZE: u64 = 0x10_0000;
 const STACK: u64 = 0x3900_0000;
 const STACK_SIZE: u64 = 0x10_0000;
