@@ -8,7 +8,7 @@ use rhea_display::Console;
 use rhea_memory::AddressSpace;
 use rhea_pc::InputHub;
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// A CPU as the machine sees it.
@@ -123,6 +123,8 @@ impl Machine {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_sleep(parts: Parts, woken: Option<Woken>) -> Result<Arc<Self>, rhea_accel::VcpuError> {
+        let cpus: Vec<_> = parts.cpus.iter().map(Arc::downgrade).collect();
+        parts.control.on_halt(Box::new(move || cpus.iter().filter_map(Weak::upgrade).for_each(|c| c.request_pause())));
         for cpu in &parts.cpus {
             cpu.start()?;
         }
@@ -226,8 +228,11 @@ impl Machine {
     }
     /// Stops the CPUs for suspend to RAM; time goes on.
     pub fn suspend(&self) {
-        if self.woken.is_none() || !self.running() {
+        if !self.running() {
             return;
+        }
+        if self.woken.is_none() {
+            return self.start();
         }
         self.pause_cpus();
         *self.state.lock() = (RunState::Suspended, true);

@@ -1,6 +1,7 @@
 //! Requests to the machine's main loop.
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::sync::{Arc, OnceLock};
 
 /// Why the machine shuts down or resets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,21 +48,33 @@ pub enum VmRequest {
     Quit(i32),
 }
 
-/// A handle to the main loop; cheap to clone, callable from any thread, never blocks. A vCPU that requests reset or power-off
-/// should stop running guest code until the main loop acted (it is paused).
+/// A handle to the main loop; cheap to clone, callable from any thread, never blocks.
 #[derive(Clone)]
 pub struct VmControl {
     sender: Sender<VmRequest>,
+    halt: Arc<OnceLock<Halt>>,
 }
+
+/// Asks all vCPUs to pause, without waiting for them.
+type Halt = Box<dyn Fn() + Send + Sync>;
 
 impl VmControl {
     /// A handle and the main loop's end.
     #[must_use]
     pub fn new() -> (Self, Receiver<VmRequest>) {
         let (sender, receiver) = unbounded();
-        (Self { sender }, receiver)
+        (Self { sender, halt: Arc::default() }, receiver)
+    }
+    /// Sets how vCPUs are asked to pause when one of them ends or resets the machine or suspends it: what comes after that in
+    /// guest code must not run before the main loop acts. The first one stays.
+    pub fn on_halt(&self, halt: Halt) {
+        let _ = self.halt.set(halt);
     }
     pub fn request(&self, request: VmRequest) {
+        let ends = matches!(request, VmRequest::Reset(_) | VmRequest::PowerOff(_) | VmRequest::Suspend);
+        if let Some(halt) = self.halt.get().filter(|_| ends) {
+            halt();
+        }
         // Nobody listens any more only while the machine is torn down.
         let _ = self.sender.send(request);
     }
@@ -76,5 +89,31 @@ impl VmControl {
     }
     pub fn debug_stop(&self, vcpu: u32, stop: crate::debug::DebugStop) {
         self.request(VmRequest::DebugStop { vcpu, stop });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn vcpus_stop_before_the_main_loop_knows() {
+        let (control, requests) = VmControl::new();
+        let halts = Arc::new(AtomicU32::new(0));
+        let (seen, waiting) = (halts.clone(), requests.clone());
+        control.on_halt(Box::new(move || {
+            assert!(waiting.is_empty());
+            seen.fetch_add(1, Ordering::Relaxed);
+        }));
+        let other = control.clone();
+        for request in
+            [VmRequest::Suspend, VmRequest::Reset(ShutdownCause::Guest), VmRequest::PowerOff(ShutdownCause::Guest)]
+        {
+            other.request(request);
+            assert!(requests.try_recv().is_ok());
+        }
+        other.request(VmRequest::PowerDown);
+        assert_eq!(halts.load(Ordering::Relaxed), 3);
     }
 }
