@@ -146,7 +146,7 @@ impl PpcCpu {
 
     /// After an instruction under `PpcMode::single_step`, or a taken branch under `branch_trace`.
     pub(crate) fn traced(&mut self, next: u64) {
-        self.header.pc = next;
+        let at = std::mem::replace(&mut self.header.pc, next);
         let ciabr = std::mem::take(&mut self.sys.debug.ciabr_step);
         if std::mem::take(&mut self.sys.debug.host_step) {
             self.rebuild_mode();
@@ -156,6 +156,7 @@ impl PpcCpu {
             self.rebuild_mode();
         }
         if ciabr || self.msr & (msr::SE | msr::BE) != 0 {
+            self.spr[spr::SIAR as usize] = at;
             self.take_interrupt(Vector::Trace, next, trace::TRACE | if ciabr { trace::CIABR } else { 0 });
         }
     }

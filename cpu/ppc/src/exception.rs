@@ -81,8 +81,9 @@ impl PpcCpu {
         self.spr[spr::SRR0 as usize] = return_to;
         self.spr[spr::SRR1 as usize] = self.msr & !CAUSE | cause & CAUSE;
         let (offset, translated, keep) = match vector {
-            Vector::SystemReset => (0, false, msr::ME),
-            Vector::MachineCheck => (0, false, 0),
+            // ME is the hypervisor's, which machine checks go to: one that is given on to the partition leaves it as it is, since the
+            // partition could not set it again.
+            Vector::SystemReset | Vector::MachineCheck => (0, false, msr::ME),
             _ => match self.ail() {
                 2 => (AIL_2, true, msr::ME),
                 3 => (AIL_3, true, msr::ME),

@@ -84,6 +84,8 @@ impl PpcCpu {
         if matches!(n, spr::PMC5 | spr::PMC6) {
             self.sync_counters();
         }
+        // Privileged state reaches all of a register by either number.
+        let user = user && self.msr & msr::PR != 0;
         let v = self.spr[n as usize];
         Some(match n {
             spr::MMCR0 if user => v & mmcr0::USER,
@@ -100,6 +102,7 @@ impl PpcCpu {
         }
         let n = if user { Self::privileged_monitor(number) } else { number };
         self.sync_counters();
+        let user = user && self.msr & msr::PR != 0;
         let old = self.spr[n as usize];
         self.spr[n as usize] = match n {
             spr::MMCR0 if user => old & !mmcr0::USER | v & mmcr0::USER,

@@ -308,7 +308,7 @@ pub static REGISTERS: &[Register] = &[
     reg(892, "SPMC1", P, P, Plain(892, WORD)).until(Isa::V2_07),
     reg(893, "SPMC2", P, P, Plain(893, WORD)).until(Isa::V2_07),
     reg(894, "MMCRS", P, P, Plain(894, WORD)).until(Isa::V2_07),
-    reg(895, "WORT", P, P, Plain(895, ALL)).until(Isa::V2_07),
+    reg(895, "WORT", P, P, Plain(895, ALL)),
     reg(PPR, "PPR", U, U, Plain(PPR, 7 << 50)),
     reg(PPR32, "PPR32", U, U, Special),
     hyp(1008, "HID"),

@@ -111,8 +111,7 @@ pub(crate) enum MsrWrite {
     Doubleword,
     /// L = 1: EE and RI.
     Interrupts,
-    /// rfid and rfscv: all but HV. ME too, which in the architecture only a hypervisor returns to a partition: machine checks of
-    /// one with hypervisor calls come to its own handler, which ends like others.
+    /// rfid and rfscv: all but HV and ME.
     Return,
 }
 
@@ -259,7 +258,7 @@ impl PpcCpu {
             MsrWrite::Word => MSR_BITS & 0xffff_ffff & !(msr::ME | msr::LE),
             MsrWrite::Doubleword => MSR_BITS & !(msr::ME | msr::LE),
             MsrWrite::Interrupts => msr::EE | msr::RI,
-            MsrWrite::Return => MSR_BITS,
+            MsrWrite::Return => MSR_BITS & !msr::ME,
         };
         let mut new = self.msr & !mask | v & mask;
         if how != MsrWrite::Interrupts && new & msr::PR != 0 {
