@@ -66,10 +66,10 @@ impl Translator<'_, '_> {
         }
     }
     /// Runs `swap` (which returns Bool: stored) if there is a reservation for the access; sets CR0 and loses the reservation.
-    fn store_conditional(&mut self, addr: Value, bytes: u32, swap: impl FnOnce(&mut Self) -> Value) {
+    fn store_conditional(&mut self, addr: Value, m: MemOp, swap: impl FnOnce(&mut Self) -> Value) {
         let (at, size) = (self.b.get(slots::RES_ADDR), self.b.get(slots::RES_SIZE));
         let same_addr = self.b.icmp(Cond::Eq, at, addr);
-        let bytes = self.c32(bytes);
+        let bytes = self.c32(m.bytes());
         let same_size = self.b.icmp(Cond::Eq, size, bytes);
         let held = self.b.and(same_addr, same_size);
         let (attempt, fail, join) = (self.b.new_block(), self.b.new_block(), self.b.new_block());
@@ -81,6 +81,8 @@ impl Translator<'_, '_> {
         self.b.set(slots::RES_SIZE, none);
         self.b.end_inner(join);
         self.b.switch_to(fail);
+        // An address that is misaligned, or may not be stored to, is one without a reservation too.
+        self.b.probe_write(m, addr, 0);
         let no = self.cbool(false);
         self.conditional_result(no);
         let none = self.c32(0);
@@ -125,8 +127,7 @@ fn stcx(t: &mut Translator, i: Insn) -> Flow {
     let a = t.ea_indexed(i.ra(), i.rb());
     let new = t.atomic_operand(size, i.rt());
     let m = t.atomic_op(size);
-    t.b.probe_write(m, a, 0);
-    t.store_conditional(a, 1 << size, |t| {
+    t.store_conditional(a, m, |t| {
         let expected = t.b.get(slots::RES_LO);
         let (ty, expected) = if size == 3 { (Type::I64, expected) } else { (Type::I32, t.b.trunc(expected)) };
         let old = t.b.cas(ty, m, a, expected, new);
@@ -160,8 +161,7 @@ fn stqcx(t: &mut Translator, i: Insn) -> Flow {
     let (high, low) = (t.r(rs), t.r(rs + 1));
     let new = t.b.op2(Op::Concat, Type::I128, low, high, 0, 0);
     let m = t.atomic_op(4).atomic();
-    t.b.probe_write(m, a, 0);
-    t.store_conditional(a, 16, |t| {
+    t.store_conditional(a, m, |t| {
         let (low, high) = (t.b.get(slots::RES_LO), t.b.get(slots::RES_HI));
         let expected = t.b.op2(Op::Concat, Type::I128, low, high, 0, 0);
         let old = t.b.cas(Type::I128, m, a, expected, new);
