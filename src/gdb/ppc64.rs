@@ -78,7 +78,9 @@ static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     for n in 0..32 {
         let _ = write!(xml, "<reg name=\"f{n}\" bitsize=\"64\" type=\"ieee_double\" regnum=\"{}\"/>", 32 + n);
     }
-    xml.push_str("<reg name=\"fpscr\" bitsize=\"32\" type=\"uint32\" group=\"float\" regnum=\"70\"/></feature></target>");
+    xml.push_str(
+        "<reg name=\"fpscr\" bitsize=\"32\" type=\"uint32\" group=\"float\" regnum=\"70\"/></feature></target>",
+    );
     xml
 });
 

@@ -180,7 +180,9 @@ fn installer_comes_to_its_first_screen() {
     require!("ppc64el/installer-kernel", "ppc64el/installer-initrd");
     let (kernel, initrd) = (guest_file("ppc64el/installer-kernel"), guest_file("ppc64el/installer-initrd"));
     let args = ["-M", "pseries", "-m", "1G", "-nographic", "-kernel", &kernel, "-initrd", &initrd];
-    let mut guest = Emulator::start(&[&args[..], &["-append", "console=hvc0"]].concat().iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+    let mut guest = Emulator::start(
+        &[&args[..], &["-append", "console=hvc0"]].concat().iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(),
+    );
     guest.expect("Select a language", LONG);
 }
 

@@ -59,7 +59,8 @@ fn cpu_config(config: &MachineConfig) -> Result<PpcConfig, OptionError> {
         return Err(OptionError::new("-smp", "use sockets, cores and threads: there are no clusters and dies"));
     }
     if !smp.threads.is_power_of_two() || smp.threads > cpu.max_threads {
-        let text = format!("threads={}: a core of this processor has 1, 2, 4 or {} threads", smp.threads, cpu.max_threads);
+        let text =
+            format!("threads={}: a core of this processor has 1, 2, 4 or {} threads", smp.threads, cpu.max_threads);
         return Err(OptionError::new("-smp", text));
     }
     if smp.cpus > MAX_CPUS {
@@ -173,10 +174,8 @@ pub fn build(
 
     // Interrupts.
     let servers = pins.iter().zip(0..);
-    let cpus = servers.map(|(pin, server)| ServerConfig {
-        server,
-        input: IrqLine::to_sink(Arc::new(External(pin.clone())), 0),
-    });
+    let cpus = servers
+        .map(|(pin, server)| ServerConfig { server, input: IrqLine::to_sink(Arc::new(External(pin.clone())), 0) });
     let irq = SpaprIrq::new(SpaprIrqConfig {
         name: "spapr-irq".to_owned(),
         mode: match partition.offer.ic_mode {

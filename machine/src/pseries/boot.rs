@@ -7,8 +7,8 @@ use super::tree::{self, Boot};
 use crate::config::MachineConfig;
 use crate::files::{at, read};
 use rhea_device::OptionError;
-use rhea_firmware::x86::FirmwareFiles;
 use rhea_firmware::power;
+use rhea_firmware::x86::FirmwareFiles;
 use std::path::Path;
 
 /// Firmware when nothing else is given.

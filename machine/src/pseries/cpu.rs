@@ -86,7 +86,12 @@ impl BoardGuest for PpcCpu {
             ("SPRG0", spr::SPRG0),
             ("CFAR", spr::CFAR),
         ] {
-            let _ = write!(text, "{name:>5} {:016x}{}", self.spr[number as usize], if number == spr::DAR { "\n" } else { " " });
+            let _ = write!(
+                text,
+                "{name:>5} {:016x}{}",
+                self.spr[number as usize],
+                if number == spr::DAR { "\n" } else { " " }
+            );
         }
         text.push('\n');
         text

@@ -46,6 +46,21 @@ impl PpcHooks for BoardHooks {
     fn nonmaskable(&self, cpu: &mut PpcCpu, vector: Vector) {
         rtas::nonmaskable(&self.0, cpu, vector);
     }
+    fn dispatched(&self, cpu: u32, running: bool) {
+        /// Where the area has the dispatch count.
+        const COUNT: u64 = 0x100;
+        let Some(thread) = self.0.threads.get(cpu as usize) else { return };
+        let area = thread.registered.lock().vpa;
+        if area == 0 {
+            return;
+        }
+        if let Ok(count) = self.0.ram.u32(area + COUNT) {
+            // Even while it runs.
+            let next = count.wrapping_add(1 + u32::from((count & 1 != 0) != running));
+            // Memory that the partition registered: it was there, and stays.
+            let _ = self.0.ram.set_u32(area + COUNT, next);
+        }
+    }
     fn wants_exceptions(&self) -> bool {
         self.0.log.enabled(LogMask::Int)
     }

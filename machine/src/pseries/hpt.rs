@@ -194,7 +194,11 @@ impl Hpt {
         let attributes = r & pte1::WIMG;
         let ram = self.ram.has(start, 1 << shift.min(24));
         // RAM is coherent and cached; what is no RAM is cache-inhibited.
-        let right = if ram { matches!(attributes, 0x10 | 0x50 | 0x18) } else { matches!(attributes, 0x20 | 0x28 | 0x38 | 0x30) };
+        let right = if ram {
+            matches!(attributes, 0x10 | 0x50 | 0x18)
+        } else {
+            matches!(attributes, 0x20 | 0x28 | 0x38 | 0x30)
+        };
         if right { Ok(()) } else { Err(Status::PARAMETER) }
     }
 
@@ -429,7 +433,8 @@ fn move_entry(old: &Table, new: &Table, index: u64, entry: [u64; 2]) -> Result<(
         // 1 TiB segments: 40 bits of offset.
         let offset_high = (avpn & 0x1_ffff) << 23;
         let vsid = avpn >> 17;
-        let offset = if shift < 23 { (vsid ^ vsid << 25 ^ hash_low) << shift & ((1 << 23) - 1) } else { 0 } | offset_high;
+        let offset =
+            if shift < 23 { (vsid ^ vsid << 25 ^ hash_low) << shift & ((1 << 23) - 1) } else { 0 } | offset_high;
         vsid ^ vsid << 25 ^ offset >> shift
     } else {
         return Err(Status::HARDWARE);

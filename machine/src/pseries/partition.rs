@@ -179,7 +179,11 @@ impl Partition {
     #[must_use]
     pub fn initial_lpcr(&self) -> u64 {
         let large = self.options.caps.large_decrementer && self.cpu.decrementer_bits > 32;
-        if large && self.outcome.lock().compat.is_none_or(|c| c >= super::options::Compat::Power9) { lpcr::LD } else { 0 }
+        if large && self.outcome.lock().compat.is_none_or(|c| c >= super::options::Compat::Power9) {
+            lpcr::LD
+        } else {
+            0
+        }
     }
     /// PCR that goes with the negotiated level.
     #[must_use]

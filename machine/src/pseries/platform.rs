@@ -31,8 +31,7 @@ pub const DEVICES: &[(&str, &str, &[OptionDecl])] = &[
 const ID: OptionDecl = OptionDecl::new("id", OptionKind::Text, None, "name");
 const REG: OptionDecl =
     OptionDecl::new("reg", OptionKind::Number { min: 1, max: u32::MAX as u64 }, None, "unit address on the VIO bus");
-const VTY_OPTIONS: &[OptionDecl] =
-    &[ID, REG, OptionDecl::new("chardev", OptionKind::Text, None, "character back end")];
+const VTY_OPTIONS: &[OptionDecl] = &[ID, REG, OptionDecl::new("chardev", OptionKind::Text, None, "character back end")];
 const VLAN_OPTIONS: &[OptionDecl] = &[
     ID,
     REG,
@@ -177,8 +176,8 @@ impl Plugged<'_> {
     ) -> Result<String, OptionError> {
         let fail = |e: &dyn std::fmt::Display| OptionError::new(option, e.to_string());
         let found = self.scsi.iter().find(|(name, _)| name == bus);
-        let (_, adapter) =
-            found.ok_or_else(|| fail(&format!("there is no SCSI adapter '{bus}': put -device spapr-vscsi before it")))?;
+        let (_, adapter) = found
+            .ok_or_else(|| fail(&format!("there is no SCSI adapter '{bus}': put -device spapr-vscsi before it")))?;
         let target = target.or_else(|| adapter.free_target());
         let target = target.ok_or_else(|| fail(&"all targets of the SCSI adapter are in use"))?;
         let unit: Arc<dyn LogicalUnit> = if cd {
@@ -323,7 +322,10 @@ mod tests {
     #[test]
     fn variables_in_nvram() {
         let image = environment(&["auto-boot?=false".to_owned(), "x=1".to_owned()], 0x1_0000).unwrap();
-        assert_eq!((image[0], &image[4..10], &image[16..33]), (0x70, b"common".as_slice(), b"auto-boot?=false\0".as_slice()));
+        assert_eq!(
+            (image[0], &image[4..10], &image[16..33]),
+            (0x70, b"common".as_slice(), b"auto-boot?=false\0".as_slice())
+        );
         let len = usize::from(u16::from_be_bytes([image[2], image[3]])) * 16;
         assert_eq!(image[len], 0x7f);
         assert_eq!(len + usize::from(u16::from_be_bytes([image[len + 2], image[len + 3]])) * 16, image.len());

@@ -470,7 +470,13 @@ mod tests {
         let memory = tree.find("ibm,dynamic-reconfiguration-memory").unwrap();
         assert_eq!(memory.property("ibm,dynamic-memory-v2").unwrap().len(), 4 + 3 * 24);
         assert_eq!(tree.find("memory@0").unwrap().property("reg").unwrap()[8..], (16u64 << 30).to_be_bytes());
-        let again = build(&TreeInput { fresh: false, controller: input.controller.clone(), buses: vec![], rtas: vec![], ..input });
+        let again = build(&TreeInput {
+            fresh: false,
+            controller: input.controller.clone(),
+            buses: vec![],
+            rtas: vec![],
+            ..input
+        });
         assert!(again.find("chosen").is_some_and(|c| c.property("bootargs").is_none()));
         // Without places for more: blocks of a power of two.
         let tree = build(&TreeInput { max_ram: 20 << 30, ..input });

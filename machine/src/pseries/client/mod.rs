@@ -79,8 +79,11 @@ impl Client {
     /// An interface over a tree; `taken`: memory in use from the start. `stdout`: the path of the console.
     #[must_use]
     pub fn new(tree: &FdtNode, taken: &[(u64, u64)], stdout: Option<&str>) -> Self {
-        let mut client =
-            Self { next: FIRST_INSTANCE, claims: taken.iter().filter(|(s, e)| s < e).copied().collect(), ..Self::default() };
+        let mut client = Self {
+            next: FIRST_INSTANCE,
+            claims: taken.iter().filter(|(s, e)| s < e).copied().collect(),
+            ..Self::default()
+        };
         client.packages.load(tree);
         if let Some(handle) = stdout.and_then(|path| client.open(path)) {
             client.name_console(handle);

@@ -138,9 +138,7 @@ fn limits_hold() {
     let (b, mut c) = board();
     assert!((0..200).map(|_| call(&b, &mut c, "open", &[T("/")])[0]).any(|h| h == 0));
     let chosen = call(&b, &mut c, "finddevice", &[T("/chosen")])[0];
-    let set = |c: &mut Client, n: u32| {
-        call(&b, c, "setprop", &[N(chosen), T(&format!("p{n}")), N(0), N(0x8_0000)])[0]
-    };
+    let set = |c: &mut Client, n: u32| call(&b, c, "setprop", &[N(chosen), T(&format!("p{n}")), N(0), N(0x8_0000)])[0];
     assert!((0..64).any(|n| set(&mut c, n) == FAIL));
     for n in 0..5000u32 {
         call(&b, &mut c, "claim", &[N(0x2_0000 + n * 16), N(1), N(0)]);

@@ -96,7 +96,7 @@ fn size_of(bytes: u64) -> Result<u8, Status> {
 /// H_LOGICAL_CI_LOAD, H_LOGICAL_CACHE_LOAD: size in bytes, address.
 pub fn load(p: &Partition, cpu: u32, a: &Args, out: &mut Args) -> Result<(), Status> {
     let size = size_of(a[0])?;
-    if a[1] % u64::from(size) != 0 {
+    if !a[1].is_multiple_of(u64::from(size)) {
         return Err(Status::PARAMETER);
     }
     let value = p.space.load(Gpa(a[1]), Access::cpu(cpu, size)).map_err(|_| Status::PARAMETER)?;
@@ -107,7 +107,7 @@ pub fn load(p: &Partition, cpu: u32, a: &Args, out: &mut Args) -> Result<(), Sta
 /// H_LOGICAL_CI_STORE, H_LOGICAL_CACHE_STORE: size in bytes, address, value.
 pub fn store(p: &Partition, cpu: u32, a: &Args) -> Result<(), Status> {
     let size = size_of(a[0])?;
-    if a[1] % u64::from(size) != 0 {
+    if !a[1].is_multiple_of(u64::from(size)) {
         return Err(Status::PARAMETER);
     }
     let value = swap(a[2], size);

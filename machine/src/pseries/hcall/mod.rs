@@ -133,7 +133,7 @@ fn client_architecture(p: &Partition, cpu: &mut PpcCpu, a: &Args) -> Result<(), 
     const VERSION: u32 = 1;
     const MAX_TREE: u64 = 2 << 20;
     let (vectors, buffer, size) = (a[0], a[1], a[2]);
-    if size < 64 || size > MAX_TREE || !p.ram.has(buffer, size) {
+    if !(64..=MAX_TREE).contains(&size) || !p.ram.has(buffer, size) {
         return Err(Status::PARAMETER);
     }
     p.negotiate(cpu, vectors)?;

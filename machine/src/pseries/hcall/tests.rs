@@ -169,7 +169,8 @@ fn memory_calls_stay_in_memory() {
     }
     assert_eq!(b.hcall(n::H_LOGICAL_MEMOP, &[0x2004, 0x2000, 2, 1, 1]), 0);
     assert_eq!(b.partition.ram.u32(0x2004), Ok(!0x1122_5566));
-    for bad in [[0, 0, 4, 1, 0], [0, 0, 0, u64::MAX, 0], [RAM, 0, 3, 9, 0], [u64::MAX - 7, 0, 3, 9, 0], [0, 0, 0, 1, 2]] {
+    for bad in [[0, 0, 4, 1, 0], [0, 0, 0, u64::MAX, 0], [RAM, 0, 3, 9, 0], [u64::MAX - 7, 0, 3, 9, 0], [0, 0, 0, 1, 2]]
+    {
         assert_eq!(b.hcall(n::H_LOGICAL_MEMOP, &bad), Status::PARAMETER.0, "{bad:x?}");
     }
     let flags = 1 << (63 - 48);
