@@ -124,7 +124,7 @@ fn run_reference(p: &Program, class: &str) -> Option<Results> {
 }
 
 /// Runs the tests of a program on an engine. The last run's results count.
-fn run_program(p: &Program, board: &Board, engine: Engine, wide: bool) -> Results {
+pub fn run_program(p: &Program, board: &Board, engine: Engine, wide: bool) -> Results {
     let mut result = None;
     for _ in 0..engine.runs() {
         for s in &p.segments {

@@ -1,8 +1,10 @@
 //! The classes of storage access.
 
-use super::check::{Class, data, encoding, patterns, push, state};
-use super::program::{DATA_SIZE, Test};
-use rhea_diff::Rng;
+use super::asm::Order;
+use super::board::Board;
+use super::check::{Class, config, data, encoding, patterns, push, run_program, state};
+use super::program::{DATA, DATA_SIZE, Program, Test};
+use rhea_diff::{Engine, Rng};
 use rhea_ppc::translate::Pattern;
 use std::sync::OnceLock;
 
@@ -259,4 +261,31 @@ fn atomics(rng: &mut Rng, _: u64, area: u64) -> Test {
         }
     }
     m.test
+}
+
+/// A quadword with a reservation: one conditional store succeeds, the next does not.
+#[test]
+fn quadword_reservation() {
+    let mut rng = Rng::new(1);
+    let mut state = state(&mut rng, false);
+    state.r[20] = DATA + 0x20;
+    (state.r[6], state.r[7]) = (0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00);
+    // lqarx r4,0,r20; stqcx. r6,0,r20; mfocrf r10,128; stqcx. r4,0,r20; mfocrf r11,128
+    let code = vec![0x7c80_a228, 0x7cc0_a16d, 0x7d58_0026, 0x7c80_a16d, 0x7d78_0026];
+    let bytes: Vec<u8> = (0..DATA_SIZE).map(|n| n as u8).collect();
+    for order in [Order::Little, Order::Big] {
+        let test = Test { code: code.clone(), state: state.clone(), data: bytes.clone() };
+        let p = Program::new(&[test], order, false);
+        for engine in Engine::ALL {
+            let r = run_program(&p, &Board::new(&config(), engine, order), engine, true);
+            let s = &r.states[0];
+            assert_eq!((s.r[10] >> 28 & 14, s.r[11] >> 28 & 14), (2, 0), "{engine:?} {order:?}");
+            let (first, second) = (order.get(&bytes[0x20..]), order.get(&bytes[0x28..]));
+            let (high, low) = if order == Order::Big { (first, second) } else { (second, first) };
+            assert_eq!((s.r[4], s.r[5]), (high, low), "{engine:?} {order:?}");
+            let (a, b) = if order == Order::Big { (6, 7) } else { (7, 6) };
+            let stored = [order.u64(state.r[a]), order.u64(state.r[b])].concat();
+            assert_eq!(r.data[0x20..0x30], stored, "{engine:?} {order:?}");
+        }
+    }
 }
