@@ -7,10 +7,10 @@ use rhea_ppc::bits::msr;
 use rhea_ppc::hooks::pin;
 use std::sync::atomic::Ordering;
 
-/// H_NOT_ACTIVE... of H_JOIN: the caller is the last one that runs.
+/// H_CONTINUE of H_JOIN: the caller is the last one that runs.
 const CONTINUE: Status = Status(18);
 /// H_BAD_MODE.
-const BAD_MODE: Status = Status(-7);
+const BAD_MODE: Status = Status(-5);
 
 /// H_REGISTER_VPA: what to do, processor, address.
 pub fn register_vpa(p: &Partition, a: &Args) -> Result<(), Status> {
