@@ -1,12 +1,8 @@
-//! The decoder: tables of bit patterns written as the manuals write them, compiled once into buckets.
-//!
-//! A pattern is a string of 32 bits from bit 31 down: `0` and `1` are fixed, `x` is ignored, `name` is a one-bit field
-//! and `name:n` a field of n bits; spaces separate. Handlers take fields by position through [`Insn`]; the names
-//! document the encoding. Patterns may overlap only if one of them fixes every bit that the other fixes (the more
-//! specific one is chosen); a test checks that.
+//! The decoder: tables of patterns of 32 bits ([`rhea_ir::decode`]). Handlers take fields by position through [`Insn`].
 
 use super::{Flow, Translator};
 use crate::config::Feature;
+use rhea_ir::decode::{self, Key, Row, parse_pattern};
 use std::sync::OnceLock;
 
 /// An instruction word with accessors for the usual fields.
@@ -100,104 +96,38 @@ impl Pattern {
 
 /// Parses a pattern; a malformed one does not compile (in a constant).
 pub const fn pat(name: &'static str, bits: &'static str, handler: Handler) -> Pattern {
-    let (mask, value) = parse(bits);
-    Pattern { name, bits, mask, value, handler, feature: None, fp: false }
+    let (mask, value) = parse_pattern(bits, 32);
+    Pattern { name, bits, mask: mask as u32, value: value as u32, handler, feature: None, fp: false }
 }
 
-const fn parse(bits: &str) -> (u32, u32) {
-    let s = bits.as_bytes();
-    let (mut mask, mut value, mut n) = (0u64, 0u64, 0u32);
-    let mut i = 0;
-    while i < s.len() {
-        let c = s[i];
-        if c == b' ' {
-            i += 1;
-        } else if c == b'0' || c == b'1' || c == b'x' {
-            let fixed = c != b'x';
-            mask = mask << 1 | fixed as u64;
-            value = value << 1 | (c == b'1') as u64;
-            n += 1;
-            i += 1;
-        } else {
-            assert!(c.is_ascii_alphabetic(), "a pattern has a field without a name");
-            while i < s.len() && (s[i].is_ascii_alphanumeric() || s[i] == b'_') {
-                i += 1;
-            }
-            let mut width = 0u32;
-            if i < s.len() && s[i] == b':' {
-                i += 1;
-                while i < s.len() && s[i].is_ascii_digit() {
-                    width = width * 10 + (s[i] - b'0') as u32;
-                    i += 1;
-                }
-                assert!(width > 0, "a pattern has a field of no width");
-            } else {
-                width = 1;
-            }
-            assert!(i == s.len() || s[i] == b' ', "a pattern's field is not followed by a space");
-            mask <<= width;
-            value <<= width;
-            n += width;
-        }
-        assert!(n <= 32, "a pattern is longer than 32 bits");
+impl Row for Pattern {
+    fn mask(&self) -> u64 {
+        self.mask.into()
     }
-    assert!(n == 32, "a pattern is not 32 bits long");
-    (mask as u32, value as u32)
+    fn value(&self) -> u64 {
+        self.value.into()
+    }
 }
-
-const BUCKET_BITS: u32 = 11;
 
 /// The compiled tables.
-pub struct Decoder {
-    patterns: Vec<&'static Pattern>,
-    /// Range of `order` for each value of bits 31:21.
-    buckets: Vec<(u32, u32)>,
-    /// (mask, value, pattern), the more specific first within a bucket.
-    order: Vec<(u32, u32, u16)>,
-}
+pub struct Decoder(decode::Decoder<Pattern>);
 
 impl Decoder {
+    /// Buckets are chosen by bits 31:21.
     pub fn new(tables: &[&'static [Pattern]]) -> Decoder {
-        let patterns: Vec<&'static Pattern> = tables.iter().flat_map(|t| t.iter()).collect();
-        let mut buckets = Vec::with_capacity(1 << BUCKET_BITS);
-        let mut order = Vec::new();
-        let mut sorted: Vec<(u32, u32, u16)> =
-            patterns.iter().enumerate().map(|(n, p)| (p.mask, p.value, n as u16)).collect();
-        sorted.sort_by_key(|e| std::cmp::Reverse(e.0.count_ones()));
-        for top in 0..1u32 << BUCKET_BITS {
-            let start = order.len() as u32;
-            let bits = top << (32 - BUCKET_BITS);
-            let top_mask = !0u32 << (32 - BUCKET_BITS);
-            order.extend(sorted.iter().filter(|e| (bits ^ e.1) & e.0 & top_mask == 0));
-            buckets.push((start, order.len() as u32));
-        }
-        Decoder { patterns, buckets, order }
+        Decoder(decode::Decoder::new(tables, Key { high_shift: 21, high_bits: 11, low_shift: 0, low_bits: 0 }))
     }
-
     /// The pattern that an instruction word matches.
     #[inline]
     pub fn find(&self, insn: u32) -> Option<&'static Pattern> {
-        let (start, end) = self.buckets[(insn >> (32 - BUCKET_BITS)) as usize];
-        let hit = self.order[start as usize..end as usize].iter().find(|e| insn & e.0 == e.1)?;
-        Some(self.patterns[hit.2 as usize])
+        self.0.find(insn.into())
     }
-
     pub fn patterns(&self) -> &[&'static Pattern] {
-        &self.patterns
+        self.0.rows()
     }
-
     /// Pairs of patterns that overlap without one being more specific.
     pub fn ambiguities(&self) -> Vec<(&'static Pattern, &'static Pattern)> {
-        let mut found = Vec::new();
-        for (i, a) in self.patterns.iter().enumerate() {
-            for b in &self.patterns[i + 1..] {
-                let both = a.mask & b.mask;
-                if (a.value ^ b.value) & both == 0 && (a.mask == b.mask || (both != a.mask && both != b.mask)) {
-                    found.push((*a, *b));
-                }
-            }
-        }
-        found
+        self.0.ambiguities()
     }
 }
 
@@ -210,13 +140,6 @@ pub fn decoder() -> &'static Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns_parse() {
-        let p = parse("sf 00 100010 sh imm12:12 Rn:5 Rd:5");
-        assert_eq!(p, (0x7f80_0000, 0x1100_0000));
-        assert_eq!(parse("1x01 a:27 1"), (0xb000_0001, 0x9000_0001));
-    }
 
     #[test]
     fn no_pattern_is_ambiguous() {
