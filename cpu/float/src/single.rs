@@ -2,7 +2,7 @@
 //! single-precision arithmetic), and the conversions between the two formats that loads and stores make.
 
 use crate::convert::convert;
-use crate::env::{Env, Rounding};
+use crate::env::{Env, Flags, Rounding};
 use crate::format::*;
 
 /// Runs a binary64 operation so that its result is rounded to single precision only. A NaN result loses the fraction bits
@@ -10,10 +10,13 @@ use crate::format::*;
 pub fn round_to_single(env: &mut Env, op: impl Fn(&mut Env) -> u64) -> u64 {
     let rounding = env.rounding;
     let before = env.flags;
+    let traps = (env.trap_overflow, env.trap_underflow);
+    (env.trap_overflow, env.trap_underflow) = (false, false);
     // Rounding to odd keeps what the second rounding must know.
     env.rounding = Rounding::ToOdd;
     let wide = op(env);
     env.rounding = rounding;
+    (env.trap_overflow, env.trap_underflow) = traps;
     let magnitude = wide & (F64::SIGN - 1);
     if magnitude == 0 {
         // The sign of an exact zero depends on the rounding.
@@ -22,6 +25,24 @@ pub fn round_to_single(env: &mut Env, op: impl Fn(&mut Env) -> u64) -> u64 {
     }
     if magnitude > F64::INF {
         return wide & !0x1fff_ffff;
+    }
+    if (traps.0 || traps.1) && magnitude < F64::INF {
+        let mut plain = Env { rounding, ..Env::PPC };
+        let _ = convert::<F64, F32>(wide, &mut plain);
+        let over = traps.0 && plain.flags.contains(Flags::OVERFLOW);
+        let under = traps.1 && magnitude < 897 << 52;
+        if over || under {
+            // Rounded to the precision only, and moved by 192 in the exponent.
+            let (rest, half) = (magnitude & 0x1fff_ffff, 1 << 28);
+            let up = rounds_up(rounding, wide != magnitude, magnitude >> 29 & 1 != 0, rest, half);
+            let kept = ((magnitude >> 29) + u64::from(up)) << 29;
+            let moved = if over { kept.wrapping_sub(192 << 52) } else { kept.wrapping_add(192 << 52) };
+            env.flags |= if over { Flags::OVERFLOW } else { Flags::UNDERFLOW };
+            if rest != 0 {
+                env.flags |= Flags::INEXACT;
+            }
+            return wide & F64::SIGN | moved & (F64::SIGN - 1);
+        }
     }
     let narrow = convert::<F64, F32>(wide, env);
     convert::<F32, F64>(narrow, env)
@@ -56,7 +77,7 @@ pub fn store_single(bits: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Flags, Float};
+    use crate::Float;
 
     #[test]
     fn loads_and_stores() {

@@ -19,7 +19,7 @@ pub enum Shape {
     Single = 2,
 }
 
-/// An operation with its registers (VSR numbers), packed: note (bits 0–11), shape (12–13), record form or compare's CR6 (14),
+/// An operation with its registers (VSR numbers), packed: note (bits 0–11), shape (12–13), see `words` (14),
 /// target, a, b, c (16, 22, 28, 34; six bits each).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Exact(pub u64);
@@ -28,6 +28,10 @@ impl Exact {
     pub fn new(note: Note, shape: Shape, t: u32, abc: [u32; 3]) -> Exact {
         let r = |n: u32| (n & 63) as u64;
         Exact(note.0 as u64 | (shape as u64) << 12 | r(t) << 16 | r(abc[0]) << 22 | r(abc[1]) << 28 | r(abc[2]) << 34)
+    }
+    /// The result is a single's bits (of a rounding) or a word (of a conversion to integer), in both words of doubleword 0.
+    pub const fn words(self) -> Exact {
+        Exact(self.0 | 1 << 14)
     }
     fn note(self) -> Note {
         Note(self.0 as u32 & 0xfff)
@@ -64,7 +68,7 @@ impl PpcCpu {
         let (t, regs) = (e.reg(16), [e.reg(22), e.reg(28), e.reg(34)]);
         let v = regs.map(|r| self.vsr[r]);
         if e.shape() == Shape::Scalar {
-            return self.fp_exact_scalar(e.note(), t, v.map(|v| v as u64));
+            return self.fp_exact_scalar(e.note(), t, v.map(|v| v as u64), e.0 >> 14 & 1 != 0);
         }
         let note = e.note();
         let op = note.op();
@@ -101,10 +105,10 @@ impl PpcCpu {
 
     /// A scalar operation on a value that is in no register.
     pub(crate) fn fp_exact_value(&mut self, note: Note, t: usize, a: u64) {
-        self.fp_exact_scalar(note, t, [a, 0, 0]);
+        self.fp_exact_scalar(note, t, [a, 0, 0], false);
     }
 
-    fn fp_exact_scalar(&mut self, note: Note, t: usize, [a, b, c]: [u64; 3]) {
+    fn fp_exact_scalar(&mut self, note: Note, t: usize, [a, b, c]: [u64; 3], words: bool) {
         let mut env = self.fp_env_trapping();
         let r = note.compute(a, b, c, &mut env);
         let compare = matches!(note.op(), LaneOp::CmpEq | LaneOp::CmpGt | LaneOp::CmpGe);
@@ -118,7 +122,8 @@ impl PpcCpu {
         if self.fp_suppressed(flags) {
             return self.fp_done(flags, fpscr::FR | fpscr::FI, 0);
         }
-        self.vsr[t] = u128::from(r);
+        let word = if note.op() == LaneOp::Copy { rhea_float::store_single(r) } else { r as u32 };
+        self.vsr[t] = if words { u128::from(word) << 32 | u128::from(word) } else { u128::from(r) };
         let status = note.fr_fi(r, flags, a, b, c);
         match note.fprf(r, flags) {
             Some(f) => self.fp_done(flags, fpscr::FR | fpscr::FI | fpscr::FPRF, status | f),

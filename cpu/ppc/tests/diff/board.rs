@@ -120,7 +120,7 @@ impl Board {
     pub fn run(&self, pc: u64, wide: bool, handler: impl FnMut(&mut Interrupt) -> Then + Send + 'static) {
         let little = if self.order == Order::Little { msr::LE } else { 0 };
         let sf = if wide { msr::SF } else { 0 };
-        let state = sf | little | msr::PR | msr::FP | msr::VEC | msr::VSX | msr::ME | msr::RI;
+        let state = sf | little | msr::PR | msr::FP | msr::VEC | msr::VSX | msr::ME | msr::RI | msr::FE0 | msr::FE1;
         *self.hook.msr.lock() = state;
         *self.hook.handler.lock() = Some(Box::new(handler));
         self.hook.stopped.close();

@@ -26,5 +26,5 @@ macro_rules! classes {
 classes! {
     arithmetic division logical conditions traps branches
     loads_stores prefixed multiple quadwords atomics
-    fp_arithmetic fp_status vmx_integer vmx_float vmx_decimal vsx_scalar vsx_vector vsx_moves vsx_quad vsx_matrix decimal_float fp_access
+    fp_arithmetic fp_enabled fp_status vmx_integer vmx_float vmx_decimal vsx_scalar vsx_vector vsx_moves vsx_quad vsx_matrix decimal_float fp_access
 }

@@ -130,8 +130,8 @@ impl Program {
             arg_bytes.extend_from_slice(&order.u64(v));
         }
         syscall(&mut code, 185, &[args, 0]);
-        // SIGILL, SIGTRAP, SIGBUS
-        for signal in [4, 5, 7] {
+        // SIGILL, SIGTRAP, SIGBUS, SIGFPE
+        for signal in [4, 5, 7, 8] {
             syscall(&mut code, 173, &[signal, args + 64, 0, 8]);
         }
         let start = pc(&code);

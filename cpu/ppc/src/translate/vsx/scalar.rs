@@ -1,7 +1,7 @@
 //! Scalar operations.
 
 use super::helpers;
-use crate::fpu::{FpOp, Note, Vsx, VsxOp};
+use crate::fpu::{Exact, FpOp, Note, Shape, Vsx, VsxOp};
 use crate::translate::{Flow, Insn, Translator};
 use rhea_float::Rounding;
 use rhea_ir::{Lane, Op, Type};
@@ -16,8 +16,14 @@ pub(super) fn one(t: &mut Translator, i: Insn, op: FpOp, single: bool) -> Flow {
     Flow::Next
 }
 pub(super) fn round(t: &mut Translator, i: Insn, op: FpOp, mode: Rounding) -> Flow {
-    t.fp_scalar(Note::new(op, false).rounding(mode), i.xt(), [i.xb(), 0, 0]);
-    if matches!(op, FpOp::ToS32 | FpOp::ToU32) && !t.mode.fp_enables() {
+    let note = Note::new(op, false).rounding(mode);
+    let word = matches!(op, FpOp::ToS32 | FpOp::ToU32);
+    if word && t.mode.fp_enables() {
+        t.fp_exact(Exact::new(note, Shape::Scalar, i.xt(), [i.xb(), 0, 0]).words());
+        return Flow::Next;
+    }
+    t.fp_scalar(note, i.xt(), [i.xb(), 0, 0]);
+    if word {
         // The word is in both halves of the doubleword.
         let v = t.fbits(i.xt());
         let v = t.b.zext(v, 32);
@@ -85,11 +91,8 @@ fn set_word_twice(t: &mut Translator, reg: u32, w: rhea_ir::Value) {
 /// xscvdpsp, xscvdpspn.
 pub(super) fn to_single(t: &mut Translator, i: Insn, signal: bool) -> Flow {
     if signal && t.mode.fp_enables() {
-        // As a rounding to single precision, whose result then is a single's bits.
-        t.fp_scalar(Note::new(FpOp::Copy, true), i.xt(), [i.xb(), 0, 0]);
-        let v = t.f64(i.xt());
-        let w = t.b.op1(Op::FNarrow, Type::F32, v, 1, 0);
-        set_word_twice(t, i.xt(), w);
+        let e = Exact::new(Note::new(FpOp::Copy, true), Shape::Scalar, i.xt(), [i.xb(), 0, 0]);
+        t.fp_exact(e.words());
         return Flow::Next;
     }
     let b = t.f64(i.xb());
