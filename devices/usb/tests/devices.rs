@@ -241,8 +241,10 @@ fn provisioning() {
     list.extend([0; 4]);
     assert_eq!(d.write(&mut h, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], &list), 0);
     assert_eq!(d.write(&mut h, &[0x93, 8, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 2, 0, 0], &[0; 512]), 0);
-    assert_eq!(d.write(&mut h, &[0x41, 0, 0, 0, 0, 40, 0, 0, 2, 0], &[1; 512]), 1, "only zeros");
-    assert_eq!(d.sense(&mut h), (5, 0x24));
+    assert_eq!(d.write(&mut h, &[0x41, 0, 0, 0, 0, 40, 0, 0, 2, 0], &[1; 512]), 0);
+    assert_eq!(d.read(&mut h, &Disk::command(false, 39, 4), 2048).1, [[7; 512], [1; 512], [1; 512], [7; 512]].concat());
+    assert_eq!(d.write(&mut h, &[0x41, 0, 0, 0, 7, 255, 0, 0, 2, 0], &[1; 512]), 1, "beyond the end");
+    assert_eq!(d.sense(&mut h), (5, 0x21));
     let (_, data) = d.read(&mut h, &Disk::command(false, 31, 4), 2048);
     assert!(data[..512].iter().chain(&data[1536..]).all(|b| *b == 7) && data[512..1536].iter().all(|b| *b == 0));
     let before = disk.flushes.load(std::sync::atomic::Ordering::SeqCst);

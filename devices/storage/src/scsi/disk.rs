@@ -20,6 +20,7 @@ const MODE_SELECT_6: u8 = 0x15;
 const MODE_SENSE_6: u8 = 0x1a;
 const START_STOP_UNIT: u8 = 0x1b;
 const PREVENT_ALLOW: u8 = 0x1e;
+const READ_FORMAT_CAPACITIES: u8 = 0x23;
 const READ_CAPACITY_10: u8 = 0x25;
 const READ_10: u8 = 0x28;
 const WRITE_10: u8 = 0x2a;
@@ -46,8 +47,8 @@ const VERIFY_12: u8 = 0xaf;
 
 const WRITE_PROTECTED: Sense = Sense { key: 7, code: 0x27, qualifier: 0 };
 const WRITE_ERROR: Sense = Sense { key: 3, code: 0x0c, qualifier: 0 };
-const POWER_ON: Sense = sense::RESET;
 const NOT_READY: Sense = Sense { key: 2, code: 0x04, qualifier: 2 };
+const NO_MEDIUM: Sense = Sense { key: 2, code: 0x3a, qualifier: 0 };
 const MISCOMPARE_UNSUPPORTED: Sense = sense::INVALID_FIELD;
 
 /// What a disk can be told.
@@ -65,6 +66,10 @@ pub struct ScsiDiskOptions {
     /// Bytes; 0: the drive's.
     pub logical_block: u32,
     pub physical_block: u32,
+    /// The initiator can lock, eject and load the medium.
+    pub removable: bool,
+    /// The transport queues commands.
+    pub queues: bool,
 }
 
 impl Default for ScsiDiskOptions {
@@ -78,6 +83,8 @@ impl Default for ScsiDiskOptions {
             rotation_rate: 0,
             logical_block: 0,
             physical_block: 0,
+            removable: false,
+            queues: true,
         }
     }
 }
@@ -88,10 +95,32 @@ struct State {
     write_cache: bool,
     #[n(1)]
     stopped: bool,
+    /// For REQUEST SENSE.
     #[n(2)]
     sense: Sense,
+    /// A unit attention condition not yet told.
     #[n(3)]
-    attention: bool,
+    attention: Option<Sense>,
+    /// Removal is prevented.
+    #[n(4)]
+    locked: bool,
+    /// The initiator has ejected the medium.
+    #[n(5)]
+    ejected: bool,
+}
+
+impl State {
+    /// After power-on or a reset, which takes mode parameters back to their defaults (SPC-3 5.7).
+    fn fresh(drive: &Drive) -> Self {
+        Self {
+            write_cache: drive.cache().write_cache(),
+            stopped: false,
+            sense: sense::NONE,
+            attention: Some(sense::RESET),
+            locked: false,
+            ejected: false,
+        }
+    }
 }
 
 /// A disk.
@@ -131,13 +160,9 @@ impl ScsiDisk {
         let geometry = drive.backend().geometry();
         let block = if options.logical_block == 0 { geometry.logical_block } else { options.logical_block };
         let block = block.clamp(512, 65536).next_power_of_two();
-        options.physical_block = options.physical_block.max(geometry.physical_block).max(block);
-        let state = Mutex::new(State {
-            write_cache: drive.cache().write_cache(),
-            stopped: false,
-            sense: sense::NONE,
-            attention: true,
-        });
+        let physical = if options.physical_block == 0 { geometry.physical_block } else { options.physical_block };
+        options.physical_block = physical.max(block);
+        let state = Mutex::new(State::fresh(&drive));
         Arc::new(Self { drive, options, block, state })
     }
     fn blocks(&self) -> u64 {
@@ -204,9 +229,10 @@ impl ScsiDisk {
                     return Err(sense::INVALID_FIELD);
                 }
                 let mut s = self.state.lock();
-                let pending = if s.sense == sense::NONE && s.attention { POWER_ON } else { s.sense };
-                s.attention &= pending != POWER_ON;
-                s.sense = sense::NONE;
+                let pending = match std::mem::take(&mut s.sense) {
+                    sense::NONE => s.attention.take().unwrap_or(sense::NONE),
+                    pending => pending,
+                };
                 return data(pending.fixed().to_vec(), c[4].into());
             }
             op::REPORT_LUNS => return data(super::report_luns(&[0]), word(c, 6)),
@@ -214,24 +240,32 @@ impl ScsiDisk {
         }
         {
             let mut s = self.state.lock();
-            if std::mem::take(&mut s.attention) {
-                return Err(POWER_ON);
+            if let Some(attention) = s.attention.take() {
+                return Err(attention);
             }
-            if s.stopped && !matches!(c[0], START_STOP_UNIT | MODE_SENSE_6 | MODE_SENSE_10) {
-                return Err(NOT_READY);
+            if !matches!(c[0], START_STOP_UNIT | MODE_SENSE_6 | MODE_SENSE_10 | PREVENT_ALLOW) {
+                if s.ejected {
+                    return Err(NO_MEDIUM);
+                }
+                if s.stopped {
+                    return Err(NOT_READY);
+                }
             }
         }
         match c[0] {
-            op::TEST_UNIT_READY | RESERVE_6 | RELEASE_6 | PREVENT_ALLOW => Ok(Action::Good),
-            START_STOP_UNIT => {
-                // Power conditions leave the medium usable; there is nothing to eject.
-                if c[4] >> 4 == 0 {
-                    if c[4] & 2 != 0 {
-                        return Err(sense::INVALID_FIELD);
-                    }
-                    self.state.lock().stopped = c[4] & 1 == 0;
-                }
+            op::TEST_UNIT_READY | RESERVE_6 | RELEASE_6 => Ok(Action::Good),
+            PREVENT_ALLOW => {
+                self.state.lock().locked = c[4] & 1 != 0;
                 Ok(Action::Good)
+            }
+            // Power conditions leave the medium usable.
+            START_STOP_UNIT if c[4] >> 4 != 0 => Ok(Action::Good),
+            START_STOP_UNIT => self.start_stop(c[4] & 1 != 0, c[4] & 2 != 0),
+            READ_FORMAT_CAPACITIES => {
+                // One descriptor, of formatted medium (MMC-5 6.24).
+                let blocks = self.blocks().min(u32::MAX.into()) as u32;
+                let size = (self.block & 0xff_ffff | 2 << 24).to_be_bytes();
+                data([&[0, 0, 0, 8][..], &blocks.to_be_bytes(), &size].concat(), half(c, 7))
             }
             READ_CAPACITY_10 => {
                 if c[8] & 1 == 0 && word(c, 2) != 0 {
@@ -303,21 +337,45 @@ impl ScsiDisk {
             _ => Err(sense::INVALID_OPERATION),
         }
     }
+    /// START STOP UNIT; `medium`: loads or ejects it.
+    fn start_stop(&self, start: bool, medium: bool) -> Result<Action, Sense> {
+        let mut s = self.state.lock();
+        if !medium {
+            s.stopped = !start;
+            return Ok(Action::Good);
+        }
+        if !self.options.removable {
+            return Err(sense::INVALID_FIELD);
+        }
+        if !start && s.locked {
+            return Err(sense::REMOVAL_PREVENTED);
+        }
+        if std::mem::replace(&mut s.ejected, !start) && start {
+            s.attention = Some(sense::MEDIUM_CHANGED);
+        }
+        // A medium that is loaded spins.
+        s.stopped &= !start;
+        Ok(Action::Good)
+    }
     /// WRITE SAME with `data` (nothing: zeroes).
     fn same(&self, c: &Cdb, data: &[u8]) -> Result<Action, Sense> {
         let (first, count) = extent(c);
         let count = if count == 0 { self.blocks().saturating_sub(first) } else { count };
         let (offset, len) = self.range(first, count)?;
+        if len == 0 {
+            return Ok(Action::Good);
+        }
         let unmap = c[1] & 8 != 0;
+        let flush = !self.state.lock().write_cache;
         if data.iter().all(|b| *b == 0) {
-            let zero = Operation::WriteZeroes { offset, len, may_unmap: unmap && self.unmaps(), flush: false };
+            let zero = Operation::WriteZeroes { offset, len, may_unmap: unmap && self.unmaps(), flush };
             return Ok(self.run(vec![zero]));
         }
         if len > 16 << 20 {
             return Err(sense::INVALID_FIELD);
         }
         let segments = vec![rhea_block::Segment::Host(data.repeat(count as usize))];
-        Ok(self.run(vec![Operation::Write { offset, segments, flush: false }]))
+        Ok(self.run(vec![Operation::Write { offset, segments, flush }]))
     }
     fn take(&self, c: &Cdb, data: &[u8]) -> Result<Action, Sense> {
         match c[0] {
@@ -339,18 +397,22 @@ impl ScsiDisk {
                         operations.push(Operation::Discard { offset, len });
                     }
                 }
-                Ok(self.run(operations))
+                Ok(if operations.is_empty() { Action::Good } else { self.run(operations) })
             }
             MODE_SELECT_6 | MODE_SELECT_10 => {
-                let header = if c[0] == MODE_SELECT_6 { 4 } else { 8 };
-                let size = |at: usize| data.get(at).map(|b| usize::from(*b)).ok_or(sense::PARAMETER_LENGTH);
-                let descriptors = size(header - 1)?;
-                let mut rest = data.get(header + descriptors..).ok_or(sense::PARAMETER_LENGTH)?;
+                let (descriptors, rest) = match (c[0], data) {
+                    (MODE_SELECT_6, [_, _, _, n, rest @ ..]) => (usize::from(*n), rest),
+                    (MODE_SELECT_10, [_, _, _, _, _, _, high, low, rest @ ..]) => {
+                        (usize::from(u16::from_be_bytes([*high, *low])), rest)
+                    }
+                    _ => return Err(sense::PARAMETER_LENGTH),
+                };
+                let mut rest = rest.get(descriptors..).ok_or(sense::PARAMETER_LENGTH)?;
                 while let [code, len, ..] = *rest {
                     let body = rest.get(2..2 + usize::from(len)).ok_or(sense::PARAMETER_LENGTH)?;
                     match (code & 0x3f, body) {
                         (pages::CACHING, [flags, ..]) => self.state.lock().write_cache = flags & 4 != 0,
-                        (pages::RECOVERY | pages::CONTROL, _) => (),
+                        (pages::RECOVERY | pages::CONTROL | pages::EXCEPTIONS, _) => (),
                         _ => return Err(sense::INVALID_PARAMETER),
                     }
                     rest = &rest[2 + usize::from(len)..];
@@ -389,14 +451,10 @@ impl LogicalUnit for ScsiDisk {
         Some(what)
     }
     fn reset(&self) {
-        let mut s = self.state.lock();
-        s.sense = sense::NONE;
-        s.stopped = false;
-        s.attention = true;
+        *self.state.lock() = State::fresh(&self.drive);
     }
     fn power_on(&self) {
         self.reset();
-        self.state.lock().write_cache = self.drive.cache().write_cache();
     }
     fn save(&self) -> Vec<u8> {
         // Encoding into a vector does not fail.
@@ -408,5 +466,124 @@ impl LogicalUnit for ScsiDisk {
     }
     fn drive(&self) -> Option<Arc<Drive>> {
         Some(self.drive.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhea_block::{CacheMode, MemoryBackend};
+
+    fn disk(readonly: bool, options: ScsiDiskOptions) -> Arc<ScsiDisk> {
+        let drive = Drive::new("d", Arc::new(MemoryBackend::new(vec![0; 1 << 20], readonly)), CacheMode::Writeback);
+        let disk = ScsiDisk::new(drive, options);
+        assert_eq!(fail(&disk, &[op::TEST_UNIT_READY]), (6, 0x29));
+        disk
+    }
+    fn removable() -> Arc<ScsiDisk> {
+        disk(false, ScsiDiskOptions { removable: true, queues: false, ..ScsiDiskOptions::default() })
+    }
+    fn cdb(bytes: &[u8]) -> Cdb {
+        let mut b = [0; 16];
+        b[..bytes.len()].copy_from_slice(bytes);
+        b
+    }
+    fn data(d: &ScsiDisk, bytes: &[u8]) -> Vec<u8> {
+        match d.execute(&cdb(bytes)) {
+            Action::In(data) => data,
+            _ => panic!("{bytes:x?}"),
+        }
+    }
+    fn good(d: &ScsiDisk, bytes: &[u8]) {
+        assert!(matches!(d.execute(&cdb(bytes)), Action::Good), "{bytes:x?}");
+    }
+    /// The sense data of a failure, which REQUEST SENSE tells once.
+    fn fail(d: &ScsiDisk, bytes: &[u8]) -> (u8, u8) {
+        let Action::Fail(sense) = d.execute(&cdb(bytes)) else { panic!("{bytes:x?}") };
+        assert_eq!(sense_of(d), (sense.key, sense.code));
+        (sense.key, sense.code)
+    }
+    fn sense_of(d: &ScsiDisk) -> (u8, u8) {
+        let s = data(d, &[op::REQUEST_SENSE, 0, 0, 0, 18]);
+        (s[2], s[12])
+    }
+
+    #[test]
+    fn inquiries() {
+        let d = removable();
+        assert_eq!(data(&d, &[op::INQUIRY, 0, 0, 0, 36])[..8], [0, 0x80, 6, 2, 31, 0, 0, 0]);
+        let fixed = disk(false, ScsiDiskOptions::default());
+        assert_eq!(data(&fixed, &[op::INQUIRY, 0, 0, 0, 36])[..8], [0, 0, 6, 2, 31, 0, 0, 2]);
+        for page in [0, 0x80, 0x83, 0xb0, 0xb1, 0xb2] {
+            let v = data(&d, &[op::INQUIRY, 1, page, 0, 255]);
+            assert_eq!((v[1], usize::from(v[3])), (page, v.len() - 4));
+        }
+        assert_eq!(fail(&d, &[op::INQUIRY, 1, 0x90, 0, 255]), (5, 0x24));
+        assert_eq!(data(&d, &[READ_CAPACITY_10]), [0, 0, 7, 255, 0, 0, 2, 0]);
+        let formats = data(&d, &[READ_FORMAT_CAPACITIES, 0, 0, 0, 0, 0, 0, 0, 252]);
+        assert_eq!(formats, [0, 0, 0, 8, 0, 0, 8, 0, 2, 0, 2, 0]);
+        for (page, long) in [(0x3f, false), (0x3f, true), (8, false), (0x48, true), (0x1c, true), (0, false)] {
+            let m = match long {
+                true => data(&d, &[MODE_SENSE_10, 0, page, 0, 0, 0, 0, 0, 255]),
+                false => data(&d, &[MODE_SENSE_6, 0, page, 0, 255]),
+            };
+            let len = if long { usize::from(m[0]) << 8 | usize::from(m[1]) + 2 } else { usize::from(m[0]) + 1 };
+            assert_eq!(len, m.len());
+        }
+    }
+
+    #[test]
+    fn block_sizes() {
+        let options = ScsiDiskOptions { logical_block: 4096, physical_block: 16384, ..ScsiDiskOptions::default() };
+        let d = disk(false, options);
+        assert_eq!(data(&d, &[READ_CAPACITY_10]), [0, 0, 0, 255, 0, 0, 16, 0]);
+        assert_eq!(data(&d, &[SERVICE_ACTION_IN_16, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32])[13], 2);
+        let read = d.execute(&cdb(&[READ_10, 0, 0, 0, 0, 255, 0, 0, 1]));
+        assert!(matches!(read, Action::Transfer { offset: 0xf_f000, len: 4096, write: false, .. }));
+    }
+
+    #[test]
+    fn ranges_and_write_protection() {
+        let d = removable();
+        let c = cdb(&[READ_10, 0, 0, 0, 7, 255, 0, 0, 1]);
+        assert!(matches!(d.execute(&c), Action::Transfer { offset: 0xf_fe00, len: 512, .. }));
+        for c in [&[READ_10, 0, 0, 0, 8, 0, 0, 0, 1][..], &[READ_10, 0, 0, 0, 7, 255, 0, 0, 2], &[0x88, 0, 255, 255]] {
+            let mut c = cdb(c);
+            c[13] = 1;
+            assert_eq!(fail(&d, &c), (5, 0x21));
+        }
+        let protected = disk(true, ScsiDiskOptions::default());
+        assert_eq!(fail(&protected, &[WRITE_10, 0, 0, 0, 0, 0, 0, 0, 1]), (7, 0x27));
+        assert_eq!(data(&protected, &[MODE_SENSE_6, 8, 8, 0, 255])[2] & 0x80, 0x80);
+    }
+
+    #[test]
+    fn medium_and_write_cache() {
+        let d = removable();
+        good(&d, &[PREVENT_ALLOW, 0, 0, 0, 1]);
+        assert_eq!(fail(&d, &[START_STOP_UNIT, 0, 0, 0, 2]), (5, 0x53));
+        good(&d, &[PREVENT_ALLOW]);
+        good(&d, &[START_STOP_UNIT, 0, 0, 0, 2]);
+        assert_eq!(fail(&d, &[op::TEST_UNIT_READY]), (2, 0x3a));
+        let state = d.save();
+        good(&d, &[START_STOP_UNIT, 0, 0, 0, 3]);
+        assert_eq!(sense_of(&d), (6, 0x28));
+        good(&d, &[op::TEST_UNIT_READY]);
+        d.load(&state).unwrap();
+        assert_eq!(fail(&d, &[op::TEST_UNIT_READY]), (2, 0x3a));
+        d.reset();
+        assert_eq!(fail(&d, &[op::TEST_UNIT_READY]), (6, 0x29));
+        good(&d, &[op::TEST_UNIT_READY]);
+        let fixed = disk(false, ScsiDiskOptions::default());
+        assert_eq!(fail(&fixed, &[START_STOP_UNIT, 0, 0, 0, 2]), (5, 0x24));
+        // Write cache off: writes are flushed.
+        let select = cdb(&[MODE_SELECT_6, 0x10, 0, 0, 24]);
+        assert!(matches!(d.execute(&select), Action::Out(24)));
+        let mut page = vec![0, 0, 0, 0, 8, 18];
+        page.resize(24, 0);
+        assert!(matches!(d.data_out(&select, &page), Action::Run { .. }));
+        let c = cdb(&[WRITE_10, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert!(matches!(d.execute(&c), Action::Transfer { flush: true, .. }));
+        assert!(matches!(d.data_out(&select, &[0, 0, 0, 21]), Action::Fail(sense::PARAMETER_LENGTH)));
     }
 }

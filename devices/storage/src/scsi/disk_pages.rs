@@ -7,6 +7,7 @@ use crate::atapi::sense::{self, Sense};
 pub const RECOVERY: u8 = 0x01;
 pub const CACHING: u8 = 0x08;
 pub const CONTROL: u8 = 0x0a;
+pub const EXCEPTIONS: u8 = 0x1c;
 const ALL_PAGES: u8 = 0x3f;
 
 pub fn padded(text: &str, len: usize) -> Vec<u8> {
@@ -15,9 +16,9 @@ pub fn padded(text: &str, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// INQUIRY, standard data: direct access, SPC-3, command queuing.
+/// INQUIRY, standard data: direct access, SPC-4.
 pub fn inquiry(options: &ScsiDiskOptions) -> Vec<u8> {
-    let mut b = vec![0, 0, 5, 0x12, 31, 0, 0, 2];
+    let mut b = vec![0, u8::from(options.removable) << 7, 6, 2, 31, 0, 0, u8::from(options.queues) << 1];
     b.extend(padded(&options.vendor, 8));
     b.extend(padded(&options.product, 16));
     b.extend(padded(&options.version, 4));
@@ -26,12 +27,13 @@ pub fn inquiry(options: &ScsiDiskOptions) -> Vec<u8> {
 
 /// Vital product data. `block`: bytes of a logical block.
 pub fn vital(options: &ScsiDiskOptions, page: u8, block: u32, unmap: bool) -> Result<Vec<u8>, Sense> {
+    let serial = padded(&options.serial, options.serial.len().min(36));
     let body = match page {
         0x00 => vec![0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2],
-        0x80 => options.serial.bytes().take(36).collect(),
+        0x80 => serial,
         0x83 => {
             let mut id = padded(&options.vendor, 8);
-            id.extend(options.serial.bytes().take(36));
+            id.extend(serial);
             let mut body = [vec![2, 1, 0, id.len() as u8], id].concat();
             if options.wwn != 0 {
                 // Binary, NAA.
@@ -83,8 +85,13 @@ pub fn mode(
     let wce = if control == 2 { cache.1 } else { cache.0 };
     let write_cache = if control == 1 || wce { 4 } else { 0 };
     let zero = |n: usize, v: u8| if control == 1 { vec![0; n] } else { [vec![v], vec![0; n - 1]].concat() };
-    let pages: [(u8, Vec<u8>); 3] =
-        [(RECOVERY, zero(10, 0x80)), (CACHING, [vec![write_cache], vec![0; 17]].concat()), (CONTROL, zero(10, 2))];
+    let pages: [(u8, Vec<u8>); 4] = [
+        // Automatic reallocation.
+        (RECOVERY, zero(10, 0xc0)),
+        (CACHING, [vec![write_cache], vec![0; 17]].concat()),
+        (CONTROL, zero(10, 2)),
+        (EXCEPTIONS, zero(10, 0)),
+    ];
     let mut body = Vec::new();
     for (code, values) in &pages {
         if page == ALL_PAGES || page == *code {
@@ -92,12 +99,12 @@ pub fn mode(
             body.extend(values);
         }
     }
+    // Some hosts ask for page 0, which is the vendor's: only the header.
     if body.is_empty() && page != 0 {
         return Err(sense::INVALID_FIELD);
     }
     let descriptor = blocks.map_or(Vec::new(), |(n, size)| {
-        let mut d = vec![0];
-        d.extend(&(n.min(0xff_ffff) as u32).to_be_bytes()[1..]);
+        let mut d = (n.min(u32::MAX.into()) as u32).to_be_bytes().to_vec();
         d.push(0);
         d.extend(&size.to_be_bytes()[1..]);
         d

@@ -1,21 +1,16 @@
 //! Mass storage, bulk-only transport (USB Mass Storage Class, Bulk-Only Transport 1.0).
 
-mod disk;
-mod unit;
-
 use crate::descriptor::{Descriptors, EndpointKind, EndpointSpec, InterfaceSpec, Outcome, Standard};
 use crate::{Answer, Setup, Speed, Stall, Transfer, UsbDevice, Wake};
-use disk::Disk;
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_block::{Drive, Operation, Segment};
 use rhea_device::LoadError;
-use rhea_storage::guest;
-use rhea_storage::work::{self, Work as Request};
-use rhea_storage::{CdDrive, CdOptions};
+use rhea_storage::scsi::{Action, LogicalUnit, ScsiCd, ScsiDisk, ScsiDiskOptions};
+use rhea_storage::work::{self, Work};
+use rhea_storage::{CdDrive, CdOptions, guest};
 use std::io;
 use std::sync::{Arc, OnceLock};
-use unit::{Unit, Work};
 
 /// What a mass storage device can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,7 +125,7 @@ impl State {
 }
 
 struct Inner {
-    unit: Unit,
+    unit: Arc<dyn LogicalUnit>,
     /// The drive of reads and writes.
     drive: Arc<Drive>,
     descriptors: Descriptors,
@@ -156,13 +151,14 @@ enum Step {
     },
     /// The command's own request; the transfer is done, with so many bytes.
     Run {
-        operation: Operation,
+        drive: Arc<Drive>,
+        work: Work,
         bytes: u64,
     },
 }
 
 impl UsbStorage {
-    fn with(name: &'static str, unit: Unit, drive: Arc<Drive>, serial: &str) -> Arc<Self> {
+    fn with(name: &'static str, unit: Arc<dyn LogicalUnit>, drive: Arc<Drive>, serial: &str) -> Arc<Self> {
         let bulk =
             |address| EndpointSpec { address, kind: EndpointKind::Bulk, packet: [64, 512, 1024], interval: [0; 3] };
         let descriptors = Descriptors {
@@ -188,14 +184,26 @@ impl UsbStorage {
     /// A disk.
     #[must_use]
     pub fn disk(drive: Arc<Drive>, options: StorageOptions) -> Arc<Self> {
-        let serial = options.serial.clone();
-        Self::with("USB disk", Unit::Disk(Disk::new(drive.clone(), options)), drive, &serial)
+        let StorageOptions { serial, removable, logical_block_size, physical_block_size } = options;
+        let disk = ScsiDiskOptions {
+            serial: serial.clone(),
+            product: "USB DISK".to_owned(),
+            // Does not rotate.
+            rotation_rate: 1,
+            logical_block: logical_block_size,
+            physical_block: physical_block_size,
+            removable,
+            // A command begins when the one before has ended.
+            queues: false,
+            ..ScsiDiskOptions::default()
+        };
+        Self::with("USB disk", ScsiDisk::new(drive.clone(), disk), drive, &serial)
     }
     /// A CD drive.
     #[must_use]
     pub fn cd(drive: Arc<Drive>, serial: &str) -> Arc<Self> {
         let options = CdOptions { serial: serial.to_owned(), ..CdOptions::default() };
-        Self::with("USB CD drive", Unit::Cd(CdDrive::new(Some(drive.clone()), options)), drive, serial)
+        Self::with("USB CD drive", ScsiCd::new(&CdDrive::new(Some(drive.clone()), options)), drive, serial)
     }
 }
 
@@ -221,11 +229,11 @@ impl Inner {
         let len = usize::from(data[14]);
         s.block = [0; 16];
         s.block[..len].copy_from_slice(&data[15..15 + len]);
-        let work = self.unit.command(&s.block);
-        self.begin(s, work, to_host)
+        let action = self.unit.execute(&s.block);
+        self.begin(s, action, to_host)
     }
     /// The data stage that the device wants, against the one that the host has announced (the thirteen cases of 6.7).
-    fn begin(&self, s: &mut State, work: Work, to_host: bool) -> Step {
+    fn begin(&self, s: &mut State, action: Action, to_host: bool) -> Step {
         let expected = s.expected;
         let nothing = |s: &mut State| {
             s.phase = match (expected, to_host) {
@@ -239,27 +247,28 @@ impl Inner {
             s.status = PHASE_ERROR;
             nothing(s);
         };
-        match work {
-            Work::Good => nothing(s),
-            Work::Failed => {
+        match action {
+            Action::Good | Action::Out(0) => nothing(s),
+            Action::In(data) if data.is_empty() => nothing(s),
+            Action::Fail(_) => {
                 s.status = FAILED;
                 nothing(s);
             }
-            Work::Data(data) if to_host && data.len() as u64 <= expected => s.phase = Phase::In(Data::Bytes(data, 0)),
-            Work::Read { offset, len, .. } if to_host && len <= expected => {
+            Action::In(data) if to_host && data.len() as u64 <= expected => s.phase = Phase::In(Data::Bytes(data, 0)),
+            Action::Transfer { offset, len, write: false, .. } if to_host && len <= expected => {
                 s.phase = Phase::In(Data::Drive { offset, left: len, flush: false });
             }
-            Work::Write { offset, len, flush, .. } if !to_host && len <= expected => {
+            Action::Transfer { offset, len, write: true, flush, .. } if !to_host && len <= expected => {
                 s.phase = Phase::Out(Data::Drive { offset, left: len, flush });
             }
-            Work::Take(len) if !to_host && len as u64 <= expected && len <= MOST_PARAMETERS => {
+            Action::Out(len) if !to_host && len as u64 <= expected && len <= MOST_PARAMETERS => {
                 s.phase = Phase::Out(Data::Take(len, Vec::new()));
             }
-            Work::Run(operation) if expected == 0 => {
+            Action::Run { drive, work } if expected == 0 => {
                 s.phase = Phase::Working;
-                return Step::Run { operation, bytes: CBW as u64 };
+                return Step::Run { drive, work, bytes: CBW as u64 };
             }
-            Work::Data(_) | Work::Read { .. } | Work::Write { .. } | Work::Take(_) | Work::Run(_) => bad(s),
+            Action::In(_) | Action::Transfer { .. } | Action::Out(_) | Action::Run { .. } => bad(s),
         }
         Step::Answer(Answer::Done(CBW as u64))
     }
@@ -345,8 +354,8 @@ impl Inner {
                 s.expected = s.expected.saturating_sub(len);
                 if let Some(data) = all {
                     s.phase = Phase::Out(Data::None);
-                    let work = self.unit.take(&s.block, &data);
-                    return self.taken(s, work, len);
+                    let action = self.unit.data_out(&s.block, &data);
+                    return self.taken(s, action, len);
                 }
                 self.offered(s);
                 Step::Answer(Answer::Done(len))
@@ -359,12 +368,12 @@ impl Inner {
         }
     }
     /// The parameters were looked at.
-    fn taken(&self, s: &mut State, work: Work, len: u64) -> Step {
-        match work {
-            Work::Good => (),
-            Work::Run(operation) if s.expected == 0 => {
+    fn taken(&self, s: &mut State, action: Action, len: u64) -> Step {
+        match action {
+            Action::Good => (),
+            Action::Run { drive, work } => {
                 s.phase = Phase::Working;
-                return Step::Run { operation, bytes: len };
+                return Step::Run { drive, work, bytes: len };
             }
             _ => s.status = FAILED,
         }
@@ -383,7 +392,7 @@ impl Inner {
         if s.round != round {
             return Answer::Done(if result.is_ok() { bytes } else { 0 });
         }
-        let good = self.unit.finished(write, result);
+        let good = self.unit.finished(&s.block, result).is_none();
         if !good {
             s.status = FAILED;
         }
@@ -424,11 +433,13 @@ impl Inner {
             if s.round != round {
                 return;
             }
-            if !self.unit.finished(true, result) {
+            if self.unit.finished(&s.block, result).is_some() {
                 s.status = FAILED;
             }
-            s.phase = Phase::Status;
+            // Of what the host has announced, the rest is taken and forgotten.
+            s.phase = if s.expected == 0 { Phase::Status } else { Phase::Out(Data::None) };
         }
+        self.wake(OUT);
         self.wake(IN);
     }
 }
@@ -452,7 +463,7 @@ impl UsbStorage {
             true => Operation::Write { offset, segments, flush },
             false => Operation::Read { offset, segments },
         };
-        match work::try_now(&inner.drive, Request::One(operation)) {
+        match work::try_now(&inner.drive, Work::One(operation)) {
             Ok((result, segments)) => {
                 guest::unpin(&segments);
                 inner.done(round, bytes, room, write, &result)
@@ -527,10 +538,10 @@ impl UsbDevice for UsbStorage {
             Step::Drive { offset, bytes, write, flush } => {
                 self.drive_request(transfer, round, (offset, bytes), write, flush)
             }
-            Step::Run { operation, bytes } => {
+            Step::Run { drive, work, bytes } => {
                 let inner = inner.clone();
                 let done = move |result: io::Result<()>, _: Vec<Segment>| inner.ran(round, &result);
-                self.inner.drive.submit(operation, Box::new(done));
+                work::submit(&drive, work, Box::new(done));
                 Answer::Done(bytes)
             }
         }
