@@ -203,7 +203,7 @@ const REFUSED_Q35: &[(&str, &[&str])] = &[
     ("-M q35 -vga std -global VGA.vgamem_mb=3", &["vgamem_mb"]),
     ("-M q35 -global mch.extended-tseg-mbytes=9999", &["extended-tseg-mbytes"]),
     ("-M q35 -global kvm-pit.lost_tick_policy=delay", &["lost_tick_policy"]),
-    ("-M q35 -global ICH9-LPC.disable_s3=0", &["disable_s3"]),
+    ("-M q35 -global ICH9-LPC.disable_s3=2", &["disable_s3"]),
     ("-M q35 -overcommit mem-lock=on", &["mem-lock"]),
     ("-M q35 -overcommit no-such-key=1", &["no-such-key"]),
     // Display
