@@ -101,6 +101,11 @@ impl Guest for PpcCpu {
         if !taken && !self.decrementer_pending() {
             self.watch_decrementer();
         }
+        if self.sys.halted != self.sys.waits {
+            self.sys.waits = self.sys.halted;
+            let hooks = self.hooks.clone();
+            hooks.dispatched(self.index, !self.sys.halted);
+        }
         if self.sys.halted { Poll::Halt(None) } else { Poll::Run }
     }
 

@@ -109,6 +109,10 @@ pub trait PpcHooks: Send + Sync {
     fn nonmaskable(&self, cpu: &mut PpcCpu, vector: Vector) {
         let _ = (cpu, vector);
     }
+    /// The processor begins to wait (H_CEDE, H_JOIN), or runs again: the dispatch count of its virtual processor area.
+    fn dispatched(&self, cpu: u32, running: bool) {
+        let _ = (cpu, running);
+    }
     /// The guest did something the architecture leaves undefined or this crate lacks; for the log.
     fn guest_error(&self, cpu: u32, message: &str) {
         let _ = (cpu, message);

@@ -41,6 +41,8 @@ pub(crate) struct System {
     next_mode: usize,
     /// Waits in H_CEDE, H_JOIN.
     pub halted: bool,
+    /// The hooks were told that it waits.
+    pub waits: bool,
     /// H_PROD came before the H_CEDE.
     pub prodded: bool,
     pub powered_off: bool,
@@ -71,6 +73,7 @@ impl System {
             modes: [(NO_MODE, PpcMode(0)); MODES],
             next_mode: 0,
             halted: false,
+            waits: false,
             prodded: false,
             powered_off: false,
             machine_check: None,
