@@ -50,7 +50,7 @@ const SCSI_OPTIONS: &[OptionDecl] = &[
 ];
 const PHB_OPTIONS: &[OptionDecl] = &[
     ID,
-    OptionDecl::new("index", OptionKind::Number { min: 1, max: 31 }, None, "number of the bridge"),
+    OptionDecl::new("index", OptionKind::Number { min: 1, max: 30 }, None, "number of the bridge"),
     OptionDecl::new("ddw", OptionKind::Bool, Some("on"), "the guest can make DMA windows"),
 ];
 
@@ -248,7 +248,7 @@ impl OwnBus for Plugged<'_> {
                 }
             }
             _ => {
-                let index = set.number("index").ok_or_else(|| fail(&"property 'index' is missing: index=1 to 31"))?;
+                let index = set.number("index").ok_or_else(|| fail(&"property 'index' is missing: index=1 to 30"))?;
                 let mut config = PhbConfig::new(index as u32, self.space, self.irq, self.tces);
                 config.ddw = set.bool("ddw");
                 let phb = Phb::new(config).map_err(|e| e.option(&option))?;
@@ -296,15 +296,7 @@ pub fn random(rng: &Rng) -> u64 {
 /// Year, month, day, hour, minute, second of a time in seconds since 1970.
 pub fn date(seconds: i64) -> [u32; 6] {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u32);
-    // Civil from days: eras of 400 years that begin in March.
-    let z = days + 719_468;
-    let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = rhea_clock::calendar::date(days);
     [year as u32, month as u32, day as u32, second / 3600, second / 60 % 60, second % 60]
 }
 
