@@ -154,18 +154,8 @@ impl FdtNode {
         let at_strings = HEADER + RESERVED + structs.len();
         let total = (at_strings + strings.len()).next_multiple_of(8);
         let mut blob = Vec::with_capacity(total);
-        for word in [
-            0xd00d_feed,
-            total,
-            HEADER + RESERVED,
-            at_strings,
-            HEADER,
-            17,
-            16,
-            0,
-            strings.len(),
-            structs.len(),
-        ] {
+        for word in [0xd00d_feed, total, HEADER + RESERVED, at_strings, HEADER, 17, 16, 0, strings.len(), structs.len()]
+        {
             blob.extend((word as u32).to_be_bytes());
         }
         blob.extend([0; RESERVED]);

@@ -1,7 +1,7 @@
 //! Everything the command line says, typed.
 
-use crate::pseries::PseriesOptions;
 use crate::options::{self, AccelKind, ObjectSpec, Q35Options, Smp, VirtOptions};
+use crate::pseries::PseriesOptions;
 use rhea_block::DriveOptions;
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;

@@ -129,7 +129,9 @@ pub(crate) fn machine_pairs(
             "pc" | "isapc" | "microvm" | "none" | "xenfv" | "xenpv" => {
                 format!("machine '{name}' is not supported: machines are pseries, q35 and virt")
             }
-            n if n.starts_with("pc-") => format!("machine '{name}' is not supported: machines are pseries, q35 and virt"),
+            n if n.starts_with("pc-") => {
+                format!("machine '{name}' is not supported: machines are pseries, q35 and virt")
+            }
             _ => format!("unknown machine '{name}': machines are pseries, q35 and virt (-M help lists them)"),
         };
         return Err(OptionError::new("-M", message));
@@ -597,7 +599,10 @@ mod tests {
         assert_eq!(parse_memory("2G", false).unwrap(), Memory { size: 2 << 30, max: 2 << 30, slots: 0 });
         assert_eq!(parse_memory("512", false).unwrap().size, 512 << 20);
         assert_eq!(parse_memory("size=255G", false).unwrap().size, 255 << 30);
-        assert_eq!(parse_memory("1G,slots=2,maxmem=4G", true).unwrap(), Memory { size: 1 << 30, max: 4 << 30, slots: 2 });
+        assert_eq!(
+            parse_memory("1G,slots=2,maxmem=4G", true).unwrap(),
+            Memory { size: 1 << 30, max: 4 << 30, slots: 2 }
+        );
         assert!(parse_memory("1G,slots=2", true).is_err());
         for bad in ["0", "2X", "-1", "9999T", "1G,slots=2", "1G,maxmem=2G"] {
             assert!(parse_memory(bad, false).is_err(), "{bad}");

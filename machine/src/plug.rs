@@ -2,10 +2,10 @@
 
 mod usb;
 
-use crate::rom::with_rom;
 use crate::board::{Board, Wiring};
 use crate::config::{BoardOptions, DeviceSpec, MachineConfig};
 use crate::options::ObjectSpec;
+use crate::rom::with_rom;
 use rhea_block::{Drive, DriveInterface, DriveOptions, Media};
 use rhea_device::options::{OptionSet, split};
 use rhea_device::{Device, OptionError};
@@ -209,8 +209,7 @@ impl<'a> Plugger<'a> {
                 },
                 _ => {}
             }
-            let used =
-                matches!(options.interface, DriveInterface::Virtio | DriveInterface::Ide | DriveInterface::Scsi);
+            let used = matches!(options.interface, DriveInterface::Virtio | DriveInterface::Ide | DriveInterface::Scsi);
             self.drives.push((drive, used));
         }
         Ok((virtio, ide))

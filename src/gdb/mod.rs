@@ -6,7 +6,6 @@ mod ppc64;
 use arch::{Aarch64, GuestArch, X86_64};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use gdbstub::arch::Arch;
-use ppc64::Ppc64;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::conn::{Connection, ConnectionExt};
 use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonError};
@@ -25,6 +24,7 @@ use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
 use parking_lot::Mutex;
+use ppc64::Ppc64;
 use rhea_accel::{DebugStop, ShutdownCause, VmRequest, WatchKind};
 use rhea_device::OptionError;
 use rhea_machine::machine::Architecture;

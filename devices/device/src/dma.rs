@@ -288,9 +288,7 @@ mod tests {
     impl Iommu for Swap {
         fn translate(&self, _: u32, address: u64, _: bool) -> Result<Translation, BusError> {
             match address / PAGE_SIZE {
-                0 | 1 => {
-                    Ok(Translation::Memory { gpa: address ^ PAGE_SIZE, len: PAGE_SIZE - address % PAGE_SIZE })
-                }
+                0 | 1 => Ok(Translation::Memory { gpa: address ^ PAGE_SIZE, len: PAGE_SIZE - address % PAGE_SIZE }),
                 2 => Err(BusError::Refused),
                 _ => Ok(Translation::Interrupt),
             }

@@ -17,7 +17,8 @@ pub struct DeviceType {
 }
 
 /// All names.
-pub const DEVICES: &[DeviceType] = &[DeviceType { name: "e1000e", rom: "efi-e1000e.rom", description: "Intel 82574L gigabit Ethernet" }];
+pub const DEVICES: &[DeviceType] =
+    &[DeviceType { name: "e1000e", rom: "efi-e1000e.rom", description: "Intel 82574L gigabit Ethernet" }];
 
 const OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("id", OptionKind::Text, None, "name"),

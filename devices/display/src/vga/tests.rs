@@ -381,10 +381,8 @@ fn dac_and_status() {
 
 fn function() -> (Arc<PciBus>, Arc<DisplayFunction>) {
     let bus = PciBus::new("pci", AddressSpace::new("dma"), std::array::from_fn(|_| IrqLine::unconnected()), None);
-    let options = FunctionOptions {
-        vga: VgaOptions { kind: Kind::Vga, memory: 1 << 20, edid: Some((800, 600)) },
-        legacy: true,
-    };
+    let options =
+        FunctionOptions { vga: VgaOptions { kind: Kind::Vga, memory: 1 << 20, edid: Some((800, 600)) }, legacy: true };
     let slot = bus.slot(Devfn::new(1, 0)).with_rom(&[0x55, 0xaa, 1], false).unwrap();
     let function = DisplayFunction::new("VGA", &slot, options, &VirtualClock::new(), Log::off()).unwrap();
     bus.attach(function.clone()).unwrap();

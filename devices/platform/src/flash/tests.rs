@@ -14,7 +14,9 @@ struct Rig {
 fn rig_with(content: Vec<u8>, readonly: bool) -> Rig {
     let backend = Arc::new(MemoryBackend::new(content, readonly));
     let drive = Drive::new("pflash0", backend.clone(), CacheMode::Writeback);
-    let flash = Flash::new("flash", LEN, BLOCK, FlashOptions { drive: Some(drive), ..FlashOptions::default() }, Log::off()).unwrap();
+    let flash =
+        Flash::new("flash", LEN, BLOCK, FlashOptions { drive: Some(drive), ..FlashOptions::default() }, Log::off())
+            .unwrap();
     let space = AddressSpace::new("test");
     let mapping = flash.map(&space, Gpa(0)).unwrap();
     Rig { flash, space, backend, mapping }

@@ -71,12 +71,13 @@ fn board() -> Board {
         log,
     })
     .unwrap();
+    let sources: Arc<dyn spapr::papr::RtasCalls> = irq.clone();
     let late = Late {
         irq: irq.clone(),
         vcpus: Vec::new(),
         pins: (0..CPUS).map(|_| Arc::default()).collect(),
         sets: vec![irq.clone()],
-        rtas: Rtas::new(&[irq.clone()]),
+        rtas: Rtas::new(&[sources]),
         events: Arc::new(Events::new(IrqLine::unconnected())),
         buses: Box::new(|| vec![Node::new("vdevice")]),
         pci_slots: Box::new(|_| None),
