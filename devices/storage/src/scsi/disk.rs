@@ -527,7 +527,7 @@ mod tests {
                 true => data(&d, &[MODE_SENSE_10, 0, page, 0, 0, 0, 0, 0, 255]),
                 false => data(&d, &[MODE_SENSE_6, 0, page, 0, 255]),
             };
-            let len = if long { usize::from(m[0]) << 8 | usize::from(m[1]) + 2 } else { usize::from(m[0]) + 1 };
+            let len = if long { usize::from(u16::from_be_bytes([m[0], m[1]])) + 2 } else { usize::from(m[0]) + 1 };
             assert_eq!(len, m.len());
         }
     }
