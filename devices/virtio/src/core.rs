@@ -190,6 +190,8 @@ impl VirtioCore {
         self.queues.status.store(0, Ordering::Release);
         self.device.reset();
         self.queues.reset();
+        // A request that was in flight may have found the driver's rings broken: they are forgotten.
+        self.queues.status.store(0, Ordering::Release);
         self.common.lock().driver_features = 0;
         self.queues.generation.store(0, Ordering::Release);
     }
