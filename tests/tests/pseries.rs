@@ -119,8 +119,11 @@ fn monitor_presses_the_power_button() {
     let mut guest = start("", &VOF);
     guest.expect("guest# ", STEP);
     // Linux runs /sbin/poweroff for such an event.
-    guest.send("mkdir -p /sbin; printf '#!/bin/sh\\necho BUTTON >/dev/console\\npoweroff -f\\n' >/sbin/poweroff\n");
-    guest.send("chmod +x /sbin/poweroff; echo ready\n");
+    // The console is written by a thread of the kernel, which power-off does not wait for.
+    guest.send(
+        "mkdir -p /sbin; printf '#!/bin/sh\\necho BUTTON >/dev/console\\nsleep 1\\npoweroff -f\\n' >/sbin/poweroff\n",
+    );
+    guest.send("chmod +x /sbin/poweroff; echo rea''dy\n");
     guest.expect("ready", STEP);
     guest.send("\x01csystem_powerdown\n\x01c");
     guest.expect("BUTTON", STEP);
