@@ -76,7 +76,7 @@ pub fn build(
             }
             end -= len;
             board.flash_drives.push(opened.clone());
-            let content = FlashOptions { drive: Some(opened), secure, ..FlashOptions::default() };
+            let content = FlashOptions { drive: Some(opened), secure, bytes: true, ..FlashOptions::default() };
             let flash = Flash::new(&format!("flash@{end:x}"), len, FLASH_BLOCK, content, board.log.clone())
                 .map_err(|e| fail(&place, &e))?;
             let mapping = flash.map(&space, Gpa(end)).map_err(|e| fail(&place, &e))?;

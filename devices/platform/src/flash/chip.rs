@@ -91,6 +91,10 @@ impl Chip {
     pub fn reads_array(&self) -> bool {
         self.mode == ReadMode::Array && self.pending == Pending::None
     }
+    /// Is the next write cycle data for the array?
+    pub fn takes_data(&self) -> bool {
+        matches!(self.pending, Pending::Program | Pending::BufferData { .. })
+    }
     fn block(&self, word: u32) -> u32 {
         word / (self.block_len / 2)
     }

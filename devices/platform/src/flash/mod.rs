@@ -41,6 +41,8 @@ pub struct FlashOptions {
     pub image: Option<Vec<u8>>,
     /// Commands come from secure accesses only (system-management mode); to others the bank is ROM.
     pub secure: bool,
+    /// Commands are bytes at any address, as a PC's firmware sends them; else 16 bits for each chip.
+    pub bytes: bool,
 }
 
 /// One bank.
@@ -49,6 +51,7 @@ pub struct Flash {
     /// Bytes of an erase block of the bank: of both chips together.
     block_len: u64,
     secure: bool,
+    bytes: bool,
     storage: Storage,
     chips: Mutex<[Chip; CHIPS]>,
     mapping: OnceLock<Weak<Mapping>>,
@@ -61,11 +64,20 @@ impl Flash {
     /// # Errors
     /// [`FlashError`].
     pub fn new(name: &str, len: u64, block_len: u64, options: FlashOptions, log: Log) -> Result<Arc<Self>, FlashError> {
-        let secure = options.secure;
+        let (secure, bytes) = (options.secure, options.bytes);
         let storage = Storage::new(name, len, block_len, options)?;
         let chip = || Chip::new((len / block_len) as u32, (block_len / CHIPS as u64) as u32);
         let chips = Mutex::new([chip(), chip()]);
-        Ok(Arc::new(Self { name: name.to_owned(), block_len, secure, storage, chips, mapping: OnceLock::new(), log }))
+        Ok(Arc::new(Self {
+            name: name.to_owned(),
+            block_len,
+            secure,
+            bytes,
+            storage,
+            chips,
+            mapping: OnceLock::new(),
+            log,
+        }))
     }
 
     /// Maps the bank at `gpa`, once; it is there as long as the mapping is kept.
@@ -176,7 +188,10 @@ impl MmioDevice for Flash {
         let answer = if access.requester == Requester::Debugger || self.secure && !access.secure {
             [None; CHIPS]
         } else {
-            self.chips.lock().each_ref().map(|c| c.read((word / 4) as u32))
+            self.chips.lock().each_ref().map(|c| {
+                let answer = c.read((word / 4) as u32);
+                answer.map(|a| if self.bytes { (a & 0xff) * 0x101 } else { a })
+            })
         };
         let value = answer
             .iter()
@@ -199,10 +214,13 @@ impl MmioDevice for Flash {
             let before = chips.iter().all(Chip::reads_array);
             let mut actions = [const { None }; CHIPS];
             for (n, (chip, action)) in chips.iter_mut().zip(&mut actions).enumerate() {
-                if lanes >> (n * 16) & 0xffff == 0 {
-                    continue;
-                }
-                let (confirmed, fault) = chip.write(word, (bus >> (n * 16)) as u16);
+                let data = match self.bytes {
+                    // Both chips are in step; one whose lanes are idle programs nothing.
+                    true if !chip.takes_data() => value as u8 as u16,
+                    false if lanes >> (n * 16) & 0xffff == 0 => continue,
+                    _ => (bus >> (n * 16)) as u16,
+                };
+                let (confirmed, fault) = chip.write(word, data);
                 *action = confirmed;
                 if let Some(fault) = fault {
                     self.complain(fault, offset);

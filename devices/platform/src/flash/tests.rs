@@ -275,3 +275,23 @@ fn garbage() {
     r.flash.storage.memory.read(0, &mut memory).unwrap();
     assert!(memory == r.backend.content(), "memory and drive agree");
 }
+
+#[test]
+fn a_pc_programs_byte_by_byte_at_any_address() {
+    let options = FlashOptions { image: Some(vec![0xff; 64]), bytes: true, ..FlashOptions::default() };
+    let flash = Flash::new("flash", LEN, BLOCK, options, Log::off()).unwrap();
+    for (n, byte) in (1..=9u64).enumerate() {
+        flash.write(3 + n as u64, 0x10, Access::host(1)).unwrap();
+        flash.write(3 + n as u64, byte, Access::host(1)).unwrap();
+        assert_eq!(flash.read(n as u64, Access::host(1)).unwrap() & 0xff, 0x80, "status");
+    }
+    flash.write(11, 0xff, Access::host(1)).unwrap();
+    for (n, byte) in [0xff, 0xff, 0xff, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0xff].into_iter().enumerate() {
+        assert_eq!(flash.read(n as u64, Access::host(1)).unwrap() & 0xff, byte, "{n}");
+    }
+    // An erase clears whole blocks.
+    flash.write(5, 0x20, Access::host(1)).unwrap();
+    flash.write(5, 0xd0, Access::host(1)).unwrap();
+    flash.write(5, 0xff, Access::host(1)).unwrap();
+    assert!((0..16).all(|n| flash.read(n, Access::host(1)).unwrap() & 0xff == 0xff));
+}
