@@ -7,43 +7,9 @@ use rhea_float::decimal::{
     self, Context, D32, D64, D128, Decimal, DecimalRounding, Format, Kind, NAN, decode, encode, length,
 };
 
-/// An operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum DfpOp {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    CompareUnordered,
-    CompareOrdered,
-    TestClass,
-    TestGroup,
-    TestExponent,
-    TestSignificance,
-    TestSignificanceImmediate,
-    Quantize,
-    QuantizeImmediate,
-    Reround,
-    RoundExact,
-    Round,
-    Widen,
-    Narrow,
-    FromFixed,
-    ToFixed,
-    FromFixedQuad,
-    ToFixedQuad,
-    Decode,
-    Encode,
-    ExtractExponent,
-    InsertExponent,
-    ShiftLeft,
-    ShiftRight,
-}
-
-const ALL: &[DfpOp] = {
-    use DfpOp::*;
-    &[
+numbered! {
+    /// An operation.
+    pub enum DfpOp {
         Add,
         Sub,
         Mul,
@@ -72,8 +38,8 @@ const ALL: &[DfpOp] = {
         InsertExponent,
         ShiftLeft,
         ShiftRight,
-    ]
-};
+    }
+}
 
 /// An operation with its operands, packed: operation (0–7), FRT or BF, FRA, FRB (8, 13, 18; five bits each), quad (23), rounding
 /// R and RMC (24–26) if 27 is set, immediate (28–35, sign-extended where it is signed).
@@ -136,7 +102,7 @@ impl PpcCpu {
     /// Does the operation, updates FPSCR, and raises what is enabled.
     pub(crate) fn dfp(&mut self, p: Dfp) {
         use DfpOp::*;
-        let op = ALL.get((p.0 & 0xff) as usize).copied().unwrap_or(Add);
+        let op = DfpOp::from_number(p.0).unwrap_or(Add);
         let reg = |at: u32| (p.0 >> at & 31) as usize;
         let (t, ra, rb, quad) = (reg(8), reg(13), reg(18), p.0 >> 23 & 1 != 0);
         let imm = (p.0 >> 28 & 0xff) as u32;

@@ -2,6 +2,24 @@
 //! chapter 4; chapter 7 for VSX). Generated code computes results itself and notes what it did; what FPSCR says of the last
 //! operation (FR, FI, FPRF) is found here when somebody reads it.
 
+/// An enumeration of operations that generated code names by number: the list of all stands once.
+macro_rules! numbered {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$doc:meta])* $op:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$doc])* $op,)* }
+
+        impl $name {
+            /// The operation of the low eight bits.
+            fn from_number(n: u64) -> Option<Self> {
+                const ALL: &[$name] = &[$($name::$op,)*];
+                ALL.get((n & 0xff) as usize).copied()
+            }
+        }
+    };
+}
+
 mod dfp;
 mod exact;
 mod lanes;

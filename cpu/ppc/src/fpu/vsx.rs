@@ -6,62 +6,13 @@ use crate::state::PpcCpu;
 use crate::vector::{el, from_register, make, put, to_register};
 use rhea_float::{Bf16, Env, F16, F32, F64, Flags, Float, Ordering, Rounding, convert, quad};
 
-/// An operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum VsxOp {
-    // Scalars.
-    DpToHp,
-    HpToDp,
-    // Vectors.
-    HpToSp,
-    SpToHp,
-    SpToBf16,
-    DpToSp,
-    SpToDp,
-    DpToSxw,
-    DpToUxw,
-    SpToSxd,
-    SpToUxd,
-    SxdToSp,
-    UxdToSp,
-    // Quad precision; the flag is round to odd.
-    QAdd,
-    QSub,
-    QMul,
-    QDiv,
-    QSqrt,
-    QMulAdd,
-    QMulSub,
-    QNegMulAdd,
-    QNegMulSub,
-    QCmpEq,
-    QCmpGt,
-    QCmpGe,
-    QMax,
-    QMin,
-    QToDp,
-    QFromDp,
-    QToSw,
-    QToUw,
-    QToSd,
-    QToUd,
-    QToSq,
-    QToUq,
-    QFromSd,
-    QFromUd,
-    QFromSq,
-    QFromUq,
-    /// `extra`: rounding by number of `rhea_float` (7 current) | 8 inexact is signalled.
-    QRound,
-    QRoundExtended,
-}
-
-const ALL: &[VsxOp] = {
-    use VsxOp::*;
-    &[
+numbered! {
+    /// An operation.
+    pub enum VsxOp {
+        // Scalars.
         DpToHp,
         HpToDp,
+        // Vectors.
         HpToSp,
         SpToHp,
         SpToBf16,
@@ -73,6 +24,7 @@ const ALL: &[VsxOp] = {
         SpToUxd,
         SxdToSp,
         UxdToSp,
+        // Quad precision; the flag is round to odd.
         QAdd,
         QSub,
         QMul,
@@ -99,10 +51,11 @@ const ALL: &[VsxOp] = {
         QFromUd,
         QFromSq,
         QFromUq,
+        /// `extra`: rounding by number of `rhea_float` (7 current) | 8 inexact is signalled.
         QRound,
         QRoundExtended,
-    ]
-};
+    }
+}
 
 /// An operation and its registers, packed: operation (0–7), target, a, b (8, 14, 20; VSR numbers), extra (26–31), odd (32).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,7 +99,7 @@ fn is_nan(v: u128) -> bool {
 impl PpcCpu {
     /// Does the operation, updates FPSCR, and raises what is enabled.
     pub(crate) fn vsx_operation(&mut self, p: Vsx) {
-        let op = ALL.get((p.0 & 0xff) as usize).copied().unwrap_or(VsxOp::DpToHp);
+        let op = VsxOp::from_number(p.0).unwrap_or(VsxOp::DpToHp);
         let reg = |at: u32| (p.0 >> at & 63) as usize;
         let (t, extra, odd) = (reg(8), (p.0 >> 26 & 63) as u32, p.0 >> 32 & 1 != 0);
         let [a, b, c] = [reg(14), reg(20), t].map(|r| from_register(self.vsr[r]));
