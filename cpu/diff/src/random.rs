@@ -41,6 +41,7 @@ impl Rng {
                 0xff,
                 0x80,
                 0x8000,
+                0x8080_8080_8080_8080,
             ]),
             1 => self.next() & 0xff,
             2 => (self.next() as i8) as u64,

@@ -2,7 +2,7 @@
 
 use super::board::{Board, Engine};
 use super::classes::{Class, Kind};
-use super::random::Rng;
+use super::random::{Rng, X86Operands};
 use super::state::{Outcome, State, Test};
 use super::{generate, native};
 use iced_x86::{Formatter, Mnemonic};

@@ -1,6 +1,6 @@
 //! Random instructions of an encoding: operands of every form it has.
 
-use super::random::Rng;
+use super::random::{Rng, X86Operands};
 use super::state::{SLOT, Test, place};
 use iced_x86::{
     Code, Encoder, Instruction, InstructionInfoFactory, OpCodeOperandKind as Kind, OpKind, Register, RflagsBits,
