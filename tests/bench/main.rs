@@ -10,7 +10,7 @@ use rhea_tests::{Board, Emulator, STEP, emulator_binary, guest_file, workspace};
 
 const USAGE: &str =
     "usage: tests/bench/run [--machine M] [--runs N] [--only PATTERNS] [--cpu MODEL] [--no-boot] [--write]
-  --machine M      virt (the default) or q35
+  --machine M      virt (the default), q35 or pseries
   --runs N         runs of each emulator (default 3); medians count
   --only PATTERNS  the programs whose names match these shell patterns, separated by commas
   --cpu MODEL      max (the default), cortex-a72, ...
