@@ -4,7 +4,6 @@ use crate::machine::MachineCpu;
 use crossbeam_channel::bounded;
 use rhea_accel::{DebugStop, GuestVcpu, Vcpu, VcpuDebug, VcpuError, VmControl, WatchKind};
 use rhea_ir::guest::Guest;
-use rhea_jit::JitVcpu;
 use rhea_memory::{AddressSpace, BusError, Gpa, Gva, Requester};
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,7 +164,7 @@ impl<G: BoardGuest> VcpuDebug for BoardCpu<G> {
 }
 
 /// Reports what stopped a vCPU for the debugger.
-pub fn report_stops<G: BoardGuest>(vcpu: &Arc<JitVcpu<G>>, index: u32, control: &VmControl) {
+pub fn report_stops<G: BoardGuest, V: GuestVcpu<G> + ?Sized + 'static>(vcpu: &Arc<V>, index: u32, control: &VmControl) {
     let (weak, control) = (Arc::downgrade(vcpu), control.clone());
     vcpu.on_debug_stop(Box::new(move || {
         let Some(vcpu) = weak.upgrade() else { return };

@@ -15,7 +15,7 @@ pub use access::HostSlice;
 pub use addr::{Gpa, GpaRange, Gva, Hva, Iova};
 pub use mmio::{Access, AccessRules, BusError, MmioDevice, Requester};
 pub use notify::{ChangeListener, ChangeReason, MemoryChange, Subscription};
-pub use ram::{Backing, CodeWriteListener, DirtyClient, MemoryError, RamBlock, RamOptions};
+pub use ram::{Backing, CodeWriteListener, DirtyClient, DirtySource, MemoryError, RamBlock, RamOptions};
 pub use space::{AddressSpace, MapError, Mapping};
 pub use view::{FlatRange, FlatTarget, FlatView, Lookup, MmioTarget, RamTarget};
 

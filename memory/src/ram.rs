@@ -59,6 +59,14 @@ pub trait CodeWriteListener: Send + Sync {
     fn code_written(&self, block: &RamBlock, offset: u64, len: u64);
 }
 
+/// Knows of writes that the methods of [`RamBlock`] do not see: those of guest code that runs on the host's processor.
+pub trait DirtySource: Send + Sync {
+    /// Some client's dirty log of `block` is on (or none is any more): writes are to be tracked from now on.
+    fn track(&self, block: &RamBlock, on: bool);
+    /// Reports what was written since the last call by [`RamBlock::note_write`].
+    fn collect(&self, block: &RamBlock);
+}
+
 /// Bit of `flags`: some page was marked as code. The bits below are the dirty clients.
 const HAS_CODE: u8 = 0x80;
 const DIRTY_MASK: u8 = 0x7f;
@@ -75,6 +83,7 @@ pub struct RamBlock {
     code: Box<[AtomicU64]>,
     listener: Mutex<Option<Weak<dyn CodeWriteListener>>>,
     pins: OnceLock<Box<[AtomicU16]>>,
+    source: OnceLock<Weak<dyn DirtySource>>,
 }
 
 fn open_backing(path: &Path, len: u64) -> std::io::Result<File> {
@@ -136,6 +145,7 @@ impl RamBlock {
             code: zeroed_words(words(len)),
             listener: Mutex::new(None),
             pins: OnceLock::new(),
+            source: OnceLock::new(),
         }))
     }
     /// An anonymous sparse block of `len` bytes.
@@ -270,11 +280,36 @@ impl RamBlock {
                 word.store(0, Ordering::Relaxed);
             }
         }
-        self.flags.fetch_or(1 << client as u8, Ordering::SeqCst);
+        let was = self.flags.fetch_or(1 << client as u8, Ordering::SeqCst);
+        if let Some(source) = self.dirty_source() {
+            if was & DIRTY_MASK == 0 {
+                source.track(self, true);
+            } else {
+                // What others have not asked for yet is theirs alone.
+                source.collect(self);
+                for word in bits {
+                    word.store(0, Ordering::Relaxed);
+                }
+            }
+        }
     }
     /// Stops a client's dirty log.
     pub fn stop_dirty_log(&self, client: DirtyClient) {
-        self.flags.fetch_and(!(1 << client as u8), Ordering::SeqCst);
+        let bit = 1 << client as u8;
+        let was = self.flags.fetch_and(!bit, Ordering::SeqCst);
+        if was & DIRTY_MASK == bit
+            && let Some(source) = self.dirty_source()
+        {
+            source.track(self, false);
+        }
+    }
+    /// Who knows of writes not seen here (an accelerator); set once.
+    pub fn set_dirty_source(&self, source: Weak<dyn DirtySource>) {
+        // A machine has one accelerator: the first stays.
+        let _ = self.source.set(source);
+    }
+    fn dirty_source(&self) -> Option<Arc<dyn DirtySource>> {
+        self.source.get().and_then(Weak::upgrade)
     }
     /// Is any dirty log on? (The JIT must then report its stores by [`Self::note_write`].)
     #[inline]
@@ -289,6 +324,9 @@ impl RamBlock {
         let Some(bits) = self.dirty[client as usize].get() else {
             return found;
         };
+        if let Some(source) = self.dirty_source() {
+            source.collect(self);
+        }
         let end = first_page.saturating_add(pages).min(self.len.div_ceil(PAGE_SIZE));
         let mut page = first_page;
         while page < end {

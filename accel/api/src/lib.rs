@@ -4,6 +4,7 @@
 pub mod control;
 pub mod debug;
 pub mod irq;
+pub mod run;
 pub mod vcpu;
 
 pub use control::{ShutdownCause, VmControl, VmRequest, WakeReason};
@@ -12,4 +13,7 @@ pub use irq::{
     InterruptRouting, IrqLine, IrqSink, MsiMessage, MsiTarget, ResampleListener, Route, RoutingEvent, RoutingListener,
     RoutingSubscription,
 };
-pub use vcpu::{Accelerator, DirtyLog, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VcpuEvent};
+pub use run::{RunControl, Step};
+pub use vcpu::{
+    Accelerator, DirtyLog, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VcpuEvent,
+};

@@ -1,6 +1,6 @@
 //! vCPUs, their threads, and the optional services of an accelerator.
 
-use crate::irq::IrqLine;
+use crate::irq::{IrqLine, MsiMessage};
 use rhea_memory::Gpa;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -57,9 +57,22 @@ pub trait GuestVcpu<G>: Vcpu {
     /// Runs `f` on the vCPU's thread between two guest instructions, with the state in memory precise. Also while the vCPU is paused,
     /// halted or powered off (then at once). Kicks the vCPU; does not wait. In the order of posting.
     fn post(&self, f: Box<dyn FnOnce(&mut G) + Send>);
+    /// A handle that makes the vCPU look at its guest's interrupt inputs, from any thread.
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
+    /// Sets what is called on the vCPU's thread when the guest stopped for a debugger; the vCPU is then paused.
+    fn on_debug_stop(&self, f: Box<dyn Fn() + Send>);
 }
 
-/// An in-kernel or in-accelerator shortcut from an eventfd to a line.
+/// An accelerator that runs processors of type `G`.
+pub trait GuestAccelerator<G>: Accelerator {
+    /// Adds a vCPU with its guest; its thread starts with [`Vcpu::start`].
+    ///
+    /// # Errors
+    /// [`VcpuError`]: the accelerator cannot run it.
+    fn add_vcpu(self: Arc<Self>, index: u32, guest: Box<G>) -> Result<Arc<dyn GuestVcpu<G>>, VcpuError>;
+}
+
+/// An in-kernel or in-accelerator shortcut from an eventfd to a line, or to a message.
 pub trait IrqFd: Send + Sync {
     /// # Errors
     /// The host's error.
@@ -67,6 +80,12 @@ pub trait IrqFd: Send + Sync {
     /// # Errors
     /// The host's error.
     fn detach(&self, line: &IrqLine, trigger: BorrowedFd<'_>) -> std::io::Result<()>;
+    /// # Errors
+    /// The host's error.
+    fn attach_msi(&self, message: MsiMessage, trigger: BorrowedFd<'_>) -> std::io::Result<()>;
+    /// # Errors
+    /// The host's error; `NotFound` for a message that nothing is attached to.
+    fn detach_msi(&self, message: MsiMessage, trigger: BorrowedFd<'_>) -> std::io::Result<()>;
 }
 
 /// A shortcut from a guest write to an eventfd.
@@ -95,8 +114,7 @@ pub struct Services {
     pub dirty_log: Option<Arc<dyn DirtyLog>>,
 }
 
-/// A running accelerator over one machine's address space. vCPUs are made by the accelerator's crate, since their construction
-/// depends on the CPU model; the machine holds them as `Arc<dyn Vcpu>`.
+/// A running accelerator over one machine's address space. It makes vCPUs of one processor type: see [`GuestAccelerator`].
 pub trait Accelerator: Send + Sync {
     /// `jit`, `kvm`, ...: as in `-accel`.
     fn name(&self) -> &'static str;

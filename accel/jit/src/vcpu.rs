@@ -133,11 +133,6 @@ impl<G: Guest> JitVcpu<G> {
         &self.shared
     }
 
-    /// Sets what is called (on the vCPU's thread) when the guest stopped for a debugger; the vCPU is then paused.
-    pub fn on_debug_stop(&self, f: Box<dyn Fn() + Send>) {
-        *self.on_debug.lock() = Some(f);
-    }
-
     /// A handle that wakes this vCPU from any thread: interrupt pins changed.
     pub fn waker(&self) -> impl Fn() + Send + Sync + 'static {
         let s = self.shared.clone();
@@ -683,6 +678,12 @@ impl<G: Guest> rhea_accel::GuestVcpu<G> for JitVcpu<G> {
                 f(guest);
             }
         })));
+    }
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        Box::new(JitVcpu::waker(self))
+    }
+    fn on_debug_stop(&self, f: Box<dyn Fn() + Send>) {
+        *self.on_debug.lock() = Some(f);
     }
 }
 

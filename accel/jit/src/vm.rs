@@ -7,7 +7,7 @@ use crate::runtime;
 use crate::vcpu::{JitVcpu, Shared, Work};
 use crate::x64::{self, RuntimeFns};
 use parking_lot::{Mutex, RwLock};
-use rhea_accel::{Accelerator, Services, Vcpu};
+use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, Services, Vcpu, VcpuError};
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::Guest;
 use rhea_memory::ram::CodeWriteListener;
@@ -301,5 +301,11 @@ impl<G: Guest> Accelerator for JitVm<G> {
     }
     fn flush(&self) {
         self.core.flush_code();
+    }
+}
+
+impl<G: Guest> GuestAccelerator<G> for JitVm<G> {
+    fn add_vcpu(self: Arc<Self>, index: u32, guest: Box<G>) -> Result<Arc<dyn GuestVcpu<G>>, VcpuError> {
+        Ok(JitVm::add_vcpu(&self, index, guest))
     }
 }
