@@ -7,6 +7,7 @@ use crate::config::Vendor;
 use crate::exception::{Exception, Vector};
 use crate::flags;
 use crate::mode::X86Mode;
+use crate::msr::debugctl;
 use crate::state::{Seg, Shadow, X86Cpu};
 use rhea_ir::guest::{Access, MemAccess, Raised, TlbFlush, request};
 
@@ -66,6 +67,18 @@ pub(crate) struct DebugState {
     pub shadow_used: bool,
     /// The instruction is run again, alone, to take a data breakpoint after it.
     pub alone: bool,
+    /// The instruction at work is a branch, and somebody wants to know.
+    branch: Option<Branch>,
+}
+
+/// A branch as DEBUGCTL's functions see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Branch {
+    pub from: u64,
+    /// Behind it.
+    pub next: u64,
+    /// It is not conditional.
+    pub always: bool,
 }
 
 impl DebugState {
@@ -78,6 +91,7 @@ impl DebugState {
         self.step_armed = false;
         self.shadow_used = false;
         self.alone = false;
+        self.branch = None;
     }
 }
 
@@ -142,6 +156,18 @@ impl X86Cpu {
         self.debug.host_step = on;
         self.rebuild_mode();
     }
+    /// The debugger's breakpoints and watchpoints, and whether it wants a stop after the next instruction: for an accelerator that
+    /// has the processor it runs on look for them.
+    #[must_use]
+    pub fn host_stops(&self) -> (&[u64], &[HostWatch], bool) {
+        (&self.debug.host_breakpoints, &self.debug.host_watches, self.debug.host_step)
+    }
+    /// What such an accelerator found; one instruction was a step.
+    pub fn stopped_for_debugger(&mut self, event: DebugEvent) {
+        self.debug.host_step = false;
+        self.debug.event = Some(event);
+        self.rebuild_mode();
+    }
     /// The event that made `poll` answer `Debug`.
     pub fn take_debug_event(&mut self) -> Option<DebugEvent> {
         self.debug.event.take()
@@ -173,6 +199,17 @@ impl X86Cpu {
         let mode = X86Mode(self.header.mode);
         self.debug.step_armed = mode.tf();
         self.debug.shadow_used = mode.shadow();
+        self.debug.branch = if self.msr.debugctl != 0 { self.branch_here() } else { None };
+    }
+    pub(crate) fn records_branches(&self) -> bool {
+        self.msr.debugctl & debugctl::LBR != 0
+    }
+    /// Control went from one linear address to another by something other than a branch instruction: an interrupt, an exception.
+    pub(crate) fn record_event(&mut self, from: u64) {
+        if self.records_branches() {
+            let [branch_from, branch_to, ..] = self.msr.last_branch;
+            self.msr.last_branch = [from, self.header.pc, branch_from, branch_to];
+        }
     }
     /// The instruction is done and the next is at `next` (linear): traps after it are taken.
     #[inline]
@@ -183,7 +220,14 @@ impl X86Cpu {
         }
     }
     fn complete_slow(&mut self) {
-        if std::mem::take(&mut self.debug.step_armed) {
+        let next = self.header.pc;
+        let branch = self.debug.branch.take().filter(|b| b.always || b.next != next);
+        if let Some(b) = branch.filter(|_| self.records_branches()) {
+            [self.msr.last_branch[0], self.msr.last_branch[1]] = [b.from, next];
+        }
+        if std::mem::take(&mut self.debug.step_armed)
+            && (self.msr.debugctl & debugctl::BTF == 0 || branch.is_some())
+        {
             self.debug.pending |= dr6::BS;
         }
         let mut rebuild = std::mem::take(&mut self.debug.alone);
@@ -216,10 +260,11 @@ impl X86Cpu {
             self.raise_exception(Exception { vector: Vector::Debug, code: None, cr2: payload });
         }
     }
-    /// DR6 and DR7 on the entry to #DB: the payload replaces B0–B3 and is added to the rest.
+    /// DR6, DR7 and DEBUGCTL on the entry to #DB: the payload replaces B0–B3 and is added to the rest.
     pub(crate) fn note_debug(&mut self, payload: u64) {
         self.dr[6] = (self.dr[6] & !dr6::B) | (payload & dr6::WRITABLE) | dr6::FIXED;
         self.dr[7] &= !dr7::GD;
+        self.msr.debugctl &= !(debugctl::LBR | debugctl::BTF);
     }
     /// Does this page of code end behind the limit of CS?
     fn page_crosses_limit(&self) -> bool {

@@ -69,6 +69,11 @@ impl X86Pins {
     pub fn startup_vector(&self) -> u8 {
         self.vector.load(Ordering::SeqCst) as u8
     }
+    /// Takes all NMIs that came, for an accelerator that queues them itself: how many.
+    pub fn take_nmis(&self) -> u32 {
+        self.bits.fetch_and(!pin::NMI, Ordering::SeqCst);
+        self.nmis.swap(0, Ordering::SeqCst)
+    }
     /// Takes an NMI.
     pub(crate) fn take_nmi(&self) {
         let left = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).unwrap_or(1) - 1;

@@ -30,6 +30,7 @@ mod x87;
 mod xsave;
 
 pub use config::{Feature, Vendor, X86Config};
+pub use cpuid::CpuidState;
 pub use debug::{DebugEvent, HostWatch};
 pub use exception::{Exception, Vector};
 pub use hooks::{ApicFault, NoHooks, X86Hooks, X86Pins};

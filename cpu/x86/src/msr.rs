@@ -103,6 +103,14 @@ mod misc {
     pub const WRITABLE: u64 = FAST_STRING | 1 << 3 | 1 << 16 | MONITOR | LIMIT_CPUID | 1 << 23 | 1 << 34 | 1 << 38;
 }
 
+/// `IA32_DEBUGCTL`.
+pub(crate) mod debugctl {
+    /// Record the last branch.
+    pub const LBR: u64 = 1;
+    /// TF traps after branches only.
+    pub const BTF: u64 = 2;
+}
+
 /// Memory type range registers: kept for the guest; memory has one type here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mtrrs {
@@ -133,6 +141,8 @@ pub(crate) struct Msrs {
     /// 0: disarmed.
     pub tsc_deadline: u64,
     pub debugctl: u64,
+    /// Where the last branch came from and went to, and the last one before an interrupt or exception.
+    pub last_branch: [u64; 4],
     pub misc_enable: u64,
     pub feature_control: u64,
     pub spec_ctrl: u64,
@@ -193,6 +203,7 @@ impl Msrs {
             tsc_adjust,
             tsc_deadline,
             debugctl,
+            last_branch,
             misc_enable,
             feature_control,
             spec_ctrl,
@@ -243,7 +254,7 @@ impl Msrs {
             mmio_conf_base,
         ];
         all.extend(banks.iter_mut().flatten());
-        all.extend(top_mem.iter_mut().chain(iorr).chain(osvw));
+        all.extend(top_mem.iter_mut().chain(iorr).chain(osvw).chain(last_branch));
         all
     }
     /// What is saved.
@@ -265,6 +276,47 @@ impl Msrs {
 }
 
 const GP: Exception = Exception::gp(0);
+
+impl X86Cpu {
+    /// A register that only holds a value, by number: what an accelerator keeps in step with the processor that it runs on. `None`
+    /// for those that are part of other state, are computed, or are not kept here.
+    pub fn plain_msr(&mut self, msr: u32) -> Option<&mut u64> {
+        use crate::pv::reg as pv;
+        let m = &mut self.msr;
+        Some(match msr {
+            R::STAR => &mut m.star,
+            R::LSTAR => &mut m.lstar,
+            R::CSTAR => &mut m.cstar,
+            R::SFMASK => &mut m.sfmask,
+            R::KERNEL_GS_BASE => &mut m.kernel_gs_base,
+            R::SYSENTER_CS => &mut m.sysenter_cs,
+            R::SYSENTER_ESP => &mut m.sysenter_esp,
+            R::SYSENTER_EIP => &mut m.sysenter_eip,
+            R::PAT => &mut m.pat,
+            R::TSC_AUX => &mut m.tsc_aux,
+            R::DEBUGCTL => &mut m.debugctl,
+            R::MISC_ENABLE => &mut m.misc_enable,
+            R::SPEC_CTRL => &mut m.spec_ctrl,
+            R::MTRR_DEF_TYPE => &mut m.mtrr.default_type,
+            R::MCG_STATUS => &mut m.mcg_status,
+            R::MCG_CTL => &mut m.mcg_ctl,
+            pv::WALL_CLOCK => &mut self.pv.wall_clock,
+            pv::SYSTEM_TIME => &mut self.pv.system_time,
+            pv::STEAL_TIME => &mut self.pv.steal_time,
+            pv::PV_EOI_EN => &mut self.pv.eoi,
+            _ => {
+                if let Some(n) = fixed_range(msr) {
+                    &mut m.mtrr.fixed[n]
+                } else if let Some((n, k)) = variable_range(msr) {
+                    &mut m.mtrr.variable[n][k]
+                } else {
+                    let (n, k) = bank(msr)?;
+                    &mut m.banks[n][k]
+                }
+            }
+        })
+    }
+}
 
 /// Index of a fixed-range register.
 fn fixed_range(msr: u32) -> Option<usize> {
@@ -423,7 +475,7 @@ impl X86Cpu {
             R::MCG_CTL => self.msr.mcg_ctl,
             R::MISC_ENABLE => self.msr.misc_enable,
             R::DEBUGCTL => self.msr.debugctl,
-            R::LAST_BRANCH_FROM..=R::LAST_INT_TO => 0,
+            R::LAST_BRANCH_FROM..=R::LAST_INT_TO => self.msr.last_branch[(msr - R::LAST_BRANCH_FROM) as usize & 3],
             R::PAT => {
                 need(Feature::Pat)?;
                 self.msr.pat
@@ -561,13 +613,14 @@ impl X86Cpu {
                 self.msr.misc_enable = self.msr.misc_enable & !misc::WRITABLE | v & misc::WRITABLE;
             }
             R::DEBUGCTL => {
-                // LBR and BTF.
                 only(if intel { 0xffc3 } else { 0x3f })?;
-                if v & !1 != 0 {
-                    let line = format!("IA32_DEBUGCTL = {v:#x}: branch tracing does nothing");
+                let known = debugctl::LBR | debugctl::BTF;
+                if v & !known != 0 {
+                    let line = format!("IA32_DEBUGCTL = {v:#x}: branch tracing and pins do nothing");
                     self.hooks.unimplemented(self.index, &line);
                 }
-                self.msr.debugctl = v & 3;
+                self.msr.debugctl = v & known;
+                self.rebuild_mode();
             }
             R::PAT => {
                 need(Feature::Pat)?;

@@ -71,6 +71,7 @@ impl X86Cpu {
             space: space.clone(),
             clock: clock.clone(),
             index,
+            resets: 0,
             apic_id,
             halted: false,
             wait_for_sipi: false,
@@ -251,7 +252,7 @@ impl X86Cpu {
             .with_ac(user && self.cr0 & cr0::AM != 0 && f & flags::AC != 0)
             .with_smm(self.smm)
             .with_breakpoints(self.debug.has_host_breakpoints() || self.has_breakpoints())
-            .with_host_step(self.debug.host_step || self.debug.alone)
+            .with_host_step(self.debug.host_step || self.debug.alone || self.records_branches())
             .with_rc(m >> 13 & 3)
             .with_ftz(m & 0x8000 != 0)
             .with_daz(m & 0x40 != 0)
@@ -295,6 +296,7 @@ impl X86Cpu {
         self.rebuild_mode();
     }
     fn reset_common(&mut self) {
+        self.resets = self.resets.wrapping_add(1);
         self.r = [0; 16];
         self.r[gpr::RDX as usize] = self.config.signature.into();
         self.set_status_flags(0);

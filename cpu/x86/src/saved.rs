@@ -200,7 +200,7 @@ impl X86Cpu {
     }
     fn take_over(&mut self, s: &X86Saved) -> Result<(), &'static str> {
         const EFER: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE | efer::FFXSR;
-        let [new0, new2, new3, new4, new_efer, xcr0] = s.control;
+        let [new0, _, _, new4, new_efer, _] = s.control;
         let active = new0 & cr0::PG != 0 && new_efer & efer::LME != 0;
         if s.apic_id != self.apic_id {
             return Err("the processor has another APIC id");
@@ -217,6 +217,24 @@ impl X86Cpu {
         if s.cpl > 3 || s.shadow > 2 {
             return Err("impossible privilege level or interrupt shadow");
         }
+        if !self.msr.set_words(&s.msrs) || !self.msr.mtrr.set_words(&s.mtrrs) {
+            return Err("another number of model-specific registers");
+        }
+        self.pv.set_words(s.paravirtual);
+        self.pins.load(s.pins);
+        self.set_registers(s);
+        if self.pv.eoi & 1 != 0 {
+            self.hooks.set_pv_eoi(self.index, Some(self.pv.eoi & !3));
+        }
+        self.arm_deadline();
+        self.request(request::INTERRUPT);
+        Ok(())
+    }
+
+    /// Takes over registers as a processor left them: all but model-specific ([`X86Cpu::plain_msr`]) and paravirtual registers and
+    /// the interrupt inputs. Values are not checked.
+    pub fn set_registers(&mut self, s: &X86Saved) {
+        let [new0, new2, new3, new4, new_efer, xcr0] = s.control;
         (self.cr0, self.cr2, self.cr3, self.cr4) = (new0 | cr0::ET, new2, new3, new4);
         (self.efer, self.xcr0, self.pkru) = (new_efer, xcr0 | 1, s.pkru);
         self.r = s.r;
@@ -242,31 +260,20 @@ impl X86Cpu {
         self.x87.tags = u32::from(s.x87.words[2] & 0xff);
         [(self.x87.fip, self.x87.fcs), (self.x87.fdp, self.x87.fds)] = s.x87.pointers;
         self.x87.fop = s.x87.opcode & 0x7ff;
-        if !self.msr.set_words(&s.msrs) || !self.msr.mtrr.set_words(&s.mtrrs) {
-            return Err("another number of model-specific registers");
-        }
         self.pdpte = s.pdpte;
         (self.smbase, self.smm, self.smm_nmi_blocked) = (s.smbase, s.smm, s.smm_nmi_blocked);
-        self.cpl = s.cpl.into();
-        self.shadow = [Shadow::None, Shadow::Sti, Shadow::MovSs][usize::from(s.shadow)];
+        self.cpl = u32::from(s.cpl & 3);
+        self.shadow = [Shadow::None, Shadow::Sti, Shadow::MovSs][usize::from(s.shadow.min(2))];
         (self.halted, self.wait_for_sipi, self.shut_down) = (s.halted, s.wait_for_sipi, s.shut_down);
         self.nmi_blocked = s.nmi_blocked;
         (self.debug.pending, self.debug.step_armed) = s.traps;
-        self.pv.set_words(s.paravirtual);
         self.reserved = s.in_use;
-        self.pins.load(s.pins);
         self.header.pc = s.pc;
         self.header.raised = 0;
         // Rebuilds the mode too.
         self.set_mxcsr(s.mxcsr);
         self.a20_changed();
-        if self.pv.eoi & 1 != 0 {
-            self.hooks.set_pv_eoi(self.index, Some(self.pv.eoi & !3));
-        }
-        self.arm_deadline();
         self.flush(TlbFlush::All, false);
-        self.request(request::INTERRUPT);
-        Ok(())
     }
 }
 

@@ -172,6 +172,8 @@ pub struct X86Cpu {
     pub(crate) clock: Arc<VirtualClock>,
     /// Number of the vCPU in the machine.
     pub index: u32,
+    /// How often it took RESET or INIT.
+    pub resets: u32,
     /// APIC id.
     pub apic_id: u32,
     /// In HLT (or MWAIT).
