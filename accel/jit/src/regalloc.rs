@@ -112,7 +112,7 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
             let n = v.index();
             deferred[n] = match i.op {
                 Op::Const => fits_imm32(f, v),
-                Op::ICmp | Op::CondFlags | Op::ToBool => cond_uses[n] == hot_uses[n],
+                Op::ICmp | Op::CondFlags | Op::OrderIs | Op::ToBool => cond_uses[n] == hot_uses[n],
                 Op::FlagsSub
                 | Op::FlagsAdd
                 | Op::FlagsAdc
@@ -127,7 +127,7 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 }
                 // Of flags: which of two compares a conditional one or a loop left.
                 Op::Select if matches!(i.ty, Type::I32 | Type::V128) => edge_uses[n] == hot_uses[n],
-                Op::VFromScalar | Op::VZeroHi | Op::Zext64 => edge_uses[n] == hot_uses[n],
+                Op::VFromScalar | Op::VZeroHi | Op::Zext64 | Op::Order | Op::OrderOf => edge_uses[n] == hot_uses[n],
                 _ => false,
             };
         }

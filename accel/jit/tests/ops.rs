@@ -12,7 +12,7 @@ use rhea_ir::op::Class;
 use rhea_ir::opt::{remove_dead, simplify_all};
 use rhea_ir::simd::{Fmt, Shape, SimdOp, fma_kind};
 use rhea_ir::verify::{Stage, verify};
-use rhea_ir::{Lane, MemOp, Op, RmwOp, Slot, Type};
+use rhea_ir::{Cond, Lane, MemOp, Op, RmwOp, Slot, Type};
 use rhea_jit::{JitOptions, JitVm};
 use rhea_memory::{AddressSpace, Gpa, RamBlock};
 use std::time::{Duration, Instant};
@@ -255,6 +255,15 @@ fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
                 [I32, I64].into_iter().for_each(|t| add(Bool, plain(&[t, t]), c, 0));
             }
         }
+        Order => {
+            for aux in 0..2 {
+                [I32, I64].into_iter().for_each(|t| add(I64, plain(&[t, t]), aux, 0));
+            }
+        }
+        OrderOf => add(I64, plain(&[Bool; 3]), 0, 0),
+        OrderIs => [Cond::Eq, Cond::Ne, Cond::Slt, Cond::Sge, Cond::Sgt, Cond::Sle]
+            .into_iter()
+            .for_each(|c| add(Bool, plain(&[I64]), c as u32, 0)),
         BoolNot => add(Bool, plain(&[Bool]), 0, 0),
         Select => [Bool, I32, I64, I128, F32, F64, V128].into_iter().for_each(|t| add(t, plain(&[Bool, t, t]), 0, 0)),
         Concat => add(I128, plain(&[I64, I64]), 0, 0),

@@ -93,6 +93,9 @@ pub struct EnvHeader {
     pub scratch: [u128; 8],
     /// Address of the accelerator's function behind [`crate::raw::touch`], 0 if it has none.
     pub touch: u64,
+    /// Guest address of the indirect branch that last led to an address whose code was not at hand: for guests whose branches
+    /// fault when their target cannot be fetched from at all.
+    pub branch: u64,
 }
 
 impl Default for EnvHeader {
@@ -114,6 +117,7 @@ impl Default for EnvHeader {
             sites: [NO_SITE; SITES],
             scratch: [0; 8],
             touch: 0,
+            branch: 0,
         }
     }
 }

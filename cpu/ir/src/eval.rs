@@ -26,6 +26,34 @@ pub const fn sext(v: u64, bits: u32) -> i64 {
     ((v << s) as i64) >> s
 }
 
+/// [`Op::Order`] of integers of `bits` bits.
+fn order(a: u64, b: u64, unsigned: bool, bits: u32) -> u64 {
+    if bits == 32 {
+        let wide = |v: u64| if unsigned { v as u32 as u64 } else { v as u32 as i32 as u64 };
+        return wide(a).wrapping_sub(wide(b));
+    }
+    let order = if unsigned { a.cmp(&b) } else { (a as i64).cmp(&(b as i64)) };
+    order as i64 as u64
+}
+
+/// [`Op::OrderOf`] less, greater, equal.
+pub fn order_of([less, greater, equal]: [bool; 3]) -> u64 {
+    u64::from(less) << 63 | u64::from(!greater) << 62 | u64::from(greater) << 40 | u64::from(!equal)
+}
+
+/// [`Op::OrderIs`].
+pub fn order_is(cond: Cond, v: u64) -> bool {
+    let (less, greater, equal) = ((v as i64) < 0, ((v << 1) as i64) > 0, v as u32 == 0);
+    match cond {
+        Cond::Slt => less,
+        Cond::Sge => !less,
+        Cond::Sgt => greater,
+        Cond::Sle => !greater,
+        Cond::Ne => !equal,
+        _ => equal,
+    }
+}
+
 /// Tests an integer condition on values of `bits` width (zero-extended).
 pub fn icmp(cond: Cond, a: u64, b: u64, bits: u32) -> bool {
     let (sa, sb) = (sext(a, bits), sext(b, bits));
@@ -246,6 +274,9 @@ pub fn eval_pure(func: &Function, inst: &Inst, arg_ty: Type, x: [u128; 3]) -> Op
             }
             c as u128
         }
+        Op::Order => order(a, b, inst.aux != 0, bits_of(arg_ty)) as u128,
+        Op::OrderOf => order_of([x[0], x[1], x[2]].map(|b| b & 1 != 0)) as u128,
+        Op::OrderIs => order_is(inst.cond(), a) as u128,
         Op::CondFlags => cond_flags(inst.cond(), a as u32) as u128,
         Op::FlagsFromNzcv => {
             let v = a as u32;

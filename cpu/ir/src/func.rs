@@ -450,6 +450,18 @@ impl<'a> Builder<'a> {
     pub fn cond_flags(&mut self, cond: Cond, flags: Value) -> Value {
         self.op1(Op::CondFlags, Type::Bool, flags, cond as u32, 0)
     }
+    /// The order of two integers.
+    pub fn order(&mut self, signed: bool, a: Value, b: Value) -> Value {
+        self.op2(Op::Order, Type::I64, a, b, u32::from(!signed), 0)
+    }
+    /// The order that is less, greater and equal as three Bools say.
+    pub fn order_of(&mut self, [less, greater, equal]: [Value; 3]) -> Value {
+        self.op3(Op::OrderOf, Type::I64, less, greater, equal, 0)
+    }
+    /// Is an order less (`Cond::Slt`), greater (`Cond::Sgt`), equal (`Cond::Eq`), or none of these (their inverses)?
+    pub fn order_is(&mut self, cond: Cond, order: Value) -> Value {
+        self.op1(Op::OrderIs, Type::Bool, order, cond as u32, 0)
+    }
     pub fn select(&mut self, cond: Value, a: Value, b: Value) -> Value {
         let ty = self.func.ty(a);
         self.op3(Op::Select, ty, cond, a, b, 0)

@@ -180,7 +180,10 @@ pub fn run<G: Guest, M: Memory<G>>(f: &Function, cpu: &mut G, mem: &mut M) -> Ou
                 fr.apply(*s);
                 match (kind, to) {
                     (ExitKind::Lookup, _) => fr.cpu.header_mut().pc = pc,
-                    (_, Some(to)) => fr.cpu.header_mut().pc = to,
+                    (_, Some(to)) => {
+                        let h = fr.cpu.header_mut();
+                        (h.branch, h.pc) = (f.state(*s).pc, to);
+                    }
                     _ => {}
                 }
                 return Outcome::Exit(kind);

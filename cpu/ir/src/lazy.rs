@@ -91,10 +91,14 @@ impl Origin {
         let operand = i.args.first().filter(|a| !a.is_none())?;
         Some(Origin { op: i.op, ty: f.ty(*operand), aux: i.aux }).filter(|_| i.imm == 0)
     }
+    /// Is it as cheap as its outcome is?
+    fn is_compare(&self) -> bool {
+        matches!(self.op, Op::ICmp | Op::Order)
+    }
     /// Operations that are worth it.
     fn is_lazy(&self) -> bool {
         match self.op {
-            Op::FlagsSub | Op::FlagsLogic | Op::FlagsCmp | Op::ICmp => true,
+            Op::FlagsSub | Op::FlagsLogic | Op::FlagsCmp | Op::ICmp | Op::Order => true,
             Op::VFromScalar => matches!(self.ty, Type::F32 | Type::F64),
             _ => false,
         }
@@ -141,7 +145,7 @@ pub fn lazy_flags(f: &mut Function) {
         let mut k = 0;
         while k < f.blocks[b].params.len() {
             let p = f.blocks[b].params[k];
-            if matches!(f.ty(p), Type::Bool | Type::I32 | Type::V128)
+            if matches!(f.ty(p), Type::Bool | Type::I32 | Type::I64 | Type::V128)
                 && let Some(op) = candidate(f, &shape, &uses, b, k)
             {
                 let (whole, first) = split(f, &shape, b, k, op);
@@ -171,7 +175,7 @@ fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Op
         let this = Origin::of(f, a).filter(Origin::is_lazy);
         let back = shape.dominates(b, e.0);
         // A compare costs no more than its outcome, wherever ways meet.
-        let counts = back || this.is_some_and(|o| o.op == Op::ICmp);
+        let counts = back || this.is_some_and(|o| o.is_compare());
         if counts && this.is_some() && (op.is_none() || op == this) {
             op = this;
             continue;
@@ -183,7 +187,7 @@ fn candidate(f: &Function, shape: &Shape, uses: &Uses, b: usize, k: usize) -> Op
     }
     let op = op?;
     let same_outside = shape.preds[b].iter().all(|&e| Origin::of(f, edge_args(f, e)[k]) == Some(op));
-    if op.op == Op::ICmp && !same_outside && !shape.preds[b].iter().any(|e| shape.dominates(b, e.0)) {
+    if op.is_compare() && !same_outside && !shape.preds[b].iter().any(|e| shape.dominates(b, e.0)) {
         return None;
     }
     let mut low = uses.low.iter().filter(|l| l.0 == p).map(|l| f.ty(l.1)).peekable();
@@ -203,7 +207,7 @@ fn split(f: &mut Function, shape: &Shape, b: usize, k: usize, origin: Origin) ->
     let is_lazy = |f: &Function, e: Edge| Origin::of(f, edge_args(f, e)[k]) == Some(origin);
     let lazy: Vec<Edge> = preds.iter().copied().filter(|&e| is_lazy(f, e)).collect();
     let eager: Vec<Edge> = preds.iter().copied().filter(|&e| !is_lazy(f, e)).collect();
-    let operands = if matches!(op, Op::FlagsSub | Op::FlagsCmp | Op::ICmp) { 2 } else { 1 };
+    let operands = if matches!(op, Op::FlagsSub | Op::FlagsCmp | Op::ICmp | Op::Order) { 2 } else { 1 };
     let mut args = [Value::NONE; 2];
     let mut head = Vec::new();
     if op == Op::VFromScalar {

@@ -225,6 +225,16 @@ ops! {
     FlagsVTest "flags_vtest" 2 Pure;
     /// Tests packed flags: `aux` is a [`Cond`] with unsigned conditions reading C as "no borrow".
     CondFlags "cond" 1 Pure;
+
+    // Orders (I64): what a compare found, for architectures that keep less, greater and equal and not how the compare was made.
+    // Less: bit 63 is set; equal: the low 32 bits are zero; greater: bit 62 is clear, and any bit below bit 63 is set.
+    /// Of two integers, `aux` 0: signed, 1: unsigned. For I32 their difference, for I64 1, 0 or -1.
+    Order "order" 2 Pure;
+    /// Of three Bools (less, greater, equal), in any combination.
+    OrderOf "order_of" 3 Pure;
+    /// Tests an order: `aux` is a [`Cond`], Eq, Ne, Slt (less), Sge (not less), Sgt (greater), Sle (not greater).
+    OrderIs "order_is" 1 Pure;
+
     /// Packed flags from bits 31..28 (N Z C V) of an I32.
     FlagsFromNzcv "flags_from_nzcv" 1 Pure;
     /// Bits 31..28 (N Z C V) from packed flags.

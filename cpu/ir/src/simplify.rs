@@ -118,7 +118,7 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
             let d = f.inst(a);
             match d.op {
                 Op::BoolNot => Some(S::Value(d.args[0])),
-                Op::ICmp | Op::CondFlags => {
+                Op::ICmp | Op::CondFlags | Op::OrderIs => {
                     let mut n = *d;
                     n.aux = d.cond().invert() as u32;
                     Some(S::Inst(n))
@@ -158,6 +158,7 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
         }
         Op::ICmp => simplify_icmp(f, i, ca, cb),
         Op::CondFlags => simplify_cond(f, i),
+        Op::OrderIs => simplify_order(f, i),
         Op::FlagsToNzcv => {
             let d = f.inst(a);
             (d.op == Op::FlagsFromNzcv && is_clean_nzcv(f, d.args[0])).then(|| S::Value(d.args[0]))
@@ -301,6 +302,34 @@ fn simplify_icmp(f: &Function, i: &Inst, ca: Option<u64>, cb: Option<u64>) -> Op
         }
     }
     None
+}
+
+/// Tests of an order whose making is seen.
+fn simplify_order(f: &Function, i: &Inst) -> Option<Simplified> {
+    let d = f.inst(i.args[0]);
+    let cond = i.cond();
+    match d.op {
+        Op::Order => {
+            let cond = match cond {
+                c if d.aux == 0 => c,
+                Cond::Slt => Cond::Ult,
+                Cond::Sge => Cond::Uge,
+                Cond::Sgt => Cond::Ugt,
+                Cond::Sle => Cond::Ule,
+                c => c,
+            };
+            Some(inst2(Op::ICmp, Type::Bool, d.args[0], d.args[1], cond as u32))
+        }
+        Op::OrderOf => Some(match cond {
+            Cond::Slt => Simplified::Value(d.args[0]),
+            Cond::Sgt => Simplified::Value(d.args[1]),
+            Cond::Eq => Simplified::Value(d.args[2]),
+            Cond::Sge => inst1(Op::BoolNot, Type::Bool, d.args[0], 0),
+            Cond::Sle => inst1(Op::BoolNot, Type::Bool, d.args[1], 0),
+            _ => inst1(Op::BoolNot, Type::Bool, d.args[2], 0),
+        }),
+        _ => None,
+    }
 }
 
 fn simplify_cond(f: &Function, i: &Inst) -> Option<Simplified> {

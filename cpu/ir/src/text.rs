@@ -67,7 +67,7 @@ enum Aux {
 fn aux_of(op: Op) -> Aux {
     use Op::*;
     match op {
-        ICmp | CondFlags => Aux::Cond,
+        ICmp | CondFlags | OrderIs => Aux::Cond,
         Load | Store | Rmw | Cas | ProbeWrite => Aux::Mem,
         FRound | FToS | FToU => Aux::Round,
         VExtract | VInsert | VDup | VAdd | VSub | VMul | VNeg | VAbs | VMinS | VMinU | VMaxS | VMaxU | VCmpEq

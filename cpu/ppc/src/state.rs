@@ -6,7 +6,8 @@ use crate::hooks::{PpcHooks, PpcPins};
 use crate::system::System;
 use crate::timebase::TimeBase;
 use rhea_clock::VirtualClock;
-use rhea_ir::EnvHeader;
+use rhea_ir::eval::{order_is, order_of};
+use rhea_ir::{Cond, EnvHeader};
 use rhea_ir::guest::TlbFlush;
 use rhea_memory::AddressSpace;
 use std::sync::Arc;
@@ -21,8 +22,10 @@ pub struct PpcCpu {
     pub ctr: u64,
     pub tar: u64,
     pub msr: u64,
-    /// The bits of the condition register, bit 0 (CR0.LT) first; each 0 or 1.
-    pub cr: [u8; 32],
+    /// LT, GT and EQ of the condition register's fields, as orders (`rhea_ir::Op::Order`).
+    cr_order: [u64; 8],
+    /// SO of the condition register's fields; each 0 or 1.
+    cr_so: [u8; 8],
     /// XER.SO, OV, CA, OV32, CA32; each 0 or 1.
     pub so: u8,
     pub ov: u8,
@@ -86,7 +89,8 @@ impl PpcCpu {
             ctr: 0,
             tar: 0,
             msr: 0,
-            cr: [0; 32],
+            cr_order: [order_of([false; 3]); 8],
+            cr_so: [0; 8],
             so: 0,
             ov: 0,
             ca: 0,
@@ -130,7 +134,7 @@ impl PpcCpu {
     pub(crate) fn reset_state(&mut self) {
         self.gpr = [0; 32];
         self.vsr = [0; 64];
-        self.cr = [0; 32];
+        self.set_cr(0);
         self.set_xer(0);
         (self.lr, self.ctr, self.tar) = (0, 0, 0);
         (self.sat, self.vscr, self.fpscr) = (0, 0, 0);
@@ -157,12 +161,20 @@ impl PpcCpu {
 
     /// The condition register in 32 bits.
     pub fn read_cr(&self) -> u32 {
-        self.cr.iter().fold(0, |v, &b| v << 1 | u32::from(b & 1))
+        (0..8).fold(0, |v, n| v << 4 | self.cr_field(n))
     }
     pub fn set_cr(&mut self, v: u32) {
-        for (n, b) in self.cr.iter_mut().enumerate() {
-            *b = (v >> (31 - n) & 1) as u8;
-        }
+        (0..8).for_each(|n| self.set_cr_field(n, v >> (28 - 4 * n)));
+    }
+    /// Field `n` (0–7) of the condition register: LT 8, GT 4, EQ 2, SO 1.
+    pub fn cr_field(&self, n: usize) -> u32 {
+        let order = self.cr_order[n & 7];
+        let is = |cond| u32::from(order_is(cond, order));
+        is(Cond::Slt) << 3 | is(Cond::Sgt) << 2 | is(Cond::Eq) << 1 | u32::from(self.cr_so[n & 7])
+    }
+    pub fn set_cr_field(&mut self, n: usize, v: u32) {
+        self.cr_order[n & 7] = order_of([8, 4, 2].map(|bit| v & bit != 0));
+        self.cr_so[n & 7] = (v & 1) as u8;
     }
     /// XER.
     pub fn read_xer(&self) -> u64 {
@@ -201,10 +213,15 @@ pub mod slots {
         assert!(n < 64);
         Slot::new(offset_of!(PpcCpu, vsr) + 16 * n as usize, Type::V128)
     }
-    /// Bit of the condition register, 0 is CR0.LT.
-    pub const fn cr(bit: u32) -> Slot {
-        assert!(bit < 32);
-        Slot::new(offset_of!(PpcCpu, cr) + bit as usize, Type::Bool)
+    /// LT, GT and EQ of a field of the condition register, an order.
+    pub const fn cr_order(field: u32) -> Slot {
+        assert!(field < 8);
+        Slot::new(offset_of!(PpcCpu, cr_order) + 8 * field as usize, Type::I64)
+    }
+    /// SO of a field of the condition register.
+    pub const fn cr_so(field: u32) -> Slot {
+        assert!(field < 8);
+        Slot::new(offset_of!(PpcCpu, cr_so) + field as usize, Type::Bool)
     }
     pub const SO: Slot = Slot::new(offset_of!(PpcCpu, so), Type::Bool);
     pub const OV: Slot = Slot::new(offset_of!(PpcCpu, ov), Type::Bool);

@@ -2,7 +2,7 @@
 //! them (0 rax, 1 rcx, 2 rdx, 3 rbx, 4 rsp, 5 rbp, 6 rsi, 7 rdi, 8–15; vectors 0–15).
 #![expect(clippy::useless_conversion, reason = "in what dynasm! expands to")]
 
-use super::encode::Pp;
+use super::encode::{Place, Pp};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
 
 pub type Gpr = u8;
@@ -161,32 +161,50 @@ impl Asm {
         self.rm_mem(w, &[0x89], src, base, disp);
     }
     pub fn store8(&mut self, base: Gpr, disp: i32, src: Gpr) {
-        self.rm_mem8(&[0x88], src, base, disp);
-    }
-    pub fn store16(&mut self, base: Gpr, disp: i32, src: Gpr) {
-        self.rm_mem16(&[0x89], src, base, disp);
+        self.store8_at(Place::at(base, disp), src);
     }
     /// Stores a sign-extended 32-bit immediate.
     pub fn store_imm(&mut self, w: bool, base: Gpr, disp: i32, imm: i32) {
-        self.mov_mem_imm(w, base, disp, imm);
+        self.mov_at_imm(w, Place::at(base, disp), imm);
     }
     pub fn store8_imm(&mut self, base: Gpr, disp: i32, imm: i8) {
         self.mov_mem8_imm(base, disp, imm);
     }
     pub fn load_u8(&mut self, dst: Gpr, base: Gpr, disp: i32) {
-        self.rm_mem(false, &[0x0f, 0xb6], dst, base, disp);
+        self.load_u8_at(dst, Place::at(base, disp));
     }
     pub fn load_u16(&mut self, dst: Gpr, base: Gpr, disp: i32) {
-        self.rm_mem(false, &[0x0f, 0xb7], dst, base, disp);
+        self.load_u16_at(dst, Place::at(base, disp));
     }
-    pub fn load_s8(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
-        self.rm_mem(w, &[0x0f, 0xbe], dst, base, disp);
+    pub(super) fn load_at(&mut self, w: bool, dst: Gpr, at: Place) {
+        self.rm_at(w, &[0x8b], dst, at);
     }
-    pub fn load_s16(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
-        self.rm_mem(w, &[0x0f, 0xbf], dst, base, disp);
+    pub(super) fn load_u8_at(&mut self, dst: Gpr, at: Place) {
+        self.rm_at(false, &[0x0f, 0xb6], dst, at);
     }
-    pub fn load_s32(&mut self, dst: Gpr, base: Gpr, disp: i32) {
-        self.rm_mem(true, &[0x63], dst, base, disp);
+    pub(super) fn load_u16_at(&mut self, dst: Gpr, at: Place) {
+        self.rm_at(false, &[0x0f, 0xb7], dst, at);
+    }
+    pub(super) fn load_s8_at(&mut self, w: bool, dst: Gpr, at: Place) {
+        self.rm_at(w, &[0x0f, 0xbe], dst, at);
+    }
+    pub(super) fn load_s16_at(&mut self, w: bool, dst: Gpr, at: Place) {
+        self.rm_at(w, &[0x0f, 0xbf], dst, at);
+    }
+    pub(super) fn load_s32_at(&mut self, dst: Gpr, at: Place) {
+        self.rm_at(true, &[0x63], dst, at);
+    }
+    pub(super) fn store_at(&mut self, w: bool, at: Place, src: Gpr) {
+        self.rm_at(w, &[0x89], src, at);
+    }
+    pub(super) fn store8_at(&mut self, at: Place, src: Gpr) {
+        self.rm_at8(&[0x88], src, at);
+    }
+    pub(super) fn store16_at(&mut self, at: Place, src: Gpr) {
+        self.rm_at16(&[0x89], src, at);
+    }
+    pub(super) fn lea_at(&mut self, dst: Gpr, at: Place) {
+        self.rm_at(true, &[0x8d], dst, at);
     }
     pub fn lea(&mut self, dst: Gpr, base: Gpr, disp: i32) {
         self.rm_mem(true, &[0x8d], dst, base, disp);
@@ -407,14 +425,11 @@ impl Asm {
     pub fn jmp_mem(&mut self, base: Gpr, disp: i32) {
         self.rm_mem(false, &[0xff], 4, base, disp);
     }
-    pub fn store_index(&mut self, base: Gpr, index: Gpr, disp: i32, src: Gpr) {
-        self.rm_index(0x89, src, base, index, disp);
+    pub(super) fn cmp_at(&mut self, a: Gpr, at: Place) {
+        self.rm_at(true, &[0x3b], a, at);
     }
-    pub fn cmp_index(&mut self, a: Gpr, base: Gpr, index: Gpr, disp: i32) {
-        self.rm_index(0x3b, a, base, index, disp);
-    }
-    pub fn jmp_index(&mut self, base: Gpr, index: Gpr, disp: i32) {
-        self.rm_index(0xff, 4, base, index, disp);
+    pub(super) fn jmp_at(&mut self, at: Place) {
+        self.rm_at(false, &[0xff], 4, at);
     }
     pub fn call_mem(&mut self, base: Gpr, disp: i32) {
         self.rm_mem(false, &[0xff], 2, base, disp);
@@ -464,20 +479,16 @@ impl Asm {
         d!(self; vmovaps Rx(d), Rx(s))
     }
     pub fn vload(&mut self, bytes: u32, d: Xmm, base: Gpr, disp: i32) {
-        let pp = match bytes {
-            4 => Pp::F3,
-            8 => Pp::F2,
-            _ => Pp::None,
-        };
-        self.vex_mem(pp, 0x10, d, base, disp);
+        self.vload_at(bytes, d, Place::at(base, disp));
     }
     pub fn vstore(&mut self, bytes: u32, base: Gpr, disp: i32, s: Xmm) {
-        let pp = match bytes {
-            4 => Pp::F3,
-            8 => Pp::F2,
-            _ => Pp::None,
-        };
-        self.vex_mem(pp, 0x11, s, base, disp);
+        self.vstore_at(bytes, Place::at(base, disp), s);
+    }
+    pub(super) fn vload_at(&mut self, bytes: u32, d: Xmm, at: Place) {
+        self.vex_at(Pp::of_move(bytes), 0x10, d, at);
+    }
+    pub(super) fn vstore_at(&mut self, bytes: u32, at: Place, s: Xmm) {
+        self.vex_at(Pp::of_move(bytes), 0x11, s, at);
     }
     /// General to vector register, upper part zero.
     pub fn vmov_from_gpr(&mut self, w: bool, d: Xmm, s: Gpr) {

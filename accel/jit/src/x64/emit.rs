@@ -1,6 +1,7 @@
 //! The frame of code generation: operands, blocks and edges, exits, state maps and out-of-line stubs.
 
 use super::asm::{Asm, Cc};
+use super::encode::Place;
 use super::*;
 use crate::regalloc::{Allocation, Interval, Loc, OutOfSpill, allocate};
 use dynasmrt::DynamicLabel;
@@ -54,7 +55,13 @@ const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
 pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
 pub(super) const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
+const H_BRANCH: i32 = offset_of!(EnvHeader, branch) as i32;
 pub(super) const H_FP_FLAGS: i32 = offset_of!(EnvHeader, fp_flags) as i32;
+
+/// A word of the shadow return stack's entry that rcx tells.
+fn returns(disp: i32) -> Place {
+    Place { base: ENV, index: Some(RCX), disp }
+}
 
 /// Addresses of the run-time functions generated code calls.
 #[derive(Clone, Copy, Debug)]
@@ -127,15 +134,15 @@ pub(super) enum Stub {
     /// Slow path of a memory access.
     Mem { v: Value, label: DynamicLabel, back: DynamicLabel },
     /// The TLB, where a site does not know the page: rax and rdx are address and tag. Slow path and end are those of `Mem`.
-    Probe { op: MemOp, site: i32, tag: i32, label: DynamicLabel, slow: DynamicLabel, hit: DynamicLabel },
+    Probe { op: MemOp, site: i32, tag: i32, at: Place, label: DynamicLabel, slow: DynamicLabel, hit: DynamicLabel },
     /// Exact FP by the run time.
     Fp { v: Value, label: DynamicLabel, back: DynamicLabel },
     /// A state map, then an exit with the reason.
     Leave { state: StateId, label: DynamicLabel, reason: u64 },
     /// Exit with pc stored and a reason (state is already in memory).
     Exit { label: DynamicLabel, pc: u64, reason: u64 },
-    /// rax → pc, then lookup.
-    Miss { label: DynamicLabel },
+    /// rax → pc, the branch is at `from`, then lookup.
+    Miss { label: DynamicLabel, from: u64 },
     /// Where the shadow return stack leads.
     Landing { label: DynamicLabel, pc: u64 },
     /// After a helper raised.
@@ -611,7 +618,7 @@ impl Emit<'_> {
         if !skip_state {
             self.write_state(s);
         }
-        if let ExitKind::Call { ret } = kind
+        if let ExitKind::Call { ret } | ExitKind::IndirectCall { ret, .. } = kind
             && self.in_region_pages(ret)
         {
             self.push_return(ret);
@@ -630,7 +637,7 @@ impl Emit<'_> {
             self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, RDX, 0);
             self.asm.jcc(Cc::Ne, miss);
             self.asm.jmp_mem(RDX, 8);
-            self.stubs.push(Stub::Miss { label: miss });
+            self.stubs.push(Stub::Miss { label: miss, from: pc });
             return;
         }
         match kind {
@@ -683,21 +690,21 @@ impl Emit<'_> {
         self.asm.alu_ri(super::asm::Alu::And, false, RCX, RETURNS_MASK);
         self.asm.store(false, ENV, H_RETURNS_TOP, RCX);
         self.asm.mov_ri(RAX, ret);
-        self.asm.store_index(ENV, RCX, H_RETURNS, RAX);
+        self.asm.store_at(true, returns(H_RETURNS), RAX);
         self.asm.lea_label(RAX, landing);
-        self.asm.store_index(ENV, RCX, H_RETURNS + 8, RAX);
+        self.asm.store_at(true, returns(H_RETURNS + 8), RAX);
     }
 
     /// Goes to where the shadow return stack's top says, if it is for the address in rax; else goes on here.
     fn pop_return(&mut self) {
         let other = self.asm.label();
         self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
-        self.asm.cmp_index(RAX, ENV, RCX, H_RETURNS);
+        self.asm.cmp_at(RAX, returns(H_RETURNS));
         self.asm.jcc(Cc::Ne, other);
         self.asm.lea32(RDX, RCX, -16);
         self.asm.alu_ri(super::asm::Alu::And, false, RDX, RETURNS_MASK);
         self.asm.store(false, ENV, H_RETURNS_TOP, RDX);
-        self.asm.jmp_index(ENV, RCX, H_RETURNS + 8);
+        self.asm.jmp_at(returns(H_RETURNS + 8));
         self.asm.bind(other);
     }
 
@@ -722,9 +729,9 @@ impl Emit<'_> {
                     self.asm.bind(label);
                     self.mem_slow(v, back);
                 }
-                Stub::Probe { op, site, tag, label, slow, hit } => {
+                Stub::Probe { op, site, tag, at, label, slow, hit } => {
                     self.asm.bind(label);
-                    self.probe(op, site, tag, slow, hit);
+                    self.probe(op, site, tag, at, slow, hit);
                 }
                 Stub::Fp { v, label, back } => {
                     self.asm.bind(label);
@@ -747,9 +754,11 @@ impl Emit<'_> {
                     self.asm.bind(label);
                     self.linked_jump(pc);
                 }
-                Stub::Miss { label } => {
+                Stub::Miss { label, from } => {
                     self.asm.bind(label);
                     self.asm.store(true, ENV, H_PC, RAX);
+                    self.asm.mov_ri(RDX, from);
+                    self.asm.store(true, ENV, H_BRANCH, RDX);
                     self.exit_with(reason::LOOKUP);
                 }
                 Stub::Raised { label } => {

@@ -12,8 +12,36 @@ pub(super) enum Pp {
     F2 = 3,
 }
 
+/// A memory operand, `[base + index + disp]`. The index is not rsp.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub base: Gpr,
+    pub index: Option<Gpr>,
+    pub disp: i32,
+}
+
+impl Place {
+    pub fn at(base: Gpr, disp: i32) -> Place {
+        Place { base, index: None, disp }
+    }
+    fn index_number(self) -> u8 {
+        self.index.unwrap_or(0)
+    }
+}
+
 /// Where the immediate of [`Asm::cmp_mem32_patched`] is.
 pub(super) const CMP_WORD_IMMEDIATE: usize = 6;
+
+impl Pp {
+    /// Of a move of 4, 8 or 16 bytes between a vector register and memory.
+    pub(super) fn of_move(bytes: u32) -> Pp {
+        match bytes {
+            4 => Pp::F3,
+            8 => Pp::F2,
+            _ => Pp::None,
+        }
+    }
+}
 
 impl Alu {
     /// Number in the opcode map and in the group of opcodes 81 and 83.
@@ -37,54 +65,57 @@ impl Asm {
     }
 
     fn rex(&mut self, w: bool, reg: u8, rm: u8, byte_reg: bool) {
-        let rex = (w as u8) << 3 | (reg >> 3) << 2 | rm >> 3;
+        self.rex_at(w, reg, Place::at(rm, 0), byte_reg);
+    }
+    fn rex_at(&mut self, w: bool, reg: u8, at: Place, byte_reg: bool) {
+        let rex = (w as u8) << 3 | (reg >> 3) << 2 | (at.index_number() >> 3) << 1 | at.base >> 3;
         if rex != 0 || byte_reg {
             self.put(&[0x40 | rex]);
         }
     }
 
-    /// ModRM, SIB and displacement of `[base + disp]`.
-    fn mem_operand(&mut self, reg: u8, base: Gpr, disp: i32) {
-        let (r, b) = ((reg & 7) << 3, base & 7);
-        let short = i8::try_from(disp);
+    /// ModRM, SIB and displacement.
+    fn mem_operand(&mut self, reg: u8, at: Place) {
+        let (r, b) = ((reg & 7) << 3, at.base & 7);
+        let short = i8::try_from(at.disp);
         let mode = match short {
             Ok(0) if b != 5 => 0,
             Ok(_) => 0x40,
             Err(_) => 0x80,
         };
-        self.put(&[mode | r | b]);
-        if b == 4 {
-            self.put(&[0x24]);
+        match at.index {
+            // The index that means none.
+            None if b == 4 => self.put(&[mode | r | 4, 0x24]),
+            None => self.put(&[mode | r | b]),
+            Some(x) => self.put(&[mode | r | 4, (x & 7) << 3 | b]),
         }
         match (mode, short) {
             (0, _) => {}
             (0x40, Ok(d)) => self.put(&[d as u8]),
-            _ => self.put(&disp.to_le_bytes()),
+            _ => self.put(&at.disp.to_le_bytes()),
         }
     }
 
-    /// `opcode reg, [base + disp]` or the other way round, as the opcode says.
-    pub(super) fn rm_mem(&mut self, w: bool, opcode: &[u8], reg: u8, base: Gpr, disp: i32) {
-        self.rex(w, reg, base, false);
+    /// `opcode reg, [place]` or the other way round, as the opcode says.
+    pub(super) fn rm_at(&mut self, w: bool, opcode: &[u8], reg: u8, at: Place) {
+        self.rex_at(w, reg, at, false);
         self.put(opcode);
-        self.mem_operand(reg, base, disp);
-    }
-    /// `opcode reg, [base + index + disp]`, 64 bits.
-    pub(super) fn rm_index(&mut self, opcode: u8, reg: u8, base: Gpr, index: Gpr, disp: i32) {
-        self.put(&[0x48 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3, opcode]);
-        self.put(&[0x84 | (reg & 7) << 3, (index & 7) << 3 | base & 7]);
-        self.put(&disp.to_le_bytes());
+        self.mem_operand(reg, at);
     }
     /// The same with a register of 8 bits.
-    pub(super) fn rm_mem8(&mut self, opcode: &[u8], reg: u8, base: Gpr, disp: i32) {
-        self.rex(false, reg, base, reg >= 4);
+    pub(super) fn rm_at8(&mut self, opcode: &[u8], reg: u8, at: Place) {
+        self.rex_at(false, reg, at, reg >= 4);
         self.put(opcode);
-        self.mem_operand(reg, base, disp);
+        self.mem_operand(reg, at);
     }
     /// The same with the 16-bit operand size prefix.
-    pub(super) fn rm_mem16(&mut self, opcode: &[u8], reg: u8, base: Gpr, disp: i32) {
+    pub(super) fn rm_at16(&mut self, opcode: &[u8], reg: u8, at: Place) {
         self.put(&[0x66]);
-        self.rm_mem(false, opcode, reg, base, disp);
+        self.rm_at(false, opcode, reg, at);
+    }
+    /// `opcode reg, [base + disp]`.
+    pub(super) fn rm_mem(&mut self, w: bool, opcode: &[u8], reg: u8, base: Gpr, disp: i32) {
+        self.rm_at(w, opcode, reg, Place::at(base, disp));
     }
     /// `opcode reg, rm` between registers.
     pub(super) fn rm_reg(&mut self, w: bool, opcode: u8, reg: u8, rm: u8) {
@@ -132,8 +163,8 @@ impl Asm {
         let n = (4 - (self.offset() + bytes) % 4) % 4;
         self.put(NOPS[n]);
     }
-    pub(super) fn mov_mem_imm(&mut self, w: bool, base: Gpr, disp: i32, imm: i32) {
-        self.rm_mem(w, &[0xc7], 0, base, disp);
+    pub(super) fn mov_at_imm(&mut self, w: bool, at: Place, imm: i32) {
+        self.rm_at(w, &[0xc7], 0, at);
         self.put(&imm.to_le_bytes());
     }
     pub(super) fn mov_mem8_imm(&mut self, base: Gpr, disp: i32, imm: i8) {
@@ -157,14 +188,16 @@ impl Asm {
         self.put(&[n]);
     }
 
-    /// `opcode xmm, [base + disp]` in VEX.128 of map 0F, no second source.
-    pub(super) fn vex_mem(&mut self, pp: Pp, opcode: u8, x: Xmm, base: Gpr, disp: i32) {
-        let not_r = if x < 8 { 0x80 } else { 0 };
-        if base < 8 {
+    /// `opcode xmm, [place]` in VEX.128 of map 0F, no second source.
+    pub(super) fn vex_at(&mut self, pp: Pp, opcode: u8, x: Xmm, at: Place) {
+        let not = |bit: u8, reg: u8| if reg < 8 { bit } else { 0 };
+        let not_r = not(0x80, x);
+        let index = at.index_number();
+        if at.base < 8 && index < 8 {
             self.put(&[0xc5, not_r | 0x78 | pp as u8, opcode]);
         } else {
-            self.put(&[0xc4, not_r | 0x41, 0x78 | pp as u8, opcode]);
+            self.put(&[0xc4, not_r | not(0x40, index) | not(0x20, at.base) | 1, 0x78 | pp as u8, opcode]);
         }
-        self.mem_operand(x, base, disp);
+        self.mem_operand(x, at);
     }
 }

@@ -275,7 +275,7 @@ impl Emit<'_> {
                 let c = *self.f.inst(a);
                 self.int_to(&c, d);
             }
-            Op::ToBool | Op::ICmp | Op::CondFlags => {
+            Op::ToBool | Op::ICmp | Op::CondFlags | Op::OrderIs => {
                 let t = self.test(i);
                 self.set_from(t, d);
             }
@@ -284,6 +284,8 @@ impl Emit<'_> {
                 self.asm.alu_ri(Alu::Xor, false, d, 1);
             }
             Op::Select => self.select(i, d),
+            Op::Order => self.order(i, d),
+            Op::OrderOf => self.order_of(i, d),
             Op::Deposit => self.deposit(i, d),
             Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb => {
                 self.flags_compute(i);
@@ -540,6 +542,75 @@ impl Emit<'_> {
         }
     }
 
+    fn order(&mut self, i: &Inst, d: u8) {
+        let (a, b) = (i.args[0], i.args[1]);
+        let signed = i.aux == 0;
+        if self.is64(a) {
+            self.compare(a, b);
+            let (more, less) = if signed { (Cc::G, Cc::L) } else { (Cc::A, Cc::B) };
+            self.asm.setcc(more, RAX);
+            self.asm.setcc(less, RDX);
+            self.asm.movzx8(RAX, RAX);
+            self.asm.movzx8(RDX, RDX);
+            self.asm.alu_rr(Alu::Sub, true, RAX, RDX);
+        } else {
+            let widen = |e: &mut Self, to: u8, from: u8| {
+                if signed { e.asm.movsxd(to, from) } else { e.asm.mov_rr(false, to, from) }
+            };
+            let x = self.gpr(a, RAX);
+            widen(self, RAX, x);
+            match self.imm32(b) {
+                Some(0) => {}
+                Some(c) if signed || c > 0 => self.asm.alu_ri(Alu::Sub, true, RAX, c),
+                _ => {
+                    let y = self.gpr(b, RDX);
+                    widen(self, RDX, y);
+                    self.asm.alu_rr(Alu::Sub, true, RAX, RDX);
+                }
+            }
+        }
+        if d != RAX {
+            self.asm.mov_rr(true, d, RAX);
+        }
+    }
+
+    /// `less << 63 | !greater << 62 | greater << 40 | !equal`: sums, of which no part overlaps another.
+    fn order_of(&mut self, i: &Inst, d: u8) {
+        self.gpr_to(i.args[1], RDX);
+        self.asm.neg(true, RDX);
+        self.asm.mov_ri(RCX, (1 << 62) - (1 << 40));
+        self.asm.alu_rr(Alu::And, true, RDX, RCX);
+        self.gpr_to(i.args[0], RAX);
+        self.asm.shift_i(Shift::Shl, true, RAX, 63);
+        self.asm.alu_rr(Alu::Sub, true, RAX, RDX);
+        let equal = self.gpr(i.args[2], RDX);
+        self.asm.alu_rr(Alu::Sub, true, RAX, equal);
+        self.asm.mov_ri(RCX, (1 << 62) + 1);
+        self.asm.alu_rr(Alu::Add, true, RAX, RCX);
+        if d != RAX {
+            self.asm.mov_rr(true, d, RAX);
+        }
+    }
+
+    fn test_order(&mut self, i: &Inst) -> Test {
+        let x = self.gpr(i.args[0], RDX);
+        match i.cond() {
+            c @ (Cond::Slt | Cond::Sge) => {
+                self.asm.test_rr(true, x, x);
+                Test::Cc(cmp_cc(c))
+            }
+            c @ (Cond::Sgt | Cond::Sle) => {
+                self.asm.lea_idx(true, RDX, x, x);
+                self.asm.test_rr(true, RDX, RDX);
+                Test::Cc(cmp_cc(c))
+            }
+            c => {
+                self.asm.test_rr(false, x, x);
+                Test::Cc(cmp_cc(c))
+            }
+        }
+    }
+
     /// Emits the compare of a condition; clobbers scratch registers.
     fn test(&mut self, i: &Inst) -> Test {
         let a = i.args[0];
@@ -561,6 +632,7 @@ impl Emit<'_> {
                 self.asm.test_rr(w, x, x);
                 Test::Cc(Cc::Ne)
             }
+            Op::OrderIs => self.test_order(i),
             _ => self.test_flags(i),
         }
     }
@@ -666,7 +738,7 @@ impl Emit<'_> {
     /// Emits the compare of a condition value.
     fn test_value(&mut self, cond: Value) -> Test {
         let i = *self.f.inst(cond);
-        if self.deferred(cond) && matches!(i.op, Op::ICmp | Op::CondFlags | Op::ToBool) {
+        if self.deferred(cond) && matches!(i.op, Op::ICmp | Op::CondFlags | Op::OrderIs | Op::ToBool) {
             return self.test(&i);
         }
         let r = self.gpr(cond, RAX);

@@ -2,6 +2,7 @@
 
 use super::asm::{Alu, Cc, Shift};
 use super::emit::{Emit, H_SITES, H_TLB, Stub};
+use super::encode::Place;
 use super::*;
 use rhea_ir::env::{PAGE_BITS, SITES, TlbEntry};
 use rhea_ir::func::{Inst, Value};
@@ -11,6 +12,8 @@ use std::mem::offset_of;
 
 const TAG_READ: i32 = offset_of!(TlbEntry, read) as i32;
 const TAG_WRITE: i32 = offset_of!(TlbEntry, write) as i32;
+/// More than the bytes of any access.
+const MAX_ACCESS: i32 = 64;
 const ADDEND: i32 = offset_of!(TlbEntry, addend) as i32;
 
 impl Emit<'_> {
@@ -18,7 +21,7 @@ impl Emit<'_> {
         match i.op {
             Op::CheckExit => self.check_exit(i),
             Op::ProbeWrite => {
-                let back = self.address(v, i, TAG_WRITE);
+                let (back, _) = self.address(v, i, TAG_WRITE);
                 self.asm.bind(back);
             }
             Op::Load => self.load(v, i),
@@ -29,26 +32,35 @@ impl Emit<'_> {
         }
     }
 
-    /// The address of the TLB entry for the address in rax, into rcx.
-    fn tlb_entry(&mut self, m: MemOp) {
+    /// The address of the TLB entry for the address at, into rcx.
+    fn tlb_entry(&mut self, m: MemOp, at: Place) {
         let desc = H_TLB + m.mmu_idx() as i32 * 16;
-        self.asm.mov_rr(false, RCX, RAX);
+        if at.disp == 0 {
+            self.asm.mov_rr(false, RCX, at.base);
+        } else {
+            self.asm.lea32(RCX, at.base, at.disp);
+        }
         self.asm.shift_i(Shift::Shr, false, RCX, (PAGE_BITS - 5) as u8);
         self.asm.alu_rm(Alu::And, false, RCX, ENV, desc);
         self.asm.alu_rm(Alu::Add, true, RCX, ENV, desc + 8);
     }
 
+    /// An address into rdx.
+    fn address_of(&mut self, at: Place) {
+        if at.disp == 0 {
+            self.asm.mov_rr(true, RDX, at.base);
+        } else {
+            self.asm.lea_at(RDX, at);
+        }
+    }
+
     /// What to compare with the tag of a TLB entry, into rdx: the page of the last byte (of the last aligned unit) of the
-    /// access at rax, with the bits that must be zero for alignment.
-    fn tag(&mut self, m: MemOp) {
+    /// access, with the bits that must be zero for alignment.
+    fn tag(&mut self, m: MemOp, at: Place) {
         let align = m.align_log2().min(m.size_log2());
         let extra = (m.bytes() - (1 << align)) as i32;
         let mask = -(1i32 << PAGE_BITS) | ((1 << m.align_log2()) - 1);
-        if extra != 0 {
-            self.asm.lea(RDX, RAX, extra);
-        } else {
-            self.asm.mov_rr(true, RDX, RAX);
-        }
+        self.address_of(Place { disp: at.disp + extra, ..at });
         self.asm.alu_ri(Alu::And, true, RDX, mask);
     }
 
@@ -58,11 +70,12 @@ impl Emit<'_> {
         op: MemOp,
         site: i32,
         tag: i32,
+        at: Place,
         slow: dynasmrt::DynamicLabel,
         hit: dynasmrt::DynamicLabel,
     ) {
-        self.tlb_entry(op);
-        self.tag(op);
+        self.tlb_entry(op, at);
+        self.tag(op, at);
         self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
         self.asm.jcc(Cc::Ne, slow);
         self.asm.load(true, RCX, RCX, ADDEND);
@@ -72,29 +85,26 @@ impl Emit<'_> {
         }
         self.asm.store(true, ENV, site, RDX);
         self.asm.store(true, ENV, site + 8, RCX);
-        self.asm.alu_rr(Alu::Add, true, RAX, RCX);
         self.asm.jmp(hit);
     }
 
-    /// Host address of the access into rax; jumps to the slow path on a miss. Clobbers rcx and rdx.
-    fn address(&mut self, v: Value, i: &Inst, tag: i32) -> dynasmrt::DynamicLabel {
+    /// Where in the host's memory the access goes: rcx and perhaps rax are part of it, rdx is not. Jumps to the slow path
+    /// on a miss.
+    fn address(&mut self, v: Value, i: &Inst, tag: i32) -> (dynasmrt::DynamicLabel, Place) {
         let m = i.mem_op();
         let label = self.asm.label();
         let back = self.asm.label();
         self.stubs.push(Stub::Mem { v, label, back });
         let a = self.gpr(i.args[0], RAX);
-        match i32::try_from(i.imm as i64) {
-            Ok(0) => {
-                if a != RAX {
-                    self.asm.mov_rr(true, RAX, a);
-                }
-            }
-            Ok(d) => self.asm.lea(RAX, a, d),
-            Err(_) => {
+        let at = match i32::try_from(i.imm as i64) {
+            // The last byte's address is computed in one instruction too.
+            Ok(d) if d.checked_add(MAX_ACCESS).is_some() => Place::at(a, d),
+            _ => {
                 self.asm.mov_ri(RCX, i.imm);
                 self.asm.lea_idx(true, RAX, a, RCX);
+                Place::at(RAX, 0)
             }
-        }
+        };
         let site = self.r.sites.filter(|_| self.looping && m.bytes() <= 16).map(|first| {
             let n = first.wrapping_add(self.site) as usize % SITES;
             self.site += 1;
@@ -102,18 +112,18 @@ impl Emit<'_> {
         });
         match site {
             None => {
-                self.tlb_entry(m);
-                self.tag(m);
+                self.tlb_entry(m, at);
+                self.tag(m, at);
                 self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
                 self.asm.jcc(Cc::Ne, label);
-                self.asm.alu_rm(Alu::Add, true, RAX, RCX, ADDEND);
+                self.asm.load(true, RCX, RCX, ADDEND);
             }
             Some(site) => {
                 let (probe, hit) = (self.asm.label(), self.asm.label());
-                self.stubs.push(Stub::Probe { op: m, site, tag, label: probe, slow: label, hit });
+                self.stubs.push(Stub::Probe { op: m, site, tag, at, label: probe, slow: label, hit });
                 // Any misalignment is left to the probe: such an access might begin in the page before.
                 let mask = -(1i32 << PAGE_BITS) | (m.bytes() as i32 - 1) | ((1 << m.align_log2()) - 1);
-                self.asm.mov_rr(true, RDX, RAX);
+                self.address_of(at);
                 self.asm.alu_ri(Alu::And, true, RDX, mask);
                 let class = site_class(m, tag);
                 if class != 0 {
@@ -121,45 +131,45 @@ impl Emit<'_> {
                 }
                 self.asm.alu_rm(Alu::Cmp, true, RDX, ENV, site);
                 self.asm.jcc(Cc::Ne, probe);
-                self.asm.alu_rm(Alu::Add, true, RAX, ENV, site + 8);
+                self.asm.load(true, RCX, ENV, site + 8);
                 self.asm.bind(hit);
             }
         }
-        back
+        (back, Place { base: RCX, index: Some(at.base), disp: at.disp })
     }
 
     fn load(&mut self, v: Value, i: &Inst) {
         let m = i.mem_op();
-        let back = self.address(v, i, TAG_READ);
+        let (back, at) = self.address(v, i, TAG_READ);
         if i.ty.is_int() {
             let d = self.dst_gpr(v, RAX);
-            self.load_int(i.ty, m, d);
+            self.load_int(i.ty, m, d, at);
             self.put_gpr(v, d);
         } else {
             let d = self.dst_xmm(v, X15);
             let n = m.bytes();
             if m.is_big_endian() {
-                self.load_vec_swapped(n, d);
+                self.load_vec_swapped(n, d, at);
             } else {
-                self.asm.vload(n.max(4), d, RAX, 0);
+                self.asm.vload_at(n.max(4), d, at);
             }
             self.put_xmm(v, d);
         }
         self.asm.bind(back);
     }
 
-    fn load_int(&mut self, ty: Type, m: MemOp, d: u8) {
+    fn load_int(&mut self, ty: Type, m: MemOp, d: u8, at: Place) {
         let w = ty == Type::I64;
         let big = m.is_big_endian();
         match (m.size_log2(), m.is_signed()) {
-            (0, false) => self.asm.load_u8(d, RAX, 0),
-            (0, true) => self.asm.load_s8(w, d, RAX, 0),
+            (0, false) => self.asm.load_u8_at(d, at),
+            (0, true) => self.asm.load_s8_at(w, d, at),
             (1, s) => {
                 if s && !big {
-                    self.asm.load_s16(w, d, RAX, 0);
+                    self.asm.load_s16_at(w, d, at);
                     return;
                 }
-                self.asm.load_u16(d, RAX, 0);
+                self.asm.load_u16_at(d, at);
                 if big {
                     self.asm.bswap(false, d);
                     self.asm.shift_i(if s { Shift::Sar } else { Shift::Shr }, false, d, 16);
@@ -170,10 +180,10 @@ impl Emit<'_> {
             }
             (2, s) => {
                 if s && w && !big {
-                    self.asm.load_s32(d, RAX, 0);
+                    self.asm.load_s32_at(d, at);
                     return;
                 }
-                self.asm.load(false, d, RAX, 0);
+                self.asm.load_at(false, d, at);
                 if big {
                     self.asm.bswap(false, d);
                     if s && w {
@@ -182,7 +192,7 @@ impl Emit<'_> {
                 }
             }
             _ => {
-                self.asm.load(true, d, RAX, 0);
+                self.asm.load_at(true, d, at);
                 if big {
                     self.asm.bswap(true, d);
                 }
@@ -190,15 +200,15 @@ impl Emit<'_> {
         }
     }
 
-    fn load_vec_swapped(&mut self, n: u32, d: u8) {
+    fn load_vec_swapped(&mut self, n: u32, d: u8, at: Place) {
         match n {
             4 | 8 => {
-                self.asm.load(n == 8, RAX, RAX, 0);
+                self.asm.load_at(n == 8, RAX, at);
                 self.asm.bswap(n == 8, RAX);
                 self.asm.vmov_from_gpr(n == 8, d, RAX);
             }
             _ => {
-                self.asm.vload(16, d, RAX, 0);
+                self.asm.vload_at(16, d, at);
                 let l = self.data(REVERSE);
                 self.asm.vload_label(X14, l);
                 self.asm.vpshufb(d, d, X14);
@@ -208,7 +218,7 @@ impl Emit<'_> {
 
     fn store(&mut self, v: Value, i: &Inst) {
         let m = i.mem_op();
-        let back = self.address(v, i, TAG_WRITE);
+        let (back, at) = self.address(v, i, TAG_WRITE);
         let val = i.args[1];
         let n = m.bytes();
         if self.ty(val).is_int() {
@@ -217,46 +227,47 @@ impl Emit<'_> {
                 && n >= 4
                 && !m.is_release()
             {
-                self.asm.store_imm(n == 8, RAX, 0, c);
+                self.asm.mov_at_imm(n == 8, at, c);
             } else {
-                let mut r = self.gpr(val, RCX);
+                let mut r = self.gpr(val, RDX);
                 if m.is_big_endian() && n > 1 {
-                    self.asm.mov_rr(true, RCX, r);
-                    self.asm.bswap(n == 8, RCX);
+                    self.asm.mov_rr(true, RDX, r);
+                    self.asm.bswap(n == 8, RDX);
                     if n == 2 {
-                        self.asm.shift_i(Shift::Shr, false, RCX, 16);
+                        self.asm.shift_i(Shift::Shr, false, RDX, 16);
                     }
-                    r = RCX;
+                    r = RDX;
                 }
                 if m.is_release() {
                     // Release stores are ordered before later acquire loads: a locked exchange is store and fence.
-                    if r != RCX {
-                        self.asm.mov_rr(true, RCX, r);
+                    if r != RDX {
+                        self.asm.mov_rr(true, RDX, r);
                     }
-                    self.asm.xchg_mem(n, RAX, RCX);
+                    self.asm.lea_at(RAX, at);
+                    self.asm.xchg_mem(n, RAX, RDX);
                 } else {
                     match n {
-                        1 => self.asm.store8(RAX, 0, r),
-                        2 => self.asm.store16(RAX, 0, r),
-                        _ => self.asm.store(n == 8, RAX, 0, r),
+                        1 => self.asm.store8_at(at, r),
+                        2 => self.asm.store16_at(at, r),
+                        _ => self.asm.store_at(n == 8, at, r),
                     }
                 }
             }
         } else {
-            let x = self.xmm_keep_rax(val);
+            let x = self.xmm_by_rdx(val);
             if m.is_big_endian() {
                 if n == 16 {
                     let l = self.data(REVERSE);
                     self.asm.vload_label(X14, l);
                     self.asm.vpshufb(X14, x, X14);
-                    self.asm.vstore(16, RAX, 0, X14);
+                    self.asm.vstore_at(16, at, X14);
                 } else {
-                    self.asm.vmov_to_gpr(n == 8, RCX, x);
-                    self.asm.bswap(n == 8, RCX);
-                    self.asm.store(n == 8, RAX, 0, RCX);
+                    self.asm.vmov_to_gpr(n == 8, RDX, x);
+                    self.asm.bswap(n == 8, RDX);
+                    self.asm.store_at(n == 8, at, RDX);
                 }
             } else {
-                self.asm.vstore(n.max(4), RAX, 0, x);
+                self.asm.vstore_at(n.max(4), at, x);
             }
         }
         if m.is_release() && !self.ty(val).is_int() {
@@ -265,13 +276,13 @@ impl Emit<'_> {
         self.asm.bind(back);
     }
 
-    /// A vector operand while rax holds the host address.
-    fn xmm_keep_rax(&mut self, v: Value) -> u8 {
+    /// A vector operand while rax and rcx hold the host address.
+    fn xmm_by_rdx(&mut self, v: Value) -> u8 {
         if let Some(c) = self.f.as_const(v)
             && self.deferred(v)
         {
-            self.asm.mov_ri(RCX, c);
-            self.asm.vmov_from_gpr(true, X15, RCX);
+            self.asm.mov_ri(RDX, c);
+            self.asm.vmov_from_gpr(true, X15, RDX);
             return X15;
         }
         self.xmm(v, X15)
@@ -284,10 +295,10 @@ impl Emit<'_> {
         if m.is_big_endian() && n > 1 {
             return self.mem_call(v);
         }
-        let back = self.address(v, i, TAG_WRITE);
+        let (back, at) = self.address(v, i, TAG_WRITE);
         let val = i.args[1];
         // rdx: host address; rcx: operand; rax: result.
-        self.asm.mov_rr(true, RDX, RAX);
+        self.asm.lea_at(RDX, at);
         match m.rmw_op() {
             RmwOp::Add => {
                 self.gpr_to(val, RAX);
@@ -367,8 +378,8 @@ impl Emit<'_> {
         if m.is_big_endian() && n > 1 {
             return self.mem_call(v);
         }
-        let back = self.address(v, i, TAG_WRITE);
-        self.asm.mov_rr(true, RDX, RAX);
+        let (back, at) = self.address(v, i, TAG_WRITE);
+        self.asm.lea_at(RDX, at);
         self.gpr_to(i.args[1], RAX);
         let new = self.gpr(i.args[2], RCX);
         self.asm.lock_cmpxchg(n, RDX, new);

@@ -247,6 +247,20 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
             want(matches!(i.imm, 8 | 16 | 32 | 64), || format!("data of {} bits", i.imm))
         }
         Op::Simd1 | Op::Simd2 | Op::Simd3 | Op::FSimd1 | Op::FSimd2 | Op::FSimd3 => s.simd(),
+        Op::Order => {
+            s.result(&[I64])?;
+            s.arg_is(0, &INTS)?;
+            s.args_are(1, s.arg(0))?;
+            want(i.aux <= 1, || format!("no kind of order {}", i.aux))
+        }
+        Op::OrderOf => s.result(&[I64]).and_then(|()| s.args_are(0, Bool)),
+        Op::OrderIs => {
+            s.result(&[Bool])?;
+            s.args_are(0, I64)?;
+            s.cond()?;
+            let known = matches!(i.cond(), Cond::Eq | Cond::Ne | Cond::Slt | Cond::Sge | Cond::Sgt | Cond::Sle);
+            want(known, || format!("no condition {} of an order", i.aux))
+        }
         Op::CondFlags => {
             s.result(&[Bool])?;
             s.args_are(0, I32)?;

@@ -92,9 +92,7 @@ impl PpcCpu {
         }
     }
     fn dfp_field(&mut self, field: usize, cc: u32, flags: Flags) {
-        for n in 0..4 {
-            self.cr[4 * (field & 7) + n] = (cc >> (3 - n) & 1) as u8;
-        }
+        self.set_cr_field(field, cc);
         let flags = self.compare_causes(flags);
         self.fp_done(flags, fpscr::FPCC, u64::from(cc) << fpscr::FPRF_SHIFT);
     }

@@ -143,11 +143,7 @@ impl PpcCpu {
             Ordering::Equal => 2,
             Ordering::Unordered => 1,
         };
-        if let Some(bits) = self.cr.get_mut(4 * field..4 * field + 4) {
-            for (n, bit) in bits.iter_mut().enumerate() {
-                *bit = (cc >> (3 - n) & 1) as u8;
-            }
-        }
+        self.set_cr_field(field, cc as u32);
         self.fp_done(flags, fpscr::FPCC, cc << fpscr::FPRF_SHIFT);
     }
 }

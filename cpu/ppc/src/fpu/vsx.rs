@@ -295,16 +295,8 @@ impl PpcCpu {
             Ordering::Equal => 2,
             Ordering::Unordered => 1,
         };
-        self.set_cr_bits(field, cc as u32);
+        self.set_cr_field(field, cc as u32);
         self.fp_done(flags, fpscr::FPCC, cc << fpscr::FPRF_SHIFT);
-    }
-
-    fn set_cr_bits(&mut self, field: usize, v: u32) {
-        if let Some(bits) = self.cr.get_mut(4 * field..4 * field + 4) {
-            for (n, bit) in bits.iter_mut().enumerate() {
-                *bit = (v >> (3 - n) & 1) as u8;
-            }
-        }
     }
 
     /// Compares of exponents and tests of data classes: they set FPCC too. kind: 0 exponents of doubles, 1 of quads; 2 class of a
@@ -334,7 +326,7 @@ impl PpcCpu {
                 (d >> 63) as u32 * 8 | u32::from(in_class(d, mask, single)) * 2 | u32::from(not_single)
             }
         };
-        self.set_cr_bits(field, cc);
+        self.set_cr_field(field, cc);
         self.fp_done(Flags::NONE, fpscr::FPCC, u64::from(cc) << fpscr::FPRF_SHIFT);
     }
 }

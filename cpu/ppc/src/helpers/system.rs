@@ -234,10 +234,7 @@ helper! {
     slbfee(cpu, rt, rb, _c) {
         let found = cpu.slb_find_entry(rb);
         cpu.gpr[rt as usize & 31] = found.unwrap_or(0);
-        cpu.cr[0] = 0;
-        cpu.cr[1] = 0;
-        cpu.cr[2] = found.is_some().into();
-        cpu.cr[3] = cpu.so;
+        cpu.set_cr_field(0, u32::from(found.is_some()) << 1 | u32::from(cpu.so));
         0
     }
     slbie(cpu, rb, _b, _c) {

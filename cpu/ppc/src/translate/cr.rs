@@ -144,8 +144,9 @@ fn isel(t: &mut Translator, i: Insn) -> Flow {
 
 fn mcrf(t: &mut Translator, i: Insn) -> Flow {
     let from = i.field(11, 13);
-    let bits = [0, 1, 2, 3].map(|n| t.cr_bit(4 * from + n));
-    t.set_cr_field(i.bf(), bits);
+    let (order, so) = (t.b.get(slots::cr_order(from)), t.b.get(slots::cr_so(from)));
+    t.b.set(slots::cr_order(i.bf()), order);
+    t.b.set(slots::cr_so(i.bf()), so);
     Flow::Next
 }
 
@@ -209,11 +210,9 @@ fn mtcrf(t: &mut Translator, i: Insn) -> Flow {
         t.b.call(calls::WRITE_CR, &[s, mask]);
         return Flow::Next;
     }
-    for n in 0..32 {
-        if fields >> (7 - n / 4) & 1 != 0 {
-            let v = bool_of(t, s, 1 << (31 - n));
-            t.set_cr_bit(n, v);
-        }
+    for field in (0..8).filter(|n| fields >> (7 - n) & 1 != 0) {
+        let bits = [0, 1, 2, 3].map(|n| bool_of(t, s, 1 << (31 - 4 * field - n)));
+        t.set_cr_field(field, bits);
     }
     Flow::Next
 }

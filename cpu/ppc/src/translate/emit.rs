@@ -65,25 +65,34 @@ impl Translator<'_, '_> {
     }
     /// Bit n of the condition register (Bool).
     pub fn cr_bit(&mut self, n: u32) -> Value {
-        self.b.get(slots::cr(n & 31))
+        let (field, bit) = (n >> 2 & 7, n & 3);
+        if bit == 3 {
+            return self.b.get(slots::cr_so(field));
+        }
+        let order = self.b.get(slots::cr_order(field));
+        self.b.order_is([Cond::Slt, Cond::Sgt, Cond::Eq][bit as usize], order)
     }
     pub fn set_cr_bit(&mut self, n: u32, v: Value) {
-        self.b.set(slots::cr(n & 31), v);
+        let (field, bit) = (n >> 2 & 7, n & 3);
+        if bit == 3 {
+            return self.b.set(slots::cr_so(field), v);
+        }
+        let bits = [0, 1, 2].map(|k| if k == bit { v } else { self.cr_bit(4 * field + k) });
+        let order = self.b.order_of(bits);
+        self.b.set(slots::cr_order(field), order);
     }
     /// Writes field `bf` of the condition register: LT, GT, EQ, SO (Bools).
-    pub fn set_cr_field(&mut self, bf: u32, bits: [Value; 4]) {
-        for (n, v) in bits.into_iter().enumerate() {
-            self.set_cr_bit(4 * (bf & 7) + n as u32, v);
-        }
+    pub fn set_cr_field(&mut self, bf: u32, [lt, gt, eq, so]: [Value; 4]) {
+        let order = self.b.order_of([lt, gt, eq]);
+        self.b.set(slots::cr_order(bf & 7), order);
+        self.b.set(slots::cr_so(bf & 7), so);
     }
     /// Writes field `bf` from a signed or unsigned compare of two integers; SO is copied from XER.
     pub fn compare(&mut self, bf: u32, signed: bool, a: Value, b: Value) {
-        let (less, greater) = if signed { (Cond::Slt, Cond::Sgt) } else { (Cond::Ult, Cond::Ugt) };
-        let lt = self.b.icmp(less, a, b);
-        let gt = self.b.icmp(greater, a, b);
-        let eq = self.b.icmp(Cond::Eq, a, b);
+        let order = self.b.order(signed, a, b);
         let so = self.b.get(slots::SO);
-        self.set_cr_field(bf, [lt, gt, eq, so]);
+        self.b.set(slots::cr_order(bf & 7), order);
+        self.b.set(slots::cr_so(bf & 7), so);
     }
     /// CR0 of a record form: the result compared with zero, in 32-bit mode its low word.
     pub fn record(&mut self, result: Value) {

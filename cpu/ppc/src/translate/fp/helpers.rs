@@ -59,9 +59,7 @@ impl PpcCpu {
     }
 
     fn record_fp(&mut self) {
-        for n in 0..4 {
-            self.cr[4 + n] = (self.fpscr >> (31 - n) & 1) as u8;
-        }
+        self.set_cr_field(1, (self.fpscr >> 28) as u32);
     }
 }
 
@@ -127,9 +125,7 @@ extern "C" fn to_cr(cpu: &mut PpcCpu, flags: u64, fields: u64, _: u64, _: u64) -
     cpu.fold_fp(flags as u32);
     let (bf, bfa) = (fields as usize & 7, fields as u32 >> 4 & 7);
     let at = 28 - 4 * bfa;
-    for n in 0..4 {
-        cpu.cr[4 * bf + n] = (cpu.fpscr >> (at as usize + 3 - n) & 1) as u8;
-    }
+    cpu.set_cr_field(bf, (cpu.fpscr >> at) as u32);
     let cleared = (0xf << at) & (fpscr::EXCEPTIONS | fpscr::FX);
     let v = cpu.fpscr & !cleared;
     cpu.write_fpscr(v);

@@ -41,9 +41,7 @@ extern "C" fn state(cpu: &mut PpcCpu, desc: u64, _: u64, _: u64, _: u64) -> u64 
         cpu.sat |= 1;
     }
     if let (Some(f), true) = (o.cr6, desc >> 30 & 1 != 0) {
-        for n in 0..4 {
-            cpu.cr[24 + n] = (f >> (3 - n) & 1) as u8;
-        }
+        cpu.set_cr_field(6, f);
     }
     0
 }
