@@ -403,7 +403,14 @@ fn installer_draws_its_first_screen_on_vga() {
             return;
         }
     }
-    panic!("no list of languages; the last screen: {:?}", last.map(|(w, h, _)| (w, h)));
+    // Where the processors are, twice: a guest that is slow moves on, one that is stuck does not.
+    for _ in 0..2 {
+        monitor.send("info registers -a\n");
+        monitor.expect(") ", STEP);
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    let size = last.map(|(w, h, _)| (w, h));
+    panic!("no list of languages; the last screen: {size:?}\n{}", monitor.transcript());
 }
 
 #[test]
