@@ -3,8 +3,8 @@
 //! which is when the guest's underflow flag tells, while the host's looks after rounding: the least normal number.
 
 use super::asm::{Alu, Cc, Shift};
+use super::cond::Test;
 use super::emit::{Emit, Stub};
-use super::int::Test;
 use super::*;
 use rhea_ir::func::{Function, Inst, Value};
 use rhea_ir::guest::NanRule;

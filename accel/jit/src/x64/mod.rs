@@ -14,6 +14,7 @@
 
 pub mod asm;
 mod calls;
+mod cond;
 mod emit;
 mod encode;
 mod fp;

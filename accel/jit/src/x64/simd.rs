@@ -2,8 +2,8 @@
 //! the host lacks is done by the run time. The host's results, NaNs and flags are the guest's: nothing is fixed up.
 
 use super::asm::{Alu, Asm};
+use super::cond::Test;
 use super::emit::Emit;
-use super::int::Test;
 use super::*;
 use rhea_ir::func::{Inst, Value};
 use rhea_ir::op::{Cond, Op};
