@@ -32,6 +32,14 @@ impl Format {
     const fn max_exp(self) -> i32 {
         self.top() - self.bias
     }
+    /// What the exponent of a result is changed by while its overflow or underflow exception is enabled.
+    const fn adjustment(self) -> i32 {
+        match self.width {
+            32 => 192,
+            64 => 576,
+            _ => 9216,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,11 +126,14 @@ pub struct Context {
     pub rounding: DecimalRounding,
     pub flags: Flags,
     pub incremented: bool,
+    /// Overflow and underflow exceptions are enabled: results that raise them are scaled.
+    pub trap_overflow: bool,
+    pub trap_underflow: bool,
 }
 
 impl Context {
     pub const fn new(rounding: DecimalRounding) -> Context {
-        Context { rounding, flags: Flags::NONE, incremented: false }
+        Context { rounding, flags: Flags::NONE, incremented: false, trap_overflow: false, trap_underflow: false }
     }
     fn invalid(&mut self, cause: Flags) -> Decimal {
         self.flags |= Flags::INVALID | cause;
@@ -312,7 +323,9 @@ fn finish(f: Format, sign: bool, mut d: Digits, mut exp: i32, sticky: bool, idea
     }
     let tiny = exp + (d.len() as i32) - 1 < f.min_exp() + p as i32 - 1;
     let over = d.len().saturating_sub(p) as i32;
-    let drop = over.max(f.min_exp().saturating_sub(exp)).max(0);
+    // Scaled, a small result keeps all its digits.
+    let scaled = tiny && c.trap_underflow;
+    let drop = if scaled { over } else { over.max(f.min_exp().saturating_sub(exp)).max(0) };
     let (mut v, inexact, up) = drop_digits(&d, drop as usize, sticky, sign, c.rounding);
     exp = exp.saturating_add(drop);
     if v == POWERS[p] {
@@ -326,9 +339,19 @@ fn finish(f: Format, sign: bool, mut d: Digits, mut exp: i32, sticky: bool, idea
             c.flags |= Flags::UNDERFLOW;
         }
     }
+    if scaled {
+        c.flags |= Flags::UNDERFLOW;
+        let exp = exp.saturating_add(f.adjustment()).clamp(f.min_exp(), f.max_exp());
+        return Decimal { sign, kind: Kind::Finite, coefficient: v, exp };
+    }
     if exp > f.max_exp() && v != 0 {
         let room = p as i32 - length(v) as i32;
         let by = exp - f.max_exp();
+        if by > room && c.trap_overflow {
+            c.flags |= Flags::OVERFLOW;
+            let exp = (exp - f.adjustment()).clamp(f.min_exp(), f.max_exp());
+            return Decimal { sign, kind: Kind::Finite, coefficient: v, exp };
+        }
         if by > room {
             c.flags |= Flags::OVERFLOW | Flags::INEXACT;
             use DecimalRounding::*;
@@ -696,5 +719,26 @@ mod tests {
         assert_eq!(div(D64, d(1, 0), d(3, 0), &mut c), d(3_333_333_333_333_333, -16));
         assert_eq!(c.flags, Flags::INEXACT);
         assert_eq!(quantize(D64, d(15, -1), 0, &mut c), Some(d(2, 0)));
+    }
+
+    #[test]
+    fn enabled_exceptions_scale_results() {
+        let d = |c: u128, exp| Decimal { sign: false, kind: Kind::Finite, coefficient: c, exp };
+        let new =
+            || Context { trap_overflow: true, trap_underflow: true, ..Context::new(DecimalRounding::NearestEven) };
+        let nines = POWERS[16] - 1;
+        let mut c = new();
+        assert_eq!(mul(D64, d(nines, 300), d(100, 200), &mut c), d(nines, 502 - 576));
+        assert_eq!(c.flags, Flags::OVERFLOW);
+        // An exact result counts as underflow too, and keeps its digits.
+        let mut c = new();
+        assert_eq!(mul(D64, d(12_345, -300), d(1, -200), &mut c), d(12_345, 576 - 500));
+        assert_eq!(c.flags, Flags::UNDERFLOW);
+        let mut c = new();
+        assert_eq!(mul(D64, d(nines, -300), d(nines, -200), &mut c), d(nines - 1, 576 - 484));
+        assert_eq!(c.flags, Flags::UNDERFLOW | Flags::INEXACT);
+        let mut c = new();
+        assert_eq!(add(D128, d(1, 6111), d(1, 6111), false, &mut c), d(2, 6111));
+        assert!(c.flags.is_empty());
     }
 }

@@ -78,6 +78,10 @@ pub mod dsisr {
     pub const BAD_CONFIG: u64 = 0x0008_0000;
     /// Reference or change bit could not be set.
     pub const RC: u64 = 0x0004_0000;
+    /// copy or paste. of storage it is not meant for.
+    pub const COPY_PASTE: u64 = 8;
+    /// Reserved function code of an atomic memory operation.
+    pub const FUNCTION_CODE: u64 = 4;
 }
 
 /// Facility Status and Control Register: enables are bits, the cause of the last interrupt is the top byte.

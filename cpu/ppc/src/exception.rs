@@ -1,7 +1,6 @@
 //! Interrupts (Book III, chapter 7).
 
 use crate::bits::{dsisr, lpcr, msr};
-use crate::config::Isa;
 use crate::hooks::pin;
 use crate::mode::PpcMode;
 use crate::spr;
@@ -52,8 +51,9 @@ pub mod trace {
 
 /// Bits 33–36 and 42–47 of SRR1, which say the cause.
 const CAUSE: u64 = 0x783f_0000;
-/// The interrupt was caused by a prefixed instruction (3.1).
+/// The interrupt was caused by a prefixed instruction (3.1), which crosses a multiple of 64 bytes.
 const PREFIXED: u64 = 1 << 29;
+const BOUNDARY: u64 = 1 << 28;
 /// Where interrupts are with LPCR.AIL = 2 and 3, minus the vector.
 const AIL_2: u64 = 0x1_8000;
 const AIL_3: u64 = 0xc000_0000_0000_4000;
@@ -116,7 +116,7 @@ impl PpcCpu {
     }
     /// Goes on at a handler.
     fn enter(&mut self, pc: u64, msr: u64) {
-        self.msr = msr;
+        self.replace_msr(msr);
         self.header.pc = pc;
         self.header.raised = 1;
         self.refresh_mode();
@@ -126,7 +126,8 @@ impl PpcCpu {
     pub fn raise(&mut self, vector: Vector, cause: u64) {
         let pc = self.header.pc;
         let says = !matches!(vector, Vector::SystemCall | Vector::InstructionStorage | Vector::InstructionSegment);
-        let prefixed = says && self.config.isa >= Isa::V3_1 && self.code_word(pc).is_some_and(|w| w >> 26 == 1);
+        // Another program may have something else there by now.
+        let prefixed = says && self.prefixed_at == pc && self.code_word(pc).is_some_and(|w| w >> 26 == 1);
         self.take_interrupt(vector, pc, cause | if prefixed { PREFIXED } else { 0 });
     }
     /// The word at an address of code, if it can be read without effects.
@@ -176,6 +177,11 @@ impl PpcCpu {
         self.spr[spr::DAR as usize] = va;
         self.raise(Vector::Alignment, 0);
     }
+    /// Alignment interrupt of a prefixed instruction that crosses a multiple of 64 bytes.
+    pub(crate) fn raise_boundary(&mut self) {
+        self.spr[spr::DAR as usize] = self.header.pc;
+        self.raise(Vector::Alignment, BOUNDARY);
+    }
     /// Facility unavailable interrupt: the cause is in FSCR.
     pub(crate) fn raise_facility(&mut self, number: u32) {
         use crate::bits::fscr;
@@ -200,6 +206,9 @@ impl PpcCpu {
             self.spr[spr::DAR as usize] = address;
             self.take_interrupt(Vector::MachineCheck, self.header.pc, cause);
             return true;
+        }
+        if self.sys.counting != 0 {
+            self.sync_counters();
         }
         let decrementer = self.decrementer_pending();
         let monitor = self.performance_monitor_alert();

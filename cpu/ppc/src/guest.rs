@@ -89,7 +89,7 @@ impl Guest for PpcCpu {
         if self.sys.powered_off {
             return Poll::Off;
         }
-        let taken = self.take_pending();
+        let taken = self.take_pending() || self.event_branch();
         self.header.raised = 0;
         if self.sys.debug.event.is_some() {
             return Poll::Debug;
@@ -100,6 +100,9 @@ impl Guest for PpcCpu {
         // The clock's timer may have come early, or for an earlier value.
         if !taken && !self.decrementer_pending() {
             self.watch_decrementer();
+        }
+        if self.sys.counting != 0 {
+            self.watch_counters();
         }
         if self.sys.halted != self.sys.waits {
             self.sys.waits = self.sys.halted;

@@ -23,6 +23,21 @@ pub const POWER8: Model = Model {
     isa: Isa::V2_07,
     max_threads: 8,
 };
+/// As POWER8 but for its number: the entry server's and that with NVLink.
+pub const POWER8E: Model = Model {
+    name: "power8e",
+    tree_name: "PowerPC,POWER8E",
+    description: "POWER8E v2.1 (Power ISA 2.07)",
+    pvr: 0x004b_0201,
+    ..POWER8
+};
+pub const POWER8NVL: Model = Model {
+    name: "power8nvl",
+    tree_name: "PowerPC,POWER8NVL",
+    description: "POWER8NVL v1.0 (Power ISA 2.07)",
+    pvr: 0x004c_0100,
+    ..POWER8
+};
 pub const POWER9: Model = Model {
     name: "power9",
     tree_name: "PowerPC,POWER9",
@@ -44,7 +59,12 @@ pub const POWER10: Model = Model {
 pub const MODELS: &[(&str, Model)] = &[
     ("power8", POWER8),
     ("power8_v2.0", POWER8),
+    ("power8e", POWER8E),
+    ("power8e_v2.1", POWER8E),
+    ("power8nvl", POWER8NVL),
+    ("power8nvl_v1.0", POWER8NVL),
     ("power9", POWER9),
+    ("power9_v2.0", Model { description: "POWER9 v2.0 (Power ISA 3.0)", pvr: 0x004e_1200, ..POWER9 }),
     ("power9_v2.2", POWER9),
     ("power10", POWER10),
     ("power10_v2.0", POWER10),
@@ -133,6 +153,7 @@ mod tests {
     fn names_and_versions() {
         assert_eq!(parse("POWER9").unwrap().pvr, 0x004e_1202);
         assert!(parse("power7").unwrap_err().contains("power8, power9, power10"));
+        assert_eq!(parse("power8nvl_v1.0").unwrap().tree_name, "PowerPC,POWER8NVL");
         let p9 = POWER9.config();
         assert!(p9.supports(&COMPATS[0]) && p9.supports(&COMPATS[1]) && !p9.supports(&COMPATS[2]));
         assert_eq!(p9.own_compat().unwrap().logical_pvr, 0x0f00_0005);

@@ -358,7 +358,8 @@ impl Eq for Register {}
 pub fn access(number: u32, isa: Isa, problem_state: bool, write: bool) -> Outcome {
     if let Some(r) = find(number, isa) {
         match if write { r.write } else { r.read } {
-            Who::User => return if r.kind == Kind::Nothing { Outcome::Ignore } else { Outcome::Do(r) },
+            Who::User if r.kind == Kind::Nothing && r.needs == Needs::Always => return Outcome::Ignore,
+            Who::User => return Outcome::Do(r),
             Who::Privileged if problem_state => return Outcome::PrivilegeFault,
             Who::Privileged => return if r.kind == Kind::Nothing { Outcome::Ignore } else { Outcome::Do(r) },
             Who::Hypervisor => return Outcome::PrivilegeFault,
@@ -394,6 +395,7 @@ mod tests {
         assert_eq!(a(5, false, false), Outcome::Illegal);
         assert_eq!(a(5, false, true), Outcome::Absent);
         assert_eq!(a(TB, false, true), Outcome::Absent);
+        assert!(matches!(a(128, true, false), Outcome::Do(r) if r.needs == Needs::Tm));
         assert!(find(PIDR, Isa::V2_07).is_none() && find(HASHKEYR, Isa::V3_1).is_some());
     }
 }

@@ -7,8 +7,8 @@ use crate::system::System;
 use crate::timebase::TimeBase;
 use rhea_clock::VirtualClock;
 use rhea_ir::eval::{order_is, order_of};
-use rhea_ir::{Cond, EnvHeader};
 use rhea_ir::guest::TlbFlush;
+use rhea_ir::{Cond, EnvHeader};
 use rhea_memory::AddressSpace;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +46,8 @@ pub struct PpcCpu {
     /// The value loaded with the reservation, zero-extended, as a number; `res_hi` the high doubleword of a quadword.
     pub res_lo: u64,
     pub res_hi: u64,
+    /// Address of the prefixed instruction that was begun last: an interrupt there may be its.
+    pub(crate) prefixed_at: u64,
     /// Scratch of lswx and stswx: bytes moved and the address.
     pub(crate) string: [u64; 2],
     /// FPSCR but for what the last FP operation still has to say.
@@ -104,6 +106,7 @@ impl PpcCpu {
             res_addr: 0,
             res_lo: 0,
             res_hi: 0,
+            prefixed_at: u64::MAX,
             string: [0; 2],
             fpscr: 0,
             fp_op: 0,
@@ -251,6 +254,8 @@ pub mod slots {
     pub const RES_HI: Slot = Slot::new(offset_of!(PpcCpu, res_hi), Type::I64);
     /// Not zero: an interrupt may wait. See `PpcCpu::pending`.
     pub const PENDING: Slot = Slot::new(offset_of!(PpcCpu, pending), Type::I32);
+    /// See `PpcCpu::prefixed_at`.
+    pub const PREFIXED_AT: Slot = Slot::new(offset_of!(PpcCpu, prefixed_at), Type::I64);
     /// Scratch inside one instruction.
     pub const STRING_AT: Slot = Slot::new(offset_of!(PpcCpu, string), Type::I64);
     pub const STRING_EA: Slot = Slot::new(offset_of!(PpcCpu, string) + 8, Type::I64);

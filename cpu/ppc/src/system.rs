@@ -21,6 +21,14 @@ pub(crate) struct Rights {
     pub iamr: u64,
 }
 
+/// MMU indexes of data accesses and of instruction fetch. They are not the same, so that code is found again after AMR, which
+/// concerns data alone, was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Indexes {
+    data: u32,
+    fetch: u32,
+}
+
 /// Mode words kept.
 const MODES: usize = 8;
 /// The key of none.
@@ -34,8 +42,8 @@ pub(crate) struct System {
     rights: [Option<Rights>; MMU_INDEXES],
     used: [u64; MMU_INDEXES],
     tick: u64,
-    /// The index of translated accesses with MSR.PR clear and set.
-    current: [u32; 2],
+    /// The indexes of translated accesses with MSR.PR clear and set.
+    current: [Indexes; 2],
     /// Mode words made lately, by what of MSR they depend on and the MMU index; they hold until `rebuild_mode`.
     modes: [(u64, PpcMode); MODES],
     next_mode: usize,
@@ -57,8 +65,11 @@ pub(crate) struct System {
     told: [u64; 16],
     /// The range of the memory map that a walk found last.
     pub range_hint: usize,
-    /// PMC5 and PMC6 count since this time base.
+    /// The performance monitor's counters of these bits (1–6) count since this time base.
     pub counting_since: Option<u64>,
+    pub counting: u32,
+    /// Which of them count depends on MSR.
+    pub counts_by_state: bool,
 }
 
 impl System {
@@ -69,7 +80,7 @@ impl System {
             rights: [None; MMU_INDEXES],
             used: [0; MMU_INDEXES],
             tick: 0,
-            current: [1, 2],
+            current: [Indexes { data: 1, fetch: 1 }, Indexes { data: 2, fetch: 2 }],
             modes: [(NO_MODE, PpcMode(0)); MODES],
             next_mode: 0,
             halted: false,
@@ -83,6 +94,8 @@ impl System {
             told: [0; 16],
             range_hint: 0,
             counting_since: None,
+            counting: 0,
+            counts_by_state: false,
         }
     }
 }
@@ -269,9 +282,21 @@ impl PpcCpu {
         }
         self.set_msr(new);
     }
+    /// Sets MSR; counters that depend on it go on as the new state has them.
+    pub(crate) fn replace_msr(&mut self, new: u64) {
+        if !self.sys.counts_by_state || (self.msr ^ new) & (msr::PR | msr::PMM) == 0 {
+            self.msr = new;
+            return;
+        }
+        self.sync_counters();
+        self.msr = new;
+        self.sync_counters();
+        self.watch_counters();
+    }
     /// Sets MSR and what follows from it; takes an interrupt that waits and is now enabled.
     pub(crate) fn set_msr(&mut self, new: u64) {
-        let old = std::mem::replace(&mut self.msr, new);
+        let old = self.msr;
+        self.replace_msr(new);
         if (old ^ new) & !(msr::EE | msr::RI) != 0 {
             self.refresh_mode();
         }
@@ -290,37 +315,38 @@ impl PpcCpu {
     pub(crate) fn rights(&self, index: u32) -> Rights {
         self.sys.rights[index as usize % MMU_INDEXES].unwrap_or_default()
     }
-    /// The index of translated accesses with MSR.PR clear or set.
-    pub(crate) fn translated_index(&self, problem: bool) -> u32 {
-        self.sys.current[usize::from(problem)]
-    }
     /// Chooses MMU indexes after a change of AMR, IAMR or of the kind of translation. Values that come again find their
     /// translations again.
     pub(crate) fn select_rights(&mut self) {
         let (amr, iamr) = (self.spr[spr::AMR as usize], self.spr[spr::IAMR as usize]);
         for problem in [false, true] {
-            let rights = match (self.is_radix(), problem) {
-                (false, _) => Rights { problem, amr, iamr },
-                (true, true) => Rights { problem, amr: 0, iamr: 0 },
+            let (amr, iamr) = match (self.is_radix(), problem) {
+                (false, _) => (amr, iamr),
+                (true, true) => (0, 0),
                 // Key 0 concerns what privileged code does to pages of problem state.
-                (true, false) => Rights { problem, amr: amr & 3 << 62, iamr: iamr & 1 << 62 },
+                (true, false) => (amr & 3 << 62, iamr & 1 << 62),
             };
-            let now = self.sys.current[usize::from(problem)] as usize;
-            if self.sys.rights[now] == Some(rights) {
-                continue;
-            }
-            self.sys.tick += 1;
-            let found = (1..MMU_INDEXES).find(|&n| self.sys.rights[n] == Some(rights));
-            let index = found.unwrap_or_else(|| {
-                let n = (1..MMU_INDEXES).min_by_key(|&n| self.sys.used[n]).unwrap_or(1);
-                if self.sys.rights[n].replace(rights).is_some() {
-                    self.flush(TlbFlush::Indexes(1 << n), false);
-                }
-                n
-            });
-            self.sys.used[index] = self.sys.tick;
-            self.sys.current[usize::from(problem)] = index as u32;
+            let now = self.sys.current[usize::from(problem)];
+            let data = self.index_of(Rights { problem, amr, iamr: 0 }, now.data);
+            let fetch = self.index_of(Rights { problem, amr: 0, iamr }, now.fetch);
+            self.sys.current[usize::from(problem)] = Indexes { data, fetch };
         }
+    }
+    /// The MMU index that stands for rights, perhaps `now`; the one not used for longest is given to those that have none.
+    fn index_of(&mut self, rights: Rights, now: u32) -> u32 {
+        let holds = |s: &System, n: usize| s.rights[n] == Some(rights);
+        let found = Some(now as usize).filter(|&n| holds(&self.sys, n));
+        let found = found.or_else(|| (1..MMU_INDEXES).find(|&n| holds(&self.sys, n)));
+        let index = found.unwrap_or_else(|| {
+            let n = (1..MMU_INDEXES).min_by_key(|&n| self.sys.used[n]).unwrap_or(1);
+            if self.sys.rights[n].replace(rights).is_some() {
+                self.flush(TlbFlush::Indexes(1 << n), false);
+            }
+            n
+        });
+        self.sys.tick += 1;
+        self.sys.used[index] = self.sys.tick;
+        index as u32
     }
 
     /// Recomputes `EnvHeader::mode`; call after any change of what it depends on.
@@ -330,19 +356,20 @@ impl PpcCpu {
     }
     /// The same where MSR and the choice of MMU indexes alone may have changed.
     pub(crate) fn refresh_mode(&mut self) {
-        // Bits 19:16 of MSR do not exist.
-        let index = self.translated_index(self.msr & msr::PR != 0);
-        let key = self.msr & !(msr::EE | msr::RI | msr::ME) | u64::from(index) << 16;
+        // Bits 55:48 of MSR do not exist.
+        let indexes = self.sys.current[usize::from(self.msr & msr::PR != 0)];
+        let key =
+            self.msr & !(msr::EE | msr::RI | msr::ME) | u64::from(indexes.data) << 48 | u64::from(indexes.fetch) << 52;
         if let Some((_, mode)) = self.sys.modes.iter().find(|m| m.0 == key) {
             self.header.mode = mode.0;
             return;
         }
-        let mode = self.make_mode(index);
+        let mode = self.make_mode(indexes);
         self.sys.modes[self.sys.next_mode % MODES] = (key, mode);
         self.sys.next_mode = self.sys.next_mode.wrapping_add(1);
         self.header.mode = mode.0;
     }
-    fn make_mode(&self, index: u32) -> PpcMode {
+    fn make_mode(&self, indexes: Indexes) -> PpcMode {
         use msr::{BE, DR, FE0, FE1, FP, IR, LE, PR, SE, SF, VEC, VSX};
         let m = self.msr;
         let problem = m & PR != 0;
@@ -351,8 +378,8 @@ impl PpcCpu {
         let fscr = if problem { self.spr[spr::FSCR as usize] } else { u64::MAX };
         let facility = |n: u32| fscr >> n & 1 != 0;
         PpcMode(0)
-            .with_fetch_idx(if m & IR != 0 { index } else { mmu::REAL })
-            .with_data_idx(if m & DR != 0 { index } else { mmu::REAL })
+            .with_fetch_idx(if m & IR != 0 { indexes.fetch } else { mmu::REAL })
+            .with_data_idx(if m & DR != 0 { indexes.data } else { mmu::REAL })
             .with_sf(m & SF != 0)
             .with_pr(problem)
             .with_le(m & LE != 0)

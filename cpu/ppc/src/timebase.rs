@@ -48,7 +48,7 @@ impl TimeBase {
         ticks(self.clock.now_ns()).wrapping_add(self.offset)
     }
     /// Has the timer wake the processor in `ticks` ticks.
-    fn arm(&self, in_ticks: u64) {
+    pub fn arm(&self, in_ticks: u64) {
         let at = ticks(self.clock.now_ns()).saturating_add(in_ticks);
         let deadline = nanoseconds(at);
         if self.armed.load(Ordering::SeqCst) > deadline {

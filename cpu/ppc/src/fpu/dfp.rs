@@ -111,7 +111,11 @@ impl PpcCpu {
             drn
         };
         let f = if quad { D128 } else { D64 };
-        let mut c = Context::new(rounding);
+        let mut c = Context {
+            trap_overflow: self.fpscr & fpscr::OE != 0,
+            trap_underflow: self.fpscr & fpscr::UE != 0,
+            ..Context::new(rounding)
+        };
         let (xa, xb) = (self.dfp_read(ra, quad), self.dfp_read(rb, quad));
         let (a, b) = (decode(f, xa), decode(f, xb));
         let signalling = |c: &mut Context, v: &[Decimal]| decimal::nan(v, c);

@@ -20,8 +20,12 @@ rhea_ir::helper_table! {
     UNAVAILABLE = unavailable, (I32) -> Void, RAISES;
     /// Facility unavailable: args (number of the facility in FSCR). Always raises.
     FACILITY = facility, (I32) -> Void, RAISES;
-    /// Alignment interrupt: args (address, 1 if a store). Always raises.
-    ALIGNMENT = alignment, (I64, I32) -> Void, RAISES;
+    /// Alignment interrupt: args (address). Always raises.
+    ALIGNMENT = alignment, (I64) -> Void, RAISES;
+    /// The same of a prefixed instruction that crosses a multiple of 64 bytes.
+    BOUNDARY = boundary, () -> Void, RAISES;
+    /// Data storage interrupt of a store: args (address, DSISR). Always raises.
+    STORAGE = storage, (I64, I64) -> Void, RAISES;
     /// sc: args (LEV). Sets the pc itself.
     SC = sc, (I32) -> Void, RAISES;
     /// Sets the guest's pc: end the block with `end_lookup`.
@@ -39,6 +43,8 @@ rhea_ir::helper_table! {
     RFSCV = rfscv, () -> Void, RAISES;
     /// rfebb: args (S). Sets the pc itself.
     RFEBB = rfebb, (I32) -> Void, RAISES;
+    /// clrbhrb, mfbhrbe: raises if problem state may not.
+    BRANCH_HISTORY = branch_history, () -> Void, RAISES;
     /// mtmsr (0), mtmsrd (1), either with L = 1 (2): args (which, value). End the block with `end_after`.
     MTMSR = mtmsr, (I32, I64) -> Void, RAISES;
     /// After MSR.EE was set in place while `slots::PENDING` is: args (address of the next instruction). Always leaves.
@@ -112,8 +118,16 @@ helper! {
         cpu.raise_facility(number as u32);
         0
     }
-    alignment(cpu, va, _store, _c) {
+    alignment(cpu, va, _b, _c) {
         cpu.raise_alignment(va);
+        0
+    }
+    boundary(cpu, _a, _b, _c) {
+        cpu.raise_boundary();
+        0
+    }
+    storage(cpu, va, cause, _c) {
+        cpu.raise_data_storage(va, cause, true);
         0
     }
     sc(cpu, level, _b, _c) {
@@ -167,12 +181,11 @@ helper! {
         0
     }
     rfebb(cpu, s, _b, _c) {
-        let enable = 1u64 << 63;
-        let bescr = &mut cpu.spr[spr::BESCR as usize];
-        *bescr = *bescr & !enable | if s != 0 { enable } else { 0 };
-        let to = cpu.spr[spr::EBBRR as usize] & !3;
-        cpu.header.pc = if cpu.msr & msr::SF != 0 { to } else { to & 0xffff_ffff };
-        cpu.step_into_handler();
+        cpu.return_from_event(s != 0);
+        0
+    }
+    branch_history(cpu, _a, _b, _c) {
+        cpu.branch_history_access();
         0
     }
     mtmsr(cpu, which, v, _c) {
@@ -282,7 +295,7 @@ impl PpcCpu {
         let narrow = to & msr::SF == 0;
         self.header.pc = if narrow { pc & 0xffff_fffc } else { pc & !3 };
         self.write_msr(to, MsrWrite::Return);
-        if self.header.raised == 0 {
+        if self.header.raised == 0 && !self.event_branch() {
             self.step_into_handler();
         }
     }
@@ -341,11 +354,15 @@ impl PpcCpu {
                 self.rebuild_mode();
             }
             spr::PPR32 => self.spr[spr::PPR as usize] = v << 32 & 7 << 50,
-            spr::BESCR => self.spr[spr::BESCR as usize] = v,
-            spr::BESCRS => self.spr[spr::BESCR as usize] |= v,
-            spr::BESCRR => self.spr[spr::BESCR as usize] &= !v,
-            spr::BESCRSU => self.spr[spr::BESCR as usize] |= v << 32,
-            spr::BESCRRU => self.spr[spr::BESCR as usize] &= !(v << 32),
+            spr::BESCR => self.write_event_control(v),
+            spr::BESCRS | spr::BESCRSU => {
+                let v = if number == spr::BESCRSU { v << 32 } else { v };
+                self.write_event_control(self.spr[spr::BESCR as usize] | v);
+            }
+            spr::BESCRR | spr::BESCRRU => {
+                let v = if number == spr::BESCRRU { v << 32 } else { v };
+                self.write_event_control(self.spr[spr::BESCR as usize] & !v);
+            }
             736..=798 => self.write_monitor(number, v),
             _ => {}
         }

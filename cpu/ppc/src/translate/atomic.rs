@@ -4,8 +4,9 @@
 //! (compare and swap).
 
 use super::{Flow, Insn, Pattern, Translator, pat};
+use crate::bits::dsisr;
 use crate::config::Isa;
-use crate::helpers::integer as calls;
+use crate::helpers::system;
 use crate::state::slots;
 use rhea_ir::{Cond, MemOp, Op, RmwOp, Type, Value};
 
@@ -239,9 +240,10 @@ fn load_atomic(t: &mut Translator, i: Insn) -> Flow {
     Flow::Next
 }
 
-/// A data storage interrupt would be due for an invalid function code.
-fn amo_invalid(_: &mut Translator, _: Value) -> Flow {
-    Flow::Illegal
+/// A reserved function code: data storage interrupt.
+fn amo_invalid(t: &mut Translator, a: Value) -> Flow {
+    let cause = t.c64(dsisr::FUNCTION_CODE);
+    t.end_with(system::STORAGE, &[a, cause])
 }
 
 /// Replaces a location by a function of its value; RT gets the old one. If another processor came between, the instruction
@@ -364,19 +366,17 @@ fn dcbz(t: &mut Translator, i: Insn) -> Flow {
     Flow::Next
 }
 
-/// There is no accelerator to paste to: a copy only checks its address, and paste. reports failure.
+/// There is no accelerator to paste to: a copy only checks its address.
 fn copy(t: &mut Translator, i: Insn) -> Flow {
     let a = t.ea_indexed(i.ra(), i.rb());
     t.b.load(Type::I64, t.mem_op(0).align(BLOCK_LOG2), a, 0);
-    let what = t.c32(0);
-    t.b.call(calls::ABSENT, &[what]);
     Flow::Next
 }
 
+/// To main storage, which cannot be pasted to: data storage interrupt.
 fn paste(t: &mut Translator, i: Insn) -> Flow {
     let a = t.ea_indexed(i.ra(), i.rb());
-    t.b.load(Type::I64, t.mem_op(0).align(BLOCK_LOG2), a, 0);
-    let no = t.cbool(false);
-    t.conditional_result(no);
-    Flow::Next
+    t.b.probe_write(t.mem_op(0).align(BLOCK_LOG2), a, 0);
+    let cause = t.c64(dsisr::COPY_PASTE);
+    t.end_with(system::STORAGE, &[a, cause])
 }

@@ -165,9 +165,8 @@ impl Translator<'_, '_> {
         Flow::Next
     }
     /// Alignment interrupt of an instruction at an address; ends the block.
-    fn alignment(&mut self, a: Value, store: bool) -> Flow {
-        let store = self.c32(store.into());
-        self.end_with(system::ALIGNMENT, &[a, store])
+    fn alignment(&mut self, a: Value) -> Flow {
+        self.end_with(system::ALIGNMENT, &[a])
     }
 }
 
@@ -303,7 +302,7 @@ fn lmw(t: &mut Translator, i: Insn) -> Flow {
     let (a, d) = t.ea_disp(i.ra(), i.si());
     if t.mode.le() {
         let a = t.add_imm(a, d as u64);
-        return t.alignment(a, false);
+        return t.alignment(a);
     }
     let m = t.mem_op(2);
     let values: Vec<Value> = (0..32 - i.rt()).map(|n| t.b.load(Type::I64, m, a, d + 4 * i64::from(n))).collect();
@@ -316,7 +315,7 @@ fn stmw(t: &mut Translator, i: Insn) -> Flow {
     let (a, d) = t.ea_disp(i.ra(), i.si());
     if t.mode.le() {
         let a = t.add_imm(a, d as u64);
-        return t.alignment(a, true);
+        return t.alignment(a);
     }
     let m = t.mem_op(2);
     for n in 0..32 - i.rt() {
@@ -337,7 +336,7 @@ fn lswi(t: &mut Translator, i: Insn) -> Flow {
     let a = t.r0(i.ra());
     let a = t.ea(a);
     if t.mode.le() {
-        return t.alignment(a, false);
+        return t.alignment(a);
     }
     let mut words = Vec::new();
     for first in (0..n).step_by(4) {
@@ -365,7 +364,7 @@ fn stswi(t: &mut Translator, i: Insn) -> Flow {
     let a = t.r0(i.ra());
     let a = t.ea(a);
     if t.mode.le() {
-        return t.alignment(a, true);
+        return t.alignment(a);
     }
     for first in (0..n).step_by(4) {
         let v = t.w((i.rt() + first / 4) & 31);
@@ -385,7 +384,7 @@ fn stswi(t: &mut Translator, i: Insn) -> Flow {
 fn string_indexed(t: &mut Translator, i: Insn, load: bool) -> Flow {
     let a = t.ea_indexed(i.ra(), i.rb());
     if t.mode.le() {
-        return t.alignment(a, !load);
+        return t.alignment(a);
     }
     let (step, done) = (t.b.new_block(), t.b.new_block());
     let zero = t.c64(0);

@@ -67,8 +67,16 @@ const FACILITY_PREFIX: u32 = 13;
 const FACILITY_TAR: u32 = 8;
 
 impl Translator<'_, '_> {
+    /// An interrupt that comes now is a prefixed instruction's.
+    fn note_prefixed(&mut self) {
+        let pc = self.c64(self.pc);
+        self.b.set(crate::state::slots::PREFIXED_AT, pc);
+    }
     /// Translates the instruction at `self.pc`.
     fn insn(&mut self, insn: u64) -> Flow {
+        if self.len == 8 {
+            self.note_prefixed();
+        }
         let found = if self.len == 8 { decode::prefixes() } else { decode::words() }.find(insn);
         let Some(p) = found else { return self.illegal() };
         let isa = self.mode.isa();
@@ -135,8 +143,8 @@ pub fn translate(
             // A prefixed instruction may not cross a multiple of 64 bytes (Book I, 1.6): alignment interrupt.
             if t.pc & 0x3f == 0x3c {
                 bytes += 4;
-                let (va, load) = (t.c64(t.pc), t.c32(0));
-                let _ = t.end_with(calls::ALIGNMENT, &[va, load]);
+                t.note_prefixed();
+                let _ = t.end_with(calls::BOUNDARY, &[]);
                 break;
             }
             let Some(suffix) = word(bytes + 4) else { break };

@@ -312,10 +312,14 @@ fn wait(_: &mut Translator, _: Insn) -> Flow {
 }
 
 /// The branch history buffer is empty.
-fn clrbhrb(_: &mut Translator, _: Insn) -> Flow {
+fn clrbhrb(t: &mut Translator, _: Insn) -> Flow {
+    if t.mode.pr() {
+        t.b.call(system::BRANCH_HISTORY, &[]);
+    }
     Flow::Next
 }
 fn mfbhrbe(t: &mut Translator, i: Insn) -> Flow {
+    let _ = clrbhrb(t, i);
     let zero = t.c64(0);
     t.set_r(i.rt(), zero);
     Flow::Next

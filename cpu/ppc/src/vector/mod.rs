@@ -182,8 +182,6 @@ operations! {
     RotateMask = int::rotate_mask;
     ShiftLeftBits = |o| o.a << (o.b & 7);
     ShiftRightBits = |o| o.a >> (o.b & 7);
-    ShiftLeftOctets = |o| o.a << (o.b & 0x78);
-    ShiftRightOctets = |o| o.a >> (o.b & 0x78);
     ShiftLeftVariable = |o| make(8, |i| {
         let next = if i < 15 { el(o.a, 8, i + 1) } else { 0 };
         (el(o.a, 8, i) << 8 | next) << (el(o.b, 8, i) & 7) >> 8
@@ -197,30 +195,19 @@ operations! {
     // Counts; imm: log2 of the bits.
     LeadingZeros = |o| int::counts(o, |v, bits| v.leading_zeros() - (128 - bits));
     TrailingZeros = |o| int::counts(o, |v, bits| v.trailing_zeros().min(bits));
-    Population = |o| int::counts(o, |v, _| v.count_ones());
     Parity = |o| int::counts(o, |v, bits| (0..bits / 8).fold(0, |p, k| p ^ (v >> (8 * k)) as u32 & 1));
-    // Leading or trailing bytes whose lowest bit is zero.
-    LeadingZeroLsbBytes = |o| u128::from((0..16).take_while(|&i| el(o.b, 8, i) & 1 == 0).count() as u32);
-    TrailingZeroLsbBytes = |o| u128::from((0..16).take_while(|&i| el(o.b, 8, 15 - i) & 1 == 0).count() as u32);
     LeadingZerosMask = |o| make(64, |i| u128::from(mv::count_masked(el(o.a, 64, i) as u64, el(o.b, 64, i) as u64, true)));
     TrailingZerosMask = |o| make(64, |i| u128::from(mv::count_masked(el(o.a, 64, i) as u64, el(o.b, 64, i) as u64, false)));
     CentrifugeDouble = |o| make(64, |i| u128::from(mv::centrifuge(el(o.a, 64, i) as u64, el(o.b, 64, i) as u64)));
     ExtractDouble = |o| make(64, |i| u128::from(mv::extract(el(o.a, 64, i) as u64, el(o.b, 64, i) as u64)));
     DepositDouble = |o| make(64, |i| u128::from(mv::deposit(el(o.a, 64, i) as u64, el(o.b, 64, i) as u64)));
     GatherNth = mv::gather_nth;
-    GatherBytes = |o| make(64, |i| {
-        let v = el(o.b, 64, i) as u64;
-        u128::from((0..64u32).fold(0u64, |r, k| r | (v >> (63 - (8 * (k % 8) + k / 8)) & 1) << (63 - k)))
-    });
-    BitPermuteQ = mv::bit_permute_q;
     BitPermuteD = mv::bit_permute_d;
     PermuteXor = |o| make(8, |i| {
         let s = el(o.c, 8, i) as u32;
         el(o.a, 8, s >> 4) ^ el(o.b, 8, s & 15)
     });
     // Masks; imm: log2 of the bits.
-    ExpandMask = |o| { let bits = 1 << o.imm; make(bits, |i| if el(o.b, bits, i) >> (bits - 1) != 0 { u128::MAX } else { 0 }) };
-    ExtractMask = |o| { let bits = 1 << o.imm; (0..128 / bits).fold(0, |r, i| r << 1 | el(o.b, bits, i) >> (bits - 1)) };
     MoveToMask = |o| { let bits = 1 << o.imm; let n = 128 / bits; make(bits, |i| if o.b >> (n - 1 - i) & 1 != 0 { u128::MAX } else { 0 }) };
     // imm: log2 bits | 8: count the ones.
     CountMask = |o| {
@@ -261,10 +248,6 @@ operations! {
     TestClasses = |o| crate::fpu::test_classes(o.b, o.imm);
     TestArithmetic = |o| crate::fpu::test_vector(o.a, o.b, o.imm);
     GeneratePermute = mv::generate_permute;
-    TestLsb = |o| {
-        let ones = (0..16).filter(|&i| el(o.b, 8, i) & 1 != 0).count();
-        u128::from(if ones == 16 { 8u32 } else { 0 } | if ones == 0 { 2 } else { 0 })
-    };
     PermuteExtended = |o| make(8, |i| {
         // Those of the 256-byte vector of eight registers that lie in this pair: imm is the pair.
         let s = el(o.c, 8, i) as u32;

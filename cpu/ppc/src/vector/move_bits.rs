@@ -59,14 +59,6 @@ pub(super) fn gather_nth(o: &mut Operands) -> u128 {
     u128::from(r)
 }
 
-pub(super) fn bit_permute_q(o: &mut Operands) -> u128 {
-    let r = (0..16).fold(0u128, |r, i| {
-        let at = el(o.b, 8, i) as u32;
-        r << 1 | if at < 128 { o.a >> (127 - at) & 1 } else { 0 }
-    });
-    r << 64
-}
-
 pub(super) fn bit_permute_d(o: &mut Operands) -> u128 {
     make(64, |d| {
         (0..8).fold(0u128, |r, i| {

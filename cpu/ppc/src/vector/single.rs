@@ -35,11 +35,8 @@ pub(super) fn vector_float(o: &mut Operands) -> u128 {
                 F32::div(one, root, e)
             }
             8 | 9 if is_nan(b) => b | 1 << 22,
-            8 => (f64::from(f32::from_bits(b)).exp2() as f32).to_bits(),
-            9 => {
-                let v = f64::from(f32::from_bits(b));
-                if v < 0.0 { 0x7fc0_0000 } else { (v.log2() as f32).to_bits() }
-            }
+            8 => exponential(b, o.flush),
+            9 => logarithm(b, o.flush),
             n => {
                 let mode = match n {
                     10 => Rounding::NearestEven,
@@ -52,6 +49,72 @@ pub(super) fn vector_float(o: &mut Operands) -> u128 {
         };
         r | put(u128::from(x), 32, i)
     })
+}
+
+/// 2 to the power of a number that is no NaN.
+fn exponential(v: u32, flush: bool) -> u32 {
+    /// The terms of its series, from the eighth to the first, with 32 bits of fraction.
+    const TERMS: [u64; 8] = {
+        let ln = core::f64::consts::LN_2;
+        let mut t = [0; 8];
+        let (mut k, mut c) = (1, 1.0);
+        while k <= 8 {
+            c *= ln / k as f64;
+            t[8 - k] = (c * 4_294_967_296.0) as u64;
+            k += 1;
+        }
+        t
+    };
+    let (negative, exponent, fraction) = (v >> 31 != 0, (v >> 23 & 0xff) as i32 - 127, v & 0x7f_ffff);
+    if exponent > 7 {
+        return if negative { 0 } else { 0x7f80_0000 };
+    }
+    // Of denormals nothing is left.
+    let m = i64::from(fraction | 1 << 23);
+    let fixed = if exponent >= -9 { m << (exponent + 9) } else { m >> (-exponent - 9).min(63) };
+    let fixed = if negative { -fixed } else { fixed };
+    let (mut n, f) = ((fixed >> 32) as i32, fixed as u64 & 0xffff_ffff);
+    let series = TERMS.iter().fold(0, |p, t| ((p * f) >> 32) + t);
+    let mut q = ((1 << 32) + ((series * f) >> 32) + (1 << 8)) >> 9;
+    if q >> 24 != 0 {
+        q >>= 1;
+        n += 1;
+    }
+    match n {
+        128.. => 0x7f80_0000,
+        -126.. => ((n + 127) as u32) << 23 | q as u32 & 0x7f_ffff,
+        _ if flush => 0,
+        _ => (q >> (-126 - n).min(63)) as u32,
+    }
+}
+
+/// The logarithm to base 2 of a number that is no NaN.
+fn logarithm(v: u32, flush: bool) -> u32 {
+    let magnitude = v & 0x7fff_ffff;
+    if magnitude == 0 || flush && magnitude < 1 << 23 {
+        return 0xff80_0000;
+    }
+    if v >> 31 != 0 {
+        return 0x7fc0_0000;
+    }
+    if v == 0x7f80_0000 {
+        return v;
+    }
+    let (exponent, m) = if v < 1 << 23 {
+        let shift = v.leading_zeros() - 8;
+        (-126 - shift as i32, v << shift)
+    } else {
+        ((v >> 23) as i32 - 127, v & 0x7f_ffff | 1 << 23)
+    };
+    // The square is twice as far in the logarithm: a bit of the fraction each time.
+    let mut y = u64::from(m) << 8;
+    let fraction = (0..32).fold(0i64, |f, _| {
+        y = (y * y) >> 31;
+        let bit = y >> 32;
+        y >>= bit;
+        f << 1 | bit as i64
+    });
+    F32::from_signed((i64::from(exponent) << 32) + fraction, 32, &mut Env::PPC.clone())
 }
 
 /// imm: 0 equal, 1 greater or equal, 2 greater, 3 bounds.
@@ -118,4 +181,31 @@ pub(super) fn convert(o: &mut Operands) -> u128 {
     });
     o.sat |= saturated;
     r
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{exponential, logarithm};
+
+    #[test]
+    fn estimates() {
+        let mut x = -160.0f32;
+        while x < 140.0 {
+            let (e, exact) = (f32::from_bits(exponential(x.to_bits(), false)), f64::from(x).exp2());
+            if exact > f64::from(f32::MAX) {
+                assert_eq!(e, f32::INFINITY);
+            } else {
+                assert!((f64::from(e) - exact).abs() <= exact / 1e6 + 2e-45, "2^{x} is not {e}");
+            }
+            x += 0.3712;
+        }
+        for v in [1e-44f32, 1e-38, 0.3, 0.999_999_9, 1.0, 1.5, 2.0, 77.7, 3e38] {
+            let l = f32::from_bits(logarithm(v.to_bits(), false));
+            assert!((f64::from(l) - f64::from(v).log2()).abs() < 1e-5, "log2 {v} is not {l}");
+        }
+        let special = [0, 1 << 31, 0xbf80_0000, 0x7f80_0000].map(|v| logarithm(v, false));
+        assert_eq!(special, [0xff80_0000, 0xff80_0000, 0x7fc0_0000, 0x7f80_0000]);
+        let special = [0xff80_0000, 0x7f80_0000, 0, 1].map(|v| exponential(v, false));
+        assert_eq!(special, [0, 0x7f80_0000, 0x3f80_0000, 0x3f80_0000]);
+    }
 }

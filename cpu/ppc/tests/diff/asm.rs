@@ -26,6 +26,8 @@ impl Order {
 pub const NOP: u32 = 0x6000_0000;
 pub const SC: u32 = 0x4400_0002;
 pub const BLR: u32 = 0x4e80_0020;
+/// bctar 20,0.
+pub const BCTAR: u32 = 0x4e80_0460;
 pub const LXVD2X: u32 = 0x7c00_0698;
 pub const STXVD2X: u32 = 0x7c00_0798;
 /// mtfsf 255,0,1,0: all of FPSCR.

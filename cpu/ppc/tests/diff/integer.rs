@@ -15,7 +15,7 @@ macro_rules! table {
 }
 
 const fn class(name: &'static str, make: fn(&mut Rng, u64, u64) -> Test) -> Class {
-    Class { name, make, fp: false, narrow: true, big: false }
+    Class { name, make, fp: false, narrow: true, big: false, alone: false }
 }
 
 pub static CLASSES: &[Class] = &[
@@ -116,7 +116,7 @@ fn conditions_table() -> &'static [&'static Pattern] {
     table![
         "cmpi", "cmpli", "cmp", "cmpl", "cmprb", "cmpeqb", "setb", "setbc", "setbcr", "setnbc", "setnbcr", "isel",
         "mcrf", "crnor", "crandc", "crxor", "crnand", "crand", "creqv", "crorc", "cror", "mfcr", "mfocrf", "mtcrf",
-        "mtocrf", "mcrxrx", "mfxer", "mtxer", "mflr", "mtlr", "mfctr", "mtctr"
+        "mtocrf", "mcrxrx", "mfxer", "mtxer", "mflr", "mtlr", "mfctr", "mtctr", "mftar", "mttar"
     ]
 }
 

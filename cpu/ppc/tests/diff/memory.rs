@@ -16,7 +16,7 @@ macro_rules! table {
 }
 
 const fn class(name: &'static str, make: fn(&mut Rng, u64, u64) -> Test) -> Class {
-    Class { name, make, fp: false, narrow: true, big: false }
+    Class { name, make, fp: false, narrow: true, big: false, alone: false }
 }
 
 pub static CLASSES: &[Class] = &[
@@ -85,7 +85,8 @@ fn loads_stores(rng: &mut Rng, _: u64, area: u64) -> Test {
         "lwz", "lwzu", "lbz", "lbzu", "stw", "stwu", "stb", "stbu", "lhz", "lhzu", "lha", "lhau", "sth", "sthu", "ld",
         "ldu", "lwa", "std", "stdu", "ldx", "ldux", "lwzx", "lwzux", "lbzx", "lbzux", "lhzx", "lhzux", "lhax", "lhaux",
         "lwax", "lwaux", "stdx", "stdux", "stwx", "stwux", "stbx", "stbux", "sthx", "sthux", "lhbrx", "lwbrx", "ldbrx",
-        "sthbrx", "stwbrx", "stdbrx", "dcbz", "dcbf", "dcbst", "icbi", "dcbt", "hashst"
+        "sthbrx", "stwbrx", "stdbrx", "dcbz", "dcbf", "dcbst", "icbi", "dcbt", "dcbtst", "dst", "dstst", "dss",
+        "cpabort", "hashst", "hashchk"
     ];
     let mut m = Memory::new(rng, area, false);
     for _ in 0..1 + rng.below(5) {
@@ -94,17 +95,19 @@ fn loads_stores(rng: &mut Rng, _: u64, area: u64) -> Test {
         }
         let p = rng.pick(table);
         let w = encoding(rng, p);
-        let (op, update) = (w >> 26, p.name.ends_with('u') || p.name.ends_with("ux"));
-        let w = if p.name.starts_with("dc") || p.name.starts_with("ic") || p.name == "hashst" {
-            w
-        } else {
-            data_register(rng, w)
-        };
+        if matches!(p.name, "dss" | "cpabort") {
+            push(&mut m.test.code, w);
+            continue;
+        }
+        let (op, update) = (w >> 26, p.name.ends_with('u') || p.name.ends_with("ux") || p.name.starts_with("dst"));
+        let hash = p.name.starts_with("hash");
+        let block = ["dc", "ic", "ds"].iter().any(|n| p.name.starts_with(n));
+        let w = if block || hash { w } else { data_register(rng, w) };
         let w = match p.name {
             "dcbf" => with(w, 21, 5, 0),
             _ => w,
         };
-        let w = if p.name == "hashst" {
+        let w = if hash {
             let disp = ((w as i64 & 1) << 5 | (w >> 21 & 31) as i64) * 8 - 512;
             let b = m.base(rng, 8, 0);
             // Within the area: at most 128 bytes before.

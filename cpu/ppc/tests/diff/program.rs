@@ -94,6 +94,41 @@ fn syscall(code: &mut Vec<u32>, number: u64, args: &[u64]) {
     code.push(asm::SC);
 }
 
+/// Loads all registers from the state at GPR 31 and returns by TAR.
+fn load_state(code: &mut Vec<u32>, fp: bool) {
+    code.extend([mfspr(0, asm::LR), mtspr(asm::TAR, 0)]);
+    if fp {
+        code.extend([asm::d(asm::LFD, 0, 31, FPSCR), asm::MTFSF, addi(30, 31, VSCR)]);
+        code.extend([vsx(asm::LXVD2X, 32, 30), asm::MTVSCR]);
+        for k in 0..64 {
+            code.extend([addi(30, 31, VSRS + 16 * k as i32), vsx(asm::LXVD2X, k, 30)]);
+        }
+    }
+    code.extend([ld(0, 31, CR), mtcr(0)]);
+    for (k, spr) in [asm::XER, asm::LR, asm::CTR].into_iter().enumerate() {
+        code.extend([ld(0, 31, CR + 8 + 8 * k as i32), mtspr(spr, 0)]);
+    }
+    code.extend((0..32).map(|k| ld(k, 31, 8 * k as i32)));
+    code.push(asm::BCTAR);
+}
+
+/// Stores all registers to GPR 31, which TAR holds, but for GPR 0 and LR, which are there.
+fn store_state(code: &mut Vec<u32>, fp: bool) {
+    code.extend((1..31).map(|k| std(k, 31, 8 * k as i32)));
+    code.extend([mfspr(0, asm::TAR), std(0, 31, 248), mfcr(0), std(0, 31, CR)]);
+    for (k, spr) in [(0, asm::XER), (2, asm::CTR)] {
+        code.extend([mfspr(0, spr), std(0, 31, CR + 8 + 8 * k)]);
+    }
+    if fp {
+        for k in 0..64 {
+            code.extend([addi(30, 31, VSRS + 16 * k as i32), vsx(asm::STXVD2X, k, 30)]);
+        }
+        code.extend([asm::MFFS, asm::d(asm::STFD, 0, 31, FPSCR), asm::MFVSCR, addi(30, 31, VSCR)]);
+        code.push(vsx(asm::STXVD2X, 32, 30));
+    }
+    code.push(asm::BLR);
+}
+
 impl Program {
     /// `fp`: with VSRs, FPSCR and VSCR.
     pub fn new(tests: &[Test], order: Order, fp: bool) -> Program {
@@ -117,6 +152,10 @@ impl Program {
             std(6, 5, CONTEXT_NIP),
             asm::BLR,
         ]);
+        let load = pc(&code);
+        load_state(&mut code, fp);
+        let store = pc(&code);
+        store_state(&mut code, fp);
         let entry = pc(&code);
         // Signal stack and action, in the log segment's last page.
         let args = LOG + LOG_SIZE - 0x1000;
@@ -135,6 +174,10 @@ impl Program {
             syscall(&mut code, 173, &[signal, args + 64, 0, 8]);
         }
         let start = pc(&code);
+        let call = |code: &mut Vec<u32>, to: u64| {
+            let distance = to.wrapping_sub(CODE + 4 * code.len() as u64) as u32;
+            code.push(0x4800_0001 | distance & 0x03ff_fffc);
+        };
         let mut input = Vec::new();
         let mut data: Vec<u8> = vec![0; (DATA - DATA_SEGMENT) as usize];
         let mut addresses = Vec::new();
@@ -145,18 +188,7 @@ impl Program {
             d.resize(DATA_SIZE as usize, 0);
             data.extend_from_slice(&d);
             constant(&mut code, 31, INPUT + n * STATE_SIZE);
-            if fp {
-                code.extend([asm::d(asm::LFD, 0, 31, FPSCR), asm::MTFSF, addi(30, 31, VSCR)]);
-                code.extend([vsx(asm::LXVD2X, 32, 30), asm::MTVSCR]);
-                for k in 0..64 {
-                    code.extend([addi(30, 31, VSRS + 16 * k as i32), vsx(asm::LXVD2X, k, 30)]);
-                }
-            }
-            code.extend([ld(0, 31, CR), mtcr(0)]);
-            for (k, spr) in [asm::XER, asm::LR, asm::CTR].into_iter().enumerate() {
-                code.extend([ld(0, 31, CR + 8 + 8 * k as i32), mtspr(spr, 0)]);
-            }
-            code.extend((0..32).map(|k| ld(k, 31, 8 * k as i32)));
+            call(&mut code, load);
             while !pc(&code).is_multiple_of(64) {
                 code.push(NOP);
             }
@@ -164,18 +196,8 @@ impl Program {
             code.extend_from_slice(&t.code);
             code.push(mtspr(asm::TAR, 31));
             constant(&mut code, 31, OUTPUT + n * STATE_SIZE);
-            code.extend((0..31).map(|k| std(k, 31, 8 * k as i32)));
-            code.extend([mfspr(0, asm::TAR), std(0, 31, 248), mfcr(0), std(0, 31, CR)]);
-            for (k, spr) in [asm::XER, asm::LR, asm::CTR].into_iter().enumerate() {
-                code.extend([mfspr(0, spr), std(0, 31, CR + 8 + 8 * k as i32)]);
-            }
-            if fp {
-                for k in 0..64 {
-                    code.extend([addi(30, 31, VSRS + 16 * k as i32), vsx(asm::STXVD2X, k, 30)]);
-                }
-                code.extend([asm::MFFS, asm::d(asm::STFD, 0, 31, FPSCR), asm::MFVSCR, addi(30, 31, VSCR)]);
-                code.push(vsx(asm::STXVD2X, 32, 30));
-            }
+            code.extend([std(0, 31, 0), mfspr(0, asm::LR), std(0, 31, CR + 16)]);
+            call(&mut code, store);
         }
         let end = pc(&code);
         let (output_size, data_size) = (STATE_SIZE * tests.len() as u64, DATA_SIZE * tests.len() as u64);

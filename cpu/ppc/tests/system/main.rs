@@ -2,6 +2,7 @@
 
 mod asm;
 mod board;
+mod facilities;
 mod hash;
 mod interrupts;
 mod radix;

@@ -9,7 +9,7 @@ const KERNEL: u64 = 0x20_0000;
 const USER: u64 = 0x22_0000;
 /// MSR of translated privileged code, and of problem state.
 const ON: u64 = MSR | 0x30;
-const PROBLEM: u64 = ON | EE | 0x4000;
+pub const PROBLEM: u64 = ON | EE | 0x4000;
 const CODE: u64 = 0x50_0000;
 const LPCR: u64 = 1 << 20 | 1 << 22 | 1 << 10;
 
@@ -26,7 +26,7 @@ fn next(table: u64) -> u64 {
 }
 
 /// Real storage at quadrant 3; a process 1 with pages of 4 KiB and 2 MiB.
-fn run(user: Vec<u32>) -> Run {
+pub fn run(user: Vec<u32>) -> Run {
     let megabytes = (0..8).map(|n| V | LEAF | n << 21 | R | C | 0xf).collect();
     let mut pages = vec![0; 512];
     pages[0x10] = V | LEAF | CODE | R | C | 5; // read and execute
@@ -55,11 +55,11 @@ fn run(user: Vec<u32>) -> Run {
     }
 }
 
-fn go(pc: u64, msr: u64) -> Vec<u32> {
+pub fn go(pc: u64, msr: u64) -> Vec<u32> {
     [load(5, pc), vec![mtspr(26, 5)], load(5, msr), vec![mtspr(27, 5), RFID]].concat()
 }
 /// Ends a program of problem state: sc, and on at `resume` in real mode.
-fn leave(resume: u64) -> Vec<u32> {
+pub fn leave(resume: u64) -> Vec<u32> {
     [load(25, resume), load(26, MSR), vec![sc(0)]].concat()
 }
 

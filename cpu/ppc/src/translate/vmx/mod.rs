@@ -1,6 +1,7 @@
 //! Translation of the vector facility (Book I, chapter 6).
 
 mod access;
+mod bits;
 mod crypto;
 pub(super) mod emit;
 pub mod helpers;
@@ -169,16 +170,16 @@ static ARITHMETIC: &[Pattern] = &[
     va5("vctzh", 1538, 29, |t, i| pure(t, i, VecOp::TrailingZeros, 4)),
     va5("vctzw", 1538, 30, |t, i| pure(t, i, VecOp::TrailingZeros, 5)),
     va5("vctzd", 1538, 31, |t, i| pure(t, i, VecOp::TrailingZeros, 6)),
-    va5("vclzlsbb", 1538, 0, |t, i| to_gpr(t, i, VecOp::LeadingZeroLsbBytes, 0)),
-    va5("vctzlsbb", 1538, 1, |t, i| to_gpr(t, i, VecOp::TrailingZeroLsbBytes, 0)),
+    va5("vclzlsbb", 1538, 0, |t, i| bits::count_even_bytes(t, i, true)),
+    va5("vctzlsbb", 1538, 1, |t, i| bits::count_even_bytes(t, i, false)),
     v("vclzb", 1794, |t, i| pure(t, i, VecOp::LeadingZeros, 3)),
     v("vclzh", 1858, |t, i| pure(t, i, VecOp::LeadingZeros, 4)),
     v("vclzw", 1922, |t, i| pure(t, i, VecOp::LeadingZeros, 5)),
     v("vclzd", 1986, |t, i| pure(t, i, VecOp::LeadingZeros, 6)),
     v("vpopcntb", 1795, |t, i| integer::one(t, i, Op::VPopcnt, B)),
-    v("vpopcnth", 1859, |t, i| pure(t, i, VecOp::Population, 4)),
-    v("vpopcntw", 1923, |t, i| pure(t, i, VecOp::Population, 5)),
-    v("vpopcntd", 1987, |t, i| pure(t, i, VecOp::Population, 6)),
+    v("vpopcnth", 1859, |t, i| bits::population(t, i, H)),
+    v("vpopcntw", 1923, |t, i| bits::population(t, i, S)),
+    v("vpopcntd", 1987, |t, i| bits::population(t, i, D)),
     v31("vclzdm", 1924, |t, i| pure(t, i, VecOp::LeadingZerosMask, 0)),
     v31("vctzdm", 1988, |t, i| pure(t, i, VecOp::TrailingZerosMask, 0)),
     v31("vcfuged", 1357, |t, i| pure(t, i, VecOp::CentrifugeDouble, 0)),
@@ -297,8 +298,8 @@ static LOGIC: &[Pattern] = &[
     v30("vrldnm", 453, |t, i| pure(t, i, VecOp::RotateMask, 6)),
     v("vsl", 452, |t, i| pure(t, i, VecOp::ShiftLeftBits, 0)),
     v("vsr", 708, |t, i| pure(t, i, VecOp::ShiftRightBits, 0)),
-    v("vslo", 1036, |t, i| pure(t, i, VecOp::ShiftLeftOctets, 0)),
-    v("vsro", 1100, |t, i| pure(t, i, VecOp::ShiftRightOctets, 0)),
+    v("vslo", 1036, |t, i| bits::shift_octets(t, i, true)),
+    v("vsro", 1100, |t, i| bits::shift_octets(t, i, false)),
     v30("vslv", 1860, |t, i| pure(t, i, VecOp::ShiftLeftVariable, 0)),
     v30("vsrv", 1796, |t, i| pure(t, i, VecOp::ShiftRightVariable, 0)),
     row("vsldbi", 4, 0x63f, 22, |t, i| pure(t, i, VecOp::ShiftLeftDoubleBits, i.field(23, 25))).vec().since(Isa::V3_1),
@@ -347,8 +348,8 @@ static MOVES: &[Pattern] = &[
     va("vpermr", 59, |t, i| moves::permute(t, i, true)).since(Isa::V3_0),
     va("vpermxor", 45, |t, i| pure3(t, i, VecOp::PermuteXor, 0)),
     row("vsldoi", 4, 0x43f, 44, moves::shift_double).vec(),
-    v("vgbbd", 1292, |t, i| pure(t, i, VecOp::GatherBytes, 0)),
-    v("vbpermq", 1356, |t, i| pure(t, i, VecOp::BitPermuteQ, 0)),
+    v("vgbbd", 1292, bits::transpose_bits),
+    v("vbpermq", 1356, bits::permute_bits),
     v30("vbpermd", 1484, |t, i| pure(t, i, VecOp::BitPermuteD, 0)),
     row("vgnb", 4, 0x0018_07ff, 1228, |t, i| to_gpr(t, i, VecOp::GatherNth, i.field(13, 15))).vec().since(Isa::V3_1),
     v30("vextractub", 525, |t, i| moves::extract(t, i, 1)),
@@ -406,16 +407,16 @@ const fn mask(name: &'static str, sub: u32, handler: Handler) -> Pattern {
 }
 
 static MASKS: &[Pattern] = &[
-    mask("vexpandbm", 0, |t, i| pure(t, i, VecOp::ExpandMask, 3)),
-    mask("vexpandhm", 1, |t, i| pure(t, i, VecOp::ExpandMask, 4)),
-    mask("vexpandwm", 2, |t, i| pure(t, i, VecOp::ExpandMask, 5)),
-    mask("vexpanddm", 3, |t, i| pure(t, i, VecOp::ExpandMask, 6)),
-    mask("vexpandqm", 4, |t, i| pure(t, i, VecOp::ExpandMask, 7)),
-    mask("vextractbm", 8, |t, i| to_gpr(t, i, VecOp::ExtractMask, 3)),
-    mask("vextracthm", 9, |t, i| to_gpr(t, i, VecOp::ExtractMask, 4)),
-    mask("vextractwm", 10, |t, i| to_gpr(t, i, VecOp::ExtractMask, 5)),
-    mask("vextractdm", 11, |t, i| to_gpr(t, i, VecOp::ExtractMask, 6)),
-    mask("vextractqm", 12, |t, i| to_gpr(t, i, VecOp::ExtractMask, 7)),
+    mask("vexpandbm", 0, |t, i| bits::expand_mask(t, i, 0)),
+    mask("vexpandhm", 1, |t, i| bits::expand_mask(t, i, 1)),
+    mask("vexpandwm", 2, |t, i| bits::expand_mask(t, i, 2)),
+    mask("vexpanddm", 3, |t, i| bits::expand_mask(t, i, 3)),
+    mask("vexpandqm", 4, |t, i| bits::expand_mask(t, i, 4)),
+    mask("vextractbm", 8, |t, i| bits::extract_mask(t, i, 0)),
+    mask("vextracthm", 9, |t, i| bits::extract_mask(t, i, 1)),
+    mask("vextractwm", 10, |t, i| bits::extract_mask(t, i, 2)),
+    mask("vextractdm", 11, |t, i| bits::extract_mask(t, i, 3)),
+    mask("vextractqm", 12, |t, i| bits::extract_mask(t, i, 4)),
     mask("mtvsrbm", 16, |t, i| moves::mask(t, i, 3)),
     mask("mtvsrhm", 17, |t, i| moves::mask(t, i, 4)),
     mask("mtvsrwm", 18, |t, i| moves::mask(t, i, 5)),

@@ -8,7 +8,7 @@ use crate::translate::{Flow, Insn, Translator};
 use crate::vector::VecOp;
 use rhea_float::Rounding;
 use rhea_ir::op::fp_imm;
-use rhea_ir::{Lane, Op, Type, Value};
+use rhea_ir::{Cond, Lane, Op, Type, Value};
 
 fn shape(lane: Lane) -> Shape {
     if lane == Lane::D { Shape::Double } else { Shape::Single }
@@ -232,10 +232,10 @@ pub(super) fn classes(t: &mut Translator, i: Insn, imm: u32) -> Flow {
 /// xvtlsbb.
 pub(super) fn test_lsb(t: &mut Translator, i: Insn) -> Flow {
     let b = t.vsr(i.xb());
-    let r = t.vec_pure(VecOp::TestLsb, 0, [b, b, b]);
-    let r = t.doubleword(r, 1);
-    let r = t.b.trunc(r);
-    cr_from_bits(t, i.bf(), r);
+    let m = t.low_bits(b, |k| k);
+    let (ones, zero, no) = (t.c32(0xffff), t.c32(0), t.cbool(false));
+    let (all, none) = (t.b.icmp(Cond::Eq, m, ones), t.b.icmp(Cond::Eq, m, zero));
+    t.set_cr_field(i.bf(), [all, no, none, no]);
     Flow::Next
 }
 
