@@ -1,5 +1,5 @@
 //! Helpers of this part.
 
-crate::helpers! {
-    base crate::helpers::CRYPTO_BASE;
+rhea_ir::helper_table! {
+    cpu crate::state::ArmCpu, base crate::helpers::CRYPTO_BASE;
 }

@@ -9,8 +9,8 @@ use rhea_ir::guest::{Access, MemAccess, request};
 
 const RAISES: Effects = Effects::RAISES.union(Effects::WRITES_STATE);
 
-crate::helpers! {
-    base crate::helpers::SYSTEM_BASE;
+rhea_ir::helper_table! {
+    cpu crate::state::ArmCpu, base crate::helpers::SYSTEM_BASE;
     /// MRS: args (encoding op0:op1:CRn:CRm:op2 in 16 bits as `sysreg::enc`, Rt number for the syndrome) → value.
     MRS = mrs, (I32, I32) -> I64, RAISES;
     /// MSR (register): args (encoding, Rt, value). The pc is not moved; follow with `MSR_END` instead where the

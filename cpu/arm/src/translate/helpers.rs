@@ -5,8 +5,8 @@ use crate::crypto::poly;
 use crate::state::ArmCpu;
 use rhea_ir::Effects;
 
-crate::helpers! {
-    base crate::helpers::INTEGER_BASE;
+rhea_ir::helper_table! {
+    cpu crate::state::ArmCpu, base crate::helpers::INTEGER_BASE;
     /// Sets the guest's pc: end the block with `end_lookup`.
     SET_PC = set_pc, (I64) -> Void, Effects::WRITES_STATE;
     /// CRC32: args (accumulator, value, bytes).

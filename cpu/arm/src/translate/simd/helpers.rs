@@ -6,8 +6,8 @@ use rhea_ir::Effects;
 /// May be shared, never removed: sticky flags or QC.
 const STICKY: Effects = Effects::PURE.union(Effects::KEEP);
 
-crate::helpers! {
-    base crate::helpers::SIMD_BASE;
+rhea_ir::helper_table! {
+    cpu crate::state::ArmCpu, base crate::helpers::SIMD_BASE;
     /// Integer lanes: (descriptor, operands).
     INT1 = int::int_lanes, (I32, V128) -> V128, Effects::PURE;
     INT2 = int::int_lanes, (I32, V128, V128) -> V128, Effects::PURE;
