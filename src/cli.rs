@@ -2,11 +2,13 @@
 
 use rhea_block::{DriveInterface, DriveOptions, Media};
 use rhea_clock::{RtcBase, RtcSource};
-use rhea_device::chardev::ChardevSpec;
+use rhea_control::Address;
+use rhea_device::chardev::{ChardevSpec, SocketAddress, SocketOptions};
 use rhea_device::options::split;
 use rhea_device::{LogMask, OptionDecl, OptionError, OptionKind, OptionSet};
 use rhea_display::VncOptions;
 use rhea_machine::config::{BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig};
+use rhea_machine::machine::{Actions, RebootAction, ShutdownAction};
 use rhea_machine::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use rhea_machine::pseries::PseriesOptions;
 use rhea_memory::Backing;
@@ -86,6 +88,12 @@ const OPTIONS: &[Opt] = &[
         "connect the serial port (none, null, stdio, mon:stdio, pty, file:F, pipe:P, tcp:H:P, unix:P, chardev:ID)",
     ),
     arg(&["monitor"], "dev", "connect the monitor, as -serial"),
+    arg(&["qmp"], "dev", "let programs control the emulator (stdio, tcp:H:P, unix:P; docs/qmp.md)"),
+    arg(
+        &["mon"],
+        "[chardev=]id[,mode=readline|control]",
+        "connect a monitor, for people or for programs, to a character back end",
+    ),
     flag(&["nographic"], "serial port and monitor on the terminal; Ctrl-A H shows the keys (this is the default)"),
     arg(&["display"], "none|vnc=word", "no display, or the same as -vnc"),
     arg(
@@ -99,6 +107,11 @@ const OPTIONS: &[Opt] = &[
     flag(&["no-user-config"], "accepted: there are no configuration files"),
     flag(&["no-reboot"], "exit instead of rebooting"),
     flag(&["no-shutdown"], "pause instead of exiting at power-off"),
+    arg(
+        &["action"],
+        "[reboot=reset|shutdown][,shutdown=poweroff|pause][,panic=pause|shutdown|exit-failure|none]",
+        "what becomes of the machine when the guest ends it",
+    ),
     flag(&["S"], "do not start the CPUs at startup (type 'c' in the monitor)"),
     flag(&["s"], "shorthand for -gdb tcp::1234"),
     arg(&["gdb"], "tcp:host:port", "wait for a GDB connection"),
@@ -108,11 +121,50 @@ const OPTIONS: &[Opt] = &[
     arg(&["pidfile"], "file", "write the process id to this file"),
 ];
 
+/// The options with a value: the last of their names, and the form of the value.
+pub fn forms() -> impl Iterator<Item = (&'static str, &'static str)> {
+    OPTIONS.iter().filter_map(|o| Some((*o.names.last()?, o.value?)))
+}
+
 /// What the user asked for.
 pub enum Action {
     /// Print this and leave.
     Print(String),
-    Run(Box<MachineConfig>),
+    Run(Box<MachineConfig>, Vec<ControlSpec>),
+}
+
+/// A connection by which programs control the emulator.
+pub struct ControlSpec {
+    /// The option, for messages.
+    pub option: String,
+    /// As in lists of character devices.
+    pub label: String,
+    pub address: Address,
+    /// Listens, and does not connect.
+    pub server: bool,
+    /// The machine starts once somebody is there.
+    pub wait: bool,
+}
+
+impl ControlSpec {
+    fn new(option: &str, label: String, spec: &ChardevSpec) -> Result<Self, OptionError> {
+        let (address, server, wait) = match spec {
+            ChardevSpec::Stdio { .. } => (Address::Stdio, true, false),
+            ChardevSpec::Socket(SocketOptions { address, server, wait, .. }) => {
+                let address = match address {
+                    SocketAddress::Tcp(a) => Address::Tcp(a.clone()),
+                    SocketAddress::Unix(path) => Address::Unix(path.clone()),
+                    SocketAddress::Fd(n) => {
+                        let fd = SocketAddress::inherited(*n).map_err(|e| err(option, format!("'fd={n}': {e}")))?;
+                        Address::Listening(fd)
+                    }
+                };
+                (address, *server, *server && *wait)
+            }
+            _ => return Err(err(option, format!("'{label}': programs need a socket or stdio"))),
+        };
+        Ok(Self { option: option.to_owned(), label, address, server, wait })
+    }
 }
 
 /// The version line.
@@ -196,7 +248,6 @@ fn scan(args: impl Iterator<Item = String>) -> Result<Given, OptionError> {
 const ABSENT: &[&str] = &[
     "enable-kvm",
     "vnc",
-    "qmp",
     "audio",
     "audiodev",
     "acpitable",
@@ -212,7 +263,6 @@ const ABSENT: &[&str] = &[
     "fsdev",
     "watchdog-action",
     "blockdev",
-    "mon",
     "trace",
     "semihosting",
     "semihosting-config",
@@ -222,7 +272,6 @@ const ABSENT: &[&str] = &[
     "k",
     "g",
     "full-screen",
-    "action",
     "seed",
     "net",
     "pflash",
@@ -330,7 +379,7 @@ pub fn parse(args: impl Iterator<Item = String>, machine: &str) -> Result<Action
     if let Some(text) = help_of(&given, machine) {
         return Ok(Action::Print(text));
     }
-    config(&given, machine).map(|c| Action::Run(Box::new(c)))
+    config(&given, machine).map(|(c, control)| Action::Run(Box::new(c), control))
 }
 
 fn readable(option: &str, path: Option<PathBuf>) -> Result<Option<PathBuf>, OptionError> {
@@ -492,7 +541,7 @@ fn vnc(given: &Given) -> Result<Vec<VncOptions>, OptionError> {
     Ok(servers)
 }
 
-fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
+fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpec>), OptionError> {
     for (option, only) in [("parallel", "none")] {
         if let Some(value) = given.last(option).filter(|v| *v != only) {
             return Err(err(&format!("-{option}"), format!("'{value}' is not supported: use '{only}'")));
@@ -574,9 +623,20 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     }
     let (mut serials, mut monitors) =
         (consoles("-serial", &given.all("serial"))?, consoles("-monitor", &given.all("monitor"))?);
+    let mut control = Vec::new();
+    for (n, text) in given.all("qmp").iter().enumerate() {
+        let (spec, _) = ChardevSpec::parse_short("-qmp", text)?;
+        if spec != ChardevSpec::None {
+            control.push(ControlSpec::new("-qmp", format!("compat_monitor{n}"), &spec)?);
+        }
+    }
+    for text in given.all("mon") {
+        mon(&text, &mut chardevs, &mut monitors, &mut control)?;
+    }
+    let controls_terminal = control.iter().filter(|c| matches!(c.address, Address::Stdio)).count();
     if serials.is_empty() && !given.has("nodefaults") {
         // Serial port and monitor share the terminal, unless the monitor has it or the display was chosen.
-        let taken = monitors.iter().any(|m| matches!(m.spec, ChardevSpec::Stdio { .. }));
+        let taken = controls_terminal > 0 || monitors.iter().any(|m| matches!(m.spec, ChardevSpec::Stdio { .. }));
         let hidden = (given.has("display") || given.has("vnc")) && !given.has("nographic");
         let own_monitor = !monitors.is_empty();
         serials.push(match (taken || hidden, own_monitor) {
@@ -586,7 +646,8 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
     }
     monitors.retain(|m| m.spec != ChardevSpec::None);
     let stdio = serials.iter().chain(&monitors).filter(|c| matches!(c.spec, ChardevSpec::Stdio { .. })).count()
-        + chardevs.iter().filter(|(_, s)| matches!(s, ChardevSpec::Stdio { .. })).count();
+        + chardevs.iter().filter(|(_, s)| matches!(s, ChardevSpec::Stdio { .. })).count()
+        + controls_terminal;
     if stdio > 1 {
         return Err(err(
             "-serial",
@@ -600,7 +661,7 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
             return Err(err(&format!("-{option}"), format!("{what} is of no use without a kernel: add -kernel FILE")));
         }
     }
-    Ok(MachineConfig {
+    let config = MachineConfig {
         name: given.last("name").map(name).transpose()?,
         cpu: given
             .last("cpu")
@@ -649,15 +710,73 @@ fn config(given: &Given, machine: &str) -> Result<MachineConfig, OptionError> {
         monitors,
         no_defaults: given.has("nodefaults"),
         snapshot: given.has("snapshot"),
-        no_reboot: given.has("no-reboot"),
-        no_shutdown: given.has("no-shutdown"),
+        actions: actions(given)?,
         paused: given.has("S"),
         gdb: given.last("gdb").map(str::to_owned).or_else(|| given.has("s").then(|| "tcp::1234".to_owned())),
         log_mask: given.all("d").iter().try_fold(0, |m, t| log_mask(t).map(|n| m | n))?,
         log_file: given.path("D"),
         rtc: given.last("rtc").map_or(Ok((RtcBase::Utc, RtcSource::Host)), options::parse_rtc)?,
         pid_file: given.path("pidfile"),
-    })
+    };
+    Ok((config, control))
+}
+
+/// `-mon [chardev=]ID[,mode=readline|control]`
+fn mon(
+    text: &str,
+    chardevs: &mut Vec<(String, ChardevSpec)>,
+    monitors: &mut Vec<Console>,
+    control: &mut Vec<ControlSpec>,
+) -> Result<(), OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new("chardev", OptionKind::Text, None, "id of the character back end"),
+        OptionDecl::new("id", OptionKind::Text, None, "name"),
+        OptionDecl::new("mode", OptionKind::Choice(&["readline", "control"]), Some("readline"), "people or programs"),
+        OptionDecl::new("pretty", OptionKind::Choice(&["off"]), Some("off"), "replies are of one line"),
+    ];
+    let mut pairs = split(text);
+    if let Some((id, None)) = pairs.first().cloned() {
+        pairs[0] = ("chardev".to_owned(), Some(id));
+    }
+    let set = OptionSet::parse("-mon", DECLS, &pairs)?;
+    let id = set.text("chardev").ok_or_else(|| err("-mon", "property 'chardev' is missing: chardev=ID"))?;
+    let Some(at) = chardevs.iter().position(|(i, _)| i == id) else {
+        return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
+    };
+    if set.text("mode") == Some("control") {
+        let (label, spec) = chardevs.remove(at);
+        control.push(ControlSpec::new("-mon", label, &spec)?);
+    } else {
+        monitors.push(Console { spec: ChardevSpec::Id(id.to_owned()), with_monitor: false });
+    }
+    Ok(())
+}
+
+/// `-action`, `-no-reboot` and `-no-shutdown`
+fn actions(given: &Given) -> Result<Actions, OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new("reboot", OptionKind::Choice(&["reset", "shutdown"]), None, "what a reset does"),
+        OptionDecl::new("shutdown", OptionKind::Choice(&["poweroff", "pause"]), None, "what switching off does"),
+        OptionDecl::new(
+            "panic",
+            OptionKind::Choice(&["pause", "shutdown", "exit-failure", "none"]),
+            None,
+            "what a crash does",
+        ),
+    ];
+    let mut all = Actions::default();
+    for (name, value) in &given.values {
+        match *name {
+            "no-reboot" => all.reboot = RebootAction::Shutdown,
+            "no-shutdown" => all.shutdown = ShutdownAction::Pause,
+            "action" => {
+                let set = OptionSet::parse("-action", DECLS, &split(value))?;
+                all = crate::control::actions(all, |key| set.text(key).map(str::to_owned));
+            }
+            _ => {}
+        }
+    }
+    Ok(all)
 }
 
 /// `-name [guest=]NAME[,process=NAME][,debug-threads=on|off]`
@@ -729,12 +848,12 @@ mod tests {
 
     #[test]
     fn words() {
-        let Ok(Action::Run(c)) = run(
+        let Ok(Action::Run(c, _)) = run(
             "-M virt -cpu max -smp 2 -m 2G -nographic -no-reboot --append=x -kernel /proc/self/exe -d unimp,int -s -S",
         ) else {
             panic!("does not parse");
         };
-        assert_eq!((c.smp.cpus, c.ram.size, c.no_reboot, c.paused), (2, 2 << 30, true, true));
+        assert_eq!((c.smp.cpus, c.ram.size, c.actions.reboot, c.paused), (2, 2 << 30, RebootAction::Shutdown, true));
         assert_eq!(c.gdb.as_deref(), Some("tcp::1234"));
         assert_eq!(c.serials, [Console { spec: ChardevSpec::Stdio { signals: false, mux: true }, with_monitor: true }]);
         assert_eq!(c.log_mask, LogMask::Unimp as u32 | LogMask::Int as u32);
@@ -784,6 +903,11 @@ mod tests {
             "-m 1G -M virt,memory-backend=q",
             "--nographic=yes",
             "-drive file=x,if=floppy",
+            "-qmp file:x",
+            "-qmp stdio -serial stdio",
+            "-mon chardev=x,mode=control",
+            "-chardev null,id=x -mon x,mode=control",
+            "-action reboot=never",
         ] {
             match run(line) {
                 Err(e) => {

@@ -1,7 +1,8 @@
 //! Opens the character back ends of the command line and shares them out among serial ports and monitors.
 
+use crate::control::Control;
 use crate::monitor::Monitor;
-use rhea_accel::{VmControl, VmRequest};
+use rhea_accel::{ShutdownCause, VmControl, VmRequest};
 use rhea_device::OptionError;
 use rhea_device::chardev::{self, CharBackend, ChardevSpec, Mux, MuxKey, StdioChar};
 use rhea_display::VncServer;
@@ -59,7 +60,7 @@ impl Opener<'_> {
     fn mux(&self, backend: Arc<dyn CharBackend>) -> Arc<Mux> {
         let control = self.control.clone();
         Mux::new(backend, move |key| match key {
-            MuxKey::Quit => control.request(VmRequest::Quit(0)),
+            MuxKey::Quit => control.request(VmRequest::End(ShutdownCause::Host)),
             // Only with -snapshot, and then there is nothing to commit to yet.
             MuxKey::Save => eprintln!("rhea: saving the snapshot back is not supported"),
         })
@@ -119,10 +120,14 @@ impl Consoles {
     pub fn wiring(&self) -> Wiring {
         Wiring { serials: self.serials.clone(), chardevs: self.chardevs.clone() }
     }
-    /// Starts the monitors on a machine.
-    pub fn start_monitors(&self, machine: &Arc<Machine>, servers: &[Arc<VncServer>]) {
+    /// All back ends with their names.
+    pub fn names(&self) -> &[(String, Arc<dyn CharBackend>)] {
+        &self.names
+    }
+    /// Starts the monitors of people.
+    pub fn start_monitors(&self, control: &Control) {
         for (backend, greets) in &self.monitors {
-            Monitor::start(backend.clone(), machine.clone(), self.names.clone(), servers.to_vec(), *greets);
+            Monitor::start(backend.clone(), control.clone(), *greets);
         }
     }
 }

@@ -2,12 +2,15 @@
 
 mod cli;
 mod console;
+mod control;
 mod demo;
 mod gdb;
 mod monitor;
 mod panics;
 mod signals;
 
+use cli::ControlSpec;
+use control::{Control, Parts};
 use rhea_accel::VmControl;
 use rhea_device::{Log, OptionError};
 use rhea_machine::config::{BoardOptions, MachineConfig};
@@ -63,7 +66,7 @@ fn start(program: &str, args: Vec<String>) -> Result<i32, OptionError> {
             let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(0)
         }
-        cli::Action::Run(config) => run_machine(&config),
+        cli::Action::Run(config, control) => run_machine(&config, control),
     }
 }
 
@@ -77,7 +80,7 @@ fn open_log(config: &MachineConfig) -> Result<Log, OptionError> {
     Ok(Log::new(config.log_mask, out))
 }
 
-fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
+fn run_machine(config: &MachineConfig, connections: Vec<ControlSpec>) -> Result<i32, OptionError> {
     let log = open_log(config)?;
     if let BoardOptions::Virt(options) = &config.board
         && let Some(path) = &options.dump_dtb
@@ -104,20 +107,26 @@ fn run_machine(config: &MachineConfig) -> Result<i32, OptionError> {
     });
     let built = rhea_machine::build(config, &consoles.wiring(), control.clone(), log);
     let built = built.and_then(|machine| console::vnc_servers(config, &machine).map(|servers| (machine, servers)));
-    let result = built.map(|(machine, servers)| {
+    let result = built.and_then(|(machine, servers)| {
         signals::watch(signals, control.clone());
-        consoles.start_monitors(&machine, &servers);
-        let mut options = RunOptions {
-            no_reboot: config.no_reboot,
-            no_shutdown: config.no_shutdown,
-            paused: config.paused,
-            debugger: None,
-        };
+        machine.set_actions(config.actions);
+        let control = Control::new(Parts {
+            machine: machine.clone(),
+            config: config.clone(),
+            vnc: servers,
+            chardevs: consoles.names().to_vec(),
+            controls: connections.iter().map(|c| (c.label.clone(), c.address.to_string())).collect(),
+        });
+        consoles.start_monitors(&control);
+        connections.into_iter().try_for_each(|c| control.listen(c))?;
+        let mut options = RunOptions { paused: config.paused, debugger: None };
         if let Some((listener, sender, receiver)) = debugger {
             options.debugger = Some(sender);
             gdb::serve(listener, receiver, machine.clone());
         }
-        run::run(&machine, &requests, &options)
+        let status = run::run(&machine, &requests, &options);
+        control.flush();
+        Ok(status)
     });
     if let Some(terminal) = terminal {
         terminal.restore();

@@ -1,42 +1,41 @@
 //! The human monitor (HMP): a line editor over a character back end and the commands.
 
 mod display;
+mod editor;
 
+use crate::control::Control;
+use editor::{Edit, Editor};
 use parking_lot::Mutex;
-use rhea_accel::{ShutdownCause, VmRequest, WakeReason};
+use rhea_accel::{ShutdownCause, VmRequest};
+use rhea_control::{Value, json};
 use rhea_device::chardev::{CharBackend, CharEvent, CharFrontend};
-use rhea_display::VncServer;
 use rhea_machine::Machine;
 use rhea_machine::machine::RunState;
 use rhea_memory::{FlatTarget, Gpa, Gva, Requester};
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 const PROMPT: &str = "(rhea) ";
-const MAX_LINE: usize = 4096;
-const MAX_HISTORY: usize = 64;
 
+/// A terminal's side of the monitor.
 #[derive(Default)]
-struct Editor {
-    line: Vec<u8>,
-    history: Vec<Vec<u8>>,
-    /// Position in the history, counted from its end; 0 is the line being written.
-    back: usize,
-    /// Bytes of an escape sequence seen so far.
-    escape: Vec<u8>,
+struct Screen {
+    editor: Editor,
     greeted: bool,
 }
 
 /// The monitor on one back end.
 pub struct Monitor {
     backend: Arc<dyn CharBackend>,
+    screen: Mutex<Screen>,
+    shell: Shell,
+}
+
+/// Carries out command lines.
+pub struct Shell {
+    control: Control,
     machine: Arc<Machine>,
-    title: String,
-    editor: Mutex<Editor>,
     cpu: Mutex<usize>,
-    chardevs: Vec<(String, Arc<dyn CharBackend>)>,
-    servers: Vec<Arc<VncServer>>,
 }
 
 /// A command: name, arguments, help.
@@ -56,6 +55,9 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("sendkey", "keys [hold_ms]", "send keys, like 'ctrl-alt-f1', held for 100 ms"),
     ("mouse_move", "dx dy [dz]", "send motion and wheel of the mouse"),
     ("mouse_button", "state", "change the buttons of the mouse (1=L, 2=M, 4=R)"),
+    ("balloon", "megabytes", "ask the guest to have this much memory"),
+    ("memsave", "addr size file", "save virtual memory of the CPU to a file"),
+    ("pmemsave", "addr size file", "save physical memory to a file"),
     ("mouse_set", "index", "choose which pointer gets events ('info mice')"),
 ];
 
@@ -68,35 +70,15 @@ const TOPICS: &[(&str, &str)] = &[
     ("mtree", "show the memory map"),
     ("qtree", "show the devices"),
     ("chardev", "show the character devices"),
+    ("uuid", "show the UUID of the machine"),
     ("mice", "show the pointers"),
     ("vnc", "show the VNC servers"),
 ];
 
 impl Monitor {
-    /// The next command finds what this one asked for; a machine that is slow or ends does not hold up the monitor.
-    fn await_running(&self, running: bool) {
-        let end = Instant::now() + Duration::from_secs(5);
-        while self.machine.running() != running && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
     /// Starts the monitor on `backend`.
-    pub fn start(
-        backend: Arc<dyn CharBackend>,
-        machine: Arc<Machine>,
-        chardevs: Vec<(String, Arc<dyn CharBackend>)>,
-        servers: Vec<Arc<VncServer>>,
-        greet: bool,
-    ) {
-        let monitor = Arc::new(Self {
-            backend: backend.clone(),
-            machine,
-            title: format!("Rhea {} monitor - type 'help' for more information\r\n", env!("CARGO_PKG_VERSION")),
-            editor: Mutex::default(),
-            cpu: Mutex::new(0),
-            chardevs,
-            servers,
-        });
+    pub fn start(backend: Arc<dyn CharBackend>, control: Control, greet: bool) {
+        let monitor = Arc::new(Self { backend: backend.clone(), screen: Mutex::default(), shell: Shell::new(control) });
         if greet {
             monitor.greet();
         }
@@ -104,8 +86,10 @@ impl Monitor {
     }
 
     fn greet(&self) {
-        if !std::mem::replace(&mut self.editor.lock().greeted, true) {
-            self.backend.write(self.title.as_bytes());
+        if !std::mem::replace(&mut self.screen.lock().greeted, true) {
+            let version = env!("CARGO_PKG_VERSION");
+            let title = format!("Rhea {version} monitor - type 'help' for more information\r\n");
+            self.backend.write(title.as_bytes());
         }
         self.backend.write(PROMPT.as_bytes());
     }
@@ -114,70 +98,62 @@ impl Monitor {
         self.backend.write(text.replace('\n', "\r\n").as_bytes());
     }
 
-    /// One byte of input; a complete line is returned.
-    fn key(&self, editor: &mut Editor, byte: u8) -> Option<String> {
-        if !editor.escape.is_empty() {
-            editor.escape.push(byte);
-            match editor.escape.as_slice() {
-                [27, b'[' | b'O'] => return None,
-                [27, _, b'A'] => self.recall(editor, true),
-                [27, _, b'B'] => self.recall(editor, false),
-                [27, _, c] if c.is_ascii_digit() => return None,
-                _ => {}
-            }
-            editor.escape.clear();
-            return None;
+    /// Continues the line, or shows how it may go on.
+    fn complete(&self, line: &str) {
+        let words = self.shell.words(line);
+        let mut screen = self.screen.lock();
+        let list = screen.editor.complete(&words, &mut |echo| self.backend.write(echo));
+        if !list.is_empty() {
+            self.say(&format!("\n{}\n{PROMPT}", list.join(" ")));
+            self.backend.write(screen.editor.line());
         }
-        match byte {
-            b'\r' | b'\n' => {
-                self.backend.write(b"\r\n");
-                let line = std::mem::take(&mut editor.line);
-                editor.back = 0;
-                if !line.is_empty() && editor.history.last() != Some(&line) {
-                    editor.history.push(line.clone());
-                    if editor.history.len() > MAX_HISTORY {
-                        editor.history.remove(0);
-                    }
-                }
-                return Some(String::from_utf8_lossy(&line).into_owned());
-            }
-            8 | 127 if !editor.line.is_empty() => {
-                editor.line.pop();
-                self.backend.write(b"\x08 \x08");
-            }
-            // Ctrl-C, Ctrl-U: the line goes.
-            3 | 21 => self.replace(editor, Vec::new()),
-            27 => editor.escape.push(27),
-            32..=126 | 128.. if editor.line.len() < MAX_LINE => {
-                editor.line.push(byte);
-                self.backend.write(&[byte]);
-            }
-            _ => {}
-        }
-        None
     }
+}
 
-    fn recall(&self, editor: &mut Editor, older: bool) {
-        let back = if older { (editor.back + 1).min(editor.history.len()) } else { editor.back.saturating_sub(1) };
-        editor.back = back;
-        let line = if back == 0 { Vec::new() } else { editor.history[editor.history.len() - back].clone() };
-        self.replace(editor, line);
+impl Shell {
+    pub fn new(control: Control) -> Self {
+        let machine = control.server.context().machine.clone();
+        Self { control, machine, cpu: Mutex::new(0) }
     }
-
-    fn replace(&self, editor: &mut Editor, line: Vec<u8>) {
-        for _ in 0..editor.line.len() {
-            self.backend.write(b"\x08 \x08");
+    /// Sets the CPU that commands about one refer to.
+    pub fn select_cpu(&self, index: usize) {
+        *self.cpu.lock() = index;
+    }
+    /// What the next word of a line may be.
+    fn words(&self, line: &str) -> Vec<String> {
+        let names = |list: &[(&str, &str)]| list.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let mut given = line.split_whitespace();
+        let first = given.next().filter(|first| line.len() > first.len());
+        let server = &self.control.server;
+        match first {
+            None => COMMANDS.iter().flat_map(|(names, ..)| names.split('|')).map(str::to_owned).collect(),
+            Some("help" | "?") => COMMANDS.iter().flat_map(|(n, ..)| n.split('|')).map(str::to_owned).collect(),
+            Some("info") => {
+                let mut all: Vec<String> = names(TOPICS);
+                all.extend(self.machine.topics().map(|(name, _)| name.to_owned()));
+                all
+            }
+            Some("sendkey") => server.schema().values("QKeyCode").to_vec(),
+            Some("device_del") => {
+                self.machine.inventory().devices().iter().filter_map(|d| d.id().map(str::to_owned)).collect()
+            }
+            _ => Vec::new(),
         }
-        self.backend.write(&line);
-        editor.line = line;
+    }
+    /// Executes a command of the control protocol: its result, or an error as text.
+    fn call(&self, command: &str, arguments: Value) -> Result<Value, String> {
+        self.control.server.call(command, arguments).map_err(|e| format!("Error: {e}\n"))
+    }
+    /// The same for commands whose result is of no interest.
+    fn act(&self, command: &str, arguments: Value) -> String {
+        self.call(command, arguments).err().unwrap_or_default()
     }
 
     /// Runs a command line; the answer ends with a newline or is empty.
-    fn execute(&self, line: &str) -> String {
+    pub fn execute(&self, line: &str) -> String {
         let mut words = line.split_whitespace();
         let Some(command) = words.next() else { return String::new() };
         let rest: Vec<&str> = words.collect();
-        let control = self.machine.control();
         // `x/4i` and `x /4i` are the same.
         let (command, format) = match command.split_once('/') {
             Some((c @ ("x" | "xp"), f)) => (c, Some(f)),
@@ -194,36 +170,22 @@ impl Monitor {
             "help" | "?" => help(rest.first().copied()),
             "info" => self.info(&rest),
             "quit" | "q" => {
-                control.request(VmRequest::Quit(0));
+                self.machine.control().request(VmRequest::End(ShutdownCause::Host));
                 String::new()
             }
-            "system_reset" => {
-                control.reset(ShutdownCause::Host);
-                String::new()
-            }
-            "system_powerdown" => {
-                control.request(VmRequest::PowerDown);
-                String::new()
-            }
+            "system_reset" | "system_powerdown" => self.act(command, Value::Null),
             "system_wakeup" => {
                 if self.machine.run_state() != RunState::Suspended {
                     return "system_wakeup: the machine is not suspended\n".to_owned();
                 }
-                control.request(VmRequest::Wake(WakeReason::Other));
-                String::new()
+                self.act(command, Value::Null)
             }
-            "stop" | "s" => {
-                control.request(VmRequest::Stop);
-                self.await_running(false);
-                String::new()
-            }
+            "stop" | "s" => self.act("stop", Value::Null),
             "cont" | "c" => {
                 if self.machine.run_state() == RunState::Suspended {
                     return "cont: the machine is suspended: use 'system_wakeup'\n".to_owned();
                 }
-                control.request(VmRequest::Continue);
-                self.await_running(true);
-                String::new()
+                self.act("cont", Value::Null)
             }
             "cpu" => {
                 match rest.first().and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < self.machine.cpus().len()) {
@@ -234,8 +196,16 @@ impl Monitor {
                     None => format!("cpu: expected a number from 0 to {}\n", self.machine.cpus().len() - 1),
                 }
             }
-            "screendump" => display::screendump(&self.machine, &rest),
-            "sendkey" => display::send_keys(&self.machine, &rest),
+            "screendump" => self.screendump(&rest),
+            "sendkey" => self.send_keys(&rest),
+            "balloon" => match rest[..] {
+                [text] => match rhea_device::options::parse_size(text, 1 << 20) {
+                    Some(bytes) => self.act("balloon", json!({"value": bytes})),
+                    None => "balloon: expected a size in megabytes\n".to_owned(),
+                },
+                _ => "balloon: expected a size in megabytes\n".to_owned(),
+            },
+            "memsave" | "pmemsave" => self.save_memory(command, &rest),
             "mouse_move" => display::mouse_move(&self.machine, &rest),
             "mouse_button" => display::mouse_button(&self.machine, &rest),
             "mouse_set" => display::mouse_set(&self.machine, &rest),
@@ -254,6 +224,7 @@ impl Monitor {
                 }
             }
             Some("version") => text = format!("{}\n", env!("CARGO_PKG_VERSION")),
+            Some("uuid") => text = self.field("query-uuid", "UUID"),
             Some("name") => text = format!("{}\n", machine.name()),
             Some("status") => text = format!("VM status: {}\n", machine.run_state().text()),
             Some("cpus") => {
@@ -288,12 +259,13 @@ impl Monitor {
                 }
             }
             Some("chardev") => {
-                for (name, backend) in &self.chardevs {
-                    let _ = writeln!(text, "{name}: {}", backend.description());
+                for entry in self.list("query-chardev") {
+                    let part = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+                    let _ = writeln!(text, "{}: {}", part("label"), part("filename"));
                 }
             }
-            Some("mice") => text = display::mice(machine),
-            Some("vnc") => text = display::vnc(&self.servers),
+            Some("mice") => text = self.mice(),
+            Some("vnc") => text = display::vnc(&self.control.server.context().vnc),
             Some(topic) => match machine.info(topic) {
                 Some(answer) => text = answer,
                 None => text = format!("info: unknown topic '{topic}' ('info' lists the topics)\n"),
@@ -302,22 +274,34 @@ impl Monitor {
         text
     }
 
+    /// The entries that a query returns.
+    fn list(&self, query: &str) -> Vec<Value> {
+        match self.call(query, Value::Null) {
+            Ok(Value::Array(entries)) => entries,
+            _ => Vec::new(),
+        }
+    }
+    /// One line with a member of what a query returns.
+    fn field(&self, query: &str, member: &str) -> String {
+        self.call(query, Value::Null)
+            .map_or_else(|e| e, |value| format!("{}\n", value[member].as_str().unwrap_or_default()))
+    }
     /// Runs `f` with all CPUs paused.
     fn paused<R>(&self, f: impl FnOnce() -> R) -> R {
-        // The registers of a running CPU are in the host's registers: pause for the moment of the look.
-        let cpus = self.machine.cpus();
-        let running = self.machine.running();
-        if running {
-            cpus.iter().for_each(|c| c.request_pause());
-            cpus.iter().for_each(|c| {
-                c.wait_paused(None);
-            });
+        self.control.server.context().paused(f)
+    }
+
+    fn save_memory(&self, command: &str, rest: &[&str]) -> String {
+        let number = |text| rhea_device::options::parse_number(text);
+        let &[start, size, file] = rest else { return format!("{command}: expected addr size file\n") };
+        let (Some(start), Some(size)) = (number(start), number(size)) else {
+            return format!("{command}: expected numbers for addr and size\n");
+        };
+        let mut arguments = json!({"val": start, "size": size, "filename": file});
+        if command == "memsave" {
+            arguments["cpu-index"] = json!(*self.cpu.lock());
         }
-        let result = f();
-        if running && self.machine.running() {
-            cpus.iter().for_each(|c| c.resume());
-        }
-        result
+        self.act(command, arguments)
     }
 
     fn registers(&self, all: bool) -> String {
@@ -389,11 +373,15 @@ impl CharFrontend for Monitor {
     fn receive(&self, data: &[u8]) {
         for &byte in data {
             // Commands run without the lock: they may take a while, and may write.
-            let line = self.key(&mut self.editor.lock(), byte);
-            if let Some(line) = line {
-                let answer = self.execute(&line);
-                self.say(&answer);
-                self.backend.write(PROMPT.as_bytes());
+            let edit = self.screen.lock().editor.key(byte, &mut |echo| self.backend.write(echo));
+            match edit {
+                Edit::None => {}
+                Edit::Complete(line) => self.complete(&line),
+                Edit::Line(line) => {
+                    let answer = self.shell.execute(&line);
+                    self.say(&answer);
+                    self.backend.write(PROMPT.as_bytes());
+                }
             }
         }
     }

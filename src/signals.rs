@@ -1,7 +1,7 @@
 //! Signals that end the emulator do so through the main loop, so that disks are flushed and the terminal is restored.
 #![expect(unsafe_code, reason = "signal masks have no safe interface")]
 
-use rhea_accel::{VmControl, VmRequest};
+use rhea_accel::{ShutdownCause, VmControl, VmRequest};
 
 /// The signals that are blocked in all threads and waited for in one.
 pub struct Blocked(libc::sigset_t);
@@ -34,7 +34,7 @@ pub fn watch(set: Blocked, control: VmControl) {
             if round > 0 {
                 std::process::exit(128 + signal);
             }
-            control.request(VmRequest::Quit(0));
+            control.request(VmRequest::End(ShutdownCause::Signal));
             // Standard error may be a pipe that nobody reads any more.
             let _ = std::io::Write::write_fmt(
                 &mut std::io::stderr(),

@@ -1,5 +1,6 @@
 //! A board while it is put together: what every board has.
 
+use crate::inventory::Inventory;
 use crate::machine::Info;
 use rhea_accel::{InterruptRouting, VmControl};
 use rhea_block::Drive;
@@ -49,6 +50,7 @@ pub struct Board {
     pub displays: Vec<Arc<Console>>,
     /// Keyboards and pointers.
     pub input: Arc<InputHub>,
+    pub inventory: Arc<Inventory>,
 }
 
 impl Board {
@@ -67,6 +69,7 @@ impl Board {
             boot_order: None,
             displays: Vec::new(),
             input: InputHub::new(),
+            inventory: Arc::default(),
         }
     }
     /// Maps a device into a space, which is a window of the board's map.

@@ -1,5 +1,6 @@
 //! Everything the command line says, typed.
 
+use crate::machine::Actions;
 use crate::options::{self, AccelKind, ObjectSpec, Q35Options, Smp, VirtOptions};
 use crate::pseries::PseriesOptions;
 use rhea_block::DriveOptions;
@@ -182,10 +183,8 @@ pub struct MachineConfig {
     pub max_ram: u64,
     pub ram_slots: u32,
     pub snapshot: bool,
-    /// A reset request ends the emulator.
-    pub no_reboot: bool,
-    /// A power-off request pauses instead of ending the emulator.
-    pub no_shutdown: bool,
+    /// What becomes of the machine when the guest ends it.
+    pub actions: Actions,
     /// `-S`: do not start the CPUs.
     pub paused: bool,
     /// `-gdb` device, like `tcp::1234`.

@@ -1,12 +1,14 @@
 //! The boards: options become a wired machine.
 
 mod board;
+pub mod catalog;
 pub mod config;
 mod cpu;
 pub mod devices;
 pub mod display;
 mod files;
 mod flash;
+pub mod inventory;
 pub mod machine;
 mod nic;
 pub mod options;
@@ -20,6 +22,7 @@ pub mod virt;
 
 pub use board::Wiring;
 pub use config::{BoardOptions, MachineConfig};
+pub use inventory::Inventory;
 pub use machine::{Machine, MachineCpu, RunState};
 
 use rhea_accel::VmControl;
@@ -50,5 +53,16 @@ pub fn cpu_help(machine: &str) -> String {
         "q35" => q35::cpu::help(),
         "pseries" => pseries::cpu::help(),
         _ => virt::cpu::help(),
+    }
+}
+
+/// The models of processors of an architecture, with what they are.
+#[must_use]
+pub fn cpu_models(architecture: machine::Architecture) -> Vec<(&'static str, &'static str)> {
+    use machine::Architecture;
+    match architecture {
+        Architecture::Aarch64 => rhea_arm::models::MODELS.to_vec(),
+        Architecture::X86_64 => rhea_x86::models::MODELS.to_vec(),
+        Architecture::Ppc64 => rhea_ppc::models::MODELS.iter().map(|(name, m)| (*name, m.description)).collect(),
     }
 }

@@ -1,7 +1,8 @@
 //! A wired machine: its parts, its run state, start, stop, reset.
 
+use crate::inventory::Inventory;
 use parking_lot::Mutex;
-use rhea_accel::{InterruptRouting, Vcpu, VcpuDebug, VmControl, WakeReason};
+use rhea_accel::{InterruptRouting, ShutdownCause, Vcpu, VcpuDebug, VmControl, WakeReason};
 use rhea_clock::VirtualClock;
 use rhea_device::{Device, Log, LogMask};
 use rhea_display::Console;
@@ -42,19 +43,87 @@ pub enum RunState {
 }
 
 impl RunState {
-    /// The text of `info status`.
+    /// The word of the control protocol.
     #[must_use]
-    pub fn text(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
-            Self::Prelaunch => "paused (prelaunch)",
+            Self::Prelaunch => "prelaunch",
             Self::Running => "running",
             Self::Paused => "paused",
-            Self::Debug => "paused (debug)",
-            Self::Suspended => "paused (suspended)",
-            Self::Shutdown => "paused (shutdown)",
-            Self::GuestPanicked => "paused (guest-panicked)",
+            Self::Debug => "debug",
+            Self::Suspended => "suspended",
+            Self::Shutdown => "shutdown",
+            Self::GuestPanicked => "guest-panicked",
         }
     }
+    /// The text of `info status`.
+    #[must_use]
+    pub fn text(self) -> String {
+        match self {
+            Self::Running | Self::Paused => self.word().to_owned(),
+            _ => format!("paused ({})", self.word()),
+        }
+    }
+    /// Does it take a reset to run again?
+    #[must_use]
+    pub fn needs_reset(self) -> bool {
+        matches!(self, Self::Shutdown | Self::GuestPanicked)
+    }
+}
+
+/// What a reset by the guest does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RebootAction {
+    #[default]
+    Reset,
+    /// It ends the emulator (or whatever switching off does).
+    Shutdown,
+}
+
+/// What switching off by the guest does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShutdownAction {
+    #[default]
+    PowerOff,
+    Pause,
+}
+
+/// What a crash of the guest does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PanicAction {
+    Pause,
+    Shutdown,
+    /// It ends the emulator with a status that is not 0.
+    #[default]
+    ExitFailure,
+    None,
+}
+
+/// What becomes of the machine when the guest ends it (`-action`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Actions {
+    pub reboot: RebootAction,
+    pub shutdown: ShutdownAction,
+    pub panic: PanicAction,
+}
+
+/// A change in the life of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineEvent {
+    Stopped,
+    Resumed,
+    Reset(ShutdownCause),
+    /// It is switched off, or the emulator ends; or it would have been reset, and ends instead.
+    Shutdown {
+        cause: ShutdownCause,
+        reset: bool,
+    },
+    /// The power button was pressed.
+    PowerDown,
+    Suspended,
+    Woken,
+    /// The guest crashed, and that was done about it.
+    GuestPanicked(PanicAction),
 }
 
 /// The architecture of a machine's CPUs.
@@ -93,6 +162,7 @@ pub struct Parts {
     pub displays: Vec<Arc<Console>>,
     /// Keyboards and pointers.
     pub input: Arc<InputHub>,
+    pub inventory: Arc<Inventory>,
 }
 
 /// What a board does when it wakes from suspend to RAM: devices have been reset as their supply came back, CPUs not yet.
@@ -105,6 +175,8 @@ pub struct Machine {
     woken: Option<Woken>,
     /// The run state, and whether the guest has suspended the machine, which outlasts a look by the user.
     state: Mutex<(RunState, bool)>,
+    actions: Mutex<Actions>,
+    listeners: Mutex<Vec<Arc<dyn Fn(MachineEvent) + Send + Sync>>>,
 }
 
 /// A vCPU that does not pause for this long is stuck in a host call; the machine says so and waits on.
@@ -125,10 +197,12 @@ impl Machine {
     pub fn with_sleep(parts: Parts, woken: Option<Woken>) -> Result<Arc<Self>, rhea_accel::VcpuError> {
         let cpus: Vec<_> = parts.cpus.iter().map(Arc::downgrade).collect();
         parts.control.on_halt(Box::new(move || cpus.iter().filter_map(Weak::upgrade).for_each(|c| c.request_pause())));
+        parts.inventory.count_cpus(parts.cpus.len());
         for cpu in &parts.cpus {
             cpu.start()?;
         }
-        Ok(Arc::new(Self { parts, woken, state: Mutex::new((RunState::Prelaunch, false)) }))
+        let state = Mutex::new((RunState::Prelaunch, false));
+        Ok(Arc::new(Self { parts, woken, state, actions: Mutex::default(), listeners: Mutex::default() }))
     }
     #[must_use]
     pub fn name(&self) -> &str {
@@ -177,6 +251,11 @@ impl Machine {
     pub fn input(&self) -> &Arc<InputHub> {
         &self.parts.input
     }
+    /// Drives, devices, buses.
+    #[must_use]
+    pub fn inventory(&self) -> &Arc<Inventory> {
+        &self.parts.inventory
+    }
     /// Board-specific topics: name and help.
     pub fn topics(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.parts.info.iter().map(|(name, help, _)| (*name, *help))
@@ -194,8 +273,35 @@ impl Machine {
     pub fn running(&self) -> bool {
         self.run_state() == RunState::Running
     }
+    /// Can it be suspended to RAM?
+    #[must_use]
+    pub fn can_sleep(&self) -> bool {
+        self.woken.is_some()
+    }
+    #[must_use]
+    pub fn actions(&self) -> Actions {
+        *self.actions.lock()
+    }
+    pub fn set_actions(&self, actions: Actions) {
+        *self.actions.lock() = actions;
+    }
+    /// Tells `listener` of changes, in the thread that makes them.
+    pub fn listen(&self, listener: impl Fn(MachineEvent) + Send + Sync + 'static) {
+        self.listeners.lock().push(Arc::new(listener));
+    }
+    pub(crate) fn tell(&self, event: MachineEvent) {
+        let listeners = self.listeners.lock().clone();
+        listeners.iter().for_each(|l| l(event));
+    }
     /// Lets the CPUs run, unless the machine is suspended.
     pub fn start(&self) {
+        let before = self.run_state();
+        self.go();
+        if !matches!(before, RunState::Running | RunState::Suspended) {
+            self.tell(MachineEvent::Resumed);
+        }
+    }
+    fn go(&self) {
         let suspended = {
             let mut state = self.state.lock();
             state.0 = if state.1 { RunState::Suspended } else { RunState::Running };
@@ -215,6 +321,7 @@ impl Machine {
             return self.start();
         }
         self.state.lock().0 = RunState::Running;
+        self.tell(MachineEvent::Resumed);
         self.parts.clock.start();
         for (_, cpu) in self.parts.cpus.iter().enumerate().filter(|(i, _)| indexes.contains(i)) {
             cpu.resume();
@@ -224,7 +331,10 @@ impl Machine {
     pub fn stop(&self, state: RunState) {
         self.pause_cpus();
         self.parts.clock.stop();
-        self.state.lock().0 = state;
+        let before = std::mem::replace(&mut self.state.lock().0, state);
+        if matches!(before, RunState::Running | RunState::Suspended) {
+            self.tell(MachineEvent::Stopped);
+        }
     }
     /// Stops the CPUs for suspend to RAM; time goes on.
     pub fn suspend(&self) {
@@ -232,10 +342,11 @@ impl Machine {
             return;
         }
         if self.woken.is_none() {
-            return self.start();
+            return self.go();
         }
         self.pause_cpus();
         *self.state.lock() = (RunState::Suspended, true);
+        self.tell(MachineEvent::Suspended);
     }
     /// Ends suspend to RAM; nothing if the machine is not suspended.
     pub fn wake(&self, reason: WakeReason) {
@@ -257,8 +368,9 @@ impl Machine {
         }
         self.state.lock().1 = false;
         if was.0 == RunState::Suspended {
-            self.start();
+            self.go();
         }
+        self.tell(MachineEvent::Woken);
     }
     fn pause_cpus(&self) {
         for cpu in &self.parts.cpus {
@@ -271,7 +383,7 @@ impl Machine {
             }
         }
     }
-    /// Power-on state of everything; runs on if it ran.
+    /// Power-on state of everything; runs on if it ran, and could otherwise be started.
     pub fn reset(&self) {
         let ran = matches!(self.run_state(), RunState::Running | RunState::Suspended);
         self.pause_cpus();
@@ -286,7 +398,9 @@ impl Machine {
             cpu.reset();
         }
         if ran {
-            self.start();
+            self.go();
+        } else if self.run_state() != RunState::Debug {
+            self.state.lock().0 = RunState::Prelaunch;
         }
     }
     fn log_cpus(&self) {

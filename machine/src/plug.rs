@@ -125,6 +125,7 @@ impl<'a> Plugger<'a> {
         }
         if let Some(name) = crate::display::default_device(self.config)? {
             self.display(name, "-vga", &[])?;
+            self.own_choice(name, &[]);
         }
         let (virtio_drives, ide_drives) = self.open_drives()?;
         self.attach_ide(ide_drives)?;
@@ -134,9 +135,12 @@ impl<'a> Plugger<'a> {
             if !own(self.board, spec)? {
                 self.device(spec)?;
             }
+            self.board.inventory.add_device(spec, true);
         }
         for drive in virtio_drives {
+            let pairs = [("drive".to_owned(), Some(drive.id().to_owned()))];
             self.make("-drive", "virtio-blk-pci", &[], Resources { drive: Some(drive), ..self.resources() })?;
+            self.own_choice("virtio-blk-pci", &pairs);
         }
         if let Some((drive, _)) = self.drives.iter().find(|(_, used)| !used) {
             eprintln!("rhea: warning: the drive '{}' is used by no device", drive.id());
@@ -147,6 +151,10 @@ impl<'a> Plugger<'a> {
         self.usb_info();
         let drives: Vec<Arc<Drive>> =
             self.board.flash_drives.drain(..).chain(self.drives.into_iter().map(|(d, _)| d)).collect();
+        let (all, nets) = (drives.clone(), self.nets.iter().map(|(id, net, _)| (id.clone(), net.clone())));
+        let nets: Vec<_> = nets.collect();
+        self.board.inventory.set_sources(move || all.clone(), move || nets.clone());
+        self.board.inventory.add_pci(&self.bus);
         let list = drives.clone();
         let block = move || list.iter().map(|d| format!("{}\n", d.description())).collect();
         self.board.info.push(("block", "show the block devices", Box::new(block)));
@@ -170,6 +178,11 @@ impl<'a> Plugger<'a> {
         let pci = move || crate::pci::describe(&bus);
         self.board.info.push(("pci", "show the PCI devices", Box::new(pci)));
         Ok(())
+    }
+
+    /// Notes a device that no `-device` asked for.
+    fn own_choice(&mut self, driver: &str, pairs: &[(String, Option<String>)]) {
+        self.board.inventory.add_device(&DeviceSpec { driver: driver.to_owned(), pairs: pairs.to_vec() }, false);
     }
 
     fn resources(&self) -> Resources {
@@ -257,6 +270,7 @@ impl<'a> Plugger<'a> {
             }
             let (id, net) = crate::nic::open("-nic", &rest.join(","))?;
             self.nets.push((id.unwrap_or_else(|| format!("nic{n}")), net.clone(), true));
+            self.own_choice(&model, &card);
             if let Some(kind) = kind {
                 self.nic(kind, "-nic", &card, Some(net))?;
                 continue;
@@ -465,6 +479,7 @@ impl<'a> Plugger<'a> {
         }
         if let Made::Balloon(balloon) = &made {
             let balloon = balloon.clone();
+            self.board.inventory.set_balloon(Some(balloon.clone()));
             self.board.info.push((
                 "balloon",
                 "show the balloon",

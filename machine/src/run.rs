@@ -1,6 +1,6 @@
 //! The main loop: requests of guest, user and debugger are carried out one after the other.
 
-use crate::machine::{Machine, RunState};
+use crate::machine::{Machine, MachineEvent, PanicAction, RebootAction, RunState, ShutdownAction};
 use crossbeam_channel::{Receiver, Sender};
 use rhea_accel::{DebugStop, ShutdownCause, VmRequest};
 use std::sync::Arc;
@@ -8,12 +8,90 @@ use std::sync::Arc;
 /// What the command line chose.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
-    pub no_reboot: bool,
-    pub no_shutdown: bool,
     /// Do not start (`-S`).
     pub paused: bool,
     /// Where debug stops go: the GDB stub.
     pub debugger: Option<Sender<(u32, DebugStop)>>,
+}
+
+/// The machine is switched off. The value is the exit status, if the emulator ends.
+fn power_off(machine: &Machine, cause: ShutdownCause, reset: bool) -> Option<i32> {
+    machine.tell(MachineEvent::Shutdown { cause, reset });
+    match machine.actions().shutdown {
+        ShutdownAction::PowerOff => Some(0),
+        ShutdownAction::Pause => {
+            machine.stop(RunState::Shutdown);
+            None
+        }
+    }
+}
+
+/// The guest crashed. The value is the exit status, if the emulator ends.
+fn guest_panic(machine: &Machine, message: &str) -> Option<i32> {
+    eprintln!("rhea: the guest panicked: {message}");
+    let actions = machine.actions();
+    // Switching off would only pause.
+    let pauses = actions.shutdown == ShutdownAction::Pause && actions.panic != PanicAction::None;
+    let action = if pauses { PanicAction::Pause } else { actions.panic };
+    machine.tell(MachineEvent::GuestPanicked(action));
+    if action == PanicAction::None {
+        return None;
+    }
+    machine.stop(RunState::GuestPanicked);
+    if action == PanicAction::Pause {
+        return None;
+    }
+    machine.tell(MachineEvent::Shutdown { cause: ShutdownCause::GuestPanic, reset: false });
+    Some(i32::from(action == PanicAction::ExitFailure))
+}
+
+/// Carries out one request. The value is the exit status, if the emulator ends.
+fn handle(machine: &Machine, request: VmRequest, options: &RunOptions) -> Option<i32> {
+    match request {
+        VmRequest::Reset(cause) => {
+            let guests = matches!(cause, ShutdownCause::Guest | ShutdownCause::GuestPanic);
+            if guests && machine.actions().reboot == RebootAction::Shutdown {
+                return power_off(machine, cause, true);
+            }
+            machine.reset();
+            machine.tell(MachineEvent::Reset(cause));
+        }
+        VmRequest::PowerOff(cause) => return power_off(machine, cause, false),
+        VmRequest::GuestPanic(message) => return guest_panic(machine, &message),
+        VmRequest::PowerDown => {
+            machine.tell(MachineEvent::PowerDown);
+            machine.power_button();
+        }
+        VmRequest::Suspend => machine.suspend(),
+        VmRequest::Wake(reason) => machine.wake(reason),
+        VmRequest::Stop => {
+            if matches!(machine.run_state(), RunState::Running | RunState::Suspended) {
+                machine.stop(RunState::Paused);
+            }
+        }
+        VmRequest::Continue => {
+            let state = machine.run_state();
+            if state != RunState::Running && !state.needs_reset() {
+                machine.start();
+            }
+        }
+        VmRequest::DebugStop { vcpu, stop } => {
+            if machine.running() {
+                machine.stop(RunState::Debug);
+            }
+            match &options.debugger {
+                Some(debugger) if debugger.send((vcpu, stop)).is_ok() => {}
+                _ => machine.start(),
+            }
+        }
+        VmRequest::Fence(fence) => fence.pass(),
+        VmRequest::Quit(status) => return Some(status),
+        VmRequest::End(cause) => {
+            machine.tell(MachineEvent::Shutdown { cause, reset: false });
+            return Some(0);
+        }
+    }
+    None
 }
 
 /// Runs the machine until it ends; the value is the exit status.
@@ -22,46 +100,8 @@ pub fn run(machine: &Arc<Machine>, requests: &Receiver<VmRequest>, options: &Run
     if !options.paused {
         machine.start();
     }
-    let status = loop {
-        // All senders gone cannot be: the machine holds one.
-        let Ok(request) = requests.recv() else { break 0 };
-        match request {
-            VmRequest::Reset(cause) if options.no_reboot && cause == ShutdownCause::Guest => break 0,
-            VmRequest::Reset(_) => machine.reset(),
-            VmRequest::PowerOff(_) if options.no_shutdown => machine.stop(RunState::Shutdown),
-            VmRequest::PowerOff(_) => break 0,
-            VmRequest::GuestPanic(message) => {
-                eprintln!("rhea: the guest panicked: {message}");
-                if !options.no_shutdown {
-                    break 1;
-                }
-                machine.stop(RunState::GuestPanicked);
-            }
-            VmRequest::PowerDown => machine.power_button(),
-            VmRequest::Suspend => machine.suspend(),
-            VmRequest::Wake(reason) => machine.wake(reason),
-            VmRequest::Stop => {
-                if machine.running() {
-                    machine.stop(RunState::Paused);
-                }
-            }
-            VmRequest::Continue => {
-                if !machine.running() {
-                    machine.start();
-                }
-            }
-            VmRequest::DebugStop { vcpu, stop } => {
-                if machine.running() {
-                    machine.stop(RunState::Debug);
-                }
-                match &options.debugger {
-                    Some(debugger) if debugger.send((vcpu, stop)).is_ok() => {}
-                    _ => machine.start(),
-                }
-            }
-            VmRequest::Quit(status) => break status,
-        }
-    };
+    // All senders gone cannot be: the machine holds one.
+    let status = requests.iter().find_map(|request| handle(machine, request, options)).unwrap_or(0);
     machine.shut_down();
     status
 }

@@ -1,66 +1,66 @@
 //! Commands about displays, keyboards and pointers.
 
-use rhea_display::{ImageFormat, VncServer};
+use super::Shell;
+use rhea_control::{Value, json};
+use rhea_display::VncServer;
 use rhea_machine::Machine;
-
-use rhea_pc::input::{Button, InputEvent, InputKinds, KeyCode};
+use rhea_pc::input::{Button, InputEvent, KeyCode};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// How long `sendkey` holds the keys, in milliseconds.
-const HOLD: u64 = 100;
-const HOLD_LIMIT: u64 = 10_000;
-
-pub fn screendump(machine: &Machine, rest: &[&str]) -> String {
-    let (mut words, mut format) = (Vec::new(), ImageFormat::default());
-    let mut rest = rest.iter();
-    while let Some(word) = rest.next() {
-        if *word != "-f" {
-            words.push(*word);
-            continue;
+impl Shell {
+    pub(super) fn screendump(&self, rest: &[&str]) -> String {
+        let (mut words, mut format) = (Vec::new(), "ppm");
+        let mut rest = rest.iter();
+        while let Some(word) = rest.next() {
+            if *word != "-f" {
+                words.push(*word);
+                continue;
+            }
+            match rest.next() {
+                Some(name) => format = name,
+                None => return "screendump: the formats are ppm and png\n".to_owned(),
+            }
         }
-        match rest.next().and_then(|name| ImageFormat::from_name(name)) {
-            Some(known) => format = known,
-            None => return "screendump: the formats are ppm and png\n".to_owned(),
+        let mut arguments = json!({"format": format});
+        match words[..] {
+            [file] => arguments["filename"] = json!(file),
+            [file, device] => {
+                arguments["filename"] = json!(file);
+                arguments["device"] = json!(device);
+            }
+            _ => return "screendump: expected a file name\n".to_owned(),
         }
+        self.act("screendump", arguments)
     }
-    let (file, device) = match words[..] {
-        [file] => (file, None),
-        [file, device] => (file, Some(device)),
-        _ => return "screendump: expected a file name\n".to_owned(),
-    };
-    let named = |name: &str, device: &str| name == device || name.split('@').next() == Some(device);
-    let console = machine.displays().iter().find(|c| device.is_none_or(|d| named(c.display().name(), d)));
-    let Some(console) = console else {
-        return match device {
-            Some(device) => format!("screendump: there is no display '{device}'\n"),
-            None => "screendump: the machine has no display\n".to_owned(),
+
+    pub(super) fn send_keys(&self, rest: &[&str]) -> String {
+        let (keys, hold) = match rest {
+            [keys] => (keys, None),
+            [keys, hold] => (keys, Some(hold)),
+            _ => return "sendkey: expected keys like ctrl-alt-f1\n".to_owned(),
         };
-    };
-    match console.screendump(format).and_then(|data| std::fs::write(file, data)) {
-        Ok(()) => String::new(),
-        Err(e) => format!("screendump: '{file}': {e}\n"),
+        let keys = match KeyCode::parse_combo(keys) {
+            Ok(keys) => keys,
+            Err(e) => return format!("sendkey: {e}\n"),
+        };
+        let keys: Vec<_> = keys.iter().map(|key| json!({"type": "qcode", "data": key.name()})).collect();
+        let mut arguments = json!({"keys": keys});
+        if let Some(hold) = hold {
+            let Ok(ms) = hold.parse::<i64>() else { return "sendkey: expected a time in ms\n".to_owned() };
+            arguments["hold-time"] = json!(ms);
+        }
+        self.act("send-key", arguments)
     }
-}
 
-pub fn send_keys(machine: &Machine, rest: &[&str]) -> String {
-    let (keys, hold) = match rest {
-        [keys] => (keys, Some(HOLD)),
-        [keys, hold] => (keys, hold.parse().ok().filter(|ms| *ms <= HOLD_LIMIT)),
-        _ => return "sendkey: expected keys like ctrl-alt-f1\n".to_owned(),
-    };
-    let Some(hold) = hold else {
-        return format!("sendkey: expected a time of 0 to {HOLD_LIMIT} ms\n");
-    };
-    let keys = match KeyCode::parse_combo(keys) {
-        Ok(keys) => keys,
-        Err(e) => return format!("sendkey: {e}\n"),
-    };
-    let input = machine.input();
-    keys.iter().for_each(|key| input.key(*key, true));
-    std::thread::sleep(Duration::from_millis(hold));
-    keys.iter().rev().for_each(|key| input.key(*key, false));
-    String::new()
+    pub(super) fn mice(&self) -> String {
+        let line = |mouse: &Value| {
+            let mark = if mouse["current"] == true { '*' } else { ' ' };
+            let absolute = if mouse["absolute"] == true { " (absolute)" } else { "" };
+            format!("{mark} Mouse #{}: {}{absolute}\n", mouse["index"], mouse["name"].as_str().unwrap_or_default())
+        };
+        let text: String = self.list("query-mice").iter().map(line).collect();
+        if text.is_empty() { "No mouse devices connected\n".to_owned() } else { text }
+    }
 }
 
 pub fn mouse_move(machine: &Machine, rest: &[&str]) -> String {
@@ -94,19 +94,6 @@ pub fn mouse_set(machine: &Machine, rest: &[&str]) -> String {
         [n] if n.parse().is_ok_and(|n| machine.input().activate(n)) => String::new(),
         _ => "mouse_set: expected the number of a pointer ('info mice' lists them)\n".to_owned(),
     }
-}
-
-pub fn mice(machine: &Machine) -> String {
-    let mut text = String::new();
-    let mut mark = '*';
-    for (id, name, kinds) in machine.input().list() {
-        if kinds.intersects(InputKinds::POINTER) {
-            let absolute = if kinds.contains(InputKinds::ABSOLUTE) { " (absolute)" } else { "" };
-            text.push_str(&format!("{mark} Mouse #{id}: {name}{absolute}\n"));
-            mark = ' ';
-        }
-    }
-    if text.is_empty() { "No mouse devices connected\n".to_owned() } else { text }
 }
 
 pub fn vnc(servers: &[Arc<VncServer>]) -> String {

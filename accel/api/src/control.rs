@@ -1,15 +1,20 @@
 //! Requests to the machine's main loop.
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Why the machine shuts down or resets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownCause {
     /// The guest asked for it.
     Guest,
-    /// The user did (monitor, Ctrl-A X, signal).
+    /// The user did (Ctrl-A X, human monitor, debugger).
     Host,
+    /// A program that controls the emulator did.
+    Control,
+    /// A signal of the host did.
+    Signal,
     /// The guest crashed (panic device, triple fault).
     GuestPanic,
 }
@@ -46,7 +51,31 @@ pub enum VmRequest {
     Continue,
     /// Leave the emulator at once with this status.
     Quit(i32),
+    /// Leave the emulator because somebody outside of it wants so.
+    End(ShutdownCause),
+    /// Tell that everything asked for before was done.
+    Fence(Fence),
 }
+
+/// One end of [`VmControl::settle`].
+#[derive(Clone, Debug)]
+pub struct Fence(Sender<()>);
+
+impl Fence {
+    /// Lets go who waits.
+    pub fn pass(&self) {
+        // Who waited may have given up.
+        let _ = self.0.try_send(());
+    }
+}
+
+impl PartialEq for Fence {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
+
+impl Eq for Fence {}
 
 /// A handle to the main loop; cheap to clone, callable from any thread, never blocks.
 #[derive(Clone)]
@@ -78,6 +107,13 @@ impl VmControl {
         // Nobody listens any more only while the machine is torn down.
         let _ = self.sender.send(request);
     }
+    /// Waits until everything asked for so far was done, at most `limit`; false: it takes longer. Not for the main loop's thread.
+    #[must_use]
+    pub fn settle(&self, limit: Duration) -> bool {
+        let (sender, passed) = bounded(1);
+        self.request(VmRequest::Fence(Fence(sender)));
+        passed.recv_timeout(limit).is_ok()
+    }
     pub fn reset(&self, cause: ShutdownCause) {
         self.request(VmRequest::Reset(cause));
     }
@@ -96,6 +132,23 @@ impl VmControl {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn fences() {
+        let (control, requests) = VmControl::new();
+        assert!(!control.settle(Duration::from_millis(1)));
+        let loops = std::thread::spawn(move || {
+            for request in requests {
+                if let VmRequest::Fence(fence) = request {
+                    fence.pass();
+                }
+            }
+        });
+        control.request(VmRequest::Stop);
+        assert!(control.settle(Duration::from_secs(60)));
+        drop(control);
+        assert!(loops.join().is_ok());
+    }
 
     #[test]
     fn vcpus_stop_before_the_main_loop_knows() {

@@ -7,7 +7,7 @@ pub mod irq;
 pub mod run;
 pub mod vcpu;
 
-pub use control::{ShutdownCause, VmControl, VmRequest, WakeReason};
+pub use control::{Fence, ShutdownCause, VmControl, VmRequest, WakeReason};
 pub use debug::{DebugStop, VcpuDebug, WatchKind};
 pub use irq::{
     InterruptRouting, IrqLine, IrqSink, MsiMessage, MsiTarget, ResampleListener, Route, RoutingEvent, RoutingListener,

@@ -41,6 +41,7 @@ impl Plugger<'_> {
             && let Some(kind) = rhea_usb::catalog::find(DEFAULT)
         {
             self.usb("-usb", kind, &DeviceSpec { driver: DEFAULT.to_owned(), pairs: Vec::new() })?;
+            self.own_choice(DEFAULT, &[]);
         }
         Ok(())
     }

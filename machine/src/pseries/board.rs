@@ -290,6 +290,7 @@ pub fn build(
         keep: board.keep,
         displays: board.displays,
         input: board.input,
+        inventory: board.inventory,
     };
     let machine = Machine::new(parts).map_err(|e| OptionError::new("-smp", e.to_string()))?;
     machine.reset();

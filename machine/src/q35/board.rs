@@ -378,6 +378,7 @@ pub fn build(
         keep: board.keep,
         displays: board.displays,
         input: board.input,
+        inventory: board.inventory,
     };
     let machine =
         Machine::with_sleep(parts, Some(Box::new(woken))).map_err(|e| OptionError::new("-smp", e.to_string()))?;

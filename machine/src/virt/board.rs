@@ -306,6 +306,7 @@ pub fn build(
         keep: board.keep,
         displays: board.displays,
         input: board.input,
+        inventory: board.inventory,
     })
     .map_err(|e| OptionError::new("-smp", e.to_string()))?;
     machine.reset();

@@ -6,6 +6,7 @@ use super::{CharBackend, CharEvent, CharFrontend};
 use parking_lot::Mutex;
 use std::io::{Read, Result, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
@@ -15,6 +16,23 @@ pub enum SocketAddress {
     /// `host:port`.
     Tcp(String),
     Unix(String),
+    /// A listening socket of this number that the process was started with.
+    Fd(i32),
+}
+
+impl SocketAddress {
+    /// A descriptor of its own for a socket that was handed over.
+    ///
+    /// # Errors
+    /// The host's: there is no descriptor of this number.
+    #[expect(unsafe_code, reason = "a descriptor known by its number only")]
+    pub fn inherited(number: i32) -> Result<OwnedFd> {
+        if number < 0 {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the number is none that has a meaning of its own; the descriptor is borrowed for the call that copies it; one that is not open makes that call fail.
+        unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()
+    }
 }
 
 impl std::fmt::Display for SocketAddress {
@@ -22,6 +40,7 @@ impl std::fmt::Display for SocketAddress {
         match self {
             Self::Tcp(a) => write!(f, "tcp:{a}"),
             Self::Unix(p) => write!(f, "unix:{p}"),
+            Self::Fd(n) => write!(f, "fd:{n}"),
         }
     }
 }
@@ -87,6 +106,13 @@ impl Listener {
                 }
                 Self::Unix(UnixListener::bind(path)?)
             }
+            SocketAddress::Fd(number) => {
+                let fd = SocketAddress::inherited(*number)?;
+                match rustix::net::getsockname(&fd)?.address_family() {
+                    rustix::net::AddressFamily::UNIX => Self::Unix(UnixListener::from(fd)),
+                    _ => Self::Tcp(TcpListener::from(fd)),
+                }
+            }
         })
     }
     fn accept(&self) -> Result<Stream> {
@@ -137,6 +163,8 @@ impl SocketChar {
                 }
                 SocketAddress::Tcp(a) => Stream::Tcp(TcpStream::connect(a)?),
                 SocketAddress::Unix(p) => Stream::Unix(UnixStream::connect(p)?),
+                // Refused where options are parsed.
+                SocketAddress::Fd(_) => return Err(std::io::ErrorKind::Unsupported.into()),
             });
         }
         // The first peer can be written to from now on.

@@ -25,14 +25,18 @@ pub enum ChardevSpec {
     Id(String),
 }
 
-const BACKENDS: &str = "null, stdio, file, pty, pipe, socket";
-
 const ID: OptionDecl = OptionDecl::new("id", OptionKind::Text, None, "name of the back end");
 const MUX: OptionDecl = OptionDecl::new("mux", OptionKind::Bool, Some("off"), "several front ends share the back end");
 const SIGNAL: OptionDecl = OptionDecl::new("signal", OptionKind::Bool, Some("on"), "Ctrl-C acts on the emulator");
 const PATH: OptionDecl = OptionDecl::new("path", OptionKind::Text, None, "file name");
-const SOCKET: [OptionDecl; 8] = [
+const SOCKET: [OptionDecl; 9] = [
     ID,
+    OptionDecl::new(
+        "fd",
+        OptionKind::Number { min: 0, max: 0x7fff_ffff },
+        None,
+        "listening socket that was handed over",
+    ),
     OptionDecl::new("path", OptionKind::Text, None, "Unix socket"),
     OptionDecl::new("host", OptionKind::Text, None, "TCP host"),
     OptionDecl::new("port", OptionKind::Text, None, "TCP port"),
@@ -43,10 +47,13 @@ const SOCKET: [OptionDecl; 8] = [
 ];
 
 impl ChardevSpec {
+    /// The kinds of back ends.
+    pub const KINDS: &[&str] = &["null", "stdio", "file", "pty", "pipe", "socket"];
+
     /// The text of `-chardev help`.
     #[must_use]
     pub fn help() -> String {
-        format!("Available chardev backend types: {BACKENDS}\n")
+        format!("Available chardev backend types: {}\n", Self::KINDS.join(", "))
     }
 
     /// Parses the value of `-chardev`: the id and what to open.
@@ -56,7 +63,8 @@ impl ChardevSpec {
     pub fn parse_chardev(text: &str) -> Result<(String, Self), OptionError> {
         let pairs = crate::options::split(text);
         let Some(((kind, None), rest)) = pairs.split_first() else {
-            return Err(OptionError::new("-chardev", format!("'{text}': expected a backend first, one of {BACKENDS}")));
+            let kinds = Self::KINDS.join(", ");
+            return Err(OptionError::new("-chardev", format!("'{text}': expected a backend first, one of {kinds}")));
         };
         let place = format!("-chardev {kind}");
         let parse = |decls: &[OptionDecl]| OptionSet::parse(&place, decls, rest);
@@ -86,16 +94,25 @@ impl ChardevSpec {
             }
             "socket" => {
                 let set = parse(&SOCKET)?;
-                let address = match (set.text("path"), set.text("port")) {
-                    (Some(path), None) => SocketAddress::Unix(path.to_owned()),
-                    (None, Some(port)) => SocketAddress::Tcp(format!("{}:{port}", set.text("host").unwrap_or(""))),
-                    _ => return Err(OptionError::new(&place, "expected either path=... or host=...,port=...")),
+                let address = match (set.text("path"), set.text("port"), set.number("fd")) {
+                    (Some(path), None, None) => SocketAddress::Unix(path.to_owned()),
+                    (None, Some(port), None) => {
+                        SocketAddress::Tcp(format!("{}:{port}", set.text("host").unwrap_or("")))
+                    }
+                    // The limit of the declaration is that of the type.
+                    (None, None, Some(fd)) if set.bool("server") => SocketAddress::Fd(fd as i32),
+                    (None, None, Some(_)) => return Err(set.error("fd", "only with server=on")),
+                    _ => {
+                        let text = "expected one of path=..., host=...,port=... and fd=...";
+                        return Err(OptionError::new(&place, text));
+                    }
                 };
                 let spec = Self::Socket(socket_options(address, &set, set.bool("telnet")));
                 (set, spec)
             }
             _ => {
-                return Err(OptionError::new("-chardev", format!("unknown backend '{kind}': backends are {BACKENDS}")));
+                let kinds = Self::KINDS.join(", ");
+                return Err(OptionError::new("-chardev", format!("unknown backend '{kind}': backends are {kinds}")));
             }
         };
         Ok((need(&set, "id")?, spec))
@@ -126,7 +143,7 @@ impl ChardevSpec {
                         if k == "nowait" && v.is_none() { ("wait".to_owned(), Some("off".to_owned())) } else { (k, v) }
                     })
                     .collect();
-            let set = OptionSet::parse(&format!("{option} {text}"), &SOCKET[4..], &pairs)?;
+            let set = OptionSet::parse(&format!("{option} {text}"), &SOCKET[5..], &pairs)?;
             let address = if unix { SocketAddress::Unix(target) } else { SocketAddress::Tcp(target) };
             Ok(Self::Socket(socket_options(address, &set, telnet || set.bool("telnet"))))
         };

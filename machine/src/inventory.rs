@@ -1,0 +1,158 @@
+//! What a machine is made of, as those see it who control it.
+
+use crate::config::DeviceSpec;
+use parking_lot::Mutex;
+use rhea_block::Drive;
+use rhea_net::NetBackend;
+use rhea_pci::PciBus;
+use rhea_virtio::balloon::Balloon;
+use std::sync::Arc;
+
+/// A device of the user's choice, or one that the board has without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceEntry {
+    pub spec: DeviceSpec,
+    /// By `-device` or a command.
+    pub chosen: bool,
+    /// Among those of its kind without an id, in the order in which they came.
+    number: usize,
+}
+
+impl DeviceEntry {
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.spec.value("id")
+    }
+    /// The path in the tree of objects.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self.id() {
+            Some(id) => format!("/machine/peripheral/{id}"),
+            None => format!("/machine/{}/device[{}]", self.folder(), self.number),
+        }
+    }
+    /// The object in the tree whose child it is.
+    #[must_use]
+    pub fn folder(&self) -> &'static str {
+        match (self.id(), self.chosen) {
+            (Some(_), _) => "peripheral",
+            (None, true) => "peripheral-anon",
+            (None, false) => "unattached",
+        }
+    }
+    /// Its name among the children of its folder.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.id().map_or_else(|| format!("device[{}]", self.number), str::to_owned)
+    }
+}
+
+#[derive(Default)]
+struct Parts {
+    devices: Vec<DeviceEntry>,
+    drives: Option<Arc<dyn Fn() -> Vec<Arc<Drive>> + Send + Sync>>,
+    nets: Option<Arc<dyn Fn() -> Vec<(String, Arc<dyn NetBackend>)> + Send + Sync>>,
+    pci: Vec<Arc<PciBus>>,
+    balloon: Option<Arc<Balloon>>,
+    /// The numbers of devices without an id that come next: chosen ones, and others, before which the CPUs are counted.
+    next: (usize, usize),
+}
+
+/// The list; devices that come and go change it.
+#[derive(Default)]
+pub struct Inventory(Mutex<Parts>);
+
+impl Inventory {
+    /// The CPUs are the first of the devices nobody chose.
+    pub fn count_cpus(&self, cpus: usize) {
+        let mut parts = self.0.lock();
+        for device in parts.devices.iter_mut().filter(|d| !d.chosen) {
+            device.number += cpus;
+        }
+        parts.next.1 += cpus;
+    }
+    pub fn add_device(&self, spec: &DeviceSpec, chosen: bool) {
+        let mut parts = self.0.lock();
+        let next = if chosen { &mut parts.next.0 } else { &mut parts.next.1 };
+        let number = *next;
+        if spec.value("id").is_none() {
+            *next += 1;
+        }
+        parts.devices.push(DeviceEntry { spec: spec.clone(), chosen, number });
+    }
+    /// Forgets a device; false: there is none of this id.
+    pub fn remove_device(&self, id: &str) -> bool {
+        let mut parts = self.0.lock();
+        let before = parts.devices.len();
+        parts.devices.retain(|d| d.id() != Some(id));
+        parts.devices.len() != before
+    }
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceEntry> {
+        self.0.lock().devices.clone()
+    }
+    /// Where drives and network back ends are listed.
+    pub fn set_sources(
+        &self,
+        drives: impl Fn() -> Vec<Arc<Drive>> + Send + Sync + 'static,
+        nets: impl Fn() -> Vec<(String, Arc<dyn NetBackend>)> + Send + Sync + 'static,
+    ) {
+        let mut parts = self.0.lock();
+        parts.drives = Some(Arc::new(drives));
+        parts.nets = Some(Arc::new(nets));
+    }
+    #[must_use]
+    pub fn drives(&self) -> Vec<Arc<Drive>> {
+        let drives = self.0.lock().drives.clone();
+        drives.map_or_else(Vec::new, |list| list())
+    }
+    /// Network back ends with their ids.
+    #[must_use]
+    pub fn nets(&self) -> Vec<(String, Arc<dyn NetBackend>)> {
+        let nets = self.0.lock().nets.clone();
+        nets.map_or_else(Vec::new, |list| list())
+    }
+    /// A root bus, and all behind it.
+    pub fn add_pci(&self, root: &Arc<PciBus>) {
+        self.0.lock().pci.push(root.clone());
+    }
+    #[must_use]
+    pub fn pci(&self) -> Vec<Arc<PciBus>> {
+        self.0.lock().pci.clone()
+    }
+    pub fn set_balloon(&self, balloon: Option<Arc<Balloon>>) {
+        self.0.lock().balloon = balloon;
+    }
+    #[must_use]
+    pub fn balloon(&self) -> Option<Arc<Balloon>> {
+        self.0.lock().balloon.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let inventory = Inventory::default();
+        for (text, chosen) in [("VGA", false), ("edu,id=a", true), ("edu", true), ("edu", true)] {
+            inventory.add_device(&DeviceSpec::parse(text).unwrap(), chosen);
+        }
+        inventory.count_cpus(2);
+        inventory.add_device(&DeviceSpec::parse("e1000e").unwrap(), false);
+        let paths: Vec<_> = inventory.devices().iter().map(DeviceEntry::path).collect();
+        assert_eq!(
+            paths,
+            [
+                "/machine/unattached/device[2]",
+                "/machine/peripheral/a",
+                "/machine/peripheral-anon/device[0]",
+                "/machine/peripheral-anon/device[1]",
+                "/machine/unattached/device[3]",
+            ]
+        );
+        assert!(inventory.remove_device("a") && !inventory.remove_device("a"));
+        assert_eq!(inventory.devices().len(), 4);
+    }
+}

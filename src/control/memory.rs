@@ -1,0 +1,80 @@
+//! Commands about memory.
+
+use super::Context;
+use rhea_control::{Call, Commands, Error, ErrorClass, Value, json};
+use rhea_memory::{Gpa, Gva, Requester};
+use rhea_virtio::balloon::Balloon;
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+pub fn register(commands: &mut Commands<Context>) {
+    commands.add(&[
+        ("query-memory-size-summary", size),
+        ("memsave", save_virtual),
+        ("pmemsave", save_physical),
+        ("query-balloon", balloon),
+        ("balloon", set_balloon),
+    ]);
+}
+
+type Result = std::result::Result<Value, Error>;
+
+fn size(context: &Context, _: &mut Call<'_>) -> Result {
+    Ok(json!({"base-memory": context.config.ram.size, "plugged-memory": 0}))
+}
+
+/// Writes `size` bytes from `start` to the file of the call, piece by piece.
+fn save(call: &Call<'_>, read: impl Fn(u64, &mut [u8]) -> std::result::Result<(), Error>) -> Result {
+    let (start, size) = (call.unsigned("val").unwrap_or(0), call.unsigned("size").unwrap_or(0));
+    let name = call.required("filename");
+    let fail = |e: std::io::Error| Error::new(format!("could not write '{name}': {}", Error::from(e)));
+    let mut file = File::create(name).map_err(fail)?;
+    let mut done = 0;
+    let mut data = vec![0; 1 << 16];
+    while done < size {
+        let n = (size - done).min(data.len() as u64) as usize;
+        read(start.wrapping_add(done), &mut data[..n])?;
+        file.write_all(&data[..n]).map_err(fail)?;
+        done += n as u64;
+    }
+    Ok(json!({}))
+}
+
+fn save_virtual(context: &Context, call: &mut Call<'_>) -> Result {
+    let index = super::cpus::index(context, call.number("cpu-index").unwrap_or(0))?;
+    let cpu = context.machine.cpus()[index].clone();
+    context.paused(|| {
+        save(call, |at, data| {
+            cpu.read_memory(Gva(at), data)
+                .map_err(|_| Error::new(format!("Invalid addr {at:#018x}/size {} specified", data.len())))
+        })
+    })
+}
+
+fn save_physical(context: &Context, call: &mut Call<'_>) -> Result {
+    save(call, |at, data| {
+        // What is not there reads as zero.
+        if context.machine.space().read(Gpa(at), data, Requester::Debugger).is_err() {
+            data.fill(0);
+        }
+        Ok(())
+    })
+}
+
+fn active(context: &Context) -> std::result::Result<Arc<Balloon>, Error> {
+    let balloon = context.machine.inventory().balloon();
+    balloon.ok_or_else(|| Error::of(ErrorClass::DeviceNotActive, "No balloon device has been activated"))
+}
+
+fn balloon(context: &Context, _: &mut Call<'_>) -> Result {
+    let given = active(context)?.actual();
+    Ok(json!({"actual": context.config.ram.size.saturating_sub(given)}))
+}
+
+fn set_balloon(context: &Context, call: &mut Call<'_>) -> Result {
+    let value = call.number("value").and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    let value = value.ok_or_else(|| Error::new("Parameter 'target' expects a size"))?;
+    active(context)?.set_target(context.config.ram.size.saturating_sub(value));
+    Ok(json!({}))
+}

@@ -1,0 +1,145 @@
+//! The commands of the control protocol (QMP), on this machine. The human monitor uses them too.
+
+mod chardevs;
+mod cpus;
+mod dump;
+mod fdsets;
+mod human;
+mod info;
+mod input;
+mod life;
+mod memory;
+mod objects;
+mod options;
+mod pci;
+mod storage;
+
+pub use life::actions;
+
+use crate::cli::ControlSpec;
+use parking_lot::Mutex;
+use rhea_control::{Commands, Events, Listener, Schema, Server};
+use rhea_device::OptionError;
+use rhea_device::chardev::CharBackend;
+use rhea_display::VncServer;
+use rhea_machine::{Machine, MachineConfig};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+/// What commands work on.
+pub struct Context {
+    pub machine: Arc<Machine>,
+    /// What the machine was made from.
+    pub config: MachineConfig,
+    pub vnc: Vec<Arc<VncServer>>,
+    /// Names of character devices, with what is behind them.
+    pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+    /// Names of the control protocol's own connections.
+    pub controls: Vec<(String, String)>,
+    pub fdsets: fdsets::FdSets,
+    pub dump: Arc<Mutex<dump::Progress>>,
+    pub events: Arc<Events>,
+    /// The threads of the CPUs, once somebody asked.
+    pub threads: OnceLock<Vec<i32>>,
+    /// Where an absolute pointer was put last.
+    pub pointer: Mutex<(u16, u16)>,
+    me: OnceLock<Weak<Server<Context>>>,
+}
+
+impl Context {
+    /// The server of these commands.
+    fn server(&self) -> Option<Arc<Server<Self>>> {
+        self.me.get().and_then(Weak::upgrade)
+    }
+    /// Runs `f` with all CPUs paused: the registers of a running one are in the host's.
+    pub fn paused<R>(&self, f: impl FnOnce() -> R) -> R {
+        let cpus = self.machine.cpus();
+        let running = self.machine.running();
+        if running {
+            cpus.iter().for_each(|c| c.request_pause());
+            cpus.iter().for_each(|c| {
+                c.wait_paused(None);
+            });
+        }
+        let result = f();
+        if running && self.machine.running() {
+            cpus.iter().for_each(|c| c.resume());
+        }
+        result
+    }
+}
+
+/// The control side of the emulator.
+#[derive(Clone)]
+pub struct Control {
+    pub server: Arc<Server<Context>>,
+}
+
+/// What is there to be controlled.
+pub struct Parts {
+    pub machine: Arc<Machine>,
+    pub config: MachineConfig,
+    pub vnc: Vec<Arc<VncServer>>,
+    pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+    pub controls: Vec<(String, String)>,
+}
+
+impl Control {
+    /// Makes the commands that this machine can carry out.
+    pub fn new(parts: Parts) -> Self {
+        let schema: Arc<Schema> = Arc::new(rhea_control::schema());
+        let events = Events::new(&schema);
+        life::send_events(&parts.machine, &events);
+        let mut commands = Commands::default();
+        life::register(&mut commands, &parts.machine);
+        cpus::register(&mut commands, &parts.machine);
+        memory::register(&mut commands);
+        dump::register(&mut commands, &parts.machine);
+        objects::register(&mut commands);
+        options::register(&mut commands);
+        pci::register(&mut commands);
+        storage::register(&mut commands);
+        input::register(&mut commands);
+        info::register(&mut commands);
+        fdsets::register(&mut commands);
+        chardevs::register(&mut commands);
+        human::register(&mut commands);
+        let context = Context {
+            machine: parts.machine,
+            config: parts.config,
+            vnc: parts.vnc,
+            chardevs: parts.chardevs,
+            controls: parts.controls,
+            fdsets: fdsets::FdSets::default(),
+            dump: Arc::default(),
+            events: events.clone(),
+            threads: OnceLock::new(),
+            pointer: Mutex::default(),
+            me: OnceLock::new(),
+        };
+        let package = format!("Rhea {}", env!("CARGO_PKG_VERSION"));
+        let server = Server::new(&schema, commands, context, &events, package);
+        // The server is new: the place is free.
+        let _ = server.context().me.set(Arc::downgrade(&server));
+        Self { server }
+    }
+
+    /// Lets programs in.
+    ///
+    /// # Errors
+    /// [`OptionError`]: an address that cannot be listened at.
+    pub fn listen(&self, spec: ControlSpec) -> Result<(), OptionError> {
+        let place = spec.address.to_string();
+        let fail = |e: std::io::Error| OptionError::new(&spec.option, format!("{place}: {e}"));
+        let listener = Listener::new(spec.address, spec.server).map_err(fail)?;
+        if spec.wait {
+            eprintln!("rhea: waiting for a connection on {place}");
+        }
+        self.server.listen(listener, spec.wait).map_err(fail)
+    }
+
+    /// Waits a little for those who read slowly: the emulator is about to end.
+    pub fn flush(&self) {
+        self.server.events().flush(Duration::from_secs(1));
+    }
+}
