@@ -40,6 +40,8 @@ pub const PROPERTIES: &[(&str, &str)] = &[
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parsed {
     pub config: X86Config,
+    /// `enforce`: a feature that is missing is an error.
+    pub enforce: bool,
     /// Features of the model that Rhea lacks and dropped: one line for the user, if any.
     pub warning: Option<String>,
 }
@@ -328,17 +330,32 @@ fn frequency(name: &str, value: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("CPU property '{name}': '{value}' is not a frequency from 1000000 to 100000000000 Hz"))
 }
 
+/// The model that is the processor guest code runs on.
+pub const HOST: &str = "host";
+
 /// From the value of `-cpu`.
 ///
 /// # Errors
 /// One line: an unknown model or property, a bad value, a feature asked for that Rhea lacks.
 pub fn parse(text: &str) -> Result<Parsed, String> {
+    parse_on(text, None)
+}
+
+/// The same where the processor named `host` is known: the one that guest code runs on.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
     let mut parts = text.split(',');
     let name = parts.next().unwrap_or_default();
     let version = VERSIONS.iter().find(|v| v.0.eq_ignore_ascii_case(name));
     let base = version.map_or(name, |v| v.1);
     let base = MODELS.iter().map(|m| m.0).find(|m| m.eq_ignore_ascii_case(base)).unwrap_or(base);
-    let mut config = model(base).ok_or_else(|| {
+    let own = host.filter(|_| name == HOST);
+    if name == HOST && own.is_none() {
+        return Err("the model 'host' is of -accel kvm: other accelerators have 'max'".into());
+    }
+    let mut config = own.or_else(|| model(base)).ok_or_else(|| {
         let known: Vec<_> = MODELS.iter().map(|m| m.0).collect();
         format!("unknown CPU model '{name}' (known: {})", known.join(", "))
     })?;
@@ -453,7 +470,7 @@ pub fn parse(text: &str) -> Result<Parsed, String> {
         }
         Some(line)
     };
-    Ok(Parsed { config, warning })
+    Ok(Parsed { config, enforce, warning })
 }
 
 /// What needs another feature: dropped with it, refused if asked for.

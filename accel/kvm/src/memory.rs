@@ -1,0 +1,270 @@
+//! Slots of guest memory: what of an address space is RAM, told to the kernel and kept so.
+
+use crate::error::{Context, KvmError};
+use crate::kick::Gate;
+use crate::sys::VmFile;
+use kvm_bindings as kb;
+use kvm_bindings::kvm_userspace_memory_region;
+use parking_lot::Mutex;
+use rhea_memory::ram::DirtySource;
+use rhea_memory::{
+    AddressSpace, ChangeListener, ChangeReason, FlatTarget, FlatView, MemoryChange, PAGE_SIZE, RamBlock, Subscription,
+};
+use std::sync::{Arc, Weak};
+
+/// What becomes of an error while the machine runs.
+pub type Failed = Box<dyn Fn(&KvmError) + Send + Sync>;
+
+/// A range of RAM as the kernel sees it: whole pages.
+#[derive(Clone)]
+struct Range {
+    gpa: u64,
+    len: u64,
+    block: Arc<RamBlock>,
+    offset: u64,
+    readonly: bool,
+}
+
+impl Range {
+    fn same(&self, other: &Range) -> bool {
+        self.gpa == other.gpa
+            && self.len == other.len
+            && Arc::ptr_eq(&self.block, &other.block)
+            && self.offset == other.offset
+            && self.readonly == other.readonly
+    }
+    fn host(&self) -> u64 {
+        self.block.host_ptr().addr() as u64 + self.offset
+    }
+}
+
+struct Slot {
+    /// Number, and in the upper half which address space it is in.
+    id: u32,
+    range: Range,
+    logged: bool,
+}
+
+#[derive(Default)]
+struct State {
+    slots: Vec<Slot>,
+}
+
+/// The slots of a VM.
+pub struct Slots {
+    vm: Arc<dyn VmFile>,
+    gate: Arc<Gate>,
+    /// By number: what vCPUs see, and what they see in system-management mode.
+    spaces: Vec<Weak<AddressSpace>>,
+    /// Slots in each.
+    most: u32,
+    /// The kernel has read-only memory; without it ROM is a device.
+    readonly: bool,
+    state: Mutex<State>,
+    failed: Failed,
+    me: Weak<Slots>,
+}
+
+struct Follower(Weak<Slots>, u32);
+
+impl ChangeListener for Follower {
+    fn memory_changed(&self, change: &MemoryChange) {
+        // What lies behind a range changed; dirty logs and pins are no concern of the slots.
+        if !matches!(change.reason, ChangeReason::Unmap | ChangeReason::RangeProtection) {
+            return;
+        }
+        if let Some(slots) = self.0.upgrade()
+            && let Err(e) = slots.update(self.1)
+        {
+            (slots.failed)(&e);
+        }
+    }
+}
+
+/// The RAM of a view in whole pages; the rest is reached by exits.
+fn ranges(view: &FlatView, readonly: bool) -> Vec<Range> {
+    let mut all: Vec<Range> = Vec::new();
+    for flat in view.ranges() {
+        let FlatTarget::Ram(ram) = &flat.target else { continue };
+        if ram.readonly && !readonly {
+            continue;
+        }
+        let start = flat.range.start.0;
+        let Some(gpa) = start.checked_next_multiple_of(PAGE_SIZE) else { continue };
+        let skip = gpa - start;
+        let Some(len) = flat.range.len.checked_sub(skip).map(|n| n / PAGE_SIZE * PAGE_SIZE) else { continue };
+        let offset = ram.offset + skip;
+        // Only whole pages of the host can be shown.
+        if len == 0 || !(ram.block.host_ptr().addr() as u64).wrapping_add(offset).is_multiple_of(PAGE_SIZE) {
+            continue;
+        }
+        if let Some(last) = all.last_mut()
+            && last.gpa + last.len == gpa
+            && Arc::ptr_eq(&last.block, &ram.block)
+            && last.offset + last.len == offset
+            && last.readonly == ram.readonly
+        {
+            last.len += len;
+            continue;
+        }
+        all.push(Range { gpa, len, block: ram.block.clone(), offset, readonly: ram.readonly });
+    }
+    all
+}
+
+impl Slots {
+    /// The slots of `vm`, filled from what vCPUs see: `spaces` by number.
+    ///
+    /// # Errors
+    /// [`KvmError`]: too many ranges, or the kernel's.
+    pub fn new(
+        vm: &Arc<dyn VmFile>,
+        gate: &Arc<Gate>,
+        spaces: &[Arc<AddressSpace>],
+        failed: Failed,
+    ) -> Result<(Arc<Self>, Vec<Subscription>), KvmError> {
+        let most = match vm.check(kb::KVM_CAP_NR_MEMSLOTS) {
+            n if n > 0 => n as u32,
+            // What kernels had before they said it.
+            _ => 32,
+        };
+        let slots = Arc::new_cyclic(|me| Self {
+            vm: vm.clone(),
+            gate: gate.clone(),
+            spaces: spaces.iter().map(Arc::downgrade).collect(),
+            most,
+            readonly: vm.check(kb::KVM_CAP_READONLY_MEM) > 0,
+            state: Mutex::default(),
+            failed,
+            me: me.clone(),
+        });
+        let mut subscriptions = Vec::new();
+        for (n, space) in spaces.iter().enumerate() {
+            subscriptions.push(space.subscribe(Arc::new(Follower(Arc::downgrade(&slots), n as u32))));
+            slots.update(n as u32)?;
+        }
+        Ok((slots, subscriptions))
+    }
+
+    fn update(&self, space: u32) -> Result<(), KvmError> {
+        let Some(of) = self.spaces.get(space as usize).and_then(Weak::upgrade) else { return Ok(()) };
+        // What is replaced or goes: then vCPUs must not look meanwhile, since there is a time without.
+        let takes_away = {
+            let state = self.state.lock();
+            let wanted = ranges(&of.view(), self.readonly);
+            let mut slots = state.slots.iter().filter(|s| s.id >> 16 == space);
+            slots.any(|s| !wanted.iter().any(|r| r.same(&s.range)))
+        };
+        let apply = || {
+            let mut state = self.state.lock();
+            // The newest view, whoever comes last.
+            let wanted = ranges(&of.view(), self.readonly);
+            self.apply(&mut state, space, wanted)
+        };
+        if takes_away { self.gate.exclusively(apply) } else { apply() }
+    }
+
+    fn apply(&self, state: &mut State, space: u32, wanted: Vec<Range>) -> Result<(), KvmError> {
+        let mut kept = Vec::with_capacity(state.slots.len());
+        let mut result = Ok(());
+        for slot in std::mem::take(&mut state.slots) {
+            if slot.id >> 16 != space || wanted.iter().any(|r| r.same(&slot.range)) {
+                kept.push(slot);
+                continue;
+            }
+            if slot.logged {
+                self.collect_slot(&slot);
+            }
+            let gone = kvm_userspace_memory_region { memory_size: 0, ..self.region(&slot) };
+            if let Err(e) = self.vm.set_memory(&gone).during("KVM_SET_USER_MEMORY_REGION") {
+                // Still there for the kernel: its memory must live on.
+                kept.push(slot);
+                result = Err(e);
+            }
+        }
+        state.slots = kept;
+        result?;
+        for range in wanted {
+            if state.slots.iter().any(|s| s.id >> 16 == space && s.range.same(&range)) {
+                continue;
+            }
+            let free = (0..self.most.min(0x1_0000))
+                .map(|n| space << 16 | n)
+                .find(|id| !state.slots.iter().any(|s| s.id == *id));
+            let id = free.ok_or(KvmError::Slots(self.most))?;
+            range.block.set_dirty_source(self.me.clone());
+            let logged = range.block.dirty_logging();
+            let slot = Slot { id, range, logged };
+            self.vm.set_memory(&self.region(&slot)).map_err(|source| match source.raw_os_error() {
+                Some(libc::ENOSPC) => KvmError::Slots(self.most),
+                _ => KvmError::Call { call: "KVM_SET_USER_MEMORY_REGION", source },
+            })?;
+            state.slots.push(slot);
+        }
+        Ok(())
+    }
+
+    fn region(&self, slot: &Slot) -> kvm_userspace_memory_region {
+        let mut flags = 0;
+        if slot.range.readonly {
+            flags |= kb::KVM_MEM_READONLY;
+        }
+        if slot.logged {
+            flags |= kb::KVM_MEM_LOG_DIRTY_PAGES;
+        }
+        kvm_userspace_memory_region {
+            slot: slot.id,
+            flags,
+            guest_phys_addr: slot.range.gpa,
+            memory_size: slot.range.len,
+            userspace_addr: slot.range.host(),
+        }
+    }
+
+    fn collect_slot(&self, slot: &Slot) {
+        let words = match self.vm.dirty_log(slot.id, slot.range.len).during("KVM_GET_DIRTY_LOG") {
+            Ok(words) => words,
+            Err(e) => {
+                (self.failed)(&e);
+                // Nothing is known: all of it may have changed.
+                return slot.range.block.note_write(slot.range.offset, slot.range.len);
+            }
+        };
+        for (n, word) in words.into_iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                let page = n as u64 * 64 + u64::from(left.trailing_zeros());
+                left &= left - 1;
+                let at = page * PAGE_SIZE;
+                if at < slot.range.len {
+                    slot.range.block.note_write(slot.range.offset + at, PAGE_SIZE);
+                }
+            }
+        }
+    }
+
+    /// Slots in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.state.lock().slots.len()
+    }
+}
+
+impl DirtySource for Slots {
+    fn track(&self, block: &RamBlock, on: bool) {
+        let mut state = self.state.lock();
+        for slot in state.slots.iter_mut().filter(|s| std::ptr::eq(&*s.range.block, block) && s.logged != on) {
+            slot.logged = on;
+            if let Err(e) = self.vm.set_memory(&self.region(slot)).during("KVM_SET_USER_MEMORY_REGION") {
+                slot.logged = !on;
+                (self.failed)(&e);
+            }
+        }
+    }
+    fn collect(&self, block: &RamBlock) {
+        let state = self.state.lock();
+        for slot in state.slots.iter().filter(|s| s.logged && std::ptr::eq(&*s.range.block, block)) {
+            self.collect_slot(slot);
+        }
+    }
+}

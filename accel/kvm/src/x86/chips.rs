@@ -1,0 +1,257 @@
+//! Interrupt controllers in the kernel: 8259s, I/O APIC, and its table of where interrupts by number (GSI) go.
+
+use crate::error::{Context, KvmError};
+use crate::sys::VmFile;
+use kvm_bindings as kb;
+use kvm_bindings::{kvm_ioapic_state, kvm_irq_routing_entry, kvm_irqchip, kvm_lapic_state, kvm_msi, kvm_pic_state};
+use parking_lot::Mutex;
+use rhea_accel::{IrqFd, IrqLine, IrqSink, MsiMessage, MsiTarget};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+/// Inputs of the I/O APIC, by number.
+const IO_APIC_GSI: u32 = 0;
+const IO_APIC_PINS: u32 = 24;
+/// Inputs of the 8259s.
+const PIC_GSI: u32 = IO_APIC_GSI + IO_APIC_PINS;
+const PIC_PINS: u32 = 16;
+/// Lines of the machine, each at both controllers as a PC has them: the timer's is at input 2 of the I/O APIC.
+const LINE_GSI: u32 = PIC_GSI + PIC_PINS;
+/// The first one for messages.
+pub const MSI_GSI: u32 = LINE_GSI + IO_APIC_PINS;
+
+/// Bits of the edge/level control registers that exist.
+const ELCR_MASK: [u8; 2] = [0xf8, 0xde];
+const REDIRECTION_MASKED: u64 = 1 << 16;
+const IO_APIC_BASE: u64 = 0xfec0_0000;
+
+fn chip_route(gsi: u32, chip: u32, pin: u32) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry { gsi, type_: kb::KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
+    entry.u.irqchip = kb::kvm_irq_routing_irqchip { irqchip: chip, pin };
+    entry
+}
+fn pic_route(gsi: u32, n: u32) -> kvm_irq_routing_entry {
+    let chip = if n < 8 { kb::KVM_IRQCHIP_PIC_MASTER } else { kb::KVM_IRQCHIP_PIC_SLAVE };
+    chip_route(gsi, chip, n % 8)
+}
+fn msi_route(gsi: u32, m: &MsiMessage) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry { gsi, type_: kb::KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    entry.u.msi = kb::kvm_irq_routing_msi {
+        address_lo: m.address as u32,
+        address_hi: (m.address >> 32) as u32,
+        data: m.data,
+        ..Default::default()
+    };
+    entry
+}
+
+/// Messages that have a number: address and data, and how many use it.
+#[derive(Default)]
+struct Messages(BTreeMap<u32, (MsiMessage, u32)>);
+
+/// The controllers of one VM.
+pub struct KernelChips {
+    vm: Arc<dyn VmFile>,
+    /// Entries that the kernel's table has room for.
+    room: usize,
+    messages: Mutex<Messages>,
+}
+
+/// Inputs of one controller.
+struct Inputs {
+    vm: Arc<dyn VmFile>,
+    first: u32,
+    count: u32,
+}
+
+impl IrqSink for Inputs {
+    fn set_level(&self, pin: u32, level: bool) {
+        if pin < self.count {
+            // The kernel refuses only numbers that it has no route for.
+            let _ = self.vm.set_irq_line(self.first + pin, level);
+        }
+    }
+}
+
+impl KernelChips {
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub(super) fn new(vm: &Arc<dyn VmFile>) -> Result<Arc<Self>, KvmError> {
+        vm.create_irqchip().during("KVM_CREATE_IRQCHIP")?;
+        let room = vm.check(kb::KVM_CAP_IRQ_ROUTING).max(0) as usize;
+        let chips = Self { vm: vm.clone(), room, messages: Mutex::default() };
+        chips.write_table(&Messages::default()).during("KVM_SET_GSI_ROUTING")?;
+        Ok(Arc::new(chips))
+    }
+
+    fn write_table(&self, messages: &Messages) -> io::Result<()> {
+        let mut table = Vec::new();
+        for n in 0..IO_APIC_PINS {
+            table.push(chip_route(IO_APIC_GSI + n, kb::KVM_IRQCHIP_IOAPIC, n));
+        }
+        for n in 0..PIC_PINS {
+            table.push(pic_route(PIC_GSI + n, n));
+        }
+        for n in 0..IO_APIC_PINS {
+            let gsi = LINE_GSI + n;
+            if n < PIC_PINS {
+                table.push(pic_route(gsi, n));
+            }
+            match n {
+                0 => table.push(chip_route(gsi, kb::KVM_IRQCHIP_IOAPIC, 2)),
+                2 => {}
+                n => table.push(chip_route(gsi, kb::KVM_IRQCHIP_IOAPIC, n)),
+            }
+        }
+        table.extend(messages.0.iter().map(|(gsi, (m, _))| msi_route(*gsi, m)));
+        if table.len() > self.room {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.vm.set_routing(&table)
+    }
+
+    /// The inputs of the I/O APIC.
+    #[must_use]
+    pub fn io_apic(&self) -> Arc<dyn IrqSink> {
+        Arc::new(Inputs { vm: self.vm.clone(), first: IO_APIC_GSI, count: IO_APIC_PINS })
+    }
+    /// Those of the 8259s: eight of each.
+    #[must_use]
+    pub fn pic(&self) -> Arc<dyn IrqSink> {
+        Arc::new(Inputs { vm: self.vm.clone(), first: PIC_GSI, count: PIC_PINS })
+    }
+
+    /// Power-on state, but for local APICs.
+    pub(super) fn reset(&self) -> Result<(), KvmError> {
+        for (chip_id, elcr_mask) in [kb::KVM_IRQCHIP_PIC_MASTER, kb::KVM_IRQCHIP_PIC_SLAVE].into_iter().zip(ELCR_MASK) {
+            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+            chip.chip.pic = kvm_pic_state { elcr_mask, ..Default::default() };
+            self.vm.set_irqchip(&chip).during("KVM_SET_IRQCHIP")?;
+        }
+        let mut state = kvm_ioapic_state { base_address: IO_APIC_BASE, ..Default::default() };
+        for entry in &mut state.redirtbl {
+            entry.bits = REDIRECTION_MASKED;
+        }
+        let mut chip = kvm_irqchip { chip_id: kb::KVM_IRQCHIP_IOAPIC, ..Default::default() };
+        chip.chip.ioapic = state;
+        self.vm.set_irqchip(&chip).during("KVM_SET_IRQCHIP")
+    }
+
+    // ---- messages by number ----
+
+    /// A number for a message: the one it has, or a free one.
+    fn take(&self, message: MsiMessage) -> io::Result<u32> {
+        let mut messages = self.messages.lock();
+        let same = |m: &MsiMessage| m.address == message.address && m.data == message.data;
+        if let Some((gsi, (_, users))) = messages.0.iter_mut().find(|(_, (m, _))| same(m)) {
+            *users += 1;
+            return Ok(*gsi);
+        }
+        let gsi = (MSI_GSI..).find(|n| !messages.0.contains_key(n)).unwrap_or(MSI_GSI);
+        messages.0.insert(gsi, (message, 1));
+        let written = self.write_table(&messages);
+        if written.is_err() {
+            messages.0.remove(&gsi);
+        }
+        written.map(|()| gsi)
+    }
+    /// Gives a number back. What the kernel says of a smaller table does not matter: the number stands for nothing any more.
+    fn give_back(&self, gsi: u32) {
+        let mut messages = self.messages.lock();
+        let Some((_, users)) = messages.0.get_mut(&gsi) else { return };
+        *users -= 1;
+        if *users == 0 {
+            messages.0.remove(&gsi);
+            let _ = self.write_table(&messages);
+        }
+    }
+    fn number_of(&self, message: MsiMessage) -> Option<u32> {
+        let messages = self.messages.lock();
+        let mut all = messages.0.iter();
+        all.find(|(_, (m, _))| m.address == message.address && m.data == message.data).map(|(gsi, _)| *gsi)
+    }
+    /// How many messages have a number.
+    #[must_use]
+    pub fn message_routes(&self) -> usize {
+        self.messages.lock().0.len()
+    }
+    pub(super) fn has_irqfd(&self) -> bool {
+        self.vm.check(kb::KVM_CAP_IRQFD) > 0
+    }
+}
+
+impl MsiTarget for KernelChips {
+    fn send(&self, m: MsiMessage) {
+        let msi = kvm_msi {
+            address_lo: m.address as u32,
+            address_hi: (m.address >> 32) as u32,
+            data: m.data,
+            ..Default::default()
+        };
+        // A message to nobody is lost, as on a bus.
+        let _ = self.vm.signal_msi(msi);
+    }
+}
+
+impl IrqFd for KernelChips {
+    fn attach(&self, line: &IrqLine, trigger: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        if resample.is_some() && self.vm.check(kb::KVM_CAP_IRQFD_RESAMPLE) == 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.vm.irqfd(trigger.as_raw_fd(), line_gsi(line)?, resample.map(|fd| fd.as_raw_fd()), true)
+    }
+    fn detach(&self, line: &IrqLine, trigger: BorrowedFd<'_>) -> io::Result<()> {
+        self.vm.irqfd(trigger.as_raw_fd(), line_gsi(line)?, None, false)
+    }
+    fn attach_msi(&self, message: MsiMessage, trigger: BorrowedFd<'_>) -> io::Result<()> {
+        let gsi = self.take(message)?;
+        let attached = self.vm.irqfd(trigger.as_raw_fd(), gsi, None, true);
+        if attached.is_err() {
+            self.give_back(gsi);
+        }
+        attached
+    }
+    fn detach_msi(&self, message: MsiMessage, trigger: BorrowedFd<'_>) -> io::Result<()> {
+        let gsi = self.number_of(message).ok_or(io::ErrorKind::NotFound)?;
+        self.vm.irqfd(trigger.as_raw_fd(), gsi, None, false)?;
+        self.give_back(gsi);
+        Ok(())
+    }
+}
+
+fn line_gsi(line: &IrqLine) -> io::Result<u32> {
+    let number = line.number().filter(|n| *n < IO_APIC_PINS);
+    number.map(|n| LINE_GSI + n).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// The registers of a local APIC after reset (SDM volume 3, 11.4.7.1); id and version stay. `open`: LINT0 takes the 8259s' interrupts.
+pub(super) fn reset_lapic(lapic: &mut kvm_lapic_state, open: bool) {
+    const ID: usize = 0x20;
+    const VERSION: usize = 0x30;
+    const DFR: usize = 0xe0;
+    const SVR: usize = 0xf0;
+    const LVT: [usize; 7] = [0x2f0, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370];
+    const LINT0: usize = 0x350;
+    const MASKED: u32 = 1 << 16;
+    const EXT_INT: u32 = 7 << 8;
+    let mut fresh = kvm_lapic_state::default();
+    let mut set = |at: usize, value: u32| {
+        for (to, byte) in fresh.regs[at..at + 4].iter_mut().zip(value.to_le_bytes()) {
+            *to = byte as _;
+        }
+    };
+    set(DFR, u32::MAX);
+    set(SVR, 0xff);
+    for at in LVT {
+        set(at, MASKED);
+    }
+    if open {
+        set(LINT0, EXT_INT);
+    }
+    for at in [ID, VERSION] {
+        fresh.regs[at..at + 4].copy_from_slice(&lapic.regs[at..at + 4]);
+    }
+    *lapic = fresh;
+}

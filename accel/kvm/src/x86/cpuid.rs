@@ -1,0 +1,280 @@
+//! What CPUID shows: the model's leaves, without what this host's kernel cannot give. Nothing of the host is passed on unseen.
+
+use crate::error::{Context, KvmError};
+use crate::sys::System;
+use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
+use rhea_x86::config::{Caches, Word};
+use rhea_x86::{Feature, Vendor, X86Config};
+
+/// The highest sub-leaf that is asked for of leaves that end by themselves.
+const MOST_SUBLEAVES: u32 = 16;
+const KVM_BASE: u32 = 0x4000_0000;
+const EXTENDED: u32 = 0x8000_0000;
+const XSAVE: u32 = 0xd;
+/// State components of XSAVE beyond the legacy ones have numbers from 2 to 62.
+const COMPONENTS: std::ops::Range<u32> = 2..63;
+
+/// Features that need local APICs in the kernel.
+pub const NEEDS_KERNEL_APIC: &[Feature] =
+    &[Feature::X2apic, Feature::TscDeadline, Feature::KvmPvEoi, Feature::KvmPvUnhalt, Feature::KvmPvIpi];
+/// What a machine gives by itself, whatever the kernel says of it.
+const OWN: &[Feature] = &[Feature::Apic, Feature::Ht, Feature::Hypervisor, Feature::Arat];
+
+fn leaf(supported: &[kvm_cpuid_entry2], function: u32, index: u32) -> Option<&kvm_cpuid_entry2> {
+    let indexed = |e: &kvm_cpuid_entry2| e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
+    supported.iter().find(|e| e.function == function && (!indexed(e) || e.index == index))
+}
+
+/// The bits of a feature word that the kernel supports.
+fn word(supported: &[kvm_cpuid_entry2], word: Word) -> u32 {
+    let of = |function, index, pick: fn(&kvm_cpuid_entry2) -> u32| leaf(supported, function, index).map_or(0, pick);
+    match word {
+        Word::L1Edx => of(1, 0, |e| e.edx),
+        Word::L1Ecx => of(1, 0, |e| e.ecx),
+        Word::L6Eax => of(6, 0, |e| e.eax),
+        Word::L7Ebx => of(7, 0, |e| e.ebx),
+        Word::L7Ecx => of(7, 0, |e| e.ecx),
+        Word::L7Edx => of(7, 0, |e| e.edx),
+        Word::Ld1Eax => of(XSAVE, 1, |e| e.eax),
+        Word::X1Edx => of(EXTENDED + 1, 0, |e| e.edx),
+        Word::X1Ecx => of(EXTENDED + 1, 0, |e| e.ecx),
+        Word::X7Edx => of(EXTENDED + 7, 0, |e| e.edx),
+        Word::X8Ebx => of(EXTENDED + 8, 0, |e| e.ebx),
+        Word::KvmEax => of(KVM_BASE + 1, 0, |e| e.eax),
+    }
+}
+
+/// Takes from a model what the kernel does not support: the features it lost. `kernel_apic`: local APICs are in the kernel;
+/// `deadline`: with the TSC-deadline mode of their timers.
+pub fn restrict(
+    config: &mut X86Config,
+    supported: &[kvm_cpuid_entry2],
+    kernel_apic: bool,
+    deadline: bool,
+) -> Vec<Feature> {
+    let has = |f: Feature| match f {
+        f if NEEDS_KERNEL_APIC.contains(&f) && !kernel_apic => false,
+        Feature::X2apic => true,
+        Feature::TscDeadline => deadline,
+        f if OWN.contains(&f) => true,
+        f => {
+            let (at, bit) = f.place();
+            word(supported, at) >> bit & 1 != 0
+        }
+    };
+    let lost: Vec<Feature> = config.features().iter().filter(|f| !has(*f)).collect();
+    for &f in &lost {
+        config.set(f, false);
+    }
+    let physical = leaf(supported, EXTENDED + 8, 0).map_or(0, |e| e.eax & 0xff);
+    if physical != 0 {
+        config.physical_bits = config.physical_bits.min(physical);
+    }
+    config.finish();
+    lost
+}
+
+/// The same of the host behind `system`.
+///
+/// # Errors
+/// [`KvmError::Call`].
+pub fn host_model(system: &dyn System) -> Result<X86Config, KvmError> {
+    system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID").map(|supported| host_config(&supported))
+}
+
+/// `-cpu host`: the host's processor, with those of its features that this program knows of.
+fn host_config(supported: &[kvm_cpuid_entry2]) -> X86Config {
+    let zero = kvm_cpuid_entry2::default();
+    let get = |function| leaf(supported, function, 0).copied().unwrap_or(zero);
+    let (first, one) = (get(0), get(1));
+    let vendor = if first.ebx == u32::from_le_bytes(*b"Genu") { Vendor::Intel } else { Vendor::Amd };
+    let (family, extended_family) = (one.eax >> 8 & 15, one.eax >> 20 & 0xff);
+    let (model, extended_model) = (one.eax >> 4 & 15, one.eax >> 16 & 15);
+    let family_number = if family == 15 { family + extended_family } else { family };
+    let model_number = if matches!(family, 6 | 15) { model | extended_model << 4 } else { model };
+    let mut config = X86Config::bare("host", vendor, family_number, model_number, one.eax & 15);
+    let brand: Vec<u8> = (EXTENDED + 2..=EXTENDED + 4)
+        .map(get)
+        .flat_map(|e| [e.eax, e.ebx, e.ecx, e.edx])
+        .flat_map(u32::to_le_bytes)
+        .take_while(|b| *b != 0)
+        .collect();
+    config.brand = String::from_utf8_lossy(&brand).into_owned();
+    config.level = first.eax.clamp(1, 0x1f);
+    config.extended_level = get(EXTENDED).eax.clamp(EXTENDED + 8, EXTENDED + 0x1f);
+    config.physical_bits = 52;
+    config.caches = Caches::default();
+    for &f in Feature::ALL.iter().filter(|f| f.available()) {
+        config.set(f, true);
+    }
+    config.finish();
+    config
+}
+
+/// The table for one processor.
+pub fn table(config: &X86Config, supported: &[kvm_cpuid_entry2], apic_id: u32) -> Vec<kvm_cpuid_entry2> {
+    let state = rhea_x86::CpuidState { apic_id, xcr0: 1, lma: true, apic_enabled: true, ..Default::default() };
+    let mut all = Vec::new();
+    let mut put = |function: u32, index: Option<u32>, [eax, ebx, ecx, edx]: [u32; 4]| {
+        let flags = if index.is_some() { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 };
+        let index = index.unwrap_or(0);
+        all.push(kvm_cpuid_entry2 { function, index, flags, eax, ebx, ecx, edx, ..Default::default() });
+    };
+    let mut ranges = vec![0..=config.level];
+    if config.kvm {
+        ranges.push(KVM_BASE..=KVM_BASE + 1);
+    }
+    ranges.push(EXTENDED..=config.extended_level);
+    for function in ranges.into_iter().flatten() {
+        match function {
+            // Caches, until there are no more.
+            4 | 0x8000_001d => {
+                for index in 0..MOST_SUBLEAVES {
+                    let words = config.cpuid(&state, function, index);
+                    put(function, Some(index), words);
+                    if words[0] & 31 == 0 {
+                        break;
+                    }
+                }
+            }
+            0xb | 0x1f => {
+                for index in 0..MOST_SUBLEAVES {
+                    let words = config.cpuid(&state, function, index);
+                    put(function, Some(index), words);
+                    if words[2] >> 8 & 0xff == 0 {
+                        break;
+                    }
+                }
+            }
+            7 => put(7, Some(0), config.cpuid(&state, 7, 0)),
+            XSAVE => xsave(config, supported, &mut put),
+            // The counter runs as the host's does, which the guest finds out or asks its clock.
+            0x15 | 0x16 => put(function, None, [0; 4]),
+            _ => put(function, None, config.cpuid(&state, function, 0)),
+        }
+    }
+    all
+}
+
+/// Where components are in the area is the host's business; which there are is the model's. Current sizes are the kernel's to fill in.
+fn xsave(config: &X86Config, supported: &[kvm_cpuid_entry2], put: &mut impl FnMut(u32, Option<u32>, [u32; 4])) {
+    if !config.has(Feature::Xsave) {
+        return put(XSAVE, Some(0), [0; 4]);
+    }
+    let has = leaf(supported, XSAVE, 0).map_or(0, |e| u64::from(e.eax) | u64::from(e.edx) << 32);
+    let mask = config.xcr0_allowed() & has;
+    let components: Vec<(u32, &kvm_cpuid_entry2)> =
+        COMPONENTS.filter(|n| mask >> n & 1 != 0).filter_map(|n| Some((n, leaf(supported, XSAVE, n)?))).collect();
+    let size = components.iter().map(|(_, e)| e.ebx.saturating_add(e.eax)).fold(576, u32::max);
+    put(XSAVE, Some(0), [mask as u32, size, size, (mask >> 32) as u32]);
+    let word = config.word(Word::Ld1Eax) & word(supported, Word::Ld1Eax);
+    put(XSAVE, Some(1), [word, size, 0, 0]);
+    for (n, e) in components {
+        put(XSAVE, Some(n), [e.eax, e.ebx, e.ecx, 0]);
+    }
+}
+
+/// Where PKRU is in the XSAVE area of this host.
+pub fn pkru_offset(supported: &[kvm_cpuid_entry2]) -> Option<usize> {
+    let entry = supported.iter().find(|e| e.function == XSAVE && e.index == 9 && e.eax >= 4)?;
+    Some(entry.ebx as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(function: u32, index: u32, flags: u32, words: [u32; 4]) -> kvm_cpuid_entry2 {
+        let [eax, ebx, ecx, edx] = words;
+        kvm_cpuid_entry2 { function, index, flags, eax, ebx, ecx, edx, ..Default::default() }
+    }
+    /// A host that reports all bits, memory encryption and leaves from elsewhere among them.
+    fn generous() -> Vec<kvm_cpuid_entry2> {
+        let mut all: Vec<_> = (0..0x20).filter(|f| *f != XSAVE).map(|f| entry(f, 0, 0, [u32::MAX; 4])).collect();
+        all.extend((EXTENDED..EXTENDED + 0x26).map(|f| entry(f, 0, 0, [u32::MAX; 4])));
+        all.extend((KVM_BASE..KVM_BASE + 2).map(|f| entry(f, 0, 0, [u32::MAX; 4])));
+        all.push(entry(XSAVE, 0, 1, [0x2e7, 2696, 2696, 0]));
+        all.push(entry(XSAVE, 1, 1, [15, 2696, 0, 0]));
+        all.push(entry(XSAVE, 2, 1, [256, 576, 0, 0]));
+        all.push(entry(XSAVE, 5, 1, [64, 1088, 0, 0]));
+        all.push(entry(XSAVE, 9, 1, [8, 2688, 0, 0]));
+        all
+    }
+    fn model(name: &str) -> X86Config {
+        rhea_x86::models::parse(name).unwrap().config
+    }
+    fn find(table: &[kvm_cpuid_entry2], function: u32, index: u32) -> [u32; 4] {
+        leaf(table, function, index).map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx])
+    }
+
+    #[test]
+    fn the_model_decides_and_the_host_limits() {
+        let mut config = model("max");
+        let lost = restrict(&mut config, &generous(), true, true);
+        assert!(lost.is_empty(), "{lost:?}");
+        let all = table(&config, &generous(), 5);
+        // Nothing that the model lacks, however generous the host.
+        let state = rhea_x86::CpuidState { apic_id: 5, xcr0: 1, lma: true, apic_enabled: true, ..Default::default() };
+        for function in [0, 1, 6, 7, KVM_BASE, KVM_BASE + 1, EXTENDED, EXTENDED + 1, EXTENDED + 7, EXTENDED + 8] {
+            assert_eq!(find(&all, function, 0), config.cpuid(&state, function, 0), "leaf {function:#x}");
+        }
+        assert_eq!(find(&all, EXTENDED + 0x1f, 0), [0; 4], "memory encryption is hidden");
+        assert_eq!(find(&all, 0x14, 0), [0; 4], "no processor trace");
+        assert_eq!(find(&all, 0xa, 0), [0; 4], "no performance counters");
+        // Components of the model where the host has them.
+        assert_eq!(find(&all, XSAVE, 0), [0x207, 2696, 2696, 0]);
+        assert_eq!(find(&all, XSAVE, 9), [8, 2688, 0, 0]);
+        assert_eq!(find(&all, XSAVE, 5), [0; 4], "AVX-512 is none of the model's");
+        assert_eq!(pkru_offset(&generous()), Some(2688));
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_goes() {
+        let mut config = model("max");
+        let mut host = generous();
+        for e in host.iter_mut().filter(|e| e.function == 1) {
+            e.ecx &= !(1 << 28 | 1 << 13 | 1 << 21 | 1 << 24);
+        }
+        for e in host.iter_mut().filter(|e| e.function == EXTENDED + 8) {
+            e.eax = 48 << 8 | 39;
+        }
+        let lost = restrict(&mut config, &host, true, false);
+        assert_eq!(lost, [Feature::Cx16, Feature::TscDeadline, Feature::Avx], "{lost:?}");
+        assert!(config.has(Feature::X2apic), "the kernel's local APIC has it whatever CPUID says");
+        assert_eq!(config.physical_bits, 39);
+        let ecx = find(&table(&config, &host, 0), 1, 0)[2];
+        assert_eq!(ecx & (1 << 13 | 1 << 28 | 1 << 24), 0);
+        // Without a host that says anything there is next to nothing.
+        let mut config = model("max");
+        restrict(&mut config, &[], false, true);
+        let left: Vec<_> = config.features().iter().collect();
+        assert!(left.iter().all(|f| OWN.contains(f)), "{left:?}");
+    }
+
+    #[test]
+    fn local_apic_outside_the_kernel() {
+        let mut config = model("max");
+        restrict(&mut config, &generous(), false, true);
+        for f in [Feature::X2apic, Feature::TscDeadline, Feature::KvmPvEoi, Feature::KvmPvUnhalt, Feature::KvmPvIpi] {
+            assert!(!config.has(f), "{}", f.name());
+        }
+    }
+
+    #[test]
+    fn the_host_as_a_model() {
+        let mut host = generous();
+        for e in &mut host {
+            match e.function {
+                0 => (e.eax, e.ebx) = (0x1f, u32::from_le_bytes(*b"Genu")),
+                1 => e.eax = 0x000c_06f2,
+                EXTENDED => e.eax = EXTENDED + 8,
+                _ => {}
+            }
+        }
+        let mut config = host_config(&host);
+        assert_eq!((config.vendor, config.family, config.model_number, config.stepping), (Vendor::Intel, 6, 0xcf, 2));
+        restrict(&mut config, &host, true, true);
+        assert!(config.has(Feature::Avx2) && !config.has(Feature::Vmx));
+        assert_eq!(find(&table(&config, &host, 0), 1, 0)[0], 0x000c_06f2);
+    }
+}

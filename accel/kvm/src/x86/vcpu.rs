@@ -1,0 +1,581 @@
+//! A vCPU: its thread, its exits, interrupts that are injected from outside of the kernel.
+#![expect(unsafe_code, reason = "hands a byte of the page shared with the kernel to the signal handler")]
+
+use super::chips;
+use super::registers::{APIC_BASE, APIC_BSP, Registers};
+use super::vm::Core;
+use crate::error::{Context, KvmError};
+use crate::kick::{Attached, Kick, request};
+use crate::sys::{Exit, VcpuFile};
+use kvm_bindings as kb;
+use parking_lot::Mutex;
+use rhea_accel::{GuestVcpu, RunControl, ShutdownCause, Step, Vcpu, VcpuError};
+use rhea_ir::guest::{Guest, Poll};
+use rhea_memory::{Access, Gpa};
+use rhea_x86::hooks::pin;
+use rhea_x86::{DebugEvent, X86Cpu, X86Pins};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// An instruction that is not done after so many exits is none.
+const MOST_PARTS: u32 = 4096;
+
+/// Work for a vCPU's own thread.
+pub enum Work {
+    Call(Box<dyn FnOnce() + Send>),
+    Guest(Box<dyn FnOnce(&mut X86Cpu) + Send>),
+    Own(Box<dyn FnOnce(&mut Inner, &Attached) -> Result<(), KvmError> + Send>),
+}
+
+/// A vCPU.
+pub struct KvmVcpu {
+    index: u32,
+    me: Weak<KvmVcpu>,
+    kick: Arc<Kick>,
+    control: RunControl,
+    queue: Mutex<Vec<Work>>,
+    /// Until the thread takes it.
+    inner: Mutex<Option<Inner>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    on_debug: Mutex<Option<Box<dyn Fn() + Send>>>,
+    exits: AtomicU64,
+}
+
+/// What only the vCPU's thread touches.
+pub struct Inner {
+    vm: Arc<Core>,
+    index: u32,
+    file: Box<dyn VcpuFile>,
+    guest: Box<X86Cpu>,
+    pins: Arc<X86Pins>,
+    registers: Registers,
+    /// `guest` holds the state as it is now.
+    fresh: bool,
+    /// It was changed since: the kernel's is old.
+    changed: bool,
+    /// The instruction of the last exit is done at the next run only.
+    incomplete: bool,
+    /// In HLT, with controllers outside the kernel.
+    halted: bool,
+    /// In shutdown, or stopped by an error: nothing runs before a reset.
+    stuck: bool,
+    /// An interrupt could be injected when the vCPU was left; EFLAGS.IF then.
+    ready: bool,
+    interrupts: bool,
+}
+
+impl KvmVcpu {
+    pub(super) fn new(
+        vm: &Arc<Core>,
+        index: u32,
+        guest: Box<X86Cpu>,
+        file: Box<dyn VcpuFile>,
+    ) -> Result<Arc<Self>, KvmError> {
+        let mut registers = Registers::new(&*file, vm.can)?;
+        let pins = guest.pins();
+        let mut guest = guest;
+        // Its local APIC is as the kernel made it: with the base of a first processor or of another.
+        if vm.can.kernel_apic {
+            let mut sregs = file.sregs().during("KVM_GET_SREGS")?;
+            sregs.apic_base = base(index);
+            file.set_sregs(&sregs).during("KVM_SET_SREGS")?;
+        }
+        // Once, so that a model that the kernel cannot run is refused before the machine starts.
+        let (apic_base, cr8) = outside(vm, index);
+        registers.push(&*file, &mut guest, apic_base, cr8)?;
+        let inner = Inner {
+            vm: vm.clone(),
+            index,
+            file,
+            guest,
+            pins,
+            registers,
+            fresh: true,
+            changed: true,
+            incomplete: false,
+            halted: false,
+            stuck: false,
+            ready: false,
+            interrupts: false,
+        };
+        Ok(Arc::new_cyclic(|me| Self {
+            index,
+            me: me.clone(),
+            kick: Arc::default(),
+            control: RunControl::default(),
+            queue: Mutex::default(),
+            inner: Mutex::new(Some(inner)),
+            thread: Mutex::default(),
+            on_debug: Mutex::default(),
+            exits: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn kick_handle(&self) -> &Arc<Kick> {
+        &self.kick
+    }
+    /// Signals sent to it so far.
+    #[must_use]
+    pub fn kicks(&self) -> u64 {
+        self.kick.kicks()
+    }
+    /// How often it left guest code.
+    #[must_use]
+    pub fn exits(&self) -> u64 {
+        self.exits.load(Ordering::Relaxed)
+    }
+    pub(super) fn push(&self, work: Work) {
+        self.queue.lock().push(work);
+        self.ask(request::WORK);
+    }
+    fn ask(&self, bits: u32) {
+        self.kick.request(bits);
+        self.control.wake();
+    }
+
+    /// The thread.
+    fn run(self: Arc<Self>) {
+        let Some(mut inner) = self.inner.lock().take() else { return };
+        // SAFETY: the byte is of `inner.file`, which lives longer than `attached` (dropped in reverse order), and nothing else of
+        // this program touches it.
+        let attached = unsafe { Attached::new(&self.kick, inner.file.immediate_exit()) };
+        let mut counted = false;
+        loop {
+            if counted && !self.control.running() {
+                inner.vm.vcpu_paused();
+                counted = false;
+            }
+            match self.control.step(|| !self.queue.lock().is_empty()) {
+                Step::Stop => return,
+                Step::Work => self.work(&mut inner, &attached),
+                Step::Run => {
+                    if !counted {
+                        inner.vm.vcpu_resumed();
+                        // A guest without such a clock has nothing to be told.
+                        let _ = inner.file.clock_stopped();
+                        counted = true;
+                    }
+                    self.kick.take();
+                    self.work(&mut inner, &attached);
+                    if let Err(e) = self.cycle(&mut inner, &attached) {
+                        inner.fail(&e);
+                    }
+                }
+            }
+        }
+    }
+
+    fn work(&self, inner: &mut Inner, attached: &Attached) {
+        loop {
+            let work = std::mem::take(&mut *self.queue.lock());
+            if work.is_empty() {
+                return;
+            }
+            for w in work {
+                let result = match w {
+                    Work::Call(f) => {
+                        f();
+                        Ok(())
+                    }
+                    Work::Own(f) => f(inner, attached),
+                    Work::Guest(f) => {
+                        // After a failure the state is the last one known: who waits for the closure must not wait for ever.
+                        let fetched = inner.fetch(attached);
+                        f(&mut inner.guest);
+                        inner.take_over();
+                        fetched
+                    }
+                };
+                if let Err(e) = result {
+                    inner.fail(&e);
+                }
+            }
+        }
+    }
+
+    /// Takes what interrupts, runs guest code, and does what it left it for.
+    fn cycle(&self, inner: &mut Inner, attached: &Attached) -> Result<(), KvmError> {
+        if inner.stuck || !inner.inputs(attached)? {
+            self.control.sleep(|| self.kick.pending() != 0, None);
+            return Ok(());
+        }
+        inner.give()?;
+        inner.inject()?;
+        if !attached.enter(&inner.vm.gate) {
+            inner.vm.gate.wait_open();
+            return Ok(());
+        }
+        (inner.fresh, inner.incomplete) = (false, false);
+        let exit = inner.file.run();
+        attached.exit();
+        self.exits.fetch_add(1, Ordering::Relaxed);
+        let exit = exit.during("KVM_RUN")?;
+        inner.look();
+        if let Exit::Debug { exception, dr6, .. } = exit {
+            inner.fetch(attached)?;
+            if inner.debug_event(exception, dr6) {
+                self.control.request_pause();
+                if let Some(f) = &*self.on_debug.lock() {
+                    f();
+                }
+            }
+            return Ok(());
+        }
+        inner.handle(exit)
+    }
+}
+
+fn base(index: u32) -> u64 {
+    APIC_BASE | if index == 0 { APIC_BSP } else { 0 }
+}
+
+/// What a local APIC outside the kernel gives: base and task priority.
+fn outside(vm: &Core, index: u32) -> (Option<u64>, Option<u64>) {
+    if vm.can.kernel_apic {
+        return (None, None);
+    }
+    (Some(vm.hooks.apic_base(index)), Some(vm.hooks.tpr(index).into()))
+}
+
+impl Inner {
+    /// An error of the kernel ends what the machine can do.
+    fn fail(&mut self, e: &KvmError) {
+        if !self.stuck {
+            self.stuck = true;
+            self.vm.control.guest_panic(&format!("KVM: vCPU {}: {e}", self.index));
+        }
+    }
+
+    // ---- whose the state is ----
+
+    /// Has the kernel finish the instruction that the last exit was for.
+    fn complete(&mut self, attached: &Attached) -> Result<(), KvmError> {
+        for _ in 0..MOST_PARTS {
+            if !std::mem::take(&mut self.incomplete) {
+                return Ok(());
+            }
+            let exit = attached.completing(|| self.file.run()).during("KVM_RUN")?;
+            self.look();
+            if !matches!(exit, Exit::Interrupted | Exit::Debug { .. }) {
+                self.handle(exit)?;
+            }
+        }
+        Err(KvmError::Refused("an instruction does not end".to_owned()))
+    }
+    /// Brings the state into the guest.
+    fn fetch(&mut self, attached: &Attached) -> Result<(), KvmError> {
+        if self.fresh {
+            return Ok(());
+        }
+        self.complete(attached)?;
+        // Even if it fails: what is there then is all that can be had.
+        self.fresh = true;
+        let (halted, stuck) = (self.halted, self.stuck);
+        let Self { registers, file, guest, vm, .. } = self;
+        registers.pull(&**file, guest, &vm.space, halted, stuck)
+    }
+    /// The guest was changed.
+    fn take_over(&mut self) {
+        self.guest.take_flushes();
+        (self.fresh, self.changed) = (true, true);
+        if !self.guest.is_shut_down() && self.registers.was_reset(&self.guest) {
+            self.stuck = false;
+        }
+        self.halted = self.guest.halted() && !self.vm.can.kernel_apic;
+    }
+    /// Gives it to the kernel, if it was changed.
+    fn give(&mut self) -> Result<(), KvmError> {
+        if !self.changed {
+            return Ok(());
+        }
+        let (apic_base, cr8) = outside(&self.vm, self.index);
+        let Self { registers, file, guest, .. } = self;
+        registers.push(&**file, guest, apic_base, cr8)?;
+        const IF: u32 = 1 << 9;
+        (self.ready, self.interrupts) = (false, self.guest.rflags() & IF != 0);
+        self.changed = false;
+        Ok(())
+    }
+
+    // ---- interrupts ----
+
+    /// Looks at the interrupt inputs before guest code is entered; false: there is nothing to run.
+    fn inputs(&mut self, attached: &Attached) -> Result<bool, KvmError> {
+        let kernel = self.vm.can.kernel_apic;
+        let bits = self.pins.bits();
+        if bits & pin::WAKE != 0 {
+            self.pins.clear(pin::WAKE);
+            self.halted = false;
+        }
+        let waits = !kernel && self.guest.waits_for_sipi();
+        if bits & pin::MCE != 0 || !kernel && (bits & (pin::INIT | pin::SIPI) != 0 || waits) {
+            // Start-up and machine checks are the model's.
+            self.fetch(attached)?;
+            let polled = self.guest.poll();
+            self.take_over();
+            if self.guest.is_shut_down() {
+                self.stuck = true;
+                return Ok(false);
+            }
+            return Ok(matches!(polled, Poll::Run) && !self.guest.waits_for_sipi());
+        }
+        if bits & pin::SMI != 0 {
+            self.pins.clear(pin::SMI);
+            if self.vm.can.smm {
+                self.between(attached)?;
+                self.file.smi().during("KVM_SMI")?;
+                self.halted = false;
+            }
+        }
+        for _ in 0..self.pins.take_nmis() {
+            self.between(attached)?;
+            self.file.nmi().during("KVM_NMI")?;
+            self.halted = false;
+        }
+        if self.halted {
+            // A halt that no interrupt ends goes on.
+            let interrupted = bits & pin::INTR != 0 && self.interrupts_enabled();
+            self.halted = !interrupted;
+        }
+        Ok(!self.halted)
+    }
+    /// The kernel's state must be the one that events are added to.
+    fn between(&mut self, attached: &Attached) -> Result<(), KvmError> {
+        self.complete(attached)?;
+        self.give()
+    }
+    fn interrupts_enabled(&self) -> bool {
+        const IF: u32 = 1 << 9;
+        if self.changed { self.guest.rflags() & IF != 0 } else { self.interrupts }
+    }
+    /// Injects what the controllers outside the kernel have.
+    fn inject(&mut self) -> Result<(), KvmError> {
+        if self.vm.can.kernel_apic {
+            return Ok(());
+        }
+        let wanted = |i: &Self| i.pins.bits() & pin::INTR != 0;
+        // An instruction that is not done yet comes first: the run that ends it tells when the next can be interrupted.
+        if wanted(self) && self.ready && self.interrupts && !self.incomplete {
+            if let Some(vector) = self.vm.hooks.acknowledge(self.index) {
+                self.file.interrupt(vector).during("KVM_INTERRUPT")?;
+            }
+            self.ready = false;
+        }
+        let window = wanted(self);
+        self.file.request_window(window);
+        self.file.set_cr8(self.vm.hooks.tpr(self.index).into());
+        Ok(())
+    }
+    /// After a run.
+    fn look(&mut self) {
+        let state = self.file.state();
+        (self.ready, self.interrupts) = (state.ready, state.interrupts);
+        if self.vm.can.kernel_apic {
+            return;
+        }
+        let hooks = &self.vm.hooks;
+        if u64::from(hooks.tpr(self.index)) != state.cr8 & 15 {
+            hooks.set_tpr(self.index, state.cr8 as u8 & 15);
+        }
+        if hooks.apic_base(self.index) != state.apic_base {
+            // The kernel has checked it as far as it knows.
+            let _ = hooks.set_apic_base(self.index, state.apic_base);
+        }
+    }
+    /// The kernel's local APIC after reset.
+    pub(super) fn reset_lapic(&mut self, attached: &Attached) -> Result<(), KvmError> {
+        self.complete(attached)?;
+        let mut sregs = self.file.sregs().during("KVM_GET_SREGS")?;
+        sregs.apic_base = base(self.index);
+        self.file.set_sregs(&sregs).during("KVM_SET_SREGS")?;
+        let mut lapic = self.file.lapic().during("KVM_GET_LAPIC")?;
+        chips::reset_lapic(&mut lapic, self.vm.virtual_wire && self.index == 0);
+        self.file.set_lapic(&lapic).during("KVM_SET_LAPIC")
+    }
+
+    // ---- exits ----
+
+    fn handle(&mut self, exit: Exit) -> Result<(), KvmError> {
+        let index = self.index;
+        match exit {
+            Exit::Interrupted | Exit::IrqWindow | Exit::SetTpr | Exit::BusLock | Exit::Notify => {}
+            Exit::Io { port, size, count, write } => {
+                self.incomplete = true;
+                self.port(port, size, count, write);
+            }
+            Exit::Mmio { address, len, write, data } => {
+                self.incomplete = true;
+                self.memory(address, len, write, data);
+            }
+            Exit::Halt => self.halted = true,
+            Exit::Shutdown => {
+                self.stuck = true;
+                self.vm.hooks.shutdown(index);
+            }
+            Exit::ReadMsr(msr) => {
+                self.incomplete = true;
+                let value = self.guest.read_msr(msr).ok();
+                self.file.set_msr_result(value);
+            }
+            Exit::WriteMsr(msr, value) => {
+                self.incomplete = true;
+                let written = self.guest.write_msr(msr, value).is_ok();
+                self.guest.take_flushes();
+                self.file.set_msr_result(written.then_some(0));
+            }
+            Exit::SystemEvent(kind) => match kind {
+                kb::KVM_SYSTEM_EVENT_RESET => self.vm.control.reset(ShutdownCause::Guest),
+                kb::KVM_SYSTEM_EVENT_SHUTDOWN => self.vm.control.power_off(ShutdownCause::Guest),
+                _ => return Err(KvmError::Refused(format!("system event {kind}"))),
+            },
+            Exit::EntryFailed { reason, cpu } => {
+                return Err(KvmError::Refused(format!(
+                    "the processor ({cpu}) refuses the guest's state: reason {reason:#x}{}",
+                    self.place()
+                )));
+            }
+            Exit::InternalError { suberror, data } => {
+                let what = match suberror {
+                    kb::KVM_INTERNAL_ERROR_EMULATION => "an instruction cannot be emulated",
+                    kb::KVM_INTERNAL_ERROR_SIMUL_EX => "two exceptions at once",
+                    kb::KVM_INTERNAL_ERROR_DELIVERY_EV => "an exit while an event is delivered",
+                    _ => "internal error",
+                };
+                return Err(KvmError::Refused(format!("{what} ({suberror}, {data:x?}){}", self.place())));
+            }
+            Exit::MemoryFault { address } => {
+                let text = format!("memory at {address:#x} cannot be accessed{}", self.place());
+                return Err(KvmError::Refused(text));
+            }
+            // Acknowledged by those who asked for it; nobody did.
+            Exit::Debug { .. } | Exit::IoApicEoi(_) => {}
+            Exit::Other(reason) => return Err(KvmError::Refused(format!("unknown exit {reason}{}", self.place()))),
+        }
+        Ok(())
+    }
+    /// Where the guest is, for messages.
+    fn place(&self) -> String {
+        match (self.file.regs(), self.file.sregs()) {
+            (Ok(r), Ok(s)) => format!(" at {:x}:{:x}", s.cs.selector, r.rip),
+            _ => String::new(),
+        }
+    }
+    fn port(&mut self, port: u16, size: u8, count: u32, write: bool) {
+        let (index, vm) = (self.index, self.vm.clone());
+        let bytes = usize::from(size);
+        if !matches!(bytes, 1 | 2 | 4) {
+            return;
+        }
+        for item in self.file.io_data().chunks_exact_mut(bytes).take(count as usize) {
+            if write {
+                let mut word = [0; 4];
+                word[..bytes].copy_from_slice(item);
+                vm.hooks.port_out(index, port, size, u32::from_le_bytes(word));
+            } else {
+                let value = vm.hooks.port_in(index, port, size);
+                item.copy_from_slice(&value.to_le_bytes()[..bytes]);
+            }
+        }
+    }
+    fn memory(&mut self, address: u64, len: u8, write: bool, mut data: [u8; 8]) {
+        let secure = self.file.state().smm;
+        let len = usize::from(len.min(8));
+        let mut at = 0;
+        while at < len {
+            // Natural pieces of an access that may begin anywhere.
+            let gpa = address.wrapping_add(at as u64);
+            let mut n = if len - at == len && len.is_power_of_two() { len } else { 1 };
+            while n < len - at && 2 * n <= len - at && gpa.is_multiple_of(2 * n as u64) {
+                n *= 2;
+            }
+            let access = Access { secure, ..Access::cpu(self.index, n as u8) };
+            let mut word = [0; 8];
+            if write {
+                word[..n].copy_from_slice(&data[at..at + n]);
+                // Writes to nothing are lost.
+                let _ = self.vm.space.store(Gpa(gpa), u64::from_le_bytes(word), access);
+            } else {
+                let value = self.vm.space.load(Gpa(gpa), access).unwrap_or(u64::MAX);
+                data[at..at + n].copy_from_slice(&value.to_le_bytes()[..n]);
+            }
+            at += n;
+        }
+        if !write {
+            self.file.set_mmio_data(data);
+        }
+    }
+    /// Tells the guest why it stopped; false: not for a debugger's sake.
+    fn debug_event(&mut self, exception: u32, dr6: u64) -> bool {
+        const DB: u32 = 1;
+        const BS: u64 = 1 << 14;
+        let event = match self.registers.stop_of(dr6) {
+            _ if exception != DB => DebugEvent::Breakpoint,
+            Some((true, va, write)) => DebugEvent::Watchpoint { va, write },
+            Some((false, ..)) => DebugEvent::Breakpoint,
+            None if dr6 & BS != 0 => DebugEvent::Step,
+            None => return false,
+        };
+        self.guest.stopped_for_debugger(event);
+        self.changed = true;
+        true
+    }
+}
+
+impl GuestVcpu<X86Cpu> for KvmVcpu {
+    fn post(&self, f: Box<dyn FnOnce(&mut X86Cpu) + Send>) {
+        self.push(Work::Guest(f));
+    }
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        let me = self.me.clone();
+        Box::new(move || {
+            if let Some(vcpu) = me.upgrade() {
+                vcpu.ask(request::INTERRUPT);
+            }
+        })
+    }
+    fn on_debug_stop(&self, f: Box<dyn Fn() + Send>) {
+        *self.on_debug.lock() = Some(f);
+    }
+}
+
+impl Vcpu for KvmVcpu {
+    fn index(&self) -> u32 {
+        self.index
+    }
+    fn start(&self) -> Result<(), VcpuError> {
+        let index = self.index;
+        let Some(me) = self.me.upgrade() else { return Ok(()) };
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || me.run())
+            .map_err(|source| VcpuError::Thread { index, source })?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+    fn request_pause(&self) {
+        self.control.request_pause();
+        self.ask(request::WORK);
+    }
+    fn wait_paused(&self, timeout: Option<Duration>) -> bool {
+        self.control.wait_paused(timeout)
+    }
+    fn resume(&self) {
+        self.control.resume();
+    }
+    fn stop(&self) {
+        self.control.request_stop();
+        self.ask(request::WORK);
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+    fn kick(&self) {
+        self.ask(request::INTERRUPT);
+    }
+    fn request(&self, f: Box<dyn FnOnce() + Send>) {
+        self.push(Work::Call(f));
+    }
+}

@@ -1,0 +1,285 @@
+//! A machine's VM.
+
+use super::chips::{KernelChips, MSI_GSI};
+use super::cpuid;
+use super::registers::Abilities;
+use super::vcpu::{Inner, KvmVcpu, Work};
+use crate::error::{Context, KvmError};
+use crate::kick::Gate;
+use crate::memory::Slots;
+use crate::sys::{IoEvent, System, VmFile};
+use kvm_bindings as kb;
+use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2};
+use parking_lot::{Mutex, RwLock};
+use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VmControl};
+use rhea_memory::{AddressSpace, Gpa, Subscription};
+use rhea_x86::{Feature, X86Config, X86Cpu, X86Hooks};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+/// Where interrupt controllers are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Irqchip {
+    /// Local APICs, I/O APIC and 8259s in the kernel.
+    #[default]
+    Kernel,
+    /// All of them are the machine's.
+    Machine,
+}
+
+/// Pages that the kernel may need for itself on processors that cannot run real mode: three of a task, one of a page table. In
+/// the hole below the local APICs' firmware, where nothing else is.
+const TASK_PAGES: u64 = 0xfeff_d000;
+const IDENTITY_PAGE: u64 = 0xfeff_c000;
+
+/// The kernel tells of registers that it does not know (bit 1 of `KVM_CAP_X86_USER_SPACE_MSR`).
+const UNKNOWN_MSRS: u64 = 1 << 1;
+
+/// What every VM needs of the kernel.
+const NEEDED: &[(u32, &str)] = &[
+    (kb::KVM_CAP_USER_MEMORY, "memory of user space"),
+    (kb::KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT (Linux 4.11)"),
+    (kb::KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"),
+    (kb::KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"),
+    (kb::KVM_CAP_XSAVE, "KVM_CAP_XSAVE"),
+    (kb::KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"),
+    (kb::KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"),
+    (kb::KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"),
+];
+/// What controllers in the kernel need besides.
+const NEEDED_BY_CHIPS: &[(u32, &str)] = &[
+    (kb::KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"),
+    (kb::KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING"),
+    (kb::KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI"),
+];
+
+/// Has the kernel all that is needed?
+///
+/// # Errors
+/// [`KvmError::TooOld`].
+pub fn check(system: &dyn System, irqchip: Irqchip) -> Result<(), KvmError> {
+    if system.api_version() != kb::KVM_API_VERSION as i32 {
+        return Err(KvmError::TooOld("version 12 of its interface"));
+    }
+    let chips = if irqchip == Irqchip::Kernel { NEEDED_BY_CHIPS } else { &[] };
+    match NEEDED.iter().chain(chips).find(|(capability, _)| system.check(*capability) == 0) {
+        Some((_, name)) => Err(KvmError::TooOld(name)),
+        None => Ok(()),
+    }
+}
+
+/// Creates a VM; the kernel refuses a second hypervisor by EBUSY.
+pub fn create(system: &dyn System) -> Result<Arc<dyn VmFile>, KvmError> {
+    system.create_vm().map_err(|source| match source.raw_os_error() {
+        Some(libc::EBUSY) => KvmError::Busy,
+        _ => KvmError::Call { call: "KVM_CREATE_VM", source },
+    })
+}
+
+/// What a VM is made of.
+pub struct Setup<'a> {
+    pub system: &'a dyn System,
+    pub irqchip: Irqchip,
+    pub space: Arc<AddressSpace>,
+    pub hooks: Arc<dyn X86Hooks>,
+    pub control: VmControl,
+    /// After reset LINT0 of the first processor is an open input for the 8259s, as firmware leaves it.
+    pub virtual_wire: bool,
+}
+
+/// What vCPUs need of the VM; lives as long as any of them.
+pub(super) struct Core {
+    pub file: Arc<dyn VmFile>,
+    pub gate: Arc<Gate>,
+    pub space: Arc<AddressSpace>,
+    pub hooks: Arc<dyn X86Hooks>,
+    pub control: VmControl,
+    pub can: Abilities,
+    pub virtual_wire: bool,
+    /// Keeps the memory that the kernel shows.
+    slots: Arc<Slots>,
+    /// How many vCPUs are not paused, and the guest's clock since the last one was.
+    running: Mutex<(u32, Option<kvm_clock_data>)>,
+}
+
+/// The VM of one machine.
+pub struct KvmVm {
+    core: Arc<Core>,
+    supported: Vec<kvm_cpuid_entry2>,
+    tsc_deadline: bool,
+    chips: Option<Arc<KernelChips>>,
+    ioeventfd: bool,
+    vcpus: RwLock<Vec<Arc<KvmVcpu>>>,
+    _follow: Vec<Subscription>,
+}
+
+impl KvmVm {
+    /// # Errors
+    /// [`KvmError`].
+    pub fn new(setup: Setup) -> Result<Arc<Self>, KvmError> {
+        let Setup { system, irqchip, space, hooks, control, virtual_wire } = setup;
+        check(system, irqchip)?;
+        let supported = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
+        let file = create(system)?;
+        file.set_identity_map(IDENTITY_PAGE).during("KVM_SET_IDENTITY_MAP_ADDR")?;
+        file.set_tss_address(TASK_PAGES).during("KVM_SET_TSS_ADDR")?;
+        let chips = match irqchip {
+            Irqchip::Kernel => Some(KernelChips::new(&file)?),
+            Irqchip::Machine => None,
+        };
+        // Registers that the kernel does not know are the model's business. Kernels before 5.10 answer with #GP themselves.
+        if file.check(kb::KVM_CAP_X86_USER_SPACE_MSR) > 0 {
+            file.enable(kb::KVM_CAP_X86_USER_SPACE_MSR, [UNKNOWN_MSRS, 0, 0, 0])
+                .during("KVM_CAP_X86_USER_SPACE_MSR")?;
+        }
+        let side = space.secure_side();
+        let smm =
+            file.check(kb::KVM_CAP_X86_SMM) > 0 && (side.is_none() || file.check(kb::KVM_CAP_MULTI_ADDRESS_SPACE) > 1);
+        let can = Abilities {
+            kernel_apic: chips.is_some(),
+            smm,
+            xcrs: file.check(kb::KVM_CAP_XCRS) > 0,
+            pkru: cpuid::pkru_offset(&supported),
+        };
+        let gate = Arc::new(Gate::default());
+        let spaces: Vec<_> = std::iter::once(space.clone()).chain(side.filter(|_| smm)).collect();
+        let panic = control.clone();
+        let failed = move |e: &KvmError| panic.guest_panic(&format!("KVM: {e}"));
+        let (slots, follow) = Slots::new(&file, &gate, &spaces, Box::new(failed))?;
+        let (tsc_deadline, ioeventfd) =
+            (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(kb::KVM_CAP_IOEVENTFD) > 0);
+        let running = Mutex::default();
+        let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, running };
+        Ok(Arc::new(Self {
+            core: Arc::new(core),
+            supported,
+            tsc_deadline,
+            chips,
+            ioeventfd,
+            vcpus: RwLock::default(),
+            _follow: follow,
+        }))
+    }
+
+    /// Takes from a model what this kernel cannot give: the features it lost. Before processors are made of it.
+    pub fn restrict(&self, config: &mut X86Config) -> Vec<Feature> {
+        cpuid::restrict(config, &self.supported, self.core.can.kernel_apic, self.tsc_deadline)
+    }
+    /// The interrupt controllers in the kernel.
+    #[must_use]
+    pub fn chips(&self) -> Option<&Arc<KernelChips>> {
+        self.chips.as_ref()
+    }
+    /// Is there system-management mode?
+    #[must_use]
+    pub fn smm(&self) -> bool {
+        self.core.can.smm
+    }
+    /// Slots of memory in use.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.core.slots.used()
+    }
+    /// Signals sent to vCPUs so far.
+    #[must_use]
+    pub fn kicks(&self) -> u64 {
+        self.vcpus.read().iter().map(|v| v.kicks()).sum()
+    }
+    /// Exits of vCPUs so far.
+    #[must_use]
+    pub fn exits(&self) -> u64 {
+        self.vcpus.read().iter().map(|v| v.exits()).sum()
+    }
+    /// Puts the kernel's controllers into their power-on state; local APICs before anything that is posted later.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn reset_chips(&self) -> Result<(), KvmError> {
+        let Some(chips) = &self.chips else { return Ok(()) };
+        for vcpu in self.vcpus.read().iter() {
+            vcpu.push(Work::Own(Box::new(Inner::reset_lapic)));
+        }
+        chips.reset()
+    }
+}
+
+impl Core {
+    // ---- the guest's clock stands while the machine does ----
+
+    pub fn vcpu_resumed(&self) {
+        let mut running = self.running.lock();
+        if running.0 == 0
+            && let Some(clock) = running.1.take()
+        {
+            let clock = kvm_clock_data { clock: clock.clock, ..Default::default() };
+            // The clock then runs on as it would have.
+            if let Err(e) = self.file.set_clock(&clock) {
+                eprintln!("rhea: -accel kvm: the guest's clock did not stand: {e}");
+            }
+        }
+        running.0 += 1;
+    }
+    pub fn vcpu_paused(&self) {
+        let mut running = self.running.lock();
+        running.0 = running.0.saturating_sub(1);
+        if running.0 == 0 {
+            running.1 = self.file.clock().ok();
+        }
+    }
+}
+
+impl Accelerator for KvmVm {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+    fn services(&self) -> Services {
+        Services {
+            irqfd: self.chips.as_ref().filter(|c| c.has_irqfd()).map(|c| c.clone() as Arc<dyn IrqFd>),
+            ioeventfd: self.ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>),
+            ..Services::default()
+        }
+    }
+    fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
+        self.vcpus.read().iter().map(|v| v.clone() as Arc<dyn Vcpu>).collect()
+    }
+    fn flush(&self) {}
+}
+
+impl GuestAccelerator<X86Cpu> for KvmVm {
+    fn add_vcpu(self: Arc<Self>, index: u32, guest: Box<X86Cpu>) -> Result<Arc<dyn GuestVcpu<X86Cpu>>, VcpuError> {
+        let fail = |e: KvmError| VcpuError::Model { index, message: e.to_string() };
+        let id = guest.apic_id;
+        let most = self.core.file.check(kb::KVM_CAP_MAX_VCPU_ID);
+        if most > 0 && id >= most as u32 {
+            return Err(fail(KvmError::Refused(format!("its APIC id {id} is beyond the {most} of this kernel"))));
+        }
+        let file = self.core.file.create_vcpu(id).during("KVM_CREATE_VCPU").map_err(fail)?;
+        let table = cpuid::table(&guest.config, &self.supported, id);
+        file.set_cpuid(&table).during("KVM_SET_CPUID2").map_err(fail)?;
+        let vcpu = KvmVcpu::new(&self.core, index, guest, file).map_err(fail)?;
+        self.core.gate.add(vcpu.kick_handle());
+        self.vcpus.write().push(vcpu.clone());
+        Ok(vcpu)
+    }
+}
+
+/// Doorbells.
+struct IoEvents(Arc<dyn VmFile>);
+
+impl IoEvents {
+    fn set(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>, attach: bool) -> std::io::Result<()> {
+        let event = IoEvent { address: gpa.0, size, data, port: false, fd: fd.as_raw_fd() };
+        self.0.ioeventfd(&event, attach)
+    }
+}
+
+impl IoEventFd for IoEvents {
+    fn attach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.set(gpa, size, data, fd, true)
+    }
+    fn detach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.set(gpa, size, data, fd, false)
+    }
+}
+
+const _: () = assert!(MSI_GSI < 4096);
