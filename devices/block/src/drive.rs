@@ -1,8 +1,8 @@
 //! A drive: a back end with worker threads, so that whoever submits a request never waits for a disk.
 
-use crate::segment::total;
-use crate::{BlockBackend, CacheMode, ErrorPolicy, Segment};
-use parking_lot::{Condvar, Mutex};
+use crate::segment::{segments_are_zero, total};
+use crate::{BlockBackend, CacheMode, DetectZeroes, ErrorPolicy, Node, Segment, Throttle};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -50,15 +50,29 @@ struct Counters {
     read_bytes: AtomicU64,
     write_ops: AtomicU64,
     write_bytes: AtomicU64,
+    flushes: AtomicU64,
+    discards: AtomicU64,
+}
+
+/// How a drive behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DriveSettings {
+    pub(crate) cache: CacheMode,
+    /// Of reads, of writes.
+    pub(crate) errors: (ErrorPolicy, ErrorPolicy),
+    /// Discards release storage.
+    pub(crate) discard: bool,
+    pub(crate) detect_zeroes: DetectZeroes,
 }
 
 /// A drive; shared by a device and the monitor.
 pub struct Drive {
     id: String,
-    backend: Arc<dyn BlockBackend>,
-    cache: CacheMode,
-    errors: (ErrorPolicy, ErrorPolicy),
-    discard: bool,
+    /// Held shared while a request runs: whoever replaces it waits for those.
+    backend: RwLock<Arc<dyn BlockBackend>>,
+    node: Mutex<Option<Arc<Node>>>,
+    throttle: RwLock<Option<Arc<Throttle>>>,
+    settings: DriveSettings,
     pool: Arc<Pool>,
     counters: Counters,
 }
@@ -67,21 +81,31 @@ impl Drive {
     /// A drive over `backend`, called `id` in messages.
     #[must_use]
     pub fn new(id: &str, backend: Arc<dyn BlockBackend>, cache: CacheMode) -> Arc<Self> {
-        Self::with_policies(id, backend, cache, (ErrorPolicy::Report, ErrorPolicy::Report), true)
+        let settings = DriveSettings { cache, discard: true, ..DriveSettings::default() };
+        Self::with_settings(id, backend, settings)
     }
-    pub(crate) fn with_policies(
-        id: &str,
-        backend: Arc<dyn BlockBackend>,
-        cache: CacheMode,
-        errors: (ErrorPolicy, ErrorPolicy),
-        discard: bool,
-    ) -> Arc<Self> {
+    /// A drive over a node of the graph.
+    #[must_use]
+    pub fn for_node(id: &str, node: &Arc<Node>) -> Arc<Self> {
+        let s = node.settings();
+        let cache = match (s.direct, s.no_flush) {
+            (_, true) => CacheMode::Unsafe,
+            (true, false) => CacheMode::None,
+            (false, false) => CacheMode::Writeback,
+        };
+        let settings =
+            DriveSettings { cache, discard: s.discard, detect_zeroes: s.detect_zeroes, ..DriveSettings::default() };
+        let drive = Self::with_settings(id, node.backend(), settings);
+        drive.set_node(Some(node.clone()));
+        drive
+    }
+    pub(crate) fn with_settings(id: &str, backend: Arc<dyn BlockBackend>, settings: DriveSettings) -> Arc<Self> {
         Arc::new(Self {
             id: id.to_owned(),
-            backend,
-            cache,
-            errors,
-            discard,
+            backend: RwLock::new(backend),
+            node: Mutex::default(),
+            throttle: RwLock::default(),
+            settings,
             pool: Arc::default(),
             counters: Counters::default(),
         })
@@ -91,31 +115,64 @@ impl Drive {
         &self.id
     }
     #[must_use]
-    pub fn backend(&self) -> &Arc<dyn BlockBackend> {
-        &self.backend
+    pub fn backend(&self) -> Arc<dyn BlockBackend> {
+        self.backend.read().clone()
+    }
+    /// Replaces what is below the drive, between requests: `change` gets the old one while no request runs.
+    ///
+    /// # Errors
+    /// Those of `change`; the drive stays as it was.
+    pub fn exchange<E>(
+        &self,
+        change: impl FnOnce(&Arc<dyn BlockBackend>) -> Result<Arc<dyn BlockBackend>, E>,
+    ) -> Result<(), E> {
+        let mut backend = self.backend.write();
+        *backend = change(&backend)?;
+        Ok(())
+    }
+    /// The node below the drive, if it is of a graph.
+    #[must_use]
+    pub fn node(&self) -> Option<Arc<Node>> {
+        self.node.lock().clone()
+    }
+    /// Notes which node is below.
+    pub fn set_node(&self, node: Option<Arc<Node>>) {
+        *self.node.lock() = node;
+    }
+    #[must_use]
+    pub fn throttle(&self) -> Option<Arc<Throttle>> {
+        self.throttle.read().clone()
+    }
+    /// Limits the throughput, or not.
+    pub fn set_throttle(&self, throttle: Option<Arc<Throttle>>) {
+        *self.throttle.write() = throttle;
+    }
+    #[must_use]
+    pub fn detect_zeroes(&self) -> DetectZeroes {
+        self.settings.detect_zeroes
     }
     #[must_use]
     pub fn cache(&self) -> CacheMode {
-        self.cache
+        self.settings.cache
     }
     /// Bytes, a multiple of 512.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.backend.capacity()
+        self.backend.read().capacity()
     }
     #[must_use]
     pub fn readonly(&self) -> bool {
-        self.backend.readonly()
+        self.backend.read().readonly()
     }
     /// `discard=unmap`: discards release storage.
     #[must_use]
     pub fn discard_enabled(&self) -> bool {
-        self.discard
+        self.settings.discard
     }
     /// One line for `info block`.
     #[must_use]
     pub fn description(&self) -> String {
-        format!("{}: {}, {}", self.id, self.backend.description(), self.cache.word())
+        format!("{}: {}, {}", self.id, self.backend.read().description(), self.settings.cache.word())
     }
     /// Completed reads, bytes read, writes, bytes written.
     #[must_use]
@@ -123,19 +180,24 @@ impl Drive {
         let c = &self.counters;
         [&c.read_ops, &c.read_bytes, &c.write_ops, &c.write_bytes].map(|c| c.load(Ordering::Relaxed))
     }
+    /// Completed flushes, and discards.
+    #[must_use]
+    pub fn flushes_and_discards(&self) -> [u64; 2] {
+        [&self.counters.flushes, &self.counters.discards].map(|c| c.load(Ordering::Relaxed))
+    }
 
-    fn check(&self, operation: &Operation) -> io::Result<()> {
+    fn check(&self, backend: &dyn BlockBackend, operation: &Operation) -> io::Result<()> {
         let (offset, len, write) = match operation {
             Operation::Flush => return Ok(()),
             Operation::Read { offset, segments } => (*offset, total(segments), false),
             Operation::Write { offset, segments, .. } => (*offset, total(segments), true),
             Operation::Discard { offset, len } | Operation::WriteZeroes { offset, len, .. } => (*offset, *len, true),
         };
-        if write && self.readonly() {
+        if write && backend.readonly() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         match offset.checked_add(len) {
-            Some(end) if end <= self.capacity() => Ok(()),
+            Some(end) if end <= backend.capacity() => Ok(()),
             _ => Err(crate::out_of_range()),
         }
     }
@@ -145,15 +207,22 @@ impl Drive {
             Operation::Write { segments, .. } => {
                 (&self.counters.write_ops, &self.counters.write_bytes, total(segments))
             }
-            _ => return,
+            Operation::Flush => {
+                self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Operation::Discard { .. } | Operation::WriteZeroes { .. } => {
+                self.counters.discards.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
         };
         ops.fetch_add(1, Ordering::Relaxed);
         bytes.fetch_add(n, Ordering::Relaxed);
     }
     fn policy(&self, operation: &Operation, result: io::Result<()>) -> io::Result<()> {
         let ignored = match operation {
-            Operation::Read { .. } => self.errors.0 == ErrorPolicy::Ignore,
-            _ => self.errors.1 == ErrorPolicy::Ignore,
+            Operation::Read { .. } => self.settings.errors.0 == ErrorPolicy::Ignore,
+            _ => self.settings.errors.1 == ErrorPolicy::Ignore,
         };
         if ignored { Ok(()) } else { result }
     }
@@ -163,30 +232,54 @@ impl Drive {
     /// # Errors
     /// The host's error, or out of range, or read-only.
     pub fn run(&self, operation: &mut Operation) -> io::Result<()> {
-        self.check(operation)?;
+        if let Some(throttle) = self.throttle() {
+            match operation {
+                Operation::Read { segments, .. } => throttle.wait(false, total(segments)),
+                Operation::Write { segments, .. } => throttle.wait(true, total(segments)),
+                _ => {}
+            }
+        }
+        let backend = self.backend.read();
+        let b = &**backend;
+        self.check(b, operation)?;
         self.count(operation);
-        let b = &self.backend;
+        let flush_if = |flush: bool| if flush { b.flush() } else { Ok(()) };
         let result = match operation {
             Operation::Read { offset, segments } => b.read(*offset, segments),
             Operation::Write { offset, segments, flush } => {
-                b.write(*offset, segments).and_then(|()| if *flush { b.flush() } else { Ok(()) })
+                let detect = self.settings.detect_zeroes;
+                let len = total(segments);
+                let written = if detect != DetectZeroes::Off && segments_are_zero(segments, 0, len) {
+                    let may_unmap = detect == DetectZeroes::Unmap && self.settings.discard;
+                    b.write_zeroes(*offset, len, may_unmap)
+                } else {
+                    b.write(*offset, segments)
+                };
+                written.and_then(|()| flush_if(*flush))
             }
             Operation::Flush => b.flush(),
-            Operation::Discard { offset, len } => b.discard(*offset, *len),
+            Operation::Discard { offset, len } if self.settings.discard => b.discard(*offset, *len),
+            Operation::Discard { .. } => Ok(()),
             Operation::WriteZeroes { offset, len, may_unmap, flush } => {
-                b.write_zeroes(*offset, *len, *may_unmap).and_then(|()| if *flush { b.flush() } else { Ok(()) })
+                let may_unmap = *may_unmap && self.settings.discard;
+                b.write_zeroes(*offset, *len, may_unmap).and_then(|()| flush_if(*flush))
             }
         };
+        drop(backend);
         self.policy(operation, result)
     }
     /// Runs a small read whose data the host has in memory, without waiting; `None`: use [`Self::submit`].
     pub fn try_now(&self, operation: &mut Operation) -> Option<io::Result<()>> {
-        if let Err(e) = self.check(operation) {
+        let backend = self.backend.try_read()?;
+        if let Err(e) = self.check(&**backend, operation) {
             return Some(Err(e));
+        }
+        if self.throttle.read().is_some() {
+            return None;
         }
         let result = match operation {
             Operation::Read { offset, segments } if total(segments) <= 64 << 10 => {
-                self.backend.read_now(*offset, segments)?
+                backend.read_now(*offset, segments)?
             }
             _ => return None,
         };

@@ -27,29 +27,59 @@ fn fcntl(file: &File, command: libc::c_int, kind: libc::c_int, byte: i64) -> io:
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(lock) }
 }
 
-/// Locks an image for reading, or for reading and writing. `Ok(false)`: somebody else's use conflicts. File systems without
-/// such locks count as locked.
-pub(crate) fn acquire(file: &File, write: bool) -> io::Result<bool> {
+/// What became of an attempt to lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Locked {
+    Yes,
+    /// The file system has no such locks.
+    Unsupported,
+    /// Somebody else's use conflicts; the name of the lock that could not be had.
+    No(String),
+}
+
+fn word(permission: i64) -> &'static str {
+    match permission {
+        READ => "consistent read",
+        WRITE => "write",
+        _ => "resize",
+    }
+}
+
+/// Locks an image for reading, or for reading and writing; `share`: whatever others do to it is no concern.
+pub(crate) fn acquire(file: &File, write: bool, share: bool) -> io::Result<Locked> {
     let uses: &[i64] = if write { &[READ, WRITE, RESIZE] } else { &[READ] };
-    let denies = [WRITE, RESIZE];
+    let denies: &[i64] = if share { &[] } else { &[WRITE, RESIZE] };
     let bytes = uses.iter().map(|p| USES + p).chain(denies.iter().map(|p| DENIES + p));
     for byte in bytes {
         match fcntl(file, libc::F_OFD_SETLK, libc::F_RDLCK, byte) {
             Ok(_) => (),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => return Ok(false),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                let shared = if byte >= DENIES { "shared " } else { "" };
+                return Ok(Locked::No(format!("{shared}\"{}\"", word(byte % 100))));
+            }
             Err(e)
                 if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS)) =>
             {
-                return Ok(true);
+                return Ok(Locked::Unsupported);
             }
             Err(e) => return Err(e),
         }
     }
     // Somebody denies what we use, or uses what we deny?
-    for byte in uses.iter().map(|p| DENIES + p).chain(denies.iter().map(|p| USES + p)) {
-        if fcntl(file, libc::F_OFD_GETLK, libc::F_WRLCK, byte)?.l_type != libc::F_UNLCK as libc::c_short {
-            return Ok(false);
+    let held = |byte| {
+        Ok::<_, io::Error>(
+            fcntl(file, libc::F_OFD_GETLK, libc::F_WRLCK, byte)?.l_type != libc::F_UNLCK as libc::c_short,
+        )
+    };
+    for p in uses {
+        if held(DENIES + p)? {
+            return Ok(Locked::No(format!("\"{}\"", word(*p))));
         }
     }
-    Ok(true)
+    for p in denies {
+        if held(USES + p)? {
+            return Ok(Locked::No(format!("shared \"{}\"", word(*p))));
+        }
+    }
+    Ok(Locked::Yes)
 }

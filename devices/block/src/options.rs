@@ -1,8 +1,9 @@
 //! `-drive`: typed options, and opening what they describe.
 
-use crate::{BlockBackend, Drive, Overlay, RawFile, RawOptions};
+use crate::drive::DriveSettings;
+use crate::{BlockGraph, Drive, Inherit, NodeOptions, Overlay, Throttle, ThrottleLimits};
 use rhea_device::options::{self, OptionDecl, OptionError, OptionKind, OptionSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// `cache=`.
@@ -72,10 +73,43 @@ pub enum ErrorPolicy {
     Ignore,
 }
 
-/// The keys of `-drive`.
+/// `detect-zeroes=`: writes of zeroes take no storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DetectZeroes {
+    #[default]
+    Off,
+    On,
+    /// They may also release it.
+    Unmap,
+}
+
+const DETECT_ZEROES: &[&str] = &["off", "on", "unmap"];
+
+impl DetectZeroes {
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+            Self::Unmap => "unmap",
+        }
+    }
+    fn of(word: Option<&str>) -> Self {
+        match word {
+            Some("on") => Self::On,
+            Some("unmap") => Self::Unmap,
+            _ => Self::Off,
+        }
+    }
+    pub(crate) fn take(o: &mut NodeOptions) -> Result<Self, String> {
+        Ok(Self::of(o.take_choice("detect-zeroes", DETECT_ZEROES)?))
+    }
+}
+
+/// The keys of `-drive`. Those of the nodes (`file.locking=off`, `l2-cache-size=8M`, `backing.driver=raw`) are accepted as well.
 pub const DRIVE_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("file", OptionKind::Text, None, "image file or block device"),
-    OptionDecl::new("format", OptionKind::Text, None, "image format: raw"),
+    OptionDecl::new("format", OptionKind::Text, None, "image format: raw, qcow2, vmdk, vpc; a guess if not given"),
     OptionDecl::new("if", OptionKind::Text, None, "interface: virtio, ide, scsi, none, pflash (as the machine has it)"),
     OptionDecl::new("id", OptionKind::Text, None, "name for -device ...,drive="),
     OptionDecl::new("readonly", OptionKind::Bool, Some("off"), "refuse writes"),
@@ -93,28 +127,32 @@ pub const DRIVE_OPTIONS: &[OptionDecl] = &[
         Some("ignore"),
         "what guest discards do",
     ),
+    OptionDecl::new(
+        "detect-zeroes",
+        OptionKind::Choice(DETECT_ZEROES),
+        Some("off"),
+        "writes of zeroes take no storage, or also release it",
+    ),
     OptionDecl::new("aio", OptionKind::Choice(&["threads"]), Some("threads"), "how requests are executed"),
+    OptionDecl::new("throttling.", OptionKind::Text, None, "limits: bps-total, iops-read, iops-write-max, ...; group"),
     OptionDecl::new("werror", OptionKind::Choice(&["report", "ignore"]), Some("report"), "what a failed write does"),
     OptionDecl::new("rerror", OptionKind::Choice(&["report", "ignore"]), Some("report"), "what a failed read does"),
     OptionDecl::new("index", OptionKind::Number { min: 0, max: 255 }, None, "number of the drive on its interface"),
     OptionDecl::new("unit", OptionKind::Number { min: 0, max: 255 }, None, "number of the unit on its bus"),
     OptionDecl::new("bus", OptionKind::Number { min: 0, max: 255 }, None, "number of the bus"),
     OptionDecl::new("media", OptionKind::Choice(&["disk", "cdrom"]), Some("disk"), "kind of medium"),
-    OptionDecl::new(
-        "file.locking",
-        OptionKind::Choice(&["on", "off", "auto"]),
-        Some("auto"),
-        "lock the image against other users",
-    ),
 ];
+
+const PROTOCOLS: &[&str] = &["file", "host_device", "nbd", "null-co", "null-aio"];
+const FORMATS: &[&str] = &["raw", "qcow2", "vmdk", "vpc", "file", "host_device", "nbd", "null-co", "null-aio"];
 
 /// A parsed `-drive`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriveOptions {
     /// The option as written, for messages.
     pub option: String,
-    pub file: Option<PathBuf>,
-    pub format_given: bool,
+    pub file: Option<String>,
+    pub format: Option<String>,
     pub interface: DriveInterface,
     /// It was said, and is not to be the machine's own choice.
     pub interface_given: bool,
@@ -129,8 +167,38 @@ pub struct DriveOptions {
     /// Bank of a pflash, number of a drive.
     pub index: Option<u32>,
     pub media: Media,
-    pub lock: bool,
+    pub detect_zeroes: DetectZeroes,
+    pub throttle: ThrottleLimits,
+    /// Drives of one group share their limits.
+    pub throttle_group: Option<String>,
+    /// Options of the nodes.
+    pub node: NodeOptions,
 }
+
+/// Keys without a dot that are of nodes.
+const NODE_KEYS: &[&str] = &[
+    "driver",
+    "node-name",
+    "backing",
+    "data-file",
+    "force-share",
+    "auto-read-only",
+    "lazy-refcounts",
+    "l2-cache-size",
+    "l2-cache-entry-size",
+    "refcount-cache-size",
+    "cache-size",
+    "cache-clean-interval",
+    "pass-discard-request",
+    "pass-discard-snapshot",
+    "pass-discard-other",
+    "discard-no-unref",
+    "overlap-check",
+    "offset",
+    "size",
+];
+/// Limits as they were called before `throttling.`.
+const OLD_LIMITS: &[&str] = &["bps", "iops"];
 
 impl DriveOptions {
     /// Parses the text after `-drive`.
@@ -138,10 +206,34 @@ impl DriveOptions {
     /// # Errors
     /// What is wrong with which key.
     pub fn parse(text: &str) -> Result<Self, OptionError> {
-        let set = OptionSet::parse("-drive", DRIVE_OPTIONS, &options::split(text))?;
-        let format = set.text("format");
-        if let Some(other) = format.filter(|f| *f != "raw") {
-            return Err(set.error("format", &format!("image format '{other}' is not supported: use 'raw'")));
+        let fail = |message: String| OptionError::new("-drive", message);
+        let (mut own, mut nodes, mut limits, mut old) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (key, value) in options::split(text) {
+            let first = key.split(['.', '_']).next().unwrap_or("");
+            if let Some(limit) = key.strip_prefix("throttling.") {
+                limits.push((limit.to_owned(), value));
+            } else if OLD_LIMITS.contains(&first) {
+                old.push((key, value));
+            } else if key == "locking" {
+                nodes.push(("file.locking".to_owned(), value));
+            } else if key.contains('.') || NODE_KEYS.contains(&key.as_str()) {
+                nodes.push((key, value));
+            } else {
+                own.push((key, value));
+            }
+        }
+        let set = OptionSet::parse("-drive", DRIVE_OPTIONS, &own)?;
+        let mut node = NodeOptions::from_pairs(nodes).map_err(fail)?;
+        let is_old = limits.is_empty();
+        let mut limits = NodeOptions::from_pairs(if is_old { old } else { limits }).map_err(fail)?;
+        let throttle_group = limits.take_text("group").map_err(fail)?;
+        let throttle = ThrottleLimits::take(&mut limits, is_old).map_err(fail)?;
+        limits.finish("throttle").map_err(fail)?;
+        let driver = node.take_text("driver").map_err(fail)?;
+        let format = set.text("format").map(str::to_owned).or(driver);
+        if let Some(other) = format.as_ref().filter(|f| !FORMATS.contains(&f.as_str())) {
+            let text = format!("image format '{other}' is not supported: use {}", FORMATS.join(", "));
+            return Err(set.error("format", &text));
         }
         let interface = match set.text("if").unwrap_or("virtio") {
             "virtio" => DriveInterface::Virtio,
@@ -165,16 +257,11 @@ impl DriveOptions {
         let media = if set.text("media") == Some("cdrom") { Media::Cdrom } else { Media::Disk };
         let policy = |key| if set.text(key) == Some("ignore") { ErrorPolicy::Ignore } else { ErrorPolicy::Report };
         let file = set.text("file").filter(|f| !f.is_empty());
-        if let Some((protocol, _)) = file.and_then(|f| f.split_once("://")) {
-            return Err(
-                set.error("file", &format!("protocol '{protocol}' is not supported: use a local file or block device"))
-            );
-        }
         let number = |key| set.number(key).and_then(|n| u32::try_from(n).ok());
         Ok(Self {
             option: "-drive".to_owned(),
-            file: file.map(PathBuf::from),
-            format_given: format.is_some(),
+            file: file.map(str::to_owned),
+            format,
             interface,
             interface_given: set.given("if"),
             id: set.text("id").map(str::to_owned),
@@ -186,16 +273,19 @@ impl DriveOptions {
             write_errors: policy("werror"),
             index: number("index").or(number("unit")),
             media,
-            lock: set.text("file.locking") != Some("off"),
+            detect_zeroes: DetectZeroes::of(set.text("detect-zeroes")),
+            throttle,
+            throttle_group,
+            node,
         })
     }
-    /// The options of `-hda`-like shortcuts and of tests: a raw image with defaults.
+    /// The options of `-hda`-like shortcuts and of tests: an image with defaults.
     #[must_use]
     pub fn for_file(option: &str, file: &Path) -> Self {
         Self {
             option: option.to_owned(),
-            file: Some(file.to_owned()),
-            format_given: false,
+            file: Some(file.to_string_lossy().into_owned()),
+            format: None,
             interface: DriveInterface::Virtio,
             interface_given: false,
             id: None,
@@ -207,40 +297,83 @@ impl DriveOptions {
             write_errors: ErrorPolicy::Report,
             index: None,
             media: Media::Disk,
-            lock: true,
+            detect_zeroes: DetectZeroes::Off,
+            throttle: ThrottleLimits::default(),
+            throttle_group: None,
+            node: NodeOptions::default(),
         }
     }
-    /// Opens the drive, called `name` unless an id was given; `snapshot` is the global `-snapshot`.
+    /// Opens the drive on its own, called `name` unless an id was given; `snapshot` is the global `-snapshot`.
     ///
     /// # Errors
     /// One line that names the option, the file and what is wrong.
     pub fn open(&self, name: &str, snapshot: bool) -> Result<Arc<Drive>, OptionError> {
+        self.open_in(&BlockGraph::new(), name, snapshot)
+    }
+    /// Opens the drive with its nodes in `graph`.
+    ///
+    /// # Errors
+    /// One line that names the option, the file and what is wrong.
+    pub fn open_in(&self, graph: &BlockGraph, name: &str, snapshot: bool) -> Result<Arc<Drive>, OptionError> {
         let fail = |message: String| OptionError::new(&self.option, message);
-        let Some(file) = &self.file else {
-            return Err(fail("a drive without a medium is not supported: give file=IMAGE".to_owned()));
-        };
+        let mut node = self.node.clone();
+        if let Some(format) = &self.format {
+            node.default_text("driver", format);
+        }
         let snapshot = self.snapshot.unwrap_or(snapshot) && !self.readonly;
-        let raw = RawOptions {
+        let inherit = Inherit {
             readonly: self.readonly || snapshot,
             direct: self.cache.direct(),
             no_flush: self.cache == CacheMode::Unsafe,
             discard: self.discard,
-            lock: self.lock,
-            format_given: self.format_given,
+            warn_guess: true,
+            ..Inherit::default()
         };
-        let mut backend: Arc<dyn BlockBackend> = Arc::new(RawFile::open(file, raw).map_err(fail)?);
+        let node = match &self.file {
+            Some(file) => graph.open_file(file, node, &inherit),
+            None if node.has("file") || PROTOCOLS.contains(&self.format.as_deref().unwrap_or("")) => {
+                graph.open(node, &inherit)
+            }
+            None => Err("a drive without a medium is not supported: give file=IMAGE".to_owned()),
+        };
+        let node = node.map_err(fail)?;
+        if node.backend().capacity() == 0 {
+            return Err(fail(format!("image '{}' is empty (0 bytes)", node.filename())));
+        }
+        let mut backend = node.backend();
         if snapshot {
             let overlay = Overlay::new(backend).map_err(|e| {
                 fail(format!("cannot create the temporary file of the snapshot: {}", crate::error_text(&e)))
             })?;
             backend = Arc::new(overlay);
         }
-        Ok(Drive::with_policies(
-            self.id.as_deref().unwrap_or(name),
-            backend,
-            self.cache,
-            (self.read_errors, self.write_errors),
-            self.discard,
-        ))
+        let settings = DriveSettings {
+            cache: self.cache,
+            errors: (self.read_errors, self.write_errors),
+            discard: self.discard,
+            detect_zeroes: self.detect_zeroes,
+        };
+        let drive = Drive::with_settings(self.id.as_deref().unwrap_or(name), backend, settings);
+        drive.set_node(Some(node));
+        if self.throttle.any() {
+            drive.set_throttle(Some(Arc::new(Throttle::new(self.throttle))));
+        }
+        Ok(drive)
     }
+}
+
+/// The nodes that `-blockdev` describes: keys and values, or JSON.
+///
+/// # Errors
+/// One line.
+pub fn parse_blockdev(text: &str) -> Result<NodeOptions, OptionError> {
+    let fail = |message: String| OptionError::new("-blockdev", message);
+    let options = NodeOptions::parse(text).map_err(fail)?;
+    if !options.has("driver") {
+        return Err(fail("'driver' is missing: raw, qcow2, file and so on".to_owned()));
+    }
+    if !options.has("node-name") {
+        return Err(fail("'node-name' is missing: a node is used by its name".to_owned()));
+    }
+    Ok(options)
 }

@@ -1,189 +1,124 @@
-//! Raw images: files and block devices.
+//! Raw images: the file, or a window of it, is the disk.
 
-use crate::{BlockBackend, Geometry, SECTOR, Segment, error_text, lock, vectored};
-use rustix::fs::{FallocateFlags, fallocate};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-
-/// How to open a raw image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RawOptions {
-    pub readonly: bool,
-    /// Bypass the host's page cache where alignment allows (O_DIRECT).
-    pub direct: bool,
-    /// Flushes do nothing (`cache=unsafe`).
-    pub no_flush: bool,
-    /// Discards release storage.
-    pub discard: bool,
-    /// Take the image lock.
-    pub lock: bool,
-    /// The user said `format=raw`: take the image as it is, whatever it looks like.
-    pub format_given: bool,
-}
+use crate::segment::{load_at, total};
+use crate::{BlockBackend, Extent, Geometry, SECTOR, Segment};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A raw image.
-pub struct RawFile {
-    path: PathBuf,
-    file: File,
-    /// The same image opened with O_DIRECT, for requests that are aligned to `direct_align`.
-    direct: Option<File>,
-    capacity: u64,
-    block_device: bool,
-    options: RawOptions,
+pub struct RawNode {
+    file: Arc<dyn BlockBackend>,
+    offset: u64,
+    size: Option<u64>,
+    capacity: AtomicU64,
+    /// The format was guessed: what is written to sector 0 must not make the image look like another format, which the guest
+    /// could use to read other files of the host.
+    guessed: bool,
 }
 
-/// Alignment that O_DIRECT accepts on every common file system.
-const DIRECT_ALIGN: u64 = 4096;
-
-/// First bytes of formats that are not raw.
-const FORMATS: &[(&[u8], &str)] = &[
-    (b"QFI\xfb", "qcow2"),
-    (b"KDMV", "vmdk"),
-    (b"# Disk DescriptorFile", "vmdk"),
-    (b"<<< ", "vdi"),
-    (b"vhdxfile", "vhdx"),
-    (b"conectix", "vpc"),
-    (b"QED\0", "qed"),
-    (b"LUKS\xba\xbe", "luks"),
-];
-
-impl RawFile {
-    /// Opens an image.
+impl RawNode {
+    /// A raw image in `file`, from `offset` on, `size` bytes or all.
     ///
     /// # Errors
-    /// One line that names the file and what is wrong.
-    pub fn open(path: &Path, options: RawOptions) -> Result<Self, String> {
-        let fail = |e: &io::Error| format!("cannot open '{}': {}", path.display(), error_text(e));
-        let open = |flags: i32| OpenOptions::new().read(true).write(!options.readonly).custom_flags(flags).open(path);
-        let mut file = open(libc::O_CLOEXEC).map_err(|e| fail(&e))?;
-        let kind = file.metadata().map_err(|e| fail(&e))?.file_type();
-        let block_device = kind.is_block_device();
-        if !block_device && !kind.is_file() {
-            return Err(format!("'{}' is neither a regular file nor a block device", path.display()));
+    /// The window is not inside the file.
+    pub fn new(file: Arc<dyn BlockBackend>, offset: u64, size: Option<u64>, guessed: bool) -> Result<Self, String> {
+        let len = file.capacity();
+        if offset > len || size.is_some_and(|s| s > len - offset) {
+            return Err(format!("offset and size do not lie within the file's {len} bytes"));
         }
-        let len = file.seek(SeekFrom::End(0)).map_err(|e| fail(&e))?;
-        if len == 0 {
-            return Err(format!("image '{}' is empty (0 bytes)", path.display()));
+        if !offset.is_multiple_of(SECTOR) || size.is_some_and(|s| !s.is_multiple_of(SECTOR)) {
+            return Err("offset and size must be multiples of 512".to_owned());
         }
-        if !options.format_given {
-            let mut head = [0; 32];
-            let n = file.rewind().and_then(|()| file.read(&mut head)).map_err(|e| fail(&e))?;
-            if let Some((_, name)) = FORMATS.iter().find(|(magic, _)| head[..n].starts_with(magic)) {
-                return Err(format!(
-                    "image '{}' has format '{name}', which is not supported: convert it to raw, or say format=raw to use it as it is",
-                    path.display()
-                ));
-            }
-        }
-        if options.lock && !lock::acquire(&file, !options.readonly).map_err(|e| fail(&e))? {
-            let kind = if options.readonly { "shared \"read\"" } else { "\"write\"" };
-            return Err(format!(
-                "failed to get {kind} lock on '{}': another process is using this image",
-                path.display()
-            ));
-        }
-        let direct = match options.direct {
-            true => Some(open(libc::O_CLOEXEC | libc::O_DIRECT).map_err(|e| match e.raw_os_error() {
-                Some(libc::EINVAL) => {
-                    format!("file system of '{}' does not support O_DIRECT: use another cache= mode", path.display())
-                }
-                _ => fail(&e),
-            })?),
-            false => None,
-        };
-        // The part of the last sector that the file lacks reads as zero.
-        let capacity =
-            len.checked_next_multiple_of(SECTOR).ok_or_else(|| format!("image '{}' is too large", path.display()))?;
-        Ok(Self { path: path.to_owned(), file, direct, capacity, block_device, options })
+        let node = Self { file, offset, size, capacity: AtomicU64::new(0), guessed };
+        let capacity = node.measure().ok_or("the image is too large")?;
+        node.capacity.store(capacity, Ordering::Release);
+        Ok(node)
     }
-
-    fn for_request(&self, offset: u64, segments: &[Segment]) -> &File {
-        match &self.direct {
-            Some(direct) if offset.is_multiple_of(DIRECT_ALIGN) && vectored::aligned(segments, DIRECT_ALIGN) => direct,
-            // The host keeps buffered and direct accesses of one file coherent.
-            _ => &self.file,
-        }
+    /// The part of the last sector that the file lacks reads as zero.
+    fn measure(&self) -> Option<u64> {
+        self.size.unwrap_or(self.file.capacity() - self.offset).checked_next_multiple_of(SECTOR)
     }
-    fn zero_by_writing(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
-        let mut piece = [Segment::Host(vec![0; len.min(1 << 20) as usize])];
-        while len > 0 {
-            let n = len.min(1 << 20);
-            if let Segment::Host(v) = &mut piece[0] {
-                v.truncate(n as usize);
-            }
-            vectored::write(&self.file, offset, &piece)?;
-            offset += n;
-            len -= n;
+    fn check_first_sector(&self, offset: u64, segments: &[Segment], skip: u64, len: u64) -> io::Result<()> {
+        if !self.guessed || offset >= SECTOR {
+            return Ok(());
         }
-        Ok(())
+        let mut sector = [0; SECTOR as usize];
+        let n = len.min(SECTOR - offset);
+        if n < SECTOR {
+            self.file.read_bytes(self.offset, &mut sector)?;
+        }
+        load_at(segments, skip, &mut sector[offset as usize..(offset + n) as usize])?;
+        match crate::probe(&sector) {
+            crate::Format::Raw => Ok(()),
+            other => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("sector 0 would look like a {} image: say format=raw to allow it", other.name()),
+            )),
+        }
     }
 }
 
-fn unsupported(e: rustix::io::Errno) -> bool {
-    use rustix::io::Errno;
-    matches!(e, Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::INVAL | Errno::NOTTY)
-}
-
-impl BlockBackend for RawFile {
+impl BlockBackend for RawNode {
     fn capacity(&self) -> u64 {
-        self.capacity
+        self.capacity.load(Ordering::Acquire)
     }
     fn read(&self, offset: u64, segments: &mut [Segment]) -> io::Result<()> {
-        vectored::read(self.for_request(offset, segments), offset, segments, false)
+        self.file.read_part(self.offset + offset, segments, 0, total(segments))
     }
     fn read_now(&self, offset: u64, segments: &mut [Segment]) -> Option<io::Result<()>> {
-        if self.direct.is_some() {
-            return None;
-        }
-        match vectored::read(&self.file, offset, segments, true) {
-            Err(e)
-                if e.kind() == io::ErrorKind::WouldBlock
-                    || matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)) =>
-            {
-                None
-            }
-            other => Some(other),
-        }
+        self.file.read_part_now(self.offset + offset, segments, 0, total(segments))
+    }
+    fn read_part_now(&self, offset: u64, segments: &mut [Segment], skip: u64, len: u64) -> Option<io::Result<()>> {
+        self.file.read_part_now(self.offset + offset, segments, skip, len)
     }
     fn write(&self, offset: u64, segments: &[Segment]) -> io::Result<()> {
-        vectored::write(self.for_request(offset, segments), offset, segments)
+        self.write_part(offset, segments, 0, total(segments))
+    }
+    fn read_part(&self, offset: u64, segments: &mut [Segment], skip: u64, len: u64) -> io::Result<()> {
+        self.file.read_part(self.offset + offset, segments, skip, len)
+    }
+    fn write_part(&self, offset: u64, segments: &[Segment], skip: u64, len: u64) -> io::Result<()> {
+        self.check_first_sector(offset, segments, skip, len)?;
+        self.file.write_part(self.offset + offset, segments, skip, len)
+    }
+    fn read_bytes(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.file.read_bytes(self.offset + offset, data)
     }
     fn flush(&self) -> io::Result<()> {
-        if self.options.no_flush || self.options.readonly { Ok(()) } else { self.file.sync_data() }
+        self.file.flush()
     }
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        if !self.options.discard {
-            return Ok(());
-        }
-        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
-            // A discard is a hint.
-            Err(e) if !unsupported(e) => Err(e.into()),
-            _ => Ok(()),
-        }
+        self.file.discard(self.offset + offset, len)
     }
     fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> io::Result<()> {
-        if len == 0 {
-            return Ok(());
-        }
-        let punch = may_unmap && self.options.discard;
-        let how =
-            if punch { FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE } else { FallocateFlags::ZERO_RANGE };
-        match fallocate(&self.file, how, offset, len) {
-            Ok(()) => Ok(()),
-            Err(e) if unsupported(e) => self.zero_by_writing(offset, len),
-            Err(e) => Err(e.into()),
-        }
+        self.file.write_zeroes(self.offset + offset, len, may_unmap)
     }
     fn readonly(&self) -> bool {
-        self.options.readonly
+        self.file.readonly()
     }
     fn geometry(&self) -> Geometry {
-        let physical_block = if self.block_device || self.direct.is_some() { 4096 } else { 512 };
-        Geometry { physical_block, ..Geometry::default() }
+        self.file.geometry()
     }
     fn description(&self) -> String {
-        format!("{} (raw{})", self.path.display(), if self.options.readonly { ", read-only" } else { "" })
+        format!("{} (raw{})", self.file.description(), if self.readonly() { ", read-only" } else { "" })
+    }
+    fn status(&self, offset: u64, len: u64) -> io::Result<Extent> {
+        self.file.status(self.offset + offset, len)
+    }
+    fn resize(&self, capacity: u64) -> io::Result<()> {
+        if self.size.is_some() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the image has a fixed size within its file"));
+        }
+        let file = self.offset.checked_add(capacity).ok_or_else(crate::out_of_range)?;
+        self.file.resize(file)?;
+        self.capacity.store(capacity.next_multiple_of(SECTOR), Ordering::Release);
+        Ok(())
+    }
+    fn allocated_size(&self) -> Option<u64> {
+        self.file.allocated_size()
+    }
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
     }
 }

@@ -121,7 +121,8 @@ fn odd_and_foreign_images() {
     let mut data = vec![9; 1024];
     drive.read_bytes(0, &mut data).unwrap();
     assert!(data[..1000] == pattern(1000) && data[1000..] == [0; 24]);
-    for (content, word) in [(&b""[..], "empty"), (&b"QFI\xfb\0\0\0\x03"[..], "qcow2")] {
+    let vdi = [&[0; 64][..], &[0x7f, 0x10, 0xda, 0xbe]].concat();
+    for (content, word) in [(&b""[..], "empty"), (&b"QFI\xfb\0\0\0\x03"[..], "qcow2"), (&vdi, "vdi")] {
         let image = Image::new("foreign", content);
         let e = image.options("").open("d", false).map(|_| ()).unwrap_err().to_string();
         assert!(e.starts_with("-drive: ") && e.contains(word), "{e}");
@@ -131,11 +132,12 @@ fn odd_and_foreign_images() {
 #[test]
 fn option_errors() {
     for (text, word) in [
-        ("file=x,format=qcow2", "'qcow2'"),
+        ("file=x,format=qed", "'qed'"),
+        ("file=x,throttling.bps-total=1,throttling.bps-read=1", "bps-total"),
+        ("file=x,aio=io_uring", "aio=io_uring"),
         ("file=x,if=floppy", "'floppy'"),
         ("file=x,colour=red", "'colour'"),
         ("file=x,cache=maybe", "cache=maybe"),
-        ("file=nbd://host", "'nbd'"),
     ] {
         let e = DriveOptions::parse(text).unwrap_err().to_string();
         assert!(e.starts_with("-drive: ") && e.contains(word), "{e}");
@@ -148,6 +150,10 @@ fn option_errors() {
         .to_string();
     assert!(e.contains("/nonexistent/disk.img") && e.contains("No such file"), "{e}");
     assert!(DriveOptions::parse("if=none,id=x").unwrap().open("d", false).is_err());
+    for (text, word) in [("file=ftp://host", "'ftp'"), ("file=/dev/null,file.colour=red", "'file.colour'")] {
+        let e = DriveOptions::parse(text).unwrap().open("d", false).map(|_| ()).unwrap_err().to_string();
+        assert!(e.starts_with("-drive: ") && e.contains(word), "{e}");
+    }
     let ok = DriveOptions::parse("file=f,if=pflash,unit=1,readonly,id=fw,snapshot=off").unwrap();
     assert_eq!((ok.index, ok.readonly, ok.snapshot, ok.id.as_deref()), (Some(1), true, Some(false), Some("fw")));
 }

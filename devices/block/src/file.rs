@@ -1,0 +1,291 @@
+//! Files and block devices of the host.
+
+use crate::lock::{self, Locked};
+use crate::segment::total;
+use crate::{BlockBackend, Extent, ExtentKind, Geometry, Segment, error_text, vectored};
+use rustix::fs::{FallocateFlags, fallocate};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileOptions {
+    pub readonly: bool,
+    /// Bypass the host's page cache where alignment allows (O_DIRECT).
+    pub direct: bool,
+    /// Flushes do nothing (`cache=unsafe`).
+    pub no_flush: bool,
+    /// Discards release storage.
+    pub discard: bool,
+    /// Do not take the image lock.
+    pub no_lock: bool,
+    /// Let others write to the image (`-U`).
+    pub force_share: bool,
+}
+
+/// A file or block device. It grows when written behind its end, where it reads as zero.
+pub struct FileNode {
+    path: PathBuf,
+    file: File,
+    /// The same image opened with O_DIRECT, for requests that are aligned to `direct_align`.
+    direct: Option<File>,
+    len: AtomicU64,
+    block_device: bool,
+    options: FileOptions,
+}
+
+/// Alignment that O_DIRECT accepts on every common file system.
+const DIRECT_ALIGN: u64 = 4096;
+
+impl FileNode {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// One line that names the file and what is wrong.
+    pub fn open(path: &Path, options: FileOptions) -> Result<Self, String> {
+        let open = |flags: i32| OpenOptions::new().read(true).write(!options.readonly).custom_flags(flags).open(path);
+        let file =
+            open(libc::O_CLOEXEC).map_err(|e| format!("cannot open '{}': {}", path.display(), error_text(&e)))?;
+        Self::with_file(path, file, options)
+    }
+    /// Creates a file of `len` bytes, or empties one that nobody else uses.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn create(path: &Path, len: u64) -> Result<Self, String> {
+        let fail = |e: io::Error| format!("cannot create '{}': {}", path.display(), error_text(&e));
+        let mut flags = OpenOptions::new();
+        let file = flags.read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
+        let node = Self::with_file(path, file, FileOptions::default())?;
+        if !node.block_device {
+            node.file.set_len(0).and_then(|()| node.file.set_len(len)).map_err(fail)?;
+            node.len.store(len, Ordering::Release);
+        } else if node.capacity() < len {
+            return Err(format!("'{}' is too small: it has {} bytes", path.display(), node.capacity()));
+        }
+        Ok(node)
+    }
+    fn with_file(path: &Path, mut file: File, options: FileOptions) -> Result<Self, String> {
+        let fail = |e: &io::Error| format!("cannot open '{}': {}", path.display(), error_text(e));
+        let kind = file.metadata().map_err(|e| fail(&e))?.file_type();
+        let block_device = kind.is_block_device();
+        if !block_device && !kind.is_file() {
+            return Err(format!("'{}' is neither a regular file nor a block device", path.display()));
+        }
+        let len = file.seek(SeekFrom::End(0)).map_err(|e| fail(&e))?;
+        if !options.no_lock
+            && let Locked::No(lock) =
+                lock::acquire(&file, !options.readonly, options.force_share).map_err(|e| fail(&e))?
+        {
+            return Err(format!(
+                "failed to get {lock} lock on '{}': another process is using this image",
+                path.display()
+            ));
+        }
+        let direct = match options.direct {
+            true => Some(
+                OpenOptions::new()
+                    .read(true)
+                    .write(!options.readonly)
+                    .custom_flags(libc::O_CLOEXEC | libc::O_DIRECT)
+                    .open(path)
+                    .map_err(|e| match e.raw_os_error() {
+                        Some(libc::EINVAL) => format!(
+                            "file system of '{}' does not support O_DIRECT: use another cache= mode",
+                            path.display()
+                        ),
+                        _ => fail(&e),
+                    })?,
+            ),
+            false => None,
+        };
+        Ok(Self { path: path.to_owned(), file, direct, len: AtomicU64::new(len), block_device, options })
+    }
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    #[must_use]
+    pub fn is_block_device(&self) -> bool {
+        self.block_device
+    }
+    /// Takes storage for the first `len` bytes; `write`: by writing zeroes.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn preallocate(&self, from: u64, len: u64, write: bool) -> io::Result<()> {
+        if len == 0 || self.block_device {
+            return Ok(());
+        }
+        if write {
+            self.zero_by_writing(from, len)?;
+        } else {
+            fallocate(&self.file, FallocateFlags::empty(), from, len)?;
+        }
+        self.grown(from + len);
+        Ok(())
+    }
+
+    fn grown(&self, end: u64) {
+        self.len.fetch_max(end, Ordering::AcqRel);
+    }
+    fn for_request(&self, offset: u64, segments: &[Segment], skip: u64, len: u64) -> &File {
+        match &self.direct {
+            Some(direct)
+                if offset.is_multiple_of(DIRECT_ALIGN)
+                    && len.is_multiple_of(DIRECT_ALIGN)
+                    && vectored::aligned(segments, skip, len, DIRECT_ALIGN) =>
+            {
+                direct
+            }
+            // The host keeps buffered and direct accesses of one file coherent.
+            _ => &self.file,
+        }
+    }
+    fn zero_by_writing(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
+        let piece = vec![0; len.min(1 << 20) as usize];
+        while len > 0 {
+            let n = len.min(1 << 20);
+            self.file.write_all_at(&piece[..n as usize], offset)?;
+            offset += n;
+            len -= n;
+        }
+        Ok(())
+    }
+}
+
+fn unsupported(e: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    matches!(e, Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::INVAL | Errno::NOTTY)
+}
+
+impl BlockBackend for FileNode {
+    fn capacity(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+    fn read(&self, offset: u64, segments: &mut [Segment]) -> io::Result<()> {
+        self.read_part(offset, segments, 0, total(segments))
+    }
+    fn read_now(&self, offset: u64, segments: &mut [Segment]) -> Option<io::Result<()>> {
+        self.read_part_now(offset, segments, 0, total(segments))
+    }
+    fn read_part_now(&self, offset: u64, segments: &mut [Segment], skip: u64, len: u64) -> Option<io::Result<()>> {
+        if self.direct.is_some() {
+            return None;
+        }
+        match vectored::read(&self.file, offset, segments, skip, len, true) {
+            Err(e)
+                if e.kind() == io::ErrorKind::WouldBlock
+                    || matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)) =>
+            {
+                None
+            }
+            other => Some(other),
+        }
+    }
+    fn write(&self, offset: u64, segments: &[Segment]) -> io::Result<()> {
+        self.write_part(offset, segments, 0, total(segments))
+    }
+    fn read_part(&self, offset: u64, segments: &mut [Segment], skip: u64, len: u64) -> io::Result<()> {
+        vectored::read(self.for_request(offset, segments, skip, len), offset, segments, skip, len, false)
+    }
+    fn write_part(&self, offset: u64, segments: &[Segment], skip: u64, len: u64) -> io::Result<()> {
+        vectored::write(self.for_request(offset, segments, skip, len), offset, segments, skip, len)?;
+        self.grown(offset + len);
+        Ok(())
+    }
+    fn read_bytes(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            match self.file.read_at(&mut data[done..], offset + done as u64) {
+                Ok(0) => {
+                    data[done..].fill(0);
+                    break;
+                }
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+    fn write_bytes(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)?;
+        self.grown(offset + data.len() as u64);
+        Ok(())
+    }
+    fn flush(&self) -> io::Result<()> {
+        if self.options.no_flush || self.options.readonly { Ok(()) } else { self.file.sync_data() }
+    }
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        // Nothing is behind the end.
+        let len = len.min(self.capacity().saturating_sub(offset));
+        if !self.options.discard || len == 0 {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+            // A discard is a hint.
+            Err(e) if !unsupported(e) => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+    fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let punch = may_unmap && self.options.discard && offset + len <= self.capacity();
+        let how =
+            if punch { FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE } else { FallocateFlags::ZERO_RANGE };
+        match fallocate(&self.file, how, offset, len) {
+            Ok(()) => (),
+            Err(e) if unsupported(e) => self.zero_by_writing(offset, len)?,
+            Err(e) => return Err(e.into()),
+        }
+        self.grown(offset + len);
+        Ok(())
+    }
+    fn readonly(&self) -> bool {
+        self.options.readonly
+    }
+    fn geometry(&self) -> Geometry {
+        let physical_block = if self.block_device || self.direct.is_some() { 4096 } else { 512 };
+        Geometry { physical_block, ..Geometry::default() }
+    }
+    fn description(&self) -> String {
+        self.path.display().to_string()
+    }
+    fn status(&self, offset: u64, len: u64) -> io::Result<Extent> {
+        let at = |len, kind| Ok(Extent { len, kind, host: Some(offset), compressed: false });
+        let end = self.capacity();
+        if offset >= end {
+            return at(len, ExtentKind::Zero);
+        }
+        let len = len.min(end - offset);
+        // The position of the descriptor is used for nothing else, and shared by nobody who minds.
+        let data = match rustix::fs::seek(self.file.as_fd(), rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => at,
+            Err(rustix::io::Errno::NXIO) => return at(len, ExtentKind::Zero),
+            Err(_) => return at(len, ExtentKind::Data),
+        };
+        if data > offset {
+            return at(len.min(data - offset), ExtentKind::Zero);
+        }
+        let hole = rustix::fs::seek(self.file.as_fd(), rustix::fs::SeekFrom::Hole(offset)).unwrap_or(end);
+        at(if hole > offset { len.min(hole - offset) } else { len }, ExtentKind::Data)
+    }
+    fn resize(&self, capacity: u64) -> io::Result<()> {
+        if self.block_device {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a block device cannot be resized"));
+        }
+        self.file.set_len(capacity)?;
+        self.len.store(capacity, Ordering::Release);
+        Ok(())
+    }
+    fn allocated_size(&self) -> Option<u64> {
+        self.file.metadata().ok().map(|m| m.blocks() * 512)
+    }
+}
