@@ -175,6 +175,20 @@ fn by_lane(i: &Inst, lane: Lane, x: [u128; 3], e: &mut Env) -> u128 {
     r
 }
 
+/// The flags that a floating-point operation of [`crate::simd`] (`aux` and `imm` as its instruction has them) raises while
+/// overflow, underflow trap: a trapping underflow is raised by exact tiny results too, and inexact is said of the result with
+/// an unbounded exponent.
+pub fn trapping_flags(aux: u32, imm: u64, mode: FpMode, traps: [bool; 2], x: [u128; 3]) -> u32 {
+    let mut i = Inst::new(Op::FSimd3, Type::V128);
+    (i.aux, i.imm) = (aux, imm);
+    let mut e = env(mode);
+    [e.trap_overflow, e.trap_underflow] = traps;
+    e.flush_outputs &= !e.trap_underflow;
+    let mut raised = 0;
+    crate::simdfp::eval(&i, e, mode.daz, x, &mut raised);
+    raised
+}
+
 /// The result of an operation of [`crate::op::Class::Fp`] (arguments zero-extended); sticky flags raised are or-ed into
 /// `raised`.
 pub fn eval_fp(i: &Inst, arg_ty: Type, mode: FpMode, x: [u128; 3], raised: &mut u32) -> u128 {

@@ -613,6 +613,13 @@ impl X86Config {
     pub const fn decoder_options(&self) -> u32 {
         self.decoder_options
     }
+    /// A null selector keeps the base that the segment register had: AMD's processors before Zen 2. Those that say by
+    /// CPUID (leaf 0x8000_0021) that they clear it are others.
+    #[must_use]
+    pub fn null_keeps_base(&self) -> bool {
+        let old = self.family < 0x17 || self.family == 0x17 && self.model_number < 0x30;
+        self.vendor == Vendor::Amd && old && self.extended_level < 0x8000_0021
+    }
     /// The bits of XCR0 that can be set.
     #[must_use]
     pub fn xcr0_allowed(&self) -> u64 {

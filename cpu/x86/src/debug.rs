@@ -225,9 +225,7 @@ impl X86Cpu {
         if let Some(b) = branch.filter(|_| self.records_branches()) {
             [self.msr.last_branch[0], self.msr.last_branch[1]] = [b.from, next];
         }
-        if std::mem::take(&mut self.debug.step_armed)
-            && (self.msr.debugctl & debugctl::BTF == 0 || branch.is_some())
-        {
+        if std::mem::take(&mut self.debug.step_armed) && (self.msr.debugctl & debugctl::BTF == 0 || branch.is_some()) {
             self.debug.pending |= dr6::BS;
         }
         let mut rebuild = std::mem::take(&mut self.debug.alone);

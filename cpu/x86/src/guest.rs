@@ -4,8 +4,7 @@ use crate::config::X86Config;
 use crate::exception::{Exception, Vector};
 use crate::helpers::HELPERS;
 use crate::mode::X86Mode;
-use crate::state::X86Cpu;
-use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Register};
+use crate::state::{Seg, X86Cpu};
 use rhea_ir::guest::{Access, Guest, MemAccess, Poll, Raised, TlbFlush, Translated, Translation};
 use rhea_ir::{Builder, EnvHeader, FpMode, HelperDesc};
 use rhea_memory::Gpa;
@@ -13,39 +12,10 @@ use std::sync::Arc;
 
 impl X86Cpu {
     /// Ends an exception raised outside a helper.
-    fn raised(&mut self, e: Exception) -> Raised {
+    pub(crate) fn raised(&mut self, e: Exception) -> Raised {
         self.raise_exception(e);
         self.header.raised = 0;
         Raised
-    }
-    /// Does the current instruction reach memory at `va` through the stack segment? Asked for non-canonical addresses, whose
-    /// fault is then #SS. The code bytes are read again.
-    fn uses_stack_segment(&mut self, va: u64) -> bool {
-        let mut code = [0; 15];
-        let idx = self.cpl_index();
-        let pc = self.header.pc;
-        for (n, b) in code.iter_mut().enumerate() {
-            match self.translate(pc.wrapping_add(n as u64), Some(Access::Fetch), idx) {
-                Ok(m) => *b = self.read_physical(m.pa, 1) as u8,
-                Err(_) => break,
-            }
-        }
-        let bits = X86Mode(self.header.mode).code_bits();
-        let mut decoder = Decoder::with_ip(bits, &code, pc, DecoderOptions::NONE);
-        let insn = decoder.decode();
-        let r = &self.r;
-        let mut factory = InstructionInfoFactory::new();
-        let used = factory.info(&insn).used_memory();
-        let alone = used.iter().all(|m| m.segment() == Register::SS);
-        used.iter().any(|m| {
-            m.segment() == Register::SS && {
-                // An instruction with two operands: the one at this address counts.
-                let at = m.virtual_address(0, |reg, _, _| {
-                    if reg.is_segment_register() { Some(0) } else { r.get(reg.full_register().number()).copied() }
-                });
-                alone || at.is_none_or(|at| va.wrapping_sub(at) < 4096 || at.wrapping_sub(va) < 4096)
-            }
-        })
     }
     /// Misaligned operands of this many bytes are #GP(0) rather than #AC.
     const VECTOR: u32 = 16;
@@ -81,6 +51,7 @@ impl Guest for X86Cpu {
     }
 
     fn walk(&mut self, va: u64, access: Access, mmu_idx: u32) -> Result<Translation, Raised> {
+        let va = if va >> 32 != 0 && !self.is_long() { self.behind_4gib(va, access)? } else { va };
         match X86Cpu::translate(self, va, Some(access), mmu_idx) {
             Ok(m) => Ok(Translation {
                 page: Gpa(m.pa & !0xfff),
@@ -94,8 +65,15 @@ impl Guest for X86Cpu {
                 code_attrs: 0,
             }),
             Err(mut e) => {
-                if e.vector == Vector::GeneralProtection && access != Access::Fetch && self.uses_stack_segment(va) {
-                    e.vector = Vector::StackFault;
+                if e.vector == Vector::GeneralProtection {
+                    if access == Access::Fetch {
+                        self.undo_branch();
+                    } else if self.operand_segment(va) == Some(Seg::Ss) {
+                        e.vector = Vector::StackFault;
+                    }
+                } else if access != Access::Fetch && self.crosses_4gib(va) {
+                    // The limit comes before paging.
+                    self.behind_4gib(va, access)?;
                 }
                 Err(self.raised(e))
             }
@@ -120,11 +98,11 @@ impl Guest for X86Cpu {
         let e = if access.size >= Self::VECTOR {
             Exception::gp(0)
         } else {
-            // An address that is none comes first.
-            if self.is_long()
-                && !self.canonical(access.va)
-                && let Err(raised) = self.walk(access.va, access.kind, access.mmu_idx)
-            {
+            // An address that is none comes first, and so does the end of a segment.
+            let last = access.va.wrapping_add(u64::from(access.size) - 1);
+            let bad = if self.is_long() { !self.canonical(access.va) } else { last >> 32 != 0 };
+            let at = if self.is_long() { access.va } else { last };
+            if bad && let Err(raised) = self.walk(at, access.kind, access.mmu_idx) {
                 return raised;
             }
             Exception::new(Vector::AlignmentCheck, Some(0))

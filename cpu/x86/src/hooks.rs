@@ -204,6 +204,12 @@ pub trait X86Hooks: Send + Sync {
     fn ferr(&self, cpu: u32, level: bool) {
         let _ = (cpu, level);
     }
+    /// IGNNE#: unmasked x87 errors with CR0.NE clear are ignored. Without it the processor stands before the next instruction
+    /// that waits, until an interrupt comes.
+    fn ignne(&self, cpu: u32) -> bool {
+        let _ = cpu;
+        false
+    }
     /// A triple fault: the processor is in shutdown; the machine resets.
     fn shutdown(&self, cpu: u32) {
         let _ = cpu;

@@ -87,8 +87,10 @@ impl X86Cpu {
                 };
                 self.tell_event(what, event.vector, event.code, cr2);
             }
+            let from = self.linear_of(event.eip);
             match self.deliver_once(&event) {
                 Ok(()) => {
+                    self.record_event(from);
                     self.halted = false;
                     // The trap of a task switched to is its own.
                     let mut kept = self.debug.pending & crate::debug::dr6::BT;

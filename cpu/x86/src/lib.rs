@@ -3,6 +3,7 @@
 //! Section numbers without a name are of the Intel 64 and IA-32 Architectures Software Developer's Manual (SDM); where AMD
 //! processors differ (AMD64 Architecture Programmer's Manual), the model's vendor decides.
 
+mod again;
 pub mod config;
 mod cpuid;
 pub mod debug;

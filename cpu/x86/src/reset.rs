@@ -80,6 +80,7 @@ impl X86Cpu {
             smm: false,
             smm_nmi_blocked: false,
             smbase: 0,
+            io_smi: None,
             cpl: 0,
             shadow: Shadow::None,
             near_limit: false,
@@ -322,6 +323,7 @@ impl X86Cpu {
         self.header.raised = 0;
         self.halted = false;
         self.shut_down = false;
+        self.io_smi = None;
         self.nmi_blocked = false;
         self.shadow = Shadow::None;
         self.near_limit = false;

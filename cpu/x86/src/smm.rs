@@ -4,20 +4,56 @@
 use crate::config::Feature;
 use crate::exception::Exception;
 use crate::flags;
+use crate::hooks::pin;
 use crate::mmu::{cr0, efer};
 use crate::state::{Seg, Segment, Shadow, X86Cpu, attr, gpr};
 use rhea_ir::guest::{TlbFlush, request};
 
 /// The state-save map begins here above SMBASE + 0x8000; offsets below are those of the manuals.
 const MAP: u64 = 0x8000;
-/// SMBASE can be relocated (bit 17).
-const REVISION64: u64 = 0x2_0064;
-const REVISION32: u64 = 0x2_0000;
+/// SMBASE can be relocated (bit 17), I/O instructions restarted (bit 16).
+const REVISION64: u64 = 0x3_0064;
+const REVISION32: u64 = 0x3_0000;
 const SEGMENTS: [Seg; 6] = [Seg::Es, Seg::Cs, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs];
 
 /// General-purpose registers from the top of the 64-bit map downwards: RAX, RCX, ….
 const ORDER64: [u32; 16] =
     [gpr::RAX, gpr::RCX, gpr::RDX, gpr::RBX, gpr::RSP, gpr::RBP, gpr::RSI, gpr::RDI, 8, 9, 10, 11, 12, 13, 14, 15];
+
+/// An I/O instruction that caused an SMI, as it began: the handler may have it run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IoSmi {
+    /// Linear addresses of it and of the next one.
+    pub at: [u64; 2],
+    pub rip: u64,
+    pub rcx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub port: u16,
+    /// Bytes.
+    pub size: u8,
+    pub input: bool,
+    pub string: bool,
+    pub rep: bool,
+}
+
+impl IoSmi {
+    /// The I/O restart doubleword (APM vol. 2, 10.3.6).
+    fn word64(&self, single_step: bool) -> u64 {
+        u64::from(self.input)
+            | 1 << 1
+            | u64::from(self.string) << 2
+            | u64::from(self.rep) << 3
+            | u64::from(self.size & 7) << 4
+            | u64::from(single_step) << 11
+            | u64::from(self.port) << 16
+    }
+    /// The I/O state field (vol. 3, 33.7).
+    fn word32(&self) -> u64 {
+        let kind = u64::from(self.input) | u64::from(self.string) << 1 | u64::from(self.rep) << 2;
+        1 | u64::from(self.size & 7) << 1 | kind << 4 | u64::from(self.port) << 16
+    }
+}
 
 /// Attributes as the maps hold them: bits 8–15 and 20–23 of a descriptor without the gap.
 fn pack_attr(a: u32) -> u64 {
@@ -46,12 +82,13 @@ impl X86Cpu {
         let hooks = self.hooks.clone();
         hooks.smm(self.index, true);
         let eip = self.eip();
+        let io = self.io_smi.take().filter(|io| io.at.contains(&self.header.pc));
         self.smm = true;
         self.walks.flush();
         if self.has(Feature::Lm) {
-            self.save64(eip, halted);
+            self.save64(eip, halted, io);
         } else {
-            self.save32(eip, halted);
+            self.save32(eip, halted, io);
         }
         if self.tells_exceptions {
             hooks.exception(self.index, &format!("SMI at {:#x}", self.header.pc));
@@ -79,7 +116,16 @@ impl X86Cpu {
         self.flush(TlbFlush::All, false);
         self.rebuild_mode();
     }
-    fn save64(&mut self, eip: u64, halted: bool) {
+    /// After an access to a port: if it has caused an SMI, that comes before the next instruction.
+    pub(crate) fn note_io(&mut self, io: impl FnOnce(&X86Cpu) -> IoSmi) {
+        if self.pins.bits() & pin::SMI != 0 && !self.smm {
+            let mut io = io(self);
+            let next = self.instruction_at(self.header.pc).next_ip();
+            io.at = [self.header.pc, if self.is_long() { next } else { next & 0xffff_ffff }];
+            self.io_smi = Some(io);
+        }
+    }
+    fn save64(&mut self, eip: u64, halted: bool, io: Option<IoSmi>) {
         for (n, s) in SEGMENTS.into_iter().enumerate() {
             let seg = *self.segment(s);
             self.save_segment64(0x7e00 + 16 * n as u64, seg);
@@ -91,6 +137,11 @@ impl X86Cpu {
         self.save(0x7e84, 4, idtr.limit.into());
         self.save(0x7e88, 8, idtr.base);
         self.save_segment64(0x7e90, tr);
+        for (n, v) in io.map_or([0; 4], |i| [i.rip, i.rcx, i.rsi, i.rdi]).into_iter().enumerate() {
+            self.save(0x7ea0 + 8 * n as u64, 8, v);
+        }
+        let step = self.eflags & flags::TF != 0;
+        self.save(0x7ec0, 4, io.map_or(0, |i| i.word64(step)));
         self.save(0x7ec8, 1, 0);
         self.save(0x7ec9, 1, halted.into());
         self.save(0x7eca, 1, self.nmi_blocked.into());
@@ -144,7 +195,7 @@ impl X86Cpu {
             ..Segment::default()
         }
     }
-    fn save32(&mut self, eip: u64, halted: bool) {
+    fn save32(&mut self, eip: u64, halted: bool, io: Option<IoSmi>) {
         self.save(0x7ffc, 4, self.cr0);
         self.save(0x7ff8, 4, self.cr3);
         let f = self.rflags();
@@ -167,8 +218,13 @@ impl X86Cpu {
             let (n, seg) = (n as u64, *self.segment(s));
             self.save_segment32(0x7fa8 + 4 * n, Self::hidden32(n), seg);
         }
+        self.save(0x7fa4, 4, io.map_or(0, |i| i.word32()));
         self.save(0x7f14, 4, self.cr4);
+        for (n, v) in io.map_or([0; 4], |i| [i.rdi, i.rcx, i.rsi, i.rip]).into_iter().enumerate() {
+            self.save(0x7f04 + 4 * n as u64, 4, v);
+        }
         self.save(0x7f02, 2, halted.into());
+        self.save(0x7f00, 2, 0);
         self.save(0x7efc, 4, REVISION32);
         self.save(0x7ef8, 4, self.smbase.into());
     }
@@ -230,6 +286,16 @@ impl X86Cpu {
     fn auto_halt(&mut self, flag: u64) {
         self.halted = flag & 1 != 0;
     }
+    /// Has an I/O instruction run again, if the handler wrote to the slot for that: gives its address.
+    fn io_restart(&mut self, eip: u64, slot: u64, [rip, rcx, rsi, rdi]: [u64; 4]) -> u64 {
+        if slot & 0xff == 0 {
+            return eip;
+        }
+        for (n, v) in [(gpr::RCX, rcx), (gpr::RSI, rsi), (gpr::RDI, rdi)] {
+            self.r[n as usize] = v;
+        }
+        rip
+    }
     fn restore64(&mut self) -> Option<()> {
         for (n, r) in ORDER64.into_iter().enumerate() {
             self.r[r as usize] = self.restore(0x7ff8 - 8 * n as u64, 8);
@@ -250,7 +316,9 @@ impl X86Cpu {
         let (f, eip) = (self.restore(0x7f70, 4) as u32, self.restore(0x7f78, 8));
         let known = efer::SCE | efer::LME | efer::LMA | efer::NXE | efer::FFXSR;
         let efer = self.restore(0x7ed0, 8) & known;
-        let halt = self.restore(0x7ec9, 1);
+        let (halt, slot) = (self.restore(0x7ec9, 1), self.restore(0x7ec8, 1));
+        let io = [0x7ea0, 0x7ea8, 0x7eb0, 0x7eb8].map(|at| self.restore(at, 8));
+        let eip = self.io_restart(eip, slot, io);
         let smbase = self.restore(0x7f00, 4) as u32;
         self.resume(cr, efer, f, eip, segments)?;
         self.auto_halt(halt);
@@ -275,7 +343,9 @@ impl X86Cpu {
         self.dr[7] = self.restore(0x7fc8, 4) & crate::debug::dr7::WRITABLE | crate::debug::dr7::FIXED;
         let cr = [self.restore(0x7ffc, 4), self.restore(0x7ff8, 4), self.restore(0x7f14, 4)];
         let (f, eip) = (self.restore(0x7ff4, 4) as u32, self.restore(0x7ff0, 4));
-        let halt = self.restore(0x7f02, 2);
+        let (halt, slot) = (self.restore(0x7f02, 2), self.restore(0x7f00, 2));
+        let io = [0x7f10, 0x7f08, 0x7f0c, 0x7f04].map(|at| self.restore(at, 4));
+        let eip = self.io_restart(eip, slot, io);
         let smbase = self.restore(0x7ef8, 4) as u32;
         self.resume(cr, 0, f, eip, segments)?;
         self.auto_halt(halt);

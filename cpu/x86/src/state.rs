@@ -6,6 +6,7 @@ use crate::hooks::{X86Hooks, X86Pins};
 use crate::mmu::Walks;
 use crate::msr::Msrs;
 use crate::pv::Paravirtual;
+use crate::smm::IoSmi;
 use crate::x87::X87;
 use rhea_clock::VirtualClock;
 use rhea_ir::EnvHeader;
@@ -188,6 +189,8 @@ pub struct X86Cpu {
     /// NMIs were blocked when the SMI came.
     pub(crate) smm_nmi_blocked: bool,
     pub(crate) smbase: u32,
+    /// The I/O instruction that made the SMI pending.
+    pub(crate) io_smi: Option<IoSmi>,
     /// Current privilege level.
     pub(crate) cpl: u32,
     /// What is held off for the next instruction.

@@ -6,6 +6,7 @@
 
 mod a20;
 pub mod catalog;
+mod coprocessor;
 mod debug;
 mod dma8237;
 pub mod hpet;
@@ -23,6 +24,7 @@ mod testing;
 pub mod uart;
 
 pub use a20::{A20Gate, A20Source};
+pub use coprocessor::CoprocessorError;
 pub use debug::{DebugCon, DebugExit};
 pub use dma8237::{DmaControllers, PageRegisters};
 pub use hpet::{Hpet, HpetLines, HpetOptions};

@@ -25,7 +25,7 @@ use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_firmware::x86::{BootImage, CpuStart, RamLayout};
 use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{AddressSpace, Gpa, RamBlock, RamOptions, Requester};
-use rhea_pc::A20Gate;
+use rhea_pc::{A20Gate, CoprocessorError};
 use rhea_pci::{IntxLines, PciBus, PciFunction};
 use rhea_storage::Ahci;
 use rhea_x86::config::Topology;
@@ -197,12 +197,15 @@ pub fn build(
 
     // CPUs.
     let a20 = A20Gate::new();
+    let coprocessor = CoprocessorError::new("coprocessor", board.routing.line(map::IRQ_FERR));
+    board.map_into(&spaces.io, map::FERR, coprocessor.clone());
+    board.devices.push(coprocessor.clone());
     let hooks = Arc::new(BoardHooks {
         io: spaces.io.clone(),
         control: control.clone(),
         log: log.clone(),
         a20: a20.clone(),
-        ferr: board.routing.line(map::IRQ_FERR),
+        coprocessor,
         apic: OnceLock::new(),
         vcpus: OnceLock::new(),
         pins: OnceLock::new(),

@@ -1,10 +1,10 @@
 //! What the processors ask of the board: local APICs, ports, reset.
 
-use rhea_accel::{GuestVcpu, IrqLine, ShutdownCause, VmControl};
+use rhea_accel::{GuestVcpu, ShutdownCause, VmControl};
 use rhea_device::{Log, LogMask};
 use rhea_irqchip::apic::ApicBus;
 use rhea_memory::{Access, AddressSpace, Gpa};
-use rhea_pc::A20Gate;
+use rhea_pc::{A20Gate, CoprocessorError};
 use rhea_x86::hooks::pin;
 use rhea_x86::{ApicFault, X86Cpu, X86Hooks, X86Pins};
 use std::sync::{Arc, OnceLock};
@@ -15,8 +15,7 @@ pub struct BoardHooks {
     pub control: VmControl,
     pub log: Log,
     pub a20: Arc<A20Gate>,
-    /// IRQ 13.
-    pub ferr: IrqLine,
+    pub coprocessor: Arc<CoprocessorError>,
     /// Filled in while the board is wired.
     pub apic: OnceLock<Arc<ApicBus>>,
     pub vcpus: OnceLock<Vec<Arc<dyn GuestVcpu<X86Cpu>>>>,
@@ -99,7 +98,10 @@ impl X86Hooks for BoardHooks {
         self.a20.enabled()
     }
     fn ferr(&self, _cpu: u32, level: bool) {
-        self.ferr.set(level);
+        self.coprocessor.set_error(level);
+    }
+    fn ignne(&self, _cpu: u32) -> bool {
+        self.coprocessor.ignored()
     }
     fn shutdown(&self, cpu: u32) {
         self.log.guest_error("cpu", format_args!("{cpu}: triple fault"));

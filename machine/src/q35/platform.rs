@@ -11,31 +11,13 @@ use rhea_clock::RtcClock;
 use rhea_device::OptionError;
 use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
 use rhea_firmware::x86::RamLayout;
-use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, MmioDevice, Requester};
+use rhea_memory::{AddressSpace, Gpa, Requester};
 use rhea_pc::testdev::{self, PcTestDev};
 use rhea_pc::uart::{COM_PORTS, UartOptions};
 use rhea_pc::{A20Gate, DmaControllers, Hpet, HpetLines, HpetOptions, I8042, I8042Wiring, Pit};
 use rhea_pc::{Port92, Rtc, SharedIrq, Uart16550, catalog};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// A port nobody reads: the coprocessor's error latch.
-struct Ignored;
-
-impl MmioDevice for Ignored {
-    fn read(&self, _offset: u64, _access: Access) -> Result<u64, BusError> {
-        Ok(0xff)
-    }
-    fn write(&self, _offset: u64, _value: u64, _access: Access) -> Result<(), BusError> {
-        Ok(())
-    }
-    fn rules(&self) -> AccessRules {
-        AccessRules::implemented(1, 1)
-    }
-    fn name(&self) -> &str {
-        "ignored"
-    }
-}
 
 /// Sets up the 8259s and the timer as a BIOS leaves them.
 pub fn bios_interrupts(io: &AddressSpace) {
@@ -138,7 +120,6 @@ pub fn build(
     board.map_into(io, map::DMA_PRIMARY, dma.primary());
     board.map_into(io, map::DMA_PAGES, dma.pages());
     board.devices.push(dma);
-    board.map_into(io, map::FERR, Arc::new(Ignored));
 
     let mut lines = SerialLines::default();
     for (n, (port, irq)) in serial_ports(wiring).into_iter().enumerate() {

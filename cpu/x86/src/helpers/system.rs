@@ -89,6 +89,8 @@ crate::helpers! {
     LSL = lsl, (I64) -> I64, BOTH;
     /// RSM (#UD outside SMM). Ends the block.
     RSM = rsm, () -> Void, BOTH;
+    /// #GP(0) unless the target of a branch is canonical: args (address).
+    CHECK_TARGET = check_target, (I64) -> Void, BOTH;
 }
 
 macro_rules! helper {
@@ -160,6 +162,15 @@ helper! {
         0
     }
     set_pc(cpu, linear) {
+        let from = cpu.header.pc;
+        if cpu.is_long() && !cpu.canonical(linear) {
+            (cpu.header.branch, cpu.header.pc) = (from, linear);
+            cpu.undo_branch();
+            if cpu.header.pc == from {
+                cpu.raise(Vector::GeneralProtection, Some(0));
+                return 0;
+            }
+        }
         cpu.complete(linear);
         0
     }
@@ -275,5 +286,11 @@ helper! {
     rsm(cpu) {
         let r = cpu.rsm();
         done(cpu, r)
+    }
+    check_target(cpu, to) {
+        if !cpu.canonical(to) {
+            cpu.raise(Vector::GeneralProtection, Some(0));
+        }
+        0
     }
 }

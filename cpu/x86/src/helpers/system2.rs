@@ -5,6 +5,7 @@ use crate::flags;
 use crate::helpers::SYSTEM2_BASE;
 use crate::mmu::{As, cr0, cr4};
 use crate::mode::X86Mode;
+use crate::smm::IoSmi;
 use crate::state::{Seg, TableRegister, X86Cpu, gpr};
 use rhea_ir::Effects;
 use rhea_ir::guest::Raised;
@@ -209,7 +210,9 @@ helper! {
         }
         cpu.watch_port(port, size.into());
         let hooks = cpu.hooks.clone();
-        hooks.port_in(cpu.index, port, size).into()
+        let v = hooks.port_in(cpu.index, port, size);
+        cpu.note_io(|c| io_instruction(c, port, size, true));
+        v.into()
     }
     port_out(cpu, port, what, v) {
         let (port, size) = (port as u16, what as u8);
@@ -219,6 +222,7 @@ helper! {
         cpu.watch_port(port, size.into());
         let hooks = cpu.hooks.clone();
         hooks.port_out(cpu.index, port, size, v as u32);
+        cpu.note_io(|c| io_instruction(c, port, size, false));
         u64::from(cpu.header.exit_request.load(Ordering::Relaxed) != 0)
     }
     string_io(cpu, what) {
@@ -322,6 +326,12 @@ impl X86Cpu {
     }
 }
 
+/// IN or OUT, as it began.
+fn io_instruction(cpu: &X86Cpu, port: u16, size: u8, input: bool) -> IoSmi {
+    let [rcx, rsi, rdi] = [gpr::RCX, gpr::RSI, gpr::RDI].map(|n| cpu.r[n as usize]);
+    IoSmi { at: [0; 2], rip: cpu.eip(), rcx, rsi, rdi, port, size, input, string: false, rep: false }
+}
+
 /// INS or OUTS.
 #[derive(Clone, Copy, Debug)]
 pub struct StringIo {
@@ -410,6 +420,8 @@ impl StringIo {
                 let v = hooks.port_in(cpu.index, port, self.size as u8);
                 cpu.write_linear(at, self.size, v.into(), As::Cpl)?;
             }
+            let io = |c: &X86Cpu| io_instruction(c, port, self.size as u8, !self.out);
+            cpu.note_io(|c| IoSmi { string: true, rep: self.rep, ..io(c) });
             add(cpu, pointer, step, mask);
             if self.rep {
                 add(cpu, gpr::RCX, u64::MAX, mask);

@@ -214,6 +214,10 @@ impl X86Cpu {
         let va = if self.lma() { va } else { va & 0xffff_ffff };
         let of = Contexts { mask: PCID, value: self.pcid() };
         self.flush(TlbFlush::Range { va: va & !0xfff, pages: 1, indexes: index::ALL, of }, false);
+        if va < 0x1000 && !self.is_long() {
+            // Known under this address too: see `behind_4gib`.
+            self.flush(TlbFlush::Range { va: 1 << 32, pages: 1, indexes: index::ALL, of }, false);
+        }
     }
     /// INVPCID with its descriptor; privilege was checked.
     ///

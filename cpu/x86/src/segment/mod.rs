@@ -341,7 +341,8 @@ impl X86Cpu {
                 }
                 return Ok(null_ss(selector.into(), cpl));
             }
-            return Ok(Segment { selector: selector.into(), ..Segment::UNUSABLE });
+            let base = if self.config.null_keeps_base() { self.segment(seg).base } else { 0 };
+            return Ok(Segment { selector: selector.into(), base, ..Segment::UNUSABLE });
         }
         let mut d = self.descriptor(selector, Exception::gp)?;
         if seg == Seg::Ss {

@@ -18,6 +18,11 @@ fn step(b: &mut Bench, next: u64) {
     b.begin_one_insn();
     b.complete(next);
 }
+impl Bench {
+    fn debugctl(&self) -> u64 {
+        self.msr.debugctl
+    }
+}
 fn write(va: u64, size: u32) -> MemAccess {
     MemAccess { va, size, kind: Access::Write, mmu_idx: 0 }
 }
@@ -191,4 +196,50 @@ fn flushes_reach_every_kept_translation() {
             b.flush_all();
         }
     }
+}
+
+/// Steps over an instruction at 0x8000 that goes on at `next`, with TF and DEBUGCTL.
+fn step_over(code: [u8; 2], next: u64, debugctl: u64) -> Bench {
+    let mut b = bench();
+    b.put(0x8000, 2, u16::from_le_bytes(code).into());
+    b.set_rflags(0x102);
+    b.write_msr(0x1d9, debugctl).unwrap();
+    step(&mut b, next);
+    b
+}
+
+#[test]
+fn single_step_by_branches() {
+    const JMP: [u8; 2] = [0xeb, 0x10];
+    const JE: [u8; 2] = [0x74, 0x10];
+    let trapped = |b: &Bench| (b.eip() == 0x4000, b.debugctl());
+    assert_eq!(trapped(&step_over([0x90, 0x90], 0x8001, 2)), (false, 2));
+    assert_eq!(trapped(&step_over(JE, 0x8002, 2)), (false, 2), "not taken");
+    // The exception clears BTF.
+    assert_eq!(trapped(&step_over(JE, 0x8012, 2)), (true, 0));
+    assert_eq!(trapped(&step_over(JMP, 0x8012, 2)), (true, 0));
+    assert_eq!(trapped(&step_over([0xeb, 0], 0x8002, 2)), (true, 0), "taken, though it goes nowhere else");
+    assert_eq!(trapped(&step_over([0xff, 0xe0], 0x9000, 2)), (true, 0));
+    assert_eq!(trapped(&step_over([0x90, 0x90], 0x8001, 0)), (true, 0));
+}
+
+#[test]
+fn last_branch() {
+    let mut b = bench();
+    let last = |b: &mut Bench| [0x1db, 0x1dc, 0x1dd, 0x1de].map(|msr| b.read_msr(msr).unwrap());
+    b.put(0x8000, 2, 0x10eb);
+    b.begin_one_insn();
+    b.complete(0x8012);
+    assert_eq!(last(&mut b), [0; 4], "not asked for");
+    b.write_msr(0x1d9, 1).unwrap();
+    b.header.pc = 0x8000;
+    step(&mut b, 0x8012);
+    b.put(0x8012, 1, 0x90);
+    step(&mut b, 0x8013);
+    assert_eq!(last(&mut b), [0x8000, 0x8012, 0, 0]);
+    // An exception is a branch too, and keeps the one before it.
+    b.handler(13, 0, 0x4100);
+    b.raise(Vector::GeneralProtection, Some(0));
+    assert_eq!(last(&mut b), [0x8013, 0x4100, 0x8000, 0x8012]);
+    assert_eq!(b.debugctl(), 1);
 }

@@ -346,3 +346,21 @@ fn halted_processors_flush_when_they_go_on() {
     b.poll();
     assert_eq!(b.get(PREEMPTED, 1), 7);
 }
+
+#[test]
+fn an_x87_error_without_ne_stands_until_an_interrupt() {
+    let mut b = Bench::protected(0);
+    b.handler(0x75, 0, 0x4000);
+    b.x87.set_control_word(0x37b);
+    b.x87.set_status_word(4);
+    b.set_rflags(0x202);
+    assert!(!b.x87_wait());
+    // The instruction did not run, and nothing goes on.
+    assert_eq!((b.poll(), b.eip()), (Poll::Halt(None), 0x8000));
+    b.hooks.vector.store(0x75 + 1, Ordering::SeqCst);
+    b.pins().set_intr(true);
+    assert_eq!((b.poll(), b.eip()), (Poll::Run, 0x4000));
+    assert_eq!(b.frame(4, 1), [0x8000], "it is the one to return to");
+    b.x87.set_status_word(0);
+    assert!(b.x87_wait());
+}

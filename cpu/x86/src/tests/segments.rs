@@ -205,3 +205,19 @@ fn unreal_mode_keeps_limits() {
     let s = *b.segment(Seg::Ds);
     assert_eq!((s.base, s.limit, s.write_top), (0x1_2340, u32::MAX, 1 << 32));
 }
+
+#[test]
+fn bases_of_null_selectors() {
+    let with = |family, model| {
+        let mut c = config(if family == 6 { Vendor::Intel } else { Vendor::Amd });
+        (c.family, c.model_number) = (family, model);
+        let mut b = Bench::long(0);
+        b.config = Arc::new(c);
+        b.write_msr(0xc000_0100, 0x1234_5678_9000).unwrap();
+        b.load_segment(Seg::Fs as u32, 0).unwrap();
+        assert!(!b.segment(Seg::Fs).usable());
+        b.read_msr(0xc000_0100).unwrap()
+    };
+    // AMD's first processors with 64 bits to Zen, Zen 2, Intel's.
+    assert_eq!([with(15, 107), with(23, 1), with(23, 49), with(6, 94)], [0x1234_5678_9000, 0x1234_5678_9000, 0, 0]);
+}

@@ -2,6 +2,7 @@
 
 use super::{Flow, Translator};
 use crate::exception::Vector;
+use crate::helpers::system as calls;
 use crate::state::{Seg, gpr, slots};
 use iced_x86::{Mnemonic, OpKind};
 use rhea_ir::{Cond, Op, Value};
@@ -210,6 +211,16 @@ impl Translator<'_, '_> {
         let target = self.zx64(target, bits);
         let to = self.checked_target(target);
         if call {
+            if self.mode.long() && bits == 64 {
+                // Not canonical in 48 bits: perhaps in 57.
+                let top = self.sar(to, 47);
+                let top = self.add_imm(top, 1);
+                let one = self.c64(1);
+                let far = self.b.icmp(Cond::Ugt, top, one);
+                self.when(far, -1, |t| {
+                    t.b.call(calls::CHECK_TARGET, &[to]);
+                });
+            }
             self.push_return(bits);
             let next = self.next;
             self.end_indirect_call(to, next)

@@ -19,6 +19,7 @@ mod transfer;
 mod x87;
 
 pub use address::Mem;
+pub(crate) use address::seg_of;
 pub use emit::Flow;
 
 use crate::config::X86Config;

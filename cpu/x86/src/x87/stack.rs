@@ -121,8 +121,9 @@ impl X87 {
 }
 
 impl X86Cpu {
-    /// Before a waiting instruction: true if it goes on, false if #MF was raised.
-    pub(super) fn x87_wait(&mut self) -> bool {
+    /// Before a waiting instruction: true if it goes on, false if #MF was raised or, with CR0.NE clear, the processor stands
+    /// here until an interrupt comes (vol. 1, 8.7.2).
+    pub(crate) fn x87_wait(&mut self) -> bool {
         if !self.x87.error_pending() {
             return true;
         }
@@ -132,7 +133,12 @@ impl X86Cpu {
         }
         let hooks = self.hooks.clone();
         hooks.ferr(self.index, true);
-        true
+        if hooks.ignne(self.index) {
+            return true;
+        }
+        self.header.raised = 1;
+        self.wait_for_interrupt();
+        false
     }
     /// The error is gone: FERR# too.
     pub(super) fn x87_quiet(&mut self, was_pending: bool) {

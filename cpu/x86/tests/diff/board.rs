@@ -10,6 +10,7 @@ use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
 use rhea_x86::state::{Seg, TableRegister};
 use rhea_x86::{X86Cpu, X86Hooks};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What runs the guest code.
@@ -60,6 +61,8 @@ struct Hook {
     changed: Condvar,
     /// FERR# was asserted, and it is.
     ferr: Mutex<(bool, bool)>,
+    /// IGNNE#.
+    ignored: AtomicBool,
 }
 
 impl X86Hooks for Hook {
@@ -70,6 +73,9 @@ impl X86Hooks for Hook {
     fn ferr(&self, _: u32, level: bool) {
         let mut f = self.ferr.lock();
         *f = (f.0 | level, level);
+    }
+    fn ignne(&self, _: u32) -> bool {
+        self.ignored.load(Ordering::SeqCst)
     }
     fn shutdown(&self, _: u32) {
         *self.vector.lock() = Some(0x100);
@@ -205,6 +211,10 @@ impl Board {
         let was = *f;
         f.0 = f.1;
         was
+    }
+    /// IGNNE#.
+    pub fn ignore_errors(&self, on: bool) {
+        self.hook.ignored.store(on, Ordering::SeqCst);
     }
     /// Runs the tests; the last run of each counts.
     pub fn run_all(&mut self, tests: &[Test]) -> Vec<Outcome> {

@@ -29,7 +29,7 @@ fn mode(rng: &mut Rng) -> X86Mode {
 fn any_bytes() {
     let config = super::check::config();
     let mut rng = Rng::new(super::check::number("RHEA_DIFF_SEED", 1));
-    for _ in 0..super::check::number("RHEA_DIFF_BATCHES", 1) * 40_000 {
+    for _ in 0..super::check::number("RHEA_DIFF_BATCHES", 1) * 15_000 {
         let m = mode(&mut rng);
         let mut code = Vec::new();
         let legacy = [0x66u8, 0x67, 0xf0, 0xf2, 0xf3, 0x2e, 0x36, 0x64, 0x65, 0x48, 0x41, 0x0f];

@@ -9,6 +9,7 @@ mod board;
 mod check;
 mod classes;
 mod control;
+mod edges;
 mod fuzz;
 mod generate;
 mod native;

@@ -9,6 +9,8 @@ use rhea_device::{Device, LoadError, Log, Saved, state};
 use rhea_memory::{AddressSpace, MapError, RamBlock};
 use rhea_pci::{ConfigBuilder, Devfn, Ecam, Identity, PciBus, PciConfig, PciConfigState, PciFunction};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use windows::{Content, Place, Side, Window};
 
 /// Extended TSEG size in MiB; a write of 0xffff asks for it. Of virtual machines only.
@@ -79,12 +81,17 @@ pub struct Mch {
     ecam: Arc<Ecam>,
     /// What is mapped now; the lock also orders register changes.
     placed: Mutex<Vec<Place>>,
+    /// The machine has been suspended since it was reset: the configuration window cannot be closed. SeaBIOS sets the window up
+    /// again when it wakes, by accesses through it, of which the first would close it.
+    woken: AtomicBool,
 }
 
 #[derive(Encode, Decode)]
 struct State {
     #[n(0)]
     config: PciConfigState,
+    #[n(1)]
+    woken: bool,
 }
 
 impl Mch {
@@ -115,7 +122,7 @@ impl Mch {
             .register(ESMRAMC.into(), &[esmramc::FIXED], &[esmramc_mask])
             .build();
         let ecam = Ecam::new(&wiring.bus);
-        let mch = Arc::new(Self { config, wiring, ecam, placed: Mutex::default() });
+        let mch = Arc::new(Self { config, wiring, ecam, placed: Mutex::default(), woken: AtomicBool::new(false) });
         mch.apply(&mut mch.placed.lock());
         mch
     }
@@ -254,6 +261,7 @@ impl Device for Mch {
     }
     fn reset(&self) {
         let mut placed = self.placed.lock();
+        self.woken.store(false, SeqCst);
         self.config.reset();
         self.apply(&mut placed);
     }
@@ -261,16 +269,18 @@ impl Device for Mch {
     /// run before. System management RAM is open to be set up again.
     fn wake(&self) {
         let mut placed = self.placed.lock();
+        self.woken.store(true, SeqCst);
         self.config.reset_but(&[PCIEXBAR..PCIEXBAR + 8, PAM0..PAM0 + PAMS]);
         self.apply(&mut placed);
     }
     fn save(&self) -> Saved {
-        state::encode(1, &State { config: self.config.save() })
+        state::encode(1, &State { config: self.config.save(), woken: self.woken.load(SeqCst) })
     }
     fn load(&self, saved: &Saved) -> Result<(), LoadError> {
-        let State { config } = state::decode(saved, 1)?;
+        let State { config, woken } = state::decode(saved, 1)?;
         let mut placed = self.placed.lock();
         self.config.load(config)?;
+        self.woken.store(woken, SeqCst);
         self.apply(&mut placed);
         Ok(())
     }
@@ -289,6 +299,12 @@ impl PciFunction for Mch {
         let touches = |start: u16, len: u16| offset < start + len && start < offset.saturating_add(size.into());
         if touches(SMRAM, 1) && bytes[usize::from(SMRAM.saturating_sub(offset)) & 3] & smram::CLOSED != 0 {
             self.wiring.log.unimp("mch", format_args!("SMRAM closed to data only (D_CLS)"));
+        }
+        if touches(PCIEXBAR, 1)
+            && bytes[usize::from(PCIEXBAR.saturating_sub(offset)) & 3] & 1 == 0
+            && self.woken.load(SeqCst)
+        {
+            return;
         }
         self.config.write(offset, size, u32::from_le_bytes(bytes));
         if touches(EXT_TSEG, 2) && value & 0xffff == 0xffff && offset == EXT_TSEG && self.wiring.smm {

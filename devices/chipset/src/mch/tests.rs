@@ -148,6 +148,20 @@ fn wakes_with_shadowed_ram() {
     assert_eq!(get(&b.system, at), Some(3));
     assert!(b.mch.ecam_window().is_some());
     assert_eq!(b.mch.byte(SMRAM), smram::BASE_SEGMENT);
+    // As SeaBIOS sets the window up again, through itself.
+    for (register, value) in [(PCIEXBAR, 0), (PCIEXBAR + 4, 0), (PCIEXBAR, ECAM_BASE as u32 | 1)] {
+        b.mch.config_write(register, 4, value);
+        assert_eq!(b.mch.ecam_window(), Some((ECAM_BASE, 256 << 20)));
+    }
+    let saved = b.mch.save();
+    Device::reset(&*b.mch);
+    b.mch.load(&saved).unwrap();
+    b.mch.config_write(PCIEXBAR, 4, 0);
+    assert!(b.mch.ecam_window().is_some());
+    Device::reset(&*b.mch);
+    b.mch.open_ecam();
+    b.mch.config_write(PCIEXBAR, 4, 0);
+    assert_eq!(b.mch.ecam_window(), None);
     Device::reset(&*b.mch);
     assert_eq!(get(&b.system, at), Some(0xf0));
 }

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use rhea_accel::{IrqLine, IrqSink, MsiMessage, MsiTarget};
 use rhea_device::log_guest_error;
 use rhea_memory::MmioDevice;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// The most I/O APICs.
@@ -29,8 +29,10 @@ type Relocate = Box<dyn Fn(u64) -> bool + Send + Sync>;
 pub struct ApicBus {
     pub(super) config: super::ApicConfig,
     pub(super) lapics: Vec<Lapic>,
-    /// Processor index by APIC id.
+    /// Processor index by initial APIC id.
     by_id: Vec<u32>,
+    /// The guest has given some APIC another id.
+    renamed: AtomicBool,
     targets: [OnceLock<Weak<dyn EoiTarget>>; MAX_TARGETS],
     external: OnceLock<Weak<dyn InterruptAcknowledge>>,
     relocate: OnceLock<Relocate>,
@@ -81,6 +83,7 @@ impl ApicBus {
                 config,
                 lapics,
                 by_id,
+                renamed: AtomicBool::new(false),
                 targets: std::array::from_fn(|_| OnceLock::new()),
                 external: OnceLock::new(),
                 relocate: OnceLock::new(),
@@ -96,6 +99,15 @@ impl ApicBus {
         for lapic in &self.lapics {
             lapic.reset(self.config.virtual_wire);
         }
+        self.renamed.store(false, SeqCst);
+    }
+    /// The APIC has this id in xAPIC mode from now on, which others may have too.
+    pub(super) fn rename(&self, lapic: &Lapic, id: u32) {
+        if id == lapic.apic_id & 0xff {
+            return lapic.xapic_id.store(lapic.apic_id, SeqCst);
+        }
+        self.renamed.store(true, SeqCst);
+        lapic.xapic_id.store(id, SeqCst);
     }
 
     // ---- connections ----
@@ -144,7 +156,7 @@ impl ApicBus {
     pub fn cpus(&self) -> usize {
         self.lapics.len()
     }
-    /// The processor that has this (x2)APIC id.
+    /// The processor that has this initial (x2)APIC id.
     #[must_use]
     pub fn cpu_of(&self, apic_id: u32) -> Option<u32> {
         self.by_id.get(apic_id as usize).copied().filter(|n| *n != NOBODY)
@@ -295,7 +307,7 @@ impl ApicBus {
     fn for_destination<'a>(&'a self, message: &Message, mut f: impl FnMut(&'a Lapic)) {
         let Message { destination, logical, wide, .. } = *message;
         let everybody = if wide { u32::MAX } else { 0xff };
-        if !logical && destination != everybody {
+        if !logical && destination != everybody && !self.renamed.load(SeqCst) {
             if let Some(lapic) = self.cpu_of(destination).and_then(|n| self.lapic(n)) {
                 f(lapic);
             }

@@ -30,7 +30,10 @@ pub struct PvEoi {
 /// A local APIC. Everything that another thread may look at is an atomic; see the locks of [`super`].
 pub struct Lapic {
     pub index: u32,
+    /// The initial id, which is that of x2APIC mode.
     pub apic_id: u32,
+    /// The id in xAPIC mode: the initial one, or the 8 bits that the guest wrote.
+    pub xapic_id: AtomicU32,
     pub out: LapicOutputs,
     pub irr: Vectors,
     pub isr: Vectors,
@@ -67,6 +70,7 @@ impl Lapic {
         Self {
             index,
             apic_id,
+            xapic_id: AtomicU32::new(apic_id),
             out,
             irr: Vectors::default(),
             isr: Vectors::default(),
@@ -380,7 +384,7 @@ impl Lapic {
 
     // ---- reset and IA32_APIC_BASE ----
 
-    /// The registers after power-up or reset (SDM 11.4.7.1); id, IA32_APIC_BASE, TPR and the levels of the inputs stay.
+    /// The registers after power-up, reset or INIT (SDM 11.4.7.1, 11.4.7.3); ids, IA32_APIC_BASE, TPR and the levels of the inputs stay.
     fn reset_registers(&self) {
         self.pv.vector.store(NONE, SeqCst);
         for set in [&self.irr, &self.isr, &self.tmr] {
@@ -408,6 +412,7 @@ impl Lapic {
     /// Power-up. `virtual_wire`: see [`super::ApicConfig::virtual_wire`].
     pub fn reset(&self, virtual_wire: bool) {
         self.reset_registers();
+        self.xapic_id.store(self.apic_id, SeqCst);
         self.tpr.store(0, SeqCst);
         self.pv.word.store(OFF, SeqCst);
         let bsp = if self.index == 0 { base::BSP } else { 0 };
@@ -433,7 +438,11 @@ impl Lapic {
         self.base.store(value, SeqCst);
         if old & base::MODE != value & base::MODE {
             match value & base::MODE {
-                0 => self.reset_registers(),
+                // On again it is as after power-up.
+                0 => {
+                    self.xapic_id.store(self.apic_id, SeqCst);
+                    self.reset_registers();
+                }
                 base::MODE => {
                     self.icr.fetch_and(0xffff_ffff, SeqCst);
                 }
@@ -446,6 +455,11 @@ impl Lapic {
 
     // ---- destinations ----
 
+    /// The id that physical destinations mean.
+    #[inline]
+    pub fn physical_id(&self) -> u32 {
+        if self.x2apic() { self.apic_id } else { self.xapic_id.load(SeqCst) }
+    }
     /// The logical destination register as the guest sees it.
     pub fn logical_id(&self) -> u32 {
         if self.x2apic() { x2apic_logical_id(self.apic_id) } else { self.ldr.load(SeqCst) }
@@ -454,7 +468,7 @@ impl Lapic {
     pub fn matches(&self, destination: u32, logical: bool, wide: bool) -> bool {
         let everybody = if wide { u32::MAX } else { 0xff };
         if !logical {
-            return destination == everybody || destination == self.apic_id;
+            return destination == everybody || destination == self.physical_id();
         }
         if self.x2apic() {
             let id = x2apic_logical_id(self.apic_id);
@@ -489,7 +503,7 @@ impl Lapic {
              \x20 SVR {svr_reg:#06x} ({})  TPR {:#04x}  PPR {:#04x}  LDR {:#010x}  DFR {:#010x}\n\
              \x20 ESR {:#04x}  ICR {:#018x}  LINT0 {}  LINT1 {}\n",
             self.index,
-            self.apic_id,
+            self.physical_id(),
             if base_reg & base::BSP != 0 { " BSP" } else { "" },
             if svr_reg & svr::ENABLE != 0 { "enabled" } else { "disabled" },
             self.tpr.load(SeqCst),

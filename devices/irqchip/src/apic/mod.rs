@@ -61,7 +61,7 @@ impl LapicOutputs {
 
 /// One processor on the bus.
 pub struct LapicConfig {
-    /// The initial (x2)APIC id, below [`MAX_APIC_ID`]; in xAPIC mode its low 8 bits are the id.
+    /// The initial (x2)APIC id, below [`MAX_APIC_ID`]; in xAPIC mode its low 8 bits are the id until the guest writes another.
     pub apic_id: u32,
     pub outputs: LapicOutputs,
 }

@@ -48,7 +48,7 @@ impl Lapic {
     /// A read in the xAPIC window.
     pub fn read_xapic(&self, bus: &ApicBus, register: u32, effects: bool) -> Result<u32, Illegal> {
         match register {
-            reg::ID => Ok(self.apic_id << 24),
+            reg::ID => Ok(self.xapic_id.load(SeqCst) << 24),
             reg::DFR => Ok(self.dfr.load(SeqCst)),
             // Not supported since the Pentium 4, without being an illegal address.
             reg::APR | reg::RRD | reg::EOI => Ok(0),
@@ -75,8 +75,7 @@ impl Lapic {
                 self.ldr.store(value & 0xff00_0000, SeqCst);
             }
             reg::DFR => self.dfr.store(value | 0x0fff_ffff, SeqCst),
-            // Read-only in this model, as the architecture leaves open.
-            reg::ID => {}
+            reg::ID => bus.rename(self, value >> 24),
             reg::VERSION | reg::APR | reg::PPR | reg::RRD | reg::TIMER_CURRENT => {}
             reg::ISR..=reg::IRR_LAST => {}
             _ => return self.write_common(bus, register, value),

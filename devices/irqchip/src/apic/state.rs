@@ -57,6 +57,9 @@ struct LapicState {
     start: Option<u64>,
     #[n(18)]
     deadline: Option<u64>,
+    /// `None`: the initial one.
+    #[n(19)]
+    xapic_id: Option<u8>,
 }
 
 impl Lapic {
@@ -84,6 +87,7 @@ impl Lapic {
             divide,
             start,
             deadline,
+            xapic_id: Some(self.xapic_id.load(SeqCst)).filter(|id| *id != self.apic_id).map(|id| id as u8),
         }
     }
     fn load(&self, state: LapicState, virtual_wire: bool) -> Result<(), LoadError> {
@@ -132,7 +136,11 @@ impl Device for ApicBus {
         }
         for (lapic, state) in self.lapics.iter().zip(lapics) {
             let place = state.base & !0xfff;
+            let xapic_id = state.xapic_id;
             lapic.load(state, self.config.virtual_wire)?;
+            if let Some(id) = xapic_id {
+                self.rename(lapic, id.into());
+            }
             if place != DEFAULT_BASE {
                 self.relocate(place);
             }

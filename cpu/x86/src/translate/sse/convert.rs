@@ -26,9 +26,7 @@ impl Translator<'_, '_> {
             Cvttss2si | Vcvttss2si => self.to_int(O::Cvtt2Si, Fmt::Ss),
             Cvttsd2si | Vcvttsd2si => self.to_int(O::Cvtt2Si, Fmt::Sd),
             Cvtss2sd | Vcvtss2sd => self.binary_fp(|t, a, b, _| t.b.simd(O::CvtSs2Sd, Fmt::Ps, &[a, b], 0)),
-            Cvtsd2ss | Vcvtsd2ss => {
-                self.binary_of(Some(Fmt::Ss), |t, a, b, _| t.b.simd(O::CvtSd2Ss, Fmt::Ps, &[a, b], 0))
-            }
+            Cvtsd2ss | Vcvtsd2ss => self.binary_of(true, |t, a, b, _| t.b.simd(O::CvtSd2Ss, Fmt::Ps, &[a, b], 0)),
             Cvtdq2ps | Vcvtdq2ps => self.convert_lanes(O::CvtDq2Ps, Fmt::Ps),
             Cvtps2dq | Vcvtps2dq => self.convert_lanes(O::Cvt2Dq, Fmt::Ps),
             Cvttps2dq | Vcvttps2dq => self.convert_lanes(O::Cvtt2Dq, Fmt::Ps),
@@ -120,7 +118,7 @@ impl Translator<'_, '_> {
                 None => Halves(lo, None),
             }
         };
-        let r = if op == SimdOp::CvtPd2Ps { self.with_arithmetic(Fmt::Ps, all) } else { self.with_fp(all) };
+        let r = if op == SimdOp::CvtPd2Ps { self.with_arithmetic(all) } else { self.with_fp(all) };
         self.set_dst(r);
     }
 
@@ -159,16 +157,17 @@ impl Translator<'_, '_> {
         }
     }
     fn halves_to_half(&mut self, v: Halves, imm: u64) -> Value {
-        self.with_fp(|t| {
+        let both = |t: &mut Self| {
             let lo = t.b.simd(SimdOp::CvtPs2Ph, Fmt::Ps, &[v.0], imm);
             match v.1 {
                 Some(hi) => {
                     let hi = t.b.simd(SimdOp::CvtPs2Ph, Fmt::Ps, &[hi], imm);
-                    t.b.simd(SimdOp::UnpckLQdq, Fmt::Ps, &[lo, hi], 0)
+                    Halves(t.b.simd(SimdOp::UnpckLQdq, Fmt::Ps, &[lo, hi], 0), None)
                 }
-                None => lo,
+                None => Halves(lo, None),
             }
-        })
+        };
+        self.with_arithmetic(both).0
     }
 
     // ---- between XMM and MMX registers: a transition to MMX state ----

@@ -3,6 +3,7 @@
 use crate::exception::Vector;
 use crate::flags::packed;
 use crate::mmu::As;
+use crate::mode::X86Mode;
 use crate::state::X86Cpu;
 use rhea_ir::Effects;
 
@@ -12,8 +13,9 @@ crate::helpers! {
     base crate::helpers::SSE_BASE;
     /// After an instruction with an unmasked exception: args (sticky flags before it, flags of its own). #XM or #UD.
     FP_CHECK = fp_check, (I32, I32) -> Void, BOTH;
-    /// TINY_RESULT if a lane is denormal: args (vector, format as `rhea_ir::simd::Fmt`).
-    TINY = tiny, (V128, I64) -> I32, Effects::PURE;
+    /// [`RANGED`] and flags above it if overflow or underflow is unmasked: args (operands, which for fewer repeat the first;
+    /// `aux` | `imm` << 32 of the operation).
+    RANGE_FLAGS = range_flags, (V128, V128, V128, I64) -> I32, Effects::READS_STATE;
     /// Adds sticky flags to MXCSR: args (flags).
     FOLD_FLAGS = fold_flags, (I32) -> Void, Effects::WRITES_STATE;
     /// LDMXCSR: args (value). #GP(0) for reserved bits. Changes the mode.
@@ -46,6 +48,7 @@ pub mod mxcsr {
     pub const FLAGS: u32 = 0x3f;
     /// IE, DE, ZE: found before the operation.
     pub const EARLY: u32 = 7;
+    pub const OVERFLOW: u32 = 8;
     pub const UNDERFLOW: u32 = 16;
     /// The masks, above the flags by this.
     pub const MASK_SHIFT: u32 = 7;
@@ -69,11 +72,9 @@ impl X86Cpu {
 }
 
 extern "C" fn fp_check(cpu: &mut X86Cpu, before: u64, after: u64, _: u64, _: u64) -> u64 {
-    let mut fresh = after as u32 & mxcsr::FLAGS;
+    let after = after as u32;
+    let mut fresh = mxcsr::FLAGS & if after & RANGED != 0 { after >> RANGED_SHIFT } else { after };
     let unmasked = !(cpu.mxcsr >> mxcsr::MASK_SHIFT) & mxcsr::FLAGS;
-    if after as u32 & TINY_RESULT != 0 {
-        fresh |= mxcsr::UNDERFLOW & unmasked;
-    }
     if fresh & unmasked & mxcsr::EARLY != 0 {
         fresh &= mxcsr::EARLY;
     }
@@ -86,20 +87,22 @@ extern "C" fn fp_check(cpu: &mut X86Cpu, before: u64, after: u64, _: u64, _: u64
     0
 }
 
-/// Beside exception flags: a result is denormal.
-const TINY_RESULT: u32 = 1 << 16;
+/// Beside exception flags: those that count are [`RANGED_SHIFT`] bits higher.
+const RANGED: u32 = 1 << 16;
+const RANGED_SHIFT: u32 = 8;
 
-extern "C" fn tiny(cpu: &mut X86Cpu, _: u64, format: u64, _: u64, _: u64) -> u64 {
-    let v = cpu.header.scratch[0];
-    let single = |n: u32| f32::from_bits((v >> (32 * n)) as u32).is_subnormal();
-    let double = |n: u32| f64::from_bits((v >> (64 * n)) as u64).is_subnormal();
-    let any = match format {
-        0 => (0..4).any(single),
-        1 => (0..2).any(double),
-        2 => single(0),
-        _ => double(0),
-    };
-    if any { u64::from(TINY_RESULT) } else { 0 }
+/// With an unmasked underflow exact tiny results raise it too; with it or an unmasked overflow, "inexact" is said of the result
+/// with an unbounded exponent (vol. 1, 4.9.1.4, 4.9.1.5).
+extern "C" fn range_flags(cpu: &mut X86Cpu, _: u64, _: u64, _: u64, what: u64) -> u64 {
+    let masked = cpu.mxcsr >> mxcsr::MASK_SHIFT;
+    let traps = [masked & mxcsr::OVERFLOW == 0, masked & mxcsr::UNDERFLOW == 0];
+    if traps == [false; 2] {
+        return 0;
+    }
+    let x = [0, 1, 2].map(|n: usize| cpu.header.scratch[n]);
+    let mode = X86Mode(cpu.header.mode).fp_mode();
+    let flags = rhea_ir::fpeval::trapping_flags(what as u32, what >> 32, mode, traps, x);
+    u64::from(RANGED | (flags & mxcsr::FLAGS) << RANGED_SHIFT)
 }
 
 extern "C" fn fold_flags(cpu: &mut X86Cpu, flags: u64, _: u64, _: u64, _: u64) -> u64 {
@@ -118,9 +121,7 @@ extern "C" fn load_mxcsr(cpu: &mut X86Cpu, value: u64, _: u64, _: u64, _: u64) -
 }
 
 extern "C" fn mmx_check(cpu: &mut X86Cpu, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    if cpu.x87.error_pending() {
-        cpu.raise(Vector::X87, None);
-    }
+    cpu.x87_wait();
     0
 }
 
@@ -215,7 +216,7 @@ extern "C" fn gather(cpu: &mut X86Cpu, plan: u64, base: u64, _: u64, _: u64) -> 
     let (size, _) = element(u64::from(p.element));
     let (index_size, _) = element(u64::from(p.index_bytes));
     let per_half = |bytes: u32| 16 / bytes;
-    let long = cpu.header.mode & crate::mode::X86Mode(0).with_long(true).0 != 0;
+    let long = cpu.header.mode & X86Mode(0).with_long(true).0 != 0;
     let seg = (p.flags & 7) as usize;
     let seg_base = if !long || seg >= 4 { cpu.seg.get(seg).map_or(0, |s| s.base) } else { 0 };
     let half = |cpu: &mut X86Cpu, reg: u8, n: u32, bytes: u32| -> u128 {

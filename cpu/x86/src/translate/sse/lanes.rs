@@ -236,7 +236,7 @@ impl Translator<'_, '_> {
             }
             Kind::F2(op, fmt) => {
                 let arithmetic = !matches!(op, SimdOp::Min | SimdOp::Max);
-                self.binary_of(arithmetic.then_some(fmt), |t, a, b, _| t.b.simd(op, fmt, &[a, b], 0));
+                self.binary_of(arithmetic, |t, a, b, _| t.b.simd(op, fmt, &[a, b], 0));
             }
             Kind::F2i(op, fmt) => {
                 let mut imm = self.imm8();
@@ -321,22 +321,15 @@ impl Translator<'_, '_> {
         self.set_dst(r);
     }
     pub(super) fn binary_fp(&mut self, f: impl FnMut(&mut Self, Value, Value, u32) -> Value) {
-        self.binary_of(None, f);
+        self.binary_of(false, f);
     }
-    /// With flags; of arithmetic whose results may be tiny the format is given.
-    pub(super) fn binary_of(
-        &mut self,
-        arithmetic: Option<Fmt>,
-        mut f: impl FnMut(&mut Self, Value, Value, u32) -> Value,
-    ) {
+    /// With flags; `arithmetic`: results may leave the range of their format.
+    pub(super) fn binary_of(&mut self, arithmetic: bool, mut f: impl FnMut(&mut Self, Value, Value, u32) -> Value) {
         let n = self.halves();
         let (a, b) = self.sources();
         let (a, b) = (self.vsrc(a), self.vsrc(b));
         let all = |t: &mut Self| t.each(n, |t, h| f(t, a.get(h), b.get(h), h));
-        let r = match arithmetic {
-            Some(fmt) => self.with_arithmetic(fmt, all),
-            None => self.with_fp(all),
-        };
+        let r = if arithmetic { self.with_arithmetic(all) } else { self.with_fp(all) };
         self.set_dst(r);
     }
     fn unary(&mut self, mut f: impl FnMut(&mut Self, Value, u32) -> Value) {
@@ -389,7 +382,7 @@ impl Translator<'_, '_> {
     fn fma(&mut self, (opcode, fmt): (u8, Fmt)) -> Flow {
         let n = self.halves();
         let (a, b, c) = (self.vsrc(0), self.vsrc(1), self.vsrc(2));
-        let r = self.with_arithmetic(fmt, |t| {
+        let r = self.with_arithmetic(|t| {
             t.each(n, |t, h| t.b.simd(SimdOp::Fma, fmt, &[a.get(h), b.get(h), c.get(h)], opcode as u64))
         });
         self.set_dst(r);

@@ -13,7 +13,6 @@ use super::{Flow, Mem, Translator};
 use crate::exception::Vector;
 use crate::state::slots;
 use iced_x86::{EncodingKind, Mnemonic, OpKind, Register};
-use rhea_ir::simd::Fmt;
 use rhea_ir::{MemOp, Op, Type, Value};
 
 /// A vector operand: one or two halves.
@@ -215,20 +214,32 @@ impl Translator<'_, '_> {
     /// Runs an operation that raises sticky FP flags. If one of the exceptions is unmasked, its flags are looked at before
     /// anything is written.
     fn with_fp<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> T {
-        self.with_fp_tiny(f, |_, _, flags| flags)
+        self.with_fp_and(f, |_, _, flags| flags)
     }
-    /// The same for arithmetic with results of a format: an unmasked underflow is raised by exact tiny results too.
-    fn with_arithmetic(&mut self, fmt: Fmt, f: impl FnOnce(&mut Self) -> Halves) -> Halves {
-        self.with_fp_tiny(f, |t, r, mut flags| {
-            let format = t.c64(fmt as u64);
-            for v in [Some(r.0), r.1].into_iter().flatten() {
-                let tiny = t.b.call(helpers::TINY, &[v, format]);
-                flags = t.b.or(flags, tiny);
-            }
-            flags
+    /// The same for arithmetic whose results may leave the range of their format, where flags depend on what is masked.
+    fn with_arithmetic(&mut self, f: impl FnOnce(&mut Self) -> Halves) -> Halves {
+        self.with_fp_and(f, |t, r, flags| {
+            let flags = t.range_flags(flags, r.0);
+            r.1.map_or(flags, |high| t.range_flags(flags, high))
         })
     }
-    fn with_fp_tiny<T>(
+    /// `flags` with those of the operation that made `v`, as they are with an unmasked overflow or underflow.
+    fn range_flags(&mut self, flags: Value, v: Value) -> Value {
+        let i = *self.b.func.inst(v);
+        let count = match i.op {
+            Op::FSimd1 => 1,
+            Op::FSimd2 => 2,
+            Op::FSimd3 => 3,
+            // Two results put together.
+            Op::Simd2 => return i.args[..2].iter().fold(flags, |flags, &part| self.range_flags(flags, part)),
+            _ => return flags,
+        };
+        let arg = |n: usize| i.args[if n < count { n } else { 0 }];
+        let what = self.c64(u64::from(i.aux) | i.imm << 32);
+        let more = self.b.call(helpers::RANGE_FLAGS, &[arg(0), arg(1), arg(2), what]);
+        self.b.or(flags, more)
+    }
+    fn with_fp_and<T>(
         &mut self,
         f: impl FnOnce(&mut Self) -> T,
         more: impl FnOnce(&mut Self, &T, Value) -> Value,

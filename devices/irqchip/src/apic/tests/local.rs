@@ -18,6 +18,38 @@ fn reset_values() {
 }
 
 #[test]
+fn ids_are_the_guests_in_xapic_mode() {
+    let m = Machine::new(3);
+    let id = |cpu| m.read(cpu, 0x20) >> 24;
+    // Two with the same id both take what is for it; nobody has the old ones any more.
+    m.write(1, 0x20, 7 << 24 | 0xff_ffff);
+    m.write(2, 0x20, 7 << 24);
+    assert_eq!((id(0), m.read(1, 0x20), id(2)), (0, 7 << 24, 7));
+    m.icr(0, 7, 0x41);
+    m.icr(0, 1, 0x42);
+    m.icr(0, 0, 0x43);
+    for cpu in [1, 2] {
+        assert!(m.has(cpu, IRR, 0x41) && !m.has(cpu, IRR, 0x42) && !m.has(cpu, IRR, 0x43));
+    }
+    assert!(m.has(0, IRR, 0x43) && !m.has(0, IRR, 0x41));
+    // INIT keeps it, and so does saved state.
+    m.bus.init(1);
+    let saved = m.bus.save();
+    m.bus.reset();
+    assert_eq!((id(1), id(2)), (1, 2));
+    m.bus.load(&saved).unwrap();
+    assert_eq!((id(1), id(2)), (7, 7));
+    // x2APIC mode has the initial one, as the APIC has that was off.
+    m.to_x2apic(1);
+    assert_eq!(m.bus.x2apic_read(1, 0x802), Ok(1));
+    m.bus.set_apic_base(2, 0xfee0_0000).unwrap();
+    m.bus.set_apic_base(2, 0xfee0_0800).unwrap();
+    assert_eq!(id(2), 2);
+    m.write(2, 0x20, 2 << 24);
+    assert_eq!(id(2), 2);
+}
+
+#[test]
 fn priorities_and_nesting() {
     let m = Machine::new(1);
     for vector in [0x31, 0x55, 0x52, 0x80] {
