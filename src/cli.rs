@@ -34,7 +34,7 @@ const OPTIONS: &[Opt] = &[
     arg(&["M", "machine"], "[type=]name[,prop=value...]", "select the machine ('-M help' lists them)"),
     arg(&["cpu"], "model[,feature=on|off...]", "select the CPU ('-cpu help' lists them)"),
     arg(&["accel"], "name[,prop=value...]", "select the accelerator ('-accel help' lists them)"),
-    arg(&["smp"], "[cpus=]n[,sockets=n][,dies=n][,clusters=n][,cores=n][,threads=n]", "set the number of CPUs"),
+    arg(&["smp"], "[cpus=]n[,maxcpus=n][,sockets=n][,dies=n][,clusters=n][,cores=n][,threads=n]", "set the number of CPUs"),
     arg(&["m"], "[size=]megs", "set the amount of RAM, with suffix M or G (default 128M)"),
     arg(&["mem-path"], "path", "take the RAM from this file or directory"),
     flag(&["mem-prealloc"], "touch all RAM at start"),

@@ -2,6 +2,7 @@
 
 mod display;
 mod editor;
+mod plug;
 
 use crate::control::Control;
 use editor::{Edit, Editor};
@@ -73,6 +74,8 @@ const TOPICS: &[(&str, &str)] = &[
     ("uuid", "show the UUID of the machine"),
     ("mice", "show the pointers"),
     ("vnc", "show the VNC servers"),
+    ("hotpluggable-cpus", "show places for processors"),
+    ("memory-devices", "show memory that was plugged"),
 ];
 
 impl Monitor {
@@ -126,8 +129,10 @@ impl Shell {
         let first = given.next().filter(|first| line.len() > first.len());
         let server = &self.control.server;
         match first {
-            None => COMMANDS.iter().flat_map(|(names, ..)| names.split('|')).map(str::to_owned).collect(),
-            Some("help" | "?") => COMMANDS.iter().flat_map(|(n, ..)| n.split('|')).map(str::to_owned).collect(),
+            None | Some("help" | "?") => {
+                let all = COMMANDS.iter().chain(plug::COMMANDS);
+                all.flat_map(|(names, ..)| names.split('|')).map(str::to_owned).collect()
+            }
             Some("info") => {
                 let mut all: Vec<String> = names(TOPICS);
                 all.extend(self.machine.topics().map(|(name, _)| name.to_owned()));
@@ -159,6 +164,9 @@ impl Shell {
             Some((c @ ("x" | "xp"), f)) => (c, Some(f)),
             _ => (command, None),
         };
+        if let Some(answer) = plug::execute(&self.machine, command, &rest) {
+            return answer;
+        }
         let Some((names, arguments, _)) = COMMANDS.iter().find(|(names, ..)| names.split('|').any(|n| n == command))
         else {
             return format!("unknown command: '{command}' ('help' lists the commands)\n");
@@ -229,7 +237,7 @@ impl Shell {
             Some("status") => text = format!("VM status: {}\n", machine.run_state().text()),
             Some("cpus") => {
                 let current = *self.cpu.lock();
-                for (i, cpu) in machine.cpus().iter().enumerate() {
+                for (i, cpu) in machine.cpus().iter().enumerate().filter(|(_, c)| c.present()) {
                     let mark = if i == current { '*' } else { ' ' };
                     let _ = writeln!(text, "{mark} CPU #{i}: id={:#x} {}", cpu.hardware_id(), cpu.state_word());
                 }
@@ -266,6 +274,8 @@ impl Shell {
             }
             Some("mice") => text = self.mice(),
             Some("vnc") => text = display::vnc(&self.control.server.context().vnc),
+            Some("hotpluggable-cpus") => text = machine.hotpluggable_cpus(),
+            Some("memory-devices") => text = machine.memory_devices(),
             Some(topic) => match machine.info(topic) {
                 Some(answer) => text = answer,
                 None => text = format!("info: unknown topic '{topic}' ('info' lists the topics)\n"),
@@ -358,7 +368,7 @@ impl Shell {
 
 fn help(of: Option<&str>) -> String {
     let mut text = String::new();
-    for (names, arguments, what) in COMMANDS {
+    for (names, arguments, what) in COMMANDS.iter().chain(plug::COMMANDS) {
         if of.is_none_or(|o| names.split('|').any(|n| n == o)) {
             let _ = writeln!(text, "{names} {arguments}{}-- {what}", if arguments.is_empty() { "" } else { " " });
         }

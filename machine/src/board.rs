@@ -72,6 +72,27 @@ impl Board {
             inventory: Arc::default(),
         }
     }
+    /// Makes boards with the same parts and nothing on them, for devices that come later.
+    pub fn seed(&self) -> Box<dyn Fn() -> Self + Send + Sync> {
+        let (space, routing, clock) = (self.space.clone(), self.routing.clone(), self.clock.clone());
+        let (log, control, input) = (self.log.clone(), self.control.clone(), self.input.clone());
+        let inventory = self.inventory.clone();
+        Box::new(move || Self {
+            space: space.clone(),
+            routing: routing.clone(),
+            clock: clock.clone(),
+            log: log.clone(),
+            devices: Vec::new(),
+            info: Vec::new(),
+            keep: Vec::new(),
+            control: control.clone(),
+            flash_drives: Vec::new(),
+            boot_order: None,
+            displays: Vec::new(),
+            input: input.clone(),
+            inventory: inventory.clone(),
+        })
+    }
     /// Maps a device into a space, which is a window of the board's map.
     pub fn map_into(&mut self, space: &Arc<AddressSpace>, window: Window, device: Arc<dyn MmioDevice>) {
         // The map of a board has no impossible ranges.

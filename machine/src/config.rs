@@ -96,13 +96,13 @@ impl BoardOptions {
             Self::Pseries(o) => o.memory_backend.as_deref(),
         }
     }
-    /// `usb=on`: the machine has a USB controller of its own.
+    /// `usb=on`: the machine has a USB controller of its own; `None`: not told.
     #[must_use]
-    pub fn usb(&self) -> bool {
+    pub fn usb(&self) -> Option<bool> {
         match self {
-            Self::Virt(o) => o.usb,
-            Self::Q35(o) => o.usb,
-            Self::Pseries(_) => false,
+            Self::Virt(o) => Some(o.usb),
+            Self::Q35(o) => Some(o.usb),
+            Self::Pseries(o) => o.usb,
         }
     }
     #[must_use]

@@ -38,6 +38,7 @@ pub struct BoardCpu<G: BoardGuest> {
     /// For `info cpus`; given whether it is halted.
     word: Box<dyn Fn(bool) -> &'static str + Send + Sync>,
     hardware_id: u64,
+    present: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl<G: BoardGuest> BoardCpu<G> {
@@ -49,7 +50,19 @@ impl<G: BoardGuest> BoardCpu<G> {
         word: Box<dyn Fn(bool) -> &'static str + Send + Sync>,
         hardware_id: u64,
     ) -> Arc<Self> {
-        Arc::new(Self { vcpu, space: space.clone(), reset, word, hardware_id })
+        Self::pluggable(vcpu, space, reset, word, hardware_id, Box::new(|| true))
+    }
+    /// One that comes and goes: `present` says whether it is there.
+    #[must_use]
+    pub fn pluggable(
+        vcpu: Arc<dyn GuestVcpu<G>>,
+        space: &Arc<AddressSpace>,
+        reset: Arc<dyn Fn(&mut G) + Send + Sync>,
+        word: Box<dyn Fn(bool) -> &'static str + Send + Sync>,
+        hardware_id: u64,
+        present: Box<dyn Fn() -> bool + Send + Sync>,
+    ) -> Arc<Self> {
+        Arc::new(Self { vcpu, space: space.clone(), reset, word, hardware_id, present })
     }
     /// Runs `f` on the CPU's thread and waits for it; `None` if the thread has ended.
     pub fn with<R: Send + 'static>(&self, f: impl FnOnce(&mut G) -> R + Send + 'static) -> Option<R> {
@@ -120,6 +133,9 @@ impl<G: BoardGuest> MachineCpu for BoardCpu<G> {
     }
     fn hardware_id(&self) -> u64 {
         self.hardware_id
+    }
+    fn present(&self) -> bool {
+        (self.present)()
     }
 }
 

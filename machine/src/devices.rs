@@ -68,6 +68,9 @@ pub fn help_of(name: &str) -> Option<String> {
     if let Some((name, _, decls)) = crate::pseries::DEVICES.iter().find(|d| d.0 == name) {
         return Some(options::help(name, decls));
     }
+    if crate::pseries::hotplug::is_core(name) {
+        return Some(options::help(name, crate::pseries::hotplug::CORE_OPTIONS));
+    }
     if let Some(d) = rhea_storage::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));
     }

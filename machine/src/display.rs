@@ -40,7 +40,7 @@ pub fn default_device(config: &MachineConfig) -> Result<Option<&'static str>, Op
         return adapter(word);
     }
     let chosen = config.devices.iter().any(|d| catalog::find(&d.driver).is_some());
-    let has = matches!(config.board, BoardOptions::Q35(_)) && !config.no_defaults && !chosen;
+    let has = !matches!(config.board, BoardOptions::Virt(_)) && !config.no_defaults && !chosen;
     Ok(has.then_some("VGA"))
 }
 

@@ -8,6 +8,7 @@ pub mod devices;
 pub mod display;
 mod files;
 mod flash;
+pub mod hotplug;
 pub mod inventory;
 pub mod machine;
 mod nic;
@@ -39,6 +40,10 @@ pub fn build(
     control: VmControl,
     log: Log,
 ) -> Result<Arc<Machine>, OptionError> {
+    if config.smp.max_cpus != config.smp.cpus && !matches!(config.board, BoardOptions::Pseries(_)) {
+        let text = format!("'maxcpus={}': the machine has no hot-plug of CPUs: it must equal cpus", config.smp.max_cpus);
+        return Err(OptionError::new("-smp", text));
+    }
     match &config.board {
         BoardOptions::Virt(options) => virt::build(config, options, wiring, control, log),
         BoardOptions::Q35(options) => q35::build(config, options, wiring, control, log),

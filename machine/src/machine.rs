@@ -1,7 +1,8 @@
 //! A wired machine: its parts, its run state, start, stop, reset.
 
+use crate::hotplug::{DeviceList, HotPlug};
 use crate::inventory::Inventory;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rhea_accel::{InterruptRouting, ShutdownCause, Vcpu, VcpuDebug, VmControl, WakeReason};
 use rhea_clock::VirtualClock;
 use rhea_device::{Device, Log, LogMask};
@@ -22,6 +23,8 @@ pub trait MachineCpu: Vcpu + VcpuDebug {
     fn state_word(&self) -> &'static str;
     /// The MPIDR or APIC id, for `info cpus`.
     fn hardware_id(&self) -> u64;
+    /// Is it plugged?
+    fn present(&self) -> bool;
 }
 
 /// Where the machine is in its life.
@@ -163,6 +166,8 @@ pub struct Parts {
     /// Keyboards and pointers.
     pub input: Arc<InputHub>,
     pub inventory: Arc<Inventory>,
+    /// For machines whose devices come and go.
+    pub hotplug: Option<Arc<HotPlug>>,
 }
 
 /// What a board does when it wakes from suspend to RAM: devices have been reset as their supply came back, CPUs not yet.
@@ -172,6 +177,7 @@ pub type Woken = Box<dyn Fn(WakeReason) -> bool + Send + Sync>;
 /// The machine.
 pub struct Machine {
     parts: Parts,
+    devices: Arc<DeviceList>,
     woken: Option<Woken>,
     /// The run state, and whether the guest has suspended the machine, which outlasts a look by the user.
     state: Mutex<(RunState, bool)>,
@@ -194,7 +200,11 @@ impl Machine {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_sleep(parts: Parts, woken: Option<Woken>) -> Result<Arc<Self>, rhea_accel::VcpuError> {
+    pub fn with_sleep(mut parts: Parts, woken: Option<Woken>) -> Result<Arc<Self>, rhea_accel::VcpuError> {
+        let devices = Arc::new(RwLock::new(std::mem::take(&mut parts.devices)));
+        if let Some(hotplug) = &parts.hotplug {
+            hotplug.set_devices(&devices);
+        }
         let cpus: Vec<_> = parts.cpus.iter().map(Arc::downgrade).collect();
         parts.control.on_halt(Box::new(move || cpus.iter().filter_map(Weak::upgrade).for_each(|c| c.request_pause())));
         parts.inventory.count_cpus(parts.cpus.len());
@@ -202,7 +212,7 @@ impl Machine {
             cpu.start()?;
         }
         let state = Mutex::new((RunState::Prelaunch, false));
-        Ok(Arc::new(Self { parts, woken, state, actions: Mutex::default(), listeners: Mutex::default() }))
+        Ok(Arc::new(Self { parts, devices, woken, state, actions: Mutex::default(), listeners: Mutex::default() }))
     }
     #[must_use]
     pub fn name(&self) -> &str {
@@ -230,8 +240,13 @@ impl Machine {
         &self.parts.cpus
     }
     #[must_use]
-    pub fn devices(&self) -> &[Arc<dyn Device>] {
-        &self.parts.devices
+    pub fn devices(&self) -> Vec<Arc<dyn Device>> {
+        self.devices.read().clone()
+    }
+    /// What makes devices come and go.
+    #[must_use]
+    pub fn hotplug(&self) -> Option<&Arc<HotPlug>> {
+        self.parts.hotplug.as_ref()
     }
     #[must_use]
     pub fn clock(&self) -> &Arc<VirtualClock> {
@@ -357,7 +372,7 @@ impl Machine {
         }
         self.parts.clock.stop();
         self.log_cpus();
-        for device in &self.parts.devices {
+        for device in self.devices() {
             device.wake();
         }
         if !woken(reason) {
@@ -390,7 +405,7 @@ impl Machine {
         self.parts.clock.stop();
         self.state.lock().1 = false;
         self.log_cpus();
-        for device in &self.parts.devices {
+        for device in self.devices() {
             device.reset();
         }
         (self.parts.reload)();
@@ -422,7 +437,7 @@ impl Machine {
             cpu.stop();
         }
         self.parts.clock.stop();
-        for device in &self.parts.devices {
+        for device in self.devices() {
             device.quiesce();
         }
     }

@@ -282,6 +282,8 @@ impl VirtOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Smp {
     pub cpus: u32,
+    /// What hot-plug may bring it to.
+    pub max_cpus: u32,
     pub sockets: u32,
     pub dies: u32,
     pub clusters: u32,
@@ -293,7 +295,7 @@ pub struct Smp {
 pub const MAX_CPUS: u64 = 512;
 
 impl Smp {
-    pub const ONE: Self = Self { cpus: 1, sockets: 1, dies: 1, clusters: 1, cores: 1, threads: 1 };
+    pub const ONE: Self = Self { cpus: 1, max_cpus: 1, sockets: 1, dies: 1, clusters: 1, cores: 1, threads: 1 };
 
     /// # Errors
     /// [`OptionError`].
@@ -301,7 +303,7 @@ impl Smp {
         const N: OptionKind = OptionKind::Number { min: 1, max: MAX_CPUS };
         const DECLS: &[OptionDecl] = &[
             OptionDecl::new("cpus", N, None, "CPUs at start"),
-            OptionDecl::new("maxcpus", N, None, "the same: there is no hot-plug of CPUs"),
+            OptionDecl::new("maxcpus", N, None, "the most there can be (pseries)"),
             OptionDecl::new("sockets", N, None, "sockets"),
             OptionDecl::new("dies", N, None, "dies in a socket (x86)"),
             OptionDecl::new("clusters", N, None, "clusters in a socket (Arm)"),
@@ -321,23 +323,27 @@ impl Smp {
         let cpus = n("cpus")
             .or(n("maxcpus"))
             .unwrap_or_else(|| (rest * u64::from(one("cores"))).min(u64::from(u32::MAX)) as u32);
-        let cores = n("cores").unwrap_or_else(|| (u64::from(cpus) / rest).max(1) as u32);
-        if rest * u64::from(cores) != u64::from(cpus) {
+        let max_cpus = n("maxcpus").unwrap_or(cpus);
+        let cores = n("cores").unwrap_or_else(|| (u64::from(max_cpus) / rest).max(1) as u32);
+        if rest * u64::from(cores) != u64::from(max_cpus) {
             return Err(OptionError::new(
                 "-smp",
                 format!(
-                    "'{text}': sockets * dies * clusters * cores * threads is {} but cpus is {cpus}: they must be equal",
+                    "'{text}': sockets * dies * clusters * cores * threads is {} but there are {max_cpus} CPUs: they must be equal",
                     rest * u64::from(cores)
                 ),
             ));
         }
-        if n("maxcpus").is_some_and(|m| m != cpus) {
-            return Err(set.error("maxcpus", "hot-plug of CPUs is not supported: it must equal cpus"));
+        if cpus > max_cpus {
+            return Err(set.error("maxcpus", &format!("expected {cpus}, the CPUs at start, or more")));
         }
-        if u64::from(cpus) > MAX_CPUS {
-            return Err(OptionError::new("-smp", format!("'{text}': {cpus} CPUs: the machine has at most {MAX_CPUS}")));
+        if u64::from(max_cpus) > MAX_CPUS {
+            return Err(OptionError::new(
+                "-smp",
+                format!("'{text}': {max_cpus} CPUs: the machine has at most {MAX_CPUS}"),
+            ));
         }
-        Ok(Self { cpus, sockets, dies, clusters, cores, threads })
+        Ok(Self { cpus, max_cpus, sockets, dies, clusters, cores, threads })
     }
 }
 
@@ -587,13 +593,25 @@ mod tests {
 
     #[test]
     fn numbers() {
-        assert_eq!(Smp::parse("4").unwrap(), Smp { cpus: 4, cores: 4, ..Smp::ONE });
+        assert_eq!(Smp::parse("4").unwrap(), Smp { cpus: 4, max_cpus: 4, cores: 4, ..Smp::ONE });
         assert_eq!(
             Smp::parse("8,sockets=2,threads=2").unwrap(),
-            Smp { cpus: 8, sockets: 2, dies: 1, clusters: 1, cores: 2, threads: 2 }
+            Smp { cpus: 8, max_cpus: 8, sockets: 2, dies: 1, clusters: 1, cores: 2, threads: 2 }
         );
         assert_eq!(Smp::parse("cores=3,threads=2").unwrap().cpus, 6);
-        for bad in ["0", "513", "4,cores=3", "x", "4,maxcpus=8", "sockets=512,cores=512", "2,sockets=4"] {
+        let smp = Smp::parse("4,threads=2,maxcpus=16").unwrap();
+        assert_eq!((smp.cpus, smp.max_cpus, smp.cores), (4, 16, 8));
+        for bad in [
+            "0",
+            "513",
+            "4,cores=3",
+            "x",
+            "4,maxcpus=2",
+            "4,maxcpus=1000",
+            "4,maxcpus=8,cores=4",
+            "sockets=512,cores=512",
+            "2,sockets=4",
+        ] {
             assert!(Smp::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_memory("2G", false).unwrap(), Memory { size: 2 << 30, max: 2 << 30, slots: 0 });

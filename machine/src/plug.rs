@@ -4,11 +4,14 @@ mod usb;
 
 use crate::board::{Board, Wiring};
 use crate::config::{BoardOptions, DeviceSpec, MachineConfig};
+use crate::hotplug::PlugBoard;
+use crate::hotplug::express::Ports;
 use crate::options::ObjectSpec;
 use crate::rom::with_rom;
+use parking_lot::Mutex;
 use rhea_block::{Drive, DriveInterface, DriveOptions, Media};
+use rhea_device::OptionError;
 use rhea_device::options::{OptionSet, split};
-use rhea_device::{Device, OptionError};
 use rhea_firmware::x86::boot_order::unit;
 use rhea_net::{MacAllocator, NetBackend};
 use rhea_pci::{Devfn, PciBus, PciFunction, PciSlot};
@@ -38,6 +41,11 @@ pub trait OwnBus {
     /// # Errors
     /// [`OptionError`].
     fn make(&mut self, board: &mut Board, spec: &DeviceSpec, parts: BusParts) -> Result<(), OptionError>;
+    /// What the bus has unless the user wants nothing by default; `cd`: there is no CD drive yet.
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    fn defaults(&mut self, board: &mut Board, cd: bool) -> Result<(), OptionError>;
     /// Takes a drive with if=scsi.
     ///
     /// # Errors
@@ -48,6 +56,123 @@ pub trait OwnBus {
 /// A drive with if=ide.
 type IdeDrive<'a> = (&'a DriveOptions, Arc<Drive>);
 
+/// A PCI function that was plugged.
+pub struct Unit {
+    pub id: Option<String>,
+    pub function: Arc<dyn PciFunction>,
+    /// What it uses: ids of a drive and of a network back end.
+    drive: Option<String>,
+    net: Option<String>,
+}
+
+/// What there is to plug, and what was plugged; it outlives the start of the machine.
+#[derive(Default)]
+pub struct Plugs {
+    drives: Vec<(Arc<Drive>, bool)>,
+    nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
+    ids: Vec<String>,
+    /// AHCI controllers by the name of their ports' bus.
+    ahci: Vec<(String, Arc<Ahci>)>,
+    usb: usb::UsbBuses,
+    consoles: Vec<(Option<String>, Arc<rhea_virtio::console::Console>)>,
+    macs: MacAllocator,
+    pub objects: Vec<ObjectSpec>,
+    pub units: Vec<Unit>,
+    /// Ports of PCI Express.
+    pub ports: Ports,
+}
+
+impl Plugs {
+    /// Takes a new id.
+    ///
+    /// # Errors
+    /// Ids must differ.
+    pub fn take_id(&mut self, option: &str, id: &str) -> Result<(), OptionError> {
+        if self.ids.iter().any(|i| i == id) {
+            return Err(OptionError::new(option, format!("'id={id}': the id is in use: ids must differ")));
+        }
+        self.ids.push(id.to_owned());
+        Ok(())
+    }
+    pub fn free_id(&mut self, id: &str) {
+        self.ids.retain(|i| i != id);
+    }
+    /// A drive of the running machine, for a device that comes later.
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    pub fn add_drive(&mut self, options: &DriveOptions, snapshot: bool) -> Result<(), OptionError> {
+        let Some(id) = options.id.clone() else {
+            return Err(OptionError::new(&options.option, "property 'id' is missing: id=NAME"));
+        };
+        self.check_drive(options, &id)?;
+        self.drives.push((options.open(&id, snapshot)?, false));
+        Ok(())
+    }
+    fn check_drive(&self, options: &DriveOptions, id: &str) -> Result<(), OptionError> {
+        if self.drives.iter().any(|(d, _)| d.id() == id) {
+            return Err(OptionError::new(&options.option, format!("the id '{id}' is given twice: ids must differ")));
+        }
+        Ok(())
+    }
+    /// Takes a drive away that no device uses.
+    ///
+    /// # Errors
+    /// There is none, or it is in use.
+    pub fn remove_drive(&mut self, option: &str, id: &str) -> Result<(), OptionError> {
+        match self.drives.iter().find(|(d, _)| d.id() == id) {
+            None => Err(OptionError::new(option, format!("'{id}': no drive has this id"))),
+            Some((_, true)) => Err(OptionError::new(option, format!("'{id}': the drive is used by a device"))),
+            Some(_) => {
+                self.drives.retain(|(d, _)| d.id() != id);
+                Ok(())
+            }
+        }
+    }
+    /// Opens a network back end (`-netdev`).
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    pub fn add_net(&mut self, text: &str) -> Result<(), OptionError> {
+        let (id, net) = crate::nic::open("-netdev", text)?;
+        let id =
+            id.ok_or_else(|| OptionError::new("-netdev", format!("'{text}': property 'id' is missing: id=NAME")))?;
+        if self.nets.iter().any(|(i, ..)| *i == id) {
+            return Err(OptionError::new("-netdev", format!("the id '{id}' is given twice: ids must differ")));
+        }
+        self.nets.push((id, net, false));
+        Ok(())
+    }
+    /// Takes a network back end away that no device uses.
+    ///
+    /// # Errors
+    /// There is none, or it is in use.
+    pub fn remove_net(&mut self, option: &str, id: &str) -> Result<(), OptionError> {
+        match self.nets.iter().find(|(i, ..)| i == id) {
+            None => Err(OptionError::new(option, format!("'{id}': no network back end has this id"))),
+            Some((.., true)) => Err(OptionError::new(option, format!("'{id}': the back end is used by a device"))),
+            Some(_) => {
+                self.nets.retain(|(i, ..)| i != id);
+                Ok(())
+            }
+        }
+    }
+    /// Forgets a function that is gone; what it used is free again.
+    pub fn forget(&mut self, function: &Arc<dyn PciFunction>) -> Option<Unit> {
+        let unit = self.units.iter().position(|u| Arc::ptr_eq(&u.function, function)).map(|n| self.units.remove(n))?;
+        if let Some(id) = &unit.id {
+            self.free_id(id);
+        }
+        for (_, used) in self.drives.iter_mut().filter(|(d, _)| unit.drive.as_deref() == Some(d.id())) {
+            *used = false;
+        }
+        for (.., used) in self.nets.iter_mut().filter(|(i, ..)| unit.net.as_ref() == Some(i)) {
+            *used = false;
+        }
+        Some(unit)
+    }
+}
+
 /// Plugs devices into the board.
 pub struct Plugger<'a> {
     board: &'a mut Board,
@@ -56,15 +181,10 @@ pub struct Plugger<'a> {
     bus: Arc<PciBus>,
     /// virtio-mmio places that are free; boards without have none.
     free: VecDeque<Arc<VirtioMmio>>,
-    drives: Vec<(Arc<Drive>, bool)>,
-    nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
-    ids: Vec<String>,
-    /// AHCI controllers by the name of their ports' bus.
-    ahci: Vec<(String, Arc<Ahci>)>,
-    usb: usb::UsbBuses,
-    consoles: Vec<(Option<String>, Arc<rhea_virtio::console::Console>)>,
+    plugs: Plugs,
     own_bus: Option<&'a mut dyn OwnBus>,
-    macs: MacAllocator,
+    /// The machine runs: how PCI functions come into it.
+    hot: Option<&'a dyn PlugBoard>,
 }
 
 impl<'a> Plugger<'a> {
@@ -82,21 +202,40 @@ impl<'a> Plugger<'a> {
             wiring,
             bus: bus.clone(),
             free,
-            drives: Vec::new(),
-            nets: Vec::new(),
-            ids: Vec::new(),
-            ahci: Vec::new(),
-            usb: Vec::new(),
-            consoles: Vec::new(),
+            plugs: Plugs { objects: config.objects.clone(), ..Plugs::default() },
             own_bus: None,
-            macs: MacAllocator::new(),
+            hot: None,
         }
+    }
+
+    /// The machine runs already, with `plugs`.
+    #[must_use]
+    pub fn running(mut self, plugs: Plugs, hot: &'a dyn PlugBoard) -> Self {
+        (self.plugs, self.hot) = (plugs, Some(hot));
+        self
+    }
+
+    /// Plugs one device into the running machine.
+    ///
+    /// # Errors
+    /// [`OptionError`]; `plugs` are as before.
+    pub fn plug_one(mut self, spec: &DeviceSpec) -> (Plugs, Result<(), OptionError>) {
+        let ids = self.plugs.ids.clone();
+        let drives: Vec<bool> = self.plugs.drives.iter().map(|d| d.1).collect();
+        let nets: Vec<bool> = self.plugs.nets.iter().map(|n| n.2).collect();
+        let done = self.device(spec);
+        if done.is_err() {
+            self.plugs.ids = ids;
+            self.plugs.drives.iter_mut().zip(drives).for_each(|(d, used)| d.1 = used);
+            self.plugs.nets.iter_mut().zip(nets).for_each(|(n, used)| n.2 = used);
+        }
+        (self.plugs, done)
     }
 
     /// The chipset's AHCI controller: its ports are `ide.0` and so on, and drives with if=ide go there.
     #[must_use]
     pub fn with_ahci(mut self, controller: Option<Arc<Ahci>>) -> Self {
-        self.ahci.extend(controller.map(|c| ("ide".to_owned(), c)));
+        self.plugs.ahci.extend(controller.map(|c| ("ide".to_owned(), c)));
         self
     }
 
@@ -111,7 +250,7 @@ impl<'a> Plugger<'a> {
     ///
     /// # Errors
     /// [`OptionError`] naming the option that cannot be satisfied.
-    pub fn plug_all(mut self, own: OwnDevices<'_>) -> Result<(), OptionError> {
+    pub fn plug_all(mut self, own: OwnDevices<'_>) -> Result<Arc<Mutex<Plugs>>, OptionError> {
         for (driver, property, _) in &self.config.globals {
             let known = catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
                 || rhea_display::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
@@ -128,6 +267,11 @@ impl<'a> Plugger<'a> {
             self.own_choice(name, &[]);
         }
         let (virtio_drives, ide_drives) = self.open_drives()?;
+        if let Some(bus) = self.own_bus.as_mut().filter(|_| !self.config.no_defaults) {
+            let drive = self.config.drives.iter().any(|d| d.media == Media::Cdrom);
+            let device = self.config.devices.iter().any(|d| matches!(d.driver.as_str(), "scsi-cd" | "ide-cd"));
+            bus.defaults(self.board, !drive && !device)?;
+        }
         self.attach_ide(ide_drives)?;
         self.open_nets()?;
         self.default_usb()?;
@@ -142,25 +286,31 @@ impl<'a> Plugger<'a> {
             self.make("-drive", "virtio-blk-pci", &[], Resources { drive: Some(drive), ..self.resources() })?;
             self.own_choice("virtio-blk-pci", &pairs);
         }
-        if let Some((drive, _)) = self.drives.iter().find(|(_, used)| !used) {
+        if let Some((drive, _)) = self.plugs.drives.iter().find(|(_, used)| !used) {
             eprintln!("rhea: warning: the drive '{}' is used by no device", drive.id());
         }
-        if let Some((id, ..)) = self.nets.iter().find(|(.., used)| !used) {
+        if let Some((id, ..)) = self.plugs.nets.iter().find(|(.., used)| !used) {
             eprintln!("rhea: warning: the netdev '{id}' is used by no device");
         }
         self.usb_info();
-        let drives: Vec<Arc<Drive>> =
-            self.board.flash_drives.drain(..).chain(self.drives.into_iter().map(|(d, _)| d)).collect();
-        let (all, nets) = (drives.clone(), self.nets.iter().map(|(id, net, _)| (id.clone(), net.clone())));
-        let nets: Vec<_> = nets.collect();
-        self.board.inventory.set_sources(move || all.clone(), move || nets.clone());
+        let flash: Vec<Arc<Drive>> = self.board.flash_drives.drain(..).collect();
+        let plugs = Arc::new(Mutex::new(self.plugs));
+        let (list, of_flash) = (plugs.clone(), flash.clone());
+        let drives = move || -> Vec<Arc<Drive>> {
+            of_flash.iter().cloned().chain(list.lock().drives.iter().map(|(d, _)| d.clone())).collect()
+        };
+        let drives = Arc::new(drives);
+        let (all, of_nets) = (drives.clone(), plugs.clone());
+        let nets = move || of_nets.lock().nets.iter().map(|(id, net, _)| (id.clone(), net.clone())).collect();
+        self.board.inventory.set_sources(move || all(), nets);
         self.board.inventory.add_pci(&self.bus);
         let list = drives.clone();
-        let block = move || list.iter().map(|d| format!("{}\n", d.description())).collect();
+        let block = move || list().iter().map(|d| format!("{}\n", d.description())).collect();
         self.board.info.push(("block", "show the block devices", Box::new(block)));
         let list = drives;
         let statistics = move || {
-            list.iter()
+            list()
+                .iter()
                 .map(|d| {
                     let [reads, read_bytes, writes, written] = d.statistics();
                     format!(
@@ -171,13 +321,14 @@ impl<'a> Plugger<'a> {
                 .collect()
         };
         self.board.info.push(("blockstats", "show block device statistics", Box::new(statistics)));
-        let nets: Vec<_> = self.nets.into_iter().map(|(id, net, _)| (id, net)).collect();
-        let network = move || nets.iter().map(|(id, n)| format!("{id}: {}\n", n.description())).collect();
+        let list = plugs.clone();
+        let network =
+            move || list.lock().nets.iter().map(|(id, n, _)| format!("{id}: {}\n", n.description())).collect();
         self.board.info.push(("network", "show the network state", Box::new(network)));
         let bus = self.bus.clone();
         let pci = move || crate::pci::describe(&bus);
         self.board.info.push(("pci", "show the PCI devices", Box::new(pci)));
-        Ok(())
+        Ok(plugs)
     }
 
     /// Notes a device that no `-device` asked for.
@@ -204,13 +355,8 @@ impl<'a> Plugger<'a> {
                 _ => "drive",
             };
             let name = format!("{kind}{n}");
-            if let Some(id) = &options.id
-                && self.drives.iter().any(|(d, _)| d.id() == id)
-            {
-                return Err(OptionError::new(
-                    &options.option,
-                    format!("the id '{id}' is given twice: ids must differ"),
-                ));
+            if let Some(id) = &options.id {
+                self.plugs.check_drive(options, id)?;
             }
             let drive = options.open(&name, self.config.snapshot)?;
             match options.interface {
@@ -223,20 +369,14 @@ impl<'a> Plugger<'a> {
                 _ => {}
             }
             let used = matches!(options.interface, DriveInterface::Virtio | DriveInterface::Ide | DriveInterface::Scsi);
-            self.drives.push((drive, used));
+            self.plugs.drives.push((drive, used));
         }
         Ok((virtio, ide))
     }
 
     fn open_nets(&mut self) -> Result<(), OptionError> {
         for text in &self.config.netdevs {
-            let (id, net) = crate::nic::open("-netdev", text)?;
-            let id =
-                id.ok_or_else(|| OptionError::new("-netdev", format!("'{text}': property 'id' is missing: id=NAME")))?;
-            if self.nets.iter().any(|(i, ..)| *i == id) {
-                return Err(OptionError::new("-netdev", format!("the id '{id}' is given twice: ids must differ")));
-            }
-            self.nets.push((id, net, false));
+            self.plugs.add_net(text)?;
         }
         let mut nics = self.config.nics.clone();
         if nics.is_empty() && self.config.netdevs.is_empty() && !self.config.no_defaults {
@@ -269,13 +409,13 @@ impl<'a> Plugger<'a> {
                 ));
             }
             let (id, net) = crate::nic::open("-nic", &rest.join(","))?;
-            self.nets.push((id.unwrap_or_else(|| format!("nic{n}")), net.clone(), true));
+            self.plugs.nets.push((id.unwrap_or_else(|| format!("nic{n}")), net.clone(), true));
             self.own_choice(&model, &card);
             if let Some(kind) = kind {
                 self.nic(kind, "-nic", &card, Some(net))?;
                 continue;
             }
-            let mac = self.macs.allocate();
+            let mac = self.plugs.macs.allocate();
             if let Some(bus) = self.own_bus.as_mut().filter(|_| own) {
                 let spec = DeviceSpec { driver: model, pairs: card };
                 bus.make(self.board, &spec, BusParts { drive: None, net: Some(net), mac })?;
@@ -286,11 +426,24 @@ impl<'a> Plugger<'a> {
         Ok(())
     }
 
+    /// Is it one of those that are there from the start or not at all?
+    fn is_fixed(driver: &str) -> bool {
+        let pci = catalog::find(driver).is_some_and(|d| d.transport == Transport::Pci)
+            || rhea_storage::catalog::find(driver).is_some_and(storage::DeviceType::is_controller)
+            || rhea_nic::catalog::find(driver).is_some()
+            || rhea_usb::catalog::find(driver).is_some_and(rhea_usb::catalog::DeviceType::is_controller);
+        !pci && crate::devices::help_of(driver).is_some()
+    }
+
     fn device(&mut self, spec: &DeviceSpec) -> Result<(), OptionError> {
+        if self.hot.is_some() && Self::is_fixed(&spec.driver) {
+            let text = "cannot be plugged while the machine runs: it belongs on the command line";
+            return Err(OptionError::new(&format!("-device {}", spec.driver), text));
+        }
         if self.own_bus.as_ref().is_some_and(|b| b.knows(&spec.driver)) {
             let option = format!("-device {}", spec.driver);
             let (drive, net) = (self.named_drive(&option, spec)?, self.named_net(&option, spec)?);
-            let mac = self.macs.allocate();
+            let mac = self.plugs.macs.allocate();
             let parts = BusParts { drive, net, mac };
             return self.own_bus.as_mut().map_or(Ok(()), |bus| bus.make(self.board, spec, parts));
         }
@@ -320,7 +473,7 @@ impl<'a> Plugger<'a> {
             return self.nic(kind, &option, &spec.pairs, resources.net);
         }
         if let Some(id) = spec.value("rng") {
-            let object = self.config.objects.iter().find_map(|o| match o {
+            let object = self.plugs.objects.iter().find_map(|o| match o {
                 ObjectSpec::Rng { id: i, filename } if i == id => Some(filename.clone()),
                 _ => None,
             });
@@ -329,7 +482,7 @@ impl<'a> Plugger<'a> {
             );
         }
         if spec.driver.starts_with("virtio-net") {
-            resources.mac = self.macs.allocate();
+            resources.mac = self.plugs.macs.allocate();
         }
         self.make("-device", &spec.driver, &spec.pairs, resources)
     }
@@ -337,7 +490,7 @@ impl<'a> Plugger<'a> {
     /// The drive that `drive=` names, taken.
     fn named_drive(&mut self, option: &str, spec: &DeviceSpec) -> Result<Option<Arc<Drive>>, OptionError> {
         let Some(id) = spec.value("drive") else { return Ok(None) };
-        let Some((drive, used)) = self.drives.iter_mut().find(|(d, _)| d.id() == id) else {
+        let Some((drive, used)) = self.plugs.drives.iter_mut().find(|(d, _)| d.id() == id) else {
             return Err(OptionError::new(option, format!("'drive={id}': no -drive has this id")));
         };
         if std::mem::replace(used, true) {
@@ -349,7 +502,7 @@ impl<'a> Plugger<'a> {
     /// The back end that `netdev=` names, taken.
     fn named_net(&mut self, option: &str, spec: &DeviceSpec) -> Result<Option<Arc<dyn NetBackend>>, OptionError> {
         let Some(id) = spec.value("netdev") else { return Ok(None) };
-        let Some((_, net, used)) = self.nets.iter_mut().find(|(i, ..)| i == id) else {
+        let Some((_, net, used)) = self.plugs.nets.iter_mut().find(|(i, ..)| i == id) else {
             return Err(OptionError::new(option, format!("'netdev={id}': no -netdev has this id")));
         };
         if std::mem::replace(used, true) {
@@ -369,13 +522,12 @@ impl<'a> Plugger<'a> {
         let set = OptionSet::parse(option, &kind.options(), &self.with_globals(kind.name, pairs))?;
         self.take_id(&set)?;
         let slot = with_rom(self.config, &set, self.pci_slot(option, &set)?, Some(kind.rom))?;
-        let mac = self.macs.allocate();
+        let mac = self.plugs.macs.allocate();
         let function = kind.make(&set, &slot, net, mac, &self.board.log)?;
-        slot.bus().attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
+        self.attach(&set, function.clone())?;
         if let Some(index) = set.number("bootindex") {
             self.board.add_boot_entry(index, &*function, unit::NETWORK);
         }
-        self.board.devices.push(function);
         Ok(())
     }
 
@@ -384,7 +536,7 @@ impl<'a> Plugger<'a> {
         drives.sort_by_key(|(options, _)| options.index.is_none());
         for (options, drive) in drives {
             let fail = |text: &str| OptionError::new(&options.option, text);
-            let Some((_, controller)) = self.ahci.first() else {
+            let Some((_, controller)) = self.plugs.ahci.first() else {
                 return Err(fail("the machine has no IDE or AHCI controller: use if=virtio or if=none"));
             };
             let port = match options.index {
@@ -418,7 +570,7 @@ impl<'a> Plugger<'a> {
                 Some((name, port)) => (name, Some(port)),
                 None => ("ide".to_owned(), None),
             };
-            let Some((_, controller)) = self.ahci.iter().find(|(n, _)| *n == name) else {
+            let Some((_, controller)) = self.plugs.ahci.iter().find(|(n, _)| *n == name) else {
                 let text = format!("there is no AHCI controller '{name}': put -device ahci,id={name} before it");
                 return Err(OptionError::new(&option, text));
             };
@@ -434,29 +586,44 @@ impl<'a> Plugger<'a> {
         let slot = self.pci_slot(&option, &set)?;
         let function: Arc<dyn PciFunction> = match kind.make(&set, &slot, drive, &self.board.log)? {
             storage::Made::Ahci(ahci) => {
-                let name = set.text("id").map_or_else(|| format!("ahci{}", self.ahci.len()), str::to_owned);
-                self.ahci.push((name, ahci.clone()));
+                let name = set.text("id").map_or_else(|| format!("ahci{}", self.plugs.ahci.len()), str::to_owned);
+                self.plugs.ahci.push((name, ahci.clone()));
                 ahci
             }
             storage::Made::Nvme(nvme) => nvme,
         };
-        slot.bus().attach(function.clone()).map_err(|e| OptionError::new(&option, e.to_string()))?;
+        self.attach(&set, function.clone())?;
         if let Some(index) = boot {
             self.board.add_boot_entry(index, &*function, unit::NVME);
         }
-        self.board.devices.push(function);
         Ok(())
     }
 
     /// Device ids must differ.
     fn take_id(&mut self, set: &OptionSet) -> Result<(), OptionError> {
-        if let Some(id) = set.text("id") {
-            if self.ids.iter().any(|i| i == id) {
-                return Err(set.error("id", &format!("the id '{id}' is given twice: ids must differ")));
+        set.text("id").map_or(Ok(()), |id| self.plugs.take_id(set.option(), id))
+    }
+
+    /// Puts a function on its bus.
+    fn attach(&mut self, set: &OptionSet, function: Arc<dyn PciFunction>) -> Result<(), OptionError> {
+        match self.hot {
+            Some(board) => {
+                function.reset();
+                board.insert(function.clone())
             }
-            self.ids.push(id.to_owned());
+            None => function.config().slot().bus().attach(function.clone()).map_err(|e| e.to_string()),
         }
+        .map_err(|e| OptionError::new(set.option(), e))?;
+        self.note(set, function);
         Ok(())
+    }
+
+    /// Notes a function that is on its bus.
+    fn note(&mut self, set: &OptionSet, function: Arc<dyn PciFunction>) {
+        let text = |key: &str| set.text(key).map(str::to_owned);
+        let unit = Unit { id: text("id"), function: function.clone(), drive: text("drive"), net: text("netdev") };
+        self.plugs.units.push(unit);
+        self.board.devices.push(function);
     }
 
     fn make(
@@ -475,7 +642,7 @@ impl<'a> Plugger<'a> {
         self.take_id(&set)?;
         let made = kind.make(&set, &resources)?;
         if let Made::Serial(console) = &made {
-            self.consoles.push((set.text("id").map(str::to_owned), console.clone()));
+            self.plugs.consoles.push((set.text("id").map(str::to_owned), console.clone()));
         }
         if let Made::Balloon(balloon) = &made {
             let balloon = balloon.clone();
@@ -486,8 +653,8 @@ impl<'a> Plugger<'a> {
                 Box::new(move || format!("balloon: given={}\n", balloon.actual())),
             ));
         }
-        let device: Arc<dyn Device> = match kind.transport {
-            Transport::Pci => self.plug_pci(&option, &set, &made)?,
+        match kind.transport {
+            Transport::Pci => self.plug_pci(&option, &set, &made),
             Transport::Mmio => {
                 if let Some(bus) = set.text("bus").filter(|b| !b.starts_with("virtio-mmio-bus")) {
                     return Err(set.error("bus", &format!("there is no bus '{bus}' for this device: leave it out")));
@@ -502,11 +669,9 @@ impl<'a> Plugger<'a> {
                     self.board.log.clone(),
                 );
                 place.plug(core);
-                return Ok(());
+                Ok(())
             }
-        };
-        self.board.devices.push(device);
-        Ok(())
+        }
     }
 
     /// The pairs of a device with those that `-global` gives.
@@ -541,14 +706,18 @@ impl<'a> Plugger<'a> {
                 set.error("bus", &text)
             })?,
         };
-        match set.text("addr") {
+        let slot = match set.text("addr") {
             Some(text) => {
                 let devfn = Devfn::parse(text)
                     .ok_or_else(|| set.error("addr", &format!("'{text}': expected a slot and function like 03.0")))?;
-                Ok(bus.slot(devfn))
+                bus.slot(devfn)
             }
-            None => bus.free_slot().map_err(|e| OptionError::new(option, e.to_string())),
+            None => bus.free_slot().map_err(|e| OptionError::new(option, e.to_string()))?,
+        };
+        if let Some(board) = self.hot {
+            board.check(&slot).map_err(|e| OptionError::new(option, e))?;
         }
+        Ok(slot)
     }
 
     /// A bridge, a port, or another function of the PCI crate.
@@ -563,18 +732,19 @@ impl<'a> Plugger<'a> {
         let slot = self.pci_slot(&option, &set)?;
         let bus = set.text("id").map_or_else(|| format!("pci.{slot}"), str::to_owned);
         let made = kind.make(&set, &slot, &bus, &self.board.clock, &self.board.log)?;
+        self.plugs.ports.lock().extend(made.port.clone().map(|port| (bus.clone(), port)));
         let function = made.attach().map_err(|e| OptionError::new(&option, e.to_string()))?;
-        self.board.devices.push(function);
+        self.note(&set, function);
         Ok(())
     }
 
-    fn plug_pci(&mut self, option: &str, set: &OptionSet, made: &Made) -> Result<Arc<dyn Device>, OptionError> {
+    fn plug_pci(&mut self, option: &str, set: &OptionSet, made: &Made) -> Result<(), OptionError> {
         let rom = matches!(made, Made::Net(_)).then_some("efi-virtio.rom");
         let slot = with_rom(self.config, set, self.pci_slot(option, set)?, rom)?;
         let vectors = set.number("vectors").and_then(|n| u16::try_from(n).ok());
         let function = VirtioPci::new(made.device(), &slot, DeviceType::ring_features(set), vectors, &self.board.log);
-        slot.bus().attach(function.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
-        if let Some(index) = set.number("bootindex") {
+        self.attach(set, function.clone())?;
+        if let Some(index) = set.number("bootindex").filter(|_| self.hot.is_none()) {
             let unit = if matches!(made, Made::Net(_)) { unit::NETWORK } else { unit::DISK };
             if !self.board.add_boot_entry(index, &*function, unit) && self.config.kernel.is_none() {
                 eprintln!(
@@ -582,7 +752,7 @@ impl<'a> Plugger<'a> {
                 );
             }
         }
-        Ok(function)
+        Ok(())
     }
 
     fn console_port(&mut self, spec: &DeviceSpec) -> Result<(), OptionError> {
@@ -596,7 +766,7 @@ impl<'a> Plugger<'a> {
             return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
         };
         let bus = set.text("bus").map(|b| b.strip_suffix(".0").unwrap_or(b));
-        let found = self.consoles.iter().rev().find(|(id, _)| bus.is_none() || id.as_deref() == bus);
+        let found = self.plugs.consoles.iter().rev().find(|(id, _)| bus.is_none() || id.as_deref() == bus);
         let Some((_, console)) = found else {
             return Err(OptionError::new(
                 &option,

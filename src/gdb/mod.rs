@@ -296,7 +296,7 @@ impl<A: GuestArch> MultiThreadBase for Debugged<A> {
         self.cpu(tid)?.write_memory(Gva(start), data).map_err(|_| TargetError::NonFatal)
     }
     fn list_active_threads(&mut self, active: &mut dyn FnMut(Tid)) -> Result<(), Self::Error> {
-        (0..self.machine.cpus().len() as u32).for_each(|n| active(tid(n)));
+        (0..).zip(self.machine.cpus()).filter(|(_, cpu)| cpu.present()).for_each(|(n, _)| active(tid(n)));
         Ok(())
     }
     fn support_resume(&mut self) -> Option<MultiThreadResumeOps<'_, Self>> {

@@ -165,6 +165,127 @@ fn network() {
     }
 }
 
+/// Types a command into the monitor.
+fn monitor(guest: &mut Emulator, command: &str) {
+    guest.send(&format!("\x01c{command}\n\x01c"));
+}
+
+/// Waits until the guest's `expression` is `value`.
+fn until(guest: &mut Emulator, expression: &str, value: &str) {
+    guest.send(&format!(
+        "n=0; while [ \"$({expression})\" != '{value}' ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n + 1)); done; \
+         echo \"is=$({expression})=\"\n"
+    ));
+    guest.expect(&format!("is={value}="), STEP);
+}
+
+#[test]
+fn cores_come_and_go() {
+    require!("ppc64el/kernel", "ppc64el/initramfs");
+    for (model, smp, plugged) in
+        [("power10_v2.0", "1,maxcpus=3", "core-id=1"), ("power9_v2.2", "2,threads=2,maxcpus=6", "core-id=4")]
+    {
+        let mut guest = start("", &[&VOF[..], &["-smp", smp, "-cpu", model]].concat());
+        guest.expect("guest# ", STEP);
+        let first = smp.split(',').next().unwrap_or_default();
+        let more = if first == "1" { "2" } else { "4" };
+        until(&mut guest, "nproc", first);
+        for _ in 0..2 {
+            monitor(&mut guest, &format!("device_add {model}-spapr-cpu-core,id=core,{plugged}"));
+            until(&mut guest, "nproc", more);
+            guest.send("taskset -p 8000000 $$ 2>/dev/null; grep -c ^processor /proc/cpuinfo\n");
+            monitor(&mut guest, &format!("device_add {model}-spapr-cpu-core,{plugged}"));
+            guest.expect("there is a core with this number", STEP);
+            monitor(&mut guest, "device_del core");
+            until(&mut guest, "nproc", first);
+        }
+        // A reset keeps what is plugged.
+        monitor(&mut guest, &format!("device_add {model}-spapr-cpu-core,id=core,{plugged}"));
+        until(&mut guest, "nproc", more);
+        monitor(&mut guest, "system_reset");
+        guest.expect("RHEA-SHELL ready", STEP);
+        until(&mut guest, "nproc", more);
+        guest.send("exit\n");
+        assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+    }
+}
+
+#[test]
+fn memory_comes_and_goes() {
+    require!("ppc64el/kernel", "ppc64el/initramfs");
+    // In mebibytes, to the next 256.
+    const MEMORY: &str = "echo $((($(grep MemTotal /proc/meminfo | tr -dc 0-9) / 1024 + 255) / 256 * 256))";
+    for words in ["movable_node", "movable_node disable_radix"] {
+        let mut guest = start(words, &[&VOF[..], &["-m", "512M,slots=2,maxmem=2G"]].concat());
+        guest.expect("guest# ", STEP);
+        until(&mut guest, MEMORY, "512");
+        monitor(&mut guest, "object_add memory-backend-ram,id=m1,size=512M");
+        monitor(&mut guest, "device_add pc-dimm,id=d1,memdev=m1");
+        until(&mut guest, MEMORY, "1024");
+        // It is used.
+        guest.send(
+            "mount -t tmpfs -o size=700m x /mnt; dd if=/dev/urandom of=/mnt/f bs=1M count=600 2>/dev/null; \
+                    cat /mnt/f | md5sum >/tmp/s; md5sum -c /tmp/s </mnt/f && echo sum-go''od; umount /mnt\n",
+        );
+        guest.expect("sum-good", STEP);
+        monitor(&mut guest, "object_del m1");
+        guest.expect("the object is in use", STEP);
+        monitor(&mut guest, "device_del d1");
+        until(&mut guest, MEMORY, "512");
+        until(&mut guest, "ls -d /sys/devices/system/memory/memory* | wc -l", "2");
+        monitor(&mut guest, "object_del m1");
+        monitor(&mut guest, "object_add memory-backend-ram,id=m1,size=256M");
+        monitor(&mut guest, "device_add pc-dimm,id=d1,memdev=m1");
+        until(&mut guest, MEMORY, "768");
+        guest.send("exit\n");
+        assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+    }
+}
+
+#[test]
+fn pci_devices_come_and_go() {
+    require!("ppc64el/kernel", "ppc64el/drmgr-initramfs");
+    let scratch = Scratch::new();
+    let data = noise(1 << 20);
+    let image = scratch.file("disk.img", &data);
+    let sum = sha256(&image);
+    let (kernel, initramfs) = (guest_file("ppc64el/kernel"), guest_file("ppc64el/drmgr-initramfs"));
+    let drive = format!("if=none,id=d,format=raw,file={image}");
+    let mut args = vec!["-m", "512M", "-kernel", &kernel, "-initrd", &initramfs, "-append", "console=hvc0 quiet"];
+    args.extend(["-nographic", "-nodefaults", "-serial", "mon:stdio", "-drive", &drive]);
+    for machine in [&VOF[..], &["-M", "pseries"]] {
+        let mut guest = Emulator::start(&[machine, &args].concat());
+        guest.expect("guest# ", LONG);
+        guest.send("for m in rpaphp rpadlpar_io; do insmod /hotplug/$m.ko; done; PS1='ready# '\n");
+        guest.expect("ready# ", STEP);
+        monitor(&mut guest, "device_add virtio-blk-pci,id=disk,drive=d,addr=5");
+        // The event is for a program of the guest, which calls this.
+        guest.send("drmgr -c pci -a -s 40000028 -n; echo status=$?\n");
+        guest.expect("status=0", STEP);
+        until(&mut guest, "sha256sum </dev/vda | cut -d' ' -f1", &sum);
+        monitor(&mut guest, "netdev_add user,id=n");
+        monitor(&mut guest, "device_add virtio-net-pci,id=card,netdev=n,addr=6");
+        guest.send("drmgr -c pci -a -s 40000030 -n; echo status=$?\n");
+        guest.expect("status=0", STEP);
+        guest.send("ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; ping -c 1 -W 5 10.0.2.2 >/dev/null && echo ping-go''od\n");
+        guest.expect("ping-good", STEP);
+        until(&mut guest, "ls /sys/bus/pci/devices | wc -l", "2");
+        monitor(&mut guest, "device_del disk");
+        guest.send("drmgr -c pci -r -s 40000028 -n; echo status=$?\n");
+        guest.expect("status=0", STEP);
+        until(&mut guest, "ls -d /sys/block/vd* /sys/bus/pci/devices/* 2>/dev/null | wc -l", "1");
+        monitor(&mut guest, "device_del card");
+        guest.send("drmgr -c pci -r -s 40000030 -n; echo status=$?\n");
+        guest.expect("status=0", STEP);
+        until(&mut guest, "ls /sys/bus/pci/devices | wc -l", "0");
+        // What it used is free again.
+        monitor(&mut guest, "netdev_del n");
+        monitor(&mut guest, "device_add virtio-blk-pci,id=disk,drive=d,addr=5");
+        guest.send("exit\n");
+        assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+    }
+}
+
 #[test]
 fn firmware_starts_a_kernel_through_grub() {
     require!("ppc64el/grub.img");
@@ -206,6 +327,14 @@ fn what_cannot_be_is_refused_in_one_line() {
         &["-M", "pseries", "-bios", "/nonexistent"],
         &["-M", "pseries", "-dtb", "/dev/null"],
         &["-M", "pseries", "-prom-env", "x"],
+        &["-M", "pseries", "-cpu", "power9,compat=power8"],
+        &["-M", "pseries", "-smp", "4,maxcpus=2"],
+        &["-M", "pseries", "-smp", "1,threads=2,maxcpus=4"],
+        &["-M", "pseries", "-m", "500M,slots=1,maxmem=1G"],
+        &["-M", "pseries", "-device", "pc-dimm,memdev=m"],
+        &["-M", "pseries", "-object", "memory-backend-ram,id=m,size=256M", "-device", "pc-dimm,memdev=m"],
+        &["-M", "pseries", "-device", "power10_v2.0-spapr-cpu-core,core-id=1"],
+        &["-M", "pseries", "-smp", "1,maxcpus=2", "-device", "power9_v2.2-spapr-cpu-core,core-id=1"],
     ] {
         let args: Vec<&str> = args.iter().copied().chain(["-nodefaults", "-nographic"]).collect();
         let ended = run(&args, STEP);

@@ -87,6 +87,8 @@ pub fn find(name: &str) -> Option<&'static DeviceType> {
 /// A function to be attached; then what is behind a bridge is to be made known.
 pub struct Made {
     pub function: Arc<dyn PciFunction>,
+    /// The same, if it is a port of PCI Express.
+    pub port: Option<Arc<Port>>,
     connect: Option<Box<dyn FnOnce()>>,
 }
 
@@ -170,10 +172,12 @@ impl DeviceType {
         let bridge = |kind: BusKind, config: ConfigBuilder| {
             let bridge = Arc::new(Bridge::new(self.name, bus, kind, slot, config));
             let other = bridge.clone();
-            Made { function: bridge, connect: Some(Box::new(move || other.connect())) }
+            Made { function: bridge, port: None, connect: Some(Box::new(move || other.connect())) }
         };
         let made = match self.model {
-            Model::Edu => Made { function: Edu::new(identity, slot, number("dma_mask"), clock, log), connect: None },
+            Model::Edu => {
+                Made { function: Edu::new(identity, slot, number("dma_mask"), clock, log), port: None, connect: None }
+            }
             Model::RootPort | Model::Downstream => {
                 let pcie = if self.model == Model::RootPort { PcieType::RootPort } else { PcieType::DownstreamPort };
                 let kind = PortKind {
@@ -187,7 +191,7 @@ impl DeviceType {
                 };
                 let port = Port::new(kind, bus, slot);
                 let other = port.clone();
-                Made { function: port, connect: Some(Box::new(move || other.connect())) }
+                Made { function: port.clone(), port: Some(port), connect: Some(Box::new(move || other.connect())) }
             }
             Model::Upstream => bridge(
                 BusKind::Switch,

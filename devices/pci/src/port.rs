@@ -110,7 +110,14 @@ impl Port {
     fn word(&self, at: usize) -> u16 {
         self.config().word(self.express + at)
     }
-    fn powered(&self) -> bool {
+    /// Can devices come and go while software runs?
+    #[must_use]
+    pub fn has_hotplug(&self) -> bool {
+        self.hotplug
+    }
+    /// Has software switched the slot's power on, or not off?
+    #[must_use]
+    pub fn powered(&self) -> bool {
         !self.hotplug || self.word(SLOT_CONTROL) & slot_ctl::POWER_OFF == 0
     }
     /// Presses the attention button: asks software to take the device in or out.

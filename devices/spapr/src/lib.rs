@@ -8,7 +8,7 @@ pub mod rtc;
 pub mod tce;
 pub mod vio;
 
-pub use phb::{Phb, PhbConfig, PhbError, Phbs};
+pub use phb::{Phb, PhbConfig, PhbError, Phbs, function_node};
 pub use rhea_irqchip::spapr::papr::{self, Answer, Args, Hypercalls, RtasCalls, Status};
 pub use rhea_irqchip::spapr::{Node, SpaprIrq};
 pub use tce::{TceTable, TceTables};

@@ -1,7 +1,7 @@
 //! USB controllers, and what sits at their ports.
 
 use super::Plugger;
-use crate::config::DeviceSpec;
+use crate::config::{BoardOptions, DeviceSpec};
 use rhea_block::Media;
 use rhea_device::OptionError;
 use rhea_device::options::OptionSet;
@@ -10,9 +10,6 @@ use rhea_pci::PciFunction;
 use rhea_usb::catalog::{DeviceType, Resources};
 use rhea_usb::{Speed, Xhci};
 use std::sync::Arc;
-
-/// The controller of `-M usb=on`.
-const DEFAULT: &str = "qemu-xhci";
 
 /// Controllers by the names of their buses.
 pub type UsbBuses = Vec<(String, Arc<Xhci>)>;
@@ -35,13 +32,23 @@ fn describe(buses: &UsbBuses) -> String {
 }
 
 impl Plugger<'_> {
-    /// `-M usb=on`
+    /// The board's own controller (`-M usb=on`), and what is plugged into it.
     pub(super) fn default_usb(&mut self) -> Result<(), OptionError> {
-        if self.config.board.usb()
-            && let Some(kind) = rhea_usb::catalog::find(DEFAULT)
-        {
-            self.usb("-usb", kind, &DeviceSpec { driver: DEFAULT.to_owned(), pairs: Vec::new() })?;
-            self.own_choice(DEFAULT, &[]);
+        let pseries = matches!(self.config.board, BoardOptions::Pseries(_));
+        // A partition has no other keyboard.
+        let wanted = self.config.board.usb().unwrap_or(pseries && !self.config.no_defaults);
+        if !wanted {
+            return Ok(());
+        }
+        let mut names = vec![if pseries { "nec-usb-xhci" } else { "qemu-xhci" }];
+        if pseries && !self.board.displays.is_empty() {
+            names.extend(["usb-kbd", "usb-mouse"]);
+        }
+        for name in names {
+            if let Some(kind) = rhea_usb::catalog::find(name) {
+                self.usb("-usb", kind, &DeviceSpec { driver: name.to_owned(), pairs: Vec::new() })?;
+                self.own_choice(name, &[]);
+            }
         }
         Ok(())
     }
@@ -57,15 +64,15 @@ impl Plugger<'_> {
         self.take_id(&set)?;
         if kind.is_controller() {
             let slot = self.pci_slot(option, &set)?;
-            let name = set.text("id").map_or_else(|| format!("usb-bus.{}", self.usb.len()), |id| format!("{id}.0"));
+            let name =
+                set.text("id").map_or_else(|| format!("usb-bus.{}", self.plugs.usb.len()), |id| format!("{id}.0"));
             let xhci = kind.make(&set, &slot, &self.board.clock, &self.board.log)?;
-            slot.bus().attach(xhci.clone()).map_err(|e| OptionError::new(option, e.to_string()))?;
-            self.board.devices.push(xhci.clone());
-            self.usb.push((name, xhci));
+            self.attach(&set, xhci.clone())?;
+            self.plugs.usb.push((name, xhci));
             return Ok(());
         }
         let named = set.text("bus");
-        let Some((_, controller)) = self.usb.iter().find(|(n, _)| named.is_none_or(|bus| bus == n)) else {
+        let Some((_, controller)) = self.plugs.usb.iter().find(|(n, _)| named.is_none_or(|bus| bus == n)) else {
             return Err(match named {
                 Some(bus) => set.error(
                     "bus",
@@ -93,7 +100,7 @@ impl Plugger<'_> {
         Ok(())
     }
     pub(super) fn usb_info(&mut self) {
-        let buses = std::mem::take(&mut self.usb);
+        let buses = self.plugs.usb.clone();
         if !buses.is_empty() {
             self.board.info.push(("usb", "show the USB devices", Box::new(move || describe(&buses))));
         }

@@ -4,24 +4,27 @@ use super::boot::Images;
 use super::cas::Offer;
 use super::cpu;
 use super::hooks::BoardHooks;
+use super::hotplug::{Changes, ChangesParts};
 use super::memory::GuestRam;
 use super::options::{Compat, IcMode, PseriesOptions, ResizeHpt};
 use super::partition::{Late, Partition, PartitionConfig};
 use super::platform;
 use super::rtas::Rtas;
 use super::rtas::events::Events;
-use super::tree::{INTERRUPTS, TIMEBASE};
+use super::tree::{self, INTERRUPTS, LMB, TIMEBASE};
 use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
 use crate::cpu::report_stops;
+use crate::hotplug::HotPlug;
 use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::options::AccelKind;
 use crate::plug::Plugger;
 use rhea_accel::{GuestVcpu, IrqLine, IrqSink, VmControl};
 use rhea_clock::RtcClock;
 use rhea_device::{Log, LogMask, OptionError};
+use rhea_firmware::FdtNode;
 use rhea_irqchip::spapr::papr::{Hypercalls, RtasCalls};
-use rhea_irqchip::spapr::{self, Node, ServerConfig, SpaprIrq, SpaprIrqConfig, numbers};
+use rhea_irqchip::spapr::{self, ServerConfig, SpaprIrq, SpaprIrqConfig, numbers};
 use rhea_irqchip::xive::XivePlaces;
 use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{Gpa, RamBlock, RamOptions};
@@ -51,8 +54,9 @@ fn cpu_config(config: &MachineConfig) -> Result<PpcConfig, OptionError> {
         model => model,
     };
     let cpu = rhea_ppc::models::parse(model).map_err(|e| OptionError::new("-cpu", e))?;
-    if !rest.is_empty() {
-        return Err(OptionError::new("-cpu", format!("'{rest}': processors have no properties here")));
+    if let Some((key, _)) = rhea_device::options::split(rest).into_iter().find(|(k, _)| !k.is_empty()) {
+        let hint = if key == "compat" { ": use -M pseries,max-cpu-compat=LEVEL" } else { "" };
+        return Err(OptionError::new("-cpu", format!("'{key}': {model} has no such property{hint}")));
     }
     let smp = &config.smp;
     if smp.clusters != 1 || smp.dies != 1 {
@@ -63,8 +67,12 @@ fn cpu_config(config: &MachineConfig) -> Result<PpcConfig, OptionError> {
             format!("threads={}: a core of this processor has 1, 2, 4 or {} threads", smp.threads, cpu.max_threads);
         return Err(OptionError::new("-smp", text));
     }
-    if smp.cpus > MAX_CPUS {
-        return Err(OptionError::new("-smp", format!("{} CPUs: the machine has at most {MAX_CPUS}", smp.cpus)));
+    if smp.max_cpus > MAX_CPUS {
+        return Err(OptionError::new("-smp", format!("{} CPUs: the machine has at most {MAX_CPUS}", smp.max_cpus)));
+    }
+    if smp.cpus % smp.threads != 0 {
+        let text = format!("cpus={}: expected a multiple of threads={}: cores are whole", smp.cpus, smp.threads);
+        return Err(OptionError::new("-smp", text));
     }
     Ok(cpu)
 }
@@ -127,6 +135,9 @@ pub fn build(
     if config.ram.size < 64 << 20 {
         return Err(OptionError::new("-m", "the machine needs at least 64M"));
     }
+    if config.max_ram > config.ram.size && (config.ram.size % LMB != 0 || config.max_ram % LMB != 0) {
+        return Err(OptionError::new("-m", "with maxmem, it and the size are multiples of 256M"));
+    }
     let cpu_config = Arc::new(cpu_config(config)?);
     let offer = offer(options, &cpu_config, config)?;
     let mut images = Images::new(config, options.vof, options.kernel_addr)?;
@@ -161,7 +172,7 @@ pub fn build(
     let jit_options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
     let jit = JitVm::<PpcCpu>::new(&space, jit_options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
     let (mut vcpus, mut pins) = (Vec::<Arc<JitVcpu<PpcCpu>>>::new(), Vec::new());
-    for index in 0..config.smp.cpus {
+    for index in 0..config.smp.max_cpus {
         let cpu = PpcCpu::new(index, &cpu_config, &space, &clock, hooks.clone());
         let pin = cpu.pins();
         let vcpu = jit.add_vcpu(index, cpu);
@@ -194,8 +205,7 @@ pub fn build(
     irq.set_timebase(move || (u128::from(ticking.now_ns()) * u128::from(TIMEBASE) / 1_000_000_000) as u64);
     board.devices.push(irq.clone());
     let event = |number: u32| irq.claim(number, false).map_err(|e| fail("-M pseries", &e));
-    let events = Arc::new(Events::new(event(numbers::EPOW)?));
-    event(numbers::HOT_PLUG)?;
+    let events = Arc::new(Events::new(event(numbers::EPOW)?, event(numbers::HOT_PLUG)?));
     let shown = irq.clone();
     board.info.push(("pic", "show the interrupt controllers", Box::new(move || shown.describe())));
 
@@ -212,10 +222,23 @@ pub fn build(
     let nvram = platform::build(&mut board, config, wiring, &space, &vio)?;
     board.devices.push(rtc.clone());
     board.devices.push(phb.clone());
+    let wall = || RtcClock::new(config.rtc.0, config.rtc.1, &clock);
+    let changes = Changes::new(ChangesParts {
+        partition: Arc::downgrade(&partition),
+        phbs: phbs.clone(),
+        space: space.clone(),
+        jit: jit.clone(),
+        events: events.clone(),
+        wall: wall(),
+        slots: config.ram_slots,
+    });
     let mut plugged = platform::Plugged::new(&vio, wiring, &phbs, &space, &irq, &tces);
-    Plugger::new(&mut board, config, wiring, phb.bus(), VecDeque::new())
-        .with_bus(&mut plugged)
-        .plug_all(&mut |_, _| Ok(false))?;
+    let own = changes.clone();
+    let plugs = Plugger::new(&mut board, config, wiring, phb.bus(), VecDeque::new()).with_bus(&mut plugged).plug_all(
+        &mut |_, spec| own.plug_device(spec, &config.objects, false).map_or(Ok(false), |done| done.map(|()| true)),
+    )?;
+    changes.add_slots();
+    let hotplug = HotPlug::new(&board, config, wiring, phb.bus(), plugs, changes.clone());
 
     images.boot.stdout = vio.console();
     images.boot.graphics = options.graphics && !board.displays.is_empty() && config.shown();
@@ -227,16 +250,17 @@ pub fn build(
     let rtas = Rtas::new(&rtas_sets);
     let tokens = rtas.tokens();
     let (tree_vio, tree_phbs, vof) = (vio.clone(), phbs.clone(), options.vof);
+    let changed = changes.clone();
     let tree_rng = rng.clone();
-    let buses = move || -> Vec<Node> {
+    let buses = move || -> Vec<FdtNode> {
         let token = |name: &str| tokens.iter().find(|(n, _)| n == name).map_or(0, |t| t.1);
-        let mut nodes = vec![tree_vio.tree()];
+        let mut nodes = vec![tree::node(&tree_vio.tree())];
         // Firmware probes the buses itself.
-        nodes.extend(tree_phbs.list().iter().map(|phb| phb.tree(INTERRUPTS, &token, vof)));
-        nodes.push(tree_rng.tree());
+        nodes.extend(tree_phbs.list().iter().map(|phb| changed.bridge_tree(phb, &phb.tree(INTERRUPTS, &token, vof))));
+        nodes.push(tree::node(&tree_rng.tree()));
         nodes
     };
-    let slots = phbs.clone();
+    let (nodes, released) = (changes.clone(), changes);
     let random = rng;
     partition.complete(Late {
         irq,
@@ -246,7 +270,8 @@ pub fn build(
         rtas,
         events: events.clone(),
         buses: Box::new(buses),
-        pci_slots: Box::new(move |id| platform::slot_taken(&slots, id)),
+        pci_nodes: Box::new(move |id| nodes.pci_nodes(id)),
+        released: Box::new(move |index| released.released(index)),
         boot: images.boot.clone(),
         random: Box::new(move || platform::random(&random)),
     });
@@ -262,7 +287,7 @@ pub fn build(
     board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
     board.keep.push(Box::new(jit));
     board.keep.push(Box::new(Detach(phbs.clone())));
-    let wall = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
+    let wall = wall();
     let power_button = move || events.power_button(platform::date(wall.now().0));
     let reload = move || {
         partition.reset();
@@ -290,6 +315,7 @@ pub fn build(
         keep: board.keep,
         displays: board.displays,
         input: board.input,
+        hotplug: Some(hotplug),
         inventory: board.inventory,
     };
     let machine = Machine::new(parts).map_err(|e| OptionError::new("-smp", e.to_string()))?;

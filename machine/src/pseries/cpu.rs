@@ -55,7 +55,9 @@ pub fn start(
         (_, true) => "(halted)",
         _ => "",
     };
-    BoardCpu::new(vcpu, space, Arc::new(reset), Box::new(word), index.into())
+    let of_presence = partition.clone();
+    let present = move || of_presence.thread(index.into()).is_some();
+    BoardCpu::pluggable(vcpu, space, Arc::new(reset), Box::new(word), index.into(), Box::new(present))
 }
 
 impl BoardGuest for PpcCpu {

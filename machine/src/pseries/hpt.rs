@@ -303,6 +303,42 @@ impl Hpt {
         (Status::SUCCESS, gone)
     }
 
+    /// H_BLOCK_REMOVE: removes up to eight entries of pages in one block of eight; gives the answers, from the first register on, and
+    /// the entries that are gone with their indexes.
+    pub fn block_remove(&self, args: &[u64; 9]) -> (Status, [u64; 8], Vec<(u64, [u64; 2])>) {
+        const TYPE: u64 = 0xc000_0000_0000_0000;
+        const REQUEST: u64 = 0x4000_0000_0000_0000;
+        const RESPONSE: u64 = 0x8000_0000_0000_0000;
+        const END: u64 = 0xc000_0000_0000_0000;
+        const NOT_FOUND: u64 = 0x0800_0000_0000_0000;
+        const PARM: u64 = 0x1000_0000_0000_0000;
+        const BY_AVPN: u64 = 0x0100_0000_0000_0000;
+        const INDEX: u64 = 0x00ff_ffff_ffff_ffff;
+        let (mut answers, mut gone, mut all) = ([0; 8], Vec::new(), true);
+        let _change = self.change.lock();
+        let table = self.table.load();
+        for (request, answer) in args[1..].iter().zip(&mut answers) {
+            match request & TYPE {
+                END => break,
+                REQUEST => {}
+                _ => return (Status::PARAMETER, answers, gone),
+            }
+            let (index, flags) = (request & INDEX, if request & BY_AVPN != 0 { flag::AVPN } else { 0 });
+            *answer = RESPONSE | index;
+            match Self::remove_locked(&table, flags, index, args[0]) {
+                Ok(entry) => {
+                    *answer |= (entry[1] & (pte1::REFERENCED | pte1::CHANGED)) << 50;
+                    gone.push((index, entry));
+                }
+                Err(status) => {
+                    *answer |= if status == Status::NOT_FOUND { NOT_FOUND } else { PARM };
+                    all = false;
+                }
+            }
+        }
+        (if all { Status::SUCCESS } else { Status::PARTIAL }, answers, gone)
+    }
+
     /// H_PROTECT: gives the entry as it was.
     ///
     /// # Errors
@@ -515,6 +551,28 @@ mod tests {
         assert_eq!(args[0], 0x8a00_0000_0000_0000, "{:x}", args[0]);
         assert_eq!(args[2], 0x9000_0000_0000_0001, "{:x}", args[2]);
         assert_eq!(hpt.bulk_remove(&mut [0x0123_4567_89ab_cdef; 8]).0, Status::PARAMETER);
+    }
+
+    #[test]
+    fn blocks() {
+        let hpt = hpt();
+        let (v, r) = entry(5, 3);
+        for n in [0, 8, 16] {
+            hpt.enter(flag::EXACT, n, v, r | if n == 8 { pte1::CHANGED } else { 0 }).unwrap();
+        }
+        hpt.enter(flag::EXACT, 24, entry(6, 3).0, r).unwrap();
+        let request = |n: u64| 0x4100_0000_0000_0000 | n;
+        let end = 0xc000_0000_0000_0000;
+        let args = [5 << 7, request(0), request(8), end, 0, 0, 0, 0, 0];
+        let (status, answers, gone) = hpt.block_remove(&args);
+        assert_eq!((status, gone.len()), (Status::SUCCESS, 2));
+        assert_eq!(answers[..3], [0x8000_0000_0000_0000, 0x8200_0000_0000_0008, 0]);
+        // Another page's entry, and one that is none.
+        let args = [5 << 7, request(24), request(16), request(1 << 20), end, 0, 0, 0, 0];
+        let (status, answers, gone) = hpt.block_remove(&args);
+        assert_eq!((status, gone.len()), (Status::PARTIAL, 1));
+        assert_eq!(answers[..3], [0x8800_0000_0000_0018, 0x8000_0000_0000_0010, 0x9000_0000_0010_0000]);
+        assert_eq!(hpt.block_remove(&[0; 9]).0, Status::PARAMETER);
     }
 
     #[test]

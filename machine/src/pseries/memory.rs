@@ -1,12 +1,17 @@
 //! What hypercalls and RTAS do to the guest's memory: only RAM, always inside it, big-endian as PAPR's structures are.
 
+use arc_swap::ArcSwap;
 use rhea_memory::RamBlock;
 use std::sync::Arc;
 
-/// The RAM of the partition, which begins at address 0.
+/// Blocks behind the first one: address and memory.
+type Added = Vec<(u64, Arc<RamBlock>)>;
+
+/// The RAM of the partition: a block at address 0, and what was plugged behind it.
 #[derive(Clone)]
 pub struct GuestRam {
     block: Arc<RamBlock>,
+    added: Arc<ArcSwap<Added>>,
 }
 
 /// An address or length outside RAM.
@@ -16,33 +21,87 @@ pub struct Outside;
 impl GuestRam {
     #[must_use]
     pub fn new(block: &Arc<RamBlock>) -> Self {
-        Self { block: block.clone() }
+        Self { block: block.clone(), added: Arc::default() }
     }
-    /// Bytes of RAM.
+    /// Bytes of the RAM that is always there.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.block.len()
     }
+    /// A block at `address`, behind all the RAM that is always there and beside other blocks.
+    pub fn add(&self, address: u64, block: &Arc<RamBlock>) {
+        self.added.rcu(|old| {
+            let mut new = Added::clone(old);
+            new.push((address, block.clone()));
+            new.sort_by_key(|b| b.0);
+            new
+        });
+    }
+    /// Takes it away.
+    pub fn remove(&self, address: u64) {
+        self.added.rcu(|old| old.iter().filter(|b| b.0 != address).cloned().collect::<Added>());
+    }
+    /// Addresses and lengths of the blocks behind the first one, in order.
+    #[must_use]
+    pub fn added(&self) -> Vec<(u64, u64)> {
+        self.added.load().iter().map(|(at, block)| (*at, block.len())).collect()
+    }
     /// Are all `len` bytes at `address` RAM?
     #[must_use]
     pub fn has(&self, address: u64, len: u64) -> bool {
-        address.checked_add(len).is_some_and(|end| end <= self.len())
+        let Some(end) = address.checked_add(len) else { return false };
+        if end <= self.len() {
+            return true;
+        }
+        let added = self.added.load();
+        let mut at = address;
+        while at < end {
+            // The end of the block that has it; blocks that touch are one range.
+            let block = added.iter().find(|(start, b)| at >= *start && at - start < b.len());
+            at = match block {
+                _ if at < self.len() => self.len(),
+                Some((start, b)) => start + b.len(),
+                None => return false,
+            };
+        }
+        len != 0
+    }
+    /// Calls `f` for each piece of a range with its block, the offset in it, and where in the range it is.
+    fn pieces(
+        &self,
+        address: u64,
+        len: u64,
+        mut f: impl FnMut(&RamBlock, u64, std::ops::Range<u64>) -> Result<(), Outside>,
+    ) -> Result<(), Outside> {
+        if !self.has(address, len) {
+            return Err(Outside);
+        }
+        if address + len <= self.block.len() {
+            return f(&self.block, address, 0..len);
+        }
+        let added = self.added.load();
+        let blocks = std::iter::once((0, &self.block)).chain(added.iter().map(|(at, b)| (*at, b)));
+        for (start, block) in blocks {
+            let (from, to) = (address.max(start), (address + len).min(start + block.len()));
+            if from < to {
+                f(block, from - start, from - address..to - address)?;
+            }
+        }
+        Ok(())
     }
     /// # Errors
     /// [`Outside`].
     pub fn read(&self, address: u64, data: &mut [u8]) -> Result<(), Outside> {
-        if !self.has(address, data.len() as u64) {
-            return Err(Outside);
-        }
-        self.block.read(address, data).map_err(|_| Outside)
+        self.pieces(address, data.len() as u64, |block, at, part| {
+            block.read(at, &mut data[part.start as usize..part.end as usize]).map_err(|_| Outside)
+        })
     }
     /// # Errors
     /// [`Outside`]; nothing is written then.
     pub fn write(&self, address: u64, data: &[u8]) -> Result<(), Outside> {
-        if !self.has(address, data.len() as u64) {
-            return Err(Outside);
-        }
-        self.block.write(address, data).map_err(|_| Outside)
+        self.pieces(address, data.len() as u64, |block, at, part| {
+            block.write(at, &data[part.start as usize..part.end as usize]).map_err(|_| Outside)
+        })
     }
     /// A copy of `len` bytes, at most 16 MiB.
     ///
@@ -59,10 +118,7 @@ impl GuestRam {
     /// # Errors
     /// [`Outside`].
     pub fn fill(&self, address: u64, len: u64, byte: u8) -> Result<(), Outside> {
-        if !self.has(address, len) {
-            return Err(Outside);
-        }
-        self.block.fill(address, len, byte).map_err(|_| Outside)
+        self.pieces(address, len, |block, at, part| block.fill(at, part.end - part.start, byte).map_err(|_| Outside))
     }
     /// # Errors
     /// [`Outside`].
@@ -103,6 +159,29 @@ impl GuestRam {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_come_and_go() {
+        let ram = GuestRam::new(&RamBlock::anonymous("ram", 0x1_0000).unwrap());
+        let (a, b) = (RamBlock::anonymous("a", 0x1000).unwrap(), RamBlock::anonymous("b", 0x1000).unwrap());
+        ram.add(0x1_2000, &b);
+        assert!(
+            ram.has(0x1_2000, 0x1000) && !ram.has(0x1_0fff, 2) && !ram.has(0x1_2fff, 2) && !ram.has(0x1_1000, 0x1000)
+        );
+        ram.add(0x1_1000, &a);
+        // Over the border of two blocks.
+        ram.set_u64(0x1_1ffc, 0x0102_0304_0506_0708).unwrap();
+        assert_eq!((ram.u64(0x1_1ffc), ram.u32(0x1_2000)), (Ok(0x0102_0304_0506_0708), Ok(0x0506_0708)));
+        assert_eq!(ram.u64(0x1_0ffc), Err(Outside));
+        let c = RamBlock::anonymous("c", 0x1000).unwrap();
+        ram.add(0x1_0000, &c);
+        ram.fill(0xfff0, 0x3000, 7).unwrap();
+        assert_eq!((ram.u32(0xfffe), ram.u32(0x1_1ffe)), (Ok(0x0707_0707), Ok(0x0707_0707)));
+        ram.remove(0x1_1000);
+        assert_eq!(ram.added(), [(0x1_0000, 0x1000), (0x1_2000, 0x1000)]);
+        assert_eq!((ram.u32(0x1_1ffe), ram.u32(0x1_1ffc)), (Err(Outside), Err(Outside)));
+        assert!(!ram.has(0x1_0000, 0x1001) && !ram.has(u64::MAX, 1) && !ram.has(0x1_2000, u64::MAX));
+    }
 
     #[test]
     fn bounds() {

@@ -11,6 +11,18 @@ pub enum IcMode {
     Dual,
 }
 
+impl IcMode {
+    /// The value of `ic-mode=`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Xics => "xics",
+            Self::Xive => "xive",
+            Self::Dual => "dual",
+        }
+    }
+}
+
 /// Compatibility levels of processors (logical PVRs of LoPAPR B.6.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Compat {
@@ -99,6 +111,8 @@ pub struct PseriesOptions {
     pub host_serial: Option<String>,
     pub caps: Capabilities,
     pub graphics: bool,
+    /// A USB controller; `None`: as the machine has it by default.
+    pub usb: Option<bool>,
     pub memory_backend: Option<String>,
     pub accel: Option<String>,
 }
@@ -164,7 +178,17 @@ pub const DECLS: &[OptionDecl] = &[
     OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
     OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
     OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "firmware uses a display if there is one"),
-    OptionDecl::new("usb", OptionKind::Choice(&["off"]), Some("off"), "there is no USB"),
+    OptionDecl::new("usb", OptionKind::Bool, None, "USB controller with keyboard and mouse (default on)"),
+    OptionDecl::new(
+        "kvm-type",
+        OptionKind::Choice(&["hv", "HV", "pr", "PR", "auto"]),
+        None,
+        "kind of KVM: of no effect without KVM",
+    ),
+    OptionDecl::new("dump-guest-core", OptionKind::Bool, Some("on"), "of no effect: there are no dumps"),
+    OptionDecl::new("mem-merge", OptionKind::Bool, Some("on"), "of no effect: pages are not merged"),
+    OptionDecl::new("aux-ram-share", OptionKind::Choice(&["off"]), Some("off"), "other memory is not shared"),
+    OptionDecl::new("suppress-vmdesc", OptionKind::Bool, Some("off"), "of no effect: states describe themselves"),
 ];
 
 impl PseriesOptions {
@@ -232,6 +256,7 @@ impl PseriesOptions {
                 dawr1: set.bool("cap-dawr1"),
             },
             graphics: set.bool("graphics"),
+            usb: set.given("usb").then(|| set.bool("usb")),
             memory_backend: text("memory-backend"),
             accel: text("accel"),
         })
@@ -249,8 +274,12 @@ mod tests {
         let o = o.unwrap();
         assert_eq!((o.ic_mode, o.max_cpu_compat, o.vof), (IcMode::Xics, Some(Compat::Power9), true));
         assert_eq!((o.caps.cfpc, o.caps.max_page_shift), (Mitigation::Broken, 16));
+        assert_eq!(parse("pseries").map(|o| o.usb), Ok(None));
+        assert_eq!(parse("pseries,usb=off,kvm-type=HV").map(|o| o.usb), Ok(Some(false)));
         for bad in [
             "pseries,cap-htm=on",
+            "pseries,cap-nested-papr=on",
+            "pseries,kvm-type=x",
             "pseries,cap-nested-hv=on",
             "pseries,cap-hpt-max-page-size=5M",
             "pseries,ic-mode=gic",

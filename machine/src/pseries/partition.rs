@@ -2,6 +2,7 @@
 
 use super::cas::{ClientVectors, Offer, Outcome};
 use super::client::{self, Client};
+use super::drc::{self, Connectors, DrcType};
 use super::hpt::{self, Hpt, MAX_ORDER};
 use super::memory::GuestRam;
 use super::options::PseriesOptions;
@@ -34,6 +35,8 @@ pub struct Registered {
 /// One processor as the partition knows it.
 #[derive(Default)]
 pub struct Thread {
+    /// Its core is plugged.
+    pub present: AtomicBool,
     pub running: AtomicBool,
     /// Waits in H_JOIN.
     pub joined: AtomicBool,
@@ -49,8 +52,11 @@ pub struct Late {
     pub rtas: Rtas,
     pub events: Arc<Events>,
     /// `/vdevice` and the PCI host bridges.
-    pub buses: Box<dyn Fn() -> Vec<Node> + Send + Sync>,
-    pub pci_slots: Box<dyn Fn(u32) -> Option<bool> + Send + Sync>,
+    pub buses: Box<dyn Fn() -> Vec<FdtNode> + Send + Sync>,
+    /// The nodes of the functions in the slot of a connector.
+    pub pci_nodes: Box<dyn Fn(u32) -> Vec<Node> + Send + Sync>,
+    /// Told of the index of a connector whose resource the partition has given up.
+    pub released: Box<dyn Fn(u32) + Send + Sync>,
     pub boot: Boot,
     pub random: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -77,7 +83,9 @@ pub struct Partition {
     pub clock: Arc<VirtualClock>,
     pub log: Log,
     pub hpt: Hpt,
+    /// Those of all cores there can be.
     pub threads: Vec<Thread>,
+    pub drcs: Connectors,
     pub process_table: AtomicU64,
     pub nmi: Mutex<Option<(u64, u64)>>,
     outcome: Mutex<Outcome>,
@@ -112,7 +120,17 @@ impl Partition {
         let most = hpt::order_for(max_ram.max(ram.len())).min(MAX_ORDER);
         let hpt = Hpt::new(&ram, options.caps.max_page_shift, most);
         let outcome = offer.initial();
-        let threads = (0..smp.cpus).map(|_| Thread::default()).collect();
+        let there = |n: u32| Thread { present: AtomicBool::new(n < smp.cpus), ..Thread::default() };
+        let threads = (0..smp.max_cpus).map(there).collect();
+        let drcs = Connectors::default();
+        for first in (0..smp.max_cpus).step_by(smp.threads.max(1) as usize) {
+            drcs.add(DrcType::Cpu, first, first < smp.cpus);
+        }
+        if offer.drmem {
+            for block in tree::plug_range(ram.len(), max_ram) {
+                drcs.add(DrcType::Lmb, block, false);
+            }
+        }
         Arc::new(Self {
             options,
             name,
@@ -128,6 +146,7 @@ impl Partition {
             log,
             hpt,
             threads,
+            drcs,
             process_table: AtomicU64::new(0),
             nmi: Mutex::new(None),
             outcome: Mutex::new(outcome),
@@ -171,6 +190,9 @@ impl Partition {
         if let Some(late) = self.late() {
             late.events.reset();
         }
+        for index in self.drcs.reset() {
+            self.released(index);
+        }
     }
     fn initial_hpt_order(&self) -> u32 {
         hpt::order_for(self.ram.len()).min(MAX_ORDER)
@@ -193,6 +215,53 @@ impl Partition {
         compat.filter(|c| c.isa < self.cpu.isa).map_or(0, |c| c.pcr)
     }
 
+    // ---- what comes and goes ----
+
+    /// The partition has given up the resource of a connector.
+    pub fn released(&self, index: u32) {
+        if let Some(late) = self.late() {
+            (late.released)(index);
+        }
+    }
+    /// Puts a core in or takes it out; `first`: its first thread.
+    pub fn set_core(&self, first: u32, present: bool) {
+        let threads = self.threads.iter().skip(first as usize).take(self.smp.threads.max(1) as usize);
+        for (n, thread) in (first..).zip(threads) {
+            thread.present.store(present, Ordering::SeqCst);
+            thread.joined.store(false, Ordering::SeqCst);
+            *thread.registered.lock() = Registered::default();
+            if thread.running.swap(false, Ordering::SeqCst)
+                && let Some(vcpu) = self.late().and_then(|l| l.vcpus.get(n as usize))
+            {
+                vcpu.post(Box::new(PpcCpu::power_off));
+            }
+        }
+    }
+    /// The nodes that ibm,configure-connector tells of.
+    #[must_use]
+    pub fn connector_nodes(&self, index: u32) -> Vec<FdtNode> {
+        let id = drc::id(index);
+        if index == drc::index(DrcType::Cpu, id) {
+            return self.with_input(false, |input| vec![tree::cpu_node(input, id)]);
+        }
+        if index == drc::index(DrcType::Lmb, id) {
+            return vec![tree::memory_node(u64::from(id) * tree::LMB, tree::LMB)];
+        }
+        self.late().map_or_else(Vec::new, |l| (l.pci_nodes)(id).iter().map(tree::node).collect())
+    }
+    /// Does the guest know the interrupt of hot-plug events, and memory blocks told by their first one and their number?
+    #[must_use]
+    pub fn modern_events(&self) -> bool {
+        let (byte, bit) = super::cas::ov5::HP_EVENT;
+        self.outcome.lock().vec5.has(byte, bit)
+    }
+    /// A processor that is there.
+    #[must_use]
+    pub fn thread(&self, id: u64) -> Option<&Thread> {
+        let thread = self.threads.get(usize::try_from(id).ok()?)?;
+        thread.present.load(Ordering::SeqCst).then_some(thread)
+    }
+
     // ---- processors ----
 
     /// Runs `f` on every processor but `except`, soon.
@@ -212,8 +281,7 @@ impl Partition {
     /// # Errors
     /// [`Started`].
     pub fn start_cpu(&self, id: u32, entry: u64, r3: u64) -> Result<(), Started> {
-        let (Some(thread), Some(vcpu)) =
-            (self.threads.get(id as usize), self.late().and_then(|l| l.vcpus.get(id as usize)))
+        let (Some(thread), Some(vcpu)) = (self.thread(id.into()), self.late().and_then(|l| l.vcpus.get(id as usize)))
         else {
             return Err(Started::NoSuch);
         };
@@ -229,7 +297,7 @@ impl Partition {
     /// Does a processor run? `None`: there is no such processor.
     #[must_use]
     pub fn cpu_runs(&self, id: u32) -> Option<bool> {
-        self.threads.get(id as usize).map(|t| t.running.load(Ordering::SeqCst))
+        self.thread(id.into()).map(|t| t.running.load(Ordering::SeqCst))
     }
     /// The calling processor goes off.
     pub fn stop_self(&self, cpu: &mut PpcCpu) {
@@ -241,7 +309,7 @@ impl Partition {
     /// Ends the wait of a processor; false: there is none.
     pub fn prod(&self, id: u64) -> bool {
         let Ok(index) = usize::try_from(id) else { return false };
-        let (Some(thread), Some(vcpu)) = (self.threads.get(index), self.late().and_then(|l| l.vcpus.get(index))) else {
+        let (Some(thread), Some(vcpu)) = (self.thread(id), self.late().and_then(|l| l.vcpus.get(index))) else {
             return false;
         };
         thread.joined.store(false, Ordering::SeqCst);
@@ -255,15 +323,10 @@ impl Partition {
     pub fn device_hcall(&self, cpu: u32, number: u64, args: &Args, out: &mut Args) -> Option<Status> {
         self.late()?.sets.iter().find_map(|set| set.hcall(cpu, number, args, out))
     }
-    /// Is there a device in the PCI slot of a connector? `None`: there is no such slot.
-    #[must_use]
-    pub fn pci_slot_taken(&self, id: u32) -> Option<bool> {
-        (self.late()?.pci_slots)(id)
-    }
     /// The next event's log.
     #[must_use]
-    pub fn take_event(&self) -> Option<Vec<u8>> {
-        self.late()?.events.take()
+    pub fn take_event(&self, mask: u32) -> Option<Vec<u8>> {
+        self.late()?.events.take(mask)
     }
     /// Output of firmware on the first terminal; false: there is none.
     pub fn console_write(&self, data: &[u8]) -> bool {
@@ -306,20 +369,30 @@ impl Partition {
     /// The tree as it is now; `fresh`: with what the machine starts with.
     #[must_use]
     pub fn tree(&self, fresh: bool) -> FdtNode {
-        let Some(late) = self.late() else { return FdtNode::default() };
+        self.with_input(fresh, tree::build)
+    }
+    /// Calls `f` with what trees are made of.
+    fn with_input<R: Default>(&self, fresh: bool, f: impl FnOnce(&TreeInput<'_>) -> R) -> R {
+        let Some(late) = self.late() else { return R::default() };
         let outcome = self.outcome();
         let mut seed = [0; 32];
         for part in seed.chunks_mut(8) {
             part.copy_from_slice(&(late.random)().to_be_bytes());
         }
-        let input = TreeInput {
+        let present = |n: &u32| self.thread((*n).into()).is_some();
+        let cores: Vec<u32> =
+            (0..self.smp.max_cpus).step_by(self.smp.threads.max(1) as usize).filter(present).collect();
+        f(&TreeInput {
             options: &self.options,
             name: self.name.as_deref(),
             uuid: self.uuid,
             ram: self.ram.len(),
+            plugged: &self.ram.added(),
             max_ram: self.max_ram,
             threads: self.smp.threads,
-            cpus: self.smp.cpus,
+            cores: &cores,
+            max_cpus: self.smp.max_cpus,
+            drcs: &self.drcs,
             pvr: self.cpu.pvr,
             isa: self.cpu.isa,
             offer: &self.offer,
@@ -331,9 +404,8 @@ impl Partition {
             controller: late.irq.tree(tree::INTERRUPTS),
             buses: (late.buses)(),
             rtas: late.rtas.tokens(),
-            rtas_size: rtas::size(self.smp.cpus),
-        };
-        tree::build(&input)
+            rtas_size: rtas::size(self.smp.max_cpus),
+        })
     }
     /// Client-architecture support: the guest's vectors are at `address`. The calling processor is `me`, if a processor's own thread
     /// asks.
@@ -342,7 +414,10 @@ impl Partition {
     /// H_PARAMETER, H_HARDWARE.
     pub fn negotiate(&self, me: &mut PpcCpu, address: u64) -> Result<(), Status> {
         let client = ClientVectors::read(&self.ram, address)?;
-        let outcome = self.offer.negotiate(&client)?;
+        let outcome = self.offer.negotiate(&client).inspect_err(|_| {
+            let mode = self.offer.ic_mode.word();
+            self.log.guest_error("cas", format_args!("the guest insists on what the machine lacks (ic-mode={mode})"));
+        })?;
         let (radix, xive) = (outcome.radix, outcome.xive);
         *self.outcome.lock() = outcome;
         // The hashed page table is there until the guest is known not to need it.
@@ -395,7 +470,7 @@ impl Partition {
     /// Puts RTAS's code there.
     fn put_rtas(&self, address: u64) -> bool {
         let code: Vec<u8> = rtas::BLOB.iter().flat_map(|w| w.to_be_bytes()).collect();
-        if !self.ram.has(address, rtas::size(self.smp.cpus).into()) || self.ram.write(address, &code).is_err() {
+        if !self.ram.has(address, rtas::size(self.smp.max_cpus).into()) || self.ram.write(address, &code).is_err() {
             return false;
         }
         *self.rtas.lock() = Some(address);

@@ -9,7 +9,6 @@ use rhea_device::{Device, OptionError};
 use rhea_irqchip::spapr::SpaprIrq;
 use rhea_irqchip::spapr::papr::{Args, Hypercalls, Status, hcall as h};
 use rhea_memory::AddressSpace;
-use rhea_pci::Devfn;
 use rhea_spapr::guest::GuestRam;
 use rhea_spapr::rng::Rng;
 use rhea_spapr::vio::{nvram, vlan, vscsi, vty};
@@ -20,6 +19,10 @@ use std::sync::Arc;
 
 /// Names of `-device` that this board has, with what `-device help` says.
 pub const DEVICES: &[(&str, &str, &[OptionDecl])] = &[
+    ("pc-dimm", "memory module", super::hotplug::DIMM_OPTIONS),
+    ("power8_v2.0-spapr-cpu-core", "core of the processor", super::hotplug::CORE_OPTIONS),
+    ("power9_v2.2-spapr-cpu-core", "core of the processor", super::hotplug::CORE_OPTIONS),
+    ("power10_v2.0-spapr-cpu-core", "core of the processor", super::hotplug::CORE_OPTIONS),
     ("scsi-cd", "CD-ROM drive of a virtual SCSI adapter", SCSI_OPTIONS),
     ("scsi-hd", "disk of a virtual SCSI adapter", SCSI_OPTIONS),
     ("spapr-vlan", "logical LAN", VLAN_OPTIONS),
@@ -172,7 +175,7 @@ impl Plugged<'_> {
         target: Option<u8>,
         lun: u8,
         cd: bool,
-        drive: Arc<Drive>,
+        drive: Option<Arc<Drive>>,
     ) -> Result<String, OptionError> {
         let fail = |e: &dyn std::fmt::Display| OptionError::new(option, e.to_string());
         let found = self.scsi.iter().find(|(name, _)| name == bus);
@@ -180,12 +183,11 @@ impl Plugged<'_> {
             .ok_or_else(|| fail(&format!("there is no SCSI adapter '{bus}': put -device spapr-vscsi before it")))?;
         let target = target.or_else(|| adapter.free_target());
         let target = target.ok_or_else(|| fail(&"all targets of the SCSI adapter are in use"))?;
-        let unit: Arc<dyn LogicalUnit> = if cd {
-            ScsiCd::new(&CdDrive::new(Some(drive), CdOptions::default()))
-        } else if drive.readonly() {
-            return Err(fail(&"a disk is always writable: use media=cdrom, or snapshot=on"));
-        } else {
-            ScsiDisk::new(drive, ScsiDiskOptions::default())
+        let unit: Arc<dyn LogicalUnit> = match drive {
+            drive if cd => ScsiCd::new(&CdDrive::new(drive, CdOptions::default())),
+            Some(drive) if !drive.readonly() => ScsiDisk::new(drive, ScsiDiskOptions::default()),
+            Some(_) => return Err(fail(&"a disk is always writable: use media=cdrom, or snapshot=on")),
+            None => return Err(fail(&"property 'drive' is missing: drive=ID")),
         };
         adapter.attach(target, lun, unit).map_err(|e| fail(&e))?;
         // The logical unit number of the SCSI RDMA protocol.
@@ -196,7 +198,8 @@ impl Plugged<'_> {
 
 impl OwnBus for Plugged<'_> {
     fn knows(&self, driver: &str) -> bool {
-        DEVICES.iter().any(|d| d.0 == driver) || driver == "ibmveth"
+        let plugged = driver == "pc-dimm" || super::hotplug::is_core(driver);
+        DEVICES.iter().any(|d| d.0 == driver) && !plugged || driver == "ibmveth"
     }
     fn make(&mut self, board: &mut Board, spec: &DeviceSpec, parts: BusParts) -> Result<(), OptionError> {
         let driver = if spec.driver == "ibmveth" { "spapr-vlan" } else { &spec.driver };
@@ -223,13 +226,10 @@ impl OwnBus for Plugged<'_> {
                 self.add_adapter(board, &option, &id, unit)?;
             }
             "scsi-hd" | "scsi-cd" => {
-                let Some(drive) = parts.drive else {
-                    return Err(OptionError::new(&option, "property 'drive' is missing: drive=ID"));
-                };
                 let bus = set.text("bus").map(str::to_owned).or_else(|| self.scsi.first().map(|s| s.0.clone()));
                 let (target, lun) = (set.number("scsi-id").map(|n| n as u8), set.number("lun").unwrap_or(0) as u8);
                 let bus = bus.unwrap_or_else(|| "scsi.0".to_owned());
-                let path = self.add_unit(&option, &bus, target, lun, *name == "scsi-cd", drive)?;
+                let path = self.add_unit(&option, &bus, target, lun, *name == "scsi-cd", parts.drive)?;
                 if let (Some(index), Some(order)) = (set.number("bootindex"), &mut board.boot_order) {
                     order.push((index, path));
                 }
@@ -258,13 +258,29 @@ impl OwnBus for Plugged<'_> {
         }
         Ok(())
     }
+    fn defaults(&mut self, board: &mut Board, cd: bool) -> Result<(), OptionError> {
+        /// Where firmware looks for a CD.
+        const TARGET: u8 = 2;
+        if !cd {
+            return Ok(());
+        }
+        if self.scsi.is_empty() {
+            self.add_adapter(board, "-cdrom", "scsi", None)?;
+        }
+        let (bus, adapter) = self.scsi[0].clone();
+        // Taken by a disk: the machine has no drive then.
+        if adapter.addresses().iter().all(|(target, _)| *target != TARGET) {
+            self.add_unit("-cdrom", &bus, Some(TARGET), 0, true, None)?;
+        }
+        Ok(())
+    }
     fn attach(&mut self, board: &mut Board, options: &DriveOptions, drive: Arc<Drive>) -> Result<(), OptionError> {
         if self.scsi.is_empty() {
             self.add_adapter(board, &options.option, "scsi", None)?;
         }
         let (bus, target) = (self.scsi[0].0.clone(), options.index.map(|n| u8::try_from(n).unwrap_or(u8::MAX)));
         let cd = options.media == Media::Cdrom;
-        self.add_unit(&options.option, &bus, target, 0, cd, drive).map(|_| ())
+        self.add_unit(&options.option, &bus, target, 0, cd, Some(drive)).map(|_| ())
     }
 }
 
@@ -273,15 +289,6 @@ pub fn boot_list(mut order: Vec<(u64, String)>, buid: u64) -> Vec<String> {
     order.sort();
     let paths = order.into_iter().map(|(_, path)| path);
     paths.map(|p| p.replacen("/pci@i0cf8", &format!("/pci@{buid:x}"), 1)).collect()
-}
-
-/// Is there a function in the slot of a connector: number of the bridge in bits 16 and up, device number in bits 3 to 7?
-pub fn slot_taken(phbs: &Phbs, id: u32) -> Option<bool> {
-    let (index, devfn) = (id >> 16, id & 0xffff);
-    let phb = phbs.list().into_iter().find(|p| p.index() == index)?;
-    let device = u8::try_from(devfn >> 3).ok().filter(|d| *d < 32)?;
-    let taken = (0..8).any(|f| phb.bus().function(Devfn::new(device, f)).is_some());
-    Some(taken)
 }
 
 /// 64 random bits.

@@ -1,6 +1,7 @@
 //! The device tree of the partition (LoPAPR appendix B).
 
 use super::cas::{Offer, Outcome, ov5};
+use super::drc::{self, Connectors, DrcType};
 use super::options::{Compat, PseriesOptions};
 use super::rtas;
 use rhea_firmware::FdtNode;
@@ -41,9 +42,15 @@ pub struct TreeInput<'a> {
     pub name: Option<&'a str>,
     pub uuid: [u8; 16],
     pub ram: u64,
+    /// Addresses and lengths of memory behind it.
+    pub plugged: &'a [(u64, u64)],
     pub max_ram: u64,
+    /// Threads of a core.
     pub threads: u32,
-    pub cpus: u32,
+    /// First threads of the cores there are.
+    pub cores: &'a [u32],
+    pub max_cpus: u32,
+    pub drcs: &'a Connectors,
     pub pvr: u32,
     pub isa: Isa,
     pub offer: &'a Offer,
@@ -57,7 +64,7 @@ pub struct TreeInput<'a> {
     /// The interrupt controller and properties of the root that go with it.
     pub controller: (Node, Vec<(String, Vec<u8>)>),
     /// `/vdevice` and the PCI host bridges.
-    pub buses: Vec<Node>,
+    pub buses: Vec<FdtNode>,
     pub rtas: Vec<(String, u32)>,
     pub rtas_size: u32,
 }
@@ -165,9 +172,9 @@ pub fn segment_page_sizes(max: u8) -> Vec<u32> {
     cells
 }
 
-fn cpus(root: &mut FdtNode, input: &TreeInput<'_>) {
-    let cpus = root.child("cpus");
-    cpus.u32("#address-cells", 1).u32("#size-cells", 0);
+/// The node of the core whose first thread is `first`.
+#[must_use]
+pub fn cpu_node(input: &TreeInput<'_>, first: u32) -> FdtNode {
     let (level, caps) = (level(input), &input.options.caps);
     let name = match input.isa {
         Isa::V2_07 => "PowerPC,POWER8",
@@ -175,61 +182,46 @@ fn cpus(root: &mut FdtNode, input: &TreeInput<'_>) {
         Isa::V3_1 => "PowerPC,POWER10",
     };
     let version = input.outcome.compat.map_or(input.pvr, Compat::logical_pvr);
-    for first in (0..input.cpus).step_by(input.threads.max(1) as usize) {
-        let threads: Vec<u32> = (first..(first + input.threads).min(input.cpus)).collect();
-        let cpu = cpus.child(format!("{name}@{first:x}"));
-        cpu.string("device_type", "cpu").u32("reg", first).string("status", "okay").flag("64-bit");
-        cpu.u32("cpu-version", version);
-        for kind in ["d", "i"] {
-            cpu.u32(&format!("{kind}-cache-block-size"), 128).u32(&format!("{kind}-cache-line-size"), 128);
-            cpu.u32(&format!("{kind}-cache-size"), 0x8000).u32(&format!("{kind}-cache-sets"), 32);
-        }
-        cpu.u32("timebase-frequency", TIMEBASE).u32("clock-frequency", 1_000_000_000);
-        cpu.u64s("ibm,extended-clock-frequency", &[1_000_000_000]);
-        cpu.u32("slb-size", 32).u32("ibm,slb-size", 32);
-        cpu.cells("ibm,processor-segment-sizes", &[28, 40, u32::MAX, u32::MAX]);
-        cpu.cells("ibm,segment-page-sizes", &segment_page_sizes(caps.max_page_shift));
-        cpu.u32("ibm,vmx", if caps.vsx { 2 } else { 1 });
-        if caps.dfp {
-            cpu.u32("ibm,dfp", 1);
-        }
-        cpu.flag("ibm,purr").flag("ibm,spurr");
-        cpu.set("ibm,pa-features", pa_features(level, caps.vsx, caps.dawr1));
-        if input.offer.radix {
-            // log2 of the page size below, encoding for tlbie above (Book III, table of AP).
-            cpu.cells("ibm,processor-radix-AP-encodings", &[0x0000_000c, 0xa000_0010, 0x2000_0015, 0x4000_001e]);
-        }
-        if caps.large_decrementer && level >= Compat::Power9 {
-            cpu.u32("ibm,dec-bits", 56);
-        }
-        cpu.cells("ibm,pft-size", &[0, input.hpt_order]);
-        cpu.cells("ibm,ppc-interrupt-server#s", &threads);
-        let pairs: Vec<u32> = threads.iter().flat_map(|t| [*t, 0]).collect();
-        cpu.cells("ibm,ppc-interrupt-gserver#s", &pairs);
-        cpu.cells("ibm,associativity", &[5, 0, 0, 0, 0, first]);
-        cpu.u32("ibm,chip-id", 0).u32("ibm,my-drc-index", drc(DrcType::Cpu, first));
+    let threads: Vec<u32> = (first..(first + input.threads.max(1)).min(input.max_cpus)).collect();
+    let mut cpu = FdtNode::new(format!("{name}@{first:x}"));
+    cpu.string("device_type", "cpu").u32("reg", first).string("status", "okay").flag("64-bit");
+    cpu.u32("cpu-version", version);
+    for kind in ["d", "i"] {
+        cpu.u32(&format!("{kind}-cache-block-size"), 128).u32(&format!("{kind}-cache-line-size"), 128);
+        cpu.u32(&format!("{kind}-cache-size"), 0x8000).u32(&format!("{kind}-cache-sets"), 32);
     }
+    cpu.u32("timebase-frequency", TIMEBASE).u32("clock-frequency", 1_000_000_000);
+    cpu.u64s("ibm,extended-clock-frequency", &[1_000_000_000]);
+    cpu.u32("slb-size", 32).u32("ibm,slb-size", 32);
+    cpu.cells("ibm,processor-segment-sizes", &[28, 40, u32::MAX, u32::MAX]);
+    cpu.cells("ibm,segment-page-sizes", &segment_page_sizes(caps.max_page_shift));
+    cpu.u32("ibm,vmx", if caps.vsx { 2 } else { 1 });
+    if caps.dfp {
+        cpu.u32("ibm,dfp", 1);
+    }
+    cpu.flag("ibm,purr").flag("ibm,spurr");
+    cpu.set("ibm,pa-features", pa_features(level, caps.vsx, caps.dawr1));
+    if input.offer.radix {
+        // log2 of the page size below, encoding for tlbie above (Book III, table of AP).
+        cpu.cells("ibm,processor-radix-AP-encodings", &[0x0000_000c, 0xa000_0010, 0x2000_0015, 0x4000_001e]);
+    }
+    if caps.large_decrementer && level >= Compat::Power9 {
+        cpu.u32("ibm,dec-bits", 56);
+    }
+    cpu.cells("ibm,pft-size", &[0, input.hpt_order]);
+    cpu.cells("ibm,ppc-interrupt-server#s", &threads);
+    let pairs: Vec<u32> = threads.iter().flat_map(|t| [*t, 0]).collect();
+    cpu.cells("ibm,ppc-interrupt-gserver#s", &pairs);
+    cpu.cells("ibm,associativity", &[5, 0, 0, 0, 0, first]);
+    cpu.u32("ibm,chip-id", 0).u32("ibm,my-drc-index", drc::index(DrcType::Cpu, first));
+    cpu
 }
 
-/// Kinds of dynamic reconfiguration connectors (LoPAPR 13.5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DrcType {
-    Cpu = 1,
-    Phb = 2,
-    Pci = 4,
-    Lmb = 8,
-}
-
-/// The index of a connector.
-#[must_use]
-pub const fn drc(kind: DrcType, id: u32) -> u32 {
-    let shift = match kind {
-        DrcType::Cpu => 1,
-        DrcType::Phb => 2,
-        DrcType::Pci => 4,
-        DrcType::Lmb => 8,
-    };
-    shift << 28 | id & 0x0fff_ffff
+fn cpus(root: &mut FdtNode, input: &TreeInput<'_>) {
+    let cpus = root.child("cpus");
+    cpus.u32("#address-cells", 1).u32("#size-cells", 0);
+    input.drcs.describe(cpus, |kind, _| kind == DrcType::Cpu);
+    cpus.children.extend(input.cores.iter().map(|first| cpu_node(input, *first)));
 }
 
 /// The part of RAM that is usable with translation off.
@@ -238,47 +230,86 @@ pub fn rma(ram: u64) -> u64 {
     ram.min(MAX_RMA)
 }
 
+/// Numbers of the memory blocks in which memory can be plugged.
+#[must_use]
+pub fn plug_range(ram: u64, max_ram: u64) -> std::ops::Range<u32> {
+    (ram.div_ceil(LMB) as u32)..(max_ram.max(ram) / LMB) as u32
+}
+
+const ASSOCIATIVITY: [u32; 5] = [4, 0, 0, 0, 0];
+
+/// A range of memory.
+#[must_use]
+pub fn memory_node(start: u64, len: u64) -> FdtNode {
+    let mut node = FdtNode::new(format!("memory@{start:x}"));
+    node.string("device_type", "memory").u64s("reg", &[start, len]);
+    node.cells("ibm,associativity", &ASSOCIATIVITY);
+    node
+}
+
+/// Memory that is always there: the real mode area, then naturally aligned blocks of a power of two.
 fn memory(root: &mut FdtNode, input: &TreeInput<'_>) {
-    const ASSOCIATIVITY: [u32; 5] = [4, 0, 0, 0, 0];
     let mut start = 0;
     let mut end = rma(input.ram);
-    let drmem = input.max_ram > input.ram;
     loop {
-        let node = root.child(format!("memory@{start:x}"));
-        node.string("device_type", "memory").u64s("reg", &[start, end - start]);
-        node.cells("ibm,associativity", &ASSOCIATIVITY);
-        if end >= input.ram || drmem {
+        root.children.push(memory_node(start, end - start));
+        if end >= input.ram {
             break;
         }
         start = end;
-        // Naturally aligned blocks of a power of two.
         let block = 1u64 << start.trailing_zeros().min(63 - (input.ram - start).leading_zeros());
         end = start + block;
     }
-    if !drmem {
-        return;
+    let knows = |(byte, bit): (usize, u32)| input.outcome.vec5.has(byte, bit);
+    if input.offer.drmem && knows(ov5::DRCONF_MEMORY) {
+        reconfigurable(root, input, knows(ov5::DRMEM_V2));
     }
+}
+
+/// Memory in blocks that come and go (LoPAPR B.6.6.2); `sets`: as `ibm,dynamic-memory-v2`.
+fn reconfigurable(root: &mut FdtNode, input: &TreeInput<'_>, sets: bool) {
+    /// Flags: assigned to the partition, without a connector, reserved.
+    const ASSIGNED: u32 = 8;
+    const NO_CONNECTOR: u32 = 0x20;
+    const RESERVED: u32 = 0x80;
+    const NO_ASSOCIATIVITY: u32 = u32::MAX;
     let node = root.child("ibm,dynamic-reconfiguration-memory");
     node.u64s("ibm,lmb-size", &[LMB]).u32("ibm,memory-flags-mask", 0xff).u32("ibm,memory-preservation-time", 0);
     // One associativity list.
     node.cells("ibm,associativity-lookup-arrays", &[1, 4, 0, 0, 0, 0]);
-    let blocks = |from: u64, to: u64| ((to - from) / LMB) as u32;
-    let (rma_end, ram_end, max_end) = (rma(input.ram) / LMB * LMB, input.ram / LMB * LMB, input.max_ram / LMB * LMB);
-    /// Flags: assigned to the partition, reserved.
-    const ASSIGNED: u32 = 8;
-    const RESERVED: u32 = 0x80;
-    let sets = [
-        (blocks(0, rma_end), 0, RESERVED),
-        (blocks(rma_end, ram_end), rma_end, ASSIGNED),
-        (blocks(ram_end, max_end), ram_end, 0),
-    ];
-    let sets: Vec<_> = sets.into_iter().filter(|s| s.0 != 0).collect();
-    let mut cells = vec![sets.len() as u32];
-    for (count, at, flags) in sets {
-        let index = drc(DrcType::Lmb, (at / LMB) as u32);
-        cells.extend([count, (at >> 32) as u32, at as u32, index, 0, flags]);
+    let range = plug_range(input.ram, input.max_ram);
+    let assigned = |block: u32| {
+        let at = u64::from(block) * LMB;
+        input.plugged.iter().any(|(start, len)| at >= *start && at - start < *len)
+    };
+    // Runs of blocks with the same flags: first one, number, connector of the first, index of the list, flags.
+    let mut runs = vec![(0, range.start, 0, NO_ASSOCIATIVITY, RESERVED | NO_CONNECTOR)];
+    for block in range {
+        let flags = if assigned(block) { ASSIGNED } else { 0 };
+        match runs.last_mut() {
+            Some((_, count, connector, _, last)) if *last == flags && *connector != 0 => *count += 1,
+            _ => runs.push((block, 1, drc::index(DrcType::Lmb, block), 0, flags)),
+        }
     }
-    node.cells("ibm,dynamic-memory-v2", &cells);
+    let mut cells = Vec::new();
+    if sets {
+        cells.push(runs.len() as u32);
+        for (first, count, connector, list, flags) in runs {
+            let at = u64::from(first) * LMB;
+            cells.extend([count, (at >> 32) as u32, at as u32, connector, list, flags]);
+        }
+        node.cells("ibm,dynamic-memory-v2", &cells);
+        return;
+    }
+    cells.push(runs.iter().map(|r| r.1).sum());
+    for (first, count, connector, list, flags) in runs {
+        for n in 0..count {
+            let at = u64::from(first + n) * LMB;
+            let connector = if connector == 0 { 0 } else { connector + n };
+            cells.extend([(at >> 32) as u32, at as u32, connector, 0, list, flags]);
+        }
+    }
+    node.cells("ibm,dynamic-memory", &cells);
 }
 
 fn chosen(root: &mut FdtNode, input: &TreeInput<'_>) {
@@ -331,6 +362,7 @@ fn functions(input: &TreeInput<'_>) -> Vec<&'static str> {
         "hcall-splpar",
         "hcall-join",
         "hcall-bulk",
+        "hcall-block-remove",
         "hcall-set-mode",
         "hcall-sprg0",
         "hcall-copy",
@@ -360,7 +392,13 @@ fn rtas_node(root: &mut FdtNode, input: &TreeInput<'_>) {
     let max = input.max_ram.max(input.ram);
     node.cells(
         "ibm,lrdr-capacity",
-        &[(max >> 32) as u32, max as u32, (LMB >> 32) as u32, LMB as u32, input.cpus.div_ceil(input.threads.max(1))],
+        &[
+            (max >> 32) as u32,
+            max as u32,
+            (LMB >> 32) as u32,
+            LMB as u32,
+            input.max_cpus.div_ceil(input.threads.max(1)),
+        ],
     );
     for (name, token) in &input.rtas {
         node.u32(name, *token);
@@ -411,8 +449,9 @@ pub fn build(input: &TreeInput<'_>) -> FdtNode {
     }
     root.u32("interrupt-parent", INTERRUPTS);
     memory(&mut root, input);
+    input.drcs.describe(&mut root, |kind, _| kind == DrcType::Lmb);
     root.children.push(node(&input.controller.0));
-    root.children.extend(input.buses.iter().map(node));
+    root.children.extend(input.buses.iter().cloned());
     events(&mut root, input);
     rtas_node(&mut root, input);
     chosen(&mut root, input);
@@ -438,15 +477,20 @@ mod tests {
             hotplug_events: true,
             drmem: true,
         };
+        let drcs = Connectors::default();
+        drcs.add(DrcType::Cpu, 4, true);
         let boot = Boot { append: Some("quiet".into()), initrd: Some((1, 2)), ..Boot::default() };
         let input = TreeInput {
             options: &options,
             name: Some("guest"),
             uuid: [1; 16],
             ram: 20 << 30,
+            plugged: &[(21 << 30, 1 << 30)],
             max_ram: 64 << 30,
             threads: 4,
-            cpus: 8,
+            cores: &[0, 4],
+            max_cpus: 16,
+            drcs: &drcs,
             pvr: offer.pvr,
             isa: Isa::V3_1,
             outcome: &offer.initial(),
@@ -456,7 +500,7 @@ mod tests {
             fresh: true,
             seed: Some([1; 32]),
             controller: (Node::new("interrupt-controller"), vec![]),
-            buses: vec![Node::new("vdevice").child(Node::new("vty@71000000"))],
+            buses: vec![FdtNode { children: vec![FdtNode::new("vty@71000000")], ..FdtNode::new("vdevice") }],
             rtas: vec![("display-character".to_owned(), 0x2000)],
             rtas_size: 4096,
         };
@@ -468,7 +512,10 @@ mod tests {
         assert_eq!(cpus.children[1].name, "PowerPC,POWER10@4");
         assert_eq!(cpus.children[1].property("ibm,ppc-interrupt-server#s").unwrap().len(), 16);
         let memory = tree.find("ibm,dynamic-reconfiguration-memory").unwrap();
-        assert_eq!(memory.property("ibm,dynamic-memory-v2").unwrap().len(), 4 + 3 * 24);
+        // What is always there, free, plugged, free.
+        assert_eq!(memory.property("ibm,dynamic-memory-v2").unwrap().len(), 4 + 4 * 24);
+        assert_eq!(memory.property("ibm,dynamic-memory-v2").unwrap()[4 + 2 * 24..][..4], [0, 0, 0, 4]);
+        assert!(cpus.property("ibm,drc-indexes").is_some());
         assert_eq!(tree.find("memory@0").unwrap().property("reg").unwrap()[8..], (16u64 << 30).to_be_bytes());
         let again = build(&TreeInput {
             fresh: false,
@@ -479,7 +526,8 @@ mod tests {
         });
         assert!(again.find("chosen").is_some_and(|c| c.property("bootargs").is_none()));
         // Without places for more: blocks of a power of two.
-        let tree = build(&TreeInput { max_ram: 20 << 30, ..input });
+        let offer = Offer { drmem: false, ..offer };
+        let tree = build(&TreeInput { max_ram: 20 << 30, offer: &offer, ..input });
         assert!(tree.find("memory@400000000").is_some() && tree.find("ibm,dynamic-reconfiguration-memory").is_none());
         for name in ["chosen", "rtas", "event-sources", "vdevice", "interrupt-controller"] {
             assert!(tree.find(name).is_some(), "{name}");

@@ -15,6 +15,8 @@ use crate::config::MachineConfig;
 use crate::cpu::report_stops;
 use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::options::{AccelKind, Q35Options, Smp};
+use crate::hotplug::HotPlug;
+use crate::hotplug::express::Express;
 use crate::plug::Plugger;
 use rhea_accel::{GuestVcpu, MsiTarget, VmControl, VmRequest, WakeReason};
 use rhea_chipset::lpc::pirq;
@@ -49,7 +51,7 @@ fn cpu_config(config: &MachineConfig, ram: RamLayout) -> Result<X86Config, Optio
         eprintln!("rhea: warning: -cpu: {warning}");
     }
     let mut cpu = parsed.config;
-    let Smp { sockets, dies, clusters, cores, threads, cpus } = config.smp;
+    let Smp { sockets, dies, clusters, cores, threads, cpus, .. } = config.smp;
     if clusters != 1 {
         return Err(OptionError::new("-smp", "clusters is of Arm machines: use sockets, dies, cores and threads"));
     }
@@ -272,13 +274,15 @@ pub fn build(
         serials: ((1u32 << given) - 1) as u8,
         told: platform::serial_ports(wiring),
     };
-    Plugger::new(&mut board, config, wiring, &bus, VecDeque::new()).with_ahci(ahci).plug_all(&mut |board, spec| {
+    let plugs = Plugger::new(&mut board, config, wiring, &bus, VecDeque::new()).with_ahci(ahci).plug_all(&mut |board, spec| {
         match spec.driver.as_str() {
             // Made before.
             rhea_iommu::NAME => Ok(true),
             _ => isa.device(board, spec),
         }
     })?;
+    let changes = Express::new(plugs.lock().ports.clone());
+    let hotplug = HotPlug::new(&board, config, wiring, &bus, plugs, changes);
 
     // What firmware is told, or the kernel finds.
     let told = Firmware {
@@ -381,6 +385,7 @@ pub fn build(
         keep: board.keep,
         displays: board.displays,
         input: board.input,
+        hotplug: Some(hotplug),
         inventory: board.inventory,
     };
     let machine =

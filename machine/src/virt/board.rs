@@ -10,6 +10,8 @@ use crate::config::MachineConfig;
 use crate::cpu::report_stops;
 use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::options::{AccelKind, GicVersion, VirtOptions};
+use crate::hotplug::HotPlug;
+use crate::hotplug::express::Express;
 use crate::plug::Plugger;
 use parking_lot::Mutex;
 use rhea_accel::{GuestVcpu, IrqLine, IrqSink, MsiTarget, Route, VmControl};
@@ -264,7 +266,9 @@ pub fn build(
     let rtc = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
     let power_button = super::platform::build(&mut board, config, options, wiring, rtc)?;
     let places = virtio_places(&mut board);
-    Plugger::new(&mut board, config, wiring, pcie.bus(), places).plug_all(&mut |_, _| Ok(false))?;
+    let plugs = Plugger::new(&mut board, config, wiring, pcie.bus(), places).plug_all(&mut |_, _| Ok(false))?;
+    let changes = Express::new(plugs.lock().ports.clone());
+    let hotplug = HotPlug::new(&board, config, wiring, pcie.bus(), plugs, changes);
     board.keep.push(Box::new(pcie));
 
     if config.kernel.is_none() && !plan.firmware && !config.paused {
@@ -306,6 +310,7 @@ pub fn build(
         keep: board.keep,
         displays: board.displays,
         input: board.input,
+        hotplug: Some(hotplug),
         inventory: board.inventory,
     })
     .map_err(|e| OptionError::new("-smp", e.to_string()))?;

@@ -45,6 +45,91 @@ impl Phb {
     }
 }
 
+/// The address in a BAR, decoded or not.
+fn address(function: &dyn PciFunction, index: usize, kind: BarKind) -> u64 {
+    let register = 0x10 + 4 * index as u16;
+    let low = u64::from(function.config_read(register, 4));
+    match kind {
+        BarKind::Io => low & !3,
+        BarKind::Memory32 => low & !0xf,
+        BarKind::Memory64 => low & !0xf | u64::from(function.config_read(register + 4, 4)) << 32,
+    }
+}
+
+/// Which window a BAR is in, and what it takes of it.
+fn place(kind: BarKind, size: u64) -> (usize, u64) {
+    match kind {
+        BarKind::Io => (0, size),
+        BarKind::Memory32 => (1, size.max(0x1000)),
+        BarKind::Memory64 => (2, size.max(0x1000)),
+    }
+}
+
+impl Phb {
+    /// Gives BARs of a function of the root bus that have no address one that nothing else on the bus has, and switches decoding
+    /// on. For functions that come while the guest runs.
+    pub fn assign(&self, function: &dyn PciFunction) {
+        let bars = |f: &dyn PciFunction| -> Vec<(usize, BarKind, u64)> {
+            f.config().declared_bars().into_iter().filter(|b| b.0 <= 5).collect()
+        };
+        let mut taken: [Vec<(u64, u64)>; 3] = Default::default();
+        for other in self.bus().all_functions() {
+            for (index, kind, size) in bars(&*other) {
+                let (window, size) = place(kind, size);
+                let at = address(&*other, index, kind);
+                if at != 0 {
+                    taken[window].push((at, at.saturating_add(size)));
+                }
+            }
+            if other.secondary().is_some() {
+                let read = |offset, size| u64::from(other.config_read(offset, size));
+                taken[0].push(((read(0x1c, 1) & 0xf0) << 8, ((read(0x1d, 1) & 0xf0) << 8) + 0x1000));
+                taken[1].push(((read(0x20, 2) & 0xfff0) << 16, ((read(0x22, 2) & 0xfff0) << 16) + 0x10_0000));
+                let (low, high) = (read(0x28, 4) << 32, read(0x2c, 4) << 32);
+                let from = low | (read(0x24, 2) & 0xfff0) << 16;
+                let to = (high | (read(0x26, 2) & 0xfff0) << 16).saturating_add(0x10_0000);
+                taken[2].push((from, to));
+                taken[1].push((from, to));
+            }
+        }
+        let w64 = self.memory64;
+        let windows = [
+            (FIRST_IO, self.io.size),
+            (MEMORY32_BUS, MEMORY32_BUS + self.memory32.size),
+            (w64.bus, w64.bus.saturating_add(w64.size)),
+        ];
+        let mut own = bars(function);
+        own.sort_by_key(|(_, _, size)| std::cmp::Reverse(*size));
+        for (index, kind, size) in own {
+            let (window, size) = place(kind, size);
+            if address(function, index, kind) != 0 {
+                continue;
+            }
+            let Some(at) = gap(&taken[window], windows[window], size) else { continue };
+            taken[window].push((at, at + size));
+            let register = 0x10 + 4 * index as u16;
+            function.config_write(register, 4, at as u32);
+            if kind == BarKind::Memory64 {
+                function.config_write(register + 4, 4, (at >> 32) as u32);
+            }
+        }
+        let command = function.config_read(COMMAND, 2);
+        function.config_write(COMMAND, 2, command | DECODE);
+    }
+}
+
+/// The first naturally aligned range of `size` bytes in a window that touches nothing taken.
+fn gap(taken: &[(u64, u64)], window: (u64, u64), size: u64) -> Option<u64> {
+    let mut at = window.0.checked_next_multiple_of(size)?;
+    loop {
+        let end = at.checked_add(size).filter(|e| *e <= window.1)?;
+        match taken.iter().filter(|(from, to)| from < to && *from < end && at < *to).map(|t| t.1).max() {
+            Some(after) => at = after.checked_next_multiple_of(size)?,
+            None => return Some(at),
+        }
+    }
+}
+
 fn visit(bus: &PciBus, room: &mut Room, last: &mut u8) {
     for function in bus.functions() {
         assign(&*function, room);
@@ -66,11 +151,7 @@ fn assign(function: &dyn PciFunction, room: &mut Room) {
             continue;
         }
         let register = 0x10 + 4 * index as u16;
-        let (from, size) = match kind {
-            BarKind::Io => (0, size),
-            BarKind::Memory32 => (1, size.max(0x1000)),
-            BarKind::Memory64 => (2, size.max(0x1000)),
-        };
+        let (from, size) = place(kind, size);
         let Some(at) = room.take(from, size) else { continue };
         function.config_write(register, 4, at as u32);
         if kind == BarKind::Memory64 {
@@ -107,4 +188,18 @@ fn bridge(function: &dyn PciFunction, behind: &PciBus, room: &mut Room, last: &m
     function.config_write(0x24, 4, (limit as u32 & 0xfff0_0000) | (base >> 16) as u32 & 0xfff0);
     function.config_write(0x28, 4, (base >> 32) as u32);
     function.config_write(0x2c, 4, (limit >> 32) as u32);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gap;
+
+    #[test]
+    fn gaps_are_aligned_and_free() {
+        let taken = [(0x1000, 0x2000), (0x2800, 0x3000), (0x5000, 0x4000)];
+        assert_eq!(gap(&taken, (0x1000, 0x1_0000), 0x800), Some(0x2000));
+        assert_eq!(gap(&taken, (0x1000, 0x1_0000), 0x1000), Some(0x3000));
+        assert_eq!(gap(&taken, (0x1000, 0x3000), 0x1000), None);
+        assert_eq!(gap(&[], (u64::MAX - 1, u64::MAX), 0x1000), None);
+    }
 }

@@ -9,6 +9,8 @@ mod msi;
 mod state;
 mod tree;
 
+pub use tree::function_node;
+
 use crate::SpaprIrq;
 use crate::papr::{RtasCalls, rtas, rtas_return};
 use crate::tce::{DmaWindows, TceTable, TceTables};

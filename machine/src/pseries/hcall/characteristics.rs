@@ -60,7 +60,7 @@ pub fn home_node(p: &Partition, a: &Args, out: &mut Args) -> Result<(), Status> 
         return Err(Status::PARAMETER);
     }
     let id = a[1];
-    if usize::try_from(id).ok().and_then(|n| p.threads.get(n)).is_none() {
+    if p.thread(id).is_none() {
         return Err(Status::P2);
     }
     const SHORT: u64 = 0x8000;

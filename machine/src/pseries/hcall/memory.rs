@@ -45,6 +45,14 @@ pub fn page_table(p: &Partition, cpu: &mut PpcCpu, number: u64, a: &Args, out: &
             out[..8].copy_from_slice(&requests);
             return if status == Status::SUCCESS { Ok(()) } else { Err(status) };
         }
+        n::H_BLOCK_REMOVE => {
+            let (status, answers, gone) = p.hpt.block_remove(a);
+            for (index, old) in gone {
+                cpu.invalidate_pte(index, old);
+            }
+            out[..8].copy_from_slice(&answers);
+            return if status == Status::SUCCESS { Ok(()) } else { Err(status) };
+        }
         n::H_RESIZE_HPT_PREPARE if p.offer.hpt_resize => p.hpt.prepare(a[0], a[1])?,
         n::H_RESIZE_HPT_COMMIT if p.offer.hpt_resize => {
             p.hpt.commit(a[0], a[1])?;

@@ -60,6 +60,7 @@ fn own(p: &Partition, cpu: &mut PpcCpu, number: u64, a: &Args, out: &mut Args) -
         | n::H_READ
         | n::H_PROTECT
         | n::H_BULK_REMOVE
+        | n::H_BLOCK_REMOVE
         | n::H_CLEAR_MOD
         | n::H_CLEAR_REF
         | n::H_RESIZE_HPT_PREPARE

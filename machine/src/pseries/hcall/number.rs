@@ -26,6 +26,7 @@ pub const H_JOIN: u64 = 0x298;
 pub const H_HOME_NODE_ASSOCIATIVITY: u64 = 0x2ec;
 pub const H_RANDOM: u64 = 0x300;
 pub const H_SET_MODE: u64 = 0x31c;
+pub const H_BLOCK_REMOVE: u64 = 0x328;
 pub const H_RESIZE_HPT_PREPARE: u64 = 0x36c;
 pub const H_RESIZE_HPT_COMMIT: u64 = 0x370;
 pub const H_REGISTER_PROC_TBL: u64 = 0x37c;

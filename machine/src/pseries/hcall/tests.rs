@@ -11,7 +11,7 @@ use crate::pseries::{PseriesOptions, rtas};
 use rhea_accel::{InterruptRouting, IrqLine, VmControl, VmRequest};
 use rhea_clock::VirtualClock;
 use rhea_device::Log;
-use rhea_irqchip::spapr::{self, Node, ServerConfig, SpaprIrq, SpaprIrqConfig};
+use rhea_irqchip::spapr::{self, ServerConfig, SpaprIrq, SpaprIrqConfig};
 use rhea_irqchip::xive::XivePlaces;
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
 use rhea_ppc::NoHooks;
@@ -50,7 +50,7 @@ fn board() -> Board {
         options,
         name: None,
         uuid: [7; 16],
-        smp: Smp { cpus: CPUS, cores: CPUS, ..Smp::ONE },
+        smp: Smp { cpus: CPUS, max_cpus: CPUS, cores: CPUS, ..Smp::ONE },
         max_ram: RAM,
         cpu: config.clone(),
         offer,
@@ -78,9 +78,10 @@ fn board() -> Board {
         pins: (0..CPUS).map(|_| Arc::default()).collect(),
         sets: vec![irq.clone()],
         rtas: Rtas::new(&[sources]),
-        events: Arc::new(Events::new(IrqLine::unconnected())),
-        buses: Box::new(|| vec![Node::new("vdevice")]),
-        pci_slots: Box::new(|_| None),
+        events: Arc::new(Events::new(IrqLine::unconnected(), IrqLine::unconnected())),
+        buses: Box::new(|| vec![FdtNode::new("vdevice")]),
+        pci_nodes: Box::new(|_| Vec::new()),
+        released: Box::new(|_| ()),
         boot: Boot::default(),
         random: Box::new(|| 4),
     };
@@ -240,6 +241,48 @@ fn rtas_calls() {
     assert_eq!(b.rtas("power-off", &[0, 0], 1).1, [0]);
     assert_eq!(b.requests.try_recv(), Ok(VmRequest::PowerOff(ShutdownCause::Guest)));
     assert!(b.cpu.powered_off());
+}
+
+#[test]
+fn a_core_is_taken_in() {
+    use crate::pseries::drc::{DrcType, index};
+    let mut b = board();
+    let at = index(DrcType::Cpu, 3);
+    b.partition.drcs.add(DrcType::Cpu, 3, false);
+    b.partition.set_core(3, false);
+    assert_eq!(b.rtas("query-cpu-stopped-state", &[3], 2).1[0], rtas::PARAMETER_ERROR);
+    assert_eq!(b.hcall(n::H_PROD, &[3]), Status::PARAMETER.0);
+    assert_eq!(b.rtas("get-sensor-state", &[9003, at], 2).1, [0, 2]);
+    assert_eq!(b.rtas("set-indicator", &[9003, at, 1], 1).1, [-3]);
+    b.partition.drcs.attach(at, true).unwrap();
+    b.partition.set_core(3, true);
+    b.partition.ram.set_u32(0x4000, at).unwrap();
+    assert_eq!(b.rtas("ibm,configure-connector", &[0x4000, 0], 1).1, [-9003]);
+    assert_eq!(b.rtas("set-indicator", &[9003, at, 1], 1).1, [0]);
+    assert_eq!(b.rtas("set-indicator", &[9001, at, 1], 1).1, [0]);
+    assert_eq!(b.rtas("ibm,configure-connector", &[u32::MAX, 0], 1).1, [rtas::PARAMETER_ERROR]);
+    let (mut names, mut server) = (Vec::new(), None);
+    loop {
+        let status = b.rtas("ibm,configure-connector", &[0x4000, 0], 1).1[0];
+        if status == 0 {
+            break;
+        }
+        let ram = &b.partition.ram;
+        let word = |n: u64| u64::from(ram.u32(0x4000 + 4 * n).unwrap());
+        let name = ram.text(0x4000 + word(2), 64).unwrap();
+        if name == "ibm,ppc-interrupt-server#s" {
+            assert_eq!(word(3), 4);
+            server = ram.u32(0x4000 + word(4)).ok();
+        }
+        names.push((status, name));
+    }
+    assert_eq!(names[0], (2, "PowerPC,POWER10@3".to_owned()));
+    assert!(names[1..].iter().all(|n| n.0 == 3) && names.len() > 20);
+    assert_eq!(server, Some(3));
+    assert_eq!(b.rtas("set-indicator", &[9001, at, 0], 1).1, [0]);
+    assert_eq!(b.rtas("set-indicator", &[9003, at, 0], 1).1, [0]);
+    assert_eq!(b.rtas("set-indicator", &[9003, 0x1000_0077, 0], 1).1, [rtas::PARAMETER_ERROR]);
+    assert_eq!(b.rtas("set-indicator", &[1, at, 0], 1).1, [-3]);
 }
 
 struct Random(u64);

@@ -18,7 +18,7 @@ pub fn register_vpa(p: &Partition, a: &Args) -> Result<(), Status> {
     const LINE: u64 = 128;
     const SHARED_PROCESSOR: u64 = 9;
     let (what, id, address) = (a[0] >> 45 & 7, a[1], a[2]);
-    let thread = usize::try_from(id).ok().and_then(|n| p.threads.get(n)).ok_or(Status::PARAMETER)?;
+    let thread = p.thread(id).ok_or(Status::PARAMETER)?;
     let area = |offset_bits: u32, least: u64| -> Result<u64, Status> {
         if address == 0 {
             return Err(Status::HARDWARE);
@@ -84,7 +84,7 @@ pub fn prod(p: &Partition, a: &Args) -> Result<(), Status> {
 
 /// H_CONFER: processor (all ones: any), dispatch count of it. The host's scheduler decides who runs.
 pub fn confer(p: &Partition, a: &Args) -> Result<(), Status> {
-    if a[0] as i64 != -1 && usize::try_from(a[0]).ok().and_then(|n| p.threads.get(n)).is_none() {
+    if a[0] as i64 != -1 && p.thread(a[0]).is_none() {
         return Err(Status::PARAMETER);
     }
     std::thread::yield_now();
@@ -110,7 +110,7 @@ pub fn join(p: &Partition, cpu: &mut PpcCpu) -> Result<(), Status> {
 /// H_SIGNAL_SYS_RESET: processor; all (-1), all others (-2).
 pub fn system_reset(p: &Partition, me: u32, a: &Args) -> Result<(), Status> {
     let pins = p.late().map_or(&[][..], |l| &l.pins);
-    let one = usize::try_from(a[0]).ok().filter(|n| *n < pins.len());
+    let one = usize::try_from(a[0]).ok().filter(|n| *n < pins.len() && p.thread(a[0]).is_some());
     let wanted = |n: usize| match a[0] as i64 {
         -1 => true,
         -2 => n != me as usize,
@@ -119,7 +119,7 @@ pub fn system_reset(p: &Partition, me: u32, a: &Args) -> Result<(), Status> {
     if one.is_none() && !matches!(a[0] as i64, -1 | -2) {
         return Err(Status::PARAMETER);
     }
-    for (_, pin) in pins.iter().enumerate().filter(|(n, _)| wanted(*n)) {
+    for (_, pin) in pins.iter().enumerate().filter(|(n, _)| wanted(*n) && p.thread(*n as u64).is_some()) {
         pin.signal(pin::SYSTEM_RESET);
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Run-time abstraction services (LoPAPR chapter 7): the dispatcher and the calls of the board itself.
 
+mod drc;
 pub mod events;
 mod nmi;
 mod system;
@@ -89,9 +90,9 @@ const OWN: &[(&str, usize, usize, Own)] = &[
     ("ibm,set-system-parameter", 2, 1, system::set_system_parameter),
     ("set-power-level", 2, 2, system::set_power_level),
     ("get-power-level", 1, 2, system::get_power_level),
-    ("set-indicator", 3, 1, system::set_indicator),
-    ("get-sensor-state", 2, 2, system::get_sensor_state),
-    ("ibm,configure-connector", 2, 1, system::configure_connector),
+    ("set-indicator", 3, 1, drc::set_indicator),
+    ("get-sensor-state", 2, 2, drc::get_sensor_state),
+    ("ibm,configure-connector", 2, 1, drc::configure_connector),
     ("rtas-last-error", 2, 1, system::last_error),
     ("ibm,nmi-register", 2, 1, system::nmi_register),
     ("ibm,nmi-interlock", 0, 1, system::nmi_interlock),
