@@ -48,7 +48,23 @@ fn default_machine(program: &str) -> Result<&'static str, OptionError> {
     }
 }
 
+/// `rhea img`, `rhea nbd`, or their own names: the exit status.
+fn tool(program: &str, args: &[String]) -> Option<i32> {
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let mut output = rhea_img::Output { out: &mut out, err: &mut err };
+    match (program.rsplit('/').next(), args.split_first()) {
+        (Some("qemu-img"), _) => Some(rhea_img::run(args, &mut output)),
+        (Some("qemu-nbd"), _) => Some(rhea_img::nbd(args, &mut output)),
+        (_, Some((word, rest))) if word == "img" => Some(rhea_img::run(rest, &mut output)),
+        (_, Some((word, rest))) if word == "nbd" => Some(rhea_img::nbd(rest, &mut output)),
+        _ => None,
+    }
+}
+
 fn start(program: &str, args: Vec<String>) -> Result<i32, OptionError> {
+    if let Some(status) = tool(program, &args) {
+        return Ok(status);
+    }
     let machine = default_machine(program)?;
     let args = match args.split_first() {
         Some((word, rest)) if word == "demo" => {
@@ -126,6 +142,11 @@ fn run_machine(config: &MachineConfig, connections: Vec<ControlSpec>) -> Result<
         }
         let status = run::run(&machine, &requests, &options);
         control.flush();
+        for drive in machine.inventory().drives() {
+            if let Err(e) = drive.close() {
+                eprintln!("rhea: drive '{}': {e}", drive.id());
+            }
+        }
         Ok(status)
     });
     if let Some(terminal) = terminal {

@@ -111,18 +111,7 @@ pub fn run(args: &mut Args, output: &mut Output<'_>) -> Result<i32, String> {
             findings.push(text.to_owned());
         }
     };
-    let mut report = image.check(fix, &mut note).map_err(|e| host(&e))?;
-    if fix != Fix::Nothing && report.corruptions_fixed + report.leaks_fixed > 0 {
-        let again = image.check(Fix::Nothing, &mut |_, _| {}).map_err(|e| host(&e))?;
-        let fixed = (report.corruptions_fixed, report.leaks_fixed);
-        report = CheckReport {
-            corruptions: again.corruptions + fixed.0,
-            leaks: again.leaks + fixed.1,
-            corruptions_fixed: fixed.0,
-            leaks_fixed: fixed.1,
-            ..again
-        };
-    }
+    let report = image.check(fix, &mut note).map_err(|e| host(&e))?;
     if json_output {
         output.print(&json(&args.operands[0], node.driver(), &report));
     } else if !args.flag('q') {

@@ -95,7 +95,8 @@ pub fn describe(node: &Node) -> Value {
         .map(|(role, child)| json!({ "name": role, "info": describe(child) }))
         .collect();
     map.insert("children".to_owned(), children.into());
-    map.insert("virtual-size".to_owned(), backend.capacity().into());
+    // Files are counted in whole sectors.
+    map.insert("virtual-size".to_owned(), backend.capacity().next_multiple_of(512).into());
     map.insert("filename".to_owned(), node.filename().into());
     if backend.cluster_size() != 0 {
         map.insert("cluster-size".to_owned(), backend.cluster_size().into());
@@ -230,8 +231,8 @@ fn human(node: &Node) -> String {
             "Child node '/{role}':\n    filename: {}\n    protocol type: {}\n    file length: {} ({} bytes)\n    disk size: {}\n",
             child.filename(),
             child.driver(),
-            size::human(b.capacity()),
-            b.capacity(),
+            size::human(b.capacity().next_multiple_of(512)),
+            b.capacity().next_multiple_of(512),
             disk(&*b)
         ));
     }

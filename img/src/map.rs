@@ -29,6 +29,11 @@ fn file_of(node: &Arc<Node>, depth: u32) -> Option<String> {
     Some(node.child("data-file").map_or(node.filename(), |d| d.filename()).to_owned())
 }
 
+/// As C prints it.
+fn hex(n: u64) -> String {
+    if n == 0 { "0".to_owned() } else { format!("{n:#x}") }
+}
+
 fn json(e: &MapEntry) -> String {
     let offset = e.offset.map(|o| format!(", \"offset\": {o}")).unwrap_or_default();
     format!(
@@ -75,9 +80,9 @@ pub fn run(args: &mut Args, output: &mut Output<'_>) -> Result<i32, String> {
         };
         output.print(&format!(
             "{:<16}{:<16}{:<16}{}\n",
-            format!("{:#x}", e.start),
-            format!("{:#x}", e.length),
-            format!("{offset:#x}"),
+            hex(e.start),
+            hex(e.length),
+            hex(offset),
             file_of(&node, e.depth).unwrap_or_default()
         ));
     }

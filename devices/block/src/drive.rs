@@ -329,6 +329,23 @@ impl Drive {
             self.pool.drained.wait(&mut jobs);
         }
     }
+    /// Ends with the drive: waits a while for what was submitted, then leaves the image as not in use.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn close(&self) -> io::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        {
+            let mut jobs = self.pool.jobs.lock();
+            while jobs.pending > 0 {
+                if self.pool.drained.wait_for(&mut jobs, PATIENCE).timed_out() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+        }
+        // No request runs meanwhile.
+        self.backend.write().close()
+    }
     /// Reads bytes on this thread (flash, loaders).
     ///
     /// # Errors

@@ -65,7 +65,7 @@ pub fn map(image: &dyn BlockBackend, start: u64, len: u64) -> io::Result<MapEntr
         data: e.kind == ExtentKind::Data,
         compressed: e.compressed,
         present,
-        offset: e.host.filter(|_| e.kind == ExtentKind::Data),
+        offset: e.host,
     };
     let e = image.status(start, len)?;
     if e.kind != ExtentKind::Absent {

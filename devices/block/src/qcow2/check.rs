@@ -76,6 +76,32 @@ impl Qcow2 {
     /// The host's; what is wrong with the image is in the report.
     pub fn check(&self, fix: Fix, findings: Findings<'_>) -> io::Result<CheckReport> {
         let _all = self.ranges.all();
+        let mut report = self.check_once(fix, findings)?;
+        let fixed = (report.corruptions_fixed, report.leaks_fixed);
+        if fixed != (0, 0) {
+            // Where tables overlap, a repair of one damages another.
+            let again = self.check_once(Fix::Nothing, &mut |_, _| {})?;
+            report = CheckReport {
+                corruptions: again.corruptions + fixed.0,
+                leaks: again.leaks + fixed.1,
+                corruptions_fixed: fixed.0,
+                leaks_fixed: fixed.1,
+                ..again
+            };
+        }
+        if fix == Fix::All && report.corruptions == report.corruptions_fixed {
+            let m = &mut *self.meta.lock();
+            let marks = incompatible::DIRTY | incompatible::CORRUPT;
+            if m.header.incompatible & marks != 0 {
+                self.barrier()?;
+                m.header.incompatible &= !marks;
+                self.write_header(&m.header)?;
+                self.barrier()?;
+            }
+        }
+        Ok(report)
+    }
+    fn check_once(&self, fix: Fix, findings: Findings<'_>) -> io::Result<CheckReport> {
         if fix != Fix::Nothing {
             self.check_writable()?;
         }
@@ -109,15 +135,6 @@ impl Qcow2 {
             }
         }
         self.check_copied(m, &mut c, fix)?;
-        let left = c.report.corruptions - c.report.corruptions_fixed;
-        if fix == Fix::All && left == 0 {
-            let marks = incompatible::DIRTY | incompatible::CORRUPT;
-            if m.header.incompatible & marks != 0 {
-                self.barrier()?;
-                m.header.incompatible &= !marks;
-                self.write_header(&m.header)?;
-            }
-        }
         if fix != Fix::Nothing {
             self.barrier()?;
         }
@@ -199,9 +216,7 @@ impl Qcow2 {
                         c.error("a compressed cluster has subclusters");
                     }
                     let (offset, len) = self.compressed(word);
-                    // The last sector may be cut off by the end of the file.
-                    let end = (c.references.len() as u64) << self.cluster_bits;
-                    c.add(offset, len.min(end.saturating_sub(offset)).max(1), "compressed data");
+                    c.add(offset, len, "compressed data");
                     used = true;
                     c.report.compressed_clusters += u64::from(active);
                     c.report.fragmented_clusters += u64::from(active);
@@ -352,12 +367,10 @@ impl Qcow2 {
         let order = m.header.refcount_order;
         let (per, cluster) = (m.refs.per_block(), self.cluster());
         let mut counts: Vec<u64> = references.iter().map(|n| u64::from(*n)).collect();
-        // The old tables are not used any more.
-        let old: Vec<u64> = m.refs.table.iter().map(|e| e & OFFSET).filter(|o| *o != 0).collect();
-        for offset in old {
-            if let Some(n) =
-                counts.get_mut((offset >> self.cluster_bits) as usize).filter(|_| offset.is_multiple_of(cluster))
-            {
+        // The old tables are not used any more; what is no offset was not counted.
+        let good = |e: &&u64| **e != 0 && **e & !OFFSET == 0 && e.is_multiple_of(cluster);
+        for offset in m.refs.table.iter().filter(good) {
+            if let Some(n) = counts.get_mut((offset >> self.cluster_bits) as usize) {
                 *n = n.saturating_sub(1);
             }
         }
