@@ -180,7 +180,9 @@ impl Machine {
     /// # Errors
     /// [`OptionError`].
     pub fn device_add(&self, spec: &DeviceSpec) -> Result<(), OptionError> {
-        self.changes("device_add")?.device_add(spec)
+        self.changes("device_add")?.device_add(spec)?;
+        self.inventory().add_device(spec, true);
+        Ok(())
     }
     /// `device_del`: asks the guest to give a device up.
     ///

@@ -107,7 +107,8 @@ fn fast(context: &Context, _: &mut Call<'_>) -> Result {
             "target": target(context.machine.architecture()),
         })
     };
-    Ok(threads(context).iter().enumerate().map(one).collect())
+    let present = |n: &usize| context.machine.cpus()[*n].present();
+    Ok(threads(context).iter().enumerate().filter(|(n, _)| present(n)).map(one).collect())
 }
 
 fn hotpluggable(context: &Context, _: &mut Call<'_>) -> Result {
@@ -115,12 +116,15 @@ fn hotpluggable(context: &Context, _: &mut Call<'_>) -> Result {
     // On Power a core with all its threads is one place.
     let threads = if architecture == Architecture::Ppc64 { context.config.smp.threads.max(1) as usize } else { 1 };
     let one = |n: usize| {
-        json!({
+        let mut entry = json!({
             "type": type_name(architecture, model(context)),
             "vcpus-count": threads,
             "props": place(context, n),
-            "qom-path": path(n),
-        })
+        });
+        if context.machine.cpus()[n].present() {
+            entry["qom-path"] = json!(path(n));
+        }
+        entry
     };
     Ok((0..context.machine.cpus().len()).rev().filter(|n| n % threads == 0).map(one).collect())
 }

@@ -4,9 +4,13 @@ use super::Context;
 use super::cpus::type_name;
 use super::life::target;
 use rhea_control::{Call, Commands, Error, PROTOCOL, Value, json};
+use rhea_machine::Machine;
 use rhea_machine::machine::Architecture;
 
-pub fn register(commands: &mut Commands<Context>) {
+pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
+    if machine.architecture() == Architecture::Aarch64 {
+        commands.add(&[("query-gic-capabilities", gic)]);
+    }
     commands.add(&[
         ("query-version", version),
         ("query-name", name),
@@ -14,6 +18,8 @@ pub fn register(commands: &mut Commands<Context>) {
         ("query-target", architecture),
         ("query-kvm", kvm),
         ("query-machines", machines),
+        ("query-tpm-models", no_tpm),
+        ("query-tpm-types", no_tpm),
     ]);
 }
 
@@ -55,11 +61,20 @@ fn machines(context: &Context, _: &mut Call<'_>) -> Result {
         "name": name,
         "is-default": true,
         "cpu-max": rhea_machine::options::MAX_CPUS,
-        "hotpluggable-cpus": false,
+        "hotpluggable-cpus": architecture == Architecture::Ppc64,
         "numa-mem-supported": false,
         "deprecated": false,
         "default-cpu-type": type_name(architecture, model),
         "default-ram-id": ram,
         "acpi": acpi,
     }]))
+}
+
+fn gic(_: &Context, _: &mut Call<'_>) -> Result {
+    Ok([2, 3].iter().map(|version| json!({"version": version, "emulated": true, "kernel": false})).collect())
+}
+
+/// There is no TPM device yet.
+fn no_tpm(_: &Context, _: &mut Call<'_>) -> Result {
+    Ok(json!([]))
 }

@@ -1,7 +1,8 @@
 //! Commands about memory.
 
 use super::Context;
-use rhea_control::{Call, Commands, Error, ErrorClass, Value, json};
+use rhea_control::{Call, Commands, Error, ErrorClass, Events, Value, json};
+use rhea_machine::Machine;
 use rhea_memory::{Gpa, Gva, Requester};
 use rhea_virtio::balloon::Balloon;
 use std::fs::File;
@@ -21,7 +22,7 @@ pub fn register(commands: &mut Commands<Context>) {
 type Result = std::result::Result<Value, Error>;
 
 fn size(context: &Context, _: &mut Call<'_>) -> Result {
-    Ok(json!({"base-memory": context.config.ram.size, "plugged-memory": 0}))
+    Ok(json!({"base-memory": context.config.ram.size}))
 }
 
 /// Writes `size` bytes from `start` to the file of the call, piece by piece.
@@ -77,4 +78,12 @@ fn set_balloon(context: &Context, call: &mut Call<'_>) -> Result {
     let value = value.ok_or_else(|| Error::new("Parameter 'target' expects a size"))?;
     active(context)?.set_target(context.config.ram.size.saturating_sub(value));
     Ok(json!({}))
+}
+
+/// Has changes of the balloon sent to those who listen.
+pub fn send_events(machine: &Machine, ram: u64, events: &Arc<Events>) {
+    if let Some(balloon) = machine.inventory().balloon() {
+        let events = events.clone();
+        balloon.on_change(move |given| events.emit("BALLOON_CHANGE", json!({"actual": ram.saturating_sub(given)})));
+    }
 }

@@ -2,6 +2,7 @@
 
 mod chardevs;
 mod cpus;
+mod devices;
 mod dump;
 mod fdsets;
 mod human;
@@ -13,6 +14,7 @@ mod objects;
 mod options;
 mod pci;
 mod storage;
+mod vnc;
 
 pub use life::actions;
 
@@ -90,6 +92,9 @@ impl Control {
         let schema: Arc<Schema> = Arc::new(rhea_control::schema());
         let events = Events::new(&schema);
         life::send_events(&parts.machine, &events);
+        memory::send_events(&parts.machine, parts.config.ram.size, &events);
+        devices::send_events(&parts.machine, &events);
+        vnc::send_events(&parts.vnc, &events);
         let mut commands = Commands::default();
         life::register(&mut commands, &parts.machine);
         cpus::register(&mut commands, &parts.machine);
@@ -97,10 +102,12 @@ impl Control {
         dump::register(&mut commands, &parts.machine);
         objects::register(&mut commands);
         options::register(&mut commands);
+        devices::register(&mut commands, &parts.machine);
         pci::register(&mut commands);
         storage::register(&mut commands);
         input::register(&mut commands);
-        info::register(&mut commands);
+        info::register(&mut commands, &parts.machine);
+        vnc::register(&mut commands);
         fdsets::register(&mut commands);
         chardevs::register(&mut commands);
         human::register(&mut commands);

@@ -1,53 +1,110 @@
 //! Commands about storage.
 
 use super::Context;
-use rhea_block::{CacheMode, Drive};
-use rhea_control::{Call, Commands, Error, Value, json};
+use rhea_block::{BlockBackend, CacheMode, Drive, Node, NodeOptions, Throttle, ThrottleLimits};
+use rhea_control::{Call, Commands, Error, Map, Value, json};
+use rhea_machine::inventory::DeviceEntry;
+use std::sync::Arc;
 
 pub fn register(commands: &mut Commands<Context>) {
-    commands.add(&[("query-block", block), ("query-named-block-nodes", nodes), ("query-blockstats", statistics)]);
+    commands.add(&[
+        ("query-block", block),
+        ("query-named-block-nodes", nodes),
+        ("query-blockstats", statistics),
+        ("query-block-jobs", no_jobs),
+        ("query-jobs", no_jobs),
+        ("block_set_io_throttle", set_throttle),
+    ]);
 }
 
 type Result = std::result::Result<Value, Error>;
 
-/// The file of a drive, as far as the command line named one.
-fn file(context: &Context, drive: &Drive) -> String {
-    let named =
-        context.config.drives.iter().find(|d| d.id.as_deref() == Some(drive.id())).and_then(|d| d.file.as_ref());
-    named.map_or_else(|| drive.backend().description(), |path| path.display().to_string())
+/// Nothing is done to images in the background.
+fn no_jobs(_: &Context, _: &mut Call<'_>) -> Result {
+    Ok(json!([]))
 }
 
-fn medium(context: &Context, drive: &Drive) -> Value {
-    let file = file(context, drive);
-    let cache = drive.cache();
-    let cache = json!({
-        "writeback": cache.write_cache(),
-        "direct": matches!(cache, CacheMode::None | CacheMode::DirectSync),
-        "no-flush": cache == CacheMode::Unsafe,
-    });
-    let mut image = json!({"filename": file, "format": "raw", "virtual-size": drive.capacity()});
-    if let Ok(about) = std::fs::metadata(&file) {
-        image["actual-size"] = json!(std::os::unix::fs::MetadataExt::blocks(&about) * 512);
+/// Backing files below a node.
+fn depth(node: &Node) -> u64 {
+    node.child("backing").map_or(0, |below| 1 + depth(below))
+}
+
+fn image(filename: &str, format: &str, backend: &Arc<dyn BlockBackend>) -> Value {
+    let mut image = json!({"filename": filename, "format": format, "virtual-size": backend.capacity()});
+    if let Some(size) = backend.allocated_size() {
+        image["actual-size"] = json!(size);
     }
-    json!({
-        "file": file,
-        "node-name": drive.id(),
-        "ro": drive.readonly(),
-        "drv": "raw",
-        "encrypted": false,
-        "detect_zeroes": "off",
-        "cache": cache,
-        "image": image,
-        "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0,
-        "backing_file_depth": 0,
-        "write_threshold": 0,
-    })
+    if backend.cluster_size() != 0 {
+        image["cluster-size"] = json!(backend.cluster_size());
+    }
+    image
+}
+
+/// The chain of images from a node down.
+fn chain(node: &Node) -> Value {
+    let mut entry = image(node.filename(), node.driver(), &node.backend());
+    if let Some(below) = node.child("backing") {
+        entry["backing-filename"] = json!(below.filename());
+        entry["backing-image"] = chain(below);
+    }
+    entry
+}
+
+/// The limits of a drive, as they are named in replies.
+fn limits(drive: Option<&Drive>) -> ThrottleLimits {
+    drive.and_then(Drive::throttle).map(|t| t.limits()).unwrap_or_default()
+}
+
+/// A node, or a drive that is of no graph.
+fn about(node: Option<&Node>, drive: Option<&Drive>) -> Value {
+    let mut entry = Map::new();
+    let mut put = |key: &str, value: Value| entry.insert(key.to_owned(), value);
+    match (node, drive) {
+        (Some(node), _) => {
+            let settings = node.settings();
+            put("file", json!(node.filename()));
+            put("node-name", json!(node.name()));
+            put("ro", json!(drive.map_or(settings.readonly, Drive::readonly)));
+            put("drv", json!(node.driver()));
+            let zeroes = drive.map_or(settings.detect_zeroes, Drive::detect_zeroes);
+            put("detect_zeroes", json!(zeroes.word()));
+            let writeback = drive.is_none_or(|d| d.cache().write_cache());
+            put("cache", json!({"writeback": writeback, "direct": settings.direct, "no-flush": settings.no_flush}));
+            put("image", chain(node));
+            put("backing_file_depth", json!(depth(node)));
+            if let Some(below) = node.child("backing") {
+                put("backing_file", json!(below.filename()));
+            }
+        }
+        (None, Some(drive)) => {
+            let (name, cache) = (drive.backend().description(), drive.cache());
+            put("file", json!(name));
+            put("ro", json!(drive.readonly()));
+            put("drv", json!("raw"));
+            put("detect_zeroes", json!(drive.detect_zeroes().word()));
+            let direct = matches!(cache, CacheMode::None | CacheMode::DirectSync);
+            let no_flush = cache == CacheMode::Unsafe;
+            put("cache", json!({"writeback": cache.write_cache(), "direct": direct, "no-flush": no_flush}));
+            put("image", image(&name, "raw", &drive.backend()));
+            put("backing_file_depth", json!(0));
+        }
+        (None, None) => {}
+    }
+    put("encrypted", json!(false));
+    put("write_threshold", json!(0));
+    for (name, value) in THROTTLE.iter().zip(values(&limits(drive))) {
+        let short = name.ends_with("_max");
+        if !short || value != 0 {
+            put(name, json!(value));
+        }
+    }
+    Value::Object(entry)
 }
 
 /// The object of the device that uses a drive.
 fn device(context: &Context, drive: &Drive) -> Option<String> {
     let devices = context.machine.inventory().devices();
-    devices.iter().find(|d| d.spec.value("drive") == Some(drive.id())).map(rhea_machine::inventory::DeviceEntry::path)
+    devices.iter().find(|d| d.spec.value("drive") == Some(drive.id())).map(DeviceEntry::path)
 }
 
 fn block(context: &Context, _: &mut Call<'_>) -> Result {
@@ -57,7 +114,7 @@ fn block(context: &Context, _: &mut Call<'_>) -> Result {
             "type": "unknown",
             "removable": false,
             "locked": false,
-            "inserted": medium(context, drive),
+            "inserted": about(drive.node().as_deref(), Some(drive)),
             "io-status": "ok",
         });
         if let Some(path) = device(context, drive) {
@@ -68,18 +125,41 @@ fn block(context: &Context, _: &mut Call<'_>) -> Result {
     Ok(context.machine.inventory().drives().iter().map(|d| one(d)).collect())
 }
 
-fn nodes(context: &Context, _: &mut Call<'_>) -> Result {
-    Ok(context.machine.inventory().drives().iter().map(|d| medium(context, d)).collect())
+/// Adds a node and those below it, each once.
+fn collect(node: &Node, drive: Option<&Drive>, all: &mut Vec<Value>) {
+    if !all.iter().any(|n| n["node-name"] == node.name()) {
+        all.push(about(Some(node), drive));
+        node.children().iter().for_each(|(_, below)| collect(below, None, all));
+    }
+}
+
+fn nodes(context: &Context, call: &mut Call<'_>) -> Result {
+    let mut all = Vec::new();
+    for drive in context.machine.inventory().drives() {
+        if let Some(node) = drive.node() {
+            collect(&node, Some(&drive), &mut all);
+        }
+    }
+    if call.flag("flat") {
+        for image in all.iter_mut().filter_map(|n| n["image"].as_object_mut()) {
+            image.remove("backing-image");
+        }
+    }
+    Ok(json!(all))
 }
 
 fn statistics(context: &Context, call: &mut Call<'_>) -> Result {
     let nodes = call.flag("query-nodes");
     let one = |drive: &Drive| {
         let [reads, read_bytes, writes, written] = drive.statistics();
-        let stats = json!({
+        let [flushes, discards] = drive.flushes_and_discards();
+        let mut entry = json!({"stats": {
             "rd_bytes": read_bytes, "wr_bytes": written, "rd_operations": reads, "wr_operations": writes,
-        });
-        let mut entry = json!({"node-name": drive.id(), "stats": stats});
+            "flush_operations": flushes, "unmap_operations": discards,
+        }});
+        if let Some(node) = drive.node() {
+            entry["node-name"] = json!(node.name());
+        }
         if !nodes {
             entry["device"] = json!(drive.id());
             if let Some(path) = device(context, drive) {
@@ -89,4 +169,53 @@ fn statistics(context: &Context, call: &mut Call<'_>) -> Result {
         entry
     };
     Ok(context.machine.inventory().drives().iter().map(|d| one(d)).collect())
+}
+
+/// The limits as commands name them, in the order of [`values`].
+const THROTTLE: [&str; 12] = [
+    "bps",
+    "bps_rd",
+    "bps_wr",
+    "iops",
+    "iops_rd",
+    "iops_wr",
+    "bps_max",
+    "bps_rd_max",
+    "bps_wr_max",
+    "iops_max",
+    "iops_rd_max",
+    "iops_wr_max",
+];
+
+/// What a drive is limited to; 0: nothing.
+fn values(limits: &ThrottleLimits) -> impl Iterator<Item = u64> {
+    limits.limits.iter().map(|l| l.average).chain(limits.limits.iter().map(|l| l.burst))
+}
+
+/// The drive that `id` (of its device) or `device` (of its own) names.
+fn named(context: &Context, call: &Call<'_>) -> std::result::Result<Arc<Drive>, Error> {
+    let inventory = context.machine.inventory();
+    let (id, name) = match (call.text("id"), call.text("device")) {
+        (Some(id), None) => {
+            let devices = inventory.devices();
+            let device = devices.iter().find(|d| d.id() == Some(id) || d.path() == id);
+            (id, device.and_then(|d| d.spec.value("drive")).map(str::to_owned))
+        }
+        (None, Some(device)) => (device, Some(device.to_owned())),
+        _ => return Err(Error::new("Need exactly one of 'device' and 'id'")),
+    };
+    let drive = name.and_then(|name| inventory.drives().into_iter().find(|d| d.id() == name));
+    drive.ok_or_else(|| Error::no_device(id))
+}
+
+fn set_throttle(context: &Context, call: &mut Call<'_>) -> Result {
+    let drive = named(context, call)?;
+    let mut given = call.arguments().clone();
+    given.retain(|key, _| !matches!(key.as_str(), "id" | "device"));
+    // Lengths of bursts without a burst, and limits of 0, are the same as none.
+    given.retain(|_, value| value.as_u64() != Some(0));
+    let mut options = NodeOptions::from_json(Value::Object(given)).map_err(Error::new)?;
+    let limits = ThrottleLimits::take(&mut options, true).map_err(Error::new)?;
+    drive.set_throttle(limits.any().then(|| Arc::new(Throttle::new(limits))));
+    Ok(json!({}))
 }

@@ -33,6 +33,8 @@ pub struct Balloon {
     /// The buffer for the next statistics, and the last ones: tag and value.
     held: Mutex<Option<Chain>>,
     statistics: Mutex<Vec<(u16, u64)>>,
+    /// Told of what the guest gave, in bytes.
+    changed: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
 }
 
 impl Balloon {
@@ -48,7 +50,12 @@ impl Balloon {
             gates: Default::default(),
             held: Mutex::default(),
             statistics: Mutex::default(),
+            changed: OnceLock::new(),
         })
+    }
+    /// Calls `f` with the bytes the guest has given whenever it gives or takes. The first one stays.
+    pub fn on_change(&self, f: impl Fn(u64) + Send + Sync + 'static) {
+        let _ = self.changed.set(Box::new(f));
     }
     /// Asks the guest to give `bytes` of its memory.
     pub fn set_target(&self, bytes: u64) {
@@ -149,6 +156,9 @@ impl VirtioDevice for Balloon {
     fn write_config(&self, offset: u64, data: &[u8]) {
         if let (4, Ok(bytes)) = (offset, <[u8; 4]>::try_from(data)) {
             self.actual.store(u32::from_le_bytes(bytes), Ordering::Release);
+            if let Some(changed) = self.changed.get() {
+                changed(self.actual());
+            }
         }
     }
     fn notify(&self, queue: u16) {

@@ -65,7 +65,7 @@ pub fn build(
         for (n, drive) in banks.into_iter().enumerate() {
             let Some(drive) = drive else { continue };
             let place = match &drive.file {
-                Some(file) => format!("{}: '{}'", drive.option, file.display()),
+                Some(file) => format!("{}: '{}'", drive.option, file),
                 None => drive.option.clone(),
             };
             let opened = drive.open(&format!("pflash{n}"), config.snapshot)?;

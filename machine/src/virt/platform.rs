@@ -93,7 +93,7 @@ fn flash(board: &mut Board, config: &MachineConfig) -> Result<(), OptionError> {
             board.flash_drives.push(opened.clone());
             content.drive = Some(opened);
             place = match &drive.file {
-                Some(file) => format!("{}: '{}'", drive.option, file.display()),
+                Some(file) => format!("{}: '{}'", drive.option, file),
                 None => drive.option.clone(),
             };
         }

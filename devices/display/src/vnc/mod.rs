@@ -14,4 +14,4 @@ mod session;
 mod tests;
 
 pub use options::{SharePolicy, VncAddress, VncOptions, help};
-pub use server::VncServer;
+pub use server::{VncEvent, VncServer};

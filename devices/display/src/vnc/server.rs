@@ -78,6 +78,17 @@ struct Client {
     stream: Stream,
 }
 
+/// What happens to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VncEvent {
+    Connected,
+    /// It has said who it is, and looks from now on.
+    Initialized,
+    Disconnected,
+}
+
+type Listening = Arc<dyn Fn(VncEvent, &str) + Send + Sync>;
+
 /// What sessions share.
 pub(super) struct Shared {
     pub console: Arc<Console>,
@@ -88,9 +99,19 @@ pub(super) struct Shared {
     connections: usize,
     clients: Mutex<Vec<Client>>,
     next: AtomicU64,
+    listeners: Mutex<Vec<Listening>>,
 }
 
 impl Shared {
+    fn tell(&self, event: VncEvent, peer: &str) {
+        let listeners = self.listeners.lock().clone();
+        listeners.iter().for_each(|l| l(event, peer));
+    }
+    /// The client has come through the beginning of the protocol.
+    pub(super) fn initialized(&self, id: u64) {
+        let peer = self.clients.lock().iter().find(|c| c.id == id).map(|c| c.peer.clone());
+        peer.iter().for_each(|peer| self.tell(VncEvent::Initialized, peer));
+    }
     /// A client wants the display for itself: who remains connected; false: not this one.
     pub(super) fn exclusive(&self, id: u64) -> bool {
         match self.share {
@@ -111,8 +132,9 @@ impl Shared {
                 stream.shut_down();
                 return Ok(());
             }
-            clients.push(Client { id, peer, stream: handle });
+            clients.push(Client { id, peer: peer.clone(), stream: handle });
         }
+        self.tell(VncEvent::Connected, &peer);
         let shared = self.clone();
         let spawned = std::thread::Builder::new().name("rhea-vnc-client".to_owned()).spawn(move || {
             let mut session = Session::new(shared.clone(), stream, id);
@@ -128,9 +150,13 @@ impl Shared {
         Ok(())
     }
     fn leave(&self, id: u64) {
-        let mut clients = self.clients.lock();
-        if let Some(at) = clients.iter().position(|c| c.id == id) {
-            clients.swap_remove(at).stream.shut_down();
+        let client = {
+            let mut clients = self.clients.lock();
+            clients.iter().position(|c| c.id == id).map(|at| clients.swap_remove(at))
+        };
+        if let Some(client) = client {
+            client.stream.shut_down();
+            self.tell(VncEvent::Disconnected, &client.peer);
         }
     }
 }
@@ -157,6 +183,7 @@ impl VncServer {
             connections: options.connections,
             clients: Mutex::default(),
             next: AtomicU64::new(1),
+            listeners: Mutex::default(),
         });
         let path = match &options.address {
             VncAddress::Unix(path) => Some(path.clone()),
@@ -171,6 +198,15 @@ impl VncServer {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+    /// The addresses of those who are connected.
+    #[must_use]
+    pub fn clients(&self) -> Vec<String> {
+        self.shared.clients.lock().iter().map(|c| c.peer.clone()).collect()
+    }
+    /// Calls `listener` with what happens to clients, and their addresses.
+    pub fn listen(&self, listener: impl Fn(VncEvent, &str) + Send + Sync + 'static) {
+        self.shared.listeners.lock().push(Arc::new(listener));
     }
     /// Lines of `info vnc`.
     #[must_use]

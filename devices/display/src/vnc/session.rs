@@ -258,7 +258,9 @@ impl Session {
         out.extend_from_slice(&SERVER_FORMAT);
         out.extend_from_slice(&(self.shared.name.len() as u32).to_be_bytes());
         out.extend_from_slice(self.shared.name.as_bytes());
-        self.stream.write_all(&out)
+        self.stream.write_all(&out)?;
+        self.shared.initialized(self.id);
+        Ok(())
     }
 
     fn whole(&self) -> Rect {

@@ -1,0 +1,446 @@
+//! The control protocol on whole machines.
+
+use rhea_control::{Schema, Value, json};
+use rhea_tests::{Board, Emulator, Random, STEP, Scratch, require};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// A program that controls an emulator.
+struct Client {
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+    events: Vec<Value>,
+    schema: Schema,
+    next: u64,
+}
+
+impl Client {
+    /// Connects once the emulator listens.
+    fn connect(path: &str) -> Self {
+        let end = Instant::now() + STEP;
+        let stream = loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => break stream,
+                Err(e) => assert!(Instant::now() < end, "{path}: {e}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        stream.set_read_timeout(Some(STEP)).expect("a time limit");
+        let lines = BufReader::new(stream.try_clone().expect("the socket"));
+        Self { stream, lines, events: Vec::new(), schema: rhea_control::schema(), next: 0 }
+    }
+    /// The same, ready for commands.
+    fn ready(path: &str) -> Self {
+        let mut client = Self::connect(path);
+        let greeting = client.line();
+        assert_eq!(greeting["QMP"]["capabilities"], json!(["oob"]), "{greeting}");
+        assert_eq!(client.run("qmp_capabilities", json!({"enable": ["oob"]})), Ok(json!({})));
+        client
+    }
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        let n = self.lines.read_line(&mut line).expect("a line");
+        assert!(n != 0, "the connection ended");
+        assert!(line.ends_with("\r\n"), "{line:?}");
+        line.parse().unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+    fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).expect("the emulator reads");
+    }
+    /// The next answer; events before it are kept.
+    fn answer(&mut self) -> Value {
+        loop {
+            let line = self.line();
+            if line.get("event").is_none() {
+                return line;
+            }
+            self.events.push(line);
+        }
+    }
+    /// Executes a command; the error is class and text. What is returned must be of the declared type.
+    fn run(&mut self, command: &str, arguments: Value) -> Result<Value, (String, String)> {
+        self.next += 1;
+        let id = json!({"n": self.next});
+        let mut request = json!({"execute": command, "id": id});
+        if !arguments.is_null() {
+            request["arguments"] = arguments;
+        }
+        self.send(&format!("{request}\n"));
+        let answer = self.answer();
+        assert_eq!(answer["id"], id, "{command}: {answer}");
+        if let Some(error) = answer.get("error") {
+            let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+            return Err((text("class"), text("desc")));
+        }
+        let value = answer["return"].clone();
+        if let Err(e) = self.schema.check_return(command, &value) {
+            panic!("{command} returns {value}: {e}");
+        }
+        Ok(value)
+    }
+    fn get(&mut self, command: &str) -> Value {
+        self.run(command, Value::Null).unwrap_or_else(|(class, text)| panic!("{command}: {class}: {text}"))
+    }
+    /// Waits for an event; earlier ones are forgotten.
+    fn event(&mut self, name: &str) -> Value {
+        loop {
+            if let Some(at) = self.events.iter().position(|e| e["event"] == name) {
+                return self.events.drain(..=at).next_back().unwrap_or_default();
+            }
+            let line = self.line();
+            assert!(line.get("event").is_some(), "{line} while waiting for {name}");
+            let seconds = line["timestamp"]["seconds"].as_u64();
+            assert!(seconds.is_some_and(|s| s > 1_500_000_000), "{line}");
+            self.events.push(line);
+        }
+    }
+}
+
+/// A machine with a monitor at the path that is returned.
+fn start(scratch: &Scratch, board: Board, linux: bool, more: &[&str]) -> (Emulator, String) {
+    let path = scratch.path("qmp");
+    let qmp = format!("unix:{path},server=on,wait=off");
+    let machine = ["-M", board.machine(), "-m", "512M", "-display", "none", "-serial", "stdio"];
+    let mut args = if linux { board.linux("") } else { machine.map(String::from).to_vec() };
+    args.extend(["-monitor", "none", "-qmp", &qmp].iter().chain(more).map(|s| (*s).to_owned()));
+    (Emulator::start(&args), path)
+}
+
+#[test]
+fn negotiation_and_errors() {
+    require!("kernel");
+    let scratch = Scratch::new();
+    let (_machine, path) = start(&scratch, Board::Virt, false, &["-S", "-cpu", "max"]);
+    let mut client = Client::connect(&path);
+    assert!(client.line().get("QMP").is_some());
+    let error = |class: &str, text: &str| Err((class.to_owned(), text.to_owned()));
+    let before = error("CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'");
+    assert_eq!(client.run("query-status", Value::Null), before);
+    assert!(client.run("qmp_capabilities", json!({"enable": ["speed"]})).is_err());
+    assert_eq!(client.run("qmp_capabilities", Value::Null), Ok(json!({})));
+    let again = "Capabilities negotiation is already complete, command ignored";
+    assert_eq!(client.run("qmp_capabilities", Value::Null), error("CommandNotFound", again));
+    assert_eq!(client.run("nope", Value::Null), error("CommandNotFound", "The command nope has not been found"));
+    for (arguments, text) in [
+        (json!({}), "Parameter 'filename' is missing"),
+        (json!({"filename": 1}), "Invalid parameter type for 'filename', expected: string"),
+        (json!({"filename": "x", "format": "gif"}), "Parameter 'format' does not accept value 'gif'"),
+        (json!({"filename": "x", "colour": 1}), "Parameter 'colour' is unexpected"),
+    ] {
+        assert_eq!(client.run("screendump", arguments), error("GenericError", text));
+    }
+    let keys = json!({"keys": [{"type": "qcode"}]});
+    assert_eq!(client.run("send-key", keys), error("GenericError", "Parameter 'keys[0].data' is missing"));
+    for (line, text) in [
+        ("[1]\n", "QMP input must be a JSON object"),
+        ("{\"foo\": 1}\n", "QMP input member 'foo' is unexpected"),
+        ("{\"execute\": 5}\n", "QMP input member 'execute' must be a string"),
+        ("{\"execute\": \"stop\", \"arguments\": []}\n", "QMP input member 'arguments' must be an object"),
+        ("{\"exec-oob\": \"stop\"}\n", "QMP input member 'exec-oob' is unexpected"),
+    ] {
+        client.send(line);
+        assert_eq!(client.answer()["error"]["desc"], text);
+    }
+    // What is no JSON does no harm to what comes after it.
+    for bad in ["{\n", "}\n", "{\"execute\": \"quit\n", "\u{0}\u{1}\n]]\n"] {
+        client.send(bad);
+    }
+    client.send("]}\n");
+    loop {
+        client.send("\n{'execute': 'query-name', 'id': 'last'}\n");
+        let answer = client.answer();
+        if answer["id"] == "last" {
+            assert_eq!(answer["return"], json!({}));
+            break;
+        }
+        assert!(answer.get("error").is_some(), "{answer}");
+    }
+}
+
+/// Everything that can be asked is answered as declared, on each board; and what is declared is there on one of them.
+#[test]
+fn queries() {
+    require!("kernel");
+    let mut there = BTreeSet::new();
+    let mut declared = BTreeSet::new();
+    for board in [Board::Virt, Board::Q35, Board::Pseries] {
+        let scratch = Scratch::new();
+        let image = scratch.file("disk.img", &vec![0; 1 << 20]);
+        let drive = format!("if=none,id=d0,format=raw,file={image}");
+        let devices = [
+            "-S",
+            "-name",
+            "one",
+            "-drive",
+            &drive,
+            "-device",
+            "virtio-blk-pci,drive=d0,id=disk0",
+            "-device",
+            "virtio-balloon-pci,id=b",
+        ];
+        let (_machine, path) = start(&scratch, board, false, &devices);
+        let mut client = Client::ready(&path);
+        declared.extend(client.schema.command_names().map(str::to_owned));
+        let commands: Vec<String> = client
+            .get("query-commands")
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|c| c["name"].as_str().map(str::to_owned))
+            .collect();
+        for command in commands.iter().filter(|c| c.starts_with("query-")) {
+            client.get(command);
+        }
+        there.extend(commands);
+        let schema = client.get("query-qmp-schema");
+        assert!(schema.as_array().is_some_and(|all| all.iter().any(|e| e["name"] == "query-status")));
+        assert_eq!(client.get("query-status"), json!({"running": false, "status": "prelaunch"}));
+        assert_eq!(client.get("query-name"), json!({"name": "one"}));
+        let cpus = client.get("query-cpus-fast");
+        assert!(cpus[0]["thread-id"].as_i64().is_some_and(|id| id > 0), "{cpus}");
+        let block = client.get("query-block");
+        let entry = block.as_array().expect("a list").iter().find(|d| d["device"] == "d0").expect("the drive").clone();
+        assert_eq!(entry["inserted"]["image"]["virtual-size"], 1 << 20);
+        assert_eq!(entry["qdev"], "/machine/peripheral/disk0");
+        let list = client.run("qom-list", json!({"path": "/machine/peripheral"})).expect("a list");
+        assert!(
+            list.as_array().is_some_and(|l| l.contains(&json!({"name": "disk0", "type": "child<virtio-blk-pci>"}))),
+            "{list}"
+        );
+        let kind = client.run("qom-get", json!({"path": "disk0", "property": "type"}));
+        assert_eq!(kind, Ok(json!("virtio-blk-pci")));
+        let cpu = cpus[0]["qom-path"].clone();
+        assert!(client.run("qom-list", json!({"path": cpu})).is_ok());
+        let missing = client.run("qom-list", json!({"path": "/machine/zzz"}));
+        assert_eq!(missing, Err(("DeviceNotFound".to_owned(), "Device '/machine/zzz' not found".to_owned())));
+        let properties = client.run("device-list-properties", json!({"typename": "virtio-blk-pci"})).expect("a list");
+        assert!(properties.as_array().is_some_and(|l| l.iter().any(|p| p["name"] == "drive")), "{properties}");
+        let types = client.run("qom-list-types", json!({"implements": "pci-device"})).expect("a list");
+        assert!(types.as_array().is_some_and(|l| l.iter().any(|t| t["name"] == "virtio-net-pci")), "{types}");
+        assert!(client.get("query-pci")[0]["devices"].as_array().is_some_and(|l| l.len() >= 2));
+        let text = client.run("human-monitor-command", json!({"command-line": "info status"}));
+        assert_eq!(text, Ok(json!("VM status: paused (prelaunch)\r\n")));
+    }
+    assert_eq!(declared.difference(&there).collect::<Vec<_>>(), Vec::<&String>::new(), "declared, and nowhere");
+}
+
+/// Run states, the events that tell of them, two monitors at once, one that never reads.
+#[test]
+fn life() {
+    require!("kernel", "initramfs");
+    let scratch = Scratch::new();
+    let (second, deaf) = (scratch.path("second"), scratch.path("deaf"));
+    let chardev = format!("socket,id=mon1,path={second},server=on,wait=off");
+    let third = format!("unix:{deaf},server=on,wait=off");
+    let more = ["-cpu", "max", "-S", "-chardev", &chardev, "-mon", "chardev=mon1,mode=control", "-qmp", &third];
+    let (mut guest, path) = start(&scratch, Board::Virt, true, &more);
+    let (mut one, mut two) = (Client::ready(&path), Client::ready(&second));
+    let mut silent = Client::ready(&deaf);
+    one.get("cont");
+    one.event("RESUME");
+    two.event("RESUME");
+    guest.expect("guest# ", STEP);
+    for _ in 0..3 {
+        two.get("stop");
+        assert_eq!(one.get("query-status"), json!({"running": false, "status": "paused"}));
+        one.event("STOP");
+        one.get("cont");
+        one.event("RESUME");
+    }
+    // A client that asks and never reads: the others, and the guest, go on.
+    silent.stream.set_write_timeout(Some(Duration::from_secs(2))).expect("a time limit");
+    for _ in 0..2000 {
+        if silent.stream.write_all(b"{\"execute\": \"query-qmp-schema\"}\n").is_err() {
+            break;
+        }
+    }
+    for _ in 0..200 {
+        one.get("stop");
+        one.get("cont");
+    }
+    guest.send("echo still-$((40+2))\n");
+    guest.expect("still-42", STEP);
+    one.events.clear();
+    two.events.clear();
+    one.get("system_reset");
+    assert_eq!(one.event("RESET")["data"], json!({"guest": false, "reason": "host-qmp-system-reset"}));
+    guest.expect("guest# ", STEP);
+    guest.send("poweroff -f\n");
+    assert_eq!(one.event("SHUTDOWN")["data"], json!({"guest": true, "reason": "guest-shutdown"}));
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+/// With the actions of `-action`, a guest that has switched off is looked at, reset, and run again.
+#[test]
+fn actions() {
+    require!("kernel", "initramfs");
+    let scratch = Scratch::new();
+    let (mut guest, path) = start(&scratch, Board::Virt, true, &["-cpu", "max", "-no-shutdown"]);
+    let mut client = Client::ready(&path);
+    guest.expect("guest# ", STEP);
+    guest.send("poweroff -f\n");
+    client.event("SHUTDOWN");
+    client.event("STOP");
+    assert_eq!(client.get("query-status")["status"], "shutdown");
+    let refused = client.run("cont", Value::Null);
+    assert_eq!(refused, Err(("GenericError".to_owned(), "Resetting the Virtual Machine is required".to_owned())));
+    client.get("system_reset");
+    assert_eq!(client.get("query-status")["status"], "prelaunch");
+    client.get("cont");
+    guest.expect("guest# ", STEP);
+    let done = client.run("set-action", json!({"reboot": "shutdown", "shutdown": "poweroff"}));
+    assert_eq!(done, Ok(json!({})));
+    guest.send("reboot -f\n");
+    assert_eq!(client.event("SHUTDOWN")["data"], json!({"guest": true, "reason": "guest-reset"}));
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+/// Keys, pictures, memory, core files; the end is told.
+#[test]
+fn q35_from_outside() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let scratch = Scratch::new();
+    let (mut guest, path) = start(&scratch, Board::Q35, true, &["-cpu", "max", "-smp", "2", "-device", "VGA,id=v"]);
+    let mut client = Client::ready(&path);
+    guest.expect("guest# ", STEP);
+    let picture = scratch.path("picture.png");
+    let done = client.run("screendump", json!({"filename": picture, "device": "v", "format": "png"}));
+    assert_eq!(done, Ok(json!({})));
+    assert!(std::fs::read(&picture).expect("the picture").starts_with(b"\x89PNG"));
+    let keys = json!({"keys": [{"type": "qcode", "data": "a"}, {"type": "number", "data": 30}], "hold-time": 10});
+    assert_eq!(client.run("send-key", keys), Ok(json!({})));
+    let events = json!({"events": [{"type": "rel", "data": {"axis": "x", "value": 5}},
+        {"type": "btn", "data": {"button": "left", "down": true}}, {"type": "btn", "data": {"button": "left", "down": false}}]});
+    assert_eq!(client.run("input-send-event", events), Ok(json!({})));
+    let memory = scratch.path("memory");
+    let done = client.run("pmemsave", json!({"val": 0x10_0000, "size": 0x2_0000, "filename": memory}));
+    assert_eq!(done, Ok(json!({})));
+    let saved = std::fs::read(&memory).expect("the memory");
+    assert!(saved.len() == 0x2_0000 && saved.iter().any(|b| *b != 0));
+    let core = scratch.path("core");
+    let arguments = json!({"paging": false, "protocol": format!("file:{core}"), "detach": true});
+    assert_eq!(client.run("dump-guest-memory", arguments), Ok(json!({})));
+    let told = client.event("DUMP_COMPLETED");
+    assert_eq!(told["data"]["result"]["status"], "completed", "{told}");
+    let dump = std::fs::read(&core).expect("the core file");
+    assert!(dump.starts_with(b"\x7fELF\x02\x01") && dump.len() > 512 << 20, "{} bytes", dump.len());
+    // Memory is in it where its headers say; the low megabyte's load is the second header.
+    let long = |at: usize| u64::from_le_bytes(dump[at..at + 8].try_into().expect("eight bytes"));
+    let headers = u16::from_le_bytes([dump[56], dump[57]]);
+    let found = (1..usize::from(headers))
+        .map(|n| 64 + 56 * n)
+        .find(|at| long(at + 24) <= 0x10_0000 && long(at + 24) + long(at + 32) > 0x12_0000);
+    let at = found.expect("a load with the second megabyte");
+    let offset = (long(at + 8) + 0x10_0000 - long(at + 24)) as usize;
+    let same = dump[offset..offset + 0x2_0000].iter().zip(&saved).filter(|(a, b)| a == b).count();
+    assert!(same > 0x1_8000, "{same} bytes are the same");
+    client.get("quit");
+    assert_eq!(client.event("SHUTDOWN")["data"], json!({"guest": false, "reason": "host-qmp-quit"}));
+    assert!(guest.wait(STEP).success(), "{}", guest.transcript());
+}
+
+/// Devices come and go while the guest runs.
+#[test]
+fn devices_come_and_go() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let scratch = Scratch::new();
+    let port = ["-cpu", "max", "-device", "pcie-root-port,id=port,chassis=1,slot=1"];
+    let (mut guest, path) = start(&scratch, Board::Q35, true, &port);
+    let mut client = Client::ready(&path);
+    guest.expect("guest# ", STEP);
+    let object = json!({"qom-type": "rng-builtin", "id": "noise"});
+    assert_eq!(client.run("object-add", object), Ok(json!({})));
+    let device = json!({"driver": "virtio-rng-pci", "id": "rng", "bus": "port", "rng": "noise"});
+    assert_eq!(client.run("device_add", device), Ok(json!({})));
+    let list = client.run("qom-list", json!({"path": "/machine/peripheral"})).expect("a list");
+    assert!(list.to_string().contains("child<virtio-rng-pci>"), "{list}");
+    assert!(client.run("object-del", json!({"id": "nothing"})).is_err());
+    let missing = client.run("device_del", json!({"id": "nothing"}));
+    assert_eq!(missing, Err(("DeviceNotFound".to_owned(), "Device 'nothing' not found".to_owned())));
+    // The guest has to have seen it before it can give it up.
+    guest.send("until grep -q 0x1044 /sys/bus/pci/devices/*/device; do sleep 1; done; echo see-$((40+2))\n");
+    guest.expect("see-42", STEP);
+    assert_eq!(client.run("device_del", json!({"id": "rng"})), Ok(json!({})));
+    let told = client.event("DEVICE_DELETED");
+    assert_eq!(told["data"], json!({"device": "rng", "path": "/machine/peripheral/rng"}));
+    assert_eq!(client.run("object-del", json!({"id": "noise"})), Ok(json!({})));
+    let net = json!({"type": "user", "id": "net7"});
+    assert_eq!(client.run("netdev_add", net), Ok(json!({})));
+    assert_eq!(client.run("netdev_del", json!({"id": "net7"})), Ok(json!({})));
+}
+
+/// Requests of all kinds, well formed and not, never end the emulator or leave it without an answer.
+#[test]
+fn strange_requests() {
+    require!("kernel");
+    let scratch = Scratch::new();
+    let (mut machine, path) = start(&scratch, Board::Q35, false, &["-S", "-device", "virtio-balloon-pci,id=b"]);
+    let mut client = Client::ready(&path);
+    let commands: Vec<String> = client.schema.command_names().map(str::to_owned).collect();
+    let words = [
+        "id",
+        "path",
+        "property",
+        "filename",
+        "val",
+        "size",
+        "value",
+        "keys",
+        "events",
+        "device",
+        "typename",
+        "begin",
+        "length",
+        "paging",
+        "protocol",
+        "fdname",
+        "command-line",
+        "cpu-index",
+        "option",
+    ];
+    let mut random = Random::new(8);
+    for _ in 0..600 {
+        let command = random.pick(&commands).clone();
+        // Those end it, write files, or take long.
+        if [
+            "quit",
+            "qmp_capabilities",
+            "system_reset",
+            "object-add",
+            "netdev_add",
+            "screendump",
+            "memsave",
+            "pmemsave",
+            "dump-guest-memory",
+        ]
+        .contains(&command.as_str())
+        {
+            continue;
+        }
+        let mut arguments = json!({});
+        for _ in 0..random.below(4) {
+            let value = match random.below(7) {
+                0 => json!(random.edge()),
+                1 => json!(random.edge() as i64),
+                2 => json!("/machine/peripheral/b"),
+                3 => json!([{"type": "qcode", "data": "a"}]),
+                4 => json!({"a": {"b": []}}),
+                5 => json!(null),
+                _ => json!(random.once_in(2)),
+            };
+            arguments[*random.pick(&words)] = value;
+        }
+        let line = json!({"execute": command, "arguments": arguments, "id": 7}).to_string();
+        let line = match random.below(4) {
+            0 => line[..random.below(line.len() as u64) as usize].to_owned() + "\n}]\"\n",
+            _ => line + "\n",
+        };
+        client.send(&line);
+        client.send("\n{\"execute\": \"query-name\", \"id\": \"mark\"}\n");
+        while client.answer()["id"] != "mark" {}
+    }
+    client.get("quit");
+    assert!(machine.wait(STEP).success(), "{}", machine.transcript());
+}
