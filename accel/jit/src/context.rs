@@ -155,6 +155,8 @@ pub struct Ctx {
     pub restart_alone: bool,
     /// It is being run.
     pub alone: bool,
+    /// See [`Self::fetch`]; who looks at it clears it.
+    pub uncached: bool,
 }
 
 impl Ctx {
@@ -179,6 +181,7 @@ impl Ctx {
             no_return,
             restart_alone: false,
             alone: false,
+            uncached: false,
         }
     }
 
@@ -351,8 +354,8 @@ impl Ctx {
         }
     }
 
-    /// The page of an instruction address is in [`Set::code`] afterwards; false if that is impossible before the code cache is
-    /// emptied.
+    /// The page of an instruction address is in [`Set::code`] afterwards; false if that is impossible: then `uncached` tells of a
+    /// device's page, else the code cache must be emptied.
     pub fn fetch<G: Guest>(&mut self, cpu: &mut G, pc: u64) -> Result<bool, Raised> {
         let idx = G::fetch_index(cpu.header().mode);
         let tag = pc & !0xfff | idx as u64;
@@ -361,12 +364,14 @@ impl Ctx {
         }
         let t = cpu.walk(pc, Kind::Fetch, idx)?;
         let view = self.side(t.secure).view();
-        let Lookup::Ram { block, offset, host, remaining, .. } = view.lookup(t.page) else {
-            return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
+        let (block, offset, host) = match view.lookup(t.page) {
+            Lookup::Ram { block, offset, host, remaining, .. } if remaining >= PAGE_SIZE => (block, offset, host),
+            _ if G::OPEN_BUS => {
+                self.uncached = true;
+                return Ok(false);
+            }
+            _ => return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx })),
         };
-        if remaining < PAGE_SIZE {
-            return Err(cpu.bus_fault(MemAccess { va: pc, size: 4, kind: Kind::Fetch, mmu_idx: idx }));
-        }
         let page = (block.clone(), offset / PAGE_SIZE);
         let made = entry(&self.core.identities, tag, (t.code_attrs, t.global), host as u64, page);
         let known = made.is_some();

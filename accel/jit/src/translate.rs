@@ -234,6 +234,31 @@ impl<G: Guest> Source<'_, G> {
     }
 }
 
+/// The first instruction of these bytes, which are all there is so far: `None` wants more, `Some(None)` makes nothing of them.
+pub fn single_instruction<G: Guest>(
+    config: &G::Config,
+    mode: u64,
+    attrs: u8,
+    pc: u64,
+    code: &[u8],
+) -> Option<Option<Function>> {
+    let mut func = Function::new(G::fp_mode(mode));
+    let id = func.new_block(pc);
+    let mut b = Builder::new(&mut func, G::HELPERS, id);
+    match G::translate(config, mode, attrs, code, 1, &mut b) {
+        Translated::NeedsNextPage if code.len() < OVERLAP => return None,
+        Translated::NeedsNextPage => return Some(None),
+        Translated::Done { .. } => {}
+    }
+    check::<G>(&func, Stage::Built);
+    if func.blocks.len() > 1 && promote(&mut func, G::HELPERS).is_err() {
+        return Some(None);
+    }
+    remove_dead(&mut func, G::HELPERS);
+    check::<G>(&func, Stage::Promoted);
+    Some(Some(func))
+}
+
 /// Debug builds verify what front ends and passes make.
 fn check<G: Guest>(f: &Function, stage: Stage) {
     if cfg!(debug_assertions)

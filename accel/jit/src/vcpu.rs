@@ -6,14 +6,16 @@ use crate::code::enter;
 use crate::compiler::{Job, code_page};
 use crate::context::Ctx;
 use crate::fetch::FetchEntry;
-use crate::translate::{MAX_BLOCK, Missing, Source};
+use crate::translate::{MAX_BLOCK, Missing, Source, single_instruction};
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhea_accel::{Vcpu, VcpuError};
+use rhea_ir::Function;
 use rhea_ir::env::{EnvHeader, PAGE_SIZE};
-use rhea_ir::guest::{FpMode, Guest, NanRule, Poll, Raised, TlbFlush, request};
+use rhea_ir::guest::{Access as Kind, FpMode, Guest, MemAccess, NanRule, Poll, Raised, TlbFlush, request};
 use rhea_memory::view::Lookup;
+use rhea_memory::{Access, Gpa, Requester};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -367,8 +369,7 @@ impl<G: Guest> JitVcpu<G> {
     /// Code for `pc` under the guest's current mode, translated if need be.
     fn find(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
         if !inner.ctx.fetch(&mut *inner.guest, pc)? {
-            vm.core.flush_code();
-            return Ok(None);
+            return self.not_cached(vm, inner, pc);
         }
         let key = inner.ctx.set.code.at(pc).key(pc, inner.guest.header().mode);
         if let Some(c) = inner.ctx.found.get(&key) {
@@ -470,10 +471,31 @@ impl<G: Guest> JitVcpu<G> {
             cache.stats.block_time += start.elapsed().as_nanos() as u64;
             Ok(made)
         })?;
-        if done == Some(None) {
+        match done {
+            // The instruction goes on in a device's page.
+            None if inner.ctx.uncached => self.not_cached(vm, inner, key.pc),
+            Some(None) => {
+                vm.core.flush_code();
+                Ok(None)
+            }
+            _ => Ok(done.flatten()),
+        }
+    }
+    /// Code for an address whose page cannot be known: an instruction of a device's page, or nothing until the code cache has
+    /// been emptied.
+    fn not_cached(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
+        if !std::mem::take(&mut inner.ctx.uncached) {
+            vm.core.flush_code();
+            return Ok(None);
+        }
+        let Some(func) = device_instruction(inner, pc)? else { return Ok(None) };
+        let entry = Entry { id: u32::MAX, counter: 0 };
+        let region = Region { func: &func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
+        let code = x64::compile(&region).ok().and_then(|blob| vm.core.cache.lock().add_transient(&blob.bytes));
+        if code.is_none() {
             vm.core.flush_code();
         }
-        Ok(done.flatten())
+        Ok(code)
     }
 
     /// A hot block: its region takes its place, now or soon.
@@ -482,6 +504,8 @@ impl<G: Guest> JitVcpu<G> {
         let pc = inner.guest.header().pc;
         match inner.ctx.fetch(&mut *inner.guest, pc) {
             Ok(true) => {}
+            // Not hot code, then.
+            Ok(false) if std::mem::take(&mut inner.ctx.uncached) => return,
             Ok(false) => return vm.core.flush_code(),
             Err(Raised) => {
                 inner.guest.header_mut().raised = 0;
@@ -551,6 +575,9 @@ impl<G: Guest> JitVcpu<G> {
     /// One instruction in a block of its own, not entered into the cache.
     fn alone(&self, vm: &Arc<JitVm<G>>, inner: &mut Inner<G>, pc: u64) -> Result<Option<usize>, Raised> {
         let known = inner.ctx.fetch(&mut *inner.guest, pc)?;
+        if inner.ctx.uncached {
+            return self.not_cached(vm, inner, pc);
+        }
         let e = inner.ctx.set.code.at(pc).clone();
         let key = e.key(pc, inner.guest.header().mode);
         let code = self
@@ -567,6 +594,9 @@ impl<G: Guest> JitVcpu<G> {
                 Ok(cache.add_transient(&blob.bytes))
             })?
             .flatten();
+        if code.is_none() && inner.ctx.uncached {
+            return self.not_cached(vm, inner, pc);
+        }
         if code.is_none() {
             inner.ctx.restart_alone = true;
             vm.core.flush_code();
@@ -575,26 +605,67 @@ impl<G: Guest> JitVcpu<G> {
     }
 }
 
-/// Runs blocks through the IR interpreter.
-fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
-    struct Bus<'a>(&'a mut Ctx);
-    impl<G: Guest> rhea_ir::interp::Memory<G> for Bus<'_> {
-        fn load(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<u128, Raised> {
-            self.0.load(cpu, va, m)
-        }
-        fn store(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, x: u128) -> Result<(), Raised> {
-            self.0.store(cpu, va, m, x)
-        }
-        fn rmw(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, x: u128) -> Result<u128, Raised> {
-            self.0.rmw(cpu, va, m, x)
-        }
-        fn cas(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, e: u128, n: u128) -> Result<u128, Raised> {
-            self.0.cas(cpu, va, m, e, n)
-        }
-        fn probe_write(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<(), Raised> {
-            self.0.probe_write(cpu, va, m)
+/// The instruction at `pc`, of bytes that are read as a processor reads a device: one after the other, as many as it has. `None`:
+/// it is none.
+fn device_instruction<G: Guest>(inner: &mut Inner<G>, pc: u64) -> Result<Option<Function>, Raised> {
+    let mode = inner.guest.header().mode;
+    let idx = G::fetch_index(mode);
+    let mut code = Vec::new();
+    loop {
+        let va = pc.wrapping_add(code.len() as u64);
+        let t = inner.guest.walk(va, Kind::Fetch, idx)?;
+        let (gpa, index) = (Gpa(t.page.0 | va & (PAGE_SIZE - 1)), inner.ctx.index);
+        let access = Access { size: 1, requester: Requester::Cpu(index), secure: t.secure };
+        let Ok(byte) = inner.ctx.space.load(gpa, access) else {
+            return Err(inner.guest.bus_fault(MemAccess { va, size: 1, kind: Kind::Fetch, mmu_idx: idx }));
+        };
+        code.push(byte as u8);
+        if let Some(func) = single_instruction::<G>(&inner.config, mode, t.code_attrs, pc, &code) {
+            return Ok(func);
         }
     }
+}
+
+/// Runs an instruction of a device's page; true: the vCPU loop is to run before the next one.
+fn interpret_device<G: Guest>(inner: &mut Inner<G>, pc: u64) -> bool {
+    let Ok(Some(func)) = device_instruction(inner, pc) else {
+        inner.guest.header_mut().raised = 0;
+        return false;
+    };
+    run_interpreted(inner, &func)
+}
+
+/// Runs a block by the IR interpreter; true: the vCPU loop is to run before the next one.
+fn run_interpreted<G: Guest>(inner: &mut Inner<G>, func: &Function) -> bool {
+    let out = rhea_ir::interp::run(func, &mut *inner.guest, &mut Bus(&mut inner.ctx));
+    inner.guest.header_mut().raised = 0;
+    let leaves = rhea_ir::interp::Outcome::Exit(rhea_ir::ExitKind::Leave);
+    out == leaves || out == rhea_ir::interp::Outcome::Requested
+}
+
+/// Memory as the IR interpreter sees it.
+struct Bus<'a>(&'a mut Ctx);
+
+impl<G: Guest> rhea_ir::interp::Memory<G> for Bus<'_> {
+    fn load(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<u128, Raised> {
+        self.0.load(cpu, va, m)
+    }
+    fn store(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, x: u128) -> Result<(), Raised> {
+        self.0.store(cpu, va, m, x)
+    }
+    fn rmw(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, x: u128) -> Result<u128, Raised> {
+        self.0.rmw(cpu, va, m, x)
+    }
+    fn cas(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, e: u128, n: u128) -> Result<u128, Raised> {
+        self.0.cas(cpu, va, m, e, n)
+    }
+    fn probe_write(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<(), Raised> {
+        self.0.probe_write(cpu, va, m)
+    }
+}
+
+/// Runs blocks through the IR interpreter.
+fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
     let mut blocks: rustc_hash::FxHashMap<Key, Arc<rhea_ir::Function>> = rustc_hash::FxHashMap::default();
     loop {
         if v.shared.word().load(Ordering::SeqCst) != 0 {
@@ -603,6 +674,13 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
         let pc = inner.guest.header().pc;
         match inner.ctx.fetch(&mut *inner.guest, pc) {
             Ok(true) => {}
+            Ok(false) if std::mem::take(&mut inner.ctx.uncached) => {
+                inner.ctx.alone = true;
+                if interpret_device(inner, pc) {
+                    return;
+                }
+                continue;
+            }
             Ok(false) => {
                 inner.ctx.core.clone().flush_code();
                 return;
@@ -628,6 +706,12 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
                     inner.guest.header_mut().raised = 0;
                     continue;
                 };
+                if made.is_none() && std::mem::take(&mut inner.ctx.uncached) {
+                    if interpret_device(inner, pc) {
+                        return;
+                    }
+                    continue;
+                }
                 let Some(t) = made else { return };
                 let f = Arc::new(t.func);
                 // What goes on in a second page would have to follow that too.
@@ -637,13 +721,8 @@ fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
                 f
             }
         };
-        let out = rhea_ir::interp::run(&func, &mut *inner.guest, &mut Bus(&mut inner.ctx));
-        inner.guest.header_mut().raised = 0;
-        match out {
-            rhea_ir::interp::Outcome::Exit(rhea_ir::ExitKind::Leave) | rhea_ir::interp::Outcome::Requested => {
-                return;
-            }
-            _ => {}
+        if run_interpreted(inner, &func) {
+            return;
         }
     }
 }

@@ -58,7 +58,7 @@ impl X86Cpu {
     /// Outside 64-bit mode: does the operand of the current instruction that has a byte at `va` go on behind 4 GiB?
     pub(crate) fn crosses_4gib(&mut self, va: u64) -> bool {
         const END: u64 = 1 << 32;
-        if va < END - 0x1000 || va >= END || self.is_long() {
+        if !(END - 0x1000..END).contains(&va) || self.is_long() {
             return false;
         }
         let insn = self.instruction_at(self.header.pc);

@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use rhea_accel::Vcpu;
 use rhea_clock::VirtualClock;
 use rhea_jit::{JitOptions, JitVm};
-use rhea_memory::{AddressSpace, Gpa, RamBlock};
+use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, MmioDevice, RamBlock};
 use rhea_x86::hooks::{X86Pins, pin};
 use rhea_x86::state::{Seg, Segment};
 use rhea_x86::{X86Cpu, X86Hooks};
@@ -62,6 +62,29 @@ impl X86Hooks for Hook {
 
 /// Pieces of memory, the start (in real mode, CS base 0) and what is said.
 fn check(memory: &[(u64, &[u8])], start: u64, want: &[(u16, u32)]) {
+    check_with(memory, None, start, want);
+}
+
+/// Bytes of a device, a page of them at an address.
+struct Code(Vec<u8>);
+
+impl MmioDevice for Code {
+    fn read(&self, offset: u64, _: Access) -> Result<u64, BusError> {
+        Ok(self.0.get(offset as usize).copied().unwrap_or(0xcc).into())
+    }
+    fn write(&self, _: u64, _: u64, _: Access) -> Result<(), BusError> {
+        Err(BusError::Refused)
+    }
+    fn rules(&self) -> AccessRules {
+        AccessRules::implemented(1, 1)
+    }
+    fn name(&self) -> &str {
+        "code"
+    }
+}
+
+/// The same with a device over a page of the memory.
+fn check_with(memory: &[(u64, &[u8])], device: Option<(u64, &[u8])>, start: u64, want: &[(u16, u32)]) {
     for (interpret, hot_threshold) in [(true, None), (false, None), (false, Some(2))] {
         let space = AddressSpace::new("test");
         let ram = RamBlock::anonymous("ram", 16 << 20).unwrap();
@@ -69,6 +92,7 @@ fn check(memory: &[(u64, &[u8])], start: u64, want: &[(u16, u32)]) {
         for (at, bytes) in memory {
             ram.write(*at, bytes).unwrap();
         }
+        let _device = device.map(|(at, code)| space.map_mmio(Gpa(at), 4096, Arc::new(Code(code.to_vec())), 1).unwrap());
         let hook = Arc::new(Hook::default());
         let config = Arc::new(rhea_x86::models::parse("max").unwrap().config);
         let mut cpu = X86Cpu::new(0, 0, &config, &space, &VirtualClock::new(), hook.clone());
@@ -308,5 +332,19 @@ fn page_faults_come_back() {
             ],
         )],
         &[(0x80, 0x60_0000), (0x81, 2), (0x83, 42)],
+    );
+}
+
+#[test]
+fn code_of_a_device() {
+    // MOV AX, 0x1234 crosses into the device's page, which has MOV CX, 3; OUT 0x90, AX; INC AX; LOOP to the OUT; MOV DX, AX; and
+    // jumps back to memory: OUT 0x91, AL; OUT END, AL.
+    let device = [0x12, 0xb9, 3, 0, 0xe7, 0x90, 0x40, 0xe2, 0xfb, 0x89, 0xc2, 0xe9, 0xf2, 0xef];
+    let memory: [(u64, &[u8]); 2] = [(0x8ffe, &[0xb8, 0x34]), (0x8000, &[0xe6, 0x91, 0xe6, END as u8, 0xf4])];
+    check_with(
+        &memory,
+        Some((0x9000, &device)),
+        0x8ffe,
+        &[(0x90, 0x1234), (0x90, 0x1235), (0x90, 0x1236), (0x91, 0x37)],
     );
 }
