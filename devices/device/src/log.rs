@@ -18,6 +18,8 @@ pub enum LogMask {
     Int = 4,
     /// `op`: intermediate code.
     Op = 16,
+    /// `irqchip`: another interrupt controller becomes active.
+    Irqchip = 32,
     /// `cpu_reset`: registers before a reset.
     CpuReset = 128,
 }
@@ -29,6 +31,7 @@ impl LogMask {
         (LogMask::GuestErrors, "guest_errors", "log when the guest does something invalid"),
         (LogMask::Int, "int", "show interrupts and exceptions"),
         (LogMask::Op, "op", "show intermediate code for each translated region"),
+        (LogMask::Irqchip, "irqchip", "show changes of the active interrupt controller"),
         (LogMask::CpuReset, "cpu_reset", "show CPU state before CPU resets"),
     ];
 }

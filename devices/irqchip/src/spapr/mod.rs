@@ -405,7 +405,7 @@ impl SpaprIrq {
         }
         self.enable_windows(mode);
         self.log.line(
-            rhea_device::LogMask::Int,
+            rhea_device::LogMask::Irqchip,
             format_args!("spapr interrupts: {} is active", if mode == Mode::Xive { "XIVE" } else { "XICS" }),
         );
         // Lines of others stay where they are.

@@ -8,7 +8,7 @@ use rhea_device::state::{decode, encode};
 use rhea_device::{Device, LoadError, Saved};
 use std::sync::atomic::Ordering::SeqCst;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 struct State {

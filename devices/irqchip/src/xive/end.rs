@@ -15,13 +15,22 @@ pub(super) struct Queue {
     pub shift: u32,
     pub generation: bool,
     pub index: u32,
-    /// P and Q of the event state buffer for notification.
+    /// P and Q of the event state buffer for notification, and of that for escalation.
     pub pq: u8,
+    pub escalation: u8,
 }
 
 impl Queue {
-    pub const RESET: Self =
-        Self { valid: false, always_notify: false, page: 0, shift: 0, generation: true, index: 0, pq: 1 };
+    pub const RESET: Self = Self {
+        valid: false,
+        always_notify: false,
+        page: 0,
+        shift: 0,
+        generation: true,
+        index: 0,
+        pq: 1,
+        escalation: 1,
+    };
 }
 
 struct Inner {
@@ -98,22 +107,25 @@ impl End {
         }
         if q.always_notify || trigger(&mut q.pq) { Pushed::Notify } else { Pushed::Silent }
     }
-    /// A load in the management page for notifications: what it returns, and whether a notification goes out.
-    pub fn esb(&self, offset: u64) -> (u64, bool) {
+    /// A load in the management page of an event state buffer, `second`: of that for escalation. What it returns, and whether a
+    /// notification goes out. No hypercall tells a queue where to escalate to: what escalates ends there.
+    pub fn esb(&self, offset: u64, second: bool) -> (u64, bool) {
         let q = &mut self.0.lock().queue;
-        let was = q.pq;
+        let valid = q.valid;
+        let pq = if second { &mut q.escalation } else { &mut q.pq };
+        let was = *pq;
         match offset & 0xfff {
             0x000..=0x3ff => {
-                q.pq = match was {
+                *pq = match was {
                     3 => 2,
                     1 => 1,
                     _ => 0,
                 };
-                (u64::from(was == 3), was == 3 && q.valid)
+                (u64::from(was == 3), was == 3 && valid && !second)
             }
             0x800..=0xbff => (was.into(), false),
             set @ 0xc00..=0xfff => {
-                q.pq = (set >> 8) as u8 & 3;
+                *pq = (set >> 8) as u8 & 3;
                 (was.into(), false)
             }
             _ => (u64::MAX, false),
@@ -123,7 +135,10 @@ impl End {
         let q = self.get();
         q.valid.then(|| {
             let generation = u8::from(q.generation);
-            format!("queue {:#x} size 2^{} index {} generation {generation} ESn {:02b}", q.page, q.shift, q.index, q.pq)
+            let Queue { page, shift, index, pq, escalation, .. } = q;
+            format!(
+                "queue {page:#x} size 2^{shift} index {index} generation {generation} ESn {pq:02b} ESe {escalation:02b}"
+            )
         })
     }
 }

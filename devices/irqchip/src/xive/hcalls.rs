@@ -61,9 +61,7 @@ impl Xive {
             h::H_INT_ESB => self.esb_access(args, out),
             // Events are in their queues when the store that triggers them is done.
             h::H_INT_SYNC => no_flags(args[0], 0).and_then(|()| self.lisn(args[1]).map(drop)),
-            h::H_INT_RESET => no_flags(args[0], 0).map(|()| {
-                self.reset_configuration(true, false);
-            }),
+            h::H_INT_RESET => no_flags(args[0], 0).map(|()| self.forget_configuration()),
             _ => return None,
         };
         Some(result.err().unwrap_or(Status::SUCCESS))

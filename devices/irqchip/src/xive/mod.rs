@@ -1,6 +1,6 @@
 //! The PAPR XIVE exploitation mode (LoPAPR 14.5.4.8; the External Interrupt Virtualization Engine of POWER9 and later): event state
 //! buffers of the sources, event assignment, event queues in guest memory, and the thread interrupt management area, reached by loads
-//! and stores and configured by hypercalls. There is no escalation.
+//! and stores and configured by hypercalls. Queues have event state buffers for escalation, but no hypercall gives escalations a target.
 //!
 //! # Locks
 //! P and Q bits of a source with what else it has pending, its event assignment, and the OS ring of a processor are an atomic word
@@ -213,7 +213,7 @@ impl Xive {
                 0
             }
             (0x800..=0xbff, false) => s.pq(),
-            (set @ 0xc00..=0xfff, false) => {
+            (set @ 0xc00..=0xfff, _) => {
                 let pq = set >> 8 & 3;
                 let was = s.set_pq(pq);
                 if pq == 0 {
@@ -268,6 +268,14 @@ impl Xive {
         }
         for s in &self.sources {
             s.reset(keep_levels, latch, epoch);
+        }
+    }
+    /// H_INT_RESET: what the guest has configured; nothing is pending for queues that are gone.
+    fn forget_configuration(&self) {
+        self.reset_configuration(true, false);
+        for context in self.contexts.iter().flatten() {
+            context.forget();
+            self.drive(context);
         }
     }
     /// One server alone (a processor is started or plugged).

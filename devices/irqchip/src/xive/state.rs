@@ -23,6 +23,8 @@ struct QueueState {
     index: u32,
     #[n(7)]
     pq: u8,
+    #[n(8)]
+    escalation: u8,
 }
 
 /// Sources that exist, queues that differ from their reset state, OS rings by server.
@@ -43,7 +45,7 @@ impl Xive {
     pub fn save(&self) -> XiveState {
         let queue = |(n, end): (u32, &super::End)| {
             let q = end.get();
-            let Queue { valid, always_notify, page, shift, generation, index, pq } = q;
+            let Queue { valid, always_notify, page, shift, generation, index, pq, escalation } = q;
             (q != Queue::RESET).then_some(QueueState {
                 number: n,
                 valid,
@@ -53,6 +55,7 @@ impl Xive {
                 generation,
                 index,
                 pq,
+                escalation,
             })
         };
         let sources = (0..).zip(&self.sources).filter(|(_, s)| s.exists());
@@ -82,14 +85,15 @@ impl Xive {
             let s = self.sources.get(n as usize);
             s.ok_or_else(|| LoadError::Mismatch(format!("interrupt source {n:#x}")))?.set_raw(bits, assignment);
         }
-        for QueueState { number, valid, always_notify, page, shift, generation, index, pq } in queues {
+        for QueueState { number, valid, always_notify, page, shift, generation, index, pq, escalation } in queues {
             let end = self.ends.get(number as usize);
             let end = end.ok_or_else(|| LoadError::Mismatch(format!("event queue {number}")))?;
             let sound = shift == 0 || super::QUEUE_SIZES.contains(&shift) && index < 1 << (shift - 2);
             if !sound {
                 return Err(LoadError::Damaged(format!("event queue {number}")));
             }
-            end.set(Queue { valid, always_notify, page, shift, generation, index, pq: pq & 3 });
+            let (pq, escalation) = (pq & 3, escalation & 3);
+            end.set(Queue { valid, always_notify, page, shift, generation, index, pq, escalation });
         }
         for (n, ring, line) in contexts {
             let c = self.context(n).ok_or_else(|| LoadError::Mismatch(format!("interrupt server {n}")))?;

@@ -92,6 +92,11 @@ impl Context {
         let cppr = if was.nsr & EO != 0 { was.pipr } else { was.cppr };
         u16::from_be_bytes([was.nsr, cppr])
     }
+    /// Nothing is pending any more.
+    pub fn forget(&self) {
+        self.update(|r| Ring { ipb: 0, ..r });
+        self.reporting.store(NO_LINE, SeqCst);
+    }
     pub fn reset(&self) {
         self.ring.store(Ring::RESET.pack(), SeqCst);
         self.reporting.store(NO_LINE, SeqCst);

@@ -9,8 +9,8 @@ fn to_bus(value: u64, size: u8) -> u64 {
     value.swap_bytes() >> (64 - 8 * u32::from(size.clamp(1, 8)))
 }
 
-/// The event state buffers: two pages for each source (trigger, management), then two for each event queue (notification, and
-/// escalation, which is not there).
+/// The event state buffers: two pages for each source (trigger, management), then two for each event queue (notification,
+/// escalation).
 pub struct EsbWindow(Arc<Xive>);
 
 impl EsbWindow {
@@ -41,15 +41,15 @@ impl MmioDevice for EsbWindow {
         } else {
             let queue = n - sources;
             match xive.ends.get(queue as usize) {
-                Some(end) if !second => {
-                    let (value, notify) = end.esb(at);
+                Some(end) => {
+                    let (value, notify) = end.esb(at, second);
                     if notify {
                         let per = u64::from(PRIORITIES);
                         xive.present((queue / per) as u32, (queue % per) as u8);
                     }
                     value
                 }
-                _ => u64::MAX,
+                None => u64::MAX,
             }
         };
         Ok(to_bus(value, access.size))

@@ -145,3 +145,27 @@ fn saved() {
     assert!(rhea_device::Device::load(&*Machine::new(IcMode::Xive, &[0, 8]).irq, &state).is_err());
     assert!(rhea_device::Device::load(&*Machine::new(IcMode::Xics, &[0]).irq, &state).is_err());
 }
+
+#[test]
+fn polling_and_the_time_of_presentation() {
+    let (m, a, _) = machine();
+    m.irq.set_timebase(|| 0x1234_5678_9abc);
+    m.enable(a, 0);
+    m.message(a);
+    // Without effect, of any server, by any.
+    for _ in 0..2 {
+        assert_eq!(m.ok(1, h::H_IPOLL, &[0])[..2], [0xff00_0000 | u64::from(a), 0xff]);
+    }
+    assert_eq!(m.ok(0, h::H_IPOLL, &[8])[0], 0xff00_0000);
+    assert_eq!(m.ok(0, h::H_XIRR_X, &[])[..2], [0xff00_0000 | u64::from(a), 0x1234_5678_9abc]);
+    assert_eq!(m.ok(0, h::H_IPOLL, &[0])[0], u64::from(PRIORITY) << 24);
+    // Nothing is pending: source 0.
+    assert_eq!(m.ok(0, h::H_XIRR, &[])[0], u64::from(PRIORITY) << 24);
+    m.ok(0, h::H_EOI, &[0xff00_0000 | u64::from(a)]);
+    assert_eq!(m.ok(0, h::H_IPOLL, &[0])[0], 0xff00_0000);
+    // Only the low byte of a priority counts.
+    m.ok(0, h::H_CPPR, &[0x1_2345_6703]);
+    assert_eq!(m.ok(0, h::H_IPOLL, &[0])[0], 0x0300_0000);
+    m.ok(1, h::H_IPI, &[0, 0x102]);
+    assert_eq!(m.ok(0, h::H_IPOLL, &[0])[..2], [0x0300_0002, 2]);
+}

@@ -185,3 +185,110 @@ fn saved() {
     n.space.write(Gpa(2 * QUEUE), &page, rhea_memory::Requester::Host).unwrap();
     assert_eq!(n.take(1), [a, a]);
 }
+
+/// A guest that does not look at its queue: the ring goes round over what was there, and nothing beyond it is written.
+#[test]
+fn queues_overflow() {
+    let (m, a) = machine();
+    m.ok(0, h::H_INT_SET_QUEUE_CONFIG, &[1, 0, PRIORITY.into(), QUEUE, 12]);
+    let beyond = Gpa(QUEUE + 0x1000);
+    m.space.store(beyond, 0x5a5a_5a5a, Access::host(4)).unwrap();
+    m.enable(a, 0);
+    for _ in 0..5000 {
+        m.message(a);
+        m.esb_store(a, 1, 0x400);
+    }
+    assert_eq!(m.space.load(beyond, Access::host(4)).unwrap(), 0x5a5a_5a5a);
+    assert_eq!(m.ok(0, h::H_INT_GET_QUEUE_CONFIG, &[1, 0, PRIORITY.into()])[..4], [1 | 2, QUEUE, 12, 5000 % 1024]);
+    // All were one notification.
+    assert_eq!(m.tima_read(0, 0x810, 2), Ok(0x8000 | u64::from(PRIORITY)));
+    m.set_cppr(0, 0xff);
+    assert!(!m.up(0));
+    m.message(a);
+    assert!(m.up(0));
+}
+
+#[test]
+fn event_state_buffers_of_queues() {
+    let (m, _) = machine();
+    let info = m.ok(0, h::H_INT_GET_QUEUE_INFO, &[0, 8, PRIORITY.into()]);
+    let load =
+        |page: u64, at: u64| m.space.load(Gpa(info[0] + (page << SHIFT) + at), Access::cpu(0, 8)).unwrap().swap_bytes();
+    for page in [0, 1] {
+        // Off after a reset; each on its own.
+        assert_eq!(load(page, 0x800), 1);
+        assert_eq!(load(page, 0xf00), 1);
+        assert_eq!((load(page, 0x800), load(1 - page, 0x800)), (3, 1));
+        // The end of one that came twice: notification has its server told, escalation nobody.
+        assert_eq!(load(page, 0), 1);
+        assert_eq!(load(page, 0x800), 2);
+        assert_eq!(m.up(1), page == 0);
+        m.tima_read(1, 0x810, 2).unwrap();
+        m.set_cppr(1, 0xff);
+        assert_eq!((load(page, 0), load(page, 0xd00)), (0, 0));
+        assert_eq!(load(page, 0x400), u64::MAX);
+        // No stores.
+        m.space.store(Gpa(info[0] + (page << SHIFT) + 0xc00), 0, Access::cpu(0, 8)).unwrap();
+        assert_eq!(load(page, 0x800), 1);
+    }
+    load(1, 0xe00);
+    let state = rhea_device::Device::save(&*m.irq);
+    load(1, 0xd00);
+    rhea_device::Device::load(&*m.irq, &state).unwrap();
+    assert_eq!((load(0, 0x800), load(1, 0x800)), (1, 2));
+}
+
+#[test]
+fn event_state_buffers_of_sources() {
+    let (m, a) = machine();
+    m.enable(a, 0);
+    // P and Q by stores as by loads; what comes while both are off is lost.
+    m.esb_store(a, 1, 0xd00);
+    m.message(a);
+    assert_eq!((m.esb_load(a, 0x800), m.up(0)), (1, false));
+    m.esb_store(a, 1, 0xc00);
+    // A store at the start of the management page triggers, as any in the trigger page does.
+    m.esb_store(a, 1, 0);
+    m.esb_store(a, 0, 0x7f8);
+    assert_eq!(m.esb_load(a, 0x800), 3);
+    // The end by load tells that another one was sent.
+    assert_eq!(m.esb_load(a, 0), 1);
+    assert_eq!(m.esb_load(a, 0), 0);
+    assert_eq!(m.esb_load(a, 0x800), 0);
+    assert_eq!(m.next_event(0).zip(m.next_event(0)), Some((a, a)));
+    assert_eq!(m.next_event(0), None);
+    // Nothing is loaded from trigger pages, and level sources have none.
+    let trigger = Gpa(XivePlaces::default().esb + (u64::from(a) << (SHIFT + 1)));
+    assert_eq!(m.space.load(trigger, Access::cpu(0, 8)), Ok(u64::MAX));
+    m.irq.claim(numbers::LSI, true).unwrap();
+    m.enable(numbers::LSI, 0);
+    m.esb_store(numbers::LSI, 0, 0);
+    m.esb_store(numbers::LSI, 1, 0);
+    assert_eq!((m.esb_load(numbers::LSI, 0x800), m.next_event(0)), (0, None));
+    // A masked source has its events dropped, and waits for their end.
+    m.ok(0, h::H_INT_SET_SOURCE_CONFIG, &[1, a.into(), 0, PRIORITY.into(), 0]);
+    m.message(a);
+    assert_eq!((m.esb_load(a, 0x800), m.next_event(0)), (2, None));
+    assert_eq!(m.ok(0, h::H_INT_GET_SOURCE_CONFIG, &[0, a.into()])[..3], [0, 0xff, a.into()]);
+}
+
+#[test]
+fn reset_by_the_guest() {
+    let (m, a) = machine();
+    m.enable(a, 0);
+    m.message(a);
+    m.ok(0, h::H_INT_SET_OS_REPORTING_LINE, &[0, 0, 0x200]);
+    assert!(m.up(0));
+    m.ok(0, h::H_INT_RESET, &[0]);
+    // Nothing is left of what was pending for a queue that is gone; the processor's priority is its own.
+    assert!(!m.up(0));
+    assert_eq!(m.tima_read(0, 0x11, 1), Ok(0xff));
+    assert_eq!(m.ok(0, h::H_INT_GET_OS_REPORTING_LINE, &[0, 0])[0], u64::MAX);
+    assert_eq!(m.ok(0, h::H_INT_GET_SOURCE_CONFIG, &[0, a.into()])[1], 0xff);
+    assert_eq!(m.esb_load(a, 0x800), 1);
+    m.start(0);
+    m.enable(a, 0);
+    assert!(!m.up(0));
+    m.message(a);
+    assert_eq!(m.take(0), [a]);
+}
