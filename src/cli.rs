@@ -7,8 +7,9 @@ use rhea_device::chardev::{ChardevSpec, SocketAddress, SocketOptions};
 use rhea_device::options::split;
 use rhea_device::{LogMask, OptionDecl, OptionError, OptionKind, OptionSet};
 use rhea_display::VncOptions;
+use rhea_machine::accel;
 use rhea_machine::config::{BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig};
-use rhea_machine::machine::{Actions, RebootAction, ShutdownAction};
+use rhea_machine::machine::{Actions, Architecture, RebootAction, ShutdownAction};
 use rhea_machine::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use rhea_machine::pseries::PseriesOptions;
 use rhea_memory::Backing;
@@ -34,6 +35,7 @@ const OPTIONS: &[Opt] = &[
     arg(&["M", "machine"], "[type=]name[,prop=value...]", "select the machine ('-M help' lists them)"),
     arg(&["cpu"], "model[,feature=on|off...]", "select the CPU ('-cpu help' lists them)"),
     arg(&["accel"], "name[,prop=value...]", "select the accelerator ('-accel help' lists them)"),
+    flag(&["enable-kvm"], "run guest code by KVM: '-accel kvm'"),
     arg(&["smp"], "[cpus=]n[,maxcpus=n][,sockets=n][,dies=n][,clusters=n][,cores=n][,threads=n]", "set the number of CPUs"),
     arg(&["m"], "[size=]megs", "set the amount of RAM, with suffix M or G (default 128M)"),
     arg(&["mem-path"], "path", "take the RAM from this file or directory"),
@@ -246,7 +248,6 @@ fn scan(args: impl Iterator<Item = String>) -> Result<Given, OptionError> {
 
 /// Options of QEMU that Rhea does not have, so that the message can say so.
 const ABSENT: &[&str] = &[
-    "enable-kvm",
     "vnc",
     "audio",
     "audiodev",
@@ -344,7 +345,7 @@ fn help_of(given: &Given, default: &str) -> Option<String> {
                 }
             }
             "cpu" if is_help(value) => rhea_machine::cpu_help(machine()),
-            "accel" if is_help(value) => options::ACCEL_HELP.to_owned(),
+            "accel" if is_help(value) => accel::ACCEL_HELP.to_owned(),
             "device" if is_help(value) => rhea_machine::devices::help(),
             "device" if asks_help(value) => match rhea_machine::devices::help_of(value.split(',').next().unwrap_or(""))
             {
@@ -580,7 +581,15 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
             return Err(err(&format!("-{option}"), format!("the machine {name} does not have this")));
         }
     }
+    let architecture = match &board {
+        BoardOptions::Virt(_) => Architecture::Aarch64,
+        BoardOptions::Q35(_) => Architecture::X86_64,
+        BoardOptions::Pseries(_) => Architecture::Ppc64,
+    };
     let mut accels = given.all("accel");
+    if accels.is_empty() && given.has("enable-kvm") {
+        accels.push("kvm".to_owned());
+    }
     if let (true, Some(text)) = (accels.is_empty(), board.accel()) {
         accels.push(text.to_owned());
     }
@@ -678,7 +687,7 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
         ram_slots: memory.map_or(0, |m| m.slots),
         prom_env: prom_env(given)?,
         ram: ram(given, memory.map(|m| m.size), &board, &objects)?,
-        accel: options::parse_accel(&accels)?,
+        accel: accel::select(&accels, architecture)?,
         board,
         kernel,
         // On a PC it may be a list of files with their command lines.

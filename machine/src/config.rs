@@ -1,7 +1,8 @@
 //! Everything the command line says, typed.
 
+use crate::accel::AccelKind;
 use crate::machine::Actions;
-use crate::options::{self, AccelKind, ObjectSpec, Q35Options, Smp, VirtOptions};
+use crate::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use crate::pseries::PseriesOptions;
 use rhea_block::DriveOptions;
 use rhea_clock::{RtcBase, RtcSource};

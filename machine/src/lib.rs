@@ -1,5 +1,6 @@
 //! The boards: options become a wired machine.
 
+pub mod accel;
 mod board;
 pub mod catalog;
 pub mod config;
@@ -44,11 +45,15 @@ pub fn build(
         let text = format!("'maxcpus={}': the machine has no hot-plug of CPUs: it must equal cpus", config.smp.max_cpus);
         return Err(OptionError::new("-smp", text));
     }
-    match &config.board {
+    let machine = match &config.board {
         BoardOptions::Virt(options) => virt::build(config, options, wiring, control, log),
         BoardOptions::Q35(options) => q35::build(config, options, wiring, control, log),
         BoardOptions::Pseries(options) => pseries::build(config, options, wiring, control, log),
+    }?;
+    if let accel::AccelKind::JitAfter(why) = &config.accel {
+        eprintln!("rhea: {why}");
     }
+    Ok(machine)
 }
 
 /// The text of `-cpu help` for a machine.

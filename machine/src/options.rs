@@ -1,4 +1,4 @@
-//! The typed form of `-M`, `-cpu`, `-smp`, `-m`, `-rtc`, `-accel`.
+//! The typed form of `-M`, `-cpu`, `-smp`, `-m`, `-rtc`.
 
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::options::{self, OptionDecl, OptionError, OptionKind, OptionSet};
@@ -441,59 +441,6 @@ fn parse_date(text: &str) -> Option<i64> {
     Some(((days * 24 + h) * 60 + min) * 60 + s)
 }
 
-/// The accelerator chosen by `-accel`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccelKind {
-    Jit,
-    /// The IR interpreter.
-    Interpreter,
-}
-
-/// The text of `-accel help`.
-pub const ACCEL_HELP: &str = "Accelerators supported:\njit (also called tcg)\ninterp\n";
-
-/// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that is available.
-///
-/// # Errors
-/// [`OptionError`].
-pub fn parse_accel(texts: &[String]) -> Result<AccelKind, OptionError> {
-    const DECLS: &[OptionDecl] = &[
-        OptionDecl::new(
-            "thread",
-            OptionKind::Choice(&["single", "multi"]),
-            Some("multi"),
-            "vCPUs run in threads of their own",
-        ),
-        OptionDecl::new("tb-size", OptionKind::Size { unit: 1 << 20 }, None, "size of the code cache"),
-    ];
-    let mut absent = None;
-    for text in texts {
-        let pairs = options::split(text);
-        let Some(((name, None), rest)) = pairs.split_first() else {
-            return Err(OptionError::new("-accel", format!("'{text}': expected jit or interp")));
-        };
-        for name in name.split(':') {
-            match name {
-                "jit" | "tcg" | "interp" => {
-                    OptionSet::parse(&format!("-accel {name}"), DECLS, rest)?;
-                    return Ok(if name == "interp" { AccelKind::Interpreter } else { AccelKind::Jit });
-                }
-                "kvm" | "hvf" | "whpx" | "xen" => absent = Some(name.to_owned()),
-                _ => {
-                    return Err(OptionError::new(
-                        "-accel",
-                        format!("unknown accelerator '{name}': accelerators are jit and interp"),
-                    ));
-                }
-            }
-        }
-    }
-    match absent {
-        Some(name) => Err(OptionError::new("-accel", format!("'{name}' is not available: use jit"))),
-        None => Ok(AccelKind::Jit),
-    }
-}
-
 /// An `-object`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectSpec {
@@ -628,10 +575,6 @@ mod tests {
         assert_eq!(parse_rtc("base=2000-03-01T00:00:01").unwrap().0, RtcBase::Fixed(951_868_801));
         assert_eq!(parse_rtc("base=1970-01-01,clock=vm").unwrap(), (RtcBase::Fixed(0), RtcSource::Vm));
         assert!(parse_rtc("base=yesterday").is_err());
-        assert_eq!(parse_accel(&["kvm:tcg".into()]).unwrap(), AccelKind::Jit);
-        assert_eq!(parse_accel(&["kvm".into(), "interp".into()]).unwrap(), AccelKind::Interpreter);
-        assert!(parse_accel(&["kvm".into()]).is_err());
-        assert!(parse_accel(&["turbo".into()]).is_err());
         assert!(ObjectSpec::parse("memory-backend-file,id=m,size=1G,mem-path=/x,share=on").is_ok());
         assert!(ObjectSpec::parse("memory-backend-file,id=m,size=1G").is_err());
     }

@@ -5,6 +5,7 @@ use super::cpus::type_name;
 use super::life::target;
 use rhea_control::{Call, Commands, Error, PROTOCOL, Value, json};
 use rhea_machine::Machine;
+use rhea_machine::accel::AccelKind;
 use rhea_machine::machine::Architecture;
 
 pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
@@ -46,8 +47,8 @@ fn architecture(context: &Context, _: &mut Call<'_>) -> Result {
     Ok(json!({"arch": target(context.machine.architecture())}))
 }
 
-fn kvm(_: &Context, _: &mut Call<'_>) -> Result {
-    Ok(json!({"enabled": false, "present": false}))
+fn kvm(context: &Context, _: &mut Call<'_>) -> Result {
+    Ok(json!({"enabled": matches!(context.config.accel, AccelKind::Kvm(_)), "present": true}))
 }
 
 fn machines(context: &Context, _: &mut Call<'_>) -> Result {

@@ -12,12 +12,12 @@ use super::platform;
 use super::rtas::Rtas;
 use super::rtas::events::Events;
 use super::tree::{self, INTERRUPTS, LMB, TIMEBASE};
+use crate::accel::AccelKind;
 use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
 use crate::cpu::report_stops;
 use crate::hotplug::HotPlug;
 use crate::machine::{Architecture, Machine, MachineCpu, Parts};
-use crate::options::AccelKind;
 use crate::plug::Plugger;
 use rhea_accel::{GuestVcpu, IrqLine, IrqSink, VmControl};
 use rhea_clock::RtcClock;
@@ -70,7 +70,7 @@ fn cpu_config(config: &MachineConfig) -> Result<PpcConfig, OptionError> {
     if smp.max_cpus > MAX_CPUS {
         return Err(OptionError::new("-smp", format!("{} CPUs: the machine has at most {MAX_CPUS}", smp.max_cpus)));
     }
-    if smp.cpus % smp.threads != 0 {
+    if !smp.cpus.is_multiple_of(smp.threads) {
         let text = format!("cpus={}: expected a multiple of threads={}: cores are whole", smp.cpus, smp.threads);
         return Err(OptionError::new("-smp", text));
     }
@@ -135,7 +135,8 @@ pub fn build(
     if config.ram.size < 64 << 20 {
         return Err(OptionError::new("-m", "the machine needs at least 64M"));
     }
-    if config.max_ram > config.ram.size && (config.ram.size % LMB != 0 || config.max_ram % LMB != 0) {
+    let whole = |size: u64| size.is_multiple_of(LMB);
+    if config.max_ram > config.ram.size && !(whole(config.ram.size) && whole(config.max_ram)) {
         return Err(OptionError::new("-m", "with maxmem, it and the size are multiples of 256M"));
     }
     let cpu_config = Arc::new(cpu_config(config)?);

@@ -1,5 +1,6 @@
 //! Puts the board together.
 
+use super::accel;
 use super::boot::Firmware;
 use super::cpu;
 use super::globals;
@@ -13,19 +14,18 @@ use super::rom;
 use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
 use crate::cpu::report_stops;
-use crate::machine::{Architecture, Machine, MachineCpu, Parts};
-use crate::options::{AccelKind, Q35Options, Smp};
 use crate::hotplug::HotPlug;
 use crate::hotplug::express::Express;
+use crate::machine::{Architecture, Machine, MachineCpu, Parts};
+use crate::options::{Q35Options, Smp};
 use crate::plug::Plugger;
-use rhea_accel::{GuestVcpu, MsiTarget, VmControl, VmRequest, WakeReason};
+use rhea_accel::{VmControl, VmRequest, WakeReason};
 use rhea_chipset::lpc::pirq;
 use rhea_chipset::{ConfigPorts, Eeprom, Lpc, LpcWiring, Mch, MchWiring, ResetControl, SmBus, Smi};
-use rhea_device::{Log, LogMask, OptionError};
+use rhea_device::{Log, OptionError};
 use rhea_firmware::acpi::{FACS_LEN, WakingVector};
 use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_firmware::x86::{BootImage, CpuStart, RamLayout};
-use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{AddressSpace, Gpa, RamBlock, RamOptions, Requester};
 use rhea_pc::{A20Gate, CoprocessorError};
 use rhea_pci::{IntxLines, PciBus, PciFunction};
@@ -45,8 +45,12 @@ struct Spaces {
 /// The most CPUs: APIC ids up to that of broadcasts in xAPIC mode need no interrupt remapping.
 const MAX_CPUS: u32 = 255;
 
-fn cpu_config(config: &MachineConfig, ram: RamLayout) -> Result<X86Config, OptionError> {
-    let parsed = rhea_x86::models::parse(&config.cpu).map_err(|e| OptionError::new("-cpu", e))?;
+fn cpu_config(
+    config: &MachineConfig,
+    ram: RamLayout,
+    host: Option<X86Config>,
+) -> Result<(X86Config, bool), OptionError> {
+    let parsed = rhea_x86::models::parse_on(&config.cpu, host).map_err(|e| OptionError::new("-cpu", e))?;
     if let Some(warning) = parsed.warning {
         eprintln!("rhea: warning: -cpu: {warning}");
     }
@@ -66,7 +70,7 @@ fn cpu_config(config: &MachineConfig, ram: RamLayout) -> Result<X86Config, Optio
         let text = format!("'{}': has {has} physical address bits, the machine needs {bits}: use less RAM", config.cpu);
         return Err(OptionError::new("-cpu", text));
     }
-    Ok(cpu)
+    Ok((cpu, parsed.enforce))
 }
 
 /// Maps RAM and what lies around it.
@@ -180,7 +184,8 @@ pub fn build(
     }
     let globals = globals::parse(config)?;
     let layout = RamLayout::q35(config.ram.size);
-    let cpu_config = Arc::new(cpu_config(config, layout)?);
+    let kvm = accel::open(&config.accel)?;
+    let (mut cpu_config, enforce) = cpu_config(config, layout, accel::host_model(kvm.as_ref())?)?;
     let mut board = Board::new(&control, &log);
     board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
@@ -212,22 +217,23 @@ pub fn build(
         vcpus: OnceLock::new(),
         pins: OnceLock::new(),
     });
-    let jit_options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
-    let jit = JitVm::<X86Cpu>::new(&space, jit_options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
-    let (mut vcpus, mut pins, mut apic_ids) = (Vec::<Arc<JitVcpu<X86Cpu>>>::new(), Vec::new(), Vec::new());
+    let chosen = accel::build(&mut board, config, kvm.as_ref(), &hooks, (&mut cpu_config, enforce), !firmware)?;
+    let options = &Q35Options { smm: options.smm && chosen.smm, ..options.clone() };
+    let cpu_config = Arc::new(cpu_config);
+    let (mut guests, mut pins, mut apic_ids) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..config.smp.cpus {
         let apic_id = cpu_config.topology.apic_id(index);
         let cpu = X86Cpu::new(index, apic_id, &cpu_config, &space, &clock, hooks.clone());
         let pin = cpu.pins();
-        let vcpu = jit.add_vcpu(index, cpu);
-        pin.set_wake(Box::new(vcpu.waker()));
+        let vcpu = chosen.vcpus.clone().add_vcpu(index, cpu);
+        let vcpu = vcpu.map_err(|e| OptionError::new("-cpu", e.to_string()))?;
+        pin.set_wake(vcpu.waker());
         report_stops(&vcpu, index, &control);
-        vcpus.push(vcpu);
+        guests.push(vcpu);
         pins.push(pin);
         apic_ids.push(apic_id);
     }
-    let guests: Vec<Arc<dyn GuestVcpu<X86Cpu>>> = vcpus.iter().map(|v| v.clone() as _).collect();
-    let weak: Vec<_> = vcpus.iter().map(Arc::downgrade).collect();
+    let weak: Vec<_> = guests.iter().map(Arc::downgrade).collect();
     a20.on_change(move |_| {
         for vcpu in weak.iter().filter_map(std::sync::Weak::upgrade) {
             vcpu.post(Box::new(X86Cpu::a20_changed));
@@ -243,13 +249,18 @@ pub fn build(
         extended_destination: false,
     };
     let cpus = apic_ids.iter().copied().zip(pins.iter().cloned()).collect();
-    let irqs = interrupts::build(&mut board, &spaces.io, cpus, &features)?;
+    let irqs = match &chosen.chips {
+        Some(chips) => interrupts::in_kernel(&mut board, chips),
+        None => interrupts::build(&mut board, &spaces.io, cpus, &features)?,
+    };
     // Each is set once, here.
-    let _ = hooks.apic.set(irqs.apic.clone());
+    if let Some(apic) = &irqs.apic {
+        let _ = hooks.apic.set(apic.clone());
+    }
     let _ = hooks.vcpus.set(guests.clone());
     let _ = hooks.pins.set(pins);
-    bus.set_msi_target(Some(irqs.apic.clone() as Arc<dyn MsiTarget>));
-    let dmar = iommu::build(&mut board, config, &bus, &irqs.apic, cpu_config.physical_bits)?;
+    bus.set_msi_target(Some(irqs.messages.clone()));
+    let dmar = iommu::build(&mut board, config, &bus, irqs.apic.as_ref(), cpu_config.physical_bits)?;
 
     // Devices.
     let weak = Arc::downgrade(&hooks);
@@ -274,13 +285,15 @@ pub fn build(
         serials: ((1u32 << given) - 1) as u8,
         told: platform::serial_ports(wiring),
     };
-    let plugs = Plugger::new(&mut board, config, wiring, &bus, VecDeque::new()).with_ahci(ahci).plug_all(&mut |board, spec| {
-        match spec.driver.as_str() {
-            // Made before.
-            rhea_iommu::NAME => Ok(true),
-            _ => isa.device(board, spec),
-        }
-    })?;
+    let plugs = Plugger::new(&mut board, config, wiring, &bus, VecDeque::new()).with_ahci(ahci).plug_all(
+        &mut |board, spec| {
+            match spec.driver.as_str() {
+                // Made before.
+                rhea_iommu::NAME => Ok(true),
+                _ => isa.device(board, spec),
+            }
+        },
+    )?;
     let changes = Express::new(plugs.lock().ports.clone());
     let hotplug = HotPlug::new(&board, config, wiring, &bus, plugs, changes);
 
@@ -307,13 +320,6 @@ pub fn build(
     let cpus: Vec<Arc<dyn MachineCpu>> =
         guests.into_iter().zip(&apic_ids).map(|(v, id)| cpu::start(v, &space, *id, &boot) as _).collect();
 
-    if log.enabled(LogMask::Op) {
-        let log = log.clone();
-        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
-    }
-    let shown = jit.clone();
-    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
-    board.keep.push(Box::new(jit));
     board.keep.push(Box::new(spaces.smram));
     let power = lpc.clone();
     let ports = spaces.io.clone();

@@ -2,11 +2,12 @@
 
 use super::map;
 use crate::board::Board;
-use rhea_accel::{IrqLine, IrqSink, Route};
+use rhea_accel::{IrqLine, IrqSink, MsiMessage, MsiTarget, Route};
 use rhea_device::OptionError;
 use rhea_irqchip::apic::{ApicBus, ApicConfig, IoApic, IoApicConfig, LapicConfig, LapicOutputs};
 use rhea_irqchip::i8259::{I8259, I8259Config, Which};
-use rhea_memory::{AddressSpace, Gpa, Mapping};
+use rhea_kvm::x86::KernelChips;
+use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, Mapping, MmioDevice};
 use rhea_x86::X86Pins;
 use rhea_x86::hooks::pin;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ const HPET: u8 = 4;
 struct Inputs(Vec<(IrqLine, AtomicU8)>);
 
 impl Inputs {
-    fn new(sink: &Arc<impl IrqSink + 'static>, count: u32) -> Self {
+    fn new(sink: &Arc<dyn IrqSink>, count: u32) -> Self {
         Self((0..count).map(|n| (IrqLine::to_sink(sink.clone(), n), AtomicU8::new(0))).collect())
     }
     fn set(&self, n: u32, source: u8, level: bool, import: bool) {
@@ -92,7 +93,10 @@ impl IrqSink for IsaSink {
 
 /// The controllers.
 pub struct Interrupts {
-    pub apic: Arc<ApicBus>,
+    /// The machine's own local APICs, if they are not in the kernel.
+    pub apic: Option<Arc<ApicBus>>,
+    /// Takes the messages of devices.
+    pub messages: Arc<dyn MsiTarget>,
     /// Inputs of the 8259s for PIRQs.
     pub pirq_inputs: Vec<IrqLine>,
     /// I/O APIC inputs for the event timers.
@@ -149,13 +153,8 @@ pub fn build(
     board.devices.push(pic.clone());
     apic.connect_external(&pic);
 
-    let sink = IsaSink { io_apic: Inputs::new(&io_apic, map::GSIS), pic: Inputs::new(&pic, 16) };
-    let sink: Arc<dyn IrqSink> = Arc::new(sink);
-    for n in 0..map::GSIS {
-        board.routing.set_route(n, Some(Route { sink: sink.clone(), pin: n }));
-    }
-    let inputs = |first: u32, count: u32| (0..count).map(|n| IrqLine::to_sink(sink.clone(), first + n)).collect();
-    let (pirq_inputs, hpet_inputs) = (inputs(PIRQ_PINS, 16), inputs(HPET_PINS, map::GSIS));
+    let (io_apic_inputs, pic_inputs): (Arc<dyn IrqSink>, Arc<dyn IrqSink>) = (io_apic.clone(), pic.clone());
+    let (pirq_inputs, hpet_inputs) = route(board, &io_apic_inputs, &pic_inputs);
 
     let (a, b, shown) = (io_apic, pic, apic.clone());
     board.info.push((
@@ -165,7 +164,48 @@ pub fn build(
     ));
     let all = move || (0..shown.cpus() as u32).map(|n| shown.describe(n)).collect();
     board.info.push(("lapic", "show the local APICs", Box::new(all)));
-    Ok(Interrupts { apic, pirq_inputs, hpet_inputs })
+    Ok(Interrupts { messages: apic.clone(), apic: Some(apic), pirq_inputs, hpet_inputs })
+}
+
+/// Leads the machine's lines to the controllers: inputs for PIRQs and for event timers.
+fn route(board: &Board, io_apic: &Arc<dyn IrqSink>, pic: &Arc<dyn IrqSink>) -> (Vec<IrqLine>, Vec<IrqLine>) {
+    let sink: Arc<dyn IrqSink> =
+        Arc::new(IsaSink { io_apic: Inputs::new(io_apic, map::GSIS), pic: Inputs::new(pic, 16) });
+    for n in 0..map::GSIS {
+        board.routing.set_route(n, Some(Route { sink: sink.clone(), pin: n }));
+    }
+    let inputs = |first: u32, count: u32| (0..count).map(|n| IrqLine::to_sink(sink.clone(), first + n)).collect();
+    (inputs(PIRQ_PINS, 16), inputs(HPET_PINS, map::GSIS))
+}
+
+/// Wires those in the kernel.
+pub fn in_kernel(board: &mut Board, chips: &Arc<KernelChips>) -> Interrupts {
+    let messages: Arc<dyn MsiTarget> = chips.clone();
+    board.map(map::LOCAL_APIC, Arc::new(Doorbell(messages.clone())));
+    let (pirq_inputs, hpet_inputs) = route(board, &chips.io_apic(), &chips.pic());
+    Interrupts { apic: None, messages, pirq_inputs, hpet_inputs }
+}
+
+/// Where devices write messages; processors reach the registers of their own local APIC there, in the kernel.
+struct Doorbell(Arc<dyn MsiTarget>);
+
+impl MmioDevice for Doorbell {
+    fn read(&self, _offset: u64, _access: Access) -> Result<u64, BusError> {
+        Ok(u64::MAX)
+    }
+    fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
+        if access.cpu_index().is_none() {
+            let address = map::LOCAL_APIC.start + offset;
+            self.0.send(MsiMessage { address, data: value as u32, requester_id: 0 });
+        }
+        Ok(())
+    }
+    fn rules(&self) -> AccessRules {
+        AccessRules::implemented(4, 4)
+    }
+    fn name(&self) -> &str {
+        "local APICs"
+    }
 }
 
 fn outputs(pins: &Arc<X86Pins>) -> LapicOutputs {
@@ -226,7 +266,8 @@ mod tests {
     #[test]
     fn sources_share_inputs() {
         let (apic, pic) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
-        let sink = IsaSink { io_apic: Inputs::new(&apic, map::GSIS), pic: Inputs::new(&pic, 16) };
+        let (apic_inputs, pic_inputs): (Arc<dyn IrqSink>, Arc<dyn IrqSink>) = (apic.clone(), pic.clone());
+        let sink = IsaSink { io_apic: Inputs::new(&apic_inputs, map::GSIS), pic: Inputs::new(&pic_inputs, 16) };
         // The interval timer.
         sink.set_level(0, true);
         assert_eq!((apic.take(), pic.take()), (vec![(2, true)], vec![(0, true)]));

@@ -10,12 +10,18 @@ use rhea_irqchip::apic::{ApicBus, InterruptRemapping};
 use rhea_pci::PciBus;
 use std::sync::{Arc, Weak};
 
+/// Does the command line ask for it?
+#[must_use]
+pub fn wanted(config: &MachineConfig) -> bool {
+    config.devices.iter().any(|d| d.driver == NAME)
+}
+
 /// Makes the unit, if the command line asks for it; gives what ACPI tells of it.
 pub fn build(
     board: &mut Board,
     config: &MachineConfig,
     bus: &Arc<PciBus>,
-    apic: &Arc<ApicBus>,
+    apic: Option<&Arc<ApicBus>>,
     physical_bits: u32,
 ) -> Result<Option<Dmar>, OptionError> {
     let option = format!("-device {NAME}");
@@ -24,6 +30,11 @@ pub fn build(
     if given.next().is_some() {
         return Err(OptionError::new(&option, "given twice: the machine has one"));
     }
+    let Some(apic) = apic else {
+        let text =
+            "its interrupt remapping needs the machine's own interrupt controllers: use -accel kvm,kernel-irqchip=off";
+        return Err(OptionError::new(&option, text));
+    };
     let options = VtdOptions::of(&OptionSet::parse(&option, declarations(), &spec.pairs)?, physical_bits)?;
     let wiring = VtdWiring { memory: board.space.clone(), apic: apic.clone(), log: board.log.clone() };
     let vtd = Vtd::new(options, wiring);

@@ -1,5 +1,6 @@
 //! The `q35` board.
 
+mod accel;
 mod board;
 mod boot;
 pub mod cpu;

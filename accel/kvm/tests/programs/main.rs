@@ -329,3 +329,20 @@ fn two_machines_at_once() {
     benches.iter().for_each(|b| b.wait_done(1));
     assert_eq!(benches[0].said(), benches[1].said());
 }
+
+/// Whether this host's KVM is fit for kernels is its own business; the answer comes soon, and says why not.
+#[test]
+fn the_probe_answers() {
+    let Some(kvm) = bench::kvm() else { return };
+    let start = Instant::now();
+    match rhea_kvm::x86::probe(&kvm) {
+        Ok(()) => println!("fit"),
+        Err(e) => {
+            let text = e.to_string();
+            println!("unfit: {text}");
+            assert!(text.lines().count() == 1 && matches!(e, rhea_kvm::KvmError::Unfit(_)), "{text}");
+        }
+    }
+    println!("{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10));
+}

@@ -1,0 +1,203 @@
+//! Which accelerator runs the machine: `-accel`, `-M accel=`, or the best one that works here.
+
+use crate::machine::Architecture;
+use rhea_device::OptionError;
+use rhea_device::options::{self, OptionDecl, OptionKind, OptionSet};
+use rhea_kvm::{DevKvm, KvmError, x86};
+
+/// Where KVM is.
+pub const DEV_KVM: &str = "/dev/kvm";
+
+/// The accelerator that was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccelKind {
+    Jit,
+    /// Because nothing better works, nothing having been asked for: why.
+    JitAfter(String),
+    /// The IR interpreter.
+    Interpreter,
+    /// With the kernel's interrupt controllers, or not, or as it fits the machine.
+    Kvm(Option<bool>),
+}
+
+/// The text of `-accel help`.
+pub const ACCEL_HELP: &str = "Accelerators supported:\nkvm\njit (also called tcg)\ninterp\n";
+
+const JIT_OPTIONS: &[OptionDecl] = &[
+    OptionDecl::new(
+        "thread",
+        OptionKind::Choice(&["single", "multi"]),
+        Some("multi"),
+        "vCPUs run in threads of their own",
+    ),
+    OptionDecl::new("tb-size", OptionKind::Size { unit: 1 << 20 }, None, "size of the code cache"),
+];
+const KVM_OPTIONS: &[OptionDecl] = &[OptionDecl::new(
+    "kernel-irqchip",
+    OptionKind::Choice(&["on", "off", "split"]),
+    None,
+    "interrupt controllers in the kernel",
+)];
+
+/// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that works for the guest. Without any it is KVM,
+/// if that runs kernels at the processor's speed, or else the JIT.
+///
+/// # Errors
+/// [`OptionError`]: an unknown name or property, or nothing on the list works.
+pub fn select(texts: &[String], guest: Architecture) -> Result<AccelKind, OptionError> {
+    select_with(texts, guest, &|last, kernel_irqchip| usable(guest, last, kernel_irqchip))
+}
+
+/// Does KVM work? The last of a list is not held to its speed: there is nothing else.
+type Usable<'a> = &'a dyn Fn(bool, bool) -> Result<(), KvmError>;
+
+fn select_with(texts: &[String], guest: Architecture, kvm: Usable) -> Result<AccelKind, OptionError> {
+    let mut wanted = Vec::new();
+    for text in texts {
+        let pairs = options::split(text);
+        let Some(((names, None), rest)) = pairs.split_first() else {
+            return Err(OptionError::new("-accel", format!("'{text}': expected kvm, jit or interp")));
+        };
+        for name in names.split(':') {
+            let option = format!("-accel {name}");
+            wanted.push(match name {
+                "jit" | "tcg" | "interp" => {
+                    OptionSet::parse(&option, JIT_OPTIONS, rest)?;
+                    if name == "interp" { AccelKind::Interpreter } else { AccelKind::Jit }
+                }
+                "kvm" => {
+                    let set = OptionSet::parse(&option, KVM_OPTIONS, rest)?;
+                    match set.text("kernel-irqchip") {
+                        Some("split") => {
+                            return Err(set.error("kernel-irqchip", "'split' is not available: use on or off"));
+                        }
+                        text => AccelKind::Kvm(text.map(|t| t == "on")),
+                    }
+                }
+                "hvf" | "whpx" | "xen" => {
+                    // Of other systems: never there.
+                    if texts.len() == 1 && !names.contains(':') {
+                        return Err(OptionError::new("-accel", format!("'{name}' is not available: use kvm or jit")));
+                    }
+                    continue;
+                }
+                _ => {
+                    let text = format!("unknown accelerator '{name}': accelerators are kvm, jit and interp");
+                    return Err(OptionError::new("-accel", text));
+                }
+            });
+        }
+    }
+    if wanted.is_empty() {
+        if !host_runs(guest) {
+            return Ok(AccelKind::Jit);
+        }
+        return Ok(match kvm(false, true) {
+            Ok(()) => AccelKind::Kvm(None),
+            Err(why) => AccelKind::JitAfter(format!("kvm is not used: {why}: using jit")),
+        });
+    }
+    let count = wanted.len();
+    for (n, kind) in wanted.into_iter().enumerate() {
+        let AccelKind::Kvm(irqchip) = kind else { return Ok(kind) };
+        let last = n + 1 == count;
+        match kvm(last, irqchip != Some(false)) {
+            Ok(()) => return Ok(kind),
+            Err(why) if last => return Err(OptionError::new("-accel kvm", why.to_string())),
+            Err(why) => eprintln!("rhea: -accel kvm: {why}: trying the next"),
+        }
+    }
+    Err(OptionError::new("-accel", "none of them is available: use jit"))
+}
+
+/// Is the guest's architecture the host's?
+fn host_runs(guest: Architecture) -> bool {
+    match guest {
+        Architecture::X86_64 => std::env::consts::ARCH == "x86_64",
+        Architecture::Aarch64 | Architecture::Ppc64 => false,
+    }
+}
+
+fn usable(guest: Architecture, last: bool, kernel_irqchip: bool) -> Result<(), KvmError> {
+    if !host_runs(guest) {
+        let name = match guest {
+            Architecture::X86_64 => "x86-64",
+            Architecture::Aarch64 => "aarch64",
+            Architecture::Ppc64 => "ppc64",
+        };
+        return Err(KvmError::Refused(format!("it does not run {name} guests on this host")));
+    }
+    let kvm = DevKvm::open(DEV_KVM)?;
+    if !last {
+        return x86::probe(&kvm);
+    }
+    x86::check(&kvm, if kernel_irqchip { x86::Irqchip::Kernel } else { x86::Irqchip::Machine })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(texts: &[&str], works: &[&str]) -> Result<AccelKind, String> {
+        let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
+        let absent = || KvmError::Absent(DEV_KVM.to_owned());
+        let slow = || KvmError::Unfit("it is slow".to_owned());
+        select_with(&texts, Architecture::X86_64, &|last, _| match works {
+            ["slow"] => {
+                if last {
+                    Ok(())
+                } else {
+                    Err(slow())
+                }
+            }
+            ["kvm"] => Ok(()),
+            _ => Err(absent()),
+        })
+        .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_first_that_works() {
+        let (on, off) = (Ok(AccelKind::Kvm(Some(true))), Ok(AccelKind::Kvm(Some(false))));
+        let (kvm, jit) = (Ok(AccelKind::Kvm(None)), Ok(AccelKind::Jit));
+        for (texts, works, expected) in [
+            (&["tcg"][..], &["kvm"][..], &jit),
+            (&["kvm:tcg"], &[], &jit),
+            (&["kvm:tcg"], &["kvm"], &kvm),
+            (&["kvm", "interp"], &[], &Ok(AccelKind::Interpreter)),
+            (&["kvm,kernel-irqchip=on"], &["kvm"], &on),
+            (&["kvm,kernel-irqchip=off", "jit"], &["kvm"], &off),
+            (&["xen", "kvm"], &["kvm"], &kvm),
+            // One that is slow is used if nothing else is asked for.
+            (&["kvm"], &["slow"], &kvm),
+            (&["kvm", "jit"], &["slow"], &jit),
+            (&[], &["kvm"], &kvm),
+        ] {
+            assert_eq!(&choose(texts, works), expected, "{texts:?} {works:?}");
+        }
+        let Ok(AccelKind::JitAfter(why)) = choose(&[], &["slow"]) else { panic!("not the JIT") };
+        assert!(why.contains("slow") && why.contains("jit"), "{why}");
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong() {
+        for (texts, says) in [
+            (&["kvm"][..], "/dev/kvm does not exist"),
+            (&["turbo"], "unknown accelerator 'turbo'"),
+            (&["kvm,kernel-irqchip=maybe"], "kernel-irqchip"),
+            (&["kvm,kernel-irqchip=split"], "'split' is not available"),
+            (&["kvm,thread=single"], "thread"),
+            (&["jit,kernel-irqchip=on"], "kernel-irqchip"),
+            (&["whpx"], "'whpx' is not available"),
+            (&["hvf:xen"], "none of them"),
+        ] {
+            let e = choose(texts, &[]).unwrap_err();
+            assert!(e.contains(says) && e.lines().count() == 1, "{texts:?}: {e}");
+        }
+        // Other guests are not run by this host.
+        let e = select(&["kvm".into()], Architecture::Aarch64).unwrap_err().to_string();
+        assert!(e.contains("does not run aarch64 guests"), "{e}");
+        assert_eq!(select(&["kvm:jit".into()], Architecture::Ppc64).ok(), Some(AccelKind::Jit));
+        assert_eq!(select(&[], Architecture::Ppc64).ok(), Some(AccelKind::Jit));
+    }
+}

@@ -1,0 +1,128 @@
+//! What runs the processors: the JIT, or KVM.
+
+use super::hooks::BoardHooks;
+use super::iommu;
+use crate::accel::{AccelKind, DEV_KVM};
+use crate::board::Board;
+use crate::config::MachineConfig;
+use rhea_accel::GuestAccelerator;
+use rhea_device::{Device, LoadError, Log, LogMask, OptionError, Saved};
+use rhea_jit::{JitOptions, JitVm};
+use rhea_kvm::x86::{self, Irqchip, KernelChips, KvmVm, Setup};
+use rhea_kvm::{DevKvm, KvmError};
+use rhea_x86::{Feature, X86Config, X86Cpu};
+use std::sync::Arc;
+
+fn fail(e: &KvmError) -> OptionError {
+    OptionError::new("-accel kvm", e.to_string())
+}
+
+/// `/dev/kvm`, if it was chosen.
+pub fn open(kind: &AccelKind) -> Result<Option<DevKvm>, OptionError> {
+    match kind {
+        AccelKind::Kvm(_) => DevKvm::open(DEV_KVM).map(Some).map_err(|e| fail(&e)),
+        AccelKind::Jit | AccelKind::JitAfter(_) | AccelKind::Interpreter => Ok(None),
+    }
+}
+
+/// The model named `host`.
+pub fn host_model(kvm: Option<&DevKvm>) -> Result<Option<X86Config>, OptionError> {
+    let Some(kvm) = kvm else { return Ok(None) };
+    let model = x86::host_model(kvm).map_err(|e| fail(&e))?;
+    Ok(Some(model))
+}
+
+/// The accelerator of a machine.
+pub struct Chosen {
+    pub vcpus: Arc<dyn GuestAccelerator<X86Cpu>>,
+    /// Interrupt controllers in the kernel.
+    pub chips: Option<Arc<KernelChips>>,
+    /// There is system-management mode.
+    pub smm: bool,
+}
+
+/// Makes it; takes from the processor's model what it cannot run.
+pub fn build(
+    board: &mut Board,
+    config: &MachineConfig,
+    kvm: Option<&DevKvm>,
+    hooks: &Arc<BoardHooks>,
+    (cpu, enforce): (&mut X86Config, bool),
+    virtual_wire: bool,
+) -> Result<Chosen, OptionError> {
+    let (Some(system), AccelKind::Kvm(in_kernel)) = (kvm, &config.accel) else {
+        return jit(board, config);
+    };
+    // Interrupt remapping is the machine's.
+    let irqchip = if in_kernel.unwrap_or(!iommu::wanted(config)) { Irqchip::Kernel } else { Irqchip::Machine };
+    let (space, hooks, control) = (board.space.clone(), hooks.clone(), board.control.clone());
+    let setup = Setup { system, irqchip, space, hooks, control, virtual_wire };
+    let vm = KvmVm::new(setup).map_err(|e| fail(&e))?;
+    let lost = vm.restrict(cpu);
+    // Of the models that are all there is, nobody misses what there is not; nor without a local APIC in the kernel what needs it.
+    let whole = |f: &&Feature| irqchip == Irqchip::Kernel || !x86::NEEDS_KERNEL_APIC.contains(f);
+    let names: Vec<_> = lost.iter().filter(whole).map(|f| f.name()).collect();
+    if !names.is_empty() && !matches!(cpu.model.as_str(), "max" | "host") {
+        let text = format!("'{}': this host has not: {}", cpu.model, names.join(", "));
+        if enforce {
+            return Err(OptionError::new("-cpu", text));
+        }
+        eprintln!("rhea: warning: -cpu: {text}");
+    }
+    if vm.chips().is_some() {
+        board.devices.push(Arc::new(Chips { vm: vm.clone(), log: board.log.clone() }));
+    }
+    let shown = vm.clone();
+    let info = move || {
+        format!(
+            "kvm support: enabled\nirqchip: {}\nsystem-management mode: {}\nnested virtualization: not offered\n\
+             memory slots: {}\nexits: {}\nkicks: {}\n",
+            if shown.chips().is_some() { "kernel" } else { "machine" },
+            if shown.smm() { "yes" } else { "not offered" },
+            shown.slots(),
+            shown.exits(),
+            shown.kicks()
+        )
+    };
+    board.info.push(("kvm", "show what runs the processors", Box::new(info)));
+    board.keep.push(Box::new(vm.clone()));
+    Ok(Chosen { chips: vm.chips().cloned(), smm: vm.smm(), vcpus: vm })
+}
+
+fn jit(board: &mut Board, config: &MachineConfig) -> Result<Chosen, OptionError> {
+    let options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
+    let jit =
+        JitVm::<X86Cpu>::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
+    if board.log.enabled(LogMask::Op) {
+        let log = board.log.clone();
+        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
+    }
+    let shown = jit.clone();
+    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
+    board.info.push(("kvm", "show what runs the processors", Box::new(|| "kvm support: disabled\n".to_owned())));
+    board.keep.push(Box::new(jit.clone()));
+    Ok(Chosen { vcpus: jit, chips: None, smm: true })
+}
+
+/// The interrupt controllers in the kernel, as a device.
+struct Chips {
+    vm: Arc<KvmVm>,
+    log: Log,
+}
+
+impl Device for Chips {
+    fn name(&self) -> &str {
+        "kvm-irqchip"
+    }
+    fn reset(&self) {
+        if let Err(e) = self.vm.reset_chips() {
+            self.log.guest_error("kvm-irqchip", format_args!("{e}"));
+        }
+    }
+    fn save(&self) -> Saved {
+        Saved::NotMigratable("interrupt controllers in the kernel")
+    }
+    fn load(&self, _: &Saved) -> Result<(), LoadError> {
+        Err(LoadError::Mismatch("interrupt controllers in the kernel".to_owned()))
+    }
+}
