@@ -27,10 +27,12 @@ pub fn run(args: &mut Args, output: &mut Output<'_>) -> Result<i32, String> {
     let b = open(args, &args.operands[1], args.value('F'), inherit)?.backend();
     let strict = args.flag('s');
     let quiet = args.flag('q');
-    if a.capacity() != b.capacity() && !strict && !quiet {
+    let difference = with_progress(args, |p| compare(&*a, &*b, strict, p)).map_err(|e| host(&e))?;
+    let common = a.capacity().min(b.capacity());
+    let in_common = matches!(difference, Some(Difference::Content(at)) if at < common);
+    if a.capacity() != b.capacity() && !strict && !quiet && !in_common {
         output.print("Warning: Image size mismatch!\n");
     }
-    let difference = with_progress(args, |p| compare(&*a, &*b, strict, p)).map_err(|e| host(&e))?;
     let text = match difference {
         None => "Images are identical.\n".to_owned(),
         Some(Difference::Content(at)) => format!("Content mismatch at offset {at}!\n"),

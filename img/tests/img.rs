@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A directory that is gone at the end, one at a time (a process that is just being made holds the locks of its parent).
-struct Scratch(PathBuf, MutexGuard<'static, ()>);
+struct Scratch(PathBuf, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Scratch {
     fn new(name: &str) -> Option<Self> {

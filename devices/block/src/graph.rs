@@ -5,7 +5,8 @@ use crate::qcow2::{Qcow2, Qcow2Options};
 use crate::vmdk::Vmdk;
 use crate::vpc::Vpc;
 use crate::{
-    BlockBackend, DetectZeroes, FileNode, FileOptions, Format, NodeOptions, NodeRef, NullBackend, RawNode, probe,
+    BlockBackend, DetectZeroes, FileNode, FileOptions, Format, NodeOptions, NodeRef, NullBackend, RawNode, Throttle,
+    ThrottleLimits, probe,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -130,6 +131,8 @@ impl Node {
 pub struct BlockGraph {
     nodes: Mutex<BTreeMap<String, Arc<Node>>>,
     anonymous: AtomicU64,
+    /// Limits that several drives share.
+    throttles: Mutex<BTreeMap<String, Arc<Throttle>>>,
 }
 
 /// Opens an image without a graph: for tools. `format`: as given by the user, or guessed.
@@ -192,6 +195,16 @@ impl BlockGraph {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Node>> {
         self.nodes.lock().get(name).cloned()
+    }
+    /// The limits of a group; they are those that were given last.
+    #[must_use]
+    pub fn throttle_group(&self, name: &str, limits: ThrottleLimits) -> Arc<Throttle> {
+        let mut throttles = self.throttles.lock();
+        let group = throttles.entry(name.to_owned()).or_insert_with(|| Arc::new(Throttle::new(limits)));
+        if limits.any() && group.limits() != limits {
+            group.set(limits);
+        }
+        group.clone()
     }
     /// All named nodes.
     #[must_use]

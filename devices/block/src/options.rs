@@ -189,10 +189,6 @@ const NODE_KEYS: &[&str] = &[
     "refcount-cache-size",
     "cache-size",
     "cache-clean-interval",
-    "pass-discard-request",
-    "pass-discard-snapshot",
-    "pass-discard-other",
-    "discard-no-unref",
     "overlap-check",
     "offset",
     "size",
@@ -355,8 +351,10 @@ impl DriveOptions {
         };
         let drive = Drive::with_settings(self.id.as_deref().unwrap_or(name), backend, settings);
         drive.set_node(Some(node));
-        if self.throttle.any() {
-            drive.set_throttle(Some(Arc::new(Throttle::new(self.throttle))));
+        match &self.throttle_group {
+            Some(group) => drive.set_throttle(Some(graph.throttle_group(group, self.throttle))),
+            None if self.throttle.any() => drive.set_throttle(Some(Arc::new(Throttle::new(self.throttle)))),
+            None => {}
         }
         Ok(drive)
     }

@@ -366,3 +366,66 @@ fn locks_are_those_of_the_tools() {
     assert!(!o.status.success() && String::from_utf8_lossy(&o.stderr).contains("lock"));
     drop(node);
 }
+
+#[test]
+fn threads_at_once() {
+    use rhea_block::{CacheMode, Drive, Operation};
+    if !tools() {
+        return;
+    }
+    let scratch = Scratch::new("threads");
+    let image = scratch.text("image.qcow2");
+    for (round, shape) in ["", "cluster_size=4k", "extended_l2=on", "compat=0.10"].iter().enumerate() {
+        create(image.as_ref(), &ImageOptions::Qcow2(options(shape))).unwrap();
+        let node = open(&image, false);
+        let drive = Drive::new("d", node.backend(), CacheMode::Writeback);
+        const THREADS: u64 = 4;
+        let models: Vec<Vec<u8>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS)
+                .map(|t| {
+                    let drive = &drive;
+                    scope.spawn(move || {
+                        let mut random = Random((round as u64 * 16 + t) * 0x1234_5677 + 1);
+                        let mut model = vec![0u8; SIZE as usize];
+                        for n in 0..250u64 {
+                            // Each has every fourth piece of 2 KiB: clusters are shared.
+                            let at = (random.below(SIZE / 2048 / THREADS) * THREADS + t) * 2048;
+                            let byte = (n * THREADS + t) as u8 | 1;
+                            let now = &mut model[at as usize..at as usize + 2048];
+                            match random.below(10) {
+                                0 => {
+                                    let mut zero =
+                                        Operation::WriteZeroes { offset: at, len: 2048, may_unmap: true, flush: false };
+                                    drive.run(&mut zero).unwrap();
+                                    now.fill(0);
+                                }
+                                1 => drive.run(&mut Operation::Flush).unwrap(),
+                                2 | 3 => {
+                                    let mut data = [0; 2048];
+                                    drive.read_bytes(at, &mut data).unwrap();
+                                    same(&data, now, "read");
+                                }
+                                _ => {
+                                    drive.write_bytes(at, &[byte; 2048]).unwrap();
+                                    now.fill(byte);
+                                }
+                            }
+                        }
+                        model
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        drive.close().unwrap();
+        drop((drive, node));
+        let mut model = vec![0u8; SIZE as usize];
+        for (t, own) in models.iter().enumerate() {
+            for piece in (t * 2048..SIZE as usize).step_by(2048 * THREADS as usize) {
+                model[piece..piece + 2048].copy_from_slice(&own[piece..piece + 2048]);
+            }
+        }
+        check(&image, false);
+        same(&raw_content(&scratch, &image), &model, shape);
+    }
+}

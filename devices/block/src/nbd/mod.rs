@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-pub(self) mod wire {
+mod wire {
     pub const INIT: u64 = 0x4e42_444d_4147_4943;
     pub const OPTION: u64 = 0x4948_4156_454f_5054;
     pub const OPTION_REPLY: u64 = 0x0003_e889_0455_65a9;
@@ -85,7 +85,7 @@ pub(self) mod wire {
 }
 
 /// A connection of either kind.
-pub(self) enum Stream {
+enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -162,7 +162,7 @@ impl Write for Stream {
     }
 }
 
-pub(self) fn protocol(text: impl Into<String>) -> io::Error {
+fn protocol(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("NBD: {}", text.into()))
 }
 

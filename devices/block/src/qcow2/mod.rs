@@ -82,9 +82,6 @@ impl Qcow2Options {
         o.take_size("l2-cache-entry-size")?;
         // Tables that were not used for a while are dropped as others need the room.
         o.take_size("cache-clean-interval")?;
-        for key in ["pass-discard-request", "pass-discard-snapshot", "pass-discard-other", "discard-no-unref"] {
-            o.take_bool(key)?;
-        }
         // Allocations are always checked against the places of tables.
         o.take_choice("overlap-check", &["none", "constant", "cached", "all"])?;
         Ok(options)

@@ -295,7 +295,7 @@ impl Qcow2 {
             cluster += 1;
         }
         let mut got = 1;
-        while got < want && (cluster + got) % per != 0 && self.refcount(m, cluster + got)? == 0 {
+        while got < want && !(cluster + got).is_multiple_of(per) && self.refcount(m, cluster + got)? == 0 {
             got += 1;
         }
         self.take(m, cluster, got)
