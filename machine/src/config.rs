@@ -97,12 +97,12 @@ impl BoardOptions {
             Self::Pseries(o) => o.memory_backend.as_deref(),
         }
     }
-    /// `usb=on`: the machine has a USB controller of its own; `None`: not told.
+    /// `usb=on`: the machine has a USB controller of its own.
     #[must_use]
-    pub fn usb(&self) -> Option<bool> {
+    pub fn usb(&self) -> bool {
         match self {
-            Self::Virt(o) => Some(o.usb),
-            Self::Q35(o) => Some(o.usb),
+            Self::Virt(o) => o.usb,
+            Self::Q35(o) => o.usb,
             Self::Pseries(o) => o.usb,
         }
     }

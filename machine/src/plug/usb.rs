@@ -35,9 +35,7 @@ impl Plugger<'_> {
     /// The board's own controller (`-M usb=on`), and what is plugged into it.
     pub(super) fn default_usb(&mut self) -> Result<(), OptionError> {
         let pseries = matches!(self.config.board, BoardOptions::Pseries(_));
-        // A partition has no other keyboard.
-        let wanted = self.config.board.usb().unwrap_or(pseries && !self.config.no_defaults);
-        if !wanted {
+        if !self.config.board.usb() {
             return Ok(());
         }
         let mut names = vec![if pseries { "nec-usb-xhci" } else { "qemu-xhci" }];

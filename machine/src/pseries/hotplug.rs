@@ -475,7 +475,11 @@ impl PlugBoard for Changes {
     }
     fn processors(&self) -> String {
         let Some(partition) = self.partition.upgrade() else { return String::new() };
-        let (smp, name) = (&partition.smp, partition.cpu.name);
+        // The name with its version.
+        let models = rhea_ppc::models::MODELS.iter();
+        let name =
+            models.filter(|(_, m)| m.pvr == partition.cpu.pvr).map(|m| m.0).max_by_key(|n| n.len()).unwrap_or("");
+        let smp = &partition.smp;
         let mut text = "Hotpluggable CPUs:\n".to_owned();
         let cores = self.cores.lock();
         for first in (0..smp.max_cpus).step_by(smp.threads.max(1) as usize) {
