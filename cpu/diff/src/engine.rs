@@ -49,7 +49,7 @@ impl Latch {
     pub fn wait(&self) {
         let mut open = self.open.lock();
         while !*open {
-            let late = self.changed.wait_for(&mut open, Duration::from_secs(20)).timed_out();
+            let late = self.changed.wait_for(&mut open, Duration::from_secs(120)).timed_out();
             assert!(!late || *open, "the program does not end");
         }
     }

@@ -96,12 +96,12 @@ pub(crate) fn min_max_num<F: Format>(a: u64, b: u64, max: bool, env: &mut Env) -
     }
 }
 
-/// As the Power ISA's xsmaxdp and xsmindp: a NaN that signals comes before one that does not.
+/// As the Power ISA's xsmaxdp and xsmindp: a NaN that does not signal gives way to a number, and to nothing else.
 fn ppc_min_max_num<F: Format>(a: u64, b: u64, max: bool, env: &mut Env) -> u64 {
     let x = unpack::<F>(a, env).class;
     let y = unpack::<F>(b, env).class;
     match (x, y) {
-        (Class::Signalling, _) | (Class::Quiet, Class::Quiet) => nan2::<F>((a, x), (b, y), env),
+        (Class::Signalling, _) | (Class::Quiet, Class::Quiet | Class::Signalling) => nan2::<F>((a, x), (b, y), env),
         (_, Class::Signalling) => nan1::<F>(b, y, env),
         (Class::Quiet, _) => b,
         (_, Class::Quiet) => a,

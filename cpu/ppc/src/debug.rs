@@ -157,7 +157,8 @@ impl PpcCpu {
         }
         if ciabr || self.msr & (msr::SE | msr::BE) != 0 {
             self.spr[spr::SIAR as usize] = at;
-            self.take_interrupt(Vector::Trace, next, trace::TRACE | if ciabr { trace::CIABR } else { 0 });
+            let cause = trace::TRACE | if ciabr { trace::CIABR } else { 0 } | self.prefixed_cause(at);
+            self.take_interrupt(Vector::Trace, next, cause);
         }
     }
 

@@ -126,9 +126,14 @@ impl PpcCpu {
     pub fn raise(&mut self, vector: Vector, cause: u64) {
         let pc = self.header.pc;
         let says = !matches!(vector, Vector::SystemCall | Vector::InstructionStorage | Vector::InstructionSegment);
+        let prefixed = if says { self.prefixed_cause(pc) } else { 0 };
+        self.take_interrupt(vector, pc, cause | prefixed);
+    }
+    /// What SRR1 says if the instruction at an address, which was just carried out, is prefixed.
+    pub(crate) fn prefixed_cause(&mut self, pc: u64) -> u64 {
         // Another program may have something else there by now.
-        let prefixed = says && self.prefixed_at == pc && self.code_word(pc).is_some_and(|w| w >> 26 == 1);
-        self.take_interrupt(vector, pc, cause | if prefixed { PREFIXED } else { 0 });
+        let prefixed = self.prefixed_at == pc && self.code_word(pc).is_some_and(|w| w >> 26 == 1);
+        if prefixed { PREFIXED } else { 0 }
     }
     /// The word at an address of code, if it can be read without effects.
     fn code_word(&mut self, pc: u64) -> Option<u32> {

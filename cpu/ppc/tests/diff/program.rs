@@ -55,7 +55,9 @@ impl State {
             fpscr: {
                 let v = v(36) & !(1 << 18 | 1 << 16);
                 // Nor is UX where another element of the vector overflows.
-                if v & 1 << 28 != 0 { v & !(1 << 27) } else { v }
+                let v = if v & 1 << 28 != 0 { v & !(1 << 27) } else { v };
+                // Where zero is multiplied by infinity VXSNAN may be set or not.
+                if v & 1 << 20 != 0 { v & !(1 << 24) } else { v }
             },
             // The reference keeps reserved bits too.
             vscr: v(39) & 0x1_0001,

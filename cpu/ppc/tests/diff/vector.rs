@@ -48,7 +48,10 @@ macro_rules! tables {
 
 /// Estimates have no exact result; DFP has classes of its own.
 fn estimate(n: &str) -> bool {
-    n.contains("rsqrte") || n.contains("sre") || n.contains("vre") || matches!(n, "fre" | "vexptefp" | "vlogefp")
+    n.contains("rsqrte")
+        || n.contains("sre")
+        || n.contains("vre")
+        || matches!(n, "fre" | "fres" | "vexptefp" | "vlogefp")
 }
 
 fn accesses(n: &str) -> bool {
@@ -222,6 +225,11 @@ fn registers(rng: &mut Rng, table: &[&'static Pattern]) -> Test {
         if matches!(p.name, "mffs" | "mffsl" | "mffsce") && !code.is_empty() {
             continue;
         }
+        // What sets exceptions without FX comes last: the reference sets FX with the next exception though it is there already.
+        let last = matches!(p.name, "mtfsf" | "mtfsfi");
+        if last && odd {
+            continue;
+        }
         let mut w = encode(rng, p);
         // The reference leaves FPRF where some of these set it, and clears FI where others leave it: another operation replaces
         // both.
@@ -258,6 +266,9 @@ fn registers(rng: &mut Rng, table: &[&'static Pattern]) -> Test {
         if matches!(p.name, "mtvsrd" | "mtvsrwa" | "mtvsrwz") {
             // Doubleword 1 is undefined: xxpermdi replaces it.
             code.push(splat(w));
+        }
+        if last {
+            break;
         }
     }
     if odd {
@@ -382,7 +393,9 @@ fn decimal_float(rng: &mut Rng) -> Test {
             _ => Kind::Finite,
         };
         if kind != Kind::Finite {
-            coefficient = if kind == Kind::Inf { 0 } else { coefficient % POWERS[f.digits as usize - 1] };
+            // The reference makes a NaN quiet if its payload is too long for the result.
+            let digits = if p.name == "drsp" { 6 } else { f.digits as usize - 1 };
+            coefficient = if kind == Kind::Inf { 0 } else { coefficient % POWERS[digits] };
         }
         let d = Decimal { sign: rng.chance(2), kind, coefficient, exp };
         let mut v = rhea_float::decimal::encode(f, d);

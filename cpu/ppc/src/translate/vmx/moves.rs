@@ -135,18 +135,23 @@ pub(super) fn insert(t: &mut Translator, i: Insn, size: u8, gpr: bool) -> Flow {
     Flow::Next
 }
 
-/// A GPR's low bits as the index of a vector helper, at most `limit`.
+/// A GPR as a number of bytes (I32): 16 if it is more.
+fn at_most_16(t: &mut Translator, reg: u32) -> Value {
+    let (v, limit) = (t.r(reg), t.c64(16));
+    let c = t.b.icmp(Cond::Ult, v, limit);
+    let v = t.b.select(c, v, limit);
+    t.b.trunc(v)
+}
+
+/// The low bits of a GPR, or all of it up to 16, as the index of a vector helper.
 fn index(t: &mut Translator, reg: u32, mask: Option<u64>) -> Value {
-    let v = t.r(reg);
     let v = match mask {
-        Some(m) => t.and_imm(v, m),
-        None => {
-            let limit = t.c64(16);
-            let c = t.b.icmp(Cond::Ult, v, limit);
-            t.b.select(c, v, limit)
+        Some(m) => {
+            let v = t.w(reg);
+            t.and_imm(v, m)
         }
+        None => at_most_16(t, reg),
     };
-    let v = t.b.trunc(v);
     t.shl(v, 16)
 }
 
@@ -186,9 +191,7 @@ pub(super) fn extract_double(t: &mut Translator, i: Insn, imm: u32) -> Flow {
 
 /// vclrlb, vclrrb.
 pub(super) fn clear(t: &mut Translator, i: Insn, op: VecOp) -> Flow {
-    let n = t.r(i.rb());
-    let n = t.and_imm(n, 0x1f);
-    let n = t.b.trunc(n);
+    let n = at_most_16(t, i.rb());
     let more = t.shl(n, 8);
     let a = t.vr(i.ra());
     let r = t.vec_pure_with(op, 0, more, [a, a, a]);
