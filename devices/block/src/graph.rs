@@ -34,6 +34,8 @@ pub struct Node {
     kind: Kind,
     /// By role: `file`, `backing`, `data-file`, `extent.0` and so on.
     children: Vec<(String, Arc<Node>)>,
+    /// It was described with the node above it, and goes with that.
+    inline: bool,
     settings: Settings,
 }
 
@@ -235,9 +237,20 @@ impl BlockGraph {
         if Arc::strong_count(node) > 1 || Arc::strong_count(&node.backend()) > 2 {
             return Err(format!("node '{name}' is busy: a device or a job uses it"));
         }
-        let node = nodes.remove(name);
+        let Some(node) = nodes.remove(name) else { return Ok(()) };
         drop(nodes);
-        node.map_or(Ok(()), |n| n.backend().close().map_err(|e| format!("node '{name}': {}", crate::error_text(&e))))
+        let closed = node.backend().close().map_err(|e| format!("node '{name}': {}", crate::error_text(&e)));
+        let mut below: Vec<Arc<Node>> = node.children.iter().map(|(_, c)| c.clone()).collect();
+        drop(node);
+        while let Some(child) = below.pop() {
+            below.extend(child.children.iter().map(|(_, c)| c.clone()));
+            // One reference is the table's, one is here; others are of users.
+            let mut nodes = self.nodes.lock();
+            if child.inline && nodes.contains_key(&child.name) && Arc::strong_count(&child) <= 2 {
+                nodes.remove(&child.name);
+            }
+        }
+        closed
     }
 
     /// Opens the image called `filename`; `options` are those of its format, with `driver` if it was said, and may have `file.*`.
@@ -292,7 +305,19 @@ impl BlockGraph {
     ///
     /// # Errors
     /// One line.
-    pub fn open(&self, mut o: NodeOptions, inherit: &Inherit) -> Result<Arc<Node>, String> {
+    pub fn open(&self, o: NodeOptions, inherit: &Inherit) -> Result<Arc<Node>, String> {
+        if inherit.depth > 0 {
+            return self.open_one(o, inherit);
+        }
+        let before: Vec<String> = self.nodes.lock().keys().cloned().collect();
+        let opened = self.open_one(o, inherit);
+        if opened.is_err() {
+            // What was opened below it is of no use.
+            self.nodes.lock().retain(|name, node| !node.inline || before.contains(name));
+        }
+        opened
+    }
+    fn open_one(&self, mut o: NodeOptions, inherit: &Inherit) -> Result<Arc<Node>, String> {
         let mut inherit = *inherit;
         inherit.depth += 1;
         if inherit.depth > MAX_DEPTH {
@@ -358,7 +383,8 @@ impl BlockGraph {
             filename: opened.filename,
             kind: opened.kind,
             children: opened.children,
-            settings: Settings { readonly: settings.readonly, ..settings },
+            inline: inherit.depth > 1,
+            settings,
         });
         if !name.starts_with('#') {
             self.nodes.lock().insert(name, node.clone());
@@ -570,5 +596,55 @@ impl NodeOptions {
             self.insert(&key, value)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(text: &str) -> NodeOptions {
+        NodeOptions::parse(text).unwrap()
+    }
+
+    #[test]
+    fn names_come_and_go() {
+        let graph = BlockGraph::new();
+        let inherit = Inherit::default();
+        let add = |text: &str| graph.add(options(text), &inherit).map(|n| n.name().to_owned());
+        assert_eq!(add("driver=null-co,node-name=a,size=1M"), Ok("a".to_owned()));
+        assert!(add("driver=null-co,node-name=a").unwrap_err().contains("twice"));
+        assert!(add("driver=null-co").unwrap_err().contains("node-name"));
+        assert!(add("driver=null-co,node-name=1a").unwrap_err().contains("invalid"));
+        assert!(add("driver=raw,node-name=b,file=c").unwrap_err().contains("'c'"));
+        assert!(add("driver=qed,node-name=b,file=a").unwrap_err().contains("'qed'"));
+        assert_eq!(add("driver=raw,node-name=b,file=a"), Ok("b".to_owned()));
+        assert!(add("driver=raw,node-name=c,file=a").unwrap_err().contains("in use by node 'b'"));
+        assert!(graph.remove("a").unwrap_err().contains("'b'"));
+        // What is described inside another goes with it, also if that fails.
+        assert!(add("driver=raw,node-name=d,offset=1,file.driver=null-co,file.node-name=e").is_err());
+        assert!(graph.get("e").is_none());
+        assert_eq!(add("driver=raw,node-name=d,file.driver=null-co,file.node-name=e"), Ok("d".to_owned()));
+        let user = graph.get("d").unwrap();
+        assert!(graph.get("e").is_some() && graph.remove("d").unwrap_err().contains("busy"));
+        drop(user);
+        graph.remove("d").unwrap();
+        assert!(graph.get("e").is_none());
+        graph.remove("b").unwrap();
+        graph.remove("a").unwrap();
+        assert!(graph.nodes().is_empty());
+    }
+
+    #[test]
+    fn relative_names() {
+        for (base, name, full) in [
+            ("/a/b.qcow2", "c", "/a/c"),
+            ("b.qcow2", "c", "c"),
+            ("a/b", "/c", "/c"),
+            ("a/b", "nbd:x:1", "nbd:x:1"),
+            ("file:a/b", "c", "a/c"),
+        ] {
+            assert_eq!(relative(base, name), full);
+        }
     }
 }
