@@ -24,8 +24,6 @@ struct Lately {
 struct State {
     outboxes: Vec<Weak<Outbox>>,
     throttled: BTreeMap<String, Lately>,
-    /// Told of every event, whoever listens.
-    listeners: Vec<Arc<dyn Fn(&str, &Map<String, Value>) + Send + Sync>>,
 }
 
 /// Where events are emitted, from any thread; nobody who emits waits for those who read.
@@ -38,10 +36,6 @@ impl Events {
     #[must_use]
     pub fn new(schema: &Arc<Schema>) -> Arc<Self> {
         Arc::new(Self { schema: schema.clone(), state: Mutex::default() })
-    }
-    /// Calls `listener` with each event's name and data.
-    pub fn listen(&self, listener: impl Fn(&str, &Map<String, Value>) + Send + Sync + 'static) {
-        self.state.lock().listeners.push(Arc::new(listener));
     }
     pub(crate) fn subscribe(&self, outbox: &Arc<Outbox>) {
         self.state.lock().outboxes.push(Arc::downgrade(outbox));
@@ -63,8 +57,6 @@ impl Events {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stamp = json!({"seconds": now.as_secs(), "microseconds": now.subsec_micros()});
         let mut message = json!({"timestamp": stamp, "event": name});
-        let listeners = self.state.lock().listeners.clone();
-        listeners.iter().for_each(|l| l(name, &data));
         if !data.is_empty() {
             message["data"] = Value::Object(data);
         }
