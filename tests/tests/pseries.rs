@@ -235,11 +235,9 @@ fn memory_comes_and_goes() {
         monitor(&mut guest, "device_add pc-dimm,id=d1,memdev=m1");
         until(&mut guest, MEMORY, "1024");
         // It is used.
-        guest.send(
-            "mount -t tmpfs -o size=700m x /mnt; yes pattern | head -c 400000000 >/mnt/f; md5sum </mnt/f >/tmp/s\n",
-        );
-        guest.send("[ \"$(md5sum </mnt/f)\" = \"$(cat /tmp/s)\" ] && echo sum-go''od; umount /mnt\n");
-        guest.expect("sum-good", STEP);
+        guest.send("mount -t tmpfs -o size=700m x /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=400 2>/dev/null\n");
+        guest.send("[ $(wc -c </mnt/f) = 419430400 ] && echo file-go''od; umount /mnt\n");
+        guest.expect("file-good", STEP);
         monitor(&mut guest, "object_del m1");
         guest.expect("the object is in use", STEP);
         monitor(&mut guest, "device_del d1");
@@ -285,7 +283,7 @@ fn pci_devices_come_and_go() {
         monitor(&mut guest, "device_del disk");
         guest.send("drmgr -c pci -r -s 0x40000028 -n; echo status=$?\n");
         guest.expect("status=0", STEP);
-        until(&mut guest, "ls -d /sys/block/vd* /sys/bus/pci/devices/* 2>/dev/null | wc -l", "1");
+        until(&mut guest, "ls /sys/bus/pci/devices | wc -l", "1");
         monitor(&mut guest, "device_del card");
         guest.send("drmgr -c pci -r -s 0x40000030 -n; echo status=$?\n");
         guest.expect("status=0", STEP);
