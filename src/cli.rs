@@ -36,7 +36,11 @@ const OPTIONS: &[Opt] = &[
     arg(&["cpu"], "model[,feature=on|off...]", "select the CPU ('-cpu help' lists them)"),
     arg(&["accel"], "name[,prop=value...]", "select the accelerator ('-accel help' lists them)"),
     flag(&["enable-kvm"], "run guest code by KVM: '-accel kvm'"),
-    arg(&["smp"], "[cpus=]n[,maxcpus=n][,sockets=n][,dies=n][,clusters=n][,cores=n][,threads=n]", "set the number of CPUs"),
+    arg(
+        &["smp"],
+        "[cpus=]n[,maxcpus=n][,sockets=n][,dies=n][,clusters=n][,cores=n][,threads=n]",
+        "set the number of CPUs",
+    ),
     arg(&["m"], "[size=]megs", "set the amount of RAM, with suffix M or G (default 128M)"),
     arg(&["mem-path"], "path", "take the RAM from this file or directory"),
     flag(&["mem-prealloc"], "touch all RAM at start"),
@@ -68,6 +72,11 @@ const OPTIONS: &[Opt] = &[
         &["drive"],
         "file=f[,if=t][,id=n][,format=raw][,readonly=on|off]...",
         "add a drive (if: virtio, scsi, none, pflash)",
+    ),
+    arg(
+        &["blockdev"],
+        "[driver=]driver,node-name=n[,prop=value...]",
+        "add a block node, which -device takes by its name; also as JSON",
     ),
     arg(&["hda"], "file", "use this file as the first disk"),
     arg(&["hdb"], "file", "use this file as the second disk"),
@@ -176,7 +185,7 @@ pub fn version() -> String {
 
 fn help() -> String {
     let mut text = version();
-    text.push_str("usage: rhea [options] [disk_image]\n       rhea demo\n\n");
+    text.push_str("usage: rhea [options] [disk_image]\n       rhea demo\n       rhea img COMMAND...\n       rhea nbd [options] disk_image\n\n");
     for o in OPTIONS {
         let names: Vec<String> = o.names.iter().map(|n| format!("-{n}")).collect();
         let left = format!("{} {}", names.join(" or "), o.value.unwrap_or(""));
@@ -263,7 +272,6 @@ const ABSENT: &[&str] = &[
     "virtfs",
     "fsdev",
     "watchdog-action",
-    "blockdev",
     "trace",
     "semihosting",
     "semihosting-config",
@@ -705,6 +713,7 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
         vga: given.last("vga").map(str::to_owned),
         globals: given.all("global").iter().map(|t| global(t)).collect::<Result<_, _>>()?,
         drives,
+        blockdevs: given.all("blockdev").iter().map(|t| rhea_block::parse_blockdev(t)).collect::<Result<_, _>>()?,
         devices: given
             .all("device")
             .iter()

@@ -4,7 +4,7 @@ use crate::accel::AccelKind;
 use crate::machine::Actions;
 use crate::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use crate::pseries::PseriesOptions;
-use rhea_block::DriveOptions;
+use rhea_block::{DriveOptions, NodeOptions};
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
 use rhea_device::options::{OptionError, split};
@@ -168,6 +168,8 @@ pub struct MachineConfig {
     /// `-global DRIVER.PROPERTY=VALUE`.
     pub globals: Vec<(String, String, String)>,
     pub drives: Vec<DriveOptions>,
+    /// Nodes that `-blockdev` describes.
+    pub blockdevs: Vec<NodeOptions>,
     pub devices: Vec<DeviceSpec>,
     /// `-netdev` and `-nic` as written, in order.
     pub netdevs: Vec<String>,

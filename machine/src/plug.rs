@@ -9,7 +9,7 @@ use crate::hotplug::express::Ports;
 use crate::options::ObjectSpec;
 use crate::rom::with_rom;
 use parking_lot::Mutex;
-use rhea_block::{Drive, DriveInterface, DriveOptions, Media};
+use rhea_block::{BlockGraph, Drive, DriveInterface, DriveOptions, Inherit, Media};
 use rhea_device::OptionError;
 use rhea_device::options::{OptionSet, split};
 use rhea_firmware::x86::boot_order::unit;
@@ -69,6 +69,8 @@ pub struct Unit {
 #[derive(Default)]
 pub struct Plugs {
     drives: Vec<(Arc<Drive>, bool)>,
+    /// Nodes below drives.
+    pub graph: Arc<BlockGraph>,
     nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
     ids: Vec<String>,
     /// AHCI controllers by the name of their ports' bus.
@@ -106,7 +108,7 @@ impl Plugs {
             return Err(OptionError::new(&options.option, "property 'id' is missing: id=NAME"));
         };
         self.check_drive(options, &id)?;
-        self.drives.push((options.open(&id, snapshot)?, false));
+        self.drives.push((options.open_in(&self.graph, &id, snapshot)?, false));
         Ok(())
     }
     fn check_drive(&self, options: &DriveOptions, id: &str) -> Result<(), OptionError> {
@@ -343,6 +345,10 @@ impl<'a> Plugger<'a> {
     /// Opens all drives but those of the flash; those with if=virtio and if=ide are returned for their own devices.
     fn open_drives(&mut self) -> Result<(Vec<Arc<Drive>>, Vec<IdeDrive<'a>>), OptionError> {
         let (mut virtio, mut ide) = (Vec::new(), Vec::new());
+        for node in &self.config.blockdevs {
+            let opened = self.plugs.graph.add(node.clone(), &Inherit::default());
+            opened.map_err(|e| OptionError::new("-blockdev", e))?;
+        }
         for (n, options) in
             self.config.drives.iter().enumerate().filter(|(_, d)| crate::flash::bank(self.config, d).is_none())
         {
@@ -358,7 +364,7 @@ impl<'a> Plugger<'a> {
             if let Some(id) = &options.id {
                 self.plugs.check_drive(options, id)?;
             }
-            let drive = options.open(&name, self.config.snapshot)?;
+            let drive = options.open_in(&self.plugs.graph, &name, self.config.snapshot)?;
             match options.interface {
                 DriveInterface::Virtio => virtio.push(drive.clone()),
                 DriveInterface::Ide => ide.push((options, drive.clone())),
@@ -490,8 +496,13 @@ impl<'a> Plugger<'a> {
     /// The drive that `drive=` names, taken.
     fn named_drive(&mut self, option: &str, spec: &DeviceSpec) -> Result<Option<Arc<Drive>>, OptionError> {
         let Some(id) = spec.value("drive") else { return Ok(None) };
+        let known = self.plugs.drives.iter().any(|(d, _)| d.id() == id);
+        if let Some(node) = self.plugs.graph.get(id).filter(|_| !known) {
+            self.plugs.drives.push((Drive::for_node(id, &node), false));
+        }
         let Some((drive, used)) = self.plugs.drives.iter_mut().find(|(d, _)| d.id() == id) else {
-            return Err(OptionError::new(option, format!("'drive={id}': no -drive has this id")));
+            let text = format!("'drive={id}': no -drive has this id, and no -blockdev this node-name");
+            return Err(OptionError::new(option, text));
         };
         if std::mem::replace(used, true) {
             return Err(OptionError::new(option, format!("'drive={id}': the drive is used by another device")));
