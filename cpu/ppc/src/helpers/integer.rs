@@ -193,6 +193,10 @@ fn string_place(first: u64, k: u64) -> (usize, u32) {
 }
 extern "C" fn put_byte(cpu: &mut PpcCpu, first: u64, k: u64, v: u64, _: u64) -> u64 {
     let (r, shift) = string_place(first, k & 127);
+    // Two registers that keep their values are behind the number of the first one.
+    if r as u64 == first >> 5 & 31 || r as u64 == first >> 10 & 31 {
+        return 0;
+    }
     let old = if k & 3 == 0 { 0 } else { cpu.gpr[r] };
     cpu.gpr[r] = old | (v & 0xff) << shift;
     0

@@ -330,7 +330,7 @@ fn string_length(i: Insn) -> u32 {
     if i.rb() == 0 { 32 } else { i.rb() }
 }
 
-/// lswi with RA in the range of target registers is an invalid form.
+/// lswi with RA in the range of target registers is an invalid form: RA stays as it is.
 fn lswi(t: &mut Translator, i: Insn) -> Flow {
     let n = string_length(i);
     let a = t.r0(i.ra());
@@ -355,7 +355,10 @@ fn lswi(t: &mut Translator, i: Insn) -> Flow {
         words.push(v);
     }
     for (k, v) in words.into_iter().enumerate() {
-        t.set_r((i.rt() + k as u32) & 31, v);
+        let to = (i.rt() + k as u32) & 31;
+        if to != i.ra() || to == 0 {
+            t.set_r(to, v);
+        }
     }
     Flow::Next
 }
@@ -396,7 +399,9 @@ fn string_indexed(t: &mut Translator, i: Insn, load: bool) -> Flow {
     t.b.switch_to(step);
     let (k, a) = (t.b.get(slots::STRING_AT), t.b.get(slots::STRING_EA));
     let a = t.b.add(a, k);
-    let first = t.c32(i.rt());
+    // What gives the address stays as it is in the invalid forms that load it.
+    let kept = if load { (if i.ra() == 0 { i.rb() } else { i.ra() }) << 5 | i.rb() << 10 } else { 0 };
+    let first = t.c32(i.rt() | kept);
     if load {
         let v = t.b.load(Type::I64, t.mem_op(0), a, 0);
         t.b.call(calls::PUT_BYTE, &[first, k, v]);
