@@ -264,10 +264,9 @@ fn hypercall(random: &mut Random, piece: u64) -> Vec<u64> {
     };
     let mut registers = vec![number];
     registers.extend((0..9).map(|_| word(random, piece)));
-    match number {
-        // Interrupts in the other byte order end the program.
-        0x31c if random.below(16) != 0 && registers[2] == 4 => registers[1] = 0,
-        _ => {}
+    // Interrupts in the other byte order end the program.
+    if number == 0x31c && registers[2] == 4 && !random.once_in(16) {
+        registers[1] = 0;
     }
     registers
 }
