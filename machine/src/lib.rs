@@ -42,7 +42,8 @@ pub fn build(
     log: Log,
 ) -> Result<Arc<Machine>, OptionError> {
     if config.smp.max_cpus != config.smp.cpus && !matches!(config.board, BoardOptions::Pseries(_)) {
-        let text = format!("'maxcpus={}': the machine has no hot-plug of CPUs: it must equal cpus", config.smp.max_cpus);
+        let text =
+            format!("'maxcpus={}': the machine has no hot-plug of CPUs: it must equal cpus", config.smp.max_cpus);
         return Err(OptionError::new("-smp", text));
     }
     let machine = match &config.board {
