@@ -35,10 +35,9 @@ fn region(f: &dyn PciFunction, n: usize, kind: BarKind, size: u64) -> Value {
     let mut entry = json!({"bar": n, "type": "memory", "address": address, "size": size});
     match kind {
         BarKind::Io => entry["type"] = json!("io"),
-        BarKind::Memory32 | BarKind::Memory64 => {
-            let wide = kind == BarKind::Memory64;
-            entry["prefetch"] = json!(wide);
-            entry["mem_type_64"] = json!(wide);
+        BarKind::Memory32 | BarKind::Memory64 | BarKind::Registers64 => {
+            entry["prefetch"] = json!(kind == BarKind::Memory64);
+            entry["mem_type_64"] = json!(kind.is_wide());
         }
     }
     entry

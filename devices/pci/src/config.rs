@@ -69,6 +69,16 @@ pub enum BarKind {
     Memory32,
     /// Takes two BARs; prefetchable.
     Memory64,
+    /// Takes two BARs; not prefetchable: registers that a read may change.
+    Registers64,
+}
+
+impl BarKind {
+    /// Does it take two BARs?
+    #[must_use]
+    pub fn is_wide(self) -> bool {
+        matches!(self, BarKind::Memory64 | BarKind::Registers64)
+    }
 }
 
 /// The device/port type of the PCI Express capability.
@@ -257,10 +267,11 @@ impl ConfigBuilder {
             BarKind::Io => (1, 3),
             BarKind::Memory32 => (0, 15),
             BarKind::Memory64 => (0xc, 15),
+            BarKind::Registers64 => (4, 15),
         };
         self.registers.bytes[at] = flags;
         put(&mut self.registers.writable, at, &(address_mask as u32 & !low_bits).to_le_bytes());
-        if kind == BarKind::Memory64 {
+        if kind.is_wide() {
             put(&mut self.registers.writable, at + 4, &((address_mask >> 32) as u32).to_le_bytes());
         }
         self.bars.push(Bar { index, kind, size, content, mapping: None });
@@ -565,7 +576,9 @@ impl PciConfig {
             let (space, on, address, limit): (&Arc<AddressSpace>, _, _, _) = match bar.kind {
                 BarKind::Io => (self.slot.bus.io(), command & COMMAND_IO, raw & 0xffff_fffc, 0xffff_ffff),
                 BarKind::Memory32 => (self.slot.bus.memory(), command & COMMAND_MEMORY, raw & low, 0xffff_ffff),
-                BarKind::Memory64 => (self.slot.bus.memory(), command & COMMAND_MEMORY, raw & !0xf, u64::MAX),
+                BarKind::Memory64 | BarKind::Registers64 => {
+                    (self.slot.bus.memory(), command & COMMAND_MEMORY, raw & !0xf, u64::MAX)
+                }
             };
             // Address 0, and the value left by sizing, are "not assigned".
             let last = address.checked_add(bar.size - 1);

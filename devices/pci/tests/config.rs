@@ -219,6 +219,21 @@ fn bars() {
     assert_eq!((b.load(WINDOW32 + 4), b.load(IO + 0x1004), b.load(WINDOW64)), (None, None, None));
 }
 
+/// Firmware tells kinds of BARs apart by these bits (PCI 3.0, 6.2.5.1); a 64-bit BAR of registers must not say prefetchable.
+#[test]
+fn types_of_bars() {
+    let board = Board::new();
+    let kinds = [(BarKind::Io, 1), (BarKind::Memory32, 0), (BarKind::Memory64, 0xc), (BarKind::Registers64, 4)];
+    for (n, (kind, bits)) in kinds.into_iter().enumerate() {
+        let slot = board.host.bus().slot(Devfn::new(4 + n as u8, 0));
+        let identity = Identity { vendor: 1, device: 2, revision: 0, class: 0, subsystem_vendor: 0, subsystem: 0 };
+        let config = ConfigBuilder::new(identity, slot).bar(0, kind, 0x1000, Arc::new(Offsets)).build();
+        assert_eq!(config.read(0x10, 4), bits, "{kind:?}");
+        config.write(0x14, 4, u32::MAX);
+        assert_eq!(config.read(0x14, 4) == u32::MAX, kind.is_wide(), "{kind:?}");
+    }
+}
+
 #[test]
 fn intx() {
     let b = Board::new();

@@ -52,7 +52,7 @@ fn address(function: &dyn PciFunction, index: usize, kind: BarKind) -> u64 {
     match kind {
         BarKind::Io => low & !3,
         BarKind::Memory32 => low & !0xf,
-        BarKind::Memory64 => low & !0xf | u64::from(function.config_read(register + 4, 4)) << 32,
+        BarKind::Memory64 | BarKind::Registers64 => low & !0xf | u64::from(function.config_read(register + 4, 4)) << 32,
     }
 }
 
@@ -60,7 +60,8 @@ fn address(function: &dyn PciFunction, index: usize, kind: BarKind) -> u64 {
 fn place(kind: BarKind, size: u64) -> (usize, u64) {
     match kind {
         BarKind::Io => (0, size),
-        BarKind::Memory32 => (1, size.max(0x1000)),
+        // Bridges have no window for 64-bit addresses that is not prefetchable.
+        BarKind::Memory32 | BarKind::Registers64 => (1, size.max(0x1000)),
         BarKind::Memory64 => (2, size.max(0x1000)),
     }
 }
@@ -109,7 +110,7 @@ impl Phb {
             taken[window].push((at, at + size));
             let register = 0x10 + 4 * index as u16;
             function.config_write(register, 4, at as u32);
-            if kind == BarKind::Memory64 {
+            if kind.is_wide() {
                 function.config_write(register + 4, 4, (at >> 32) as u32);
             }
         }
@@ -154,7 +155,7 @@ fn assign(function: &dyn PciFunction, room: &mut Room) {
         let (from, size) = place(kind, size);
         let Some(at) = room.take(from, size) else { continue };
         function.config_write(register, 4, at as u32);
-        if kind == BarKind::Memory64 {
+        if kind.is_wide() {
             function.config_write(register + 4, 4, (at >> 32) as u32);
         }
     }

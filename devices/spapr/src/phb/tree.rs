@@ -127,6 +127,7 @@ pub fn function_node(function: &dyn PciFunction) -> Node {
             BarKind::Io => IO << 24,
             BarKind::Memory32 => MEMORY32 << 24,
             BarKind::Memory64 => MEMORY64 << 24 | PREFETCHABLE,
+            BarKind::Registers64 => MEMORY64 << 24,
         };
         let high = at | register | space;
         reg.extend([high, 0, 0, (size >> 32) as u32, size as u32]);

@@ -495,7 +495,7 @@ impl Nvme {
         let config = ConfigBuilder::new(identity, slot.clone())
             .bar(
                 REGISTER_BAR,
-                BarKind::Memory64,
+                BarKind::Registers64,
                 size.next_power_of_two().max(0x4000),
                 Arc::new(Bar(controller.clone())),
             )

@@ -421,7 +421,7 @@ impl Xhci {
         let mut builder = ConfigBuilder::new(identity, slot.clone())
             .register(RELEASE, &[0x30, 0x20], &[0, 0x3f])
             .capabilities_from(FIRST_CAPABILITY)
-            .bar(REGISTER_BAR, BarKind::Memory64, regs::SIZE, Arc::new(regs::Bar(controller.clone())));
+            .bar(REGISTER_BAR, BarKind::Registers64, regs::SIZE, Arc::new(regs::Bar(controller.clone())));
         let vectors = options.interrupters.next_power_of_two();
         if options.msi {
             builder = builder.msi(vectors.trailing_zeros() as u8);
