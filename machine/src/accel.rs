@@ -1,4 +1,4 @@
-//! Which accelerator runs the machine: `-accel`, `-M accel=`, or the best one that works here.
+//! Which accelerator runs the machine: `-accel`, `-M accel=`, or the JIT.
 
 use crate::machine::Architecture;
 use rhea_device::OptionError;
@@ -12,8 +12,6 @@ pub const DEV_KVM: &str = "/dev/kvm";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccelKind {
     Jit,
-    /// Because nothing better works, nothing having been asked for: why.
-    JitAfter(String),
     /// The IR interpreter.
     Interpreter,
     /// With the kernel's interrupt controllers, or not, or as it fits the machine.
@@ -39,19 +37,19 @@ const KVM_OPTIONS: &[OptionDecl] = &[OptionDecl::new(
     "interrupt controllers in the kernel",
 )];
 
-/// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that works for the guest. Without any it is KVM,
-/// if that runs kernels at the processor's speed, or else the JIT.
+/// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that works for the guest. Without any it is the
+/// JIT: KVM has not run whole systems yet, so that it has to be asked for.
 ///
 /// # Errors
 /// [`OptionError`]: an unknown name or property, or nothing on the list works.
 pub fn select(texts: &[String], guest: Architecture) -> Result<AccelKind, OptionError> {
-    select_with(texts, guest, &|last, kernel_irqchip| usable(guest, last, kernel_irqchip))
+    select_with(texts, &|last, kernel_irqchip| usable(guest, last, kernel_irqchip))
 }
 
 /// Does KVM work? The last of a list is not held to its speed: there is nothing else.
 type Usable<'a> = &'a dyn Fn(bool, bool) -> Result<(), KvmError>;
 
-fn select_with(texts: &[String], guest: Architecture, kvm: Usable) -> Result<AccelKind, OptionError> {
+fn select_with(texts: &[String], kvm: Usable) -> Result<AccelKind, OptionError> {
     let mut wanted = Vec::new();
     for text in texts {
         let pairs = options::split(text);
@@ -88,14 +86,8 @@ fn select_with(texts: &[String], guest: Architecture, kvm: Usable) -> Result<Acc
             });
         }
     }
-    if wanted.is_empty() {
-        if !host_runs(guest) {
-            return Ok(AccelKind::Jit);
-        }
-        return Ok(match kvm(false, true) {
-            Ok(()) => AccelKind::Kvm(None),
-            Err(why) => AccelKind::JitAfter(format!("kvm is not used: {why}: using jit")),
-        });
+    if texts.is_empty() {
+        return Ok(AccelKind::Jit);
     }
     let count = wanted.len();
     for (n, kind) in wanted.into_iter().enumerate() {
@@ -142,7 +134,7 @@ mod tests {
         let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
         let absent = || KvmError::Absent(DEV_KVM.to_owned());
         let slow = || KvmError::Unfit("it is slow".to_owned());
-        select_with(&texts, Architecture::X86_64, &|last, _| match works {
+        select_with(&texts, &|last, _| match works {
             ["slow"] => {
                 if last {
                     Ok(())
@@ -171,12 +163,10 @@ mod tests {
             // One that is slow is used if nothing else is asked for.
             (&["kvm"], &["slow"], &kvm),
             (&["kvm", "jit"], &["slow"], &jit),
-            (&[], &["kvm"], &kvm),
+            (&[], &["kvm"], &jit),
         ] {
             assert_eq!(&choose(texts, works), expected, "{texts:?} {works:?}");
         }
-        let Ok(AccelKind::JitAfter(why)) = choose(&[], &["slow"]) else { panic!("not the JIT") };
-        assert!(why.contains("slow") && why.contains("jit"), "{why}");
     }
 
     #[test]

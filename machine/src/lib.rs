@@ -46,15 +46,11 @@ pub fn build(
             format!("'maxcpus={}': the machine has no hot-plug of CPUs: it must equal cpus", config.smp.max_cpus);
         return Err(OptionError::new("-smp", text));
     }
-    let machine = match &config.board {
+    match &config.board {
         BoardOptions::Virt(options) => virt::build(config, options, wiring, control, log),
         BoardOptions::Q35(options) => q35::build(config, options, wiring, control, log),
         BoardOptions::Pseries(options) => pseries::build(config, options, wiring, control, log),
-    }?;
-    if let accel::AccelKind::JitAfter(why) = &config.accel {
-        eprintln!("rhea: {why}");
     }
-    Ok(machine)
 }
 
 /// The text of `-cpu help` for a machine.

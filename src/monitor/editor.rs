@@ -136,7 +136,7 @@ mod tests {
         let mut e = Editor::default();
         assert_eq!(keys(&mut e, b"ab\x7fc\r").0, [Edit::Line("ac".into())]);
         assert_eq!(keys(&mut e, b"x\x1b[A\r").0, [Edit::Line("ac".into())]);
-        assert_eq!(keys(&mut e, b"junk\x15ok\x1b[5~\r").0[0], Edit::Line("ok~".into()));
+        assert_eq!(keys(&mut e, b"junk\x15ok\x1b[5~\r").0[0], Edit::Line("ok".into()));
         assert_eq!(keys(&mut e, b"st\t").0, [Edit::Complete("st".into())]);
     }
 

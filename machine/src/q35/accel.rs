@@ -21,7 +21,7 @@ fn fail(e: &KvmError) -> OptionError {
 pub fn open(kind: &AccelKind) -> Result<Option<DevKvm>, OptionError> {
     match kind {
         AccelKind::Kvm(_) => DevKvm::open(DEV_KVM).map(Some).map_err(|e| fail(&e)),
-        AccelKind::Jit | AccelKind::JitAfter(_) | AccelKind::Interpreter => Ok(None),
+        AccelKind::Jit | AccelKind::Interpreter => Ok(None),
     }
 }
 
