@@ -50,7 +50,11 @@ impl PlugBoard for Express {
         Ok(())
     }
     fn insert(&self, function: Arc<dyn PciFunction>) -> Result<(), String> {
-        self.port(function.config().slot())?.insert(function).map_err(|e| e.to_string())
+        let port = self.port(function.config().slot())?;
+        port.insert(function).map_err(|e| e.to_string())?;
+        // Where there is a button, software waits for it and not for the presence of a card.
+        port.press_attention();
+        Ok(())
     }
     fn eject(&self, function: &Arc<dyn PciFunction>) -> Result<bool, String> {
         let port = self.port(function.config().slot())?;
