@@ -120,12 +120,13 @@ impl HotPlug {
         self.tell(Some(id));
     }
     fn tell(&self, id: Option<&str>) {
-        if let Some(id) = id {
-            self.inventory.remove_device(id);
-        }
+        // Listeners look up what has gone.
         let all: Vec<_> = self.removed.lock().clone();
         for f in all {
             f(id);
+        }
+        if let Some(id) = id {
+            self.inventory.remove_device(id);
         }
     }
 

@@ -93,7 +93,6 @@ pub fn send_events(machine: &Arc<Machine>, events: &Arc<Events>) {
     hotplug.on_removed(Box::new(move |id| {
         let entry = inventory.devices().into_iter().find(|d| id.is_some() && d.id() == id);
         let Some((entry, id)) = entry.zip(id) else { return };
-        inventory.remove_device(id);
         events.emit("DEVICE_DELETED", json!({"device": id, "path": entry.path()}));
     }));
 }

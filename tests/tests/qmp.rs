@@ -362,8 +362,8 @@ fn devices_come_and_go() {
     assert!(client.run("object-del", json!({"id": "nothing"})).is_err());
     let missing = client.run("device_del", json!({"id": "nothing"}));
     assert_eq!(missing, Err(("DeviceNotFound".to_owned(), "Device 'nothing' not found".to_owned())));
-    // The guest has to have seen it before it can give it up.
-    guest.send("until grep -q 0x1044 /sys/bus/pci/devices/*/device; do sleep 1; done; echo see-$((40+2))\n");
+    // The guest has to be done with taking it in before it hears of the next press of the button.
+    guest.send("until grep -q 0x1044 /sys/bus/pci/devices/*/device; do sleep 1; done; sleep 3; echo see-$((40+2))\n");
     guest.expect("see-42", STEP);
     assert_eq!(client.run("device_del", json!({"id": "rng"})), Ok(json!({})));
     let told = client.event("DEVICE_DELETED");

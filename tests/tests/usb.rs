@@ -143,7 +143,7 @@ fn refused() {
         ("-device qemu-xhci -device usb-kbd,port=1.2", &["port", "usb-hub"]),
         ("-device qemu-xhci -device usb-hub,port=1 -device usb-kbd,port=1.9", &["port", "1.9"]),
         ("-device qemu-xhci,p2=1,p3=1 -device usb-kbd -device usb-mouse", &["usb-mouse", "in use"]),
-        ("-device qemu-xhci -device usb-kbd,id=a -device usb-kbd,id=a", &["'a'"]),
+        ("-device qemu-xhci -device usb-kbd,id=a -device usb-kbd,id=a", &["'id=a'"]),
         ("-device qemu-xhci -device usb-kbd,drive=d", &["drive"]),
         ("-device qemu-xhci -device usb-storage", &["drive"]),
         ("-device qemu-xhci -device usb-storage,drive=no-such-drive", &["no-such-drive"]),
