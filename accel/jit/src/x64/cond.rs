@@ -232,21 +232,10 @@ impl Emit<'_> {
                         c => Test::Cc(cmp_cc(c)),
                     };
                 }
-                Op::FlagsCmp | Op::FlagsSbb => {
+                Op::FlagsCmp | Op::FlagsSbb | Op::FlagsAdd | Op::FlagsAdc => {
                     self.flags_compute(&d);
                     return match cond {
-                        // The host's borrow is the guest's C: the conditions of "no borrow" are rare.
-                        Cond::Ult => Test::Cc(Cc::Ae),
-                        Cond::Uge => Test::Cc(Cc::B),
-                        Cond::Ugt => Test::And(Cc::B, Cc::Ne),
-                        Cond::Ule => Test::Or(Cc::Ae, Cc::E),
-                        c => Test::Cc(cmp_cc(c)),
-                    };
-                }
-                Op::FlagsAdd | Op::FlagsAdc => {
-                    self.flags_compute(&d);
-                    return match cond {
-                        // The host's carry of an addition is the guest's C: unsigned conditions read it inverted.
+                        // The host's borrow or carry is the guest's C: unsigned conditions, of "no borrow", read it inverted.
                         Cond::Ult => Test::Cc(Cc::Ae),
                         Cond::Uge => Test::Cc(Cc::B),
                         Cond::Ugt => Test::And(Cc::B, Cc::Ne),
