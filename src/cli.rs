@@ -567,6 +567,10 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
     if given.has("usb") || given.has("usbdevice") {
         machines.push("usb=on".to_owned());
     }
+    if given.has("nographic") || !(given.has("display") || given.has("vnc")) {
+        // Nobody looks at a display; a word of -M wins.
+        machines.insert(0, "graphics=off".to_owned());
+    }
     let board = BoardOptions::parse(&machines, machine)?;
     let q35 = matches!(board, BoardOptions::Q35(_));
     let pseries = matches!(board, BoardOptions::Pseries(_));

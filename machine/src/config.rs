@@ -97,12 +97,12 @@ impl BoardOptions {
             Self::Pseries(o) => o.memory_backend.as_deref(),
         }
     }
-    /// `usb=on`: the machine has a USB controller of its own.
+    /// `usb=`: whether the machine has a USB controller of its own; `None`: as it has a display.
     #[must_use]
-    pub fn usb(&self) -> bool {
+    pub fn usb(&self) -> Option<bool> {
         match self {
-            Self::Virt(o) => o.usb,
-            Self::Q35(o) => o.usb,
+            Self::Virt(o) => Some(o.usb),
+            Self::Q35(o) => Some(o.usb),
             Self::Pseries(o) => o.usb,
         }
     }

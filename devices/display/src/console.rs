@@ -1,7 +1,7 @@
 //! A display as those see it who look at it: rendered when somebody asks, or regularly while somebody watches.
 
 use crate::image::{self, ImageFormat};
-use crate::{Rect, Surface};
+use crate::{ByteOrder, Rect, Surface};
 use parking_lot::{Condvar, Mutex};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub trait Display: Send + Sync {
     fn prefer_size(&self, _width: u32, _height: u32) -> bool {
         false
     }
+    /// The order of bytes in pixels that the guest means, unless it has said so itself.
+    fn set_byte_order(&self, _order: ByteOrder) {}
 }
 
 /// Time between frames while things move, and while nothing does.

@@ -68,6 +68,33 @@ fn places() {
     h.address(3, 0, 3);
 }
 
+/// A driver that gives no cycle state to the command ring, counts the ports of each protocol from 1 and expects no events but for
+/// what it has done.
+#[test]
+fn simple_firmware() {
+    let mut h = Host::new(options(), |h| {
+        for _ in 0..2 {
+            h.xhci.attach(None, Hid::new(HidKind::Keyboard, "1", &h.input, &h.clock)).unwrap();
+        }
+    });
+    assert!(h.event().is_none(), "of ports that changed before the controller ran");
+    assert_eq!(h.read(USBSTS) >> 4 & 1, 1);
+    h.write(USBCMD, 0);
+    h.write64(CRCR, COMMANDS);
+    h.write(USBCMD, 1);
+    for connector in [1, 2] {
+        let at = PORTSC + (connector + 3) * 16;
+        h.write(at, h.read(at) | 1 << 4);
+        let e = h.event().expect("the port's");
+        assert_eq!((e.kind(), e.parameter), (34, (connector + 4) << 24));
+        h.acknowledge();
+        assert_eq!(h.read(at) & 0x2_0003, 3);
+        let slot = h.address(connector as u32, 0, h.read(at) >> 10 & 15);
+        assert_eq!(h.control(slot, [0x80, 6, 0, 1, 0, 0, 8, 0], &[]).map(|d| d[..2].to_vec()), Ok(vec![18, 1]));
+        assert!(h.event().is_none());
+    }
+}
+
 #[test]
 fn commands() {
     let disk = disk(2);

@@ -32,14 +32,16 @@ fn describe(buses: &UsbBuses) -> String {
 }
 
 impl Plugger<'_> {
-    /// The board's own controller (`-M usb=on`), and what is plugged into it.
+    /// The board's own controller (`-M usb=on`; on pseries, where it brings the keyboard, with a display too) and what is plugged
+    /// into it.
     pub(super) fn default_usb(&mut self) -> Result<(), OptionError> {
         let pseries = matches!(self.config.board, BoardOptions::Pseries(_));
-        if !self.config.board.usb() {
+        let screen = !self.board.displays.is_empty();
+        if !self.config.board.usb().unwrap_or(screen && !self.config.no_defaults) {
             return Ok(());
         }
         let mut names = vec![if pseries { "nec-usb-xhci" } else { "qemu-xhci" }];
-        if pseries && !self.board.displays.is_empty() {
+        if pseries && screen {
             names.extend(["usb-kbd", "usb-mouse"]);
         }
         for name in names {

@@ -242,7 +242,7 @@ pub fn build(
     let hotplug = HotPlug::new(&board, config, wiring, phb.bus(), plugs, changes.clone());
 
     images.boot.stdout = vio.console();
-    images.boot.graphics = options.graphics && !board.displays.is_empty() && config.shown();
+    images.boot.graphics = options.graphics && !board.displays.is_empty();
     let order = board.boot_order.take().unwrap_or_default();
     images.boot.list = platform::boot_list(order, phb.buid());
 
@@ -263,6 +263,7 @@ pub fn build(
     };
     let (nodes, released) = (changes.clone(), changes);
     let random = rng;
+    let screens = board.displays.clone();
     partition.complete(Late {
         irq,
         vcpus: guests.clone(),
@@ -275,6 +276,7 @@ pub fn build(
         released: Box::new(move |index| released.released(index)),
         boot: images.boot.clone(),
         random: Box::new(move || platform::random(&random)),
+        byte_order: Box::new(move |order| screens.iter().for_each(|s| s.display().set_byte_order(order))),
     });
 
     let entry = images.entry();

@@ -111,8 +111,8 @@ pub struct PseriesOptions {
     pub host_serial: Option<String>,
     pub caps: Capabilities,
     pub graphics: bool,
-    /// A USB controller with keyboard and mouse.
-    pub usb: bool,
+    /// A USB controller, with keyboard and mouse if there is a display; else there is one if there is a display.
+    pub usb: Option<bool>,
     pub memory_backend: Option<String>,
     pub accel: Option<String>,
 }
@@ -178,7 +178,7 @@ pub const DECLS: &[OptionDecl] = &[
     OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
     OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
     OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "firmware uses a display if there is one"),
-    OptionDecl::new("usb", OptionKind::Bool, Some("off"), "USB controller with keyboard and mouse"),
+    OptionDecl::new("usb", OptionKind::Bool, None, "USB controller with keyboard and mouse (default on with a display)"),
     OptionDecl::new(
         "kvm-type",
         OptionKind::Choice(&["hv", "HV", "pr", "PR", "auto"]),
@@ -256,7 +256,7 @@ impl PseriesOptions {
                 dawr1: set.bool("cap-dawr1"),
             },
             graphics: set.bool("graphics"),
-            usb: set.bool("usb"),
+            usb: set.given("usb").then(|| set.bool("usb")),
             memory_backend: text("memory-backend"),
             accel: text("accel"),
         })
@@ -274,7 +274,7 @@ mod tests {
         let o = o.unwrap();
         assert_eq!((o.ic_mode, o.max_cpu_compat, o.vof), (IcMode::Xics, Some(Compat::Power9), true));
         assert_eq!((o.caps.cfpc, o.caps.max_page_shift), (Mitigation::Broken, 16));
-        assert_eq!(parse("pseries,usb=on,kvm-type=HV").map(|o| o.usb), Ok(true));
+        assert_eq!(parse("pseries,usb=off,kvm-type=HV").map(|o| o.usb), Ok(Some(false)));
         for bad in [
             "pseries,cap-htm=on",
             "pseries,cap-nested-papr=on",

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rhea_accel::{GuestVcpu, VmControl};
 use rhea_clock::VirtualClock;
 use rhea_device::Log;
+use rhea_display::ByteOrder;
 use rhea_firmware::FdtNode;
 use rhea_irqchip::spapr::papr::{Args, Hypercalls, Status, hcall as h};
 use rhea_irqchip::spapr::{Mode, Node, SpaprIrq};
@@ -59,6 +60,8 @@ pub struct Late {
     pub released: Box<dyn Fn(u32) + Send + Sync>,
     pub boot: Boot,
     pub random: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Tells displays the order of bytes in which the partition runs.
+    pub byte_order: Box<dyn Fn(ByteOrder) + Send + Sync>,
 }
 
 /// Why a processor is not started.
@@ -189,6 +192,7 @@ impl Partition {
         }
         if let Some(late) = self.late() {
             late.events.reset();
+            (late.byte_order)(ByteOrder::Big);
         }
         for index in self.drcs.reset() {
             self.released(index);

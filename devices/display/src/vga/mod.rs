@@ -297,6 +297,9 @@ impl Display for Vga {
             None => false,
         }
     }
+    fn set_byte_order(&self, order: ByteOrder) {
+        self.registers.lock().big_endian = order == ByteOrder::Big;
+    }
 }
 
 struct MemoryWindow(Arc<Vga>);

@@ -325,9 +325,10 @@ fn display_interface() {
     v.write_dispi(index::X_OFFSET, 8);
     v.write_dispi(index::Y_OFFSET, 10);
     assert_eq!(v.show().pixel(2, 1), 0xab_cdef);
-    v.registers.lock().big_endian = true;
+    v.set_byte_order(ByteOrder::Big);
     assert_eq!(v.show().pixel(2, 1), 0xcd_ab00);
-    v.registers.lock().big_endian = false;
+    v.set_byte_order(ByteOrder::Little);
+    assert_eq!(v.show().pixel(2, 1), 0xab_cdef);
     // Banks of 64 KiB at a0000.
     v.write_dispi(index::BANK, 3);
     v.poke(5, 0x77);

@@ -50,6 +50,16 @@ fn fits(dci: usize, kind: u8) -> bool {
 }
 
 impl Core {
+    /// The doorbell of the command ring.
+    pub(super) fn ring_for_commands(&mut self, dma: &DmaHandle) {
+        if dma.enabled() && std::mem::take(&mut self.commands_untouched) && !self.commands.cycle {
+            // Firmware exists that writes back the cycle state it has read, which is 0 always (5.4.5), and gives its commands a 1.
+            // Who rings for the first time has put a command there, so that its cycle bit is the one that counts.
+            self.commands.cycle = Trb::read(dma, self.commands.at).is_ok_and(|first| first.has(trb::CYCLE));
+        }
+        self.commands_run = true;
+        self.run_commands(dma);
+    }
     /// Runs what is in the command ring.
     pub(super) fn run_commands(&mut self, dma: &DmaHandle) {
         for _ in 0..BUDGET {
@@ -216,7 +226,7 @@ impl Core {
         }
         let mut shown = Self::input_context(dma, at, 0)?;
         let mut first = Self::input_context(dma, at, DEFAULT_ENDPOINT)?;
-        let (port, route) = (shown.root_port(), shown.route());
+        let (port, route) = (self.meant_port(shown.root_port()), shown.route());
         let working = self.ports.get(usize::from(port).wrapping_sub(1)).is_some_and(|p| p.enabled());
         let device = self.places.iter().position(|p| p.port == port && p.route == route);
         if !working || device.is_none() {

@@ -139,6 +139,8 @@ pub(crate) struct Core {
     contexts: u64,
     commands: Ring,
     commands_run: bool,
+    /// Nobody has rung for commands since the reset.
+    commands_untouched: bool,
     /// To be stopped after the command that waits.
     commands_stop: bool,
     /// A command that waits for transfers.
@@ -182,6 +184,7 @@ impl Core {
         self.todo = vec![0; self.slots.len()];
         (self.command, self.status, self.config, self.notifications, self.contexts) = (0, 0, 0, 0, 0);
         (self.commands, self.commands_run, self.commands_stop, self.pending) = (Ring::default(), false, false, None);
+        self.commands_untouched = true;
         self.after.messages = 0;
         self.after.resets = self.places.iter().enumerate().map(|(n, p)| (n, p.speed)).collect();
     }
@@ -198,7 +201,16 @@ impl Core {
             self.port_changed(port);
         }
     }
-    /// Tells of a port's change; one that happens while nothing runs is told when it does.
+    /// The root port that a slot context means. Firmware exists that counts the ports of each protocol from 1: where it names an
+    /// empty port of USB 3, it means that of USB 2 at the same connector.
+    fn meant_port(&self, port: u8) -> u8 {
+        let usb3 = self.ports.iter().filter(|p| p.is_usb3()).count() as u8;
+        let other = port.saturating_add(usb3);
+        let empty = |port: u8| self.at_root(port).is_none();
+        if (1..=usb3).contains(&port) && empty(port) && !empty(other) { other } else { port }
+    }
+    /// Tells of a port's change. Of one that happens while nothing runs there is no event (4.19.2): who starts the controller looks
+    /// at the ports.
     fn port_changed(&mut self, port: u8) {
         self.status |= PORT_CHANGE;
         if self.running() {
@@ -378,6 +390,7 @@ impl Xhci {
             contexts: 0,
             commands: Ring::default(),
             commands_run: false,
+            commands_untouched: true,
             commands_stop: false,
             pending: None,
             interrupters: Vec::new(),

@@ -47,7 +47,7 @@ pub struct Port {
 /// What a write to a port leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
-    /// The first change since software cleared the last.
+    /// There is a change that software has not been told of.
     pub changed: bool,
     /// The device is reset.
     pub reset: bool,
@@ -65,6 +65,9 @@ impl Port {
             None => link::RX_DETECT << 5,
         };
         Self { usb3, status: status | POWER, power: 0, low_power: 0 }
+    }
+    pub fn is_usb3(&self) -> bool {
+        self.usb3
     }
     pub fn changed(&self) -> bool {
         self.status & CHANGES != 0
@@ -87,11 +90,11 @@ impl Port {
         if self.status & ENABLED == 0 || self.link() != link::U3 {
             return Effect::default();
         }
-        let before = self.changed();
+        let before = self.status;
         // USB 3 resumes without software; USB 2 waits for it.
         self.set_link(if self.usb3 { link::U0 } else { link::RESUME });
         self.status |= LINK_CHANGE;
-        Effect { changed: !before, reset: false, resumed: self.usb3 }
+        Effect { changed: before & LINK_CHANGE == 0, reset: false, resumed: self.usb3 }
     }
     pub fn read(&self, register: u64) -> u32 {
         match register {
@@ -115,7 +118,7 @@ impl Port {
     fn control(&mut self, value: u32) -> Effect {
         let mut effect = Effect::default();
         self.status &= !(value & CHANGES);
-        let before = self.changed();
+        let before = self.status;
         self.status = self.status & !(WAKE | INDICATOR) | value & (WAKE | INDICATOR);
         let warm = self.usb3 && value & WARM_RESET != 0;
         if (value & RESET != 0 || warm) && self.status & CONNECTED != 0 {
@@ -128,7 +131,7 @@ impl Port {
         } else if value & LINK_STROBE != 0 {
             effect.resumed = self.move_link((value & LINK) >> 5);
         }
-        effect.changed = !before && self.changed();
+        effect.changed = self.status & !before & CHANGES != 0;
         effect
     }
     /// Software moves the link; true: transfers may go again.

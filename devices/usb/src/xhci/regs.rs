@@ -1,5 +1,6 @@
 //! Registers (xHCI 5.3 to 5.6), extended capabilities (7.2) and doorbells.
 
+use super::port::Port;
 use super::slot::endpoint;
 use super::trb::Ring;
 use super::{Controller, Core, EVENT_INTERRUPT, HOST_SYSTEM_ERROR, INTERRUPTS, PORT_CHANGE, RUN, event};
@@ -187,12 +188,8 @@ impl Controller {
                 c.commands_run &= c.pending.is_some();
             }
             let started = value & !old & RUN != 0;
-            if started {
-                for n in 0..c.ports.len() {
-                    if c.ports[n].changed() {
-                        c.port_changed(n as u8 + 1);
-                    }
-                }
+            if started && c.ports.iter().any(Port::changed) {
+                c.status |= PORT_CHANGE;
             }
             started
         });
@@ -205,8 +202,7 @@ impl Controller {
         if slot == 0 {
             self.with(|c| {
                 if dci == 0 && c.running() {
-                    c.commands_run = true;
-                    c.run_commands(&self.dma);
+                    c.ring_for_commands(&self.dma);
                 }
             });
         } else {

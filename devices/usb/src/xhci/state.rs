@@ -37,6 +37,8 @@ struct State {
     slots: Vec<Slot>,
     #[n(12)]
     devices: Vec<Vec<u8>>,
+    #[n(13)]
+    commands_untouched: bool,
 }
 
 pub fn save(c: &Controller, config: PciConfigState) -> Saved {
@@ -58,6 +60,7 @@ pub fn save(c: &Controller, config: PciConfigState) -> Saved {
         ports: core.ports.clone(),
         slots,
         devices,
+        commands_untouched: core.commands_untouched,
     };
     let saved = state::encode(1, &whole);
     core.slots = std::mem::take(&mut whole.slots);
@@ -90,6 +93,7 @@ pub fn load(c: &Controller, saved: &Saved) -> Result<PciConfigState, LoadError> 
         core.contexts = s.contexts;
         core.commands = s.commands;
         core.commands_run = s.commands_run;
+        core.commands_untouched = s.commands_untouched;
         core.pending = s.pending;
         core.interrupters = s.interrupters;
         core.ports = s.ports;

@@ -8,9 +8,11 @@ use crate::pseries::rtas::Rtas;
 use crate::pseries::rtas::events::Events;
 use crate::pseries::tree::Boot;
 use crate::pseries::{PseriesOptions, rtas};
+use parking_lot::Mutex;
 use rhea_accel::{InterruptRouting, IrqLine, VmControl, VmRequest};
 use rhea_clock::VirtualClock;
 use rhea_device::Log;
+use rhea_display::ByteOrder;
 use rhea_irqchip::spapr::{self, ServerConfig, SpaprIrq, SpaprIrqConfig};
 use rhea_irqchip::xive::XivePlaces;
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
@@ -25,6 +27,8 @@ struct Board {
     cpu: Box<PpcCpu>,
     requests: crossbeam_channel::Receiver<VmRequest>,
     irq: Arc<SpaprIrq>,
+    /// As displays were told.
+    byte_order: Arc<Mutex<Option<ByteOrder>>>,
     _ram: Mapping,
 }
 
@@ -72,6 +76,8 @@ fn board() -> Board {
     })
     .unwrap();
     let sources: Arc<dyn spapr::papr::RtasCalls> = irq.clone();
+    let byte_order = Arc::new(Mutex::new(None));
+    let told = byte_order.clone();
     let late = Late {
         irq: irq.clone(),
         vcpus: Vec::new(),
@@ -84,11 +90,12 @@ fn board() -> Board {
         released: Box::new(|_| ()),
         boot: Boot::default(),
         random: Box::new(|| 4),
+        byte_order: Box::new(move |order| *told.lock() = Some(order)),
     };
     partition.complete(late);
     partition.reset();
     let cpu = PpcCpu::new(0, &config, &space, &clock, Arc::new(NoHooks));
-    Board { partition, cpu, requests, irq, _ram: mapping }
+    Board { partition, cpu, requests, irq, byte_order, _ram: mapping }
 }
 
 impl Board {
@@ -123,7 +130,9 @@ fn statuses_of_paper() {
     assert_eq!(b.hcall(n::H_SET_MODE, &[0, 9]), Status::P2.0);
     assert_eq!(b.hcall(n::H_SET_MODE, &[1, 4, 1]), Status::P3.0);
     assert_eq!(b.hcall(n::H_SET_MODE, &[1, 4, 0, 1]), Status::P4.0);
+    assert_eq!(*b.byte_order.lock(), Some(ByteOrder::Big));
     assert_eq!(b.hcall(n::H_SET_MODE, &[1, 4]), 0);
+    assert_eq!(*b.byte_order.lock(), Some(ByteOrder::Little));
     assert_ne!(b.cpu.lpcr() & rhea_ppc::bits::lpcr::ILE, 0);
     assert_eq!(b.hcall(n::H_SET_MODE, &[3, 3]), 0);
     assert_eq!(b.hcall(n::H_SET_MODE, &[1, 3]), UNSUPPORTED_FLAG.0);
