@@ -351,7 +351,8 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
     let version = VERSIONS.iter().find(|v| v.0.eq_ignore_ascii_case(name));
     let base = version.map_or(name, |v| v.1);
     let base = MODELS.iter().map(|m| m.0).find(|m| m.eq_ignore_ascii_case(base)).unwrap_or(base);
-    let own = host.filter(|_| name == HOST);
+    // All that is implemented is what the host has.
+    let own = host.filter(|_| matches!(base, HOST | "max"));
     if name == HOST && own.is_none() {
         return Err("the model 'host' is of -accel kvm: other accelerators have 'max'".into());
     }

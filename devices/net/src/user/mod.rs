@@ -149,7 +149,7 @@ struct Engine {
     echo: icmp::Echo,
     fragments: fragments::Fragments,
     dhcp: dhcp::Server,
-    tftp: Option<tftp::Server>,
+    tftp: tftp::Server,
     buffer: Vec<u8>,
 }
 
@@ -221,7 +221,7 @@ impl UserNet {
             echo,
             fragments: fragments::Fragments::default(),
             dhcp: dhcp::Server::new(),
-            tftp: options.tftp.as_deref().map(tftp::Server::new),
+            tftp: tftp::Server::new(options.tftp.as_deref()),
             buffer: vec![0; 65536],
         };
         let thread = std::thread::Builder::new().name("user-net".to_owned()).spawn(move || engine.run());
@@ -422,11 +422,8 @@ impl Engine {
             return;
         }
         let host = self.nat.options.host;
-        if dport == tftp::PORT
-            && ip.dst == host
-            && let Some(server) = &mut self.tftp
-        {
-            if let Some(answer) = server.answer((ip.src, sport), data)
+        if dport == tftp::PORT && ip.dst == host {
+            if let Some(answer) = self.tftp.answer((ip.src, sport), data)
                 && let Some(mac) = self.stack.wire.output.resolve(ip.src)
             {
                 let frame = packet::udp_frame(mac, HOST_MAC, (host, tftp::PORT), (ip.src, sport), &answer);

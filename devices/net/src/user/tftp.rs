@@ -37,9 +37,9 @@ struct Session {
     done: u64,
 }
 
-/// The server's folder and the files being read, the latest at the end.
+/// The server's folder, if it has one, and the files being read, the latest at the end.
 pub(super) struct Server {
-    root: PathBuf,
+    root: Option<PathBuf>,
     sessions: Vec<Session>,
 }
 
@@ -77,18 +77,18 @@ impl Session {
 }
 
 impl Server {
-    pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), sessions: Vec::new() }
+    pub(super) fn new(root: Option<&Path>) -> Self {
+        Self { root: root.map(Path::to_owned), sessions: Vec::new() }
     }
 
     /// A file of the folder; links may not lead out of it.
-    fn open(&self, name: &str) -> Option<(File, u64)> {
+    fn open(root: &Path, name: &str) -> Option<(File, u64)> {
         let inside = Path::new(name.trim_start_matches(['/', '\\']));
         if !inside.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
             return None;
         }
-        let path = self.root.join(inside).canonicalize().ok()?;
-        if !path.starts_with(self.root.canonicalize().ok()?) || !path.is_file() {
+        let path = root.join(inside).canonicalize().ok()?;
+        if !path.starts_with(root.canonicalize().ok()?) || !path.is_file() {
             return None;
         }
         let file = File::open(path).ok()?;
@@ -103,7 +103,11 @@ impl Server {
         if !texts[1].eq_ignore_ascii_case("octet") {
             return error(ILLEGAL, "only octet mode is there");
         }
-        let Some((file, size)) = self.open(texts[0]) else {
+        // A client that got no answer would ask for a minute.
+        let Some(root) = &self.root else {
+            return error(ACCESS, "nothing is served");
+        };
+        let Some((file, size)) = Self::open(root, texts[0]) else {
             return error(NOT_FOUND, "no such file");
         };
         let mut session = Session { client, file, size, block: BLOCK, done: 0 };
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn files_of_any_length() {
         let dir = folder("length");
-        let mut server = Server::new(&dir);
+        let mut server = Server::new(Some(&dir));
         // The longest has more blocks than a block number counts.
         for len in [0usize, 1, 511, 512, 513, 1024, 70_000 * 8 + 3] {
             let content: Vec<u8> = (0..len).map(|n| (n * 7 >> 3) as u8).collect();
@@ -240,7 +244,7 @@ mod tests {
         let dir = folder("refuse");
         std::fs::write(dir.join("f"), "x").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.join("sub/out")).unwrap();
-        let mut server = Server::new(&dir);
+        let mut server = Server::new(Some(&dir));
         let mut code = |data: &[u8]| server.answer(CLIENT, data).map(|a| (a[1], a[3]));
         for name in ["../f", "sub/../../f", "sub/out", "sub", "missing", "", "/etc/passwd"] {
             assert_eq!(code(&request(&[name, "octet"])), Some((5, 1)), "{name}");
@@ -258,5 +262,8 @@ mod tests {
         }
         assert_eq!(server.sessions.len(), SESSIONS);
         std::fs::remove_dir_all(dir).unwrap();
+
+        let answer = Server::new(None).answer(CLIENT, &request(&["f", "octet"]));
+        assert_eq!(answer.map(|a| (a[1], a[3])), Some((5, 2)), "no folder: refused at once");
     }
 }
