@@ -228,13 +228,33 @@ fn dma_windows() {
     assert_eq!(b.pci("ibm,reset-pe-dma-window", &[CARD], 1), [0]);
     assert!(dma.read(Gpa(0x1000), &mut data).is_err());
     assert_eq!(b.pci("ibm,query-pe-dma-window", &[CARD], 5)[1], 1);
-    assert_eq!(b.pci("ibm,set-eeh-option", &[CARD, 1], 1)[0] as i32, -3);
-    assert_eq!(b.pci("ibm,read-slot-reset-state2", &[CARD], 4), [0, 0, 0, 0]);
     // A message as a store.
     let n = b.irq.allocate_messages(1, 1).unwrap();
     b.enable(n);
     assert_eq!(dma.write(Gpa(0x400_0000_0000), &n.to_le_bytes()), Ok(()));
     assert_eq!(b.take(), Some(n));
+}
+
+/// As a kernel looks for functions with enhanced error handling: those that it finds have none, and there are no others.
+#[test]
+fn enhanced_error_handling() {
+    let (b, ..) = bridge();
+    for function in [CARD, EDU] {
+        assert_eq!(b.pci("ibm,get-config-addr-info2", &[function, 1], 2), [0, 0]);
+        assert_eq!(b.pci("ibm,get-config-addr-info2", &[function, 0], 2)[0] as i32, -3);
+        assert_eq!(b.pci("ibm,read-slot-reset-state2", &[function], 4), [0, 0, 0, 0]);
+        for option in 0..4 {
+            assert_eq!(b.pci("ibm,set-eeh-option", &[function, option], 1)[0] as i32, -3);
+            assert_eq!(b.pci("ibm,set-slot-reset", &[function, option], 1)[0] as i32, -3);
+        }
+        assert_eq!(b.pci("ibm,configure-pe", &[function], 1)[0] as i32, -3);
+        assert_eq!(b.pci("ibm,slot-error-detail", &[function, 0, 0, 0, 0, 1], 1)[0] as i32, -3);
+    }
+    for absent in [5 << 11, 1 << 16 | CARD, u32::MAX] {
+        assert_eq!(b.pci("ibm,get-config-addr-info2", &[absent, 1], 2)[0] as i32, -3);
+        assert_eq!(b.pci("ibm,read-slot-reset-state2", &[absent], 4)[0] as i32, -3);
+    }
+    assert_eq!(b.rtas(&*b.phbs, "ibm,read-slot-reset-state2", &[CARD, 0, 0], 4)[0] as i32, -3);
 }
 
 #[test]
