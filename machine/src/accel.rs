@@ -1,4 +1,4 @@
-//! Which accelerator runs the machine: `-accel`, `-M accel=`, or the JIT.
+//! Which accelerator runs the machine: `-accel`, `-M accel=`, or what fits.
 
 use crate::machine::Architecture;
 use rhea_device::OptionError;
@@ -37,17 +37,29 @@ const KVM_OPTIONS: &[OptionDecl] = &[OptionDecl::new(
     "interrupt controllers in the kernel",
 )];
 
-/// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that works for the guest. Without any it is the
-/// JIT: KVM has not run whole systems yet, so that it has to be asked for.
+/// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that works for the guest; a line is printed for one
+/// that does not. Without any it is KVM where the host's processor has virtualization extensions for the guest and KVM works, else the
+/// JIT; then nothing is said.
 ///
 /// # Errors
 /// [`OptionError`]: an unknown name or property, or nothing on the list works.
 pub fn select(texts: &[String], guest: Architecture) -> Result<AccelKind, OptionError> {
-    select_with(texts, &|last, kernel_irqchip| usable(guest, last, kernel_irqchip))
+    select_with(texts, &|choice, kernel_irqchip| usable(guest, choice, kernel_irqchip))
 }
 
-/// Does KVM work? The last of a list is not held to its speed: there is nothing else.
-type Usable<'a> = &'a dyn Fn(bool, bool) -> Result<(), KvmError>;
+/// What else there is if KVM does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// Nobody asked for it.
+    Default,
+    /// The next of a list.
+    Listed,
+    /// Nothing: then it is not held to its speed.
+    Last,
+}
+
+/// Does KVM work, with controllers in the kernel or without?
+type Usable<'a> = &'a dyn Fn(Choice, bool) -> Result<(), KvmError>;
 
 fn select_with(texts: &[String], kvm: Usable) -> Result<AccelKind, OptionError> {
     let mut wanted = Vec::new();
@@ -87,13 +99,13 @@ fn select_with(texts: &[String], kvm: Usable) -> Result<AccelKind, OptionError> 
         }
     }
     if texts.is_empty() {
-        return Ok(AccelKind::Jit);
+        return Ok(if kvm(Choice::Default, true).is_ok() { AccelKind::Kvm(None) } else { AccelKind::Jit });
     }
     let count = wanted.len();
     for (n, kind) in wanted.into_iter().enumerate() {
         let AccelKind::Kvm(irqchip) = kind else { return Ok(kind) };
         let last = n + 1 == count;
-        match kvm(last, irqchip != Some(false)) {
+        match kvm(if last { Choice::Last } else { Choice::Listed }, irqchip != Some(false)) {
             Ok(()) => return Ok(kind),
             Err(why) if last => return Err(OptionError::new("-accel kvm", why.to_string())),
             Err(why) => eprintln!("rhea: -accel kvm: {why}: trying the next"),
@@ -110,7 +122,7 @@ fn host_runs(guest: Architecture) -> bool {
     }
 }
 
-fn usable(guest: Architecture, last: bool, kernel_irqchip: bool) -> Result<(), KvmError> {
+fn usable(guest: Architecture, choice: Choice, kernel_irqchip: bool) -> Result<(), KvmError> {
     if !host_runs(guest) {
         let name = match guest {
             Architecture::X86_64 => "x86-64",
@@ -119,11 +131,12 @@ fn usable(guest: Architecture, last: bool, kernel_irqchip: bool) -> Result<(), K
         };
         return Err(KvmError::Refused(format!("it does not run {name} guests on this host")));
     }
-    let kvm = DevKvm::open(DEV_KVM)?;
-    if !last {
-        return x86::probe(&kvm);
+    if choice == Choice::Default && !x86::has_extensions() {
+        return Err(KvmError::Unfit("the processor has no virtualization extensions".to_owned()));
     }
-    x86::check(&kvm, if kernel_irqchip { x86::Irqchip::Kernel } else { x86::Irqchip::Machine })
+    let kvm = DevKvm::open(DEV_KVM)?;
+    let irqchip = if kernel_irqchip { x86::Irqchip::Kernel } else { x86::Irqchip::Machine };
+    if choice == Choice::Last { x86::check(&kvm, irqchip) } else { x86::probe(&kvm, irqchip) }
 }
 
 #[cfg(test)]
@@ -134,15 +147,9 @@ mod tests {
         let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
         let absent = || KvmError::Absent(DEV_KVM.to_owned());
         let slow = || KvmError::Unfit("it is slow".to_owned());
-        select_with(&texts, &|last, _| match works {
-            ["slow"] => {
-                if last {
-                    Ok(())
-                } else {
-                    Err(slow())
-                }
-            }
-            ["kvm"] => Ok(()),
+        select_with(&texts, &|choice, _| match works {
+            ["slow"] if choice != Choice::Last => Err(slow()),
+            ["kvm" | "slow"] => Ok(()),
             _ => Err(absent()),
         })
         .map_err(|e| e.to_string())
@@ -163,7 +170,9 @@ mod tests {
             // One that is slow is used if nothing else is asked for.
             (&["kvm"], &["slow"], &kvm),
             (&["kvm", "jit"], &["slow"], &jit),
-            (&[], &["kvm"], &jit),
+            (&[], &["kvm"], &kvm),
+            (&[], &["slow"], &jit),
+            (&[], &[], &jit),
         ] {
             assert_eq!(&choose(texts, works), expected, "{texts:?} {works:?}");
         }

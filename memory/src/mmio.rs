@@ -117,6 +117,12 @@ pub trait MmioDevice: Send + Sync {
     /// The bus error the master shall see.
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError>;
 
+    /// Offsets of registers whose writes only say that there is work: value, size and who writes do not matter, several may become one,
+    /// and an accelerator may do the write on a thread of its own while guest code runs on. Always the same.
+    fn doorbells(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// The sizes this device takes. Asked once, when the region is mapped.
     fn rules(&self) -> AccessRules {
         AccessRules::ANY

@@ -270,6 +270,10 @@ impl MmioDevice for Registers {
         }
         Ok(())
     }
+    fn doorbells(&self) -> Vec<u64> {
+        let step = u64::from(NOTIFY_MULTIPLIER);
+        (0..self.core.queues().count()).map(|queue| NOTIFY + u64::from(queue) * step).collect()
+    }
     fn rules(&self) -> AccessRules {
         AccessRules::ANY
     }

@@ -61,7 +61,9 @@ pub fn build(
     let lost = vm.restrict(cpu);
     // Of the models that are all there is, nobody misses what there is not; nor without a local APIC in the kernel what needs it.
     let whole = |f: &&Feature| irqchip == Irqchip::Kernel || !x86::NEEDS_KERNEL_APIC.contains(f);
-    let names: Vec<_> = lost.iter().filter(whole).map(|f| f.name()).collect();
+    // That the counter's frequency never changes is said of a model if it can be.
+    let asked = |f: &&Feature| **f != Feature::Invtsc || config.cpu.contains(f.name());
+    let names: Vec<_> = lost.iter().filter(whole).filter(asked).map(|f| f.name()).collect();
     if !names.is_empty() && !matches!(cpu.model.as_str(), "max" | "host") {
         let text = format!("'{}': this host has not: {}", cpu.model, names.join(", "));
         if enforce {
@@ -76,10 +78,11 @@ pub fn build(
     let info = move || {
         format!(
             "kvm support: enabled\nirqchip: {}\nsystem-management mode: {}\nnested virtualization: not offered\n\
-             memory slots: {}\nexits: {}\nkicks: {}\n",
+             memory slots: {}\ndoorbells: {}\nexits: {}\nkicks: {}\n",
             if shown.chips().is_some() { "kernel" } else { "machine" },
             if shown.smm() { "yes" } else { "not offered" },
             shown.slots(),
+            shown.doorbells(),
             shown.exits(),
             shown.kicks()
         )

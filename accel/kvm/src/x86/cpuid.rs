@@ -5,11 +5,14 @@ use crate::sys::System;
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use rhea_x86::config::{Caches, Word};
 use rhea_x86::{Feature, Vendor, X86Config};
+use std::arch::x86_64::__cpuid;
 
 /// The highest sub-leaf that is asked for of leaves that end by themselves.
 const MOST_SUBLEAVES: u32 = 16;
 const KVM_BASE: u32 = 0x4000_0000;
 const EXTENDED: u32 = 0x8000_0000;
+/// The leaves of the processor's name.
+const BRAND: [u32; 3] = [EXTENDED + 2, EXTENDED + 3, EXTENDED + 4];
 const XSAVE: u32 = 0xd;
 /// State components of XSAVE beyond the legacy ones have numbers from 2 to 62.
 const COMPONENTS: std::ops::Range<u32> = 2..63;
@@ -79,7 +82,17 @@ pub fn restrict(
 /// # Errors
 /// [`KvmError::Call`].
 pub fn host_model(system: &dyn System) -> Result<X86Config, KvmError> {
-    system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID").map(|supported| host_config(&supported))
+    let mut config = host_config(&system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?);
+    // The kernel's list may lack the name.
+    if config.brand.is_empty() && __cpuid(EXTENDED).eax >= BRAND[2] {
+        config.brand = brand(BRAND.map(__cpuid).map(|e| [e.eax, e.ebx, e.ecx, e.edx]));
+    }
+    Ok(config)
+}
+
+fn brand(words: [[u32; 4]; 3]) -> String {
+    let bytes: Vec<u8> = words.into_iter().flatten().flat_map(u32::to_le_bytes).take_while(|b| *b != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// `-cpu host`: the host's processor, with those of its features that this program knows of.
@@ -93,13 +106,7 @@ fn host_config(supported: &[kvm_cpuid_entry2]) -> X86Config {
     let family_number = if family == 15 { family + extended_family } else { family };
     let model_number = if matches!(family, 6 | 15) { model | extended_model << 4 } else { model };
     let mut config = X86Config::bare("host", vendor, family_number, model_number, one.eax & 15);
-    let brand: Vec<u8> = (EXTENDED + 2..=EXTENDED + 4)
-        .map(get)
-        .flat_map(|e| [e.eax, e.ebx, e.ecx, e.edx])
-        .flat_map(u32::to_le_bytes)
-        .take_while(|b| *b != 0)
-        .collect();
-    config.brand = String::from_utf8_lossy(&brand).into_owned();
+    config.brand = brand(BRAND.map(get).map(|e| [e.eax, e.ebx, e.ecx, e.edx]));
     config.level = first.eax.clamp(1, 0x1f);
     config.extended_level = get(EXTENDED).eax.clamp(EXTENDED + 8, EXTENDED + 0x1f);
     config.physical_bits = 52;

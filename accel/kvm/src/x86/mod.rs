@@ -13,6 +13,6 @@ mod vm;
 
 pub use chips::KernelChips;
 pub use cpuid::{NEEDS_KERNEL_APIC, host_model};
-pub use probe::probe;
+pub use probe::{has_extensions, probe, run_program};
 pub use vcpu::KvmVcpu;
 pub use vm::{Irqchip, KvmVm, Setup, check};

@@ -1,5 +1,5 @@
-//! Can this host's KVM run a kernel, and at the speed of its processor? Some offer the interface without hardware for it: they run
-//! privileged code in an emulator that lacks instructions, thousands of times slower.
+//! Can this host's KVM run a kernel, and at the speed of its processor? It can with the processor's virtualization extensions. Some offer
+//! the interface without: they may run privileged code in an emulator that lacks instructions, thousands of times slower, so it is tried.
 
 use super::vm::{Irqchip, check, create};
 use crate::error::{Context, KvmError};
@@ -7,6 +7,7 @@ use crate::sys::{Exit, System};
 use kvm_bindings as kb;
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs};
 use rhea_memory::RamBlock;
+use std::arch::x86_64::__cpuid;
 use std::time::{Duration, Instant};
 
 const LEN: u64 = 0x1_0000;
@@ -42,12 +43,29 @@ const PROGRAM: &[u8] = &[
 ];
 const STEPS: [&str; 4] = ["64-bit code", "CMPXCHG16B", "XSAVE and XRSTOR", "a loop"];
 
+/// Has the processor VMX (CPUID 1, ECX bit 5; SDM volume 3, 24.6) or SVM (CPUID 8000_0001, ECX bit 2; APM volume 2, 15.4)? Whether they
+/// are enabled is the kernel's to know.
+#[must_use]
+pub fn has_extensions() -> bool {
+    let vmx = __cpuid(1).ecx >> 5 & 1 != 0;
+    let svm = __cpuid(0x8000_0000).eax > 0x8000_0000 && __cpuid(0x8000_0001).ecx >> 2 & 1 != 0;
+    vmx || svm
+}
+
+/// Is it there, complete, not taken by another hypervisor, and fit?
+///
+/// # Errors
+/// [`KvmError`] that says why not.
+pub fn probe(system: &dyn System, irqchip: Irqchip) -> Result<(), KvmError> {
+    check(system, irqchip)?;
+    if has_extensions() { create(system).map(drop) } else { run_program(system) }
+}
+
 /// Tries it.
 ///
 /// # Errors
 /// [`KvmError`] that says why not.
-pub fn probe(system: &dyn System) -> Result<(), KvmError> {
-    check(system, Irqchip::Kernel)?;
+pub fn run_program(system: &dyn System) -> Result<(), KvmError> {
     let mut result = Ok(());
     for _ in 0..TRIES {
         result = attempt(system);

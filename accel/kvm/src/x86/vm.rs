@@ -4,6 +4,7 @@ use super::chips::{KernelChips, MSI_GSI};
 use super::cpuid;
 use super::registers::Abilities;
 use super::vcpu::{Inner, KvmVcpu, Work};
+use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
 use crate::kick::Gate;
 use crate::memory::Slots;
@@ -109,6 +110,8 @@ pub struct KvmVm {
     tsc_deadline: bool,
     chips: Option<Arc<KernelChips>>,
     ioeventfd: bool,
+    /// `None`: writes to them end guest code.
+    doorbells: Option<Doorbells>,
     vcpus: RwLock<Vec<Arc<KvmVcpu>>>,
     _follow: Vec<Subscription>,
 }
@@ -148,6 +151,7 @@ impl KvmVm {
         let (slots, follow) = Slots::new(&file, &gate, &spaces, Box::new(failed))?;
         let (tsc_deadline, ioeventfd) =
             (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(kb::KVM_CAP_IOEVENTFD) > 0);
+        let doorbells = Doorbells::new(&file, &space).ok();
         let running = Mutex::default();
         let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, running };
         Ok(Arc::new(Self {
@@ -156,6 +160,7 @@ impl KvmVm {
             tsc_deadline,
             chips,
             ioeventfd,
+            doorbells,
             vcpus: RwLock::default(),
             _follow: follow,
         }))
@@ -179,6 +184,11 @@ impl KvmVm {
     #[must_use]
     pub fn slots(&self) -> usize {
         self.core.slots.used()
+    }
+    /// Registers whose writes do not end guest code.
+    #[must_use]
+    pub fn doorbells(&self) -> usize {
+        self.doorbells.as_ref().map_or(0, Doorbells::count)
     }
     /// Signals sent to vCPUs so far.
     #[must_use]

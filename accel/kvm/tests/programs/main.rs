@@ -335,7 +335,12 @@ fn two_machines_at_once() {
 fn the_probe_answers() {
     let Some(kvm) = bench::kvm() else { return };
     let start = Instant::now();
-    match rhea_kvm::x86::probe(&kvm) {
+    let ran = rhea_kvm::x86::run_program(&kvm);
+    if rhea_kvm::x86::has_extensions() {
+        assert!(ran.is_ok(), "{ran:?}");
+        assert!(rhea_kvm::x86::probe(&kvm, Irqchip::Kernel).is_ok());
+    }
+    match ran {
         Ok(()) => println!("fit"),
         Err(e) => {
             let text = e.to_string();
