@@ -96,7 +96,10 @@ fn linux_changes_controllers() {
     let scratch = Scratch::new();
     let disk = scratch.path("disk");
     std::fs::copy(guest_file("ppc64el/grub.img"), &disk).expect("a copy of the disk");
-    let words = scratch.file("words.cfg", b"set timeout=0\nset test=controllers\nset words=\"rhea.rounds=3 xive=off\"\n");
+    let words = scratch.file(
+        "words.cfg",
+        b"set timeout=0\nset test=controllers\nset words=\"rhea.rounds=3 movablecore=400M xive=off\"\n",
+    );
     // The file system of the second partition.
     let target = format!("{disk}@@{}", 30720 * 512);
     let copied = Command::new("mcopy").args(["-i", &target, &words, "::words.cfg"]).status().expect("mcopy");

@@ -67,6 +67,24 @@ impl WrittenPages {
     }
 }
 
+/// A wait for what a vCPU that runs does at once. One that is not running needs the processor that this thread waits on; to give
+/// it up at once would give it to any other program.
+#[derive(Default)]
+struct Wait(u32);
+
+impl Wait {
+    /// Some microseconds.
+    const SPINS: u32 = 200;
+    fn pause(&mut self) {
+        if self.0 < Self::SPINS {
+            self.0 += 1;
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// The parts of the JIT that do not depend on the guest architecture's types.
 pub struct Core {
     pub space: Arc<AddressSpace>,
@@ -102,8 +120,9 @@ impl Core {
             s.request_accel();
         }
         for s in &all {
+            let mut wait = Wait::default();
             while s.in_code.load(Ordering::SeqCst) {
-                std::thread::yield_now();
+                wait.pause();
             }
         }
         let r = f(self);
@@ -140,8 +159,9 @@ impl Core {
             }
         }
         for (s, done) in waiting {
+            let mut wait = Wait::default();
             while s.in_code.load(Ordering::SeqCst) && !done.load(Ordering::SeqCst) {
-                std::thread::yield_now();
+                wait.pause();
             }
         }
     }
