@@ -183,3 +183,9 @@ program!(
     "mov dx, 0x701; out dx, al; sti; 3: cmp bp, 3; jb 3b; cli; mov dx, 0x700; mov ax, bp; out dx, ax; out 0xf4, al; 4: hlt; jmp 4b",
     "2: inc bp; mov al, 0x20; out 0x20, al; iret",
 );
+
+// Rings a doorbell, then writes to another register.
+program!(
+    rings,
+    "mov ax, 0xd000; mov es, ax; mov cx, 5; 1: mov es:[0x100], cx; loop 1b; mov es:[0x102], cx; out 0xf4, al; 2: hlt; jmp 2b",
+);

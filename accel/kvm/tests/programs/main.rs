@@ -4,11 +4,13 @@ mod bench;
 mod code;
 
 use bench::{ALL, Bench, Under};
+use parking_lot::Mutex;
 use rhea_accel::{ShutdownCause, VmRequest};
 use rhea_kvm::x86::Irqchip;
-use rhea_memory::DirtyClient;
+use rhea_memory::{Access, BusError, DirtyClient, Gpa, MmioDevice};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 type Words = Vec<(u16, u8, u32)>;
@@ -297,6 +299,48 @@ fn doorbells_and_interrupts_of_eventfds() {
     io.detach(at, 2, Some(3), three.as_fd()).unwrap();
     assert!(io.detach(at, 2, Some(3), three.as_fd()).is_err(), "gone");
     irqfd.detach(&line, trigger.as_fd()).unwrap();
+}
+
+/// A device with a doorbell: what it is written, and whether by a processor.
+#[derive(Default)]
+struct Bell(Mutex<Vec<(u64, u64, bool)>>);
+
+impl MmioDevice for Bell {
+    fn read(&self, _: u64, _: Access) -> Result<u64, BusError> {
+        Ok(0)
+    }
+    fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
+        self.0.lock().push((offset, value, access.cpu_index().is_some()));
+        Ok(())
+    }
+    fn doorbells(&self) -> Vec<u64> {
+        vec![0x100, 0x2000]
+    }
+}
+
+#[test]
+fn declared_doorbells_do_not_end_guest_code() {
+    let Some(_) = bench::kvm() else { return };
+    for irqchip in [Irqchip::Kernel, Irqchip::Machine] {
+        let bench = Bench::new(Under::Kvm(irqchip), 1, code::rings());
+        let vm = bench.kvm.as_ref().unwrap();
+        assert_eq!(vm.doorbells(), 0);
+        let bell = Arc::new(Bell::default());
+        let mapping = bench.space.map_mmio(Gpa(bench::DEVICE), 0x1000, bell.clone(), 1).unwrap();
+        // The other one is outside of what is mapped.
+        assert_eq!(vm.doorbells(), 1);
+        bench.run();
+        let until = Instant::now() + Duration::from_secs(30);
+        while !bell.0.lock().contains(&(0x100, 0, false)) {
+            assert!(Instant::now() < until, "{:?}", bell.0.lock());
+            std::thread::yield_now();
+        }
+        let seen = bell.0.lock().clone();
+        assert_eq!(seen.iter().filter(|w| w.2).collect::<Vec<_>>(), [&(0x102, 0, true)]);
+        assert!((1..=5).contains(&seen.iter().filter(|w| w.0 == 0x100).count()), "{seen:?}");
+        drop(mapping);
+        assert_eq!(vm.doorbells(), 0);
+    }
 }
 
 /// Messages get numbers, the same ones the same number, and give them back.
