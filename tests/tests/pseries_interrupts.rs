@@ -96,10 +96,12 @@ fn linux_changes_controllers() {
     let scratch = Scratch::new();
     let disk = scratch.path("disk");
     std::fs::copy(guest_file("ppc64el/grub.img"), &disk).expect("a copy of the disk");
-    let words = scratch.file(
-        "words.cfg",
-        b"set timeout=0\nset test=controllers\nset words=\"rhea.rounds=3 movablecore=400M xive=off\"\n",
-    );
+    // What the case needs, which loads sooner than all there are.
+    let modules = "virtio,virtio_ring,virtio_pci_modern_dev,virtio_pci_legacy_dev,virtio_pci,virtio_blk,fat,vfat,nls_cp437,\
+                   nls_ascii,uio,uio_pci_generic";
+    let words = format!("rhea.rounds=3 rhea.modules={modules} movablecore=400M xive=off");
+    let settings = format!("set timeout=0\nset test=controllers\nset words=\"{words}\"\n");
+    let words = scratch.file("words.cfg", settings.as_bytes());
     // The file system of the second partition.
     let target = format!("{disk}@@{}", 30720 * 512);
     let copied = Command::new("mcopy").args(["-i", &target, &words, "::words.cfg"]).status().expect("mcopy");
