@@ -78,8 +78,8 @@ impl Board {
             .map(String::from)
             .to_vec()
     }
-    /// Runs one case of `tests/guest/cases` in Linux with `args` added, until the guest has powered off; the case must pass and
-    /// the emulator exit with status 0. Returns the console's text.
+    /// Runs a case of `tests/guest/cases` (or several, with commas) in Linux with `args` added, until the guest has powered off; each
+    /// case must pass and the emulator exit with status 0. Returns the console's text.
     ///
     /// # Panics
     /// When the case fails.
@@ -116,31 +116,81 @@ pub fn noise(bytes: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Runs the case `disk` on an ext4 image that `args` name `IMAGE`, and checks the image afterwards. `words` go onto the kernel's
-/// command line.
-///
-/// # Panics
-/// When the case fails or the image is damaged.
-pub fn disk_case(board: Board, words: &str, args: &[&str]) {
-    let scratch = Scratch::new();
-    let data = noise(3 << 20);
-    let sum = sha256(&scratch.file("data", &data));
-    let files: [(&str, &[u8]); 3] =
-        [("from-host", b"from the host"), ("host-data", &data), ("host-data.sha256", sum.as_bytes())];
-    let image = ext4_image(&scratch, "disk.img", 256, &files);
-    let args: Vec<String> = args.iter().map(|a| a.replace("IMAGE", &image)).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let text = board.linux_case("disk", words, &args);
-    assert!(text.contains("from the host"), "{text}");
-    check_ext4(&image);
+/// Ext4 images for the case `disk`, one for each argument that names `IMAGE`.
+pub struct DiskImages {
+    scratch: Scratch,
+    images: Vec<String>,
+    args: Vec<String>,
 }
 
-fn run_case(mut all: Vec<String>, name: &str, args: &[&str]) -> String {
+impl DiskImages {
+    #[must_use]
+    pub fn new(args: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let data = noise(3 << 20);
+        let sum = sha256(&scratch.file("data", &data));
+        let files: [(&str, &[u8]); 3] =
+            [("from-host", b"from the host"), ("host-data", &data), ("host-data.sha256", sum.as_bytes())];
+        let mut images = Vec::new();
+        let mut named = |arg: &&str| {
+            if !arg.contains("IMAGE") {
+                return (*arg).to_owned();
+            }
+            images.push(ext4_image(&scratch, &format!("disk-{}.img", images.len()), 256, &files));
+            arg.replace("IMAGE", &images[images.len() - 1])
+        };
+        let args = args.iter().map(&mut named).collect();
+        Self { scratch, images, args }
+    }
+    /// The arguments with the images' names.
+    #[must_use]
+    pub fn args(&self) -> Vec<&str> {
+        self.args.iter().map(String::as_str).collect()
+    }
+    /// Checks the images after the guest, whose console's text is `text`, has ended.
+    ///
+    /// # Panics
+    /// When one was not used or is damaged.
+    pub fn check(&self, text: &str) {
+        assert_eq!(text.matches("from the host: from the host").count(), self.images.len(), "{text}");
+        self.images.iter().for_each(|image| check_ext4(image));
+    }
+}
+
+/// Runs the case `disk` on ext4 images, one for each of `args` that names `IMAGE`, and checks the images afterwards. `words` go onto
+/// the kernel's command line.
+///
+/// # Panics
+/// When the case fails or an image is damaged.
+pub fn disk_case(board: Board, words: &str, args: &[&str]) {
+    let images = DiskImages::new(args);
+    let text = board.linux_case("disk", words, &images.args());
+    images.check(&text);
+}
+
+/// Runs the cases `disk`, as [`disk_case`] does, and `net` with so many `cards` in one start; the cards are connected by `args`.
+///
+/// # Panics
+/// When a case fails or an image is damaged.
+pub fn disk_and_network_case(board: Board, disks: &str, cards: usize, words: &str, args: &[&str]) {
+    let images = DiskImages::new(args);
+    let content = noise(4 << 20);
+    let sum = sha256(&images.scratch.file("content", &content));
+    let server = HttpServer::start(content);
+    let words = format!("rhea.disk={disks} rhea.cards={cards} rhea.port={} rhea.sum={sum} {words}", server.port());
+    let text = board.linux_case("disk,net", &words, &images.args());
+    assert_eq!(text.matches("ip=10.0.2.15 router=10.0.2.2 dns=10.0.2.3").count(), cards, "{text}");
+    images.check(&text);
+}
+
+fn run_case(mut all: Vec<String>, names: &str, args: &[&str]) -> String {
     all.extend(args.iter().map(|s| (*s).to_owned()));
     let mut guest = Emulator::start(&all);
-    guest.expect(&format!("RHEA-TEST {name} START"), STEP);
-    let text = guest.expect_any(&[&format!("RHEA-TEST {name} PASS"), &format!("RHEA-TEST {name} FAIL")], STEP);
-    assert!(text.contains("PASS"), "the case {name} failed:\n{}", guest.transcript());
+    for name in names.split(',') {
+        guest.expect(&format!("RHEA-TEST {name} START"), STEP);
+        let text = guest.expect_any(&[&format!("RHEA-TEST {name} PASS"), &format!("RHEA-TEST {name} FAIL")], STEP);
+        assert!(text.contains("PASS"), "the case {name} failed:\n{}", guest.transcript());
+    }
     let status = guest.wait(STEP);
     assert!(status.success(), "exit status {status} after poweroff:\n{}", guest.transcript());
     guest.transcript()

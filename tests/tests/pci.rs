@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rhea_tests::{Board, Emulator, HttpServer, STEP, Scratch, disk_case, guest_file, noise, require, sha256};
+use rhea_tests::{
+    Board, Emulator, HttpServer, STEP, Scratch, disk_and_network_case, guest_file, noise, require, sha256,
+};
 
 const DRIVE: &str = "if=none,id=d,file=IMAGE,format=raw,discard=unmap";
 /// Firmware and boot loaders take longer than a kernel.
@@ -19,49 +21,47 @@ fn fetches(board: Board, words: &str, args: &[&str]) {
 }
 
 #[test]
-fn q35_disk_behind_a_root_port() {
-    require!("amd64/kernel", "amd64/initramfs");
-    let devices = ["-device", "pcie-root-port,id=p,chassis=1,slot=1", "-device", "nvme,drive=d,serial=one,bus=p"];
-    disk_case(
-        Board::Q35,
-        "rhea.disk=/dev/nvme0n1",
-        &[&["-cpu", "max", "-smp", "2", "-drive", DRIVE], &devices[..]].concat(),
-    );
-}
-
-#[test]
-fn q35_network_behind_bridges() {
-    require!("amd64/kernel", "amd64/initramfs");
-    let inner = ["-device", "pci-bridge,id=a,chassis_nr=1", "-device", "pci-bridge,id=b,bus=a,addr=5,chassis_nr=2"];
-    fetches(Board::Q35, "", &[&inner[..], &["-device", "virtio-net-pci,netdev=n,bus=b,addr=7"]].concat());
-    // INTx, which is swizzled on its way.
-    fetches(Board::Q35, "pci=nomsi", &[&inner[..], &["-device", "e1000e,netdev=n,bus=b,addr=6"]].concat());
-}
-
-#[test]
-fn q35_disk_behind_a_switch() {
+fn q35_behind_ports_bridges_and_switches() {
     require!("amd64/kernel", "amd64/initramfs");
     let args = [
         "-cpu",
         "max",
+        "-smp",
+        "2",
+        // A disk behind a root port.
         "-drive",
         DRIVE,
         "-device",
-        "ioh3420,id=p,chassis=1,slot=1",
+        "pcie-root-port,id=p,chassis=1,slot=1",
         "-device",
-        "x3130-upstream,id=up,bus=p",
+        "nvme,drive=d,serial=one,bus=p",
+        // One behind a switch, with a bridge beside it.
+        "-drive",
+        "if=none,id=e,file=IMAGE,format=raw,discard=unmap",
         "-device",
-        "xio3130-downstream,id=d0,bus=up,chassis=2,slot=2",
+        "ioh3420,id=q,chassis=2,slot=2",
         "-device",
-        "xio3130-downstream,id=d1,bus=up,chassis=3,slot=3",
+        "x3130-upstream,id=up,bus=q",
+        "-device",
+        "xio3130-downstream,id=d0,bus=up,chassis=3,slot=3",
+        "-device",
+        "xio3130-downstream,id=d1,bus=up,chassis=4,slot=4",
         "-device",
         "pcie-pci-bridge,id=c,bus=d0",
         "-device",
         "virtio-rng-pci,bus=c,addr=4",
         "-device",
-        "nvme,drive=d,serial=one,bus=d1",
+        "nvme,drive=e,serial=two,bus=d1",
+        // A card behind two bridges.
+        "-netdev",
+        "user,id=n",
+        "-device",
+        "virtio-net-pci,netdev=n,bus=b,addr=7",
     ];
-    disk_case(Board::Q35, "rhea.disk=/dev/nvme0n1", &args);
+    let bridges = ["-device", "pci-bridge,id=a,chassis_nr=1", "-device", "pci-bridge,id=b,bus=a,addr=5,chassis_nr=2"];
+    disk_and_network_case(Board::Q35, "/dev/nvme0n1,/dev/nvme1n1", 1, "", &[&bridges[..], &args].concat());
+    // INTx, which is swizzled on its way.
+    fetches(Board::Q35, "pci=nomsi", &[&bridges[..], &["-device", "e1000e,netdev=n,bus=b,addr=6"]].concat());
 }
 
 #[test]
@@ -101,30 +101,48 @@ fn seabios_starts_from_a_disk_behind_a_root_port() {
 fn virt_disk_and_network_behind_root_ports() {
     require!("kernel", "initramfs");
     let ports = ["-device", "pcie-root-port,id=p,chassis=1,slot=1", "-device", "pcie-root-port,id=q,chassis=2,slot=2"];
-    let disk = ["-cpu", "max", "-smp", "2", "-drive", DRIVE, "-device"];
-    disk_case(Board::Virt, "", &[&ports[..], &disk, &["virtio-blk-pci,drive=d,bus=p"]].concat());
-    let bridge = ["-device", "pcie-pci-bridge,id=b,bus=p", "-device", "virtio-net-pci,netdev=n,bus=b,addr=3"];
-    fetches(Board::Virt, "", &[&ports[..], &bridge].concat());
+    let disk = ["-cpu", "max", "-smp", "2", "-drive", DRIVE, "-device", "virtio-blk-pci,drive=d,bus=p"];
+    let bridge = ["-device", "pcie-pci-bridge,id=b,bus=q", "-device", "virtio-net-pci,netdev=n,bus=b,addr=3"];
+    let args = [&ports[..], &disk, &["-netdev", "user,id=n"], &bridge].concat();
+    disk_and_network_case(Board::Virt, "/dev/vda", 1, "", &args);
 }
 
 #[test]
 fn intel_iommu_translates_for_disks_and_networks() {
     require!("amd64/kernel", "amd64/initramfs");
     let words = "intel_iommu=on iommu.strict=1";
-    let unit = ["-cpu", "max", "-smp", "2", "-device", "intel-iommu,intremap=on"];
     let ports = ["-device", "pcie-root-port,id=p,chassis=1,slot=1", "-device", "pci-bridge,id=b,chassis_nr=2"];
-    for (disk, device) in [
-        ("nvme0n1", "nvme,drive=d,serial=one,bus=p"),
-        ("vda", "virtio-blk-pci,drive=d,bus=b,iommu_platform=on"),
-        ("sda", "ide-hd,drive=d,bus=ide.0"),
-    ] {
-        let words = format!("{words} rhea.disk=/dev/{disk}");
-        disk_case(Board::Q35, &words, &[&unit[..], &ports, &["-drive", DRIVE, "-device", device]].concat());
-    }
-    for device in ["e1000e,netdev=n,bus=p", "virtio-net-pci,netdev=n,bus=b,iommu_platform=on"] {
-        let narrow = ["-device", "intel-iommu,aw-bits=39,eim=off,caching-mode=on"];
-        fetches(Board::Q35, words, &[&narrow[..], &ports, &["-device", device]].concat());
-    }
-    // A device that is not behind it, beside those that are.
-    fetches(Board::Q35, words, &[&unit[2..], &["-device", "virtio-net-pci,netdev=n"]].concat());
+    let args = [
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-device",
+        "intel-iommu,intremap=on",
+        "-device",
+        "pcie-root-port,id=p,chassis=1,slot=1",
+        "-device",
+        "pci-bridge,id=b,chassis_nr=2",
+        "-drive",
+        DRIVE,
+        "-device",
+        "nvme,drive=d,serial=one,bus=p",
+        "-drive",
+        "if=none,id=e,file=IMAGE,format=raw,discard=unmap",
+        "-device",
+        "virtio-blk-pci,drive=e,bus=b,iommu_platform=on",
+        "-drive",
+        "if=none,id=f,file=IMAGE,format=raw,discard=unmap",
+        "-device",
+        "ide-hd,drive=f,bus=ide.0",
+        // A device that is not behind it, beside those that are.
+        "-netdev",
+        "user,id=n",
+        "-device",
+        "virtio-net-pci,netdev=n",
+    ];
+    disk_and_network_case(Board::Q35, "/dev/nvme0n1,/dev/vda,/dev/sda", 1, words, &args);
+    let narrow = ["-device", "intel-iommu,aw-bits=39,eim=off,caching-mode=on", "-netdev", "user,id=m"];
+    let cards = ["-device", "e1000e,netdev=n,bus=p", "-device", "virtio-net-pci,netdev=m,bus=b,iommu_platform=on"];
+    fetches(Board::Q35, &format!("{words} rhea.cards=2"), &[&narrow[..], &ports, &cards].concat());
 }

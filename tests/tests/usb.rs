@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rhea_tests::{Board, Emulator, STEP, Scratch, disk_case, guest_file, require, run};
+use rhea_tests::{Board, DiskImages, Emulator, STEP, Scratch, disk_case, guest_file, require, run};
 
 const Q35: Board = Board::Q35;
 /// Firmware and boot loaders take longer than a kernel.
@@ -11,41 +11,36 @@ const LONG: Duration = Duration::from_secs(240);
 const DRIVE: &str = "if=none,id=d,file=IMAGE,format=raw";
 
 #[test]
-fn disk_on_q35() {
+fn disks_on_q35() {
     require!("amd64/kernel", "amd64/initramfs");
-    // At super speed, and at high speed behind the other controller.
-    for (controller, port) in [("qemu-xhci", "1"), ("nec-usb-xhci,p2=3,p3=1", "2")] {
-        let device = format!("usb-storage,drive=d,port={port},serial=one");
-        let args = ["-cpu", "max", "-smp", "2", "-drive", DRIVE, "-device", controller, "-device", &device];
-        // The transport tells nothing of unmapping.
-        disk_case(Q35, "rhea.disk=/dev/sda rhea.notrim=1", &args);
-    }
-}
-
-#[test]
-fn disk_on_virt() {
-    require!("kernel", "initramfs");
-    let args = ["-cpu", "max", "-smp", "2", "-drive", DRIVE, "-device", "qemu-xhci", "-device", "usb-storage,drive=d"];
-    disk_case(Board::Virt, "rhea.disk=/dev/sda rhea.notrim=1", &args);
-}
-
-#[test]
-fn disk_behind_a_hub() {
-    require!("amd64/kernel", "amd64/initramfs");
-    let devices = ["-usb", "-device", "usb-hub,port=2", "-device", "usb-storage,drive=d,port=2.7"];
-    let args = [&["-cpu", "max", "-drive", DRIVE][..], &devices].concat();
-    disk_case(Q35, "rhea.disk=/dev/sda rhea.notrim=1", &args);
-}
-
-/// Starts the case `typing`, which shows `events` events of the device called `name`.
-fn listen(board: Board, name: &str, events: u32, args: &[&str]) -> Emulator {
-    let mut all = board.linux(&format!("rhea.test=typing rhea.input={name} rhea.events={events}"));
-    all.extend(args.iter().map(|s| (*s).to_owned()));
-    let mut guest = Emulator::start(&all);
-    guest.expect("listening to", STEP);
-    // The shell opens the device after the line.
-    std::thread::sleep(Duration::from_secs(1));
-    guest
+    let args = [
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        // At super speed, at high speed behind the other controller, and behind a hub.
+        "-drive",
+        DRIVE,
+        "-device",
+        "qemu-xhci,id=a",
+        "-device",
+        "usb-storage,drive=d,bus=a.0,port=1,serial=one",
+        "-drive",
+        "if=none,id=e,file=IMAGE,format=raw",
+        "-device",
+        "nec-usb-xhci,id=b,p2=3,p3=1",
+        "-device",
+        "usb-storage,drive=e,bus=b.0,port=2,serial=two",
+        "-usb",
+        "-drive",
+        "if=none,id=f,file=IMAGE,format=raw",
+        "-device",
+        "usb-hub,bus=usb-bus.0,port=2",
+        "-device",
+        "usb-storage,drive=f,bus=usb-bus.0,port=2.7,serial=three",
+    ];
+    // The transport tells nothing of unmapping.
+    disk_case(Q35, "rhea.disk=/dev/sda,/dev/sdb,/dev/sdc rhea.notrim=1", &args);
 }
 
 /// Types a line into the monitor, which shares the terminal with the serial port.
@@ -55,42 +50,62 @@ fn monitor(guest: &mut Emulator, line: &str) {
     guest.send("\x01c");
 }
 
+/// The case `typing` shows events of the next device.
+fn listens(guest: &mut Emulator) {
+    guest.expect("listening to", STEP);
+    // The shell opens the device after the line.
+    std::thread::sleep(Duration::from_secs(1));
+}
+
+fn types(guest: &mut Emulator) {
+    listens(guest);
+    // Scan code, key, end of the report; for each of two changes.
+    monitor(guest, "sendkey z");
+    guest.expect("0001 002c 0001 0000", STEP);
+    guest.expect("0001 002c 0000 0000", STEP);
+}
+
+fn start(board: Board, words: &str, args: &[&str]) -> Emulator {
+    let mut all = board.linux(words);
+    all.extend(args.iter().map(|s| (*s).to_owned()));
+    Emulator::start(&all)
+}
+
 fn passes(mut guest: Emulator) {
     guest.expect("RHEA-TEST typing PASS", STEP);
     assert!(guest.wait(STEP).success(), "{}", guest.transcript());
 }
 
-fn types(board: Board, args: &[&str]) {
-    // Scan code, key, end of the report; for each of two changes.
-    let mut guest = listen(board, "keyboard", 6, args);
-    monitor(&mut guest, "sendkey z");
-    guest.expect("0001 002c 0001 0000", STEP);
-    guest.expect("0001 002c 0000 0000", STEP);
-    passes(guest);
-}
-
 #[test]
-fn keyboard_on_q35() {
+fn keyboard_and_mouse_on_q35() {
     require!("amd64/kernel", "amd64/initramfs");
-    types(Q35, &["-M", "i8042=off", "-cpu", "max", "-usbdevice", "keyboard"]);
-}
-
-#[test]
-fn keyboard_on_virt() {
-    require!("kernel", "initramfs");
-    types(Board::Virt, &["-cpu", "max", "-device", "qemu-xhci,p2=1", "-device", "usb-kbd"]);
-}
-
-#[test]
-fn mouse() {
-    require!("amd64/kernel", "amd64/initramfs");
-    let mut guest = listen(Q35, "USB.mouse", 6, &["-cpu", "max", "-usb", "-device", "usb-mouse,bus=usb-bus.0,port=3"]);
+    let devices = ["-usbdevice", "keyboard", "-device", "usb-mouse,bus=usb-bus.0,port=3"];
+    let words = "rhea.test=typing rhea.input=keyboard,USB.mouse rhea.events=6";
+    let mut guest = start(Q35, words, &[&["-M", "i8042=off", "-cpu", "max"][..], &devices].concat());
+    types(&mut guest);
+    listens(&mut guest);
     monitor(&mut guest, "mouse_move 7 -3");
     monitor(&mut guest, "mouse_button 1");
     guest.expect("0002 0000 0007 0000", STEP);
     guest.expect("0002 0001 fffd ffff", STEP);
     guest.expect("0001 0110 0001 0000", STEP);
     passes(guest);
+}
+
+#[test]
+fn disk_and_keyboard_on_virt() {
+    require!("kernel", "initramfs");
+    let devices =
+        ["-device", "usb-kbd,bus=u.0", "-device", "qemu-xhci", "-device", "usb-storage,drive=d,bus=usb-bus.1"];
+    let first = ["-cpu", "max", "-smp", "2", "-drive", DRIVE, "-device", "qemu-xhci,id=u,p2=1"];
+    let images = DiskImages::new(&[&first[..], &devices].concat());
+    let words = "rhea.test=disk,typing rhea.disk=/dev/sda rhea.notrim=1 rhea.input=keyboard rhea.events=6";
+    let mut guest = start(Board::Virt, words, &images.args());
+    guest.expect("RHEA-TEST disk PASS", STEP);
+    types(&mut guest);
+    let text = guest.transcript();
+    passes(guest);
+    images.check(&text);
 }
 
 fn grub(args: &[&str]) -> Emulator {
