@@ -262,6 +262,8 @@ fn life() {
     }
     guest.send("echo still-$((40+2))\n");
     guest.expect("still-42", STEP);
+    // The prompt of before the reset, lest it be taken for the one after it.
+    guest.expect("guest# ", STEP);
     one.events.clear();
     two.events.clear();
     one.get("system_reset");
