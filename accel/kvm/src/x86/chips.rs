@@ -226,8 +226,9 @@ fn line_gsi(line: &IrqLine) -> io::Result<u32> {
     number.map(|n| LINE_GSI + n).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
-/// The registers of a local APIC after reset (SDM volume 3, 11.4.7.1); id and version stay. `open`: LINT0 takes the 8259s' interrupts.
-pub(super) fn reset_lapic(lapic: &mut kvm_lapic_state, open: bool) {
+/// The registers of a local APIC after reset (SDM volume 3, 11.4.7.1), in xAPIC mode; the version stays. `open`: LINT0 takes the 8259s'
+/// interrupts.
+pub(super) fn reset_lapic(lapic: &mut kvm_lapic_state, apic_id: u32, open: bool) {
     const ID: usize = 0x20;
     const VERSION: usize = 0x30;
     const DFR: usize = 0xe0;
@@ -242,6 +243,8 @@ pub(super) fn reset_lapic(lapic: &mut kvm_lapic_state, open: bool) {
             *to = byte as _;
         }
     };
+    // Some kernels leave it in the format of x2APIC mode when they are told to leave that.
+    set(ID, apic_id << 24);
     set(DFR, u32::MAX);
     set(SVR, 0xff);
     for at in LVT {
@@ -250,8 +253,6 @@ pub(super) fn reset_lapic(lapic: &mut kvm_lapic_state, open: bool) {
     if open {
         set(LINT0, EXT_INT);
     }
-    for at in [ID, VERSION] {
-        fresh.regs[at..at + 4].copy_from_slice(&lapic.regs[at..at + 4]);
-    }
+    fresh.regs[VERSION..VERSION + 4].copy_from_slice(&lapic.regs[VERSION..VERSION + 4]);
     *lapic = fresh;
 }

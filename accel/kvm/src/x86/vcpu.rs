@@ -391,7 +391,7 @@ impl Inner {
         sregs.apic_base = base(self.index);
         self.file.set_sregs(&sregs).during("KVM_SET_SREGS")?;
         let mut lapic = self.file.lapic().during("KVM_GET_LAPIC")?;
-        chips::reset_lapic(&mut lapic, self.vm.virtual_wire && self.index == 0);
+        chips::reset_lapic(&mut lapic, self.guest.apic_id, self.vm.virtual_wire && self.index == 0);
         self.file.set_lapic(&lapic).during("KVM_SET_LAPIC")
     }
 
