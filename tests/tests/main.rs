@@ -1,0 +1,15 @@
+//! The whole-machine tests: `cargo test --release -p rhea-tests -- q35::` runs those of one file.
+
+mod command_line;
+mod demo;
+mod devices;
+mod firmware;
+mod gdb;
+mod hostile;
+mod linux;
+mod pci;
+mod pseries;
+mod pseries_interrupts;
+mod q35;
+mod qmp;
+mod usb;
