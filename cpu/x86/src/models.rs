@@ -544,6 +544,17 @@ mod tests {
         assert!(ok("Skylake-Server").warning.is_some_and(|w| w.contains("avx512f") && !w.contains('\n')));
     }
     #[test]
+    fn what_the_host_has() {
+        let host = || X86Config::bare("host", Vendor::Intel, 6, 0xcf, 2);
+        for name in ["host", "max", "MAX"] {
+            let p = parse_on(name, Some(host())).unwrap();
+            assert_eq!((p.config.vendor, p.config.model_number), (Vendor::Intel, 0xcf), "{name}");
+            assert!(p.warning.is_none(), "{name}");
+        }
+        assert_eq!(parse_on("EPYC", Some(host())).unwrap().config.vendor, Vendor::Amd);
+        assert!(parse("host").unwrap_err().contains("of -accel kvm"));
+    }
+    #[test]
     fn properties() {
         assert!(!ok("max,-avx2").config.has(F::Avx2));
         assert!(ok("qemu64,+sse4.2,sse4_1=on,ssse3").config.has(F::Sse42));
