@@ -9,6 +9,7 @@ use rhea_memory::{
 };
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -56,6 +57,8 @@ struct Shared {
     any_size: bool,
     epoll: Epoll,
     state: Mutex<State>,
+    /// The thread is about to look whether one was rung, or does its work.
+    busy: AtomicBool,
 }
 
 /// The doorbells of a VM.
@@ -108,12 +111,27 @@ impl Doorbells {
             any_size: vm.check(kb::KVM_CAP_IOEVENTFD_ANY_LENGTH) > 0,
             epoll,
             state: Mutex::default(),
+            busy: AtomicBool::new(false),
         });
         let listening = shared.clone();
         let thread = std::thread::Builder::new().name("doorbells".to_owned()).spawn(move || listening.listen())?;
         let follow = space.subscribe(shared.clone());
         shared.update();
         Ok(Self { shared, stop, thread: Some(thread), _follow: follow })
+    }
+    /// Does the work of all that were rung, and returns when none is being done any more. No vCPU is in guest code.
+    pub fn settle(&self) {
+        loop {
+            let rung: Vec<Place> = {
+                let state = self.shared.state.lock();
+                state.bells.iter().filter(|bell| bell.event.read().is_ok()).map(|bell| bell.place.clone()).collect()
+            };
+            rung.iter().for_each(Place::ring);
+            if rung.is_empty() && !self.shared.busy.load(SeqCst) {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
     /// How many there are.
     #[must_use]
@@ -182,6 +200,7 @@ impl Shared {
                 if event.data() == STOP {
                     return;
                 }
+                self.busy.store(true, SeqCst);
                 let rung = {
                     let state = self.state.lock();
                     let bell = state.bells.iter().find(|bell| bell.id == event.data());
@@ -190,6 +209,7 @@ impl Shared {
                 if let Some(place) = rung {
                     place.ring();
                 }
+                self.busy.store(false, SeqCst);
             }
         }
     }

@@ -99,6 +99,8 @@ pub(super) struct Core {
     pub virtual_wire: bool,
     /// Keeps the memory that the kernel shows.
     slots: Arc<Slots>,
+    /// `None`: writes to them end guest code.
+    doorbells: Option<Doorbells>,
     /// How many vCPUs are not paused, and the guest's clock since the last one was.
     running: Mutex<(u32, Option<kvm_clock_data>)>,
 }
@@ -110,8 +112,6 @@ pub struct KvmVm {
     tsc_deadline: bool,
     chips: Option<Arc<KernelChips>>,
     ioeventfd: bool,
-    /// `None`: writes to them end guest code.
-    doorbells: Option<Doorbells>,
     vcpus: RwLock<Vec<Arc<KvmVcpu>>>,
     _follow: Vec<Subscription>,
 }
@@ -153,14 +153,13 @@ impl KvmVm {
             (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(kb::KVM_CAP_IOEVENTFD) > 0);
         let doorbells = Doorbells::new(&file, &space).ok();
         let running = Mutex::default();
-        let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, running };
+        let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, doorbells, running };
         Ok(Arc::new(Self {
             core: Arc::new(core),
             supported,
             tsc_deadline,
             chips,
             ioeventfd,
-            doorbells,
             vcpus: RwLock::default(),
             _follow: follow,
         }))
@@ -188,7 +187,7 @@ impl KvmVm {
     /// Registers whose writes do not end guest code.
     #[must_use]
     pub fn doorbells(&self) -> usize {
-        self.doorbells.as_ref().map_or(0, Doorbells::count)
+        self.core.doorbells.as_ref().map_or(0, Doorbells::count)
     }
     /// Signals sent to vCPUs so far.
     #[must_use]
@@ -232,8 +231,14 @@ impl Core {
     pub fn vcpu_paused(&self) {
         let mut running = self.running.lock();
         running.0 = running.0.saturating_sub(1);
-        if running.0 == 0 {
+        let last = running.0 == 0;
+        if last {
             running.1 = self.file.clock().ok();
+        }
+        drop(running);
+        // What the guest has rung is done before the machine stands.
+        if let (true, Some(doorbells)) = (last, &self.doorbells) {
+            doorbells.settle();
         }
     }
 }

@@ -329,12 +329,8 @@ fn declared_doorbells_do_not_end_guest_code() {
         let mapping = bench.space.map_mmio(Gpa(bench::DEVICE), 0x1000, bell.clone(), 1).unwrap();
         // The other one is outside of what is mapped.
         assert_eq!(vm.doorbells(), 1);
+        // When it stands, all that was rung is done.
         bench.run();
-        let until = Instant::now() + Duration::from_secs(30);
-        while !bell.0.lock().contains(&(0x100, 0, false)) {
-            assert!(Instant::now() < until, "{:?}", bell.0.lock());
-            std::thread::yield_now();
-        }
         let seen = bell.0.lock().clone();
         assert_eq!(seen.iter().filter(|w| w.2).collect::<Vec<_>>(), [&(0x102, 0, true)]);
         assert!((1..=5).contains(&seen.iter().filter(|w| w.0 == 0x100).count()), "{seen:?}");
