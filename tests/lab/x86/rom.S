@@ -1,6 +1,6 @@
 # A ROM of 64 KiB that does one kind of work at reset and resets the machine again: with -no-reboot the emulator ends.
     .code16
-    .equ    TURNS, 50000
+    .equ    TURNS, 200000
 start:
     cli
     cs lgdtw (gdt_register - start)
