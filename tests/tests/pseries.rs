@@ -323,9 +323,10 @@ fn firmware_starts_a_kernel_through_grub() {
 fn installer_comes_to_its_first_screen() {
     require!("ppc64el/installer-kernel", "ppc64el/installer-initrd");
     let (kernel, initrd) = (guest_file("ppc64el/installer-kernel"), guest_file("ppc64el/installer-initrd"));
-    let args = ["-M", "pseries", "-m", "1G", "-nographic", "-kernel", &kernel, "-initrd", &initrd];
-    let mut guest = Emulator::start(&[&args[..], &["-append", "console=hvc0"]].concat());
-    guest.expect("Select a language", LONG);
+    // Each device is more for it to look for before it asks.
+    let args = ["-M", "pseries", "-m", "1G", "-nographic", "-vga", "none", "-nic", "none", "-kernel", &kernel];
+    let mut guest = Emulator::start(&[&args[..], &["-initrd", &initrd, "-append", "console=hvc0"]].concat());
+    guest.expect("Select a language", 2 * LONG);
 }
 
 #[test]
