@@ -134,3 +134,25 @@ fn kernel_may_be_compressed() {
     let mut guest = Emulator::start(&args);
     guest.expect("RHEA-TEST smp PASS", STEP);
 }
+
+/// The 32-bit and the 64-bit PC, and arm64.
+#[test]
+fn u_boot_comes_to_its_prompt() {
+    let file = |name: &str| format!("amd64/debian/u-boot-qemu/usr/lib/u-boot/{name}");
+    for (machine, image) in
+        [("q35", "qemu-x86/u-boot.rom"), ("q35", "qemu-x86_64/u-boot.rom"), ("virt", "qemu_arm64/u-boot.bin")]
+    {
+        let image = file(image);
+        require!(&image);
+        let cpu = if machine == "virt" { "cortex-a57" } else { "max" };
+        let bios = guest_file(&image);
+        let args = ["-M", machine, "-cpu", cpu, "-m", "512M", "-nic", "none", "-nographic", "-bios", &bios];
+        let mut guest = Emulator::start(&args);
+        guest.expect("Hit any key", LONG);
+        guest.send("\n");
+        guest.expect("=> ", STEP);
+        guest.send("echo u-boot-$cpu-is-here\n");
+        guest.expect("u-boot-", STEP);
+        guest.expect("-is-here", STEP);
+    }
+}
