@@ -209,7 +209,7 @@ impl Core {
         let empty = |port: u8| self.at_root(port).is_none();
         if (1..=usb3).contains(&port) && empty(port) && !empty(other) { other } else { port }
     }
-    /// Tells of a port's change. Of one that happens while nothing runs there is no event (4.19.2): who starts the controller looks
+    /// Tells of a port's change. Of one that happens while nothing runs there is no event: who starts the controller looks
     /// at the ports.
     fn port_changed(&mut self, port: u8) {
         self.status |= PORT_CHANGE;
