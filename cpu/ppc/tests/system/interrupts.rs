@@ -97,8 +97,8 @@ fn from_outside() {
 fn idle_until_the_decrementer() {
     let soon = load(9, 512_000); // a millisecond
     let mut program = soon;
-    program.push(mtspr(22, 9));
-    program.push(mfspr(10, 268));
+    // The time base first: what passes between the two counts.
+    program.extend([mfspr(10, 268), mtspr(22, 9)]);
     program.extend(call(CEDE));
     program.extend([NOP, mfspr(11, 268), x31(40, 11, 10, 11)]);
     program.extend(say(11));
