@@ -74,16 +74,17 @@ impl X86Pins {
         self.bits.fetch_and(!pin::NMI, Ordering::SeqCst);
         self.nmis.swap(0, Ordering::SeqCst)
     }
-    /// Takes an NMI.
-    pub(crate) fn take_nmi(&self) {
-        let left = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).unwrap_or(1) - 1;
-        if left == 0 {
+    /// Takes an NMI; false if none is left: who signals counts first, so that it may be taken before its bit is set.
+    pub(crate) fn take_nmi(&self) -> bool {
+        let before = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).unwrap_or(0);
+        if before <= 1 {
             self.bits.fetch_and(!pin::NMI, Ordering::SeqCst);
             // One may have come between the two.
             if self.nmis.load(Ordering::SeqCst) != 0 {
                 self.bits.fetch_or(pin::NMI, Ordering::SeqCst);
             }
         }
+        before != 0
     }
     /// While one is handled no more than one waits.
     pub(crate) fn merge_nmis(&self) {
@@ -247,3 +248,20 @@ pub trait X86Hooks: Send + Sync {
 /// A machine with none of the services.
 pub struct NoHooks;
 impl X86Hooks for NoHooks {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_nmi_whose_bit_comes_late_is_taken_once() {
+        let pins = X86Pins::default();
+        pins.signal(pin::NMI);
+        // Another processor has counted its own, and is slow to set the bit.
+        pins.nmis.fetch_add(1, Ordering::SeqCst);
+        assert!(pins.take_nmi() && pins.bits() & pin::NMI != 0);
+        assert!(pins.take_nmi() && pins.bits() & pin::NMI == 0);
+        pins.bits.fetch_or(pin::NMI, Ordering::SeqCst);
+        assert!(!pins.take_nmi() && pins.bits() & pin::NMI == 0);
+    }
+}

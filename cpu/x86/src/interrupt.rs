@@ -680,8 +680,7 @@ impl X86Cpu {
             self.take_debug_trap();
             return Poll::Run;
         }
-        if bits & pin::NMI != 0 && !self.nmi_blocked && !mov_ss {
-            self.pins.take_nmi();
+        if bits & pin::NMI != 0 && !self.nmi_blocked && !mov_ss && self.pins.take_nmi() {
             self.nmi_blocked = true;
             self.halted = false;
             self.deliver_interrupt(Vector::Nmi as u8);
