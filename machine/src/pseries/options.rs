@@ -178,7 +178,12 @@ pub const DECLS: &[OptionDecl] = &[
     OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
     OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
     OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "firmware uses a display if there is one"),
-    OptionDecl::new("usb", OptionKind::Bool, None, "USB controller with keyboard and mouse (default on with a display)"),
+    OptionDecl::new(
+        "usb",
+        OptionKind::Bool,
+        None,
+        "USB controller with keyboard and mouse (default on with a display)",
+    ),
     OptionDecl::new(
         "kvm-type",
         OptionKind::Choice(&["hv", "HV", "pr", "PR", "auto"]),
