@@ -103,3 +103,17 @@ pub fn sha256(path: &str) -> String {
     assert!(ok, "sha256sum: {text}");
     text.split_whitespace().next().unwrap_or_default().to_owned()
 }
+
+/// Width, height and pixels of a PPM image; `None` if it is none, or not whole yet.
+#[must_use]
+pub fn ppm(path: &str) -> Option<(usize, usize, Vec<[u8; 3]>)> {
+    let data = std::fs::read(path).ok()?;
+    let mut head = data.splitn(4, |b| *b == b'\n');
+    let (magic, size, depth, pixels) = (head.next()?, head.next()?, head.next()?, head.next()?);
+    let size = std::str::from_utf8(size).ok()?;
+    let (width, height) = size.split_once(' ')?;
+    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
+    let (pixels, rest) = pixels.as_chunks::<3>();
+    let whole = magic == b"P6" && depth == b"255" && rest.is_empty() && pixels.len() == width * height;
+    whole.then(|| (width, height, pixels.to_vec()))
+}

@@ -12,7 +12,7 @@ mod random;
 mod rsp;
 
 pub use emulator::{Emulator, Run, emulator_binary, is_qemu, run, run_command};
-pub use files::{Scratch, check_ext4, ext4_image, guest_file, sha256, workspace};
+pub use files::{Scratch, check_ext4, ext4_image, guest_file, ppm, sha256, workspace};
 pub use http::{HttpServer, free_port, http_get};
 pub use random::Random;
 pub use rsp::Rsp;
@@ -77,6 +77,16 @@ impl Board {
         ["-M", machine, "-m", "512M", "-kernel", &kernel, "-initrd", &initramfs, "-append", &append, "-nographic"]
             .map(String::from)
             .to_vec()
+    }
+    /// Starts it as [`Self::linux`] says, with `args` added.
+    ///
+    /// # Panics
+    /// When the emulator can't be started.
+    #[must_use]
+    pub fn start(self, words: &str, args: &[&str]) -> Emulator {
+        let mut all = self.linux(words);
+        all.extend(args.iter().map(|s| (*s).to_owned()));
+        Emulator::start(&all)
     }
     /// Runs a case of `tests/guest/cases` (or several, with commas) in Linux with `args` added, until the guest has powered off; each
     /// case must pass and the emulator exit with status 0. Returns the console's text.

@@ -2,13 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rhea_tests::{Emulator, STEP, linux, linux_case, require, run};
-
-fn start(words: &str, args: &[&str]) -> Emulator {
-    let mut all = linux(words);
-    all.extend(args.iter().map(|s| (*s).to_owned()));
-    Emulator::start(&all)
-}
+use rhea_tests::{Board, Emulator, STEP, linux, linux_case, require, run};
 
 #[test]
 fn boots_on_every_processor_model() {
@@ -44,7 +38,7 @@ fn boots_at_el2() {
     require!("kernel", "initramfs");
     let text = linux_case("features", "", &["-cpu", "max", "-machine", "virtualization=on,gic-version=3"]);
     assert!(text.contains("CPU features"), "{text}");
-    let mut guest = start("", &["-cpu", "cortex-a72", "-machine", "virtualization=on"]);
+    let mut guest = Board::Virt.start("", &["-cpu", "cortex-a72", "-machine", "virtualization=on"]);
     guest.expect("guest# ", STEP);
     guest.send("dmesg | grep -o 'started at EL[0-9]'\n");
     guest.expect("started at EL2", STEP);
@@ -62,7 +56,7 @@ fn has_memory(guest: &mut Emulator, least: u64) {
 #[test]
 fn shell_takes_what_is_typed() {
     require!("kernel", "initramfs");
-    let mut guest = start("", &["-cpu", "max", "-m", "3G"]);
+    let mut guest = Board::Virt.start("", &["-cpu", "max", "-m", "3G"]);
     guest.expect("guest# ", STEP);
     has_memory(&mut guest, 2_800_000);
     guest.send("echo $((6 * 7))-$(uname -m)\n");
@@ -97,7 +91,7 @@ fn terminal_is_raw_and_ctrl_a_x_leaves() {
 #[test]
 fn monitor_behind_the_console() {
     require!("kernel", "initramfs");
-    let mut guest = start("", &["-cpu", "max", "-m", "256M", "-name", "a-guest"]);
+    let mut guest = Board::Virt.start("", &["-cpu", "max", "-m", "256M", "-name", "a-guest"]);
     guest.expect("guest# ", STEP);
     has_memory(&mut guest, 180_000);
     guest.send("\x01c");
@@ -127,7 +121,7 @@ fn monitor_behind_the_console() {
 #[test]
 fn idle_guest_uses_little_processor_time_and_a_stopped_one_sees_no_time_pass() {
     require!("kernel", "initramfs");
-    let mut guest = start("", &["-cpu", "max", "-smp", "2"]);
+    let mut guest = Board::Virt.start("", &["-cpu", "max", "-smp", "2"]);
     guest.expect("guest# ", STEP);
     std::thread::sleep(Duration::from_secs(2));
     let before = guest.cpu_time();
@@ -154,7 +148,7 @@ fn idle_guest_uses_little_processor_time_and_a_stopped_one_sees_no_time_pass() {
 #[test]
 fn monitor_presses_the_power_button() {
     require!("kernel", "initramfs");
-    let mut guest = start("rhea.test=powerbutton", &["-cpu", "max"]);
+    let mut guest = Board::Virt.start("rhea.test=powerbutton", &["-cpu", "max"]);
     guest.expect("waiting for the button", STEP);
     guest.send("\x01csystem_powerdown\n");
     guest.send("\x01c");
@@ -165,7 +159,7 @@ fn monitor_presses_the_power_button() {
 #[test]
 fn monitor_resets_the_machine_and_the_guest_reboots() {
     require!("kernel", "initramfs");
-    let mut guest = start("", &["-cpu", "max", "-smp", "2"]);
+    let mut guest = Board::Virt.start("", &["-cpu", "max", "-smp", "2"]);
     for reset in ["\x01csystem_reset\n\x01c", "reboot -f\n", ""] {
         guest.expect("RHEA-SHELL ready", STEP);
         guest.expect("guest# ", STEP);
@@ -181,7 +175,7 @@ fn monitor_resets_the_machine_and_the_guest_reboots() {
 fn no_reboot_ends_instead() {
     require!("kernel", "initramfs");
     let words = "rhea.test=rng,badaddress rhea.end=reboot";
-    let mut guest = start(words, &["-cpu", "max", "-no-reboot", "-device", "virtio-rng-pci"]);
+    let mut guest = Board::Virt.start(words, &["-cpu", "max", "-no-reboot", "-device", "virtio-rng-pci"]);
     guest.expect("RHEA-TEST rng PASS", STEP);
     guest.expect("read 0x30000000", STEP);
     guest.expect("RHEA-TEST badaddress PASS", STEP);

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use rhea_tests::{
-    Board, Emulator, STEP, Scratch, disk_and_network_case, emulator_binary, guest_file, is_qemu, noise, require, run,
-    sha256,
+    Board, Emulator, STEP, Scratch, disk_and_network_case, emulator_binary, guest_file, is_qemu, noise, ppm, require,
+    run, sha256,
 };
 
 const PSERIES: Board = Board::Pseries;
@@ -18,9 +18,7 @@ const VOF: [&str; 2] = ["-M", "pseries,x-vof=on"];
 const NO_DISPLAY: [&str; 2] = ["-vga", "none"];
 
 fn start(words: &str, args: &[&str]) -> Emulator {
-    let mut all = PSERIES.linux(words);
-    all.extend(NO_DISPLAY.iter().chain(args).map(|s| (*s).to_owned()));
-    Emulator::start(&all)
+    PSERIES.start(words, &[&NO_DISPLAY[..], args].concat())
 }
 
 /// Runs the cases `features` and `smp` with `cpus` processors.
@@ -161,9 +159,8 @@ fn firmware_shows_what_is_typed() {
     monitor(&mut guest, &format!("screendump {dump}"));
     let mut shown = 0;
     for _ in 0..100 {
-        let picture = std::fs::read(&dump).unwrap_or_default();
-        if picture.starts_with(b"P6\n800 600\n255\n") && picture.len() == 15 + 800 * 600 * 3 {
-            shown = picture[15..].chunks(3).filter(|p| *p != [0; 3]).count();
+        if let Some((800, 600, pixels)) = ppm(&dump) {
+            shown = pixels.iter().filter(|p| **p != [0; 3]).count();
             break;
         }
         std::thread::sleep(Duration::from_millis(100));

@@ -3,19 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use rhea_tests::{
-    Board, Emulator, HttpServer, STEP, Scratch, disk_case, free_port, guest_file, http_get, noise, require, sha256,
-};
+use rhea_tests::{Board, Emulator, HttpServer, STEP, Scratch, disk_case, guest_file, noise, ppm, require, sha256};
 
 const Q35: Board = Board::Q35;
 /// Firmware and boot loaders take longer than a kernel.
 const LONG: Duration = Duration::from_secs(240);
-
-fn start(words: &str, args: &[&str]) -> Emulator {
-    let mut all = Q35.linux(words);
-    all.extend(args.iter().map(|s| (*s).to_owned()));
-    Emulator::start(&all)
-}
 
 fn boots(cpus: u32) {
     Q35.linux_case("smp", &format!("rhea.cpus={cpus}"), &["-cpu", "max", "-smp", &cpus.to_string()]);
@@ -44,7 +36,7 @@ fn boots_on_every_processor_model() {
 #[test]
 fn boots_with_memory_above_4_gib() {
     require!("amd64/kernel", "amd64/initramfs");
-    let mut guest = start("", &["-cpu", "max", "-m", "5G"]);
+    let mut guest = Q35.start("", &["-cpu", "max", "-m", "5G"]);
     guest.expect("guest# ", STEP);
     guest.send("grep MemTotal /proc/meminfo\n");
     guest.expect("MemTotal:", STEP);
@@ -56,7 +48,7 @@ fn boots_with_memory_above_4_gib() {
 #[test]
 fn shell_takes_what_is_typed() {
     require!("amd64/kernel", "amd64/initramfs");
-    let mut guest = start("", &["-cpu", "max"]);
+    let mut guest = Q35.start("", &["-cpu", "max"]);
     guest.expect("guest# ", STEP);
     guest.send("echo $((6 * 7))-$(uname -m)\n");
     guest.expect("42-x86_64", STEP);
@@ -68,7 +60,7 @@ fn shell_takes_what_is_typed() {
 #[test]
 fn monitor_presses_the_power_button() {
     require!("amd64/kernel", "amd64/initramfs");
-    let mut guest = start("rhea.test=powerbutton", &["-cpu", "max"]);
+    let mut guest = Q35.start("rhea.test=powerbutton", &["-cpu", "max"]);
     guest.expect("waiting for the button", STEP);
     guest.send("\x01csystem_powerdown\n");
     guest.send("\x01c");
@@ -101,7 +93,7 @@ fn suspends_to_ram_and_wakes_by_the_clock() {
         let image = scratch.file("disk.img", &vec![0; 16 << 20]);
         let drive = format!("{drive}format=raw,file={image}");
         let words = format!("no_console_suspend rhea.test=suspend rhea.wake=rtc rhea.disk=/dev/{disk}");
-        suspends(start(&words, &["-cpu", "max", "-smp", cpus, "-drive", &drive]), [None; 2]);
+        suspends(Q35.start(&words, &["-cpu", "max", "-smp", cpus, "-drive", &drive]), [None; 2]);
     }
 }
 
@@ -109,7 +101,7 @@ fn suspends_to_ram_and_wakes_by_the_clock() {
 fn wakes_by_button_key_and_monitor() {
     require!("amd64/kernel", "amd64/initramfs");
     for commands in [["system_powerdown", "sendkey a"], ["system_wakeup", "system_powerdown"]] {
-        let guest = start("no_console_suspend rhea.test=suspend", &["-cpu", "max", "-smp", "2"]);
+        let guest = Q35.start("no_console_suspend rhea.test=suspend", &["-cpu", "max", "-smp", "2"]);
         suspends(guest, commands.map(Some));
     }
 }
@@ -136,7 +128,7 @@ fn firmware_wakes_a_suspended_system() {
 #[test]
 fn guest_reboots() {
     require!("amd64/kernel", "amd64/initramfs");
-    let mut guest = start("rhea.test=smp rhea.cpus=2 rhea.end=reboot", &["-cpu", "max", "-smp", "2"]);
+    let mut guest = Q35.start("rhea.test=smp rhea.cpus=2 rhea.end=reboot", &["-cpu", "max", "-smp", "2"]);
     guest.expect("RHEA-TEST smp PASS", STEP);
     guest.expect("RHEA-TEST smp START", STEP);
     guest.expect("RHEA-TEST smp PASS", STEP);
@@ -145,7 +137,7 @@ fn guest_reboots() {
 #[test]
 fn idle_guest_uses_little_processor_time() {
     require!("amd64/kernel", "amd64/initramfs");
-    let mut guest = start("", &["-cpu", "max", "-smp", "2"]);
+    let mut guest = Q35.start("", &["-cpu", "max", "-smp", "2"]);
     guest.expect("guest# ", STEP);
     std::thread::sleep(Duration::from_secs(2));
     let before = guest.cpu_time();
@@ -227,7 +219,6 @@ fn network() {
         let text = Q35.linux_case("net", &words, &["-cpu", "max", "-netdev", "user,id=n", "-device", &device]);
         assert!(text.contains("ip=10.0.2.15 router=10.0.2.2 dns=10.0.2.3"), "{text}");
     }
-    let _ = (free_port, http_get);
 }
 
 fn grub(args: &[&str]) -> Emulator {
@@ -359,19 +350,6 @@ fn installer_shows_its_first_screen() {
     guest.expect("English", STEP);
     guest.send("\x01x");
     assert!(guest.wait(STEP).success(), "{}", guest.transcript());
-}
-
-/// Width, height and pixels of a PPM image.
-fn ppm(path: &str) -> Option<(usize, usize, Vec<[u8; 3]>)> {
-    let data = std::fs::read(path).ok()?;
-    let mut head = data.splitn(4, |b| *b == b'\n');
-    let (magic, size, depth, pixels) = (head.next()?, head.next()?, head.next()?, head.next()?);
-    let size = std::str::from_utf8(size).ok()?;
-    let (width, height) = size.split_once(' ')?;
-    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
-    let (pixels, rest) = pixels.as_chunks::<3>();
-    let whole = magic == b"P6" && depth == b"255" && rest.is_empty() && pixels.len() == width * height;
-    whole.then(|| (width, height, pixels.to_vec()))
 }
 
 /// The frame buffer console with the list of languages: a grey window on blue, one line of it selected in red.

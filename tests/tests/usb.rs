@@ -65,12 +65,6 @@ fn types(guest: &mut Emulator) {
     guest.expect("0001 002c 0000 0000", STEP);
 }
 
-fn start(board: Board, words: &str, args: &[&str]) -> Emulator {
-    let mut all = board.linux(words);
-    all.extend(args.iter().map(|s| (*s).to_owned()));
-    Emulator::start(&all)
-}
-
 fn passes(mut guest: Emulator) {
     guest.expect("RHEA-TEST typing PASS", STEP);
     assert!(guest.wait(STEP).success(), "{}", guest.transcript());
@@ -81,7 +75,7 @@ fn keyboard_and_mouse_on_q35() {
     require!("amd64/kernel", "amd64/initramfs");
     let devices = ["-usbdevice", "keyboard", "-device", "usb-mouse,bus=usb-bus.0,port=3"];
     let words = "rhea.test=typing rhea.input=keyboard,USB.mouse rhea.events=6";
-    let mut guest = start(Q35, words, &[&["-M", "i8042=off", "-cpu", "max"][..], &devices].concat());
+    let mut guest = Q35.start(words, &[&["-M", "i8042=off", "-cpu", "max"][..], &devices].concat());
     types(&mut guest);
     listens(&mut guest);
     monitor(&mut guest, "mouse_move 7 -3");
@@ -100,7 +94,7 @@ fn disk_and_keyboard_on_virt() {
     let first = ["-cpu", "max", "-smp", "2", "-drive", DRIVE, "-device", "qemu-xhci,id=u,p2=1"];
     let images = DiskImages::new(&[&first[..], &devices].concat());
     let words = "rhea.test=disk,typing rhea.disk=/dev/sda rhea.notrim=1 rhea.input=keyboard rhea.events=6";
-    let mut guest = start(Board::Virt, words, &images.args());
+    let mut guest = Board::Virt.start(words, &images.args());
     guest.expect("RHEA-TEST disk PASS", STEP);
     types(&mut guest);
     let text = guest.transcript();

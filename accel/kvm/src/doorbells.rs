@@ -94,14 +94,11 @@ fn watch(epoll: &Epoll, event: &EventFd, id: u64) -> io::Result<()> {
 }
 
 impl Doorbells {
-    /// Those of what vCPUs see, followed as it changes.
+    /// Those of what vCPUs see, followed as it changes; the kernel has `KVM_CAP_IOEVENTFD`.
     ///
     /// # Errors
     /// The host's: without them writes end guest code for a while.
     pub fn new(vm: &Arc<dyn VmFile>, space: &Arc<AddressSpace>) -> io::Result<Self> {
-        if vm.check(kb::KVM_CAP_IOEVENTFD) == 0 {
-            return Err(ErrorKind::Unsupported.into());
-        }
         let stop = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
         let epoll = Epoll::new()?;
         watch(&epoll, &stop, STOP)?;

@@ -151,7 +151,7 @@ impl KvmVm {
         let (slots, follow) = Slots::new(&file, &gate, &spaces, Box::new(failed))?;
         let (tsc_deadline, ioeventfd) =
             (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(kb::KVM_CAP_IOEVENTFD) > 0);
-        let doorbells = Doorbells::new(&file, &space).ok();
+        let doorbells = if ioeventfd { Doorbells::new(&file, &space).ok() } else { None };
         let running = Mutex::default();
         let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, doorbells, running };
         Ok(Arc::new(Self {

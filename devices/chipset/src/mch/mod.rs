@@ -20,6 +20,8 @@ const PCIEXBAR: u16 = 0x60;
 /// Programmable attribute maps 0–6 (5.1.18).
 const PAM0: u16 = 0x90;
 const PAMS: u16 = 7;
+/// Reads go to RAM, for both segments of a register; writes do by the bits to the left of these.
+const PAM_READS: u8 = 0x11;
 /// System management RAM control (5.1.30).
 const SMRAM: u16 = 0x9d;
 /// Extended system management RAM control (5.1.31).
@@ -266,11 +268,16 @@ impl Device for Mch {
         self.apply(&mut placed);
     }
     /// The memory map stays, as RAM does: firmware that runs from shadowed RAM finds itself there, with its note that it has
-    /// run before. System management RAM is open to be set up again.
+    /// run before. System management RAM is open to be set up again, and so is shadowed RAM to be written: when SeaBIOS protects
+    /// it at the end of a wake-up, it goes by memory that the system owns by then, and may protect the stack of the next one.
     fn wake(&self) {
         let mut placed = self.placed.lock();
         self.woken.store(true, SeqCst);
         self.config.reset_but(&[PCIEXBAR..PCIEXBAR + 8, PAM0..PAM0 + PAMS]);
+        for register in PAM0..PAM0 + PAMS {
+            let byte = self.byte(register);
+            self.config.set_bytes(register.into(), &[byte | (byte & PAM_READS) << 1]);
+        }
         self.apply(&mut placed);
     }
     fn save(&self) -> Saved {

@@ -144,8 +144,14 @@ fn wakes_with_shadowed_ram() {
     put(&b.system, at, 3);
     b.mch.open_ecam();
     b.mch.config_write(SMRAM, 1, (smram::ENABLE | smram::LOCK).into());
+    // Write-protected: that ends with it.
+    b.mch.config_write(PAM0, 1, 0x10);
+    b.mch.config_write(PAM0 + 6, 1, 0x01);
     b.mch.wake();
     assert_eq!(get(&b.system, at), Some(3));
+    put(&b.system, at, 4);
+    assert_eq!(get(&b.system, at), Some(4));
+    assert_eq!((b.mch.byte(PAM0), b.mch.byte(PAM0 + 1), b.mch.byte(PAM0 + 6)), (0x30, 0, 0x03));
     assert!(b.mch.ecam_window().is_some());
     assert_eq!(b.mch.byte(SMRAM), smram::BASE_SEGMENT);
     // As SeaBIOS sets the window up again, through itself.
