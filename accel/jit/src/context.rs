@@ -228,7 +228,8 @@ impl Ctx {
         header.sites.fill(NO_SITE);
         self.clear_returns(header);
         match f {
-            TlbFlush::All => self.flush(header, TlbFlush::Indexes(u16::MAX)),
+            // The vCPU asks the guest; what comes here without is forgotten whole.
+            TlbFlush::All | TlbFlush::Outdated => self.flush(header, TlbFlush::Indexes(u16::MAX)),
             TlbFlush::Indexes(indexes) => {
                 self.set.tlb.flush(indexes);
                 self.set.tlb.publish(header);

@@ -109,6 +109,16 @@ struct Inner<G: Guest> {
     config: Arc<G::Config>,
 }
 
+/// Forgets translations of this vCPU.
+fn flush<G: Guest>(inner: &mut Inner<G>, f: TlbFlush) {
+    if f != TlbFlush::Outdated {
+        return inner.ctx.flush(inner.guest.header_mut(), f);
+    }
+    for f in inner.guest.outdated() {
+        inner.ctx.flush(inner.guest.header_mut(), f);
+    }
+}
+
 impl<G: Guest> JitVcpu<G> {
     pub(crate) fn new(vm: &Arc<JitVm<G>>, index: u32, mut guest: Box<G>) -> Arc<Self> {
         let ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut(), vm.no_return));
@@ -157,7 +167,7 @@ impl<G: Guest> JitVcpu<G> {
             return;
         }
         for (f, broadcast) in list {
-            inner.ctx.flush(inner.guest.header_mut(), f);
+            flush(inner, f);
             if broadcast {
                 inner.ctx.core.on_others(inner.ctx.index, &|| Work::Flush(f));
             }
@@ -172,7 +182,7 @@ impl<G: Guest> JitVcpu<G> {
             }
             for w in work {
                 match w {
-                    Work::Flush(f) => inner.ctx.flush(inner.guest.header_mut(), f),
+                    Work::Flush(f) => flush(inner, f),
                     Work::Protect(host) => inner.ctx.protect(inner.guest.header_mut(), host),
                     Work::Call(f) => f(),
                     Work::Guest(f) => {

@@ -185,6 +185,8 @@ pub enum TlbFlush {
         indexes: u16,
         of: Contexts,
     },
+    /// What [`Guest::outdated`] says when the vCPU that is to forget comes to it.
+    Outdated,
 }
 
 /// A memory access seen by the guest's slow-path hooks (watchpoints, external aborts).
@@ -258,6 +260,10 @@ pub trait Guest: Send + 'static {
     /// TLB work that helpers of this vCPU asked for (own and, with `true`, for all vCPUs); drained by the accelerator
     /// right after the region or helper that asked. Empty most of the time.
     fn take_flushes(&mut self) -> Vec<(TlbFlush, bool)>;
+    /// For [`TlbFlush::Outdated`]: what of earlier walks no longer holds, or all that would have to be looked at.
+    fn outdated(&mut self) -> Vec<TlbFlush> {
+        vec![TlbFlush::All]
+    }
     /// Architectural reset state (power-on).
     fn reset(&mut self);
 }

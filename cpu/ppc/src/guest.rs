@@ -115,6 +115,9 @@ impl Guest for PpcCpu {
     fn take_flushes(&mut self) -> Vec<(TlbFlush, bool)> {
         std::mem::take(&mut self.flushes)
     }
+    fn outdated(&mut self) -> Vec<TlbFlush> {
+        self.outdated_translations()
+    }
     fn reset(&mut self) {
         self.reset_state();
     }

@@ -65,6 +65,8 @@ pub(crate) struct System {
     told: [u64; 16],
     /// The range of the memory map that a walk found last.
     pub range_hint: usize,
+    /// What TLBs hold of the operating system's radix tree.
+    pub seen: crate::mmu::seen::Seen,
     /// The performance monitor's counters of these bits (1–6) count since this time base.
     pub counting_since: Option<u64>,
     pub counting: u32,
@@ -93,6 +95,7 @@ impl System {
             tells_exceptions,
             told: [0; 16],
             range_hint: 0,
+            seen: crate::mmu::seen::Seen::default(),
             counting_since: None,
             counting: 0,
             counts_by_state: false,

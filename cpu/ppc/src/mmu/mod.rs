@@ -4,6 +4,7 @@ mod hash;
 pub use hash::PageSizes;
 mod physical;
 mod radix;
+pub(crate) mod seen;
 pub mod segments;
 pub mod slb;
 mod tlbie;

@@ -36,26 +36,35 @@ struct Leaf {
     shift: u32,
 }
 
+/// Reference and change, which walks set.
+const STATE: u64 = pte::REFERENCE | pte::CHANGE;
+
 impl PpcCpu {
-    /// The first doubleword of a process table entry.
-    fn process_entry(&mut self, pid: u64) -> Result<u64, Fault> {
+    /// The first doubleword of a process table entry, and where it is.
+    fn process_entry(&mut self, pid: u64) -> Result<(u64, u64), Fault> {
         let table = self.hooks.process_table();
         let size = 1u64 << (12 + (table & 0x1f));
         if table == 0 || pid * 16 >= size {
             return Err(Fault::Storage(dsisr::NOPTE));
         }
         let base = table & 0x0fff_ffff_ffff_f000;
-        self.read_table(base + pid * 16).ok_or(Fault::Storage(dsisr::BAD_CONFIG))
+        let at = base + pid * 16;
+        Ok((self.read_table(at).ok_or(Fault::Storage(dsisr::BAD_CONFIG))?, at))
     }
 
-    fn radix_leaf(&mut self, va: u64) -> Result<Leaf, Fault> {
+    /// `note`: the walk is for a TLB.
+    fn radix_leaf(&mut self, va: u64, note: bool) -> Result<Leaf, Fault> {
         let pid = match va >> 62 {
             0 => self.spr[spr::PIDR as usize],
             3 => 0,
             // A hypervisor's.
             _ => return Err(Fault::Segment),
         };
-        let entry = self.process_entry(pid)?;
+        let (entry, at) = self.process_entry(pid)?;
+        let note = note && va >> 62 == 3;
+        if note {
+            self.sys.seen.directory(at, entry);
+        }
         let size = ((entry >> 61 & 3) << 3 | entry >> 5 & 7) as u32 + 31;
         let ea = va & EA_BITS;
         if size > 62 || ea >> size != 0 {
@@ -78,13 +87,16 @@ impl PpcCpu {
             if entry & pte::LEAF != 0 {
                 return Ok(Leaf { at, entry, shift: left });
             }
+            if note {
+                self.sys.seen.directory(at, entry);
+            }
             (base, bits) = (entry & NEXT_BASE, (entry & NEXT_SIZE) as u32);
         }
     }
 
     pub(super) fn radix_walk(&mut self, va: u64, access: Option<Access>, rights: Rights) -> Result<Mapping, Fault> {
         for _ in 0..TRIES {
-            let leaf = self.radix_leaf(va)?;
+            let leaf = self.radix_leaf(va, access.is_some())?;
             let mut entry = leaf.entry;
             let within = (1 << leaf.shift) - 1;
             let attributes = entry & pte::ATTRIBUTES;
@@ -128,6 +140,9 @@ impl PpcCpu {
                 entry |= set;
             }
             m.write &= entry & pte::CHANGE != 0;
+            if m.global {
+                self.sys.seen.leaf(leaf.at, entry, va & !within, leaf.shift, STATE);
+            }
             return Ok(m);
         }
         Err(Fault::Storage(dsisr::RC))

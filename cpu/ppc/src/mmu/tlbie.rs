@@ -70,19 +70,19 @@ impl Form {
 }
 
 impl PpcCpu {
-    /// Forgets the translations of a process, of all if it is 0, whose pages are those of the operating system.
+    /// Forgets the translations of a process. Those of process 0 are the operating system's in all contexts: Linux invalidates
+    /// them whenever one of its pages goes, for each instruction that it patches, so only what has changed is forgotten.
     fn flush_process(&mut self, pid: u64, everywhere: bool) {
-        let what = if pid == 0 {
-            TlbFlush::Indexes(Self::TRANSLATED)
-        } else {
-            TlbFlush::Context { indexes: Self::TRANSLATED, of: Contexts { mask: u64::MAX, value: pid } }
-        };
-        self.flush(what, everywhere);
+        if pid == 0 {
+            self.flush(TlbFlush::Outdated, everywhere);
+        }
+        let of = Contexts { mask: u64::MAX, value: pid };
+        self.flush(TlbFlush::Context { indexes: Self::TRANSLATED, of }, everywhere);
     }
     fn flush_process_pages(&mut self, pid: u64, va: u64, bytes: u64, everywhere: bool) {
         let start = va & !0xfff;
         let pages = (bytes.saturating_add(va - start).saturating_add(0xfff) >> 12).max(1);
-        let of = Contexts { mask: u64::MAX, value: pid };
+        let of = if pid == 0 { Contexts::ALL } else { Contexts { mask: u64::MAX, value: pid } };
         self.flush(TlbFlush::Range { va: start, pages, indexes: Self::TRANSLATED, of }, everywhere);
     }
 
