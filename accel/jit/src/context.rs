@@ -8,7 +8,7 @@ use crate::vm::{Core, WrittenPages};
 use rhea_ir::env::{EnvHeader, NO_SITE, PAGE_SIZE};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, TlbFlush};
 use rhea_memory::view::Lookup;
-use rhea_memory::{AddressSpace, RamBlock};
+use rhea_memory::{AddressSpace, Gpa, RamBlock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -128,6 +128,8 @@ impl Set {
     }
 }
 
+/// At least the bytes of any access.
+const FLAT_END: u64 = 64;
 /// Sets kept besides the current one.
 const OTHER_SETS: usize = 7;
 const JUMP_CACHES: usize = 16;
@@ -157,6 +159,8 @@ pub struct Ctx {
     pub alone: bool,
     /// See [`Self::fetch`]; who looks at it clears it.
     pub uncached: bool,
+    /// [`EnvHeader::flat`] is to be set again.
+    flat_unknown: bool,
 }
 
 impl Ctx {
@@ -182,6 +186,17 @@ impl Ctx {
             restart_alone: false,
             alone: false,
             uncached: false,
+            flat_unknown: true,
+        }
+    }
+
+    /// Lets reads by the flat index go to memory directly, as far as it goes, if the guest agrees.
+    pub fn set_flat<G: Guest>(&mut self, cpu: &mut G) {
+        if G::FLAT_INDEX.is_none() || !std::mem::take(&mut self.flat_unknown) || !cpu.flat_reads() {
+            return;
+        }
+        if let Lookup::Ram { host, remaining, .. } = self.space.view().lookup(Gpa(0)) {
+            cpu.header_mut().flat = [host as u64, remaining.saturating_sub(FLAT_END)];
         }
     }
 
@@ -229,7 +244,11 @@ impl Ctx {
         self.clear_returns(header);
         match f {
             // The vCPU asks the guest; what comes here without is forgotten whole.
-            TlbFlush::All | TlbFlush::Outdated => self.flush(header, TlbFlush::Indexes(u16::MAX)),
+            TlbFlush::All | TlbFlush::Outdated => {
+                header.flat = [0; 2];
+                self.flat_unknown = true;
+                self.flush(header, TlbFlush::Indexes(u16::MAX));
+            }
             TlbFlush::Indexes(indexes) => {
                 self.set.tlb.flush(indexes);
                 self.set.tlb.publish(header);

@@ -165,5 +165,6 @@ pub fn fns<G: Guest>() -> RuntimeFns {
         fp: fp::<G> as *const () as usize,
         fp_flags_get: fp_flags_get::<G> as *const () as usize,
         fp_flags_clear: fp_flags_clear::<G> as *const () as usize,
+        flat_index: G::FLAT_INDEX,
     }
 }

@@ -257,6 +257,7 @@ impl<G: Guest> JitVcpu<G> {
             self.drain_flushes(inner);
             let context = inner.guest.context();
             inner.ctx.select_set(inner.guest.header_mut(), context);
+            inner.ctx.set_flat(&mut *inner.guest);
             match inner.guest.poll() {
                 Poll::Run => self.run_code(inner),
                 Poll::Halt(timeout) => self.sleep(&mut guard, timeout),

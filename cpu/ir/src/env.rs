@@ -86,6 +86,9 @@ pub struct EnvHeader {
     pub returns: [[u64; 2]; RETURNS],
     /// Offset in bytes of its top.
     pub returns_top: u64,
+    /// For reads by the index [`crate::guest::Guest::FLAT_INDEX`]: the host address of guest address 0, and where the addresses end
+    /// from which an access of any size finds its bytes behind it (0: nowhere).
+    pub flat: [u64; 2],
     /// What memory instructions of optimised regions found last: tag and addend of a [`TlbEntry`], by a number given when
     /// the region is compiled. An instruction mostly stays in its page, and need not compute where the TLB has it.
     pub sites: [[u64; 2]; SITES],
@@ -114,6 +117,7 @@ impl Default for EnvHeader {
             accel: [0; 8],
             returns: [[u64::MAX, 0]; RETURNS],
             returns_top: 0,
+            flat: [0; 2],
             sites: [NO_SITE; SITES],
             scratch: [0; 8],
             touch: 0,

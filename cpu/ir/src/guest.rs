@@ -210,6 +210,9 @@ pub trait Guest: Send + 'static {
     /// A read-modify-write that faults does so as a write even where a read would fault.
     const RMW_FAULTS_AS_WRITE: bool = false;
 
+    /// An MMU index whose addresses are those of real storage (above it they may be anything), and all of it may be read.
+    const FLAT_INDEX: Option<u32> = None;
+
     /// What translation depends on besides mode and code (model, features); the same for all vCPUs of a machine.
     type Config: Send + Sync + 'static;
 
@@ -221,6 +224,11 @@ pub trait Guest: Send + 'static {
     /// at the time they were made. Looked at whenever [`request::ACCEL`] is set.
     fn context(&self) -> u64 {
         0
+    }
+
+    /// May reads by [`Guest::FLAT_INDEX`] go unseen? Looked at after [`TlbFlush::All`].
+    fn flat_reads(&self) -> bool {
+        false
     }
 
     /// FP behaviour under a mode.

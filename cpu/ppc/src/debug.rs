@@ -185,6 +185,9 @@ impl PpcCpu {
         on.then(|| (address, address.wrapping_add(length - 1), control))
     }
     /// Does any watchpoint touch the 4 KiB page at `va`?
+    pub(crate) fn any_page_is_watched(&self) -> bool {
+        !self.sys.debug.host_watches.is_empty() || (0..WATCHES.len()).any(|n| self.watched(n).is_some())
+    }
     pub(crate) fn page_is_watched(&self, va: u64) -> bool {
         let page = |v: u64| v >> 12;
         let p = page(va);

@@ -21,6 +21,7 @@ impl PpcCpu {
 impl Guest for PpcCpu {
     const HELPERS: &'static [HelperDesc] = &HELPERS;
     const ARCH: &'static str = "ppc64";
+    const FLAT_INDEX: Option<u32> = Some(crate::mode::mmu::REAL);
     type Config = PpcConfig;
 
     fn config(&self) -> Arc<PpcConfig> {
@@ -114,6 +115,9 @@ impl Guest for PpcCpu {
 
     fn take_flushes(&mut self) -> Vec<(TlbFlush, bool)> {
         std::mem::take(&mut self.flushes)
+    }
+    fn flat_reads(&self) -> bool {
+        !self.any_page_is_watched()
     }
     fn outdated(&mut self) -> Vec<TlbFlush> {
         self.outdated_translations()

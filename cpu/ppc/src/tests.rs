@@ -175,6 +175,67 @@ fn contexts_of_segments_come_again() {
     assert!(matches!(b.cpu.take_flushes()[..], [(TlbFlush::Range { of: Contexts::ALL, .. }, false)]));
 }
 
+/// Linux invalidates all of its translations for each page that it unmaps.
+#[test]
+fn only_what_changed_is_forgotten() {
+    const LEAF: u64 = 0xc000_0000_0000_018e;
+    let mut b = bench("power10");
+    b.cpu.set_lpcr(lpcr::HR | lpcr::UPRT | lpcr::GTSE);
+    let put = |b: &Bench, at: u64, v: u64| b.ram.store(at, 8, v.swap_bytes()).unwrap();
+    // 31 bits: 10 in the root, 9 in its tables.
+    b.tables.process_table.store(0x1000, Ordering::Relaxed);
+    put(&b, 0x1000, 0x1_0000 | 10);
+    put(&b, 0x1_0000, 1 << 63 | 0x2_0000 | 9);
+    for page in 0..512 {
+        put(&b, 0x2_0000 + page * 8, LEAF | page << 12);
+    }
+    let kernel = 3u64 << 62;
+    let index = b.translated(0);
+    let look = |b: &mut Bench, page: u64| {
+        b.cpu.translate_address(kernel | page << 12, Some(Access::Read), index).map(|m| m.pa)
+    };
+    let range = |page: u64| TlbFlush::Range {
+        va: kernel | page << 12,
+        pages: 1,
+        indexes: PpcCpu::TRANSLATED,
+        of: Contexts::ALL,
+    };
+    let everything = vec![TlbFlush::Indexes(PpcCpu::TRANSLATED)];
+    b.cpu.take_flushes();
+    b.cpu.tlb_invalidate(crate::mmu::Form { local: false, ric: 2, process: true, radix: true }.pack(), 0, 0x400);
+    assert!(matches!(b.cpu.take_flushes()[..], [(TlbFlush::Outdated, true), (TlbFlush::Context { .. }, true)]));
+    for page in 0..20 {
+        assert_eq!(look(&mut b, page), Ok(page << 12));
+    }
+    assert_eq!(b.cpu.outdated(), []);
+    // Other pages, one of them twice; the second time nothing is known of them any more.
+    put(&b, 0x2_0000 + 3 * 8, LEAF | 0x5000);
+    put(&b, 0x2_0000 + 19 * 8, 0);
+    assert_eq!(b.cpu.outdated(), [range(19), range(3)]);
+    assert_eq!(b.cpu.outdated(), []);
+    assert!(look(&mut b, 19).is_err());
+    assert_eq!(look(&mut b, 3), Ok(0x5000));
+    // A page that was read before it became another one, and after: its translations are of both kinds.
+    put(&b, 0x2_0000 + 7 * 8, LEAF | 0x9000);
+    assert_eq!(look(&mut b, 7), Ok(0x9000));
+    assert_eq!(b.cpu.outdated(), [range(7)]);
+    // A table.
+    put(&b, 0x1_0000, 1 << 63 | 0x3_0000 | 9);
+    assert_eq!(b.cpu.outdated(), everything);
+    assert_eq!(b.cpu.outdated(), []);
+    // More than is remembered, or has changed at a time.
+    put(&b, 0x1_0000, 1 << 63 | 0x2_0000 | 9);
+    for page in 20..500 {
+        assert_eq!(look(&mut b, page), Ok(page << 12));
+    }
+    assert_eq!(b.cpu.outdated(), everything);
+    for page in 20..40 {
+        assert_eq!(look(&mut b, page), Ok(page << 12));
+        put(&b, 0x2_0000 + page * 8, 0);
+    }
+    assert_eq!(b.cpu.outdated(), everything);
+}
+
 #[test]
 fn rpt_invalidate_codes() {
     use rpt_invalidate as c;

@@ -52,6 +52,8 @@ pub(super) const H_TLB: i32 = offset_of!(EnvHeader, tlb) as i32;
 pub(super) const H_RETURNS: i32 = offset_of!(EnvHeader, returns) as i32;
 pub(super) const H_RETURNS_TOP: i32 = offset_of!(EnvHeader, returns_top) as i32;
 const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
+/// Host address of guest address 0 for flat reads, and their end.
+pub(super) const H_FLAT: i32 = offset_of!(EnvHeader, flat) as i32;
 pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
 pub(super) const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
@@ -81,6 +83,8 @@ pub struct RuntimeFns {
     /// `fn(env) -> flags`.
     pub fp_flags_get: usize,
     pub fp_flags_clear: usize,
+    /// [`rhea_ir::guest::Guest::FLAT_INDEX`].
+    pub flat_index: Option<u32>,
 }
 
 /// What the region is entered with.
@@ -133,8 +137,8 @@ pub struct Region<'a> {
 pub(super) enum Stub {
     /// Slow path of a memory access.
     Mem { v: Value, label: DynamicLabel, back: DynamicLabel },
-    /// The TLB, where a site does not know the page: rax and rdx are address and tag. Slow path and end are those of `Mem`.
-    Probe { op: MemOp, site: i32, tag: i32, at: Place, label: DynamicLabel, slow: DynamicLabel, hit: DynamicLabel },
+    /// The TLB, where a site does not know the page or there is none, of the address at `at`. Slow path and end are those of `Mem`.
+    Probe { op: MemOp, site: Option<i32>, tag: i32, at: Place, label: DynamicLabel, slow: DynamicLabel, hit: DynamicLabel },
     /// Exact FP by the run time.
     Fp { v: Value, label: DynamicLabel, back: DynamicLabel },
     /// A state map, then an exit with the reason.

@@ -1,7 +1,7 @@
 //! Guest memory accesses: the inline TLB and the slow path behind it.
 
 use super::asm::{Alu, Cc, Shift};
-use super::emit::{Emit, H_SITES, H_TLB, Stub};
+use super::emit::{Emit, H_FLAT, H_SITES, H_TLB, Stub};
 use super::encode::Place;
 use super::*;
 use rhea_ir::env::{PAGE_BITS, SITES, TlbEntry};
@@ -64,11 +64,11 @@ impl Emit<'_> {
         self.asm.alu_ri(Alu::And, true, RDX, mask);
     }
 
-    /// Looks in the TLB for a site that does not know the page, and lets it know.
+    /// Looks in the TLB, and lets a site know that did not know the page.
     pub(super) fn probe(
         &mut self,
         op: MemOp,
-        site: i32,
+        site: Option<i32>,
         tag: i32,
         at: Place,
         slow: dynasmrt::DynamicLabel,
@@ -79,12 +79,14 @@ impl Emit<'_> {
         self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
         self.asm.jcc(Cc::Ne, slow);
         self.asm.load(true, RCX, RCX, ADDEND);
-        let class = site_class(op, tag);
-        if class != 0 {
-            self.asm.alu_ri(Alu::Or, true, RDX, class);
+        if let Some(site) = site {
+            let class = site_class(op, tag);
+            if class != 0 {
+                self.asm.alu_ri(Alu::Or, true, RDX, class);
+            }
+            self.asm.store(true, ENV, site, RDX);
+            self.asm.store(true, ENV, site + 8, RCX);
         }
-        self.asm.store(true, ENV, site, RDX);
-        self.asm.store(true, ENV, site + 8, RCX);
         self.asm.jmp(hit);
     }
 
@@ -105,6 +107,20 @@ impl Emit<'_> {
                 Place::at(RAX, 0)
             }
         };
+        if tag == TAG_READ && self.r.fns.flat_index == Some(m.mmu_idx()) && m.align_log2() == 0 {
+            // Nothing is looked up, so that what hangs on the value waits for the access alone.
+            let (probe, hit) = (self.asm.label(), self.asm.label());
+            self.stubs.push(Stub::Probe { op: m, site: None, tag, at, label: probe, slow: label, hit });
+            let address = if at.disp == 0 { at.base } else { RDX };
+            if at.disp != 0 {
+                self.asm.lea_at(RDX, at);
+            }
+            self.asm.alu_rm(Alu::Cmp, true, address, ENV, H_FLAT + 8);
+            self.asm.jcc(Cc::Ae, probe);
+            self.asm.load(true, RCX, ENV, H_FLAT);
+            self.asm.bind(hit);
+            return (back, Place { base: RCX, index: Some(at.base), disp: at.disp });
+        }
         let site = self.r.sites.filter(|_| self.looping && m.bytes() <= 16).map(|first| {
             let n = first.wrapping_add(self.site) as usize % SITES;
             self.site += 1;
@@ -120,7 +136,7 @@ impl Emit<'_> {
             }
             Some(site) => {
                 let (probe, hit) = (self.asm.label(), self.asm.label());
-                self.stubs.push(Stub::Probe { op: m, site, tag, at, label: probe, slow: label, hit });
+                self.stubs.push(Stub::Probe { op: m, site: Some(site), tag, at, label: probe, slow: label, hit });
                 // Any misalignment is left to the probe: such an access might begin in the page before.
                 let mask = -(1i32 << PAGE_BITS) | (m.bytes() as i32 - 1) | ((1 << m.align_log2()) - 1);
                 self.address_of(at);

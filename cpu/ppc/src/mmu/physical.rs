@@ -35,6 +35,17 @@ impl PpcCpu {
         let (block, offset, _) = ram(&view, &mut self.sys.range_hint, pa & !7)?;
         Some(block.load(offset, 8).ok()?.swap_bytes())
     }
+    /// How many of these doublewords of tables, addresses and values, read like that before one does not.
+    pub(super) fn table_still_reads(&mut self, entries: impl Iterator<Item = (u64, u64)>) -> usize {
+        let view = self.space.view();
+        let hint = &mut self.sys.range_hint;
+        entries
+            .take_while(|&(at, value)| {
+                let found = ram(&view, hint, at & !7).and_then(|(block, offset, _)| block.load(offset, 8).ok());
+                found.map(u64::swap_bytes) == Some(value)
+            })
+            .count()
+    }
     /// Replaces a doubleword of a table if it is still `old`; true if it was.
     pub(super) fn replace_table(&mut self, pa: u64, old: u64, new: u64) -> bool {
         let view = self.space.view();

@@ -80,21 +80,18 @@ impl PpcCpu {
         let mut entries = std::mem::take(&mut self.sys.seen.entries);
         let mut changed = Vec::new();
         let mut all = self.sys.seen.overflowed;
-        for n in (0..entries.len()).rev() {
-            let e = entries[n];
-            if all {
-                break;
+        let mut left = entries.len();
+        while !all {
+            let unread = entries[..left].iter().rev();
+            left -= self.table_still_reads(unread.take_while(|e| !e.doubtful).map(|e| (e.at, e.value)));
+            let Some(n) = left.checked_sub(1) else { break };
+            let e = entries.swap_remove(n);
+            left = n;
+            all = e.shift < 12 || changed.len() >= MANY;
+            if !all {
+                let pages = 1 << (e.shift - 12);
+                changed.push(TlbFlush::Range { va: e.va, pages, indexes: Self::TRANSLATED, of: Contexts::ALL });
             }
-            if !e.doubtful && self.read_table(e.at) == Some(e.value) {
-                continue;
-            }
-            if e.shift < 12 || changed.len() >= MANY {
-                all = true;
-                break;
-            }
-            let pages = 1 << (e.shift - 12);
-            changed.push(TlbFlush::Range { va: e.va, pages, indexes: Self::TRANSLATED, of: Contexts::ALL });
-            entries.swap_remove(n);
         }
         let seen = &mut self.sys.seen;
         if all {
