@@ -139,6 +139,8 @@ pub(super) enum Stub {
     Mem { v: Value, label: DynamicLabel, back: DynamicLabel },
     /// The TLB, where a site does not know the page or there is none, of the address at `at`. Slow path and end are those of `Mem`.
     Probe { op: MemOp, site: Option<i32>, tag: i32, at: Place, label: DynamicLabel, slow: DynamicLabel, hit: DynamicLabel },
+    /// The addend of the TLB entry at rcx, into it.
+    Addend { label: DynamicLabel, hit: DynamicLabel },
     /// Exact FP by the run time.
     Fp { v: Value, label: DynamicLabel, back: DynamicLabel },
     /// A state map, then an exit with the reason.
@@ -736,6 +738,11 @@ impl Emit<'_> {
                 Stub::Probe { op, site, tag, at, label, slow, hit } => {
                     self.asm.bind(label);
                     self.probe(op, site, tag, at, slow, hit);
+                }
+                Stub::Addend { label, hit } => {
+                    self.asm.bind(label);
+                    self.asm.load(true, RCX, RCX, super::mem::ADDEND);
+                    self.asm.jmp(hit);
                 }
                 Stub::Fp { v, label, back } => {
                     self.asm.bind(label);

@@ -14,7 +14,7 @@ const TAG_READ: i32 = offset_of!(TlbEntry, read) as i32;
 const TAG_WRITE: i32 = offset_of!(TlbEntry, write) as i32;
 /// More than the bytes of any access.
 const MAX_ACCESS: i32 = 64;
-const ADDEND: i32 = offset_of!(TlbEntry, addend) as i32;
+pub(super) const ADDEND: i32 = offset_of!(TlbEntry, addend) as i32;
 
 impl Emit<'_> {
     pub(super) fn mem(&mut self, v: Value, i: &Inst) {
@@ -117,6 +117,20 @@ impl Emit<'_> {
             }
             self.asm.alu_rm(Alu::Cmp, true, address, ENV, H_FLAT + 8);
             self.asm.jcc(Cc::Ae, probe);
+            self.asm.load(true, RCX, ENV, H_FLAT);
+            self.asm.bind(hit);
+            return (back, Place { base: RCX, index: Some(at.base), disp: at.disp });
+        }
+        if tag == TAG_WRITE && self.r.fns.flat_index == Some(m.mmu_idx()) {
+            // The TLB says whether the store may be made here, but where it goes does not wait for it.
+            let (far, hit) = (self.asm.label(), self.asm.label());
+            self.stubs.push(Stub::Addend { label: far, hit });
+            self.tlb_entry(m, at);
+            self.tag(m, at);
+            self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
+            self.asm.jcc(Cc::Ne, label);
+            self.asm.alu_rm(Alu::Cmp, true, RDX, ENV, H_FLAT + 8);
+            self.asm.jcc(Cc::Ae, far);
             self.asm.load(true, RCX, ENV, H_FLAT);
             self.asm.bind(hit);
             return (back, Place { base: RCX, index: Some(at.base), disp: at.disp });
