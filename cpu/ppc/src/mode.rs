@@ -35,7 +35,8 @@ impl PpcMode {
         pr with_pr 9;
         /// MSR.LE: little-endian.
         le with_le 10;
-        /// MSR.FP, VEC, VSX: the facility is available.
+        /// MSR.FP, VEC, VSX in problem state: the facility is available. Privileged code runs with what the last program had on, and
+        /// seldom uses any: it looks at MSR where it does, and is translated once.
         fp with_fp 11;
         vec with_vec 12;
         vsx with_vsx 13;

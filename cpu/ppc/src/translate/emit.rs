@@ -1,6 +1,7 @@
 //! What instruction families share: registers, constants, conditions, addresses, interrupts, ends of blocks.
 
 use super::Translator;
+use crate::bits::msr;
 use crate::exception::{Vector, program};
 use crate::helpers::system;
 use crate::state::slots;
@@ -214,6 +215,28 @@ impl Translator<'_, '_> {
     pub fn unavailable(&mut self, vector: Vector) -> Flow {
         let v = self.c32(vector as u32);
         self.end_with(system::UNAVAILABLE, &[v])
+    }
+    /// What the mode does not say to be available: it is off in problem state, and ends the block; else MSR is looked at.
+    pub fn off(&mut self, vector: Vector) -> Option<Flow> {
+        if self.mode.pr() {
+            return Some(self.unavailable(vector));
+        }
+        let needs = match vector {
+            Vector::FpUnavailable => msr::FP,
+            Vector::VectorUnavailable => msr::VEC,
+            _ => msr::VSX,
+        };
+        if self.found_on & needs == 0 {
+            self.found_on |= needs;
+            let (msr, bit, zero) = (self.b.get(slots::MSR), self.c64(needs), self.c64(0));
+            let on = self.b.and(msr, bit);
+            let is_off = self.b.icmp(Cond::Eq, on, zero);
+            self.raise_if(is_off, |t| {
+                let v = t.c32(vector as u32);
+                t.b.call(system::UNAVAILABLE, &[v]);
+            });
+        }
+        None
     }
     /// Facility unavailable interrupt: number in FSCR.
     pub fn facility(&mut self, number: u32) -> Flow {

@@ -59,6 +59,8 @@ pub struct Translator<'t, 'f> {
     pub pc: u64,
     /// Its length: 4, or 8 if it is prefixed.
     pub len: u64,
+    /// Facilities of MSR that an instruction of this block has found on.
+    pub found_on: u64,
 }
 
 /// The number of the prefix facility in FSCR.
@@ -98,8 +100,8 @@ impl Translator<'_, '_> {
             Facility::Tar if !self.mode.tar() => return self.facility(FACILITY_TAR),
             _ => None,
         };
-        if let Some(vector) = unavailable {
-            return self.unavailable(vector);
+        if let Some(flow) = unavailable.and_then(|vector| self.off(vector)) {
+            return flow;
         }
         match (p.handler)(self, Insn(insn)) {
             Flow::Illegal => self.illegal(),
@@ -119,7 +121,7 @@ pub fn translate(
 ) -> Translated {
     let mode = PpcMode(mode);
     let start = b.pc();
-    let mut t = Translator { b, cfg: config, mode, pc: start, len: 4 };
+    let mut t = Translator { b, cfg: config, mode, pc: start, len: 4, found_on: 0 };
     let limit = if mode.single_step() { 1 } else { max_insns.max(1) };
     let word = |at: usize| {
         let bytes = code.get(at..at + 4)?.try_into().ok()?;

@@ -63,7 +63,7 @@ impl Translator<'_, '_> {
         } else {
             (self.mode.vsx(), Vector::VsxUnavailable)
         };
-        if on { None } else { Some(self.unavailable(vector)) }
+        if on { None } else { self.off(vector) }
     }
 }
 
