@@ -138,7 +138,15 @@ pub(super) enum Stub {
     /// Slow path of a memory access.
     Mem { v: Value, label: DynamicLabel, back: DynamicLabel },
     /// The TLB, where a site does not know the page or there is none, of the address at `at`. Slow path and end are those of `Mem`.
-    Probe { op: MemOp, site: Option<i32>, tag: i32, at: Place, label: DynamicLabel, slow: DynamicLabel, hit: DynamicLabel },
+    Probe {
+        op: MemOp,
+        site: Option<i32>,
+        tag: i32,
+        at: Place,
+        label: DynamicLabel,
+        slow: DynamicLabel,
+        hit: DynamicLabel,
+    },
     /// The addend of the TLB entry at rcx, into it.
     Addend { label: DynamicLabel, hit: DynamicLabel },
     /// Exact FP by the run time.
