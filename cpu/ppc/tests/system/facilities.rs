@@ -1,7 +1,7 @@
 //! Facilities that problem-state reference programs do not reach: hashes, atomic operations, performance monitor, events.
 
 use crate::asm::*;
-use crate::board::{Run, START, say};
+use crate::board::{RAM, Run, START, say};
 use crate::radix::{self, PROBLEM};
 use crate::{EE, MSR};
 
@@ -76,6 +76,55 @@ fn storage_and_alignment_interrupts() {
             [0x600, at(15), MSR | 3 << 28, at(15), 0],
         ],
     );
+}
+
+/// The same privileged code with facilities off and on.
+#[test]
+fn floating_point_and_vectors_off_and_on() {
+    const FP: u64 = 1 << 13;
+    const VEC: u64 = 1 << 25;
+    const VSX: u64 = 1 << 23;
+    // All off first, then GPR 8 to 10 in turn.
+    let mut program = [load(6, START), load(8, MSR | FP | VEC | VSX), load(9, MSR | FP), load(10, MSR)].concat();
+    program.push(li(7, 6));
+    let at = START + 4 * program.len() as u64;
+    // lfd, vor, xxlor, fmr, the last two in a block of their own.
+    program.extend([
+        50 << 26 | 1 << 21 | 6 << 16,
+        4 << 26 | 1156,
+        b(at + 8, at + 12),
+        60 << 26 | 146 << 3,
+        63 << 26 | 72 << 1,
+    ]);
+    program.extend([addi(7, 7, -1), cmpdi(7, 0), beq_over(6)]);
+    program.extend([mtmsrd(8, 0), mr(11, 8), mr(8, 9), mr(9, 10), mr(10, 11)]);
+    program.push(b(START + 4 * program.len() as u64, at));
+    let off = |vector: u64, n: u64, msr: u64| [vector, at + 4 * n, msr, 0, 0];
+    let none = [off(0x800, 0, MSR), off(0xf20, 1, MSR), off(0xf40, 3, MSR), off(0x800, 4, MSR)];
+    let fp = [off(0xf20, 1, MSR | FP), off(0xf40, 3, MSR | FP)];
+    let want = [&none[..], &fp[..], &none[..], &fp[..]].concat();
+    Run::default().interrupts(&program, &want);
+}
+
+/// Real storage ends where it ends; the bits above an address of it do not count.
+#[test]
+fn ends_of_real_storage() {
+    let mut program = Vec::new();
+    for at in [RAM - 8, RAM - 64, 0xf000_0000_0000_0000 | (RAM - 8), RAM - 128] {
+        program.extend(load(6, at));
+        program.push(ld(7, 0, 6));
+        program.extend(say(7));
+    }
+    program.extend(load(6, RAM));
+    program.push(ld(7, 0, 6));
+    let beyond = START + 4 * (program.len() as u64 - 1);
+    program.push(std(6, 0xfff8, 6));
+    program.push(ld(7, 0xfff8, 6));
+    program.extend(say(7));
+    let tables = [(8, 1), (64, 2), (128, 3)].map(|(back, v)| (RAM - back, vec![v])).to_vec();
+    Run { tables, ..Run::default() }.check(&program, |said, _, _| {
+        assert_eq!(said, [1, 2, 1, 3, 0x200, beyond, MSR | 0x0020_0000, RAM, 0x8000, RAM], "{said:#x?}");
+    });
 }
 
 /// A counter that becomes negative interrupts, once.
