@@ -240,6 +240,12 @@ impl Ctx {
     }
 
     pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
+        if let TlbFlush::Context { of, .. } = f
+            && !std::iter::once(&self.set).chain(&self.others).any(|s| of.contains(s.context))
+            && !self.jumps.iter().any(|j| j.context.is_some_and(|c| of.contains(c)))
+        {
+            return;
+        }
         header.sites.fill(NO_SITE);
         self.clear_returns(header);
         match f {
