@@ -128,8 +128,6 @@ impl Set {
     }
 }
 
-/// At least the bytes of any access.
-const FLAT_END: u64 = 64;
 /// Sets kept besides the current one.
 const OTHER_SETS: usize = 7;
 const JUMP_CACHES: usize = 16;
@@ -196,7 +194,7 @@ impl Ctx {
             return;
         }
         if let Lookup::Ram { host, remaining, .. } = self.space.view().lookup(Gpa(0)) {
-            cpu.header_mut().flat = [host as u64, remaining.saturating_sub(FLAT_END)];
+            cpu.header_mut().flat = [host as u64, remaining.saturating_sub(crate::x64::MAX_ACCESS as u64)];
         }
     }
 

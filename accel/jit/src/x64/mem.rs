@@ -13,7 +13,7 @@ use std::mem::offset_of;
 const TAG_READ: i32 = offset_of!(TlbEntry, read) as i32;
 const TAG_WRITE: i32 = offset_of!(TlbEntry, write) as i32;
 /// More than the bytes of any access.
-const MAX_ACCESS: i32 = 64;
+pub const MAX_ACCESS: i32 = 64;
 pub(super) const ADDEND: i32 = offset_of!(TlbEntry, addend) as i32;
 
 impl Emit<'_> {
@@ -64,6 +64,14 @@ impl Emit<'_> {
         self.asm.alu_ri(Alu::And, true, RDX, mask);
     }
 
+    /// The TLB entry that allows the access into rcx; what its tag was compared with is in rdx.
+    fn look_up(&mut self, m: MemOp, at: Place, tag: i32, slow: dynasmrt::DynamicLabel) {
+        self.tlb_entry(m, at);
+        self.tag(m, at);
+        self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
+        self.asm.jcc(Cc::Ne, slow);
+    }
+
     /// Looks in the TLB, and lets a site know that did not know the page.
     pub(super) fn probe(
         &mut self,
@@ -74,10 +82,7 @@ impl Emit<'_> {
         slow: dynasmrt::DynamicLabel,
         hit: dynasmrt::DynamicLabel,
     ) {
-        self.tlb_entry(op, at);
-        self.tag(op, at);
-        self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
-        self.asm.jcc(Cc::Ne, slow);
+        self.look_up(op, at, tag, slow);
         self.asm.load(true, RCX, RCX, ADDEND);
         if let Some(site) = site {
             let class = site_class(op, tag);
@@ -125,10 +130,7 @@ impl Emit<'_> {
             // The TLB says whether the store may be made here, but where it goes does not wait for it.
             let (far, hit) = (self.asm.label(), self.asm.label());
             self.stubs.push(Stub::Addend { label: far, hit });
-            self.tlb_entry(m, at);
-            self.tag(m, at);
-            self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
-            self.asm.jcc(Cc::Ne, label);
+            self.look_up(m, at, tag, label);
             self.asm.alu_rm(Alu::Cmp, true, RDX, ENV, H_FLAT + 8);
             self.asm.jcc(Cc::Ae, far);
             self.asm.load(true, RCX, ENV, H_FLAT);
@@ -142,10 +144,7 @@ impl Emit<'_> {
         });
         match site {
             None => {
-                self.tlb_entry(m, at);
-                self.tag(m, at);
-                self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
-                self.asm.jcc(Cc::Ne, label);
+                self.look_up(m, at, tag, label);
                 self.asm.load(true, RCX, RCX, ADDEND);
             }
             Some(site) => {

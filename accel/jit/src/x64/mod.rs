@@ -25,6 +25,7 @@ mod simd;
 mod vec;
 
 pub use emit::{CodeBlob, Entry, FRAME_BYTES, LinkSite, Region, RuntimeFns, compile, reason};
+pub use mem::MAX_ACCESS;
 
 use crate::regalloc::RegFile;
 
