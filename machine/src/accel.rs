@@ -3,10 +3,7 @@
 use crate::machine::Architecture;
 use rhea_device::OptionError;
 use rhea_device::options::{self, OptionDecl, OptionKind, OptionSet};
-use rhea_kvm::{DevKvm, KvmError, x86};
-
-/// Where KVM is.
-pub const DEV_KVM: &str = "/dev/kvm";
+use rhea_kvm::{Choice, KvmError, x86};
 
 /// The accelerator that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,29 +36,18 @@ const KVM_OPTIONS: &[OptionDecl] = &[OptionDecl::new(
 
 /// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that works for the guest; a line is printed for one
 /// that does not. Without any it is KVM where the host's processor has virtualization extensions for the guest and KVM works, else the
-/// JIT; then nothing is said.
+/// JIT, or the interpreter on a host that the JIT makes no code for; then nothing is said.
 ///
 /// # Errors
 /// [`OptionError`]: an unknown name or property, or nothing on the list works.
 pub fn select(texts: &[String], guest: Architecture) -> Result<AccelKind, OptionError> {
-    select_with(texts, &|choice, kernel_irqchip| usable(guest, choice, kernel_irqchip))
-}
-
-/// What else there is if KVM does not work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
-    /// Nobody asked for it.
-    Default,
-    /// The next of a list.
-    Listed,
-    /// Nothing: then it is not held to its speed.
-    Last,
+    select_with(texts, &|choice, kernel_irqchip| usable(guest, choice, kernel_irqchip), rhea_jit::HAS_BACK_END)
 }
 
 /// Does KVM work, with controllers in the kernel or without?
 type Usable<'a> = &'a dyn Fn(Choice, bool) -> Result<(), KvmError>;
 
-fn select_with(texts: &[String], kvm: Usable) -> Result<AccelKind, OptionError> {
+fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, OptionError> {
     let mut wanted = Vec::new();
     for text in texts {
         let pairs = options::split(text);
@@ -99,44 +85,43 @@ fn select_with(texts: &[String], kvm: Usable) -> Result<AccelKind, OptionError> 
         }
     }
     if texts.is_empty() {
-        return Ok(if kvm(Choice::Default, true).is_ok() { AccelKind::Kvm(None) } else { AccelKind::Jit });
+        return Ok(match kvm(Choice::Default, true) {
+            Ok(()) => AccelKind::Kvm(None),
+            Err(_) if jit => AccelKind::Jit,
+            Err(_) => AccelKind::Interpreter,
+        });
     }
     let count = wanted.len();
     for (n, kind) in wanted.into_iter().enumerate() {
-        let AccelKind::Kvm(irqchip) = kind else { return Ok(kind) };
         let last = n + 1 == count;
-        match kvm(if last { Choice::Last } else { Choice::Listed }, irqchip != Some(false)) {
-            Ok(()) => return Ok(kind),
-            Err(why) if last => return Err(OptionError::new("-accel kvm", why.to_string())),
-            Err(why) => eprintln!("rhea: -accel kvm: {why}: trying the next"),
+        let (name, why) = match kind {
+            AccelKind::Kvm(irqchip) => {
+                match kvm(if last { Choice::Last } else { Choice::Listed }, irqchip != Some(false)) {
+                    Ok(()) => return Ok(kind),
+                    Err(why) => ("kvm", why.to_string()),
+                }
+            }
+            AccelKind::Jit if !jit => {
+                ("jit", "it makes no code for this host's processor: use kvm or interp".to_owned())
+            }
+            AccelKind::Jit | AccelKind::Interpreter => return Ok(kind),
+        };
+        if last {
+            return Err(OptionError::new(&format!("-accel {name}"), why));
         }
+        eprintln!("rhea: -accel {name}: {why}: trying the next");
     }
     Err(OptionError::new("-accel", "none of them is available: use jit"))
 }
 
-/// Is the guest's architecture the host's?
-fn host_runs(guest: Architecture) -> bool {
-    match guest {
-        Architecture::X86_64 => std::env::consts::ARCH == "x86_64",
-        Architecture::Aarch64 | Architecture::Ppc64 => false,
-    }
-}
-
 fn usable(guest: Architecture, choice: Choice, kernel_irqchip: bool) -> Result<(), KvmError> {
-    if !host_runs(guest) {
-        let name = match guest {
-            Architecture::X86_64 => "x86-64",
-            Architecture::Aarch64 => "aarch64",
-            Architecture::Ppc64 => "ppc64",
-        };
-        return Err(KvmError::Refused(format!("it does not run {name} guests on this host")));
+    match guest {
+        Architecture::X86_64 => {
+            x86::usable(choice, if kernel_irqchip { x86::Irqchip::Kernel } else { x86::Irqchip::Machine })
+        }
+        Architecture::Aarch64 => rhea_kvm::foreign("aarch64", ()),
+        Architecture::Ppc64 => rhea_kvm::foreign("ppc64", ()),
     }
-    if choice == Choice::Default && !x86::has_extensions() {
-        return Err(KvmError::Unfit("the processor has no virtualization extensions".to_owned()));
-    }
-    let kvm = DevKvm::open(DEV_KVM)?;
-    let irqchip = if kernel_irqchip { x86::Irqchip::Kernel } else { x86::Irqchip::Machine };
-    if choice == Choice::Last { x86::check(&kvm, irqchip) } else { x86::probe(&kvm, irqchip) }
 }
 
 #[cfg(test)]
@@ -145,13 +130,17 @@ mod tests {
 
     fn choose(texts: &[&str], works: &[&str]) -> Result<AccelKind, String> {
         let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
-        let absent = || KvmError::Absent(DEV_KVM.to_owned());
+        let absent = || KvmError::Absent(rhea_kvm::DEV_KVM.to_owned());
         let slow = || KvmError::Unfit("it is slow".to_owned());
-        select_with(&texts, &|choice, _| match works {
-            ["slow"] if choice != Choice::Last => Err(slow()),
-            ["kvm" | "slow"] => Ok(()),
-            _ => Err(absent()),
-        })
+        select_with(
+            &texts,
+            &|choice, _| match works {
+                ["slow"] if choice != Choice::Last => Err(slow()),
+                ["kvm" | "slow"] => Ok(()),
+                _ => Err(absent()),
+            },
+            works != ["interp"],
+        )
         .map_err(|e| e.to_string())
     }
 
@@ -173,6 +162,9 @@ mod tests {
             (&[], &["kvm"], &kvm),
             (&[], &["slow"], &jit),
             (&[], &[], &jit),
+            // A host that the JIT has no back end for.
+            (&[], &["interp"], &Ok(AccelKind::Interpreter)),
+            (&["jit", "interp"], &["interp"], &Ok(AccelKind::Interpreter)),
         ] {
             assert_eq!(&choose(texts, works), expected, "{texts:?} {works:?}");
         }
@@ -193,6 +185,8 @@ mod tests {
             let e = choose(texts, &[]).unwrap_err();
             assert!(e.contains(says) && e.lines().count() == 1, "{texts:?}: {e}");
         }
+        let e = choose(&["kvm:tcg"], &["interp"]).unwrap_err();
+        assert_eq!(e, "-accel jit: it makes no code for this host's processor: use kvm or interp");
         // Other guests are not run by this host.
         let e = select(&["kvm".into()], Architecture::Aarch64).unwrap_err().to_string();
         assert!(e.contains("does not run aarch64 guests"), "{e}");

@@ -17,5 +17,8 @@ mod vcpu;
 mod vm;
 pub mod x64;
 
+/// Is there code for the host's processor? Without, only the interpreter runs ([`JitOptions::interpret`]).
+pub const HAS_BACK_END: bool = cfg!(target_arch = "x86_64");
+
 pub use vcpu::JitVcpu;
 pub use vm::{JitOptions, JitVm};

@@ -1,8 +1,7 @@
 //! Doorbells: registers whose writes only say that there is work ([`MmioDevice::doorbells`]). The kernel signals an eventfd for each,
 //! and one thread does what the write would have done, while guest code runs on.
 
-use crate::sys::{IoEvent, VmFile};
-use kvm_bindings as kb;
+use crate::sys::{AnyVm, IoEvent, cap};
 use parking_lot::Mutex;
 use rhea_memory::{
     Access, AddressSpace, ChangeListener, ChangeReason, FlatTarget, FlatView, MemoryChange, MmioDevice, Subscription,
@@ -51,7 +50,7 @@ struct State {
 }
 
 struct Shared {
-    vm: Arc<dyn VmFile>,
+    vm: Arc<dyn AnyVm>,
     space: Weak<AddressSpace>,
     /// The kernel takes writes of any size.
     any_size: bool,
@@ -94,18 +93,18 @@ fn watch(epoll: &Epoll, event: &EventFd, id: u64) -> io::Result<()> {
 }
 
 impl Doorbells {
-    /// Those of what vCPUs see, followed as it changes; the kernel has `KVM_CAP_IOEVENTFD`.
+    /// Those of what vCPUs see, followed as it changes; the kernel has [`cap::IOEVENTFD`].
     ///
     /// # Errors
     /// The host's: without them writes end guest code for a while.
-    pub fn new(vm: &Arc<dyn VmFile>, space: &Arc<AddressSpace>) -> io::Result<Self> {
+    pub fn new(vm: &Arc<dyn AnyVm>, space: &Arc<AddressSpace>) -> io::Result<Self> {
         let stop = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
         let epoll = Epoll::new()?;
         watch(&epoll, &stop, STOP)?;
         let shared = Arc::new(Shared {
             vm: vm.clone(),
             space: Arc::downgrade(space),
-            any_size: vm.check(kb::KVM_CAP_IOEVENTFD_ANY_LENGTH) > 0,
+            any_size: vm.check(cap::IOEVENTFD_ANY_LENGTH) > 0,
             epoll,
             state: Mutex::default(),
             busy: AtomicBool::new(false),

@@ -1,436 +1,186 @@
-//! The kernel's own KVM. What `kvm-ioctls` lacks is here too.
-#![expect(unsafe_code, reason = "system calls, and the page that the kernel shares with a vCPU's thread")]
+//! The kernel's own KVM: what is the same on all hosts, also on those that `kvm-ioctls` does not know.
+#![expect(unsafe_code, reason = "system calls")]
 
 use crate::error::KvmError;
-use crate::sys::{Exit, IoEvent, RunState, System, VcpuFile, VmFile};
-use kvm_bindings as kb;
-use kvm_bindings::{
-    CpuId, KvmIrqRouting, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_enable_cap, kvm_guest_debug,
-    kvm_interrupt, kvm_ioeventfd, kvm_irq_routing_entry, kvm_irqchip, kvm_irqfd, kvm_lapic_state, kvm_mp_state,
-    kvm_msi, kvm_msr_entry, kvm_regs, kvm_run, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs,
-    kvm_xsave,
-};
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use std::ffi::CString;
+use crate::sys::{IoEvent, Region};
+use libc::{_IO, _IOW, Ioctl};
+use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
-use std::os::fd::RawFd;
-use std::sync::Arc;
-use vmm_sys_util::ioctl::{ioctl_with_mut_ptr, ioctl_with_ptr, ioctl_with_ref};
-use vmm_sys_util::{ioctl_ior_nr, ioctl_iow_nr};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use vmm_sys_util::ioctl::{ioctl_with_ref, ioctl_with_val};
 
-ioctl_iow_nr!(KVM_INTERRUPT, kb::KVMIO, 0x86, kvm_interrupt);
-ioctl_iow_nr!(KVM_IOEVENTFD, kb::KVMIO, 0x79, kvm_ioeventfd);
-ioctl_iow_nr!(KVM_IRQFD, kb::KVMIO, 0x76, kvm_irqfd);
-ioctl_ior_nr!(KVM_GET_XSAVE2, kb::KVMIO, 0xcf, kvm_xsave);
-ioctl_iow_nr!(KVM_SET_XSAVE, kb::KVMIO, 0xa5, kvm_xsave);
+/// Where KVM is.
+pub const DEV_KVM: &str = "/dev/kvm";
 
-/// The size of the area that kernels without `KVM_CAP_XSAVE2` know.
-const XSAVE_AREA: usize = size_of::<kvm_xsave>();
+/// The type of all of KVM's calls.
+pub const KVMIO: u32 = 0xae;
 
-fn done(result: i32) -> Result<()> {
+/// `struct kvm_enable_cap` (Linux, Documentation/virt/kvm/api.rst, as those below).
+#[repr(C)]
+struct EnableCap {
+    cap: u32,
+    flags: u32,
+    args: [u64; 4],
+    pad: [u8; 64],
+}
+/// `struct kvm_userspace_memory_region`.
+#[repr(C)]
+struct MemoryRegion {
+    slot: u32,
+    flags: u32,
+    guest_phys_addr: u64,
+    memory_size: u64,
+    userspace_addr: u64,
+}
+/// `struct kvm_dirty_log`.
+#[repr(C)]
+struct DirtyLog {
+    slot: u32,
+    padding: u32,
+    bitmap: u64,
+}
+/// `struct kvm_irqfd`.
+#[repr(C)]
+struct IrqFd {
+    fd: u32,
+    gsi: u32,
+    flags: u32,
+    resamplefd: u32,
+    pad: [u8; 16],
+}
+/// `struct kvm_ioeventfd`.
+#[repr(C)]
+struct IoEventFd {
+    datamatch: u64,
+    addr: u64,
+    len: u32,
+    fd: i32,
+    flags: u32,
+    pad: [u8; 36],
+}
+
+const MEM_LOG_DIRTY_PAGES: u32 = 1;
+const MEM_READONLY: u32 = 2;
+const IRQFD_DEASSIGN: u32 = 1;
+const IRQFD_RESAMPLE: u32 = 2;
+const IOEVENTFD_DATAMATCH: u32 = 1;
+const IOEVENTFD_PIO: u32 = 2;
+const IOEVENTFD_DEASSIGN: u32 = 4;
+
+// Numbers of calls are made otherwise on Power: libc knows it.
+const KVM_CHECK_EXTENSION: Ioctl = _IO(KVMIO, 0x03);
+const KVM_GET_DIRTY_LOG: Ioctl = _IOW::<DirtyLog>(KVMIO, 0x42);
+const KVM_SET_USER_MEMORY_REGION: Ioctl = _IOW::<MemoryRegion>(KVMIO, 0x46);
+const KVM_IRQFD: Ioctl = _IOW::<IrqFd>(KVMIO, 0x76);
+const KVM_IOEVENTFD: Ioctl = _IOW::<IoEventFd>(KVMIO, 0x79);
+const KVM_ENABLE_CAP: Ioctl = _IOW::<EnableCap>(KVMIO, 0xa3);
+
+/// The result of a call: what is negative is an error.
+pub fn done(result: i32) -> Result<()> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
-fn io<T>(result: std::result::Result<T, kvm_ioctls::Error>) -> Result<T> {
-    result.map_err(|e| Error::from_raw_os_error(e.errno()))
-}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+type Handle = kvm_ioctls::Kvm;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+type Handle = std::os::fd::OwnedFd;
 
 /// `/dev/kvm`, opened.
-pub struct DevKvm(Kvm);
+pub struct DevKvm(pub(crate) Handle);
 
 impl DevKvm {
     /// # Errors
     /// [`KvmError`]: absent, not accessible, not KVM.
     pub fn open(path: &str) -> std::result::Result<Self, KvmError> {
-        let name = CString::new(path).map_err(|_| KvmError::Absent(path.to_owned()))?;
-        match Kvm::new_with_path(name) {
-            Ok(kvm) => Ok(Self(kvm)),
-            Err(e) => {
-                let source = Error::from_raw_os_error(e.errno());
-                Err(match source.kind() {
-                    ErrorKind::NotFound => KvmError::Absent(path.to_owned()),
-                    ErrorKind::PermissionDenied => KvmError::Denied(path.to_owned()),
-                    _ if matches!(source.raw_os_error(), Some(libc::ENXIO | libc::ENODEV)) => {
-                        KvmError::Absent(path.to_owned())
-                    }
-                    _ => KvmError::Open { path: path.to_owned(), source },
-                })
-            }
-        }
+        let file = File::options().read(true).write(true).open(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => KvmError::Absent(path.to_owned()),
+            ErrorKind::PermissionDenied => KvmError::Denied(path.to_owned()),
+            _ if matches!(source.raw_os_error(), Some(libc::ENXIO | libc::ENODEV)) => KvmError::Absent(path.to_owned()),
+            _ => KvmError::Open { path: path.to_owned(), source },
+        })?;
+        // SAFETY: a descriptor of its own, given up here.
+        Ok(Self(unsafe { Handle::from_raw_fd(file.into_raw_fd()) }))
     }
 }
 
-impl System for DevKvm {
-    fn check(&self, capability: u32) -> i32 {
-        self.0.check_extension_raw(capability.into()).max(0)
-    }
-    fn api_version(&self) -> i32 {
-        self.0.get_api_version()
-    }
-    fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>> {
-        io(self.0.get_supported_cpuid(kb::KVM_MAX_CPUID_ENTRIES)).map(|c| c.as_slice().to_vec())
-    }
-    fn msr_indices(&self) -> Result<Vec<u32>> {
-        io(self.0.get_msr_index_list()).map(|l| l.as_slice().to_vec())
-    }
-    fn create_vm(&self) -> Result<Arc<dyn VmFile>> {
-        // A signal that comes meanwhile is no reason to give up.
-        loop {
-            match io(self.0.create_vm()) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                vm => return vm.map(|vm| Arc::new(Vm(vm)) as _),
-            }
-        }
+impl AsRawFd for DevKvm {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 
-struct Vm(VmFd);
-
-impl VmFile for Vm {
-    fn check(&self, capability: u32) -> i32 {
-        self.0.check_extension_raw(capability.into()).max(0)
-    }
-    fn enable(&self, capability: u32, args: [u64; 4]) -> Result<()> {
-        io(self.0.enable_cap(&kvm_enable_cap { cap: capability, args, ..kvm_enable_cap::default() }))
-    }
-    fn set_memory(&self, region: &kvm_userspace_memory_region) -> Result<()> {
-        // SAFETY: the caller keeps the host memory mapped as long as the region exists (contract of the trait); guest memory is
-        // never the target of Rust references.
-        io(unsafe { self.0.set_user_memory_region(*region) })
-    }
-    fn dirty_log(&self, slot: u32, len: u64) -> Result<Vec<u64>> {
-        io(self.0.get_dirty_log(slot, usize::try_from(len).unwrap_or(usize::MAX)))
-    }
-    fn create_irqchip(&self) -> Result<()> {
-        io(self.0.create_irq_chip())
-    }
-    fn irqchip(&self, chip: &mut kvm_irqchip) -> Result<()> {
-        io(self.0.get_irqchip(chip))
-    }
-    fn set_irqchip(&self, chip: &kvm_irqchip) -> Result<()> {
-        io(self.0.set_irqchip(chip))
-    }
-    fn set_irq_line(&self, gsi: u32, level: bool) -> Result<()> {
-        io(self.0.set_irq_line(gsi, level))
-    }
-    fn signal_msi(&self, msi: kvm_msi) -> Result<()> {
-        io(self.0.signal_msi(msi)).map(drop)
-    }
-    fn set_routing(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
-        let table = KvmIrqRouting::from_entries(entries).map_err(|_| Error::from_raw_os_error(libc::ENOSPC))?;
-        io(self.0.set_gsi_routing(&table))
-    }
-    fn irqfd(&self, fd: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()> {
-        let flags = if !attach {
-            kb::KVM_IRQFD_FLAG_DEASSIGN
-        } else if resample.is_some() {
-            kb::KVM_IRQFD_FLAG_RESAMPLE
-        } else {
-            0
-        };
-        let irqfd = kvm_irqfd {
-            fd: fd as u32,
-            gsi,
-            flags,
-            resamplefd: resample.filter(|_| attach).unwrap_or(0) as u32,
-            ..kvm_irqfd::default()
-        };
-        // SAFETY: the structure is only read.
-        done(unsafe { ioctl_with_ref(&self.0, KVM_IRQFD(), &irqfd) })
-    }
-    fn ioeventfd(&self, event: &IoEvent, attach: bool) -> Result<()> {
-        let mut flags = 0;
-        if event.data.is_some() {
-            flags |= 1 << kb::kvm_ioeventfd_flag_nr_datamatch;
-        }
-        if event.port {
-            flags |= 1 << kb::kvm_ioeventfd_flag_nr_pio;
-        }
-        if !attach {
-            flags |= 1 << kb::kvm_ioeventfd_flag_nr_deassign;
-        }
-        let wanted = kvm_ioeventfd {
-            datamatch: event.data.unwrap_or(0),
-            addr: event.address,
-            len: event.size.into(),
-            fd: event.fd,
-            flags,
-            ..kvm_ioeventfd::default()
-        };
-        // SAFETY: the structure is only read.
-        done(unsafe { ioctl_with_ref(&self.0, KVM_IOEVENTFD(), &wanted) })
-    }
-    fn clock(&self) -> Result<kvm_clock_data> {
-        io(self.0.get_clock())
-    }
-    fn set_clock(&self, clock: &kvm_clock_data) -> Result<()> {
-        io(self.0.set_clock(clock))
-    }
-    fn set_tss_address(&self, gpa: u64) -> Result<()> {
-        io(self.0.set_tss_address(gpa as usize))
-    }
-    fn set_identity_map(&self, gpa: u64) -> Result<()> {
-        io(self.0.set_identity_map_address(gpa))
-    }
-    fn create_vcpu(&self, id: u32) -> Result<Box<dyn VcpuFile>> {
-        let fd = io(self.0.create_vcpu(id.into()))?;
-        let xsave = match self.0.check_extension_raw(kb::KVM_CAP_XSAVE2.into()) {
-            n if n > 0 => (n as usize).max(XSAVE_AREA),
-            _ => 0,
-        };
-        Ok(Box::new(Vcpu::new(fd, self.0.run_size(), xsave)))
-    }
+/// The size of the host's pages, of which guest memory is made.
+#[must_use]
+pub fn page_size() -> u64 {
+    // SAFETY: a question.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as u64
 }
 
-struct Vcpu {
-    fd: VcpuFd,
-    /// The shared page, mapped as long as `fd` lives.
-    run: *mut kvm_run,
-    /// Bytes of the shared page.
-    run_len: usize,
-    /// Bytes of the XSAVE area; 0: the kernel knows the old size only.
-    xsave: usize,
-    /// Where in the shared page the data of port I/O is, and how much.
-    io: (usize, usize),
+/// The value of a capability, of `/dev/kvm` or a VM: 0 if it is absent.
+pub fn check(fd: &impl AsRawFd, capability: u32) -> i32 {
+    // SAFETY: the argument is a number.
+    unsafe { ioctl_with_val(fd, KVM_CHECK_EXTENSION, capability.into()) }.max(0)
 }
 
-impl Vcpu {
-    fn new(mut fd: VcpuFd, run_len: usize, xsave: usize) -> Self {
-        let run: *mut kvm_run = fd.get_kvm_run();
-        Self { fd, run, run_len, xsave, io: (0, 0) }
-    }
-    fn exit(&mut self) -> Exit {
-        let len = self.run_len;
-        let run = *self.shared();
-        let with = &run.__bindgen_anon_1;
-        // SAFETY (for all blocks below): the exit reason says which field of the union the kernel has filled in; each is plain
-        // data for which all bit patterns are valid.
-        match run.exit_reason {
-            kb::KVM_EXIT_IO => {
-                // SAFETY: see above.
-                let io = unsafe { with.io };
-                let bytes = (io.count as usize).saturating_mul(io.size.into());
-                let offset = usize::try_from(io.data_offset).unwrap_or(usize::MAX);
-                // The kernel's; checked, since a slice is made of it.
-                if offset.checked_add(bytes).is_none_or(|end| end > len) {
-                    return Exit::Other(kb::KVM_EXIT_IO);
-                }
-                self.io = (offset, bytes);
-                let write = u32::from(io.direction) == kb::KVM_EXIT_IO_OUT;
-                Exit::Io { port: io.port, size: io.size, count: io.count, write }
-            }
-            kb::KVM_EXIT_MMIO => {
-                // SAFETY: see above.
-                let m = unsafe { with.mmio };
-                Exit::Mmio { address: m.phys_addr, len: m.len.min(8) as u8, write: m.is_write != 0, data: m.data }
-            }
-            kb::KVM_EXIT_HLT => Exit::Halt,
-            kb::KVM_EXIT_IRQ_WINDOW_OPEN => Exit::IrqWindow,
-            kb::KVM_EXIT_SHUTDOWN => Exit::Shutdown,
-            kb::KVM_EXIT_INTR => Exit::Interrupted,
-            kb::KVM_EXIT_SET_TPR => Exit::SetTpr,
-            kb::KVM_EXIT_X86_BUS_LOCK => Exit::BusLock,
-            kb::KVM_EXIT_NOTIFY => Exit::Notify,
-            kb::KVM_EXIT_DEBUG => {
-                // SAFETY: see above.
-                let d = unsafe { with.debug.arch };
-                Exit::Debug { exception: d.exception, pc: d.pc, dr6: d.dr6, dr7: d.dr7 }
-            }
-            kb::KVM_EXIT_X86_RDMSR => {
-                // SAFETY: see above.
-                Exit::ReadMsr(unsafe { with.msr.index })
-            }
-            kb::KVM_EXIT_X86_WRMSR => {
-                // SAFETY: see above.
-                let m = unsafe { with.msr };
-                Exit::WriteMsr(m.index, m.data)
-            }
-            kb::KVM_EXIT_FAIL_ENTRY => {
-                // SAFETY: see above.
-                let f = unsafe { with.fail_entry };
-                Exit::EntryFailed { reason: f.hardware_entry_failure_reason, cpu: f.cpu }
-            }
-            kb::KVM_EXIT_INTERNAL_ERROR => {
-                // SAFETY: see above.
-                let e = unsafe { with.internal };
-                let data = e.data.iter().take(e.ndata as usize).copied().collect();
-                Exit::InternalError { suberror: e.suberror, data }
-            }
-            kb::KVM_EXIT_SYSTEM_EVENT => {
-                // SAFETY: see above.
-                Exit::SystemEvent(unsafe { with.system_event.type_ })
-            }
-            kb::KVM_EXIT_IOAPIC_EOI => {
-                // SAFETY: see above.
-                Exit::IoApicEoi(unsafe { with.eoi.vector })
-            }
-            kb::KVM_EXIT_MEMORY_FAULT => {
-                // SAFETY: see above.
-                Exit::MemoryFault { address: unsafe { with.memory_fault.gpa } }
-            }
-            other => Exit::Other(other),
-        }
-    }
-    fn shared(&self) -> &kvm_run {
-        // SAFETY: the mapping lives as long as `fd`, and the kernel writes it only during a run, which needs `&mut self`; the one
-        // byte that a signal handler writes is looked at through raw pointers only.
-        unsafe { &*self.run }
-    }
-    fn shared_mut(&mut self) -> &mut kvm_run {
-        // SAFETY: as above, and `&mut self` makes it the only reference.
-        unsafe { &mut *self.run }
-    }
+/// Of a VM or a vCPU.
+pub fn enable(fd: &impl AsRawFd, capability: u32, args: [u64; 4]) -> Result<()> {
+    let wanted = EnableCap { cap: capability, flags: 0, args, pad: [0; 64] };
+    // SAFETY: the structure is only read.
+    done(unsafe { ioctl_with_ref(fd, KVM_ENABLE_CAP, &wanted) })
 }
 
-// SAFETY: the pointer is to a mapping that belongs to the value.
-unsafe impl Send for Vcpu {}
+/// [`crate::sys::AnyVm::set_memory`].
+pub fn set_memory(fd: &impl AsRawFd, region: &Region) -> Result<()> {
+    let flags = if region.readonly { MEM_READONLY } else { 0 } | if region.log { MEM_LOG_DIRTY_PAGES } else { 0 };
+    let wanted = MemoryRegion {
+        slot: region.slot,
+        flags,
+        guest_phys_addr: region.gpa,
+        memory_size: region.len,
+        userspace_addr: region.host,
+    };
+    // SAFETY: the structure is only read. The caller keeps the host memory mapped as long as the region exists (contract of the
+    // trait); guest memory is never the target of Rust references.
+    done(unsafe { ioctl_with_ref(fd, KVM_SET_USER_MEMORY_REGION, &wanted) })
+}
 
-impl VcpuFile for Vcpu {
-    fn run(&mut self) -> Result<Exit> {
-        match self.fd.run().map(drop) {
-            Ok(()) => Ok(self.exit()),
-            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),
-            Err(e) => Err(Error::from_raw_os_error(e.errno())),
-        }
+/// [`crate::sys::AnyVm::dirty_log`].
+pub fn dirty_log(fd: &impl AsRawFd, slot: u32, len: u64) -> Result<Vec<u64>> {
+    let mut words = vec![0u64; len.div_ceil(page_size()).div_ceil(64) as usize];
+    let wanted = DirtyLog { slot, padding: 0, bitmap: words.as_mut_ptr().expose_provenance() as u64 };
+    // SAFETY: the kernel writes a bit for each page of the slot, in whole words of 64, which the buffer has room for.
+    done(unsafe { ioctl_with_ref(fd, KVM_GET_DIRTY_LOG, &wanted) })?;
+    Ok(words)
+}
+
+/// [`crate::sys::AnyVm::irqfd`].
+pub fn irqfd(fd: &impl AsRawFd, event: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()> {
+    let (flags, resample) = match (attach, resample) {
+        (false, _) => (IRQFD_DEASSIGN, 0),
+        (true, Some(resample)) => (IRQFD_RESAMPLE, resample),
+        (true, None) => (0, 0),
+    };
+    let wanted = IrqFd { fd: event as u32, gsi, flags, resamplefd: resample as u32, pad: [0; 16] };
+    // SAFETY: the structure is only read.
+    done(unsafe { ioctl_with_ref(fd, KVM_IRQFD, &wanted) })
+}
+
+/// [`crate::sys::AnyVm::ioeventfd`].
+pub fn ioeventfd(fd: &impl AsRawFd, event: &IoEvent, attach: bool) -> Result<()> {
+    let mut flags = 0;
+    for (flag, on) in
+        [(IOEVENTFD_DATAMATCH, event.data.is_some()), (IOEVENTFD_PIO, event.port), (IOEVENTFD_DEASSIGN, !attach)]
+    {
+        flags |= if on { flag } else { 0 };
     }
-    fn io_data(&mut self) -> &mut [u8] {
-        let (offset, len) = self.io;
-        // SAFETY: checked in `exit` to be inside of the mapping, behind the structure; nobody else has a reference to it.
-        unsafe { std::slice::from_raw_parts_mut(self.run.cast::<u8>().add(offset), len) }
-    }
-    fn set_mmio_data(&mut self, data: [u8; 8]) {
-        self.shared_mut().__bindgen_anon_1.mmio.data = data;
-    }
-    fn set_msr_result(&mut self, value: Option<u64>) {
-        let run = self.shared_mut();
-        run.__bindgen_anon_1.msr.error = u8::from(value.is_none());
-        if run.exit_reason == kb::KVM_EXIT_X86_RDMSR {
-            run.__bindgen_anon_1.msr.data = value.unwrap_or(0);
-        }
-    }
-    fn state(&self) -> RunState {
-        let run = self.shared();
-        RunState {
-            ready: run.ready_for_interrupt_injection != 0,
-            interrupts: run.if_flag != 0,
-            smm: u32::from(run.flags) & kb::KVM_RUN_X86_SMM != 0,
-            cr8: run.cr8,
-            apic_base: run.apic_base,
-        }
-    }
-    fn request_window(&mut self, on: bool) {
-        self.shared_mut().request_interrupt_window = on.into();
-    }
-    fn set_cr8(&mut self, value: u64) {
-        self.shared_mut().cr8 = value;
-    }
-    fn immediate_exit(&self) -> *mut u8 {
-        // SAFETY: the address of a field of a live mapping.
-        unsafe { &raw mut (*self.run).immediate_exit }
-    }
-    fn set_cpuid(&self, entries: &[kvm_cpuid_entry2]) -> Result<()> {
-        let table = CpuId::from_entries(entries).map_err(|_| Error::from_raw_os_error(libc::E2BIG))?;
-        io(self.fd.set_cpuid2(&table))
-    }
-    fn regs(&self) -> Result<kvm_regs> {
-        io(self.fd.get_regs())
-    }
-    fn set_regs(&self, regs: &kvm_regs) -> Result<()> {
-        io(self.fd.set_regs(regs))
-    }
-    fn sregs(&self) -> Result<kvm_sregs> {
-        io(self.fd.get_sregs())
-    }
-    fn set_sregs(&self, sregs: &kvm_sregs) -> Result<()> {
-        io(self.fd.set_sregs(sregs))
-    }
-    fn xsave(&self) -> Result<Vec<u8>> {
-        if self.xsave == 0 {
-            let area = io(self.fd.get_xsave())?;
-            return Ok(area.region.iter().flat_map(|w| w.to_le_bytes()).collect());
-        }
-        let mut area = vec![0; self.xsave];
-        // SAFETY: the kernel writes as many bytes as it said for this VM, which the buffer has.
-        done(unsafe { ioctl_with_mut_ptr(&self.fd, KVM_GET_XSAVE2(), area.as_mut_ptr()) })?;
-        Ok(area)
-    }
-    fn set_xsave(&self, area: &[u8]) -> Result<()> {
-        if area.len() < XSAVE_AREA.max(self.xsave) {
-            return Err(Error::from_raw_os_error(libc::EINVAL));
-        }
-        // SAFETY: the kernel reads as many bytes as it said for this VM, checked above.
-        done(unsafe { ioctl_with_ptr(&self.fd, KVM_SET_XSAVE(), area.as_ptr()) })
-    }
-    fn xcrs(&self) -> Result<kvm_xcrs> {
-        io(self.fd.get_xcrs())
-    }
-    fn set_xcrs(&self, xcrs: &kvm_xcrs) -> Result<()> {
-        io(self.fd.set_xcrs(xcrs))
-    }
-    fn debug_registers(&self) -> Result<kvm_debugregs> {
-        io(self.fd.get_debug_regs())
-    }
-    fn set_debug_registers(&self, registers: &kvm_debugregs) -> Result<()> {
-        io(self.fd.set_debug_regs(registers))
-    }
-    fn events(&self) -> Result<kvm_vcpu_events> {
-        io(self.fd.get_vcpu_events())
-    }
-    fn set_events(&self, events: &kvm_vcpu_events) -> Result<()> {
-        io(self.fd.set_vcpu_events(events))
-    }
-    fn mp_state(&self) -> Result<kvm_mp_state> {
-        io(self.fd.get_mp_state())
-    }
-    fn set_mp_state(&self, state: kvm_mp_state) -> Result<()> {
-        io(self.fd.set_mp_state(state))
-    }
-    fn msrs(&self, entries: &mut [kvm_msr_entry]) -> Result<usize> {
-        let mut done = 0;
-        for chunk in entries.chunks_mut(kb::KVM_MAX_MSR_ENTRIES) {
-            let mut table = Msrs::from_entries(chunk).map_err(|_| Error::from_raw_os_error(libc::E2BIG))?;
-            let n = io(self.fd.get_msrs(&mut table))?;
-            chunk.copy_from_slice(table.as_slice());
-            done += n;
-            if n < chunk.len() {
-                break;
-            }
-        }
-        Ok(done)
-    }
-    fn set_msrs(&self, entries: &[kvm_msr_entry]) -> Result<usize> {
-        let mut done = 0;
-        for chunk in entries.chunks(kb::KVM_MAX_MSR_ENTRIES) {
-            let table = Msrs::from_entries(chunk).map_err(|_| Error::from_raw_os_error(libc::E2BIG))?;
-            let n = io(self.fd.set_msrs(&table))?;
-            done += n;
-            if n < chunk.len() {
-                break;
-            }
-        }
-        Ok(done)
-    }
-    fn lapic(&self) -> Result<kvm_lapic_state> {
-        io(self.fd.get_lapic())
-    }
-    fn set_lapic(&self, lapic: &kvm_lapic_state) -> Result<()> {
-        io(self.fd.set_lapic(lapic))
-    }
-    fn set_guest_debug(&self, debug: &kvm_guest_debug) -> Result<()> {
-        io(self.fd.set_guest_debug(debug))
-    }
-    fn interrupt(&self, vector: u8) -> Result<()> {
-        let wanted = kvm_interrupt { irq: vector.into() };
-        // SAFETY: the structure is only read.
-        done(unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &wanted) })
-    }
-    fn nmi(&self) -> Result<()> {
-        io(self.fd.nmi())
-    }
-    fn smi(&self) -> Result<()> {
-        io(self.fd.smi())
-    }
-    fn clock_stopped(&self) -> Result<()> {
-        io(self.fd.kvmclock_ctrl())
-    }
+    let wanted = IoEventFd {
+        datamatch: event.data.unwrap_or(0),
+        addr: event.address,
+        len: event.size.into(),
+        fd: event.fd,
+        flags,
+        pad: [0; 36],
+    };
+    // SAFETY: the structure is only read.
+    done(unsafe { ioctl_with_ref(fd, KVM_IOEVENTFD, &wanted) })
 }

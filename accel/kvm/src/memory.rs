@@ -1,14 +1,13 @@
 //! Slots of guest memory: what of an address space is RAM, told to the kernel and kept so.
 
 use crate::error::{Context, KvmError};
+use crate::host::page_size;
 use crate::kick::Gate;
-use crate::sys::VmFile;
-use kvm_bindings as kb;
-use kvm_bindings::kvm_userspace_memory_region;
+use crate::sys::{AnyVm, Region, cap};
 use parking_lot::Mutex;
 use rhea_memory::ram::DirtySource;
 use rhea_memory::{
-    AddressSpace, ChangeListener, ChangeReason, FlatTarget, FlatView, MemoryChange, PAGE_SIZE, RamBlock, Subscription,
+    AddressSpace, ChangeListener, ChangeReason, FlatTarget, FlatView, MemoryChange, RamBlock, Subscription,
 };
 use std::sync::{Arc, Weak};
 
@@ -52,7 +51,7 @@ struct State {
 
 /// The slots of a VM.
 pub struct Slots {
-    vm: Arc<dyn VmFile>,
+    vm: Arc<dyn AnyVm>,
     gate: Arc<Gate>,
     /// By number: what vCPUs see, and what they see in system-management mode.
     spaces: Vec<Weak<AddressSpace>>,
@@ -83,6 +82,7 @@ impl ChangeListener for Follower {
 
 /// The RAM of a view in whole pages; the rest is reached by exits.
 fn ranges(view: &FlatView, readonly: bool) -> Vec<Range> {
+    let page = page_size();
     let mut all: Vec<Range> = Vec::new();
     for flat in view.ranges() {
         let FlatTarget::Ram(ram) = &flat.target else { continue };
@@ -90,12 +90,12 @@ fn ranges(view: &FlatView, readonly: bool) -> Vec<Range> {
             continue;
         }
         let start = flat.range.start.0;
-        let Some(gpa) = start.checked_next_multiple_of(PAGE_SIZE) else { continue };
+        let Some(gpa) = start.checked_next_multiple_of(page) else { continue };
         let skip = gpa - start;
-        let Some(len) = flat.range.len.checked_sub(skip).map(|n| n / PAGE_SIZE * PAGE_SIZE) else { continue };
+        let Some(len) = flat.range.len.checked_sub(skip).map(|n| n / page * page) else { continue };
         let offset = ram.offset + skip;
         // Only whole pages of the host can be shown.
-        if len == 0 || !(ram.block.host_ptr().addr() as u64).wrapping_add(offset).is_multiple_of(PAGE_SIZE) {
+        if len == 0 || !(ram.block.host_ptr().addr() as u64).wrapping_add(offset).is_multiple_of(page) {
             continue;
         }
         if let Some(last) = all.last_mut()
@@ -118,12 +118,12 @@ impl Slots {
     /// # Errors
     /// [`KvmError`]: too many ranges, or the kernel's.
     pub fn new(
-        vm: &Arc<dyn VmFile>,
+        vm: &Arc<dyn AnyVm>,
         gate: &Arc<Gate>,
         spaces: &[Arc<AddressSpace>],
         failed: Failed,
     ) -> Result<(Arc<Self>, Vec<Subscription>), KvmError> {
-        let most = match vm.check(kb::KVM_CAP_NR_MEMSLOTS) {
+        let most = match vm.check(cap::NR_MEMSLOTS) {
             n if n > 0 => n as u32,
             // What kernels had before they said it.
             _ => 32,
@@ -133,7 +133,7 @@ impl Slots {
             gate: gate.clone(),
             spaces: spaces.iter().map(Arc::downgrade).collect(),
             most,
-            readonly: vm.check(kb::KVM_CAP_READONLY_MEM) > 0,
+            readonly: vm.check(cap::READONLY_MEM) > 0,
             state: Mutex::default(),
             failed,
             me: me.clone(),
@@ -175,7 +175,7 @@ impl Slots {
             if slot.logged {
                 self.collect_slot(&slot);
             }
-            let gone = kvm_userspace_memory_region { memory_size: 0, ..self.region(&slot) };
+            let gone = Region { len: 0, ..self.region(&slot) };
             if let Err(e) = self.vm.set_memory(&gone).during("KVM_SET_USER_MEMORY_REGION") {
                 // Still there for the kernel: its memory must live on.
                 kept.push(slot);
@@ -204,21 +204,9 @@ impl Slots {
         Ok(())
     }
 
-    fn region(&self, slot: &Slot) -> kvm_userspace_memory_region {
-        let mut flags = 0;
-        if slot.range.readonly {
-            flags |= kb::KVM_MEM_READONLY;
-        }
-        if slot.logged {
-            flags |= kb::KVM_MEM_LOG_DIRTY_PAGES;
-        }
-        kvm_userspace_memory_region {
-            slot: slot.id,
-            flags,
-            guest_phys_addr: slot.range.gpa,
-            memory_size: slot.range.len,
-            userspace_addr: slot.range.host(),
-        }
+    fn region(&self, slot: &Slot) -> Region {
+        let Range { gpa, len, readonly, .. } = slot.range;
+        Region { slot: slot.id, readonly, log: slot.logged, gpa, len, host: slot.range.host() }
     }
 
     fn collect_slot(&self, slot: &Slot) {
@@ -230,14 +218,15 @@ impl Slots {
                 return slot.range.block.note_write(slot.range.offset, slot.range.len);
             }
         };
+        let size = page_size();
         for (n, word) in words.into_iter().enumerate() {
             let mut left = word;
             while left != 0 {
                 let page = n as u64 * 64 + u64::from(left.trailing_zeros());
                 left &= left - 1;
-                let at = page * PAGE_SIZE;
+                let at = page * size;
                 if at < slot.range.len {
-                    slot.range.block.note_write(slot.range.offset + at, PAGE_SIZE);
+                    slot.range.block.note_write(slot.range.offset + at, size.min(slot.range.len - at));
                 }
             }
         }

@@ -1,18 +1,19 @@
 //! A kernel that refuses: at each call in turn, capabilities that are missing, exits that should not be. What comes of it is a line
 //! that says why, or a machine that works without; never a panic, and nobody waits for ever.
+#![cfg(target_arch = "x86_64")]
 
 use kvm_bindings as kb;
 use kvm_bindings::{
     kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_guest_debug, kvm_irq_routing_entry, kvm_irqchip,
-    kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_userspace_memory_region,
-    kvm_vcpu_events, kvm_xcrs,
+    kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 use parking_lot::Mutex;
 use rhea_accel::{GuestAccelerator, GuestVcpu, ShutdownCause, VmControl, VmRequest};
 use rhea_clock::VirtualClock;
 use rhea_kvm::KvmError;
-use rhea_kvm::sys::{Exit, IoEvent, RunState, System, VcpuFile, VmFile};
-use rhea_kvm::x86::{Irqchip, KvmVm, Setup};
+use rhea_kvm::sys::{AnyVm, IoEvent, Region};
+use rhea_kvm::x86::sys::{Exit, RunState, System, VcpuFile, VmFile};
+use rhea_kvm::x86::{Irqchip, KvmVm, Setup, X86Vm};
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
 use rhea_x86::{X86Cpu, X86Hooks};
 use std::collections::{BTreeMap, VecDeque};
@@ -92,20 +93,29 @@ impl System for FakeSystem {
     }
 }
 
-impl VmFile for FakeVm {
+impl AnyVm for FakeVm {
     fn check(&self, capability: u32) -> i32 {
         self.0.check(capability)
     }
     fn enable(&self, _: u32, _: [u64; 4]) -> Result<()> {
         self.0.call("enable")
     }
-    fn set_memory(&self, _: &kvm_userspace_memory_region) -> Result<()> {
+    fn set_memory(&self, _: &Region) -> Result<()> {
         self.0.call("set_memory")
     }
     fn dirty_log(&self, _: u32, len: u64) -> Result<Vec<u64>> {
         self.0.call("dirty_log")?;
         Ok(vec![u64::MAX; len.div_ceil(64 * 4096) as usize])
     }
+    fn irqfd(&self, _: RawFd, _: u32, _: Option<RawFd>, _: bool) -> Result<()> {
+        self.0.call("irqfd")
+    }
+    fn ioeventfd(&self, _: &IoEvent, _: bool) -> Result<()> {
+        self.0.call("ioeventfd")
+    }
+}
+
+impl VmFile for FakeVm {
     fn create_irqchip(&self) -> Result<()> {
         self.0.call("create_irqchip")
     }
@@ -123,12 +133,6 @@ impl VmFile for FakeVm {
     }
     fn set_routing(&self, _: &[kvm_irq_routing_entry]) -> Result<()> {
         self.0.call("set_routing")
-    }
-    fn irqfd(&self, _: RawFd, _: u32, _: Option<RawFd>, _: bool) -> Result<()> {
-        self.0.call("irqfd")
-    }
-    fn ioeventfd(&self, _: &IoEvent, _: bool) -> Result<()> {
-        self.0.call("ioeventfd")
     }
     fn clock(&self) -> Result<kvm_clock_data> {
         self.0.call("clock").map(|()| kvm_clock_data::default())
@@ -298,9 +302,8 @@ fn machine(plan: Plan, irqchip: Irqchip) -> std::result::Result<Fake, String> {
     let (control, requests) = VmControl::new();
     let hooks: Arc<dyn X86Hooks> = Arc::new(Hooks(control.clone()));
     let system = FakeSystem(kernel.clone());
-    let setup =
-        Setup { system: &system, irqchip, space: space.clone(), hooks: hooks.clone(), control, virtual_wire: true };
-    let vm = KvmVm::new(setup).map_err(|e| e.to_string())?;
+    let setup = Setup { irqchip, space: space.clone(), hooks: hooks.clone(), control, virtual_wire: true };
+    let vm = KvmVm::new(&system, setup).map_err(|e| e.to_string())?;
     let mut config = rhea_x86::models::parse("qemu64").unwrap().config;
     vm.restrict(&mut config);
     let cpu = X86Cpu::new(0, 0, &Arc::new(config), &space, &VirtualClock::new(), hooks);
@@ -478,7 +481,7 @@ fn missing_capabilities() {
     let services = rhea_accel::Accelerator::services(&*machine.vm);
     assert!(services.irqfd.is_none() && services.ioeventfd.is_none() && !machine.vm.smm());
     // ROM is no slot then.
-    assert_eq!(machine.vm.slots(), 1);
+    assert_eq!(machine.vm.counts().slots, 1);
     assert_eq!(machine.requests.try_recv().ok(), None);
 }
 

@@ -2,14 +2,14 @@
 
 use super::hooks::BoardHooks;
 use super::iommu;
-use crate::accel::{AccelKind, DEV_KVM};
+use crate::accel::AccelKind;
 use crate::board::Board;
 use crate::config::MachineConfig;
 use rhea_accel::GuestAccelerator;
 use rhea_device::{Device, LoadError, Log, LogMask, OptionError, Saved};
 use rhea_jit::{JitOptions, JitVm};
-use rhea_kvm::x86::{self, Irqchip, KernelChips, KvmVm, Setup};
-use rhea_kvm::{DevKvm, KvmError};
+use rhea_kvm::x86::{self, Irqchip, Setup, X86Chips, X86Vm};
+use rhea_kvm::{Counts, DEV_KVM, DevKvm, KvmError};
 use rhea_x86::{Feature, X86Config, X86Cpu};
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub fn host_model(kvm: Option<&DevKvm>) -> Result<Option<X86Config>, OptionError
 pub struct Chosen {
     pub vcpus: Arc<dyn GuestAccelerator<X86Cpu>>,
     /// Interrupt controllers in the kernel.
-    pub chips: Option<Arc<KernelChips>>,
+    pub chips: Option<Arc<dyn X86Chips>>,
     /// There is system-management mode.
     pub smm: bool,
 }
@@ -56,8 +56,8 @@ pub fn build(
     // Interrupt remapping is the machine's.
     let irqchip = if in_kernel.unwrap_or(!iommu::wanted(config)) { Irqchip::Kernel } else { Irqchip::Machine };
     let (space, hooks, control) = (board.space.clone(), hooks.clone(), board.control.clone());
-    let setup = Setup { system, irqchip, space, hooks, control, virtual_wire };
-    let vm = KvmVm::new(setup).map_err(|e| fail(&e))?;
+    let setup = Setup { irqchip, space, hooks, control, virtual_wire };
+    let vm = x86::create(system, setup).map_err(|e| fail(&e))?;
     let lost = vm.restrict(cpu);
     // Of the models that are all there is, nobody misses what there is not; nor without a local APIC in the kernel what needs it.
     let whole = |f: &&Feature| irqchip == Irqchip::Kernel || !x86::NEEDS_KERNEL_APIC.contains(f);
@@ -76,20 +76,17 @@ pub fn build(
     }
     let shown = vm.clone();
     let info = move || {
+        let Counts { slots, doorbells, exits, kicks } = shown.counts();
+        let irqchip = if shown.chips().is_some() { "kernel" } else { "machine" };
+        let smm = if shown.smm() { "yes" } else { "not offered" };
         format!(
-            "kvm support: enabled\nirqchip: {}\nsystem-management mode: {}\nnested virtualization: not offered\n\
-             memory slots: {}\ndoorbells: {}\nexits: {}\nkicks: {}\n",
-            if shown.chips().is_some() { "kernel" } else { "machine" },
-            if shown.smm() { "yes" } else { "not offered" },
-            shown.slots(),
-            shown.doorbells(),
-            shown.exits(),
-            shown.kicks()
+            "kvm support: enabled\nirqchip: {irqchip}\nsystem-management mode: {smm}\nnested virtualization: not offered\n\
+             memory slots: {slots}\ndoorbells: {doorbells}\nexits: {exits}\nkicks: {kicks}\n"
         )
     };
     board.info.push(("kvm", "show what runs the processors", Box::new(info)));
     board.keep.push(Box::new(vm.clone()));
-    Ok(Chosen { chips: vm.chips().cloned(), smm: vm.smm(), vcpus: vm })
+    Ok(Chosen { chips: vm.chips(), smm: vm.smm(), vcpus: vm })
 }
 
 fn jit(board: &mut Board, config: &MachineConfig) -> Result<Chosen, OptionError> {
@@ -109,7 +106,7 @@ fn jit(board: &mut Board, config: &MachineConfig) -> Result<Chosen, OptionError>
 
 /// The interrupt controllers in the kernel, as a device.
 struct Chips {
-    vm: Arc<KvmVm>,
+    vm: Arc<dyn X86Vm>,
     log: Log,
 }
 

@@ -6,7 +6,7 @@ use rhea_accel::{IrqLine, IrqSink, MsiMessage, MsiTarget, Route};
 use rhea_device::OptionError;
 use rhea_irqchip::apic::{ApicBus, ApicConfig, IoApic, IoApicConfig, LapicConfig, LapicOutputs};
 use rhea_irqchip::i8259::{I8259, I8259Config, Which};
-use rhea_kvm::x86::KernelChips;
+use rhea_kvm::x86::X86Chips;
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, Mapping, MmioDevice};
 use rhea_x86::X86Pins;
 use rhea_x86::hooks::pin;
@@ -179,7 +179,7 @@ fn route(board: &Board, io_apic: &Arc<dyn IrqSink>, pic: &Arc<dyn IrqSink>) -> (
 }
 
 /// Wires those in the kernel.
-pub fn in_kernel(board: &mut Board, chips: &Arc<KernelChips>) -> Interrupts {
+pub fn in_kernel(board: &mut Board, chips: &Arc<dyn X86Chips>) -> Interrupts {
     let messages: Arc<dyn MsiTarget> = chips.clone();
     board.map(map::LOCAL_APIC, Arc::new(Doorbell(messages.clone())));
     let (pirq_inputs, hpet_inputs) = route(board, &chips.io_apic(), &chips.pic());

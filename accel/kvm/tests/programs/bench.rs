@@ -11,7 +11,7 @@ use rhea_irqchip::apic::{ApicBus, ApicConfig, IoApic, IoApicConfig, LapicConfig,
 use rhea_irqchip::i8259::{I8259, I8259Config, Which};
 use rhea_jit::{JitOptions, JitVm};
 use rhea_kvm::DevKvm;
-use rhea_kvm::x86::{Irqchip, KvmVm, Setup};
+use rhea_kvm::x86::{Irqchip, KvmVm, Setup, X86Chips, X86Vm};
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, Mapping, MmioDevice, RamBlock};
 use rhea_x86::hooks::pin;
 use rhea_x86::state::Seg;
@@ -206,15 +206,8 @@ impl Bench {
             Under::Jit => (None, JitVm::<X86Cpu>::new(&space, JitOptions::default()).unwrap()),
             Under::Kvm(irqchip) => {
                 let system = DevKvm::open("/dev/kvm").unwrap();
-                let setup = Setup {
-                    system: &system,
-                    irqchip,
-                    space: space.clone(),
-                    hooks: hooks.clone(),
-                    control,
-                    virtual_wire: true,
-                };
-                let vm = KvmVm::new(setup).unwrap_or_else(|e| panic!("{e}"));
+                let setup = Setup { irqchip, space: space.clone(), hooks: hooks.clone(), control, virtual_wire: true };
+                let vm = KvmVm::new(&system, setup).unwrap_or_else(|e| panic!("{e}"));
                 vm.restrict(&mut config);
                 (Some(vm.clone()), vm)
             }
@@ -231,7 +224,7 @@ impl Bench {
             pins.push(pin);
             vcpus.push(vcpu);
         }
-        let chips = kvm.as_ref().and_then(|k: &Arc<KvmVm>| k.chips().cloned());
+        let chips = kvm.as_ref().and_then(|k: &Arc<KvmVm>| k.kernel_chips().cloned());
         let (io_apic, pic): (Arc<dyn IrqSink>, Arc<dyn IrqSink>) = match &chips {
             Some(chips) => {
                 hooks.msi.set(chips.clone() as Arc<dyn MsiTarget>).ok();

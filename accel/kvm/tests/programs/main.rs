@@ -1,4 +1,5 @@
 //! Bare programs under every accelerator: what they do is the same. Skipped, with a line that says why, where there is no KVM.
+#![cfg(target_arch = "x86_64")]
 
 mod bench;
 mod code;
@@ -6,7 +7,7 @@ mod code;
 use bench::{ALL, Bench, Under};
 use parking_lot::Mutex;
 use rhea_accel::{ShutdownCause, VmRequest};
-use rhea_kvm::x86::Irqchip;
+use rhea_kvm::x86::{Irqchip, X86Vm};
 use rhea_memory::{Access, BusError, DirtyClient, Gpa, MmioDevice};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -201,7 +202,7 @@ fn pause_and_requests_are_seen_at_once() {
         bench.pause();
     }
     // Each time one signal for the request at most, and one for the pause.
-    let kicks = bench.kvm.as_ref().unwrap().kicks();
+    let kicks = bench.kvm.as_ref().unwrap().counts().kicks;
     assert!(kicks <= 220, "{kicks}");
 }
 
@@ -225,7 +226,7 @@ fn slots_follow_the_memory_map() {
     let Some(_) = bench::kvm() else { return };
     let bench = Bench::new(Under::Kvm(Irqchip::Kernel), 1, code::spinner());
     let vm = bench.kvm.as_ref().unwrap();
-    let slots = vm.slots();
+    let slots = vm.counts().slots;
     bench.resume();
     for n in 0..200 {
         let gpa = rhea_memory::Gpa(0x10_0000 + n * 0x1000);
@@ -235,9 +236,9 @@ fn slots_follow_the_memory_map() {
             // Over what the program writes to; read-only there for a moment.
             bench.space.map_rom(rhea_memory::Gpa(0x7000), &bench.ram, 0x7000, 0x1000, 1)
         };
-        assert!(vm.slots() > slots);
+        assert!(vm.counts().slots > slots);
         drop(mapping.unwrap());
-        assert_eq!(vm.slots(), slots);
+        assert_eq!(vm.counts().slots, slots);
     }
     let count = bench.ram.load(0x6000, 4).unwrap();
     std::thread::sleep(Duration::from_millis(20));
@@ -324,18 +325,18 @@ fn declared_doorbells_do_not_end_guest_code() {
     for irqchip in [Irqchip::Kernel, Irqchip::Machine] {
         let bench = Bench::new(Under::Kvm(irqchip), 1, code::rings());
         let vm = bench.kvm.as_ref().unwrap();
-        assert_eq!(vm.doorbells(), 0);
+        assert_eq!(vm.counts().doorbells, 0);
         let bell = Arc::new(Bell::default());
         let mapping = bench.space.map_mmio(Gpa(bench::DEVICE), 0x1000, bell.clone(), 1).unwrap();
         // The other one is outside of what is mapped.
-        assert_eq!(vm.doorbells(), 1);
+        assert_eq!(vm.counts().doorbells, 1);
         // When it stands, all that was rung is done.
         bench.run();
         let seen = bell.0.lock().clone();
         assert_eq!(seen.iter().filter(|w| w.2).collect::<Vec<_>>(), [&(0x102, 0, true)]);
         assert!((1..=5).contains(&seen.iter().filter(|w| w.0 == 0x100).count()), "{seen:?}");
         drop(mapping);
-        assert_eq!(vm.doorbells(), 0);
+        assert_eq!(vm.counts().doorbells, 0);
     }
 }
 
@@ -352,11 +353,11 @@ fn message_routes_are_used_again() {
         for (n, fd) in fds.iter().enumerate() {
             irqfd.attach_msi(message(0x40 + n as u32 / 2), fd.as_fd()).unwrap();
         }
-        assert_eq!(vm.chips().unwrap().message_routes(), 4, "round {round}");
+        assert_eq!(vm.kernel_chips().unwrap().message_routes(), 4, "round {round}");
         for (n, fd) in fds.iter().enumerate() {
             irqfd.detach_msi(message(0x40 + n as u32 / 2), fd.as_fd()).unwrap();
         }
-        assert_eq!(vm.chips().unwrap().message_routes(), 0, "round {round}");
+        assert_eq!(vm.kernel_chips().unwrap().message_routes(), 0, "round {round}");
         assert!(irqfd.detach_msi(message(0x40), fds[0].as_fd()).is_err());
     }
 }

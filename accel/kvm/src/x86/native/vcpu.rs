@@ -1,47 +1,22 @@
-//! A vCPU: its thread, its exits, interrupts that are injected from outside of the kernel.
-#![expect(unsafe_code, reason = "hands a byte of the page shared with the kernel to the signal handler")]
+//! A vCPU: its exits, interrupts that are injected from outside of the kernel.
 
 use super::chips;
 use super::registers::{APIC_BASE, APIC_BSP, Registers};
+use super::sys::{Exit, VcpuFile};
 use super::vm::Core;
 use crate::error::{Context, KvmError};
-use crate::kick::{Attached, Kick, request};
-use crate::sys::{Exit, VcpuFile};
+use crate::kick::Attached;
+use crate::vcpu::{Cycle, Processor};
 use kvm_bindings as kb;
-use parking_lot::Mutex;
-use rhea_accel::{GuestVcpu, RunControl, ShutdownCause, Step, Vcpu, VcpuError};
+use rhea_accel::ShutdownCause;
 use rhea_ir::guest::{Guest, Poll};
 use rhea_memory::{Access, Gpa};
 use rhea_x86::hooks::pin;
 use rhea_x86::{DebugEvent, X86Cpu, X86Pins};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::Arc;
 
 /// An instruction that is not done after so many exits is none.
 const MOST_PARTS: u32 = 4096;
-
-/// Work for a vCPU's own thread.
-pub enum Work {
-    Call(Box<dyn FnOnce() + Send>),
-    Guest(Box<dyn FnOnce(&mut X86Cpu) + Send>),
-    Own(Box<dyn FnOnce(&mut Inner, &Attached) -> Result<(), KvmError> + Send>),
-}
-
-/// A vCPU.
-pub struct KvmVcpu {
-    index: u32,
-    me: Weak<KvmVcpu>,
-    kick: Arc<Kick>,
-    control: RunControl,
-    queue: Mutex<Vec<Work>>,
-    /// Until the thread takes it.
-    inner: Mutex<Option<Inner>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    on_debug: Mutex<Option<Box<dyn Fn() + Send>>>,
-    exits: AtomicU64,
-}
 
 /// What only the vCPU's thread touches.
 pub struct Inner {
@@ -66,13 +41,13 @@ pub struct Inner {
     interrupts: bool,
 }
 
-impl KvmVcpu {
+impl Inner {
     pub(super) fn new(
         vm: &Arc<Core>,
         index: u32,
         guest: Box<X86Cpu>,
         file: Box<dyn VcpuFile>,
-    ) -> Result<Arc<Self>, KvmError> {
+    ) -> Result<Self, KvmError> {
         let mut registers = Registers::new(&*file, vm.can)?;
         let pins = guest.pins();
         let mut guest = guest;
@@ -85,7 +60,7 @@ impl KvmVcpu {
         // Once, so that a model that the kernel cannot run is refused before the machine starts.
         let (apic_base, cr8) = outside(vm, index);
         registers.push(&*file, &mut guest, apic_base, cr8)?;
-        let inner = Inner {
+        Ok(Self {
             vm: vm.clone(),
             index,
             file,
@@ -99,131 +74,7 @@ impl KvmVcpu {
             stuck: false,
             ready: false,
             interrupts: false,
-        };
-        Ok(Arc::new_cyclic(|me| Self {
-            index,
-            me: me.clone(),
-            kick: Arc::default(),
-            control: RunControl::default(),
-            queue: Mutex::default(),
-            inner: Mutex::new(Some(inner)),
-            thread: Mutex::default(),
-            on_debug: Mutex::default(),
-            exits: AtomicU64::new(0),
-        }))
-    }
-
-    pub(super) fn kick_handle(&self) -> &Arc<Kick> {
-        &self.kick
-    }
-    /// Signals sent to it so far.
-    #[must_use]
-    pub fn kicks(&self) -> u64 {
-        self.kick.kicks()
-    }
-    /// How often it left guest code.
-    #[must_use]
-    pub fn exits(&self) -> u64 {
-        self.exits.load(Ordering::Relaxed)
-    }
-    pub(super) fn push(&self, work: Work) {
-        self.queue.lock().push(work);
-        self.ask(request::WORK);
-    }
-    fn ask(&self, bits: u32) {
-        self.kick.request(bits);
-        self.control.wake();
-    }
-
-    /// The thread.
-    fn run(self: Arc<Self>) {
-        let Some(mut inner) = self.inner.lock().take() else { return };
-        // SAFETY: the byte is of `inner.file`, which lives longer than `attached` (dropped in reverse order), and nothing else of
-        // this program touches it.
-        let attached = unsafe { Attached::new(&self.kick, inner.file.immediate_exit()) };
-        let mut counted = false;
-        loop {
-            if counted && !self.control.running() {
-                inner.vm.vcpu_paused();
-                counted = false;
-            }
-            match self.control.step(|| !self.queue.lock().is_empty()) {
-                Step::Stop => return,
-                Step::Work => self.work(&mut inner, &attached),
-                Step::Run => {
-                    if !counted {
-                        inner.vm.vcpu_resumed();
-                        // A guest without such a clock has nothing to be told.
-                        let _ = inner.file.clock_stopped();
-                        counted = true;
-                    }
-                    self.kick.take();
-                    self.work(&mut inner, &attached);
-                    if let Err(e) = self.cycle(&mut inner, &attached) {
-                        inner.fail(&e);
-                    }
-                }
-            }
-        }
-    }
-
-    fn work(&self, inner: &mut Inner, attached: &Attached) {
-        loop {
-            let work = std::mem::take(&mut *self.queue.lock());
-            if work.is_empty() {
-                return;
-            }
-            for w in work {
-                let result = match w {
-                    Work::Call(f) => {
-                        f();
-                        Ok(())
-                    }
-                    Work::Own(f) => f(inner, attached),
-                    Work::Guest(f) => {
-                        // After a failure the state is the last one known: who waits for the closure must not wait for ever.
-                        let fetched = inner.fetch(attached);
-                        f(&mut inner.guest);
-                        inner.take_over();
-                        fetched
-                    }
-                };
-                if let Err(e) = result {
-                    inner.fail(&e);
-                }
-            }
-        }
-    }
-
-    /// Takes what interrupts, runs guest code, and does what it left it for.
-    fn cycle(&self, inner: &mut Inner, attached: &Attached) -> Result<(), KvmError> {
-        if inner.stuck || !inner.inputs(attached)? {
-            self.control.sleep(|| self.kick.pending() != 0, None);
-            return Ok(());
-        }
-        inner.give()?;
-        inner.inject()?;
-        if !attached.enter(&inner.vm.gate) {
-            inner.vm.gate.wait_open();
-            return Ok(());
-        }
-        (inner.fresh, inner.incomplete) = (false, false);
-        let exit = inner.file.run();
-        attached.exit();
-        self.exits.fetch_add(1, Ordering::Relaxed);
-        let exit = exit.during("KVM_RUN")?;
-        inner.look();
-        if let Exit::Debug { exception, dr6, .. } = exit {
-            inner.fetch(attached)?;
-            if inner.debug_event(exception, dr6) {
-                self.control.request_pause();
-                if let Some(f) = &*self.on_debug.lock() {
-                    f();
-                }
-            }
-            return Ok(());
-        }
-        inner.handle(exit)
+        })
     }
 }
 
@@ -240,14 +91,6 @@ fn outside(vm: &Core, index: u32) -> (Option<u64>, Option<u64>) {
 }
 
 impl Inner {
-    /// An error of the kernel ends what the machine can do.
-    fn fail(&mut self, e: &KvmError) {
-        if !self.stuck {
-            self.stuck = true;
-            self.vm.control.guest_panic(&format!("KVM: vCPU {}: {e}", self.index));
-        }
-    }
-
     // ---- whose the state is ----
 
     /// Has the kernel finish the instruction that the last exit was for.
@@ -263,27 +106,6 @@ impl Inner {
             }
         }
         Err(KvmError::Refused("an instruction does not end".to_owned()))
-    }
-    /// Brings the state into the guest.
-    fn fetch(&mut self, attached: &Attached) -> Result<(), KvmError> {
-        if self.fresh {
-            return Ok(());
-        }
-        self.complete(attached)?;
-        // Even if it fails: what is there then is all that can be had.
-        self.fresh = true;
-        let (halted, stuck) = (self.halted, self.stuck);
-        let Self { registers, file, guest, vm, .. } = self;
-        registers.pull(&**file, guest, &vm.space, halted, stuck)
-    }
-    /// The guest was changed.
-    fn take_over(&mut self) {
-        self.guest.take_flushes();
-        (self.fresh, self.changed) = (true, true);
-        if !self.guest.is_shut_down() && self.registers.was_reset(&self.guest) {
-            self.stuck = false;
-        }
-        self.halted = self.guest.halted() && !self.vm.can.kernel_apic;
     }
     /// Gives it to the kernel, if it was changed.
     fn give(&mut self) -> Result<(), KvmError> {
@@ -523,59 +345,68 @@ impl Inner {
     }
 }
 
-impl GuestVcpu<X86Cpu> for KvmVcpu {
-    fn post(&self, f: Box<dyn FnOnce(&mut X86Cpu) + Send>) {
-        self.push(Work::Guest(f));
-    }
-    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
-        let me = self.me.clone();
-        Box::new(move || {
-            if let Some(vcpu) = me.upgrade() {
-                vcpu.ask(request::INTERRUPT);
-            }
-        })
-    }
-    fn on_debug_stop(&self, f: Box<dyn Fn() + Send>) {
-        *self.on_debug.lock() = Some(f);
-    }
-}
+impl Processor for Inner {
+    type Guest = X86Cpu;
 
-impl Vcpu for KvmVcpu {
-    fn index(&self) -> u32 {
-        self.index
+    fn immediate_exit(&self) -> *mut u8 {
+        self.file.immediate_exit()
     }
-    fn start(&self) -> Result<(), VcpuError> {
-        let index = self.index;
-        let Some(me) = self.me.upgrade() else { return Ok(()) };
-        let thread = std::thread::Builder::new()
-            .name(format!("vcpu{index}"))
-            .spawn(move || me.run())
-            .map_err(|source| VcpuError::Thread { index, source })?;
-        *self.thread.lock() = Some(thread);
-        Ok(())
+    fn resumed(&mut self) {
+        self.vm.vcpu_resumed();
+        // A guest without such a clock has nothing to be told.
+        let _ = self.file.clock_stopped();
     }
-    fn request_pause(&self) {
-        self.control.request_pause();
-        self.ask(request::WORK);
+    fn paused(&mut self) {
+        self.vm.vcpu_paused();
     }
-    fn wait_paused(&self, timeout: Option<Duration>) -> bool {
-        self.control.wait_paused(timeout)
+    fn fetch(&mut self, attached: &Attached) -> Result<(), KvmError> {
+        if self.fresh {
+            return Ok(());
+        }
+        self.complete(attached)?;
+        // Even if it fails: what is there then is all that can be had.
+        self.fresh = true;
+        let (halted, stuck) = (self.halted, self.stuck);
+        let Self { registers, file, guest, vm, .. } = self;
+        registers.pull(&**file, guest, &vm.space, halted, stuck)
     }
-    fn resume(&self) {
-        self.control.resume();
+    fn guest(&mut self) -> &mut X86Cpu {
+        &mut self.guest
     }
-    fn stop(&self) {
-        self.control.request_stop();
-        self.ask(request::WORK);
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            let _ = thread.join();
+    fn take_over(&mut self) {
+        self.guest.take_flushes();
+        (self.fresh, self.changed) = (true, true);
+        if !self.guest.is_shut_down() && self.registers.was_reset(&self.guest) {
+            self.stuck = false;
+        }
+        self.halted = self.guest.halted() && !self.vm.can.kernel_apic;
+    }
+    fn fail(&mut self, e: &KvmError) {
+        if !self.stuck {
+            self.stuck = true;
+            self.vm.control.guest_panic(&format!("KVM: vCPU {}: {e}", self.index));
         }
     }
-    fn kick(&self) {
-        self.ask(request::INTERRUPT);
-    }
-    fn request(&self, f: Box<dyn FnOnce() + Send>) {
-        self.push(Work::Call(f));
+    fn cycle(&mut self, attached: &Attached) -> Result<Cycle, KvmError> {
+        if self.stuck || !self.inputs(attached)? {
+            return Ok(Cycle::Idle);
+        }
+        self.give()?;
+        self.inject()?;
+        if !attached.enter(&self.vm.gate) {
+            self.vm.gate.wait_open();
+            return Ok(Cycle::KeptOut);
+        }
+        (self.fresh, self.incomplete) = (false, false);
+        let exit = self.file.run();
+        attached.exit();
+        let exit = exit.during("KVM_RUN")?;
+        self.look();
+        if let Exit::Debug { exception, dr6, .. } = exit {
+            self.fetch(attached)?;
+            return Ok(if self.debug_event(exception, dr6) { Cycle::DebugStop } else { Cycle::Ran });
+        }
+        self.handle(exit)?;
+        Ok(Cycle::Ran)
     }
 }

@@ -1,11 +1,14 @@
 //! Can this host's KVM run a kernel, and at the speed of its processor? It can with the processor's virtualization extensions. Some offer
 //! the interface without: they may run privileged code in an emulator that lacks instructions, thousands of times slower, so it is tried.
 
-use super::vm::{Irqchip, check, create};
+use super::super::Irqchip;
+use super::sys::{Exit, System, VmFile};
+use super::vm::{check, create};
 use crate::error::{Context, KvmError};
-use crate::sys::{Exit, System};
+use crate::sys::Region;
+use crate::{Choice, DEV_KVM, DevKvm};
 use kvm_bindings as kb;
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_xcr, kvm_xcrs};
 use rhea_memory::RamBlock;
 use std::arch::x86_64::__cpuid;
 use std::time::{Duration, Instant};
@@ -52,6 +55,18 @@ pub fn has_extensions() -> bool {
     vmx || svm
 }
 
+/// Is it there and usable, as far as `choice` asks?
+///
+/// # Errors
+/// [`KvmError`] that says why not.
+pub fn usable(choice: Choice, irqchip: Irqchip) -> Result<(), KvmError> {
+    if choice == Choice::Default && !has_extensions() {
+        return Err(KvmError::Unfit("the processor has no virtualization extensions".to_owned()));
+    }
+    let kvm = DevKvm::open(DEV_KVM)?;
+    if choice == Choice::Last { check(&kvm, irqchip) } else { probe(&kvm, irqchip) }
+}
+
 /// Is it there, complete, not taken by another hypervisor, and fit?
 ///
 /// # Errors
@@ -87,23 +102,18 @@ fn attempt(system: &dyn System) -> Result<(), KvmError> {
     let _ = ram.write(CODE, PROGRAM);
     let supported = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
     let vm = create(system)?;
-    let region = kvm_userspace_memory_region {
-        slot: 0,
-        flags: 0,
-        guest_phys_addr: 0,
-        memory_size: LEN,
-        userspace_addr: ram.host_ptr().addr() as u64,
-    };
+    let host = ram.host_ptr().addr() as u64;
+    let region = Region { slot: 0, readonly: false, log: false, gpa: 0, len: LEN, host };
     vm.set_memory(&region).during("KVM_SET_USER_MEMORY_REGION")?;
     let result = run(&*vm, &supported);
     // The kernel lets go of the memory before it is unmapped.
-    let gone = kvm_userspace_memory_region { memory_size: 0, ..region };
+    let gone = Region { len: 0, ..region };
     let removed = vm.set_memory(&gone).during("KVM_SET_USER_MEMORY_REGION");
     drop(vm);
     result.and(removed)
 }
 
-fn run(vm: &dyn crate::sys::VmFile, supported: &[kb::kvm_cpuid_entry2]) -> Result<(), KvmError> {
+fn run(vm: &dyn VmFile, supported: &[kb::kvm_cpuid_entry2]) -> Result<(), KvmError> {
     let mut vcpu = vm.create_vcpu(0).during("KVM_CREATE_VCPU")?;
     vcpu.set_cpuid(supported).during("KVM_SET_CPUID2")?;
     let mut sregs = vcpu.sregs().during("KVM_GET_SREGS")?;

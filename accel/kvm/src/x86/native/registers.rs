@@ -1,7 +1,7 @@
 //! The state of a processor, between the kernel and an [`X86Cpu`].
 
+use super::sys::VcpuFile;
 use crate::error::{Context, KvmError};
-use crate::sys::VcpuFile;
 use kvm_bindings as kb;
 use kvm_bindings::{
     kvm_debugregs, kvm_dtable, kvm_guest_debug, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,

@@ -1,7 +1,9 @@
 //! Interrupt controllers in the kernel: 8259s, I/O APIC, and its table of where interrupts by number (GSI) go.
 
+use super::super::X86Chips;
+use super::sys::VmFile;
 use crate::error::{Context, KvmError};
-use crate::sys::VmFile;
+use crate::sys::cap;
 use kvm_bindings as kb;
 use kvm_bindings::{kvm_ioapic_state, kvm_irq_routing_entry, kvm_irqchip, kvm_lapic_state, kvm_msi, kvm_pic_state};
 use parking_lot::Mutex;
@@ -112,17 +114,6 @@ impl KernelChips {
         self.vm.set_routing(&table)
     }
 
-    /// The inputs of the I/O APIC.
-    #[must_use]
-    pub fn io_apic(&self) -> Arc<dyn IrqSink> {
-        Arc::new(Inputs { vm: self.vm.clone(), first: IO_APIC_GSI, count: IO_APIC_PINS })
-    }
-    /// Those of the 8259s: eight of each.
-    #[must_use]
-    pub fn pic(&self) -> Arc<dyn IrqSink> {
-        Arc::new(Inputs { vm: self.vm.clone(), first: PIC_GSI, count: PIC_PINS })
-    }
-
     /// Power-on state, but for local APICs.
     pub(super) fn reset(&self) -> Result<(), KvmError> {
         for (chip_id, elcr_mask) in [kb::KVM_IRQCHIP_PIC_MASTER, kb::KVM_IRQCHIP_PIC_SLAVE].into_iter().zip(ELCR_MASK) {
@@ -178,7 +169,16 @@ impl KernelChips {
         self.messages.lock().0.len()
     }
     pub(super) fn has_irqfd(&self) -> bool {
-        self.vm.check(kb::KVM_CAP_IRQFD) > 0
+        self.vm.check(cap::IRQFD) > 0
+    }
+}
+
+impl X86Chips for KernelChips {
+    fn io_apic(&self) -> Arc<dyn IrqSink> {
+        Arc::new(Inputs { vm: self.vm.clone(), first: IO_APIC_GSI, count: IO_APIC_PINS })
+    }
+    fn pic(&self) -> Arc<dyn IrqSink> {
+        Arc::new(Inputs { vm: self.vm.clone(), first: PIC_GSI, count: PIC_PINS })
     }
 }
 
@@ -197,7 +197,7 @@ impl MsiTarget for KernelChips {
 
 impl IrqFd for KernelChips {
     fn attach(&self, line: &IrqLine, trigger: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        if resample.is_some() && self.vm.check(kb::KVM_CAP_IRQFD_RESAMPLE) == 0 {
+        if resample.is_some() && self.vm.check(cap::IRQFD_RESAMPLE) == 0 {
             return Err(io::ErrorKind::Unsupported.into());
         }
         self.vm.irqfd(trigger.as_raw_fd(), line_gsi(line)?, resample.map(|fd| fd.as_raw_fd()), true)

@@ -1,14 +1,18 @@
 //! A machine's VM.
 
+use super::super::{Irqchip, Setup, X86Chips, X86Vm};
 use super::chips::{KernelChips, MSI_GSI};
 use super::cpuid;
 use super::registers::Abilities;
-use super::vcpu::{Inner, KvmVcpu, Work};
+use super::sys::{System, VmFile};
+use super::vcpu::Inner;
+use crate::Counts;
 use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
 use crate::kick::Gate;
 use crate::memory::Slots;
-use crate::sys::{IoEvent, System, VmFile};
+use crate::sys::{API_VERSION, AnyVm, IoEvent, cap};
+use crate::vcpu::{KvmVcpu, Work};
 use kvm_bindings as kb;
 use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2};
 use parking_lot::{Mutex, RwLock};
@@ -17,16 +21,6 @@ use rhea_memory::{AddressSpace, Gpa, Subscription};
 use rhea_x86::{Feature, X86Config, X86Cpu, X86Hooks};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
-
-/// Where interrupt controllers are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Irqchip {
-    /// Local APICs, I/O APIC and 8259s in the kernel.
-    #[default]
-    Kernel,
-    /// All of them are the machine's.
-    Machine,
-}
 
 /// Pages that the kernel may need for itself on processors that cannot run real mode: three of a task, one of a page table. In
 /// the hole below the local APICs' firmware, where nothing else is.
@@ -59,7 +53,7 @@ const NEEDED_BY_CHIPS: &[(u32, &str)] = &[
 /// # Errors
 /// [`KvmError::TooOld`].
 pub fn check(system: &dyn System, irqchip: Irqchip) -> Result<(), KvmError> {
-    if system.api_version() != kb::KVM_API_VERSION as i32 {
+    if system.api_version() != API_VERSION {
         return Err(KvmError::TooOld("version 12 of its interface"));
     }
     let chips = if irqchip == Irqchip::Kernel { NEEDED_BY_CHIPS } else { &[] };
@@ -75,17 +69,6 @@ pub fn create(system: &dyn System) -> Result<Arc<dyn VmFile>, KvmError> {
         Some(libc::EBUSY) => KvmError::Busy,
         _ => KvmError::Call { call: "KVM_CREATE_VM", source },
     })
-}
-
-/// What a VM is made of.
-pub struct Setup<'a> {
-    pub system: &'a dyn System,
-    pub irqchip: Irqchip,
-    pub space: Arc<AddressSpace>,
-    pub hooks: Arc<dyn X86Hooks>,
-    pub control: VmControl,
-    /// After reset LINT0 of the first processor is an open input for the 8259s, as firmware leaves it.
-    pub virtual_wire: bool,
 }
 
 /// What vCPUs need of the VM; lives as long as any of them.
@@ -112,15 +95,15 @@ pub struct KvmVm {
     tsc_deadline: bool,
     chips: Option<Arc<KernelChips>>,
     ioeventfd: bool,
-    vcpus: RwLock<Vec<Arc<KvmVcpu>>>,
+    vcpus: RwLock<Vec<Arc<KvmVcpu<Inner>>>>,
     _follow: Vec<Subscription>,
 }
 
 impl KvmVm {
     /// # Errors
     /// [`KvmError`].
-    pub fn new(setup: Setup) -> Result<Arc<Self>, KvmError> {
-        let Setup { system, irqchip, space, hooks, control, virtual_wire } = setup;
+    pub fn new(system: &dyn System, setup: Setup) -> Result<Arc<Self>, KvmError> {
+        let Setup { irqchip, space, hooks, control, virtual_wire } = setup;
         check(system, irqchip)?;
         let supported = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
         let file = create(system)?;
@@ -145,13 +128,14 @@ impl KvmVm {
             pkru: cpuid::pkru_offset(&supported),
         };
         let gate = Arc::new(Gate::default());
+        let any: Arc<dyn AnyVm> = file.clone();
         let spaces: Vec<_> = std::iter::once(space.clone()).chain(side.filter(|_| smm)).collect();
         let panic = control.clone();
         let failed = move |e: &KvmError| panic.guest_panic(&format!("KVM: {e}"));
-        let (slots, follow) = Slots::new(&file, &gate, &spaces, Box::new(failed))?;
+        let (slots, follow) = Slots::new(&any, &gate, &spaces, Box::new(failed))?;
         let (tsc_deadline, ioeventfd) =
-            (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(kb::KVM_CAP_IOEVENTFD) > 0);
-        let doorbells = if ioeventfd { Doorbells::new(&file, &space).ok() } else { None };
+            (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(cap::IOEVENTFD) > 0);
+        let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
         let running = Mutex::default();
         let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, doorbells, running };
         Ok(Arc::new(Self {
@@ -165,45 +149,33 @@ impl KvmVm {
         }))
     }
 
-    /// Takes from a model what this kernel cannot give: the features it lost. Before processors are made of it.
-    pub fn restrict(&self, config: &mut X86Config) -> Vec<Feature> {
-        cpuid::restrict(config, &self.supported, self.core.can.kernel_apic, self.tsc_deadline)
-    }
     /// The interrupt controllers in the kernel.
     #[must_use]
-    pub fn chips(&self) -> Option<&Arc<KernelChips>> {
+    pub fn kernel_chips(&self) -> Option<&Arc<KernelChips>> {
         self.chips.as_ref()
     }
-    /// Is there system-management mode?
-    #[must_use]
-    pub fn smm(&self) -> bool {
+}
+
+impl X86Vm for KvmVm {
+    fn restrict(&self, config: &mut X86Config) -> Vec<Feature> {
+        cpuid::restrict(config, &self.supported, self.core.can.kernel_apic, self.tsc_deadline)
+    }
+    fn chips(&self) -> Option<Arc<dyn X86Chips>> {
+        self.chips.clone().map(|c| c as _)
+    }
+    fn smm(&self) -> bool {
         self.core.can.smm
     }
-    /// Slots of memory in use.
-    #[must_use]
-    pub fn slots(&self) -> usize {
-        self.core.slots.used()
+    fn counts(&self) -> Counts {
+        let vcpus = self.vcpus.read();
+        Counts {
+            slots: self.core.slots.used(),
+            doorbells: self.core.doorbells.as_ref().map_or(0, Doorbells::count),
+            exits: vcpus.iter().map(|v| v.exits()).sum(),
+            kicks: vcpus.iter().map(|v| v.kicks()).sum(),
+        }
     }
-    /// Registers whose writes do not end guest code.
-    #[must_use]
-    pub fn doorbells(&self) -> usize {
-        self.core.doorbells.as_ref().map_or(0, Doorbells::count)
-    }
-    /// Signals sent to vCPUs so far.
-    #[must_use]
-    pub fn kicks(&self) -> u64 {
-        self.vcpus.read().iter().map(|v| v.kicks()).sum()
-    }
-    /// Exits of vCPUs so far.
-    #[must_use]
-    pub fn exits(&self) -> u64 {
-        self.vcpus.read().iter().map(|v| v.exits()).sum()
-    }
-    /// Puts the kernel's controllers into their power-on state; local APICs before anything that is posted later.
-    ///
-    /// # Errors
-    /// [`KvmError::Call`].
-    pub fn reset_chips(&self) -> Result<(), KvmError> {
+    fn reset_chips(&self) -> Result<(), KvmError> {
         let Some(chips) = &self.chips else { return Ok(()) };
         for vcpu in self.vcpus.read().iter() {
             vcpu.push(Work::Own(Box::new(Inner::reset_lapic)));
@@ -271,7 +243,7 @@ impl GuestAccelerator<X86Cpu> for KvmVm {
         let file = self.core.file.create_vcpu(id).during("KVM_CREATE_VCPU").map_err(fail)?;
         let table = cpuid::table(&guest.config, &self.supported, id);
         file.set_cpuid(&table).during("KVM_SET_CPUID2").map_err(fail)?;
-        let vcpu = KvmVcpu::new(&self.core, index, guest, file).map_err(fail)?;
+        let vcpu = KvmVcpu::new(index, Inner::new(&self.core, index, guest, file).map_err(fail)?);
         self.core.gate.add(vcpu.kick_handle());
         self.vcpus.write().push(vcpu.clone());
         Ok(vcpu)

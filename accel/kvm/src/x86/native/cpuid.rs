@@ -1,7 +1,8 @@
 //! What CPUID shows: the model's leaves, without what this host's kernel cannot give. Nothing of the host is passed on unseen.
 
+use super::super::NEEDS_KERNEL_APIC;
+use super::sys::System;
 use crate::error::{Context, KvmError};
-use crate::sys::System;
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use rhea_x86::config::{Caches, Word};
 use rhea_x86::{Feature, Vendor, X86Config};
@@ -17,9 +18,6 @@ const XSAVE: u32 = 0xd;
 /// State components of XSAVE beyond the legacy ones have numbers from 2 to 62.
 const COMPONENTS: std::ops::Range<u32> = 2..63;
 
-/// Features that need local APICs in the kernel.
-pub const NEEDS_KERNEL_APIC: &[Feature] =
-    &[Feature::X2apic, Feature::TscDeadline, Feature::KvmPvEoi, Feature::KvmPvUnhalt, Feature::KvmPvIpi];
 /// What a machine gives by itself, whatever the kernel says of it.
 const OWN: &[Feature] = &[Feature::Apic, Feature::Ht, Feature::Hypervisor, Feature::Arat];
 
