@@ -11,8 +11,19 @@ pub enum AccelKind {
     Jit,
     /// The IR interpreter.
     Interpreter,
-    /// With the kernel's interrupt controllers, or not, or as it fits the machine.
-    Kvm(Option<bool>),
+    /// Which interrupt controllers are in the kernel, or as it fits the machine.
+    Kvm(Option<KernelIrqchip>),
+}
+
+/// `kernel-irqchip=`: which interrupt controllers are in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelIrqchip {
+    /// All.
+    On,
+    /// Local APICs.
+    Split,
+    /// None.
+    Off,
 }
 
 /// The text of `-accel help`.
@@ -41,11 +52,11 @@ const KVM_OPTIONS: &[OptionDecl] = &[OptionDecl::new(
 /// # Errors
 /// [`OptionError`]: an unknown name or property, or nothing on the list works.
 pub fn select(texts: &[String], guest: Architecture) -> Result<AccelKind, OptionError> {
-    select_with(texts, &|choice, kernel_irqchip| usable(guest, choice, kernel_irqchip), rhea_jit::HAS_BACK_END)
+    select_with(texts, &|choice, irqchip| usable(guest, choice, irqchip), rhea_jit::HAS_BACK_END)
 }
 
-/// Does KVM work, with controllers in the kernel or without?
-type Usable<'a> = &'a dyn Fn(Choice, bool) -> Result<(), KvmError>;
+/// Does KVM work, with these controllers in the kernel?
+type Usable<'a> = &'a dyn Fn(Choice, KernelIrqchip) -> Result<(), KvmError>;
 
 fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, OptionError> {
     let mut wanted = Vec::new();
@@ -63,12 +74,11 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
                 }
                 "kvm" => {
                     let set = OptionSet::parse(&option, KVM_OPTIONS, rest)?;
-                    match set.text("kernel-irqchip") {
-                        Some("split") => {
-                            return Err(set.error("kernel-irqchip", "'split' is not available: use on or off"));
-                        }
-                        text => AccelKind::Kvm(text.map(|t| t == "on")),
-                    }
+                    AccelKind::Kvm(set.text("kernel-irqchip").map(|text| match text {
+                        "on" => KernelIrqchip::On,
+                        "split" => KernelIrqchip::Split,
+                        _ => KernelIrqchip::Off,
+                    }))
                 }
                 "hvf" | "whpx" | "xen" => {
                     // Of other systems: never there.
@@ -85,7 +95,7 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
         }
     }
     if texts.is_empty() {
-        return Ok(match kvm(Choice::Default, true) {
+        return Ok(match kvm(Choice::Default, KernelIrqchip::On) {
             Ok(()) => AccelKind::Kvm(None),
             Err(_) if jit => AccelKind::Jit,
             Err(_) => AccelKind::Interpreter,
@@ -96,7 +106,7 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
         let last = n + 1 == count;
         let (name, why) = match kind {
             AccelKind::Kvm(irqchip) => {
-                match kvm(if last { Choice::Last } else { Choice::Listed }, irqchip != Some(false)) {
+                match kvm(if last { Choice::Last } else { Choice::Listed }, irqchip.unwrap_or(KernelIrqchip::On)) {
                     Ok(()) => return Ok(kind),
                     Err(why) => ("kvm", why.to_string()),
                 }
@@ -114,11 +124,16 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
     Err(OptionError::new("-accel", "none of them is available: use jit"))
 }
 
-fn usable(guest: Architecture, choice: Choice, kernel_irqchip: bool) -> Result<(), KvmError> {
+fn usable(guest: Architecture, choice: Choice, irqchip: KernelIrqchip) -> Result<(), KvmError> {
     match guest {
-        Architecture::X86_64 => {
-            x86::usable(choice, if kernel_irqchip { x86::Irqchip::Kernel } else { x86::Irqchip::Machine })
-        }
+        Architecture::X86_64 => x86::usable(
+            choice,
+            match irqchip {
+                KernelIrqchip::On => x86::Irqchip::Kernel,
+                KernelIrqchip::Split => x86::Irqchip::Split,
+                KernelIrqchip::Off => x86::Irqchip::Machine,
+            },
+        ),
         Architecture::Aarch64 => rhea_kvm::foreign("aarch64", ()),
         Architecture::Ppc64 => rhea_kvm::foreign("ppc64", ()),
     }
@@ -146,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_first_that_works() {
-        let (on, off) = (Ok(AccelKind::Kvm(Some(true))), Ok(AccelKind::Kvm(Some(false))));
+        let [on, split, off] =
+            [KernelIrqchip::On, KernelIrqchip::Split, KernelIrqchip::Off].map(|k| Ok(AccelKind::Kvm(Some(k))));
         let (kvm, jit) = (Ok(AccelKind::Kvm(None)), Ok(AccelKind::Jit));
         for (texts, works, expected) in [
             (&["tcg"][..], &["kvm"][..], &jit),
@@ -154,6 +170,7 @@ mod tests {
             (&["kvm:tcg"], &["kvm"], &kvm),
             (&["kvm", "interp"], &[], &Ok(AccelKind::Interpreter)),
             (&["kvm,kernel-irqchip=on"], &["kvm"], &on),
+            (&["kvm,kernel-irqchip=split"], &["kvm"], &split),
             (&["kvm,kernel-irqchip=off", "jit"], &["kvm"], &off),
             (&["xen", "kvm"], &["kvm"], &kvm),
             // One that is slow is used if nothing else is asked for.
@@ -176,7 +193,6 @@ mod tests {
             (&["kvm"][..], "/dev/kvm does not exist"),
             (&["turbo"], "unknown accelerator 'turbo'"),
             (&["kvm,kernel-irqchip=maybe"], "kernel-irqchip"),
-            (&["kvm,kernel-irqchip=split"], "'split' is not available"),
             (&["kvm,thread=single"], "thread"),
             (&["jit,kernel-irqchip=on"], "kernel-irqchip"),
             (&["whpx"], "'whpx' is not available"),

@@ -15,5 +15,6 @@ pub use irq::{
 };
 pub use run::{RunControl, Step};
 pub use vcpu::{
-    Accelerator, DirtyLog, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VcpuEvent,
+    Accelerator, DirtyLog, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, LocalApics, Services, Vcpu, VcpuError,
+    VcpuEvent,
 };

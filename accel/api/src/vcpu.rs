@@ -88,6 +88,14 @@ pub trait IrqFd: Send + Sync {
     fn detach_msi(&self, message: MsiMessage, trigger: BorrowedFd<'_>) -> std::io::Result<()>;
 }
 
+/// Local APICs of an accelerator, where the I/O APIC is not its own.
+pub trait LocalApics: Send + Sync {
+    /// Sends a message; false if no local APIC took it. Bits 63:40 of its address are bits 31:8 of the destination.
+    fn signal(&self, message: MsiMessage) -> bool;
+    /// What pin `pin` of the I/O APIC sends from now on, a level-triggered interrupt: the accelerator tells of its end.
+    fn set_pin(&self, pin: u32, message: MsiMessage);
+}
+
 /// A shortcut from a guest write to an eventfd.
 pub trait IoEventFd: Send + Sync {
     /// `data`: only writes of this value.

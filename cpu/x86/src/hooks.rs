@@ -188,6 +188,10 @@ pub trait X86Hooks: Send + Sync {
     fn set_pv_eoi(&self, cpu: u32, gpa: Option<u64>) {
         let _ = (cpu, gpa);
     }
+    /// A local APIC of the accelerator broadcasts the end of a level-triggered interrupt.
+    fn end_of_interrupt(&self, vector: u8) {
+        let _ = vector;
+    }
     /// IN. `size` is 1, 2 or 4 bytes.
     fn port_in(&self, cpu: u32, port: u16, size: u8) -> u32 {
         let _ = (cpu, port);

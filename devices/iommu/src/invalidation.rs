@@ -56,10 +56,11 @@ pub fn iotlb(cache: &Cache, value: u64, address: u64) -> u64 {
 struct Wrong;
 
 /// Does what the queue holds, on the thread of the processor that wrote the tail: at most its length of descriptors. Only RAM is
-/// touched, so the registers may be locked.
-pub fn run(registers: &mut Registers, cache: &Cache, memory: &Memory, o: &VtdOptions, events: &mut Vec<Event>) {
+/// touched, so the registers may be locked. Were entries of interrupt remapping among what is invalidated?
+pub fn run(registers: &mut Registers, cache: &Cache, memory: &Memory, o: &VtdOptions, events: &mut Vec<Event>) -> bool {
+    let mut interrupts = false;
     if registers.get(crate::registers::FAULT_STATUS) & fault::QUEUE_ERROR != 0 {
-        return;
+        return false;
     }
     let place = registers.get64(QUEUE_ADDRESS);
     let (start, length) = (place & !0xfff, 0x1000u32 << (place & 7));
@@ -73,7 +74,10 @@ pub fn run(registers: &mut Registers, cache: &Cache, memory: &Memory, o: &VtdOpt
         good = memory
             .pair(start.wrapping_add(head.into()))
             .ok_or(Wrong)
-            .and_then(|d| descriptor(d, registers, cache, memory, o, events))
+            .and_then(|d| {
+                interrupts |= d[0] & 0xe0f == 4;
+                descriptor(d, registers, cache, memory, o, events)
+            })
             .is_ok();
         if good {
             head = (head + 16) % length;
@@ -83,6 +87,7 @@ pub fn run(registers: &mut Registers, cache: &Cache, memory: &Memory, o: &VtdOpt
     if !good {
         events.extend(faults::status(registers, fault::QUEUE_ERROR));
     }
+    interrupts
 }
 
 fn descriptor(
@@ -118,7 +123,7 @@ fn descriptor(
         }
         // Translations that devices keep: none does.
         3 if o.device_iotlb => {}
-        // Interrupt entries: none is kept.
+        // Interrupt entries: the unit keeps none.
         4 if o.interrupt_remapping => {}
         // Wait.
         5 => {

@@ -9,10 +9,10 @@ use crate::registers::{self as reg, Registers, global};
 use crate::tables::{Context, Fault, Leaf, Memory, context, reason, walk};
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
-use rhea_accel::{MsiMessage, MsiTarget};
+use rhea_accel::MsiMessage;
 use rhea_device::dma::{DmaHandle, Iommu, Translation};
 use rhea_device::{Device, LoadError, Log, Saved, log_guest_error, state};
-use rhea_irqchip::apic::{ApicBus, InterruptRemapping, Remapped};
+use rhea_irqchip::apic::{InterruptRemapping, MessageBus, Remapped};
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, GpaRange, MmioDevice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +27,7 @@ const OWN_REQUESTER: u32 = 0x1_0020;
 pub struct VtdWiring {
     /// System memory, with the tables.
     pub memory: Arc<AddressSpace>,
-    pub apic: Arc<ApicBus>,
+    pub apic: Arc<dyn MessageBus>,
     pub log: Log,
 }
 
@@ -52,7 +52,7 @@ struct VtdState {
 /// The unit; its register window is an [`MmioDevice`] of 4 KiB.
 pub struct Vtd {
     options: VtdOptions,
-    apic: Arc<ApicBus>,
+    apic: Arc<dyn MessageBus>,
     memory: Memory,
     log: Log,
     state: Mutex<State>,
@@ -61,6 +61,8 @@ pub struct Vtd {
     root: AtomicU64,
     /// An [`interrupts::Table`].
     interrupts: AtomicU64,
+    /// Software has said since [`Vtd::told`] that entries of that table may be others.
+    stale: AtomicBool,
 }
 
 /// Translation is on, in [`Vtd::root`].
@@ -86,6 +88,7 @@ impl Vtd {
             cache: Cache::default(),
             root: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
+            stale: AtomicBool::new(false),
         })
     }
     #[must_use]
@@ -186,7 +189,7 @@ impl Vtd {
         if toggle(global::QUEUE) {
             registers.set(reg::QUEUE_HEAD, 0);
             if value & global::QUEUE != 0 {
-                invalidation::run(registers, &self.cache, &self.memory, &self.options, events);
+                self.run_queue(registers, events);
             }
         }
         let on = |bit: u32| registers.get(reg::GLOBAL_STATUS) & bit != 0;
@@ -205,6 +208,7 @@ impl Vtd {
         let bits = [(global::REMAPPING, Table::ON), (global::COMPATIBILITY, Table::COMPATIBILITY)];
         let flags = bits.iter().fold(0, |all, (bit, flag)| all | if on(*bit) { *flag } else { 0 });
         self.interrupts.store(table & !(Table::ON | Table::COMPATIBILITY) | flags, Ordering::Release);
+        self.stale.store(true, Ordering::Release);
         if value & global::SET_ROOT != 0 || toggle(global::TRANSLATION) {
             self.forget();
         }
@@ -212,6 +216,17 @@ impl Vtd {
     fn forget(&self) {
         self.cache.forget_contexts(|_, _| true);
         self.cache.forget(Scope::Everything);
+    }
+    fn run_queue(&self, registers: &mut Registers, events: &mut Vec<Event>) {
+        if invalidation::run(registers, &self.cache, &self.memory, &self.options, events) {
+            self.stale.store(true, Ordering::Release);
+        }
+    }
+    /// Tells those that keep answers of interrupt remapping; without the registers' lock.
+    fn told(&self) {
+        if self.stale.swap(false, Ordering::AcqRel) {
+            self.apic.remapping_changed();
+        }
     }
     fn queued(registers: &Registers) -> bool {
         registers.get(reg::GLOBAL_STATUS) & global::QUEUE != 0
@@ -227,7 +242,7 @@ impl Vtd {
                 faults::clear_status(registers, value);
                 // The queue goes on once its error is cleared.
                 if Self::queued(registers) {
-                    invalidation::run(registers, &self.cache, &self.memory, &self.options, &mut events);
+                    self.run_queue(registers, &mut events);
                 }
             }
             reg::FAULT_CONTROL | reg::COMPLETION_CONTROL => events.extend(faults::write_control(registers, at, value)),
@@ -240,7 +255,7 @@ impl Vtd {
             reg::QUEUE_TAIL => {
                 registers.change(at, !keep, value & !keep);
                 if Self::queued(registers) {
-                    invalidation::run(registers, &self.cache, &self.memory, &self.options, &mut events);
+                    self.run_queue(registers, &mut events);
                 }
             }
             // The upper halves of commands start them.
@@ -314,6 +329,14 @@ impl InterruptRemapping for Vtd {
             }
         }
     }
+    fn foresee(&self, source: Option<u16>, address: u64, data: u32) -> Remapped {
+        let table = Table(self.interrupts.load(Ordering::Acquire));
+        match interrupts::remap(&self.memory, table, source, address, data) {
+            Outcome::Unchanged => Remapped::Unchanged,
+            Outcome::Message(message) => Remapped::Message(message),
+            Outcome::Fault(..) => Remapped::Blocked,
+        }
+    }
 }
 
 impl Vtd {
@@ -328,6 +351,7 @@ impl MmioDevice for Vtd {
     }
     fn write(&self, offset: u64, value: u64, _access: Access) -> Result<(), BusError> {
         let events = self.write_word(u16::try_from(offset).unwrap_or(u16::MAX), value as u32);
+        self.told();
         self.send(events);
         Ok(())
     }
@@ -348,6 +372,8 @@ impl Device for Vtd {
         self.root.store(0, Ordering::Release);
         self.interrupts.store(0, Ordering::Release);
         self.forget();
+        self.stale.store(true, Ordering::Release);
+        self.told();
     }
     fn save(&self) -> Saved {
         let s = self.state.lock();
@@ -372,6 +398,8 @@ impl Device for Vtd {
         self.root.store(root, Ordering::Release);
         self.interrupts.store(interrupts, Ordering::Release);
         self.forget();
+        self.stale.store(true, Ordering::Release);
+        self.told();
         Ok(())
     }
 }

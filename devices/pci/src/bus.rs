@@ -5,7 +5,7 @@ use crate::rom::Rom;
 use crate::{Devfn, PciFunction};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use rhea_accel::{IrqLine, MsiMessage, MsiTarget};
+use rhea_accel::{IrqFd, IrqLine, MsiMessage, MsiTarget};
 use rhea_device::dma::{DmaHandle, Iommu, IommuPlace};
 use rhea_memory::AddressSpace;
 use std::fmt;
@@ -53,6 +53,7 @@ impl BusKind {
 #[derive(Default)]
 struct Shared {
     msi: RwLock<Option<Arc<dyn MsiTarget>>>,
+    irqfd: RwLock<Option<Arc<dyn IrqFd>>>,
     iommu: IommuPlace,
     /// Held while bus numbers and the forwarding of requests change.
     topology: Mutex<()>,
@@ -154,6 +155,10 @@ impl PciBus {
     /// Where messages of the whole hierarchy go from now on.
     pub fn set_msi_target(&self, target: Option<Arc<dyn MsiTarget>>) {
         *self.shared.msi.write() = target;
+    }
+    /// How eventfds send messages, if the accelerator can: before functions are used.
+    pub fn set_irqfd(&self, irqfd: Option<Arc<dyn IrqFd>>) {
+        *self.shared.irqfd.write() = irqfd;
     }
     /// Can functions use MSI and MSI-X?
     #[must_use]
@@ -392,6 +397,10 @@ impl PciSlot {
     }
     pub(crate) fn intx(&self) -> Arc<IntxLines> {
         self.bus.intx.clone()
+    }
+    /// The accelerator's way from eventfds to messages.
+    pub(crate) fn irqfd(&self) -> Option<Arc<dyn IrqFd>> {
+        self.bus.shared.irqfd.read().clone()
     }
     /// Sends a message, which is a memory write of the function and so needs bus mastering.
     pub(crate) fn send(&self, address: u64, data: u32) {

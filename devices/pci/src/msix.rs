@@ -3,8 +3,11 @@
 use crate::PciSlot;
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
+use rhea_accel::MsiMessage;
 use rhea_device::LoadError;
 use rhea_memory::{Access, AccessRules, BusError, MmioDevice};
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Message Control bits.
@@ -18,6 +21,21 @@ struct Table {
     /// Address low and high, data, vector control.
     entries: Vec<[u32; 4]>,
     pending: Vec<bool>,
+    /// Eventfds by which the accelerator sends a vector's message, while it may be sent.
+    shortcuts: Vec<Option<Shortcut>>,
+}
+
+struct Shortcut {
+    event: OwnedFd,
+    message: MsiMessage,
+}
+
+impl Table {
+    /// May this vector's message be sent?
+    fn open(&self, vector: usize) -> bool {
+        let masked = self.entries.get(vector).is_none_or(|e| e[3] & VECTOR_MASKED != 0);
+        self.control & (ENABLE | FUNCTION_MASK) == ENABLE && !masked
+    }
 }
 
 /// Saved state.
@@ -35,6 +53,8 @@ pub struct Msix {
     slot: PciSlot,
     table: Mutex<Table>,
     vectors: u16,
+    /// Held while shortcuts are made and given up, around calls of the accelerator.
+    following: Mutex<()>,
 }
 
 impl Msix {
@@ -43,8 +63,13 @@ impl Msix {
     pub fn new(slot: PciSlot, vectors: u16) -> Arc<Self> {
         let vectors = vectors.clamp(1, 2048);
         let n = usize::from(vectors);
-        let table = Table { control: 0, entries: vec![[0, 0, 0, VECTOR_MASKED]; n], pending: vec![false; n] };
-        Arc::new(Self { slot, table: Mutex::new(table), vectors })
+        let table = Table {
+            control: 0,
+            entries: vec![[0, 0, 0, VECTOR_MASKED]; n],
+            pending: vec![false; n],
+            shortcuts: (0..n).map(|_| None).collect(),
+        };
+        Arc::new(Self { slot, table: Mutex::new(table), vectors, following: Mutex::new(()) })
     }
     #[must_use]
     pub fn vectors(&self) -> u16 {
@@ -78,6 +103,13 @@ impl Msix {
                 t.pending[i] = true;
                 return;
             }
+            // Under the lock, so that nothing comes after the vector was masked.
+            if let Some(shortcut) = &t.shortcuts[i]
+                && self.slot.dma().enabled()
+                && rustix::io::write(&shortcut.event, &1u64.to_ne_bytes()).is_ok()
+            {
+                return;
+            }
             (u64::from(high) << 32 | u64::from(low), data)
         };
         self.slot.send(message.0, message.1);
@@ -100,15 +132,60 @@ impl Msix {
             self.slot.send(address, data);
         }
     }
+    /// Makes and gives up shortcuts of these vectors, as their entries are now.
+    fn follow(&self, vectors: std::ops::Range<usize>) {
+        let Some(irqfd) = self.slot.irqfd() else { return };
+        let _one = self.following.lock();
+        for vector in vectors {
+            loop {
+                let requester_id = self.slot.dma().requester_id();
+                let (wanted, old) = {
+                    let t = &mut *self.table.lock();
+                    let (Some(&[low, high, data, _]), Some(slot)) = (t.entries.get(vector), t.shortcuts.get(vector))
+                    else {
+                        break;
+                    };
+                    let message = MsiMessage { address: u64::from(high) << 32 | u64::from(low), data, requester_id };
+                    let wanted = t.open(vector).then_some(message);
+                    if wanted == slot.as_ref().map(|s| s.message) {
+                        break;
+                    }
+                    (wanted, t.shortcuts[vector].take())
+                };
+                if let Some(old) = old {
+                    // What the accelerator says of it does not matter: the eventfd goes.
+                    let _ = irqfd.detach_msi(old.message, old.event.as_fd());
+                }
+                let Some(message) = wanted else { continue };
+                // Without one, messages are sent as before.
+                let Ok(event) = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) else { break };
+                if irqfd.attach_msi(message, event.as_fd()).is_err() {
+                    break;
+                }
+                // An entry that has changed meanwhile is looked at again.
+                self.table.lock().shortcuts[vector] = Some(Shortcut { event, message });
+            }
+        }
+    }
+    fn follow_all(&self) {
+        self.follow(0..usize::from(self.vectors));
+    }
     pub(crate) fn set_control(&self, control: u16) {
-        self.table.lock().control = control & (ENABLE | FUNCTION_MASK);
+        let control = control & (ENABLE | FUNCTION_MASK);
+        let changed = std::mem::replace(&mut self.table.lock().control, control) != control;
+        if changed {
+            self.follow_all();
+        }
         self.flush();
     }
     pub(crate) fn reset(&self) {
-        let mut t = self.table.lock();
-        t.control = 0;
-        t.entries.fill([0, 0, 0, VECTOR_MASKED]);
-        t.pending.fill(false);
+        {
+            let mut t = self.table.lock();
+            t.control = 0;
+            t.entries.fill([0, 0, 0, VECTOR_MASKED]);
+            t.pending.fill(false);
+        }
+        self.follow_all();
     }
     pub(crate) fn save(&self) -> MsixState {
         let t = self.table.lock();
@@ -116,12 +193,22 @@ impl Msix {
     }
     pub(crate) fn load(&self, state: MsixState, control: u16) -> Result<(), LoadError> {
         let MsixState { entries, pending } = state;
-        let mut t = self.table.lock();
-        if entries.len() != t.entries.len() || pending.len() != t.pending.len() {
-            return Err(LoadError::Mismatch("number of MSI-X vectors".to_owned()));
+        {
+            let t = &mut *self.table.lock();
+            if entries.len() != t.entries.len() || pending.len() != t.pending.len() {
+                return Err(LoadError::Mismatch("number of MSI-X vectors".to_owned()));
+            }
+            (t.control, t.entries, t.pending) = (control & (ENABLE | FUNCTION_MASK), entries, pending);
         }
-        *t = Table { control: control & (ENABLE | FUNCTION_MASK), entries, pending };
+        self.follow_all();
         Ok(())
+    }
+}
+
+impl Drop for Msix {
+    fn drop(&mut self) {
+        self.table.get_mut().control = 0;
+        self.follow_all();
     }
 }
 
@@ -137,21 +224,25 @@ impl MmioDevice for Msix {
         Ok(bits.fold(0, |v, (i, p)| v | u64::from(*p) << i))
     }
     fn write(&self, offset: u64, value: u64, _access: Access) -> Result<(), BusError> {
-        let unmasked = {
+        let n = (offset / ENTRY) as usize;
+        let (changed, unmasked) = {
             let mut t = self.table.lock();
-            let Some(entry) = t.entries.get_mut((offset / ENTRY) as usize) else {
+            let Some(entry) = t.entries.get_mut(n) else {
                 // The pending bits are read-only.
                 return Ok(());
             };
             let word = (offset % ENTRY / 4) as usize;
-            let was = entry[3];
+            let before = *entry;
             entry[word] = match word {
                 0 => value as u32 & !3,
                 3 => value as u32 & VECTOR_MASKED,
                 _ => value as u32,
             };
-            was & !entry[3] & VECTOR_MASKED != 0
+            (before != *entry, before[3] & !entry[3] & VECTOR_MASKED != 0)
         };
+        if changed {
+            self.follow(n..n + 1);
+        }
         if unmasked {
             self.flush();
         }

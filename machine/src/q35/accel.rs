@@ -2,14 +2,14 @@
 
 use super::hooks::BoardHooks;
 use super::iommu;
-use crate::accel::AccelKind;
+use crate::accel::{AccelKind, KernelIrqchip};
 use crate::board::Board;
 use crate::config::MachineConfig;
 use rhea_accel::GuestAccelerator;
 use rhea_device::{Device, LoadError, Log, LogMask, OptionError, Saved};
 use rhea_jit::{JitOptions, JitVm};
 use rhea_kvm::x86::{self, Irqchip, Setup, X86Chips, X86Vm};
-use rhea_kvm::{Counts, DEV_KVM, DevKvm, KvmError};
+use rhea_kvm::{Choice, Counts, DEV_KVM, DevKvm, KvmError};
 use rhea_x86::{Feature, X86Config, X86Cpu};
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub fn host_model(kvm: Option<&DevKvm>) -> Result<Option<X86Config>, OptionError
 /// The accelerator of a machine.
 pub struct Chosen {
     pub vcpus: Arc<dyn GuestAccelerator<X86Cpu>>,
-    /// Interrupt controllers in the kernel.
+    /// Interrupt controllers in the kernel, if local APICs at least are there.
     pub chips: Option<Arc<dyn X86Chips>>,
     /// There is system-management mode.
     pub smm: bool,
@@ -53,14 +53,21 @@ pub fn build(
     let (Some(system), AccelKind::Kvm(in_kernel)) = (kvm, &config.accel) else {
         return jit(board, config);
     };
-    // Interrupt remapping is the machine's.
-    let irqchip = if in_kernel.unwrap_or(!iommu::wanted(config)) { Irqchip::Kernel } else { Irqchip::Machine };
+    let irqchip = match in_kernel {
+        Some(KernelIrqchip::On) => Irqchip::Kernel,
+        Some(KernelIrqchip::Split) => Irqchip::Split,
+        Some(KernelIrqchip::Off) => Irqchip::Machine,
+        None if !iommu::wanted(config) => Irqchip::Kernel,
+        // Interrupt remapping is the machine's.
+        None if x86::usable(Choice::Last, Irqchip::Split).is_ok() => Irqchip::Split,
+        None => Irqchip::Machine,
+    };
     let (space, hooks, control) = (board.space.clone(), hooks.clone(), board.control.clone());
     let setup = Setup { irqchip, space, hooks, control, virtual_wire };
     let vm = x86::create(system, setup).map_err(|e| fail(&e))?;
     let lost = vm.restrict(cpu);
     // Of the models that are all there is, nobody misses what there is not; nor without a local APIC in the kernel what needs it.
-    let whole = |f: &&Feature| irqchip == Irqchip::Kernel || !x86::NEEDS_KERNEL_APIC.contains(f);
+    let whole = |f: &&Feature| irqchip != Irqchip::Machine || !x86::NEEDS_KERNEL_APIC.contains(f);
     // That the counter's frequency never changes is said of a model if it can be.
     let asked = |f: &&Feature| **f != Feature::Invtsc || config.cpu.contains(f.name());
     let names: Vec<_> = lost.iter().filter(whole).filter(asked).map(|f| f.name()).collect();
@@ -77,7 +84,11 @@ pub fn build(
     let shown = vm.clone();
     let info = move || {
         let Counts { slots, doorbells, exits, kicks } = shown.counts();
-        let irqchip = if shown.chips().is_some() { "kernel" } else { "machine" };
+        let irqchip = match irqchip {
+            Irqchip::Kernel => "kernel",
+            Irqchip::Split => "split (local APICs in the kernel)",
+            Irqchip::Machine => "machine",
+        };
         let smm = if shown.smm() { "yes" } else { "not offered" };
         format!(
             "kvm support: enabled\nirqchip: {irqchip}\nsystem-management mode: {smm}\nnested virtualization: not offered\n\

@@ -214,6 +214,7 @@ pub fn build(
         a20: a20.clone(),
         coprocessor,
         apic: OnceLock::new(),
+        accelerated: OnceLock::new(),
         vcpus: OnceLock::new(),
         pins: OnceLock::new(),
     });
@@ -250,6 +251,7 @@ pub fn build(
     };
     let cpus = apic_ids.iter().copied().zip(pins.iter().cloned()).collect();
     let irqs = match &chosen.chips {
+        Some(chips) if chips.split() => interrupts::split(&mut board, &spaces.io, chips, &pins)?,
         Some(chips) => interrupts::in_kernel(&mut board, chips),
         None => interrupts::build(&mut board, &spaces.io, cpus, &features)?,
     };
@@ -257,10 +259,14 @@ pub fn build(
     if let Some(apic) = &irqs.apic {
         let _ = hooks.apic.set(apic.clone());
     }
+    if let Some(apics) = irqs.accelerated {
+        let _ = hooks.accelerated.set(apics);
+    }
     let _ = hooks.vcpus.set(guests.clone());
     let _ = hooks.pins.set(pins);
-    bus.set_msi_target(Some(irqs.messages.clone()));
-    let dmar = iommu::build(&mut board, config, &bus, irqs.apic.as_ref(), cpu_config.physical_bits)?;
+    bus.set_msi_target(Some(irqs.messages));
+    bus.set_irqfd(irqs.irqfd);
+    let dmar = iommu::build(&mut board, config, &bus, irqs.bus, cpu_config.physical_bits)?;
 
     // Devices.
     let weak = Arc::downgrade(&hooks);

@@ -2,7 +2,8 @@
 
 use rhea_accel::{GuestVcpu, ShutdownCause, VmControl};
 use rhea_device::{Log, LogMask};
-use rhea_irqchip::apic::ApicBus;
+use rhea_irqchip::apic::{AcceleratedApics, ApicBus, InterruptAcknowledge};
+use rhea_irqchip::i8259::I8259;
 use rhea_memory::{Access, AddressSpace, Gpa};
 use rhea_pc::{A20Gate, CoprocessorError};
 use rhea_x86::hooks::pin;
@@ -18,6 +19,8 @@ pub struct BoardHooks {
     pub coprocessor: Arc<CoprocessorError>,
     /// Filled in while the board is wired.
     pub apic: OnceLock<Arc<ApicBus>>,
+    /// Local APICs of the accelerator, and the 8259s that interrupt beside them.
+    pub accelerated: OnceLock<(Arc<AcceleratedApics>, Arc<I8259>)>,
     pub vcpus: OnceLock<Vec<Arc<dyn GuestVcpu<X86Cpu>>>>,
     pub pins: OnceLock<Vec<Arc<X86Pins>>>,
 }
@@ -40,7 +43,15 @@ impl BoardHooks {
 
 impl X86Hooks for BoardHooks {
     fn acknowledge(&self, cpu: u32) -> Option<u8> {
-        self.apic().ok()?.acknowledge(cpu)
+        match self.accelerated.get() {
+            Some((_, pic)) => Some(pic.acknowledge()),
+            None => self.apic().ok()?.acknowledge(cpu),
+        }
+    }
+    fn end_of_interrupt(&self, vector: u8) {
+        if let Some((apics, _)) = self.accelerated.get() {
+            apics.end_of_interrupt(vector);
+        }
     }
     fn apic_base(&self, cpu: u32) -> u64 {
         self.apic().map_or(0, |a| a.apic_base(cpu))

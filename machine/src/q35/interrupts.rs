@@ -2,9 +2,11 @@
 
 use super::map;
 use crate::board::Board;
-use rhea_accel::{IrqLine, IrqSink, MsiMessage, MsiTarget, Route};
+use rhea_accel::{IrqFd, IrqLine, IrqSink, MsiMessage, MsiTarget, Route};
 use rhea_device::OptionError;
-use rhea_irqchip::apic::{ApicBus, ApicConfig, IoApic, IoApicConfig, LapicConfig, LapicOutputs};
+use rhea_irqchip::apic::{
+    AcceleratedApics, ApicBus, ApicConfig, IoApic, IoApicConfig, LapicConfig, LapicOutputs, MessageBus,
+};
 use rhea_irqchip::i8259::{I8259, I8259Config, Which};
 use rhea_kvm::x86::X86Chips;
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, Gpa, Mapping, MmioDevice};
@@ -95,6 +97,12 @@ impl IrqSink for IsaSink {
 pub struct Interrupts {
     /// The machine's own local APICs, if they are not in the kernel.
     pub apic: Option<Arc<ApicBus>>,
+    /// Local APICs in the kernel with the machine's other controllers, of which the 8259s interrupt processors by themselves.
+    pub accelerated: Option<(Arc<AcceleratedApics>, Arc<I8259>)>,
+    /// What an IOMMU may stand before, if there is any.
+    pub bus: Option<Arc<dyn MessageBus>>,
+    /// Messages by eventfds.
+    pub irqfd: Option<Arc<dyn IrqFd>>,
     /// Takes the messages of devices.
     pub messages: Arc<dyn MsiTarget>,
     /// Inputs of the 8259s for PIRQs.
@@ -135,36 +143,56 @@ pub fn build(
     relocatable(board, &apic);
     board.devices.push(apic.clone());
 
+    let (pic, pirq_inputs, hpet_inputs) = outside(board, io, apic.clone(), apic.lint(0))?;
+    apic.connect_external(&pic);
+    let shown = apic.clone();
+    let all = move || (0..shown.cpus() as u32).map(|n| shown.describe(n)).collect();
+    board.info.push(("lapic", "show the local APICs", Box::new(all)));
+    Ok(Interrupts {
+        messages: apic.clone(),
+        bus: Some(apic.clone()),
+        apic: Some(apic),
+        accelerated: None,
+        irqfd: None,
+        pirq_inputs,
+        hpet_inputs,
+    })
+}
+
+/// Makes I/O APIC and 8259s of the machine, whose output is `intr`: with inputs for PIRQs and for event timers.
+fn outside(
+    board: &mut Board,
+    io: &Arc<AddressSpace>,
+    apics: Arc<dyn MessageBus>,
+    intr: IrqLine,
+) -> Result<(Arc<I8259>, Vec<IrqLine>, Vec<IrqLine>), OptionError> {
     let routing = board.routing.clone();
     // Input 2 is the interval timer's, whose line is 0.
     let eoi: rhea_irqchip::EoiListener = Arc::new(move |n| routing.resample(if n == 2 { 0 } else { n }));
     let config = IoApicConfig { name: "ioapic".to_owned(), eoi: Some(eoi), log: board.log.clone() };
-    let io_apic = IoApic::new(config, &apic).map_err(|e| fail(&e))?;
+    let io_apic = IoApic::new(config, apics).map_err(|e| OptionError::new("-M q35", e.to_string()))?;
     board.map(map::IO_APIC, io_apic.clone());
     board.devices.push(io_apic.clone());
 
     let routing = board.routing.clone();
     let eoi: rhea_irqchip::EoiListener = Arc::new(move |n| routing.resample(n));
     let config = I8259Config { name: "i8259".to_owned(), eoi: Some(eoi), log: board.log.clone() };
-    let pic = I8259::new(config, apic.lint(0));
+    let pic = I8259::new(config, intr);
     board.map_into(io, map::PIC_MASTER, pic.ports(Which::Master));
     board.map_into(io, map::PIC_SLAVE, pic.ports(Which::Slave));
     board.map_into(io, map::ELCR, pic.elcr());
     board.devices.push(pic.clone());
-    apic.connect_external(&pic);
 
     let (io_apic_inputs, pic_inputs): (Arc<dyn IrqSink>, Arc<dyn IrqSink>) = (io_apic.clone(), pic.clone());
     let (pirq_inputs, hpet_inputs) = route(board, &io_apic_inputs, &pic_inputs);
 
-    let (a, b, shown) = (io_apic, pic, apic.clone());
+    let (a, b) = (io_apic, pic.clone());
     board.info.push((
         "pic",
         "show the interrupt controllers",
         Box::new(move || format!("{}{}", a.describe(), b.describe())),
     ));
-    let all = move || (0..shown.cpus() as u32).map(|n| shown.describe(n)).collect();
-    board.info.push(("lapic", "show the local APICs", Box::new(all)));
-    Ok(Interrupts { messages: apic.clone(), apic: Some(apic), pirq_inputs, hpet_inputs })
+    Ok((pic, pirq_inputs, hpet_inputs))
 }
 
 /// Leads the machine's lines to the controllers: inputs for PIRQs and for event timers.
@@ -183,7 +211,42 @@ pub fn in_kernel(board: &mut Board, chips: &Arc<dyn X86Chips>) -> Interrupts {
     let messages: Arc<dyn MsiTarget> = chips.clone();
     board.map(map::LOCAL_APIC, Arc::new(Doorbell(messages.clone())));
     let (pirq_inputs, hpet_inputs) = route(board, &chips.io_apic(), &chips.pic());
-    Interrupts { apic: None, messages, pirq_inputs, hpet_inputs }
+    let irqfd = chips.has_irqfd().then(|| chips.clone() as Arc<dyn IrqFd>);
+    Interrupts { apic: None, accelerated: None, bus: None, irqfd, messages, pirq_inputs, hpet_inputs }
+}
+
+/// Makes and wires those beside local APICs in the kernel.
+pub fn split(
+    board: &mut Board,
+    io: &Arc<AddressSpace>,
+    chips: &Arc<dyn X86Chips>,
+    pins: &[Arc<X86Pins>],
+) -> Result<Interrupts, OptionError> {
+    let irqfd = chips.has_irqfd();
+    let apics = AcceleratedApics::new(chips.clone(), irqfd.then(|| chips.clone() as Arc<dyn IrqFd>));
+    board.map(map::LOCAL_APIC, Arc::new(Doorbell(apics.clone())));
+    let intr = IrqLine::to_sink(Arc::new(ExternalInterrupt(pins.to_vec())), 0);
+    let (pic, pirq_inputs, hpet_inputs) = outside(board, io, apics.clone(), intr)?;
+    Ok(Interrupts {
+        apic: None,
+        messages: apics.clone(),
+        bus: Some(apics.clone()),
+        irqfd: irqfd.then(|| apics.clone() as Arc<dyn IrqFd>),
+        accelerated: Some((apics, pic)),
+        pirq_inputs,
+        hpet_inputs,
+    })
+}
+
+/// The output of the 8259s: an input of all local APICs, which let it through or not.
+struct ExternalInterrupt(Vec<Arc<X86Pins>>);
+
+impl IrqSink for ExternalInterrupt {
+    fn set_level(&self, _: u32, level: bool) {
+        for pins in &self.0 {
+            pins.set_intr(level);
+        }
+    }
 }
 
 /// Where devices write messages; processors reach the registers of their own local APIC there, in the kernel.

@@ -6,7 +6,7 @@ use rhea_device::OptionError;
 use rhea_device::options::OptionSet;
 use rhea_firmware::acpi::Dmar;
 use rhea_iommu::{NAME, Vtd, VtdOptions, VtdWiring, declarations};
-use rhea_irqchip::apic::{ApicBus, InterruptRemapping};
+use rhea_irqchip::apic::{InterruptRemapping, MessageBus};
 use rhea_pci::PciBus;
 use std::sync::{Arc, Weak};
 
@@ -21,7 +21,7 @@ pub fn build(
     board: &mut Board,
     config: &MachineConfig,
     bus: &Arc<PciBus>,
-    apic: Option<&Arc<ApicBus>>,
+    apic: Option<Arc<dyn MessageBus>>,
     physical_bits: u32,
 ) -> Result<Option<Dmar>, OptionError> {
     let option = format!("-device {NAME}");
@@ -31,8 +31,7 @@ pub fn build(
         return Err(OptionError::new(&option, "given twice: the machine has one"));
     }
     let Some(apic) = apic else {
-        let text =
-            "its interrupt remapping needs the machine's own interrupt controllers: use -accel kvm,kernel-irqchip=off";
+        let text = "its interrupt remapping needs an I/O APIC outside the kernel: use -accel kvm,kernel-irqchip=split";
         return Err(OptionError::new(&option, text));
     };
     let options = VtdOptions::of(&OptionSet::parse(&option, declarations(), &spec.pairs)?, physical_bits)?;

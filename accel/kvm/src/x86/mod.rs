@@ -10,7 +10,7 @@ mod native;
 pub use native::*;
 
 use crate::{Choice, Counts, DevKvm, KvmError};
-use rhea_accel::{GuestAccelerator, IrqSink, MsiTarget, VmControl};
+use rhea_accel::{GuestAccelerator, IrqFd, IrqSink, LocalApics, MsiTarget, VmControl};
 use rhea_memory::AddressSpace;
 use rhea_x86::{Feature, X86Config, X86Cpu, X86Hooks};
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub enum Irqchip {
     /// Local APICs, I/O APIC and 8259s in the kernel.
     #[default]
     Kernel,
+    /// Local APICs in the kernel, I/O APIC and 8259s the machine's.
+    Split,
     /// All of them are the machine's.
     Machine,
 }
@@ -40,11 +42,15 @@ pub struct Setup {
 }
 
 /// The interrupt controllers of a VM that are in the kernel; they take messages.
-pub trait X86Chips: MsiTarget {
-    /// The inputs of the I/O APIC.
+pub trait X86Chips: MsiTarget + LocalApics + IrqFd {
+    /// The inputs of the I/O APIC, if that is among them.
     fn io_apic(&self) -> Arc<dyn IrqSink>;
     /// Those of the 8259s: eight of each.
     fn pic(&self) -> Arc<dyn IrqSink>;
+    /// Are there local APICs only?
+    fn split(&self) -> bool;
+    /// Can eventfds interrupt?
+    fn has_irqfd(&self) -> bool;
 }
 
 /// The VM of a machine.

@@ -7,7 +7,10 @@ use rhea_accel::{
 };
 use rhea_clock::VirtualClock;
 use rhea_device::Log;
-use rhea_irqchip::apic::{ApicBus, ApicConfig, IoApic, IoApicConfig, LapicConfig, LapicOutputs};
+use rhea_irqchip::apic::{
+    AcceleratedApics, ApicBus, ApicConfig, InterruptAcknowledge, IoApic, IoApicConfig, LapicConfig, LapicOutputs,
+    MessageBus,
+};
 use rhea_irqchip::i8259::{I8259, I8259Config, Which};
 use rhea_jit::{JitOptions, JitVm};
 use rhea_kvm::DevKvm;
@@ -26,7 +29,8 @@ pub enum Under {
     Kvm(Irqchip),
 }
 
-pub const ALL: [Under; 3] = [Under::Jit, Under::Kvm(Irqchip::Machine), Under::Kvm(Irqchip::Kernel)];
+pub const ALL: [Under; 4] =
+    [Under::Jit, Under::Kvm(Irqchip::Machine), Under::Kvm(Irqchip::Split), Under::Kvm(Irqchip::Kernel)];
 
 /// `/dev/kvm`, or a line that says why not.
 pub fn kvm() -> Option<DevKvm> {
@@ -65,6 +69,7 @@ pub struct Hooks {
     pub io: Arc<AddressSpace>,
     control: VmControl,
     apic: OnceLock<Arc<ApicBus>>,
+    accelerated: OnceLock<(Arc<AcceleratedApics>, Arc<I8259>)>,
     line: OnceLock<IrqLine>,
     msi: OnceLock<Arc<dyn MsiTarget>>,
     pins: OnceLock<Vec<Arc<X86Pins>>>,
@@ -82,7 +87,13 @@ impl Hooks {
 
 impl X86Hooks for Hooks {
     fn acknowledge(&self, cpu: u32) -> Option<u8> {
-        self.apic.get()?.acknowledge(cpu)
+        match self.accelerated.get() {
+            Some((_, pic)) => Some(pic.acknowledge()),
+            None => self.apic.get()?.acknowledge(cpu),
+        }
+    }
+    fn end_of_interrupt(&self, vector: u8) {
+        self.accelerated.get().unwrap().0.end_of_interrupt(vector);
     }
     fn apic_base(&self, cpu: u32) -> u64 {
         self.apic.get().map_or(0, |a| a.apic_base(cpu))
@@ -191,6 +202,7 @@ impl Bench {
             io: io.clone(),
             control: control.clone(),
             apic: OnceLock::new(),
+            accelerated: OnceLock::new(),
             line: OnceLock::new(),
             msi: OnceLock::new(),
             pins: OnceLock::new(),
@@ -226,6 +238,14 @@ impl Bench {
         }
         let chips = kvm.as_ref().and_then(|k: &Arc<KvmVm>| k.kernel_chips().cloned());
         let (io_apic, pic): (Arc<dyn IrqSink>, Arc<dyn IrqSink>) = match &chips {
+            Some(chips) if chips.split() => {
+                let apics = AcceleratedApics::new(chips.clone(), None);
+                hooks.msi.set(apics.clone() as Arc<dyn MsiTarget>).ok();
+                let intr = IrqLine::to_sink(Arc::new(Intr(pins.clone())), 0);
+                let (io_apic, pic) = outside(&space, &io, apics.clone(), intr, &routing, &mut mappings);
+                hooks.accelerated.set((apics, pic.clone())).ok();
+                (io_apic, pic)
+            }
             Some(chips) => {
                 hooks.msi.set(chips.clone() as Arc<dyn MsiTarget>).ok();
                 (chips.io_apic(), chips.pic())
@@ -236,14 +256,7 @@ impl Bench {
                 config.x2apic = false;
                 let apic = ApicBus::new(config).unwrap();
                 mappings.push(space.map_mmio(Gpa(0xfee0_0000), 0x10_0000, apic.window(), 0).unwrap());
-                let io_apic =
-                    IoApic::new(IoApicConfig { name: "ioapic".into(), eoi: None, log: Log::off() }, &apic).unwrap();
-                mappings.push(space.map_mmio(Gpa(0xfec0_0000), 0x1000, io_apic.clone(), 0).unwrap());
-                let config = I8259Config { name: "i8259".into(), eoi: None, log: Log::off() };
-                let pic = I8259::new(config, apic.lint(0));
-                mappings.push(io.map_mmio(Gpa(0x20), 2, pic.ports(Which::Master), 0).unwrap());
-                mappings.push(io.map_mmio(Gpa(0xa0), 2, pic.ports(Which::Slave), 0).unwrap());
-                mappings.push(io.map_mmio(Gpa(0x4d0), 2, pic.elcr(), 0).unwrap());
+                let (io_apic, pic) = outside(&space, &io, apic.clone(), apic.lint(0), &routing, &mut mappings);
                 apic.connect_external(&pic);
                 hooks.msi.set(apic.clone() as Arc<dyn MsiTarget>).ok();
                 hooks.apic.set(apic).ok();
@@ -309,9 +322,20 @@ impl Bench {
         let until = Instant::now() + Duration::from_secs(60);
         let mut said = self.hooks.said.lock();
         while said.done < times {
-            let late = self.hooks.changed.wait_until(&mut said, until).timed_out();
-            assert!(!late, "not done: {:x?}; asked: {:?}", said.words, self.requests.try_iter().collect::<Vec<_>>());
+            if !self.changed_until(&mut said, until) {
+                drop(said);
+                let at = self.with(0, |cpu| (cpu.eip(), cpu.r));
+                panic!(
+                    "not done: {:x?}; asked: {:?}; at {at:x?}, {:?}",
+                    self.said(),
+                    self.requests.try_iter().collect::<Vec<_>>(),
+                    self.kvm.as_ref().map(|vm| vm.counts())
+                );
+            }
         }
+    }
+    fn changed_until(&self, said: &mut parking_lot::MutexGuard<'_, Said>, until: Instant) -> bool {
+        !self.hooks.changed.wait_until(said, until).timed_out()
     }
     pub fn said(&self) -> Vec<(u16, u8, u32)> {
         self.hooks.said.lock().words.clone()
@@ -329,6 +353,37 @@ impl Drop for Bench {
     fn drop(&mut self) {
         for vcpu in &self.vcpus {
             vcpu.stop();
+        }
+    }
+}
+
+/// I/O APIC and 8259s outside of the kernel.
+fn outside(
+    space: &Arc<AddressSpace>,
+    io: &Arc<AddressSpace>,
+    apics: Arc<dyn MessageBus>,
+    intr: IrqLine,
+    routing: &Arc<InterruptRouting>,
+    mappings: &mut Vec<Mapping>,
+) -> (Arc<IoApic>, Arc<I8259>) {
+    let ends = routing.clone();
+    let eoi: rhea_irqchip::EoiListener = Arc::new(move |n| ends.resample(n));
+    let io_apic = IoApic::new(IoApicConfig { name: "ioapic".into(), eoi: Some(eoi), log: Log::off() }, apics).unwrap();
+    mappings.push(space.map_mmio(Gpa(0xfec0_0000), 0x1000, io_apic.clone(), 0).unwrap());
+    let pic = I8259::new(I8259Config { name: "i8259".into(), eoi: None, log: Log::off() }, intr);
+    mappings.push(io.map_mmio(Gpa(0x20), 2, pic.ports(Which::Master), 0).unwrap());
+    mappings.push(io.map_mmio(Gpa(0xa0), 2, pic.ports(Which::Slave), 0).unwrap());
+    mappings.push(io.map_mmio(Gpa(0x4d0), 2, pic.elcr(), 0).unwrap());
+    (io_apic, pic)
+}
+
+/// The 8259s' output, an input of all local APICs.
+struct Intr(Vec<Arc<X86Pins>>);
+
+impl IrqSink for Intr {
+    fn set_level(&self, _: u32, level: bool) {
+        for pins in &self.0 {
+            pins.set_intr(level);
         }
     }
 }

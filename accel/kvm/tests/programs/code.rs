@@ -156,6 +156,29 @@ program!(
     "8: xor ax, ax; mov ds, ax; mov ax, cs; mov dx, 0x702; out dx, ax; mov dword ptr ds:[0x6000], 0xa5; cli; 15: hlt; jmp 15b",
 );
 
+// A level-triggered interrupt of the I/O APIC that stays up: it comes again after each end of interrupt until the third handler takes
+// its cause back. STI keeps the next one off until the handler has returned.
+program!(
+    levels,
+    "cli; .att_syntax; lgdtl (4f - first); .intel_syntax noprefix; mov eax, cr0; or al, 1; mov cr0, eax; .att_syntax; ljmpl $8, $(1f - first); .intel_syntax noprefix",
+    ".balign 8",
+    "3: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff",
+    "4: .word 23; .long 3b - first",
+    ".code32",
+    "1: mov ax, 16; mov ds, ax; mov es, ax; mov ss, ax; mov esp, 0x7000",
+    ".att_syntax; movl $(2f - first), %eax; .intel_syntax noprefix; mov word ptr [0x4280], ax; mov word ptr [0x4282], 8; mov dword ptr [0x4284], 0x8e00",
+    "mov word ptr [0x5000], 0x7ff; mov dword ptr [0x5002], 0x4000; lidt [0x5000]",
+    "mov esi, 0xfee00000; mov dword ptr [esi + 0xf0], 0x1ff; mov edi, 0xfec00000; xor ebp, ebp; mov al, 0xff; out 0x21, al",
+    "mov dword ptr [edi], 0x1b; mov dword ptr [edi + 0x10], 0; mov dword ptr [edi], 0x1a; mov dword ptr [edi + 0x10], 0x8050",
+    "sti; mov edx, 0x510; out dx, al; 5: cmp ebp, 3; jb 5b",
+    "mov eax, [edi + 0x10]; mov edx, 0x700; out dx, eax",
+    // Once more, by another vector.
+    "mov word ptr [0x4288], 0; mov eax, [0x4280]; mov [0x4288], eax; mov eax, [0x4284]; mov [0x428c], eax",
+    "mov dword ptr [edi], 0x1a; mov dword ptr [edi + 0x10], 0x8051; mov edx, 0x510; out dx, al; 6: cmp ebp, 4; jb 6b",
+    "mov eax, [edi + 0x10]; mov edx, 0x700; out dx, eax; mov eax, ebp; out dx, eax; out 0xf4, al; 14: hlt; jmp 14b",
+    "2: inc ebp; cmp ebp, 3; jb 7f; mov edx, 0x511; out dx, al; 7: mov dword ptr [esi + 0xb0], 0; pop ecx; lea esp, [esp + 8]; sti; jmp ecx",
+);
+
 // Writes into every other page from 0x20000 to 0x40000.
 program!(
     writer,

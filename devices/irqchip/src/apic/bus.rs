@@ -5,7 +5,8 @@ use super::spec::{DEFAULT_BASE, Delivery, FIRST_VECTOR, Lvt, Message, base, esr,
 use super::timer::ApicTimer;
 use super::window::Window;
 use super::{
-    ApicConfig, ApicError, ApicFault, EoiTarget, InterruptAcknowledge, InterruptRemapping, MAX_APIC_ID, Remapped,
+    ApicConfig, ApicError, ApicFault, EoiTarget, InterruptAcknowledge, InterruptRemapping, MAX_APIC_ID, MessageBus,
+    Remapped,
 };
 use parking_lot::Mutex;
 use rhea_accel::{IrqLine, IrqSink, MsiMessage, MsiTarget};
@@ -431,12 +432,8 @@ impl ApicBus {
     pub fn set_remapping(&self, remapping: Weak<dyn InterruptRemapping>) {
         let _ = self.remapping.set(remapping);
     }
-    /// What a device's request becomes.
-    pub(super) fn remap(&self, source: Option<u16>, address: u64, data: u32) -> Remapped {
-        match self.remapping.get().and_then(Weak::upgrade) {
-            Some(remapping) => remapping.remap(source, address, data),
-            None => Remapped::Unchanged,
-        }
+    pub(super) fn remapping(&self) -> Option<Arc<dyn InterruptRemapping>> {
+        self.remapping.get().and_then(Weak::upgrade)
     }
     /// Sends a message as it is (SDM 11.11): the address holds destination, redirection hint and destination mode, the data the rest.
     pub fn send_direct(&self, address: u64, data: u32) {

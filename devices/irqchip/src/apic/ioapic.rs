@@ -1,8 +1,7 @@
 //! The I/O APIC: 82093AA with 24 pins, as version 0x20 with its EOI register.
 
-use super::bus::ApicBus;
 use super::spec::{DEFAULT_BASE, Delivery, Message};
-use super::{ApicError, EoiTarget, Remapped};
+use super::{ApicError, EoiTarget, MessageBus, Remapped};
 use crate::EoiListener;
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
@@ -69,7 +68,7 @@ impl Pin {
 /// The controller; an [`IrqSink`] for its pins, and the [`MmioDevice`] of its registers (4 KiB).
 pub struct IoApic {
     config: IoApicConfig,
-    bus: Arc<ApicBus>,
+    bus: Arc<dyn MessageBus>,
     pins: [Mutex<Pin>; IOAPIC_PINS],
     /// Pins whose remote IRR is set.
     in_service: AtomicU32,
@@ -82,26 +81,31 @@ impl IoApic {
     ///
     /// # Errors
     /// [`ApicError::IoApics`].
-    pub fn new(config: IoApicConfig, bus: &Arc<ApicBus>) -> Result<Arc<Self>, ApicError> {
+    pub fn new(config: IoApicConfig, bus: Arc<dyn MessageBus>) -> Result<Arc<Self>, ApicError> {
         let this = Arc::new(Self {
             config,
-            bus: bus.clone(),
+            bus,
             pins: std::array::from_fn(|_| Mutex::new(Pin { entry: Pin::RESET, level: false })),
             in_service: AtomicU32::new(0),
             select: AtomicU8::new(0),
             id: AtomicU8::new(0),
         });
-        bus.connect_eoi(&(this.clone() as Arc<dyn EoiTarget>))?;
+        this.bus.connect_eoi(&(this.clone() as Arc<dyn EoiTarget>))?;
         Ok(this)
     }
 
-    fn message(&self, pin: Pin) -> Option<Message> {
+    /// What a pin sends. `now`: it does; else it is looked up for later, and faults of remapping are not reported.
+    fn message(&self, pin: Pin, now: bool) -> Option<Message> {
         // The request as the message that remapping sees: the entry's upper half is the address, the lower one the data.
         let (address, data) = (
             DEFAULT_BASE | (pin.entry >> 56) << 12 | (pin.entry >> 48 & 0xff) << 4 | (pin.entry >> 11 & 1) << 2,
             pin.entry as u32 & 0xa7ff | 1 << 14,
         );
-        match self.bus.remap(None, address, data) {
+        let remapped = match self.bus.remapping() {
+            Some(remapping) if !now => remapping.foresee(None, address, data),
+            _ => self.bus.remap(None, address, data),
+        };
+        match remapped {
             Remapped::Unchanged => {}
             Remapped::Message(message) => return Some(Message { level: pin.is_level(), ..message }),
             Remapped::Blocked => return None,
@@ -117,8 +121,25 @@ impl IoApic {
     }
     /// Sends what an edge makes.
     fn send_edge(&self, pin: Pin) {
-        if let Some(message) = self.message(pin) {
+        if let Some(message) = self.message(pin, true) {
             self.bus.deliver(&message);
+        }
+    }
+    /// Tells the bus what pin `n` sends, if that is a level-triggered interrupt.
+    fn announce(&self, n: usize) {
+        let Some(slot) = self.pins.get(n).filter(|_| self.bus.wants_pins()) else { return };
+        loop {
+            let pin = *slot.lock();
+            if !pin.is_level() || pin.entry & entry::MASK != 0 {
+                return;
+            }
+            if let Some(message) = self.message(pin, false) {
+                self.bus.set_pin(n as u32, &message);
+            }
+            // Who changed it meanwhile may have told the bus before.
+            if (slot.lock().entry ^ pin.entry) & entry::WRITABLE == 0 {
+                return;
+            }
         }
     }
     /// Sends the level interrupt of pin `n` if it waits.
@@ -133,7 +154,7 @@ impl IoApic {
             self.in_service.fetch_or(1 << n, SeqCst);
             *pin
         };
-        let taken = self.message(sent).is_some_and(|message| self.bus.deliver(&message));
+        let taken = self.message(sent, true).is_some_and(|message| self.bus.deliver(&message));
         if !taken {
             // No local APIC accepted it, so none will end it.
             let mut pin = slot.lock();
@@ -180,6 +201,7 @@ impl IoApic {
                 self.in_service.fetch_and(!(1 << n), SeqCst);
             }
         }
+        self.announce(n);
         self.service(n);
     }
     fn read_register(&self) -> u32 {
@@ -235,6 +257,11 @@ impl IoApic {
 impl EoiTarget for IoApic {
     fn end_of_interrupt(&self, vector: u8) {
         self.end(vector);
+    }
+    fn remapping_changed(&self) {
+        for n in 0..IOAPIC_PINS {
+            self.announce(n);
+        }
     }
 }
 
@@ -333,6 +360,7 @@ impl Device for IoApic {
             in_service |= u32::from(e & entry::REMOTE_IRR != 0) << n;
         }
         self.in_service.store(in_service, SeqCst);
+        self.remapping_changed();
         Ok(())
     }
 }

@@ -11,6 +11,7 @@
 //! until nothing changed in between; all these accesses are sequentially consistent, so the last one to set it sets the right level.
 //! The timer has a lock of its own, as has each pin of an I/O APIC. No lock is held while an output is set or a message is sent.
 
+mod accelerated;
 mod bus;
 mod ioapic;
 mod lapic;
@@ -24,6 +25,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+pub use accelerated::{AcceleratedApics, MessageBus};
 pub use bus::ApicBus;
 pub use ioapic::{IOAPIC_PINS, IoApic, IoApicConfig};
 pub use spec::{DEFAULT_BASE, Delivery, Message, WINDOW_LEN};
@@ -153,10 +155,14 @@ pub enum Remapped {
 pub trait InterruptRemapping: Send + Sync {
     /// A request of the function `source` (bus << 8 | devfn), or of the chipset's I/O APIC (`None`).
     fn remap(&self, source: Option<u16>, address: u64, data: u32) -> Remapped;
+    /// The same for a request that may come later: nothing is reported.
+    fn foresee(&self, source: Option<u16>, address: u64, data: u32) -> Remapped;
 }
 
 /// Who is told of the end of level-triggered interrupts: I/O APICs.
 pub trait EoiTarget: Send + Sync {
     /// A local APIC broadcasts the end of `vector`.
     fn end_of_interrupt(&self, vector: u8);
+    /// Remapping gives other answers from now on.
+    fn remapping_changed(&self) {}
 }

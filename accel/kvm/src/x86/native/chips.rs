@@ -1,4 +1,5 @@
-//! Interrupt controllers in the kernel: 8259s, I/O APIC, and its table of where interrupts by number (GSI) go.
+//! Interrupt controllers in the kernel: local APICs with 8259s and I/O APIC or without, and its table of where interrupts by number
+//! (GSI) go.
 
 use super::super::X86Chips;
 use super::sys::VmFile;
@@ -7,7 +8,7 @@ use crate::sys::cap;
 use kvm_bindings as kb;
 use kvm_bindings::{kvm_ioapic_state, kvm_irq_routing_entry, kvm_irqchip, kvm_lapic_state, kvm_msi, kvm_pic_state};
 use parking_lot::Mutex;
-use rhea_accel::{IrqFd, IrqLine, IrqSink, MsiMessage, MsiTarget};
+use rhea_accel::{IrqFd, IrqLine, IrqSink, LocalApics, MsiMessage, MsiTarget};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -27,6 +28,8 @@ pub const MSI_GSI: u32 = LINE_GSI + IO_APIC_PINS;
 /// Bits of the edge/level control registers that exist.
 const ELCR_MASK: [u8; 2] = [0xf8, 0xde];
 const REDIRECTION_MASKED: u64 = 1 << 16;
+/// `KVM_X2APIC_API_USE_32BIT_IDS` and `KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK`.
+const WIDE_DESTINATIONS: u64 = 3;
 const IO_APIC_BASE: u64 = 0xfec0_0000;
 
 fn chip_route(gsi: u32, chip: u32, pin: u32) -> kvm_irq_routing_entry {
@@ -49,15 +52,22 @@ fn msi_route(gsi: u32, m: &MsiMessage) -> kvm_irq_routing_entry {
     entry
 }
 
-/// Messages that have a number: address and data, and how many use it.
 #[derive(Default)]
-struct Messages(BTreeMap<u32, (MsiMessage, u32)>);
+struct Messages {
+    /// Messages that have a number: address and data, and how many use it.
+    numbered: BTreeMap<u32, (MsiMessage, u32)>,
+    /// What pins of an I/O APIC outside the kernel send that are level-triggered: from entries for them the kernel knows whose end it
+    /// has to tell of.
+    pins: [Option<MsiMessage>; IO_APIC_PINS as usize],
+}
 
 /// The controllers of one VM.
 pub struct KernelChips {
     vm: Arc<dyn VmFile>,
     /// Entries that the kernel's table has room for.
     room: usize,
+    /// Local APICs only.
+    split: bool,
     messages: Mutex<Messages>,
 }
 
@@ -80,16 +90,34 @@ impl IrqSink for Inputs {
 impl KernelChips {
     /// # Errors
     /// [`KvmError::Call`].
-    pub(super) fn new(vm: &Arc<dyn VmFile>) -> Result<Arc<Self>, KvmError> {
-        vm.create_irqchip().during("KVM_CREATE_IRQCHIP")?;
+    pub(super) fn new(vm: &Arc<dyn VmFile>, split: bool) -> Result<Arc<Self>, KvmError> {
+        if split {
+            vm.enable(kb::KVM_CAP_SPLIT_IRQCHIP, [IO_APIC_PINS.into(), 0, 0, 0]).during("KVM_CAP_SPLIT_IRQCHIP")?;
+            // Messages have destinations of 32 bits, of which 0xff is none that means all.
+            vm.enable(kb::KVM_CAP_X2APIC_API, [WIDE_DESTINATIONS, 0, 0, 0]).during("KVM_CAP_X2APIC_API")?;
+        } else {
+            vm.create_irqchip().during("KVM_CREATE_IRQCHIP")?;
+        }
         let room = vm.check(kb::KVM_CAP_IRQ_ROUTING).max(0) as usize;
-        let chips = Self { vm: vm.clone(), room, messages: Mutex::default() };
+        let chips = Self { vm: vm.clone(), room, split, messages: Mutex::default() };
         chips.write_table(&Messages::default()).during("KVM_SET_GSI_ROUTING")?;
         Ok(Arc::new(chips))
     }
 
     fn write_table(&self, messages: &Messages) -> io::Result<()> {
         let mut table = Vec::new();
+        if !self.split {
+            Self::chip_routes(&mut table);
+        }
+        let pins = (0..).zip(&messages.pins).filter_map(|(n, m)| Some(msi_route(IO_APIC_GSI + n, m.as_ref()?)));
+        table.extend(pins);
+        table.extend(messages.numbered.iter().map(|(gsi, (m, _))| msi_route(*gsi, m)));
+        if table.len() > self.room {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.vm.set_routing(&table)
+    }
+    fn chip_routes(table: &mut Vec<kvm_irq_routing_entry>) {
         for n in 0..IO_APIC_PINS {
             table.push(chip_route(IO_APIC_GSI + n, kb::KVM_IRQCHIP_IOAPIC, n));
         }
@@ -107,15 +135,13 @@ impl KernelChips {
                 n => table.push(chip_route(gsi, kb::KVM_IRQCHIP_IOAPIC, n)),
             }
         }
-        table.extend(messages.0.iter().map(|(gsi, (m, _))| msi_route(*gsi, m)));
-        if table.len() > self.room {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
-        self.vm.set_routing(&table)
     }
 
     /// Power-on state, but for local APICs.
     pub(super) fn reset(&self) -> Result<(), KvmError> {
+        if self.split {
+            return Ok(());
+        }
         for (chip_id, elcr_mask) in [kb::KVM_IRQCHIP_PIC_MASTER, kb::KVM_IRQCHIP_PIC_SLAVE].into_iter().zip(ELCR_MASK) {
             let mut chip = kvm_irqchip { chip_id, ..Default::default() };
             chip.chip.pic = kvm_pic_state { elcr_mask, ..Default::default() };
@@ -136,40 +162,37 @@ impl KernelChips {
     fn take(&self, message: MsiMessage) -> io::Result<u32> {
         let mut messages = self.messages.lock();
         let same = |m: &MsiMessage| m.address == message.address && m.data == message.data;
-        if let Some((gsi, (_, users))) = messages.0.iter_mut().find(|(_, (m, _))| same(m)) {
+        if let Some((gsi, (_, users))) = messages.numbered.iter_mut().find(|(_, (m, _))| same(m)) {
             *users += 1;
             return Ok(*gsi);
         }
-        let gsi = (MSI_GSI..).find(|n| !messages.0.contains_key(n)).unwrap_or(MSI_GSI);
-        messages.0.insert(gsi, (message, 1));
+        let gsi = (MSI_GSI..).find(|n| !messages.numbered.contains_key(n)).unwrap_or(MSI_GSI);
+        messages.numbered.insert(gsi, (message, 1));
         let written = self.write_table(&messages);
         if written.is_err() {
-            messages.0.remove(&gsi);
+            messages.numbered.remove(&gsi);
         }
         written.map(|()| gsi)
     }
     /// Gives a number back. What the kernel says of a smaller table does not matter: the number stands for nothing any more.
     fn give_back(&self, gsi: u32) {
         let mut messages = self.messages.lock();
-        let Some((_, users)) = messages.0.get_mut(&gsi) else { return };
+        let Some((_, users)) = messages.numbered.get_mut(&gsi) else { return };
         *users -= 1;
         if *users == 0 {
-            messages.0.remove(&gsi);
+            messages.numbered.remove(&gsi);
             let _ = self.write_table(&messages);
         }
     }
     fn number_of(&self, message: MsiMessage) -> Option<u32> {
         let messages = self.messages.lock();
-        let mut all = messages.0.iter();
+        let mut all = messages.numbered.iter();
         all.find(|(_, (m, _))| m.address == message.address && m.data == message.data).map(|(gsi, _)| *gsi)
     }
     /// How many messages have a number.
     #[must_use]
     pub fn message_routes(&self) -> usize {
-        self.messages.lock().0.len()
-    }
-    pub(super) fn has_irqfd(&self) -> bool {
-        self.vm.check(cap::IRQFD) > 0
+        self.messages.lock().numbered.len()
     }
 }
 
@@ -180,23 +203,46 @@ impl X86Chips for KernelChips {
     fn pic(&self) -> Arc<dyn IrqSink> {
         Arc::new(Inputs { vm: self.vm.clone(), first: PIC_GSI, count: PIC_PINS })
     }
+    fn split(&self) -> bool {
+        self.split
+    }
+    fn has_irqfd(&self) -> bool {
+        self.vm.check(cap::IRQFD) > 0
+    }
 }
 
-impl MsiTarget for KernelChips {
-    fn send(&self, m: MsiMessage) {
+impl LocalApics for KernelChips {
+    fn signal(&self, m: MsiMessage) -> bool {
         let msi = kvm_msi {
             address_lo: m.address as u32,
             address_hi: (m.address >> 32) as u32,
             data: m.data,
             ..Default::default()
         };
+        self.vm.signal_msi(msi).unwrap_or(false)
+    }
+    fn set_pin(&self, pin: u32, message: MsiMessage) {
+        let mut messages = self.messages.lock();
+        let Some(slot) = messages.pins.get_mut(pin as usize) else { return };
+        if slot.replace(message) != Some(message) {
+            // With an old table the end of this interrupt is not told of; the kernel has refused no table of this size before.
+            let _ = self.write_table(&messages);
+        }
+    }
+}
+
+impl MsiTarget for KernelChips {
+    fn send(&self, m: MsiMessage) {
         // A message to nobody is lost, as on a bus.
-        let _ = self.vm.signal_msi(msi);
+        self.signal(m);
     }
 }
 
 impl IrqFd for KernelChips {
     fn attach(&self, line: &IrqLine, trigger: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        if self.split {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         if resample.is_some() && self.vm.check(cap::IRQFD_RESAMPLE) == 0 {
             return Err(io::ErrorKind::Unsupported.into());
         }

@@ -89,8 +89,8 @@ impl VmFile for Vm {
     fn set_irq_line(&self, gsi: u32, level: bool) -> Result<()> {
         io(self.0.set_irq_line(gsi, level))
     }
-    fn signal_msi(&self, msi: kvm_msi) -> Result<()> {
-        io(self.0.signal_msi(msi)).map(drop)
+    fn signal_msi(&self, msi: kvm_msi) -> Result<bool> {
+        io(self.0.signal_msi(msi)).map(|taken| taken > 0)
     }
     fn set_routing(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
         let table = KvmIrqRouting::from_entries(entries).map_err(|_| Error::from_raw_os_error(libc::ENOSPC))?;

@@ -60,6 +60,8 @@ pub const APIC_BSP: u64 = 0x100;
 pub struct Abilities {
     /// Local APICs are in the kernel.
     pub kernel_apic: bool,
+    /// The 8259s too, and so all that interrupts.
+    pub kernel_pic: bool,
     pub smm: bool,
     pub xcrs: bool,
     pub pkru: Option<usize>,
@@ -199,6 +201,10 @@ impl Registers {
         halted: bool,
         shut_down: bool,
     ) -> Result<(), KvmError> {
+        // First: the kernel takes an INIT that came when it is asked for this, and changes the rest.
+        if self.can.kernel_apic {
+            self.mp = file.mp_state().during("KVM_GET_MP_STATE")?.mp_state;
+        }
         let regs = file.regs().during("KVM_GET_REGS")?;
         self.sregs = file.sregs().during("KVM_GET_SREGS")?;
         self.xsave = file.xsave().during("KVM_GET_XSAVE")?;
@@ -239,7 +245,6 @@ impl Registers {
         saved.traps = (0, false);
         (saved.halted, saved.shut_down) = (halted, shut_down);
         if self.can.kernel_apic {
-            self.mp = file.mp_state().during("KVM_GET_MP_STATE")?.mp_state;
             saved.halted = self.mp == kb::KVM_MP_STATE_HALTED;
             saved.wait_for_sipi = waits(self.mp);
         }
@@ -347,6 +352,16 @@ impl Registers {
         put(area, HEADER, &in_use.to_le_bytes());
     }
 
+    /// Has the kernel look anew where its translations are, when it is given state next. Linux with SVM loses them when a processor shuts
+    /// down without paging, and finds them again when control registers change: a reset may set those that there were.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn lose_translations(&self, file: &dyn VcpuFile) -> Result<(), KvmError> {
+        const NEXT_PAGE: u64 = 0x1000;
+        let sregs = file.sregs().during("KVM_GET_SREGS")?;
+        file.set_sregs(&kvm_sregs { cr3: sregs.cr3 ^ NEXT_PAGE, ..sregs }).during("KVM_SET_SREGS")
+    }
     /// Gives the state of `cpu` to the kernel. `apic_base` is that of a local APIC outside of it.
     ///
     /// # Errors
@@ -444,7 +459,10 @@ impl Registers {
             2 => kb::KVM_X86_SHADOW_INT_MOV_SS as u8,
             _ => 0,
         };
-        if self.can.smm {
+        // Only if it changes: an INIT that came meanwhile would be taken back with it.
+        let had = &self.events.smi;
+        let changed = (saved.smm, saved.smm_nmi_blocked) != (had.smm != 0, had.smm_inside_nmi != 0);
+        if self.can.smm && (changed || reset && had.pending != 0) {
             e.flags |= kb::KVM_VCPUEVENT_VALID_SMM;
             e.smi.smm = saved.smm.into();
             e.smi.smm_inside_nmi = saved.smm_nmi_blocked.into();

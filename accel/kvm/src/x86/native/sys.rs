@@ -38,9 +38,11 @@ pub trait VmFile: AnyVm {
     /// # Errors
     /// The kernel's.
     fn set_irq_line(&self, gsi: u32, level: bool) -> Result<()>;
+    /// Sends a message; false: no local APIC took it.
+    ///
     /// # Errors
     /// The kernel's.
-    fn signal_msi(&self, msi: kvm_msi) -> Result<()>;
+    fn signal_msi(&self, msi: kvm_msi) -> Result<bool>;
     /// # Errors
     /// The kernel's.
     fn set_routing(&self, entries: &[kvm_irq_routing_entry]) -> Result<()>;

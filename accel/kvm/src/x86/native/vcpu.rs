@@ -36,6 +36,8 @@ pub struct Inner {
     halted: bool,
     /// In shutdown, or stopped by an error: nothing runs before a reset.
     stuck: bool,
+    /// In shutdown since it was given its state last.
+    was_shut_down: bool,
     /// An interrupt could be injected when the vCPU was left; EFLAGS.IF then.
     ready: bool,
     interrupts: bool,
@@ -72,6 +74,7 @@ impl Inner {
             incomplete: false,
             halted: false,
             stuck: false,
+            was_shut_down: false,
             ready: false,
             interrupts: false,
         })
@@ -114,6 +117,9 @@ impl Inner {
         }
         let (apic_base, cr8) = outside(&self.vm, self.index);
         let Self { registers, file, guest, .. } = self;
+        if std::mem::take(&mut self.was_shut_down) {
+            registers.lose_translations(&**file)?;
+        }
         registers.push(&**file, guest, apic_base, cr8)?;
         const IF: u32 = 1 << 9;
         (self.ready, self.interrupts) = (false, self.guest.rflags() & IF != 0);
@@ -174,7 +180,7 @@ impl Inner {
     }
     /// Injects what the controllers outside the kernel have.
     fn inject(&mut self) -> Result<(), KvmError> {
-        if self.vm.can.kernel_apic {
+        if self.vm.can.kernel_pic {
             return Ok(());
         }
         let wanted = |i: &Self| i.pins.bits() & pin::INTR != 0;
@@ -187,7 +193,9 @@ impl Inner {
         }
         let window = wanted(self);
         self.file.request_window(window);
-        self.file.set_cr8(self.vm.hooks.tpr(self.index).into());
+        if !self.vm.can.kernel_apic {
+            self.file.set_cr8(self.vm.hooks.tpr(self.index).into());
+        }
         Ok(())
     }
     /// After a run.
@@ -233,7 +241,7 @@ impl Inner {
             }
             Exit::Halt => self.halted = true,
             Exit::Shutdown => {
-                self.stuck = true;
+                (self.stuck, self.was_shut_down) = (true, true);
                 self.vm.hooks.shutdown(index);
             }
             Exit::ReadMsr(msr) => {
@@ -271,8 +279,9 @@ impl Inner {
                 let text = format!("memory at {address:#x} cannot be accessed{}", self.place());
                 return Err(KvmError::Refused(text));
             }
+            Exit::IoApicEoi(vector) => self.vm.hooks.end_of_interrupt(vector),
             // Acknowledged by those who asked for it; nobody did.
-            Exit::Debug { .. } | Exit::IoApicEoi(_) => {}
+            Exit::Debug { .. } => {}
             Exit::Other(reason) => return Err(KvmError::Refused(format!("unknown exit {reason}{}", self.place()))),
         }
         Ok(())

@@ -48,6 +48,12 @@ const NEEDED_BY_CHIPS: &[(u32, &str)] = &[
     (kb::KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI"),
 ];
 
+/// What local APICs alone need besides.
+const NEEDED_BY_SPLIT: &[(u32, &str)] = &[
+    (kb::KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP (Linux 4.4)"),
+    (kb::KVM_CAP_X2APIC_API, "KVM_CAP_X2APIC_API (Linux 4.8)"),
+];
+
 /// Has the kernel all that is needed?
 ///
 /// # Errors
@@ -56,8 +62,12 @@ pub fn check(system: &dyn System, irqchip: Irqchip) -> Result<(), KvmError> {
     if system.api_version() != API_VERSION {
         return Err(KvmError::TooOld("version 12 of its interface"));
     }
-    let chips = if irqchip == Irqchip::Kernel { NEEDED_BY_CHIPS } else { &[] };
-    match NEEDED.iter().chain(chips).find(|(capability, _)| system.check(*capability) == 0) {
+    let (chips, split) = match irqchip {
+        Irqchip::Kernel => (NEEDED_BY_CHIPS, &[][..]),
+        Irqchip::Split => (NEEDED_BY_CHIPS, NEEDED_BY_SPLIT),
+        Irqchip::Machine => (&[][..], &[][..]),
+    };
+    match NEEDED.iter().chain(chips).chain(split).find(|(capability, _)| system.check(*capability) == 0) {
         Some((_, name)) => Err(KvmError::TooOld(name)),
         None => Ok(()),
     }
@@ -110,7 +120,7 @@ impl KvmVm {
         file.set_identity_map(IDENTITY_PAGE).during("KVM_SET_IDENTITY_MAP_ADDR")?;
         file.set_tss_address(TASK_PAGES).during("KVM_SET_TSS_ADDR")?;
         let chips = match irqchip {
-            Irqchip::Kernel => Some(KernelChips::new(&file)?),
+            Irqchip::Kernel | Irqchip::Split => Some(KernelChips::new(&file, irqchip == Irqchip::Split)?),
             Irqchip::Machine => None,
         };
         // Registers that the kernel does not know are the model's business. Kernels before 5.10 answer with #GP themselves.
@@ -123,6 +133,7 @@ impl KvmVm {
             file.check(kb::KVM_CAP_X86_SMM) > 0 && (side.is_none() || file.check(kb::KVM_CAP_MULTI_ADDRESS_SPACE) > 1);
         let can = Abilities {
             kernel_apic: chips.is_some(),
+            kernel_pic: irqchip == Irqchip::Kernel,
             smm,
             xcrs: file.check(kb::KVM_CAP_XCRS) > 0,
             pkru: cpuid::pkru_offset(&supported),
@@ -149,7 +160,7 @@ impl KvmVm {
         }))
     }
 
-    /// The interrupt controllers in the kernel.
+    /// The interrupt controllers in the kernel, if local APICs at least are there.
     #[must_use]
     pub fn kernel_chips(&self) -> Option<&Arc<KernelChips>> {
         self.chips.as_ref()

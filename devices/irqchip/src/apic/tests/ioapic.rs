@@ -163,7 +163,7 @@ fn the_source_lowers_its_line_at_the_end() {
     let source = pin.clone();
     let lower: crate::EoiListener = Arc::new(move |_| source.lower());
     let config = IoApicConfig { name: "second".to_owned(), eoi: Some(lower), log: Log::off() };
-    let second = IoApic::new(config, &m.bus).unwrap();
+    let second = IoApic::new(config, m.bus.clone()).unwrap();
     for (register, value) in [(0x1b, 0), (0x1a, 0x8055)] {
         second.write(0, register, Access::cpu(0, 4)).unwrap();
         second.write(0x10, value, Access::cpu(0, 4)).unwrap();

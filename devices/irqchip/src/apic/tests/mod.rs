@@ -81,7 +81,7 @@ impl Machine {
         let listener = ended.clone();
         let eoi: crate::EoiListener = Arc::new(move |pin| listener.lock().push(pin));
         let ioapic = IoApicConfig { name: "ioapic".to_owned(), eoi: Some(eoi), log: Log::off() };
-        let ioapic = IoApic::new(ioapic, &bus).unwrap();
+        let ioapic = IoApic::new(ioapic, bus.clone()).unwrap();
         let machine = Self { clock, window: bus.window(), bus, ioapic, cpus, ended };
         for n in 0..ids.len() as u32 {
             machine.write(n, SVR, 0x1ff);
