@@ -684,16 +684,7 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
     }
     let config = MachineConfig {
         name: given.last("name").map(name).transpose()?,
-        cpu: given
-            .last("cpu")
-            .unwrap_or(if q35 {
-                "qemu64"
-            } else if pseries {
-                "power10"
-            } else {
-                "max"
-            })
-            .to_owned(),
+        cpu: given.last("cpu").unwrap_or(if q35 { "qemu64" } else { "max" }).to_owned(),
         smp: given.last("smp").map_or(Ok(Smp::ONE), Smp::parse)?,
         max_ram: memory.map_or(0, |m| m.max),
         ram_slots: memory.map_or(0, |m| m.slots),

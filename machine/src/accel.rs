@@ -3,7 +3,7 @@
 use crate::machine::Architecture;
 use rhea_device::OptionError;
 use rhea_device::options::{self, OptionDecl, OptionKind, OptionSet};
-use rhea_kvm::{Choice, KvmError, x86};
+use rhea_kvm::{Choice, KvmError, ppc, x86};
 
 /// The accelerator that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ fn usable(guest: Architecture, choice: Choice, irqchip: KernelIrqchip) -> Result
             },
         ),
         Architecture::Aarch64 => rhea_kvm::foreign("aarch64", ()),
-        Architecture::Ppc64 => rhea_kvm::foreign("ppc64", ()),
+        Architecture::Ppc64 => ppc::usable(choice),
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 mod host;
 pub mod kick;
 mod memory;
+pub mod ppc;
 pub mod sys;
 mod vcpu;
 pub mod x86;

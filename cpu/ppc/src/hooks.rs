@@ -73,6 +73,12 @@ pub trait PpcHooks: Send + Sync {
         let _ = cpu;
         false
     }
+    /// Does the hypervisor call with this token see and change no more of the processor than GPR 3 to 12 and MSR? Then the rest of the
+    /// state need not be brought here where it is elsewhere (under KVM).
+    fn hcall_keeps_state(&self, number: u64) -> bool {
+        let _ = number;
+        false
+    }
     /// log2 of the size in bytes of the hashed page table, 0: there is none.
     fn hpt_order(&self) -> u32 {
         0

@@ -1,5 +1,6 @@
 //! Puts the board together.
 
+use super::accel::{self, Kernel};
 use super::boot::Images;
 use super::cas::Offer;
 use super::cpu;
@@ -12,7 +13,6 @@ use super::platform;
 use super::rtas::Rtas;
 use super::rtas::events::Events;
 use super::tree::{self, INTERRUPTS, LMB, TIMEBASE};
-use crate::accel::AccelKind;
 use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
 use crate::cpu::report_stops;
@@ -21,12 +21,11 @@ use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::plug::Plugger;
 use rhea_accel::{GuestVcpu, IrqLine, IrqSink, VmControl};
 use rhea_clock::RtcClock;
-use rhea_device::{Log, LogMask, OptionError};
+use rhea_device::{Log, OptionError};
 use rhea_firmware::FdtNode;
 use rhea_irqchip::spapr::papr::{Hypercalls, RtasCalls};
 use rhea_irqchip::spapr::{self, ServerConfig, SpaprIrq, SpaprIrqConfig, numbers};
 use rhea_irqchip::xive::XivePlaces;
-use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{Gpa, RamBlock, RamOptions};
 use rhea_ppc::{Isa, PpcConfig, PpcCpu, PpcPins};
 use rhea_spapr::rng::Rng;
@@ -47,13 +46,13 @@ impl IrqSink for External {
     }
 }
 
-fn cpu_config(config: &MachineConfig) -> Result<PpcConfig, OptionError> {
+fn cpu_config(config: &MachineConfig, kernel: Option<&Kernel>) -> Result<PpcConfig, OptionError> {
     let (model, rest) = config.cpu.split_once(',').unwrap_or((&config.cpu, ""));
-    let model = match model {
-        "max" | "host" => "power10",
-        model => model,
+    let cpu = match (kernel, model) {
+        (Some(kernel), model) => kernel.processor(model)?,
+        (None, "max" | "host") => rhea_ppc::models::POWER10.config(),
+        (None, model) => rhea_ppc::models::parse(model).map_err(|e| OptionError::new("-cpu", e))?,
     };
-    let cpu = rhea_ppc::models::parse(model).map_err(|e| OptionError::new("-cpu", e))?;
     if let Some((key, _)) = rhea_device::options::split(rest).into_iter().find(|(k, _)| !k.is_empty()) {
         let hint = if key == "compat" { ": use -M pseries,max-cpu-compat=LEVEL" } else { "" };
         return Err(OptionError::new("-cpu", format!("'{key}': {model} has no such property{hint}")));
@@ -78,7 +77,12 @@ fn cpu_config(config: &MachineConfig) -> Result<PpcConfig, OptionError> {
 }
 
 /// The platform's offer for client-architecture support.
-fn offer(options: &PseriesOptions, cpu: &PpcConfig, config: &MachineConfig) -> Result<Offer, OptionError> {
+fn offer(
+    options: &PseriesOptions,
+    cpu: &PpcConfig,
+    config: &MachineConfig,
+    kernel: Option<&Kernel>,
+) -> Result<Offer, OptionError> {
     let newest = match cpu.isa {
         Isa::V2_07 => Compat::Power8,
         Isa::V3_0 => Compat::Power9,
@@ -100,6 +104,8 @@ fn offer(options: &PseriesOptions, cpu: &PpcConfig, config: &MachineConfig) -> R
     Ok(Offer {
         ic_mode,
         radix: cpu.radix && level >= Compat::Power9,
+        hash: kernel.is_none_or(|k| k.host.hash),
+        kernel: kernel.is_some(),
         pvr: cpu.pvr,
         newest,
         max_compat: options.max_cpu_compat,
@@ -139,8 +145,14 @@ pub fn build(
     if config.max_ram > config.ram.size && !(whole(config.ram.size) && whole(config.max_ram)) {
         return Err(OptionError::new("-m", "with maxmem, it and the size are multiples of 256M"));
     }
-    let cpu_config = Arc::new(cpu_config(config)?);
-    let offer = offer(options, &cpu_config, config)?;
+    let kernel = accel::open(&config.accel)?;
+    let cpu_config = Arc::new(cpu_config(config, kernel.as_ref())?);
+    let mut options = options.clone();
+    if let Some(kernel) = &kernel {
+        kernel.adapt(&mut options, &cpu_config)?;
+    }
+    let options = &options;
+    let offer = offer(options, &cpu_config, config, kernel.as_ref())?;
     let mut images = Images::new(config, options.vof, options.kernel_addr)?;
     let mut board = Board::new(&control, &log);
     board.boot_order = Some(Vec::new());
@@ -170,19 +182,20 @@ pub fn build(
 
     // Processors.
     let hooks = Arc::new(BoardHooks(partition.clone()));
-    let jit_options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
-    let jit = JitVm::<PpcCpu>::new(&space, jit_options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
-    let (mut vcpus, mut pins) = (Vec::<Arc<JitVcpu<PpcCpu>>>::new(), Vec::new());
+    let (accel, kvm) = accel::build(&mut board, config, options, kernel.as_ref(), &hooks)?;
+    if let Some(kvm) = kvm {
+        partition.set_kernel(kvm);
+    }
+    let (mut guests, mut pins) = (Vec::<Arc<dyn GuestVcpu<PpcCpu>>>::new(), Vec::new());
     for index in 0..config.smp.max_cpus {
         let cpu = PpcCpu::new(index, &cpu_config, &space, &clock, hooks.clone());
         let pin = cpu.pins();
-        let vcpu = jit.add_vcpu(index, cpu);
-        pin.set_wake(Box::new(vcpu.waker()));
+        let vcpu = accel.clone().add_vcpu(index, cpu).map_err(|e| fail("-accel", &e))?;
+        pin.set_wake(vcpu.waker());
         report_stops(&vcpu, index, &control);
-        vcpus.push(vcpu);
+        guests.push(vcpu);
         pins.push(pin);
     }
-    let guests: Vec<Arc<dyn GuestVcpu<PpcCpu>>> = vcpus.iter().map(|v| v.clone() as _).collect();
 
     // Interrupts.
     let servers = pins.iter().zip(0..);
@@ -228,7 +241,7 @@ pub fn build(
         partition: Arc::downgrade(&partition),
         phbs: phbs.clone(),
         space: space.clone(),
-        jit: jit.clone(),
+        accel,
         events: events.clone(),
         wall: wall(),
         slots: config.ram_slots,
@@ -282,13 +295,6 @@ pub fn build(
     let entry = images.entry();
     let cpus: Vec<Arc<dyn MachineCpu>> =
         guests.into_iter().map(|v| cpu::start(v, &space, &partition, entry) as _).collect();
-    if log.enabled(LogMask::Op) {
-        let log = log.clone();
-        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
-    }
-    let shown = jit.clone();
-    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
-    board.keep.push(Box::new(jit));
     board.keep.push(Box::new(Detach(phbs.clone())));
     let wall = wall();
     let power_button = move || events.power_button(platform::date(wall.now().0));

@@ -130,6 +130,10 @@ pub struct Offer {
     pub ic_mode: IcMode,
     /// The processor knows radix translation.
     pub radix: bool,
+    /// There can be hashed page tables.
+    pub hash: bool,
+    /// The kernel carries out some of the hypercalls (KVM).
+    pub kernel: bool,
     /// PVR of the processors.
     pub pvr: u32,
     /// The levels they can be put into: up to this.
@@ -196,7 +200,11 @@ impl Offer {
             IcMode::Xive => ov5::XIVE_EXPLOITATION,
             IcMode::Dual => ov5::XIVE_EITHER,
         };
-        let (mmu, options) = if self.radix { (ov5::MMU_EITHER, ov5::GTSE) } else { (0, 0) };
+        let (mmu, options) = match (self.radix, self.hash) {
+            (true, true) => (ov5::MMU_EITHER, ov5::GTSE),
+            (true, false) => (ov5::MMU_RADIX, ov5::GTSE),
+            (false, _) => (0, 0),
+        };
         vec![ov5::XIVE as u8, xive, ov5::MMU as u8, mmu, ov5::HASH as u8, 0, ov5::RADIX as u8, options]
     }
 
@@ -237,6 +245,7 @@ impl Offer {
         let radix = match v5.byte(ov5::MMU) & 0xc0 {
             ov5::MMU_RADIX if !self.radix || !level_radix => return Err(Status::PARAMETER),
             ov5::MMU_RADIX => true,
+            0 if !self.hash => return Err(Status::PARAMETER),
             0 => false,
             _ => self.radix && level_radix,
         };
@@ -258,6 +267,8 @@ mod tests {
     const OFFER: Offer = Offer {
         ic_mode: IcMode::Dual,
         radix: true,
+        hash: true,
+        kernel: false,
         pvr: 0x0080_0200,
         newest: Compat::Power10,
         max_compat: None,
@@ -323,6 +334,9 @@ mod tests {
         let xics = Offer { ic_mode: IcMode::Xics, radix: false, ..OFFER };
         assert_eq!(xics.negotiate(&client(&linux, &[(23, 0x40)])), Err(Status::PARAMETER));
         assert_eq!(xics.negotiate(&client(&linux, &[(24, 0x40)])), Err(Status::PARAMETER));
+        let radix = Offer { hash: false, ..OFFER };
+        assert_eq!(radix.negotiate(&client(&linux, &[])), Err(Status::PARAMETER));
+        assert_eq!(radix.platform_support()[3], 0x40);
         assert_eq!(OFFER.platform_support(), [23, 0x80, 24, 0x80, 25, 0, 26, 0x40]);
     }
 

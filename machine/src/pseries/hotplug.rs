@@ -9,13 +9,12 @@ use crate::config::DeviceSpec;
 use crate::hotplug::{HotPlug, PlugBoard};
 use crate::options::ObjectSpec;
 use parking_lot::Mutex;
-use rhea_accel::Accelerator;
+use rhea_accel::GuestAccelerator;
 use rhea_clock::RtcClock;
 use rhea_device::OptionError;
 use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
 use rhea_firmware::FdtNode;
 use rhea_irqchip::spapr::Node;
-use rhea_jit::JitVm;
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock, RamOptions};
 use rhea_pci::{Devfn, PciFunction, PciSlot};
 use rhea_ppc::PpcCpu;
@@ -72,7 +71,7 @@ pub struct Changes {
     partition: Weak<Partition>,
     phbs: Arc<Phbs>,
     space: Arc<AddressSpace>,
-    jit: Arc<JitVm<PpcCpu>>,
+    accel: Arc<dyn GuestAccelerator<PpcCpu>>,
     events: Arc<Events>,
     wall: RtcClock,
     /// Places for memory modules.
@@ -87,7 +86,7 @@ pub struct ChangesParts {
     pub partition: Weak<Partition>,
     pub phbs: Arc<Phbs>,
     pub space: Arc<AddressSpace>,
-    pub jit: Arc<JitVm<PpcCpu>>,
+    pub accel: Arc<dyn GuestAccelerator<PpcCpu>>,
     pub events: Arc<Events>,
     pub wall: RtcClock,
     pub slots: u32,
@@ -96,12 +95,12 @@ pub struct ChangesParts {
 impl Changes {
     #[must_use]
     pub fn new(parts: ChangesParts) -> Arc<Self> {
-        let ChangesParts { partition, phbs, space, jit, events, wall, slots } = parts;
+        let ChangesParts { partition, phbs, space, accel, events, wall, slots } = parts;
         Arc::new(Self {
             partition,
             phbs,
             space,
-            jit,
+            accel,
             events,
             wall,
             slots,
@@ -283,9 +282,9 @@ impl Changes {
         drop(mapping);
         // Processors may be about to use the host's addresses, and their code is known under these: the memory goes when all have
         // left generated code, which the one that calls here waits for as well.
-        let jit = self.jit.clone();
+        let accel = self.accel.clone();
         std::thread::spawn(move || {
-            jit.flush();
+            accel.flush();
             drop(block);
         });
         if let Some(id) = id {

@@ -1,5 +1,6 @@
 //! The `pseries` board: a logical partition per Power Architecture Platform Requirements (LoPAPR).
 
+mod accel;
 mod board;
 mod boot;
 pub mod cas;

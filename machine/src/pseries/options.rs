@@ -115,6 +115,10 @@ pub struct PseriesOptions {
     pub usb: Option<bool>,
     pub memory_backend: Option<String>,
     pub accel: Option<String>,
+    /// Not the hypervisor's kind of KVM.
+    pub kvm_pr: bool,
+    /// What H_GET_CPU_CHARACTERISTICS tells if the host knows: characteristics and behaviour.
+    pub host_characteristics: Option<(u64, u64)>,
 }
 
 const MITIGATION: OptionKind = OptionKind::Choice(&["broken", "workaround", "fixed"]);
@@ -188,7 +192,7 @@ pub const DECLS: &[OptionDecl] = &[
         "kvm-type",
         OptionKind::Choice(&["hv", "HV", "pr", "PR", "auto"]),
         None,
-        "kind of KVM: of no effect without KVM",
+        "kind of KVM: there is HV only; of no effect without KVM",
     ),
     OptionDecl::new("dump-guest-core", OptionKind::Bool, Some("on"), "of no effect: there are no dumps"),
     OptionDecl::new("mem-merge", OptionKind::Bool, Some("on"), "of no effect: pages are not merged"),
@@ -264,6 +268,8 @@ impl PseriesOptions {
             usb: set.given("usb").then(|| set.bool("usb")),
             memory_backend: text("memory-backend"),
             accel: text("accel"),
+            kvm_pr: matches!(set.text("kvm-type"), Some("pr" | "PR")),
+            host_characteristics: None,
         })
     }
 }

@@ -18,11 +18,13 @@ use rhea_display::ByteOrder;
 use rhea_firmware::FdtNode;
 use rhea_irqchip::spapr::papr::{Args, Hypercalls, Status, hcall as h};
 use rhea_irqchip::spapr::{Mode, Node, SpaprIrq};
+use rhea_kvm::KvmError;
+use rhea_kvm::ppc::PpcVm;
 use rhea_memory::AddressSpace;
 use rhea_ppc::bits::lpcr;
 use rhea_ppc::{PpcConfig, PpcCpu, PpcPins};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Areas that a processor's program has registered: addresses, 0: none.
@@ -98,6 +100,10 @@ pub struct Partition {
     updated: Mutex<Option<FdtNode>>,
     rtas: Mutex<Option<u64>>,
     late: OnceLock<Late>,
+    /// The VM, if the processors run under KVM.
+    kernel: OnceLock<Arc<dyn PpcVm>>,
+    /// log2 of the size of the kernel's hashed page table; 0: none.
+    kernel_hpt: AtomicU32,
 }
 
 /// What a [`Partition`] is made of.
@@ -158,6 +164,8 @@ impl Partition {
             updated: Mutex::new(None),
             rtas: Mutex::new(None),
             late: OnceLock::new(),
+            kernel: OnceLock::new(),
+            kernel_hpt: AtomicU32::new(0),
         })
     }
     /// Completes it, once.
@@ -178,8 +186,10 @@ impl Partition {
     /// Power-on state; before the processors are reset.
     pub fn reset(&self) {
         *self.outcome.lock() = self.offer.initial();
-        self.hpt.reset(self.initial_hpt_order());
         self.process_table.store(0, Ordering::SeqCst);
+        // Under KVM hashed page tables are made for those who ask for one. Of an error the control was told.
+        let _ =
+            if self.kernel.get().is_some() && self.offer.radix { self.set_radix(0, false) } else { self.set_hash() };
         *self.nmi.lock() = None;
         *self.updated.lock() = None;
         *self.client.lock() = None;
@@ -217,6 +227,49 @@ impl Partition {
         let level = self.outcome.lock().compat;
         let compat = level.and_then(|l| rhea_ppc::models::compat_of_pvr(l.logical_pvr()));
         compat.filter(|c| c.isa < self.cpu.isa).map_or(0, |c| c.pcr)
+    }
+
+    // ---- translation ----
+
+    /// The processors run in this VM; once.
+    pub fn set_kernel(&self, vm: Arc<dyn PpcVm>) {
+        let _ = self.kernel.set(vm);
+    }
+    /// Tells of an error of the kernel, after which the machine cannot go on.
+    fn told<T>(&self, result: Result<T, KvmError>) -> Result<T, KvmError> {
+        result.inspect_err(|e| self.control.guest_panic(&format!("KVM: {e}")))
+    }
+    /// log2 of the size in bytes of the hashed page table, 0: none.
+    #[must_use]
+    pub fn hpt_order(&self) -> u32 {
+        if self.kernel.get().is_some() { self.kernel_hpt.load(Ordering::SeqCst) } else { self.hpt.order() }
+    }
+    /// An empty hashed page table takes the place of what there was.
+    ///
+    /// # Errors
+    /// The kernel's, of which the machine's control was told.
+    pub fn set_hash(&self) -> Result<(), KvmError> {
+        let order = self.initial_hpt_order();
+        if let Some(kernel) = self.kernel.get() {
+            self.told(kernel.set_hash(order))?;
+            self.kernel_hpt.store(order, Ordering::SeqCst);
+        } else {
+            self.hpt.reset(order);
+        }
+        Ok(())
+    }
+    /// There is no hashed page table: trees are found by the process table (0: there is none yet).
+    ///
+    /// # Errors
+    /// As [`Self::set_hash`].
+    pub fn set_radix(&self, process_table: u64, gtse: bool) -> Result<(), KvmError> {
+        if let Some(kernel) = self.kernel.get() {
+            self.told(kernel.set_radix(process_table, gtse))?;
+            self.kernel_hpt.store(0, Ordering::SeqCst);
+        } else {
+            self.hpt.reset(0);
+        }
+        Ok(())
     }
 
     // ---- what comes and goes ----
@@ -401,7 +454,7 @@ impl Partition {
             isa: self.cpu.isa,
             offer: &self.offer,
             outcome: &outcome,
-            hpt_order: if self.hpt.order() == 0 { self.initial_hpt_order() } else { self.hpt.order() },
+            hpt_order: if self.hpt_order() == 0 { self.initial_hpt_order() } else { self.hpt_order() },
             boot: &late.boot,
             fresh,
             seed: Some(seed),
@@ -426,9 +479,9 @@ impl Partition {
         *self.outcome.lock() = outcome;
         // The hashed page table is there until the guest is known not to need it.
         if radix {
-            self.hpt.reset(0);
-        } else if self.hpt.order() == 0 {
-            self.hpt.reset(self.initial_hpt_order());
+            self.set_radix(0, false).map_err(|_| Status::HARDWARE)?;
+        } else if self.hpt_order() == 0 {
+            self.set_hash().map_err(|_| Status::HARDWARE)?;
         }
         if let Some(late) = self.late() {
             late.irq.activate(if xive { Mode::Xive } else { Mode::Xics });

@@ -360,9 +360,7 @@ fn functions(input: &TreeInput<'_>) -> Vec<&'static str> {
         "hcall-tce",
         "hcall-vio",
         "hcall-splpar",
-        "hcall-join",
         "hcall-bulk",
-        "hcall-block-remove",
         "hcall-set-mode",
         "hcall-sprg0",
         "hcall-copy",
@@ -370,6 +368,10 @@ fn functions(input: &TreeInput<'_>) -> Vec<&'static str> {
         "hcall-vphn",
         "hcall-multi-tce",
     ];
+    if !input.offer.kernel {
+        // The kernel's page table has no such call, and its processors wait for its own H_PROD only.
+        names.extend(["hcall-join", "hcall-block-remove"]);
+    }
     if input.offer.hpt_resize {
         names.push("hcall-hpt-resize");
     }
@@ -470,6 +472,8 @@ mod tests {
         let offer = Offer {
             ic_mode: IcMode::Dual,
             radix: true,
+            hash: true,
+            kernel: false,
             pvr: 0x0080_0200,
             newest: Compat::Power10,
             max_compat: None,

@@ -1,6 +1,6 @@
 //! What H_GET_CPU_CHARACTERISTICS and H_HOME_NODE_ASSOCIATIVITY tell (LoPAPR 14.15).
 
-use crate::pseries::options::{Capabilities, Mitigation};
+use crate::pseries::options::{Mitigation, PseriesOptions};
 use crate::pseries::partition::Partition;
 use rhea_irqchip::spapr::papr::{Args, Status};
 
@@ -22,7 +22,12 @@ const BOUNDS_CHECK_BARRIER: u64 = bit(2);
 const FLUSH_COUNT_CACHE: u64 = bit(5);
 
 /// H_GET_CPU_CHARACTERISTICS.
-pub fn of(caps: &Capabilities, out: &mut Args) {
+pub fn of(options: &PseriesOptions, out: &mut Args) {
+    if let Some((character, behaviour)) = options.host_characteristics {
+        (out[0], out[1]) = (character, behaviour);
+        return;
+    }
+    let caps = &options.caps;
     let (mut character, mut behaviour) = (0, FAVOUR_SECURITY);
     match caps.cfpc {
         Mitigation::Workaround => {
@@ -73,16 +78,19 @@ pub fn home_node(p: &Partition, a: &Args, out: &mut Args) -> Result<(), Status> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pseries::PseriesOptions;
 
     #[test]
     fn mitigations() {
-        let caps = |t: &str| PseriesOptions::parse(&[format!("pseries,{t}")]).unwrap().caps;
+        let caps = |t: &str| PseriesOptions::parse(&[format!("pseries,{t}")]).unwrap();
         let mut out = Args::default();
         of(&caps("cap-cfpc=fixed,cap-sbbc=fixed,cap-ibs=fixed-na"), &mut out);
         assert_eq!((out[0], out[1]), (0, FAVOUR_SECURITY));
         of(&caps("cap-cfpc=workaround"), &mut out);
         assert_ne!(out[0] & L1D_FLUSH_ORI30, 0);
         assert_ne!(out[1] & FLUSH_L1D, 0);
+        // What the host says is what holds there.
+        let options = PseriesOptions { host_characteristics: Some((5, 6)), ..caps("cap-cfpc=fixed") };
+        of(&options, &mut out);
+        assert_eq!((out[0], out[1]), (5, 6));
     }
 }

@@ -52,6 +52,20 @@ fn answer(result: Result<(), Status>) -> Option<Status> {
     Some(result.err().unwrap_or(Status::SUCCESS))
 }
 
+/// Does the call see and change nothing of the processor but the registers of its arguments and results?
+#[must_use]
+pub fn keeps_state(number: u64) -> bool {
+    use rhea_irqchip::spapr::papr::hcall as h;
+    match number {
+        n::H_LOGICAL_CI_LOAD | n::H_LOGICAL_CI_STORE | n::H_LOGICAL_MEMOP | n::H_PAGE_INIT | n::H_RANDOM => true,
+        h::H_GET_TCE | h::H_PUT_TCE | h::H_STUFF_TCE | h::H_PUT_TCE_INDIRECT => true,
+        h::H_GET_TERM_CHAR | h::H_PUT_TERM_CHAR => true,
+        h::H_EOI | h::H_CPPR | h::H_IPI | h::H_IPOLL | h::H_XIRR | h::H_XIRR_X => true,
+        h::H_SEND_CRQ | h::H_SEND_LOGICAL_LAN | h::H_ADD_LOGICAL_LAN_BUFFER => true,
+        _ => (h::H_INT_GET_SOURCE_INFO..=h::H_INT_RESET).contains(&number),
+    }
+}
+
 /// The calls of the board itself; `None`: it is none of those.
 fn own(p: &Partition, cpu: &mut PpcCpu, number: u64, a: &Args, out: &mut Args) -> Option<Status> {
     answer(match number {
@@ -80,7 +94,7 @@ fn own(p: &Partition, cpu: &mut PpcCpu, number: u64, a: &Args, out: &mut Args) -
         // Processors from POWER8 on have DAWR instead.
         n::H_SET_DABR | n::H_SET_XDABR => Err(Status::HARDWARE),
         n::H_GET_CPU_CHARACTERISTICS => {
-            characteristics::of(&p.options.caps, out);
+            characteristics::of(&p.options, out);
             Ok(())
         }
         n::H_HOME_NODE_ASSOCIATIVITY => characteristics::home_node(p, a, out),

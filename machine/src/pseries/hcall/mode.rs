@@ -126,9 +126,9 @@ pub fn process_table(p: &Partition, cpu: &mut PpcCpu, a: &Args) -> Result<(), St
         return Err(Status::PARAMETER);
     }
     if radix {
-        p.hpt.reset(0);
-    } else if p.hpt.order() == 0 {
-        p.hpt.reset(crate::pseries::hpt::order_for(p.ram.len()));
+        p.set_radix(table, flags & GTSE != 0).map_err(|_| Status::HARDWARE)?;
+    } else if p.hpt_order() == 0 {
+        p.set_hash().map_err(|_| Status::HARDWARE)?;
     }
     p.process_table.store(table, Ordering::SeqCst);
     // Another table, or a table of the same place filled anew (kexec).

@@ -43,6 +43,8 @@ fn board() -> Board {
     let offer = Offer {
         ic_mode: IcMode::Dual,
         radix: true,
+        hash: true,
+        kernel: false,
         pvr: config.pvr,
         newest: Compat::Power10,
         max_compat: None,

@@ -1,0 +1,135 @@
+//! What runs the processors: the JIT, or KVM.
+
+use super::hooks::BoardHooks;
+use super::options::{Compat, PseriesOptions, ResizeHpt};
+use crate::accel::AccelKind;
+use crate::board::Board;
+use crate::config::MachineConfig;
+use rhea_accel::GuestAccelerator;
+use rhea_device::{LogMask, OptionError};
+use rhea_jit::{JitOptions, JitVm};
+use rhea_kvm::ppc::{self, Host, PpcVm, Setup};
+use rhea_kvm::{Counts, DEV_KVM, DevKvm, KvmError};
+use rhea_ppc::{PpcConfig, PpcCpu};
+use std::sync::Arc;
+
+/// Hashed pages larger than the host's own ones need memory of such pages.
+const HASH_PAGE_SHIFT: u8 = 16;
+
+fn fail(e: &KvmError) -> OptionError {
+    OptionError::new("-accel kvm", e.to_string())
+}
+
+/// KVM, if it was chosen.
+pub struct Kernel {
+    kvm: DevKvm,
+    pub host: Host,
+}
+
+/// Opens it.
+pub fn open(kind: &AccelKind) -> Result<Option<Kernel>, OptionError> {
+    if !matches!(kind, AccelKind::Kvm(_)) {
+        return Ok(None);
+    }
+    let kvm = DevKvm::open(DEV_KVM).map_err(|e| fail(&e))?;
+    let host = ppc::host(&kvm).map_err(|e| fail(&e))?;
+    Ok(Some(Kernel { kvm, host }))
+}
+
+impl Kernel {
+    /// The host's processor, which all guests have: `model` (as after `-cpu`) is it, or leaves it open.
+    pub fn processor(&self, model: &str) -> Result<PpcConfig, OptionError> {
+        const VERSION_SHIFT: u32 = 16;
+        let pvr = self.host.pvr;
+        let same = |m: &rhea_ppc::models::Model| m.pvr >> VERSION_SHIFT == pvr >> VERSION_SHIFT;
+        let of_host = rhea_ppc::models::MODELS.iter().map(|(_, m)| m).find(|m| same(m));
+        let of_host = of_host.ok_or_else(|| {
+            OptionError::new("-accel kvm", format!("the host's processor (version {pvr:#010x}) is not a known one"))
+        })?;
+        if !matches!(model, "max" | "host") {
+            let wanted = rhea_ppc::models::parse(model).map_err(|e| OptionError::new("-cpu", e))?;
+            if wanted.pvr >> VERSION_SHIFT != pvr >> VERSION_SHIFT {
+                let name = of_host.name;
+                let text = format!(
+                    "'{model}': the host's processor is a {name}: use -cpu host and -M pseries,max-cpu-compat="
+                );
+                return Err(OptionError::new("-cpu", text));
+            }
+        }
+        let mut config = of_host.config();
+        (config.pvr, config.radix) = (pvr, self.host.radix);
+        Ok(config)
+    }
+
+    /// Adapts the machine's capabilities to the host's.
+    pub fn adapt(&self, options: &mut PseriesOptions, cpu: &PpcConfig) -> Result<(), OptionError> {
+        let refuse =
+            |what: &str| Err(OptionError::new("-M pseries", format!("'{what}': this host's KVM does not do it")));
+        if options.kvm_pr {
+            return refuse("kvm-type=PR");
+        }
+        let caps = &mut options.caps;
+        if caps.rpt_invalidate && !self.host.rpt_invalidate {
+            return refuse("cap-rpt-invalidate=on");
+        }
+        match options.resize_hpt {
+            ResizeHpt::Required => return refuse("resize-hpt=required"),
+            _ => options.resize_hpt = ResizeHpt::Disabled,
+        }
+        caps.dawr1 &= self.host.dawr1;
+        caps.ail_mode_3 &= self.host.ail_mode_3;
+        caps.max_page_shift = caps.max_page_shift.min(HASH_PAGE_SHIFT);
+        let hash_only = options.max_cpu_compat.is_some_and(|c| c < Compat::Power9);
+        if !self.host.hash && (hash_only || !cpu.radix) {
+            return refuse("max-cpu-compat=power8");
+        }
+        options.host_characteristics = self.host.characteristics;
+        Ok(())
+    }
+}
+
+/// Makes the accelerator; with KVM also what the kernel does for the partition.
+pub fn build(
+    board: &mut Board,
+    config: &MachineConfig,
+    options: &PseriesOptions,
+    kernel: Option<&Kernel>,
+    hooks: &Arc<BoardHooks>,
+) -> Result<(Arc<dyn GuestAccelerator<PpcCpu>>, Option<Arc<dyn PpcVm>>), OptionError> {
+    let Some(kernel) = kernel else { return Ok((jit(board, config)?, None)) };
+    let setup = Setup {
+        space: board.space.clone(),
+        hooks: hooks.clone(),
+        control: board.control.clone(),
+        threads: config.smp.threads,
+        dawr1: options.caps.dawr1,
+        rpt_invalidate: options.caps.rpt_invalidate,
+    };
+    let vm = ppc::create(&kernel.kvm, setup).map_err(|e| fail(&e))?;
+    let shown = vm.clone();
+    let info = move || {
+        let Counts { slots, doorbells, exits, kicks } = shown.counts();
+        format!(
+            "kvm support: enabled\nirqchip: machine\nmemory slots: {slots}\ndoorbells: {doorbells}\nexits: {exits}\n\
+             kicks: {kicks}\n"
+        )
+    };
+    board.info.push(("kvm", "show what runs the processors", Box::new(info)));
+    board.keep.push(Box::new(vm.clone()));
+    Ok((vm.clone(), Some(vm)))
+}
+
+fn jit(board: &mut Board, config: &MachineConfig) -> Result<Arc<JitVm<PpcCpu>>, OptionError> {
+    let options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
+    let jit =
+        JitVm::<PpcCpu>::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
+    if board.log.enabled(LogMask::Op) {
+        let log = board.log.clone();
+        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
+    }
+    let shown = jit.clone();
+    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
+    board.info.push(("kvm", "show what runs the processors", Box::new(|| "kvm support: disabled\n".to_owned())));
+    board.keep.push(Box::new(jit.clone()));
+    Ok(jit)
+}
