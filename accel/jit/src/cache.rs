@@ -4,12 +4,13 @@
 //! dies: its head then jumps to its successor, or to an exit that looks the guest's pc up again. Memory of dead regions
 //! is reclaimed only when the whole cache is emptied, while no vCPU runs generated code.
 
-use crate::code::CodeMemory;
+use crate::code::{CodeMemory, Soon};
 use crate::fetch::FetchEntry;
 use crate::x64::{CodeBlob, LinkSite};
 use rhea_ir::func::Function;
 use rhea_ir::op::Class;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -32,15 +33,20 @@ pub struct Meta {
     pub entry: usize,
     /// Address of the code that stores pc and leaves.
     leave: usize,
-    links: Vec<LinkSite>,
+    links: Box<[LinkSite]>,
     /// The bytes that were translated.
-    ranges: Vec<Range>,
+    ranges: Ranges,
     /// Pages other than the entry's that the region is made of.
-    pub others: Vec<OtherPage>,
+    pub others: Box<[OtherPage]>,
     counter: usize,
+    /// What was made before for this key, since the last flush.
+    previous: Option<u32>,
     pub optimised: bool,
     alive: bool,
 }
+
+/// Blocks of the cheap tier are made of one.
+pub type Ranges = SmallVec<[Range; 1]>;
 
 /// Translated bytes of a page: from, to (exclusive).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,10 +95,9 @@ impl std::fmt::Display for Stats {
 pub struct Cache {
     code: CodeMemory,
     keep: usize,
-    metas: Vec<Meta>,
+    metas: Metas,
+    /// The last region made for a key since the last flush, alive or dead.
     map: FxHashMap<Key, u32>,
-    /// All entries made for a key since the last flush, for forwarding their heads.
-    heads: FxHashMap<Key, Vec<usize>>,
     pages: FxHashMap<PageId, PageCode>,
     counters: Vec<Box<[AtomicI32]>>,
     counters_used: usize,
@@ -101,6 +106,34 @@ pub struct Cache {
 }
 
 const COUNTER_CHUNK: usize = 4096;
+
+/// Regions by id, at places that do not change: there are many, and moving them as they become more would cost more than they do.
+#[derive(Default)]
+struct Metas(Vec<Vec<Meta>>);
+
+impl Metas {
+    const CHUNK: usize = 1024;
+    /// The id of a new one.
+    fn push(&mut self, m: Meta) -> u32 {
+        if self.0.last().is_none_or(|c| c.len() == Self::CHUNK) {
+            self.0.push(Vec::with_capacity(Self::CHUNK));
+        }
+        let before = (self.0.len() - 1) * Self::CHUNK;
+        let Some(last) = self.0.last_mut() else { return u32::MAX };
+        last.push(m);
+        (before + last.len() - 1) as u32
+    }
+    fn get(&self, id: u32) -> Option<&Meta> {
+        self.0.get(id as usize / Self::CHUNK)?.get(id as usize % Self::CHUNK)
+    }
+    fn get_mut(&mut self, id: u32) -> Option<&mut Meta> {
+        self.0.get_mut(id as usize / Self::CHUNK)?.get_mut(id as usize % Self::CHUNK)
+    }
+    /// `id` and all made before for its key, the last one first.
+    fn chain(&self, id: Option<u32>) -> impl Iterator<Item = &Meta> {
+        std::iter::successors(id.and_then(|id| self.get(id)), |m| self.get(m.previous?))
+    }
+}
 
 /// What is made of a page.
 #[derive(Default)]
@@ -126,9 +159,8 @@ impl Cache {
         Ok(Cache {
             code: CodeMemory::new(bytes)?,
             keep: 0,
-            metas: Vec::new(),
+            metas: Metas::default(),
             map: FxHashMap::default(),
-            heads: FxHashMap::default(),
             pages: FxHashMap::default(),
             counters: Vec::new(),
             counters_used: 0,
@@ -149,6 +181,11 @@ impl Cache {
         self.code.append(bytes)
     }
 
+    /// Code memory that somebody may make ready.
+    pub fn soon(&mut self) -> Option<Soon> {
+        self.code.soon()
+    }
+
     /// Numbers for the memory instructions of a region: the first of them.
     pub fn sites(&mut self, func: &Function) -> u32 {
         let first = self.next_site;
@@ -162,14 +199,14 @@ impl Cache {
             key,
             entry: 0,
             leave: 0,
-            links: Vec::new(),
-            ranges: Vec::new(),
-            others: Vec::new(),
+            links: Box::default(),
+            ranges: Ranges::new(),
+            others: Box::default(),
             counter: 0,
+            previous: None,
             optimised: false,
             alive: false,
-        });
-        self.metas.len() as u32 - 1
+        })
     }
 
     /// A counter cell set to `start`: its number (from 1) and its stable address.
@@ -185,10 +222,10 @@ impl Cache {
     }
 
     pub fn find(&self, key: &Key) -> Option<&Meta> {
-        self.map.get(key).map(|&i| &self.metas[i as usize])
+        self.metas.get(*self.map.get(key)?).filter(|m| m.alive)
     }
     pub fn meta(&self, id: u32) -> Option<&Meta> {
-        self.metas.get(id as usize)
+        self.metas.get(id)
     }
 
     /// Installs a region under an id of [`Cache::reserve`] since the last flush; `None` when code memory is full.
@@ -202,31 +239,27 @@ impl Cache {
         } else {
             self.stats.blocks += 1;
         }
-        let heads = self.heads.entry(key).or_default();
-        for &old in heads.iter() {
-            self.code.patch_head(old, Some(entry));
+        let previous = self.map.insert(key, id);
+        for old in self.metas.chain(previous) {
+            self.code.patch_head(old.entry, Some(entry));
         }
-        heads.push(entry);
-        let mut pages: Vec<PageId> = ranges.iter().map(|r| r.page).collect();
-        pages.sort_unstable();
-        pages.dedup();
-        for r in &ranges {
-            self.pages.entry(r.page).or_default().chunks |= chunks(r.from.into(), r.to.into());
+        for (n, r) in ranges.iter().enumerate() {
+            let page = self.pages.entry(r.page).or_default();
+            page.chunks |= chunks(r.from.into(), r.to.into());
+            if ranges[..n].iter().any(|before| before.page == r.page) {
+                continue;
+            }
+            if page.regions.len() >= 64 {
+                // Superseded regions pile up on hot pages.
+                page.regions.retain(|&r| self.metas.get(r).is_some_and(|m| m.alive));
+            }
+            page.regions.push(id);
         }
         let leave = entry + blob.leave as usize;
-        let meta = Meta { key, entry, leave, links: blob.links, ranges, others, counter, optimised, alive: true };
-        if let Some(m) = self.metas.get_mut(id as usize) {
+        let (links, others) = (blob.links.into(), others.into());
+        let meta = Meta { key, entry, leave, links, ranges, others, counter, previous, optimised, alive: true };
+        if let Some(m) = self.metas.get_mut(id) {
             *m = meta;
-        }
-        self.map.insert(key, id);
-        for page in pages {
-            let list = &mut self.pages.entry(page).or_default().regions;
-            if list.len() >= 64 {
-                // Superseded regions pile up on hot pages.
-                let metas = &self.metas;
-                list.retain(|&r| metas[r as usize].alive);
-            }
-            list.push(id);
         }
         Some(entry)
     }
@@ -255,23 +288,23 @@ impl Cache {
 
     /// Kills one region (a further page of it is no longer what it was).
     pub fn kill(&mut self, id: u32) {
-        let Some(m) = self.metas.get_mut(id as usize) else { return };
-        if !m.alive {
+        let Some(m) = self.metas.get_mut(id) else { return };
+        if !std::mem::take(&mut m.alive) {
             return;
         }
-        m.alive = false;
         let (key, leave) = (m.key, m.leave);
-        if self.map.get(&key) == Some(&id) {
-            self.map.remove(&key);
-        }
-        for &h in self.heads.get(&key).into_iter().flatten() {
-            self.code.patch_head(h, Some(leave));
+        let last = self.map.get(&key).copied();
+        // The heads of what was made before lead to the last one.
+        if last == Some(id) {
+            for m in self.metas.chain(last) {
+                self.code.patch_head(m.entry, Some(leave));
+            }
         }
     }
 
     /// Points a link of a region at code for the link's address, which is in `page`.
     pub fn link(&self, id: u32, site: usize, target: usize, page: &FetchEntry) {
-        let Some(m) = self.metas.get(id as usize) else { return };
+        let Some(m) = self.metas.get(id) else { return };
         let Some(l) = m.links.get(site) else { return };
         let at = m.entry + l.at as usize;
         match l.identity_at {
@@ -296,7 +329,7 @@ impl Cache {
     pub fn overlaps(&self, page: PageId, from: u64, to: u64) -> bool {
         self.pages.get(&page).is_some_and(|p| {
             p.chunks & chunks(from, to) != 0
-                && p.regions.iter().any(|&id| self.metas[id as usize].covers(page, from, to))
+                && p.regions.iter().any(|&id| self.metas.get(id).is_some_and(|m| m.covers(page, from, to)))
         })
     }
 
@@ -309,10 +342,7 @@ impl Cache {
         }
         let mut left = PageCode::default();
         for id in self.pages.remove(&page).unwrap_or_default().regions {
-            let m = &self.metas[id as usize];
-            if !m.alive {
-                continue;
-            }
+            let Some(m) = self.metas.get(id).filter(|m| m.alive) else { continue };
             if m.covers(page, from, to) {
                 self.stats.invalidated += 1;
                 self.kill(id);
@@ -332,9 +362,8 @@ impl Cache {
     /// Forgets everything. Only while no vCPU runs generated code, and with all jump caches emptied before one does.
     pub fn flush(&mut self) {
         self.stats.flushes += 1;
-        self.metas.clear();
+        self.metas.0.clear();
         self.map.clear();
-        self.heads.clear();
         self.pages.clear();
         self.counters.clear();
         self.counters_used = 0;
@@ -344,7 +373,7 @@ impl Cache {
 
 /// What a region was made from.
 pub struct Made {
-    pub ranges: Vec<Range>,
+    pub ranges: Ranges,
     pub others: Vec<OtherPage>,
     /// Number of its counter, 0: none.
     pub counter: usize,
@@ -359,7 +388,53 @@ impl Meta {
 
 #[cfg(test)]
 mod tests {
-    use super::chunks;
+    use super::*;
+
+    fn install(c: &mut Cache, key: Key) -> (u32, usize) {
+        let id = c.reserve(key);
+        let blob = CodeBlob { bytes: vec![0x90; 64], links: Vec::new(), leave: 32 };
+        let ranges = Ranges::from_buf([Range { page: (1, 1), from: 0, to: 4 }]);
+        let made = Made { ranges, others: Vec::new(), counter: 0, optimised: false };
+        (id, c.install(id, key, made, blob).unwrap())
+    }
+    /// Where the head of a region jumps to.
+    fn head(c: &Cache, entry: usize) -> Option<usize> {
+        let [a, b] = [entry, entry + 4].map(|at| u64::from(c.code.read32(at).unwrap()));
+        let bytes = (a | b << 32).to_le_bytes();
+        let to = i32::from_le_bytes(bytes[1..5].try_into().unwrap());
+        (bytes[0] == 0xe9).then(|| (entry + 5).wrapping_add_signed(to as isize))
+    }
+
+    #[test]
+    fn heads_lead_to_what_was_made_last() {
+        let mut c = Cache::new(1 << 20).unwrap();
+        let key = Key { pc: 0x1000, host: 0x7000, mode: 0, attrs: 0 };
+        let (a, at_a) = install(&mut c, key);
+        let (b, at_b) = install(&mut c, key);
+        assert_eq!((head(&c, at_a), head(&c, at_b)), (Some(at_b), None));
+        // What was replaced takes nothing away when it dies.
+        c.kill(a);
+        assert_eq!((head(&c, at_a), head(&c, at_b)), (Some(at_b), None));
+        assert!(c.find(&key).is_some_and(|m| m.entry == at_b));
+        c.kill(b);
+        assert_eq!((head(&c, at_a), head(&c, at_b)), (Some(at_b + 32), Some(at_b + 32)));
+        assert!(c.find(&key).is_none());
+        let (_, at_c) = install(&mut c, key);
+        assert_eq!((head(&c, at_a), head(&c, at_b), head(&c, at_c)), (Some(at_c), Some(at_c), None));
+        assert!(c.invalidate((1, 1), 0, 4));
+        assert!(c.find(&key).is_none());
+    }
+
+    #[test]
+    fn more_regions_than_a_chunk_has() {
+        let mut c = Cache::new(1 << 20).unwrap();
+        let key = |n: u64| Key { pc: n * 4, host: n * 4, mode: 0, attrs: 0 };
+        let made: Vec<_> = (0..Metas::CHUNK as u64 + 3).map(|n| install(&mut c, key(n))).collect();
+        for (n, (id, entry)) in made.iter().enumerate() {
+            assert_eq!(*id as usize, n);
+            assert!(c.find(&key(n as u64)).is_some_and(|m| m.entry == *entry));
+        }
+    }
 
     #[test]
     fn bytes_to_chunks() {

@@ -2,24 +2,67 @@
 //! pointer and emptied as a whole while no vCPU runs generated code.
 #![expect(unsafe_code, reason = "maps executable memory and writes to it through raw pointers")]
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The two views of the code memory.
 ///
-/// Invariant: `rw` and `rx` map the same `len` bytes until drop; bytes below `used` belong to finished code and change
-/// only through [`CodeMemory::patch32`], [`CodeMemory::patch_displacement`] and [`CodeMemory::patch_head`].
-pub struct CodeMemory {
+/// Invariant: `rw` and `rx` map the same `len` bytes until drop.
+struct Mapping {
     rw: NonNull<u8>,
     rx: NonNull<u8>,
     len: usize,
-    used: usize,
 }
 
-// SAFETY: the mappings are plain memory; all mutation goes through `&mut self` or atomics.
-unsafe impl Send for CodeMemory {}
+// SAFETY: the mappings are plain memory; all mutation goes through a `&mut CodeMemory` or atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: both mappings are ours and no code runs in them any more.
+        unsafe {
+            let _ = munmap(self.rw.as_ptr().cast(), self.len);
+            let _ = munmap(self.rx.as_ptr().cast(), self.len);
+        }
+    }
+}
+
+/// Code memory.
+///
+/// Invariant: bytes below `used` belong to finished code and change only through [`CodeMemory::patch32`],
+/// [`CodeMemory::patch_displacement`] and [`CodeMemory::patch_head`].
+pub struct CodeMemory {
+    map: Arc<Mapping>,
+    used: usize,
+    /// Up to here somebody was asked to have the host's pages ready.
+    ready: usize,
+}
+
+/// Code memory that is used soon.
+pub struct Soon {
+    map: Arc<Mapping>,
+    from: usize,
+    len: usize,
+}
+
+impl Soon {
+    /// Has the host find and clear its pages, so that who writes and runs the code need not wait for each.
+    pub fn make_ready(&self) {
+        // SAFETY: inside both mappings, which `map` keeps; populating changes no contents. A host that cannot does it later.
+        unsafe {
+            let _ = madvise(self.map.rw.as_ptr().add(self.from).cast(), self.len, Advice::LinuxPopulateWrite);
+            let _ = madvise(self.map.rx.as_ptr().add(self.from).cast(), self.len, Advice::LinuxPopulateRead);
+        }
+    }
+}
+
+/// Bytes made ready at a time.
+const STEP: usize = 2 << 20;
 
 impl CodeMemory {
     /// # Errors
@@ -34,22 +77,33 @@ impl CodeMemory {
             (rw, rx)
         };
         match (NonNull::new(rw.cast()), NonNull::new(rx.cast())) {
-            (Some(rw), Some(rx)) => Ok(CodeMemory { rw, rx, len, used: 0 }),
+            (Some(rw), Some(rx)) => Ok(CodeMemory { map: Arc::new(Mapping { rw, rx, len }), used: 0, ready: 0 }),
             _ => Err(io::Error::other("mmap returned null")),
         }
+    }
+
+    /// What comes next, once for each part, while there is still some that is ready.
+    pub fn soon(&mut self) -> Option<Soon> {
+        let from = self.ready.max(self.used / STEP * STEP);
+        let len = STEP.min(self.map.len.saturating_sub(from));
+        if self.used + STEP / 2 < self.ready || len == 0 {
+            return None;
+        }
+        self.ready = from + len;
+        Some(Soon { map: self.map.clone(), from, len })
     }
 
     /// Appends code at a 64-byte boundary; its executable address, or `None` when the memory is full.
     pub fn append(&mut self, bytes: &[u8]) -> Option<usize> {
         let at = self.used.next_multiple_of(64);
         let end = at.checked_add(bytes.len())?;
-        if end > self.len {
+        if end > self.map.len {
             return None;
         }
         // SAFETY: `at..end` is inside the mapping and above all finished code.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.rw.as_ptr().add(at), bytes.len()) };
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.rw.as_ptr().add(at), bytes.len()) };
         self.used = end;
-        Some(self.rx.as_ptr() as usize + at)
+        Some(self.map.rx.as_ptr() as usize + at)
     }
 
     /// Forgets all code from `keep` bytes on. The caller makes sure that nobody runs or will run it.
@@ -62,7 +116,7 @@ impl CodeMemory {
     }
 
     fn offset(&self, addr: usize, size: usize) -> Option<usize> {
-        let off = addr.checked_sub(self.rx.as_ptr() as usize)?;
+        let off = addr.checked_sub(self.map.rx.as_ptr() as usize)?;
         (off + size <= self.used).then_some(off)
     }
 
@@ -86,7 +140,7 @@ impl CodeMemory {
     fn word(&self, at: usize) -> Option<&AtomicU32> {
         let off = self.offset(at, 4).filter(|off| off % 4 == 0)?;
         // SAFETY: in bounds and aligned; concurrent readers are instruction fetches only.
-        Some(unsafe { AtomicU32::from_ptr(self.rw.as_ptr().add(off).cast()) })
+        Some(unsafe { AtomicU32::from_ptr(self.map.rw.as_ptr().add(off).cast()) })
     }
 
     /// Replaces the 8-byte head of a region (8-byte aligned) by a jump to `target`, or by the original nop.
@@ -103,18 +157,8 @@ impl CodeMemory {
             }
         };
         // SAFETY: as in `patch32`.
-        let word = unsafe { AtomicU64::from_ptr(self.rw.as_ptr().add(off).cast()) };
+        let word = unsafe { AtomicU64::from_ptr(self.map.rw.as_ptr().add(off).cast()) };
         word.store(u64::from_le_bytes(bytes), Ordering::SeqCst);
-    }
-}
-
-impl Drop for CodeMemory {
-    fn drop(&mut self) {
-        // SAFETY: both mappings are ours and no code runs in them any more.
-        unsafe {
-            let _ = munmap(self.rw.as_ptr().cast(), self.len);
-            let _ = munmap(self.rx.as_ptr().cast(), self.len);
-        }
     }
 }
 
@@ -127,4 +171,28 @@ pub unsafe fn enter(tramp: usize, env: *mut u8, code: usize) -> u64 {
     // SAFETY: the trampoline has this signature (see `x64::trampoline`).
     let f: extern "C" fn(*mut u8, usize) -> u64 = unsafe { std::mem::transmute(tramp) };
     f(env, code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_ready_part_by_part() {
+        let mut code = CodeMemory::new(2 * STEP + 4096).unwrap();
+        let part = |s: Option<Soon>| s.map(|s| (s.from, s.len));
+        let first = code.soon().unwrap();
+        first.make_ready();
+        assert_eq!((first.from, first.len), (0, STEP));
+        assert_eq!(part(code.soon()), None);
+        code.append(&vec![0x90; STEP / 2 + 1]).unwrap();
+        assert_eq!(part(code.soon()), Some((STEP, STEP)));
+        code.append(&vec![0x90; STEP]).unwrap();
+        assert_eq!(part(code.soon()), Some((2 * STEP, 4096)));
+        code.append(&vec![0x90; STEP / 2]).unwrap();
+        assert_eq!(part(code.soon()), None, "there is no more");
+        // What was emptied is still there.
+        code.truncate(0);
+        assert_eq!(part(code.soon()), None);
+    }
 }

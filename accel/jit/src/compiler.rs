@@ -3,11 +3,12 @@
 //! A region is made from copies of guest pages without a lock, and installed only if the pages are what they were then.
 
 use crate::cache::{Key, Made, Range};
+use crate::code::Soon;
 use crate::fetch::FetchEntry;
 use crate::translate::{CodePage, Source};
 use crate::vm::Core;
 use crate::x64::{self, Entry, Region, RuntimeFns};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhea_ir::Function;
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::Guest;
@@ -41,6 +42,8 @@ const WAITING: usize = 16;
 
 struct Queue<G: Guest> {
     jobs: VecDeque<Job<G>>,
+    /// Comes before the jobs.
+    soon: Option<Soon>,
     /// The host page of the block being worked on.
     busy: Option<u64>,
     stop: bool,
@@ -66,7 +69,7 @@ fn page_of(key: &Key) -> u64 {
 
 impl<G: Guest> Compiler<G> {
     pub fn new(core: &Arc<Core>, fns: RuntimeFns, threshold: i32, tell: &Arc<OnceLock<Tell>>) -> Arc<Compiler<G>> {
-        let queue = Queue { jobs: VecDeque::new(), busy: None, stop: false };
+        let queue = Queue { jobs: VecDeque::new(), soon: None, busy: None, stop: false };
         Arc::new(Compiler {
             core: core.clone(),
             fns,
@@ -90,6 +93,12 @@ impl<G: Guest> Compiler<G> {
             queue.jobs.push_back(job());
             self.more.notify_one();
         }
+    }
+
+    /// Has the thread make code memory ready.
+    pub fn submit_soon(&self, soon: Soon) {
+        self.queue.lock().soon = Some(soon);
+        self.more.notify_one();
     }
 
     /// Does a job on the calling thread, which is outside generated code.
@@ -210,6 +219,10 @@ impl<G: Guest> Compiler<G> {
         loop {
             if queue.stop {
                 return None;
+            }
+            if let Some(soon) = queue.soon.take() {
+                MutexGuard::unlocked(&mut queue, || soon.make_ready());
+                continue;
             }
             if let Some(job) = queue.jobs.pop_front() {
                 queue.busy = Some(page_of(&job.key));

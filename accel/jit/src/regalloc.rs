@@ -76,33 +76,58 @@ fn fits_imm32(f: &Function, v: Value) -> bool {
     })
 }
 
+/// How often a value is used in ways that let it be computed there.
+#[derive(Clone, Copy, Default)]
+struct Uses {
+    /// Where a condition can be absorbed.
+    cond: u32,
+    flag: u32,
+    /// As the argument of an edge.
+    edge: u32,
+}
+
+/// Where a value is live, and how much it is used there.
+#[derive(Clone, Copy)]
+struct Life {
+    start: u32,
+    end: u32,
+    weight: f32,
+}
+
+impl Life {
+    fn cover(&mut self, at: u32) {
+        self.start = self.start.min(at);
+        self.end = self.end.max(at);
+    }
+    fn used(&mut self, at: u32, weight: f32) {
+        self.end = self.end.max(at);
+        self.weight += weight;
+    }
+}
+
 /// Decides which values are deferred.
 fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
     let mut deferred = vec![false; f.insts.len()];
     // Comparing again where the flags are used would raise again what was cleared in between.
     let clears = order.iter().any(|&b| f.blocks[b].insts.iter().any(|&v| f.inst(v).op == Op::FpFlagsClear));
-    // Uses that can absorb a condition.
-    let mut cond_uses = vec![0u32; f.insts.len()];
-    let mut flag_uses = vec![0u32; f.insts.len()];
-    // Arguments of edges: computed on the edge.
-    let mut edge_uses = vec![0u32; f.insts.len()];
+    let mut uses = vec![Uses::default(); f.insts.len()];
     for &b in order {
         for &v in &f.blocks[b].insts {
             let i = f.inst(v);
             if matches!(i.op, Op::Select | Op::FromBool) {
-                cond_uses[i.args[0].index()] += 1;
+                uses[i.args[0].index()].cond += 1;
                 // A condition that is also selected as a value is not absorbed twice.
             }
             if i.op == Op::CondFlags {
-                flag_uses[i.args[0].index()] += 1;
+                uses[i.args[0].index()].flag += 1;
             }
         }
         if let Term::Branch { cond, .. } = &f.blocks[b].term {
-            cond_uses[cond.index()] += 1;
+            uses[cond.index()].cond += 1;
         }
         for t in f.blocks[b].term.targets() {
             if let Target::Block(_, args) = t {
-                args.iter().for_each(|a| edge_uses[a.index()] += 1);
+                args.iter().for_each(|a| uses[a.index()].edge += 1);
             }
         }
     }
@@ -110,24 +135,23 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
         for &v in &f.blocks[b].insts {
             let i = f.inst(v);
             let n = v.index();
+            let (u, all) = (uses[n], hot_uses[n]);
             deferred[n] = match i.op {
                 Op::Const => fits_imm32(f, v),
-                Op::ICmp | Op::CondFlags | Op::OrderIs | Op::ToBool => cond_uses[n] == hot_uses[n],
+                Op::ICmp | Op::CondFlags | Op::OrderIs | Op::ToBool => u.cond == all,
                 Op::FlagsSub
                 | Op::FlagsAdd
                 | Op::FlagsAdc
                 | Op::FlagsLogic
                 | Op::FlagsCmp
                 | Op::FlagsSbb
-                | Op::FlagsVTest => flag_uses[n] + edge_uses[n] == hot_uses[n],
-                Op::FlagsFCom => flag_uses[n] + edge_uses[n] == hot_uses[n] && !clears && f.fp.is_host_x86(),
-                Op::VOrdered => edge_uses[n] == hot_uses[n],
-                Op::FlagsFCmp => {
-                    flag_uses[n] == hot_uses[n] && f.fp.host_compares() && !clears && f.fp.nan_rule == NanRule::Arm
-                }
+                | Op::FlagsVTest => u.flag + u.edge == all,
+                Op::FlagsFCom => u.flag + u.edge == all && !clears && f.fp.is_host_x86(),
+                Op::VOrdered => u.edge == all,
+                Op::FlagsFCmp => u.flag == all && f.fp.host_compares() && !clears && f.fp.nan_rule == NanRule::Arm,
                 // Of flags: which of two compares a conditional one or a loop left.
-                Op::Select if matches!(i.ty, Type::I32 | Type::V128) => edge_uses[n] == hot_uses[n],
-                Op::VFromScalar | Op::VZeroHi | Op::Zext64 | Op::Order | Op::OrderOf => edge_uses[n] == hot_uses[n],
+                Op::Select if matches!(i.ty, Type::I32 | Type::V128) => u.edge == all,
+                Op::VFromScalar | Op::VZeroHi | Op::Zext64 | Op::Order | Op::OrderOf => u.edge == all,
                 _ => false,
             };
         }
@@ -217,43 +241,16 @@ fn loop_depths(f: &Function, order: &[usize]) -> Vec<u32> {
     depth
 }
 
-/// Allocates registers for the region. `is_call` tells which instructions clobber caller-saved registers on the hot
-/// path.
-pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -> Result<Allocation, OutOfSpill> {
-    let order = rhea_ir::opt::reverse_post_order(f);
-    let nv = f.insts.len();
-    let mut hot_uses = vec![0u32; nv];
-    for &b in &order {
-        for &v in &f.blocks[b].insts {
-            for &a in f.inst(v).args() {
-                hot_uses[a.index()] += 1;
-            }
-        }
-        if let Term::Branch { cond, .. } = &f.blocks[b].term {
-            hot_uses[cond.index()] += 1;
-        }
-        for t in f.blocks[b].term.targets() {
-            match t {
-                Target::Block(_, args) => args.iter().for_each(|a| hot_uses[a.index()] += 1),
-                Target::Exit(k, _) => {
-                    if let Some(v) = exit_value(*k) {
-                        hot_uses[v.index()] += 1;
-                    }
-                }
-            }
-        }
-    }
-    let deferred = defer(f, &order, &hot_uses);
-
-    // Liveness per block.
-    let nb = f.blocks.len();
+/// The values live at the start and at the end of each block.
+fn liveness(f: &Function, order: &[usize], deferred: &[bool]) -> (Sets, Sets) {
+    let (nb, nv) = (f.blocks.len(), f.insts.len());
     let mut live_in = Sets::new(nb, nv);
     let mut kill = Sets::new(nb, nv);
     let mut live_out = Sets::new(nb, nv);
-    for &b in &order {
+    for &b in order {
         let blk = &f.blocks[b];
         // Backwards: uses set, definitions clear.
-        term_uses(f, &deferred, &blk.term, &mut |v, _| live_in.set(b, v.index()));
+        term_uses(f, deferred, &blk.term, &mut |v, _| live_in.set(b, v.index()));
         for &v in blk.insts.iter().rev() {
             live_in.clear(b, v.index());
             kill.set(b, v.index());
@@ -262,9 +259,9 @@ pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -
             }
             let i = f.inst(v);
             for &a in i.args() {
-                real_uses(f, &deferred, a, &mut |x| live_in.set(b, x.index()));
+                real_uses(f, deferred, a, &mut |x| live_in.set(b, x.index()));
             }
-            state_uses(f, &deferred, i.state, &mut |x| live_in.set(b, x.index()));
+            state_uses(f, deferred, i.state, &mut |x| live_in.set(b, x.index()));
         }
         for &p in &blk.params {
             live_in.clear(b, p.index());
@@ -293,35 +290,66 @@ pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -
             break;
         }
     }
+    (live_in, live_out)
+}
+
+/// Allocates registers for the region. `is_call` tells which instructions clobber caller-saved registers on the hot
+/// path.
+pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -> Result<Allocation, OutOfSpill> {
+    let order = rhea_ir::opt::reverse_post_order(f);
+    let nv = f.insts.len();
+    let mut hot_uses = vec![0u32; nv];
+    for &b in &order {
+        for &v in &f.blocks[b].insts {
+            for &a in f.inst(v).args() {
+                hot_uses[a.index()] += 1;
+            }
+        }
+        if let Term::Branch { cond, .. } = &f.blocks[b].term {
+            hot_uses[cond.index()] += 1;
+        }
+        for t in f.blocks[b].term.targets() {
+            match t {
+                Target::Block(_, args) => args.iter().for_each(|a| hot_uses[a.index()] += 1),
+                Target::Exit(k, _) => {
+                    if let Some(v) = exit_value(*k) {
+                        hot_uses[v.index()] += 1;
+                    }
+                }
+            }
+        }
+    }
+    let deferred = defer(f, &order, &hot_uses);
+
+    // A single block has no values from outside.
+    let live = (f.blocks.len() > 1).then(|| liveness(f, &order, &deferred));
 
     // Intervals: the hull of all live positions.
-    let depth = loop_depths(f, &order);
+    let depth = if live.is_some() { loop_depths(f, &order) } else { vec![0] };
     let mut pos = vec![0u32; nv];
-    let mut start = vec![u32::MAX; nv];
-    let mut end = vec![0u32; nv];
-    let mut weight = vec![0f32; nv];
+    let mut lives = vec![Life { start: u32::MAX, end: 0, weight: 0.0 }; nv];
     let mut calls = Vec::new();
     let mut p = 2u32;
     for &b in &order {
         let blk = &f.blocks[b];
         let w = [1f32, 10.0, 100.0, 1000.0, 4000.0][depth[b] as usize];
         let first = p;
-        let extend_row = |row: &[u64], at: u32, start: &mut [u32], end: &mut [u32]| {
+        let cover_row = |row: &[u64], at: u32, lives: &mut [Life]| {
             for (k, &word) in row.iter().enumerate() {
                 let mut word = word;
                 while word != 0 {
-                    let v = k * 64 + word.trailing_zeros() as usize;
+                    lives[k * 64 + word.trailing_zeros() as usize].cover(at);
                     word &= word - 1;
-                    start[v] = start[v].min(at);
-                    end[v] = end[v].max(at);
                 }
             }
         };
-        extend_row(live_in.row(b), first, &mut start, &mut end);
+        if let Some((live_in, _)) = &live {
+            cover_row(live_in.row(b), first, &mut lives);
+        }
         for &v in &blk.params {
-            start[v.index()] = start[v.index()].min(first);
-            end[v.index()] = end[v.index()].max(first);
-            weight[v.index()] += w;
+            let life = &mut lives[v.index()];
+            life.cover(first);
+            life.weight += w;
         }
         p += 2;
         for &v in &blk.insts {
@@ -330,47 +358,40 @@ pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -
             pos[n] = p;
             if !deferred[n] || i.op.class() == Class::Fp {
                 for &a in i.args() {
-                    real_uses(f, &deferred, a, &mut |x| {
-                        end[x.index()] = end[x.index()].max(p);
-                        weight[x.index()] += w;
-                    });
+                    real_uses(f, &deferred, a, &mut |x| lives[x.index()].used(p, w));
                 }
-                state_uses(f, &deferred, i.state, &mut |x| {
-                    end[x.index()] = end[x.index()].max(p);
-                    weight[x.index()] += 0.01 * w;
-                });
+                state_uses(f, &deferred, i.state, &mut |x| lives[x.index()].used(p, 0.01 * w));
             }
             if !deferred[n] && i.ty != Type::Void {
-                start[n] = start[n].min(p + 1);
-                end[n] = end[n].max(p + 1);
-                weight[n] += w;
+                lives[n].cover(p + 1);
+                lives[n].weight += w;
             }
             if is_call(v) {
                 calls.push(p);
             }
             p += 2;
         }
-        term_uses(f, &deferred, &blk.term, &mut |v, hot| {
-            end[v.index()] = end[v.index()].max(p);
-            weight[v.index()] += if hot { w } else { 0.3 * w };
-        });
+        term_uses(f, &deferred, &blk.term, &mut |v, hot| lives[v.index()].used(p, if hot { w } else { 0.3 * w }));
         // Values live out stay live through the edge's moves.
-        extend_row(live_out.row(b), p + 1, &mut start, &mut end);
+        if let Some((_, live_out)) = &live {
+            cover_row(live_out.row(b), p + 1, &mut lives);
+        }
         p += 2;
     }
-    let mut intervals: Vec<Interval> = (0..nv)
-        .filter(|&v| start[v] != u32::MAX && !deferred[v])
-        .map(|v| {
-            let k = calls.partition_point(|&c| c < start[v]);
-            Interval {
-                value: Value(v as u32),
-                start: start[v],
-                end: end[v],
-                weight: weight[v] / (end[v] - start[v] + 1) as f32,
-                crosses_call: calls.get(k).is_some_and(|&c| c < end[v]),
-            }
-        })
-        .collect();
+    let mut intervals = Vec::with_capacity(nv);
+    for (v, life) in lives.iter().enumerate() {
+        if life.start == u32::MAX || deferred[v] {
+            continue;
+        }
+        let k = calls.partition_point(|&c| c < life.start);
+        intervals.push(Interval {
+            value: Value(v as u32),
+            start: life.start,
+            end: life.end,
+            weight: life.weight / (life.end - life.start + 1) as f32,
+            crosses_call: calls.get(k).is_some_and(|&c| c < life.end),
+        });
+    }
     intervals.sort_unstable_by_key(|i| (i.start, i.value.0));
     let mut alloc = Allocation { order, locs: vec![Loc::None; nv], deferred, pos, intervals, spill_used: 0, hot_uses };
     scan(f, regs, &mut alloc)?;

@@ -116,9 +116,37 @@ fn is_empty(e: &TlbEntry) -> bool {
     e.read == u64::MAX && e.write == u64::MAX
 }
 
+/// Host pages that may be written through a table, by a hash of their address: most pages of code never were.
+struct Writable([u64; Writable::WORDS]);
+
+impl Writable {
+    const WORDS: usize = 256;
+    fn bit(host_page: u64) -> (usize, u64) {
+        let n = (host_page >> PAGE_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - 14);
+        (n as usize / 64 % Self::WORDS, 1 << (n % 64))
+    }
+    fn add(&mut self, e: &TlbEntry) {
+        if let Some(page) = written_page(e) {
+            let (word, bit) = Self::bit(page);
+            self.0[word] |= bit;
+        }
+    }
+    fn has(&self, host_page: u64) -> bool {
+        let (word, bit) = Self::bit(host_page);
+        self.0[word] & bit != 0
+    }
+}
+
+/// The host page that generated code may write through the entry.
+fn written_page(e: &TlbEntry) -> Option<u64> {
+    (e.write & (tag::INVALID | tag::SLOW) == 0).then(|| (e.write & !(PAGE_SIZE - 1)).wrapping_add(e.addend))
+}
+
 /// The translations of one context.
 pub struct Tlb {
     tables: Vec<Table>,
+    /// At least what the tables have.
+    writable: Writable,
     /// MMU index and entry; empty entries are unused.
     victims: [(u32, TlbEntry); VICTIMS],
     next_victim: usize,
@@ -128,6 +156,7 @@ impl Tlb {
     pub fn new() -> Tlb {
         Tlb {
             tables: (0..MMU_INDEXES).map(|_| Table::new(MIN_BITS)).collect(),
+            writable: Writable([0; Writable::WORDS]),
             victims: [(0, TlbEntry::EMPTY); VICTIMS],
             next_victim: 0,
         }
@@ -155,6 +184,7 @@ impl Tlb {
             self.next_victim = self.next_victim.wrapping_add(1);
         }
         t.put(va, e);
+        self.writable.add(&e);
     }
 
     /// Puts a displaced entry back to where generated code finds it; true if there was one.
@@ -184,6 +214,9 @@ impl Tlb {
     pub fn flush(&mut self, indexes: u16) {
         self.drop_victims(|i, _| indexes >> i & 1 != 0);
         self.masked(indexes).for_each(Table::clear);
+        if indexes == u16::MAX {
+            self.writable.0.fill(0);
+        }
     }
 
     /// Drops what is not global; `publish` must follow.
@@ -238,14 +271,22 @@ impl Tlb {
 
     /// Makes stores to a host page take the slow path.
     pub fn protect_host_page(&mut self, host_page: u64) {
+        if !self.writable.has(host_page) {
+            return;
+        }
         self.drop_victims(|_, _| true);
+        // What was written once may have gone since.
+        let mut now = Writable([0; Writable::WORDS]);
         for t in self.masked(u16::MAX) {
             for e in t.entries.iter_mut() {
-                if e.write & tag::INVALID == 0 && (e.write & !0xfff).wrapping_add(e.addend) == host_page {
+                if written_page(e) == Some(host_page) {
                     e.write |= tag::SLOW;
+                } else {
+                    now.add(e);
                 }
             }
         }
+        self.writable = now;
     }
 }
 
@@ -350,5 +391,31 @@ unsafe fn cas128(host: u64, expected: u128, new: u128) -> u128 {
             write_host(host, 16, new);
         }
         old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_protected_wherever_they_are_mapped() {
+        let mut tlb = Tlb::new();
+        let entry = |va: u64, host: u64| TlbEntry { read: va, write: va, addend: host.wrapping_sub(va), flags: 0 };
+        tlb.insert(0, 0x1000, entry(0x1000, 0x70_0000));
+        tlb.insert(2, 0x5000, entry(0x5000, 0x70_0000));
+        tlb.insert(2, 0x6000, entry(0x6000, 0x71_0000));
+        let slow = |tlb: &Tlb, idx, va| tlb.entry(idx, va).write & tag::SLOW != 0;
+        // Not mapped, then mapped twice.
+        tlb.protect_host_page(0x72_0000);
+        assert!(![(0, 0x1000), (2, 0x5000), (2, 0x6000)].iter().any(|&(i, va)| slow(&tlb, i, va)));
+        tlb.protect_host_page(0x70_0000);
+        assert!(slow(&tlb, 0, 0x1000) && slow(&tlb, 2, 0x5000) && !slow(&tlb, 2, 0x6000));
+        // Written again, which a look at the tables may have forgotten.
+        tlb.insert(0, 0x1000, entry(0x1000, 0x70_0000));
+        tlb.protect_host_page(0x71_0000);
+        assert!(slow(&tlb, 2, 0x6000) && !slow(&tlb, 0, 0x1000));
+        tlb.protect_host_page(0x70_0000);
+        assert!(slow(&tlb, 0, 0x1000));
     }
 }

@@ -1,7 +1,7 @@
 //! From guest code to regions: single blocks in the cheap tier; in the optimising one loops, the calls in them and their
 //! neighbourhood, over a few pages.
 
-use crate::cache::{OtherPage, PageId, Range};
+use crate::cache::{OtherPage, PageId, Range, Ranges};
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::func::{BlockId, Builder, ExitKind, Function, Inst, StateMap, Target, Term, Value};
 use rhea_ir::guest::{Guest, Translated};
@@ -65,13 +65,13 @@ pub enum Missing {
 /// A region ready to compile, and what it was made from.
 pub struct Translation {
     pub func: Function,
-    pub ranges: Vec<Range>,
+    pub ranges: Ranges,
     pub others: Vec<OtherPage>,
 }
 
 impl<G: Guest> Source<'_, G> {
     /// Translates the guest block at `pc` into a new IR block of `f`.
-    fn block(&self, f: &mut Function, pc: u64, max: u32, ranges: &mut Vec<Range>) -> Block {
+    fn block(&self, f: &mut Function, pc: u64, max: u32, ranges: &mut Ranges) -> Block {
         let Some(page) = self.page(pc & !(PAGE_SIZE - 1)) else { return Block::None };
         let off = (pc - page.va) as usize;
         let Some(code) = page.bytes.get(off..) else { return Block::None };
@@ -119,7 +119,7 @@ impl<G: Guest> Source<'_, G> {
     /// One guest block (or its first `max` instructions).
     pub fn single(&self, pc: u64, max: u32) -> Result<Translation, Missing> {
         let mut func = Function::new(G::fp_mode(self.mode));
-        let mut ranges = Vec::new();
+        let mut ranges = Ranges::new();
         match self.block(&mut func, pc, max, &mut ranges) {
             Block::Made(_) => {}
             Block::NextPage => return Err(Missing::NextPage),
@@ -143,7 +143,7 @@ impl<G: Guest> Source<'_, G> {
         more: &mut dyn FnMut(u64) -> Option<CodePage>,
     ) -> Option<Translation> {
         let mut func = Function::new(G::fp_mode(self.mode));
-        let mut ranges = Vec::new();
+        let mut ranges = Ranges::new();
         let mut starts: Vec<(u64, BlockId)> = Vec::new();
         let mut queue = VecDeque::from([pc]);
         let mut insns = 0;

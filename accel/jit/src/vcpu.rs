@@ -466,6 +466,7 @@ impl<G: Guest> JitVcpu<G> {
         key: Key,
     ) -> Result<Option<usize>, Raised> {
         let start = Instant::now();
+        let mut soon = None;
         let done = self.with_block(inner, e, key, |src, cache| {
             let t = src.single(key.pc, MAX_BLOCK)?;
             if let Some(tell) = vm.tell.get() {
@@ -479,9 +480,13 @@ impl<G: Guest> JitVcpu<G> {
             let blob = x64::compile(&region).map_err(|_| Missing::Other)?;
             let made =
                 cache.install(id, key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob);
+            soon = cache.soon();
             cache.stats.block_time += start.elapsed().as_nanos() as u64;
             Ok(made)
         })?;
+        if let (Some(soon), Some(compiler), Some(_)) = (soon, &vm.compiler, &vm.background) {
+            compiler.submit_soon(soon);
+        }
         match done {
             // The instruction goes on in a device's page.
             None if inner.ctx.uncached => self.not_cached(vm, inner, key.pc),

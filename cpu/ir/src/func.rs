@@ -165,7 +165,9 @@ pub struct Function {
 
 impl Function {
     pub fn new(fp: FpMode) -> Function {
-        Function { fp, ..Function::default() }
+        // Room for most single blocks.
+        let (insts, blocks, states) = (Vec::with_capacity(64), Vec::with_capacity(2), Vec::with_capacity(16));
+        Function { insts, blocks, states, consts: Vec::new(), fp }
     }
     pub fn inst(&self, v: Value) -> &Inst {
         &self.insts[v.index()]
@@ -312,7 +314,8 @@ impl<'a> Builder<'a> {
 
     /// A state map that continues at `pc` with the slots as they are now.
     pub fn state_at(&mut self, pc: u64) -> StateId {
-        let mut dirty: Vec<(Slot, Value)> = self.known.iter().filter(|k| k.dirty).map(|k| (k.slot, k.value)).collect();
+        let mut dirty = Vec::with_capacity(self.known.iter().filter(|k| k.dirty).count());
+        dirty.extend(self.known.iter().filter(|k| k.dirty).map(|k| (k.slot, k.value)));
         dirty.sort_unstable_by_key(|d| d.0.offset);
         self.func.push_state(StateMap { pc, dirty })
     }

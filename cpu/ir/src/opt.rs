@@ -10,29 +10,30 @@ use rustc_hash::FxHashMap;
 /// Blocks reachable from the entry in reverse post-order.
 pub fn reverse_post_order(f: &Function) -> Vec<usize> {
     let n = f.blocks.len();
+    if n == 1 {
+        return vec![0];
+    }
     let mut seen = vec![false; n];
     let mut order = Vec::with_capacity(n);
     let mut stack = vec![(0usize, 0usize)];
     seen[0] = true;
     while let Some((b, k)) = stack.pop() {
-        // The second target first, so that a branch's `then` comes right after it.
-        let succ: Vec<usize> = f.blocks[b]
-            .term
-            .targets()
-            .filter_map(|t| match t {
+        let succ = || {
+            f.blocks[b].term.targets().filter_map(|t| match t {
                 Target::Block(to, _) | Target::Exit(ExitKind::Inner(to), _) => Some(to.index()),
                 Target::Exit(..) => None,
             })
-            .collect();
-        if k < succ.len() {
-            stack.push((b, k + 1));
-            let s = succ[succ.len() - 1 - k];
-            if !seen[s] {
-                seen[s] = true;
-                stack.push((s, 0));
+        };
+        // The second target first, so that a branch's `then` comes right after it.
+        match succ().count().checked_sub(k + 1).and_then(|k| succ().nth(k)) {
+            Some(s) => {
+                stack.push((b, k + 1));
+                if !seen[s] {
+                    seen[s] = true;
+                    stack.push((s, 0));
+                }
             }
-        } else {
-            order.push(b);
+            None => order.push(b),
         }
     }
     order.reverse();

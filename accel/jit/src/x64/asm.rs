@@ -122,8 +122,12 @@ macro_rules! gpr1 {
 }
 
 impl Asm {
-    pub fn new(base: usize) -> Asm {
-        Asm { ops: VecAssembler::new(base) }
+    pub fn new() -> Asm {
+        Asm { ops: VecAssembler::new(0) }
+    }
+    /// With room for what `insts` instructions of the IR usually need.
+    pub fn for_insts(insts: usize) -> Asm {
+        Asm { ops: VecAssembler::new_with_capacity(0, 128 + insts * 32, 0, 0, 8 + insts, 0, 8 + insts) }
     }
     pub fn offset(&self) -> usize {
         self.ops.offset().0
@@ -724,7 +728,7 @@ mod tests {
 
     #[test]
     fn compare_operand_order() {
-        let mut a = Asm::new(0);
+        let mut a = Asm::new();
         a.vcmpps(1, 2, 3, 0x0d);
         // VEX.vvvv holds the first source (inverted), ModRM.rm the second.
         a.vpalignr(1, 2, 3, 4);

@@ -104,8 +104,6 @@ pub type Pages<'a> = &'a [crate::cache::OtherPage];
 pub struct LinkSite {
     /// Offset of the 4-byte displacement in the code (4-byte aligned).
     pub at: u32,
-    /// Offset of the stub it points to while unlinked.
-    pub stub: u32,
     /// Guest address it goes to.
     pub pc: u64,
     /// Of a jump to a page that was not checked at entry: offset of the four bytes (aligned) that the page's identity is
@@ -183,7 +181,6 @@ pub(super) struct Emit<'a> {
     next_interval: usize,
     raised: Option<DynamicLabel>,
     data: Vec<(u128, DynamicLabel)>,
-    link_labels: Vec<(usize, DynamicLabel)>,
     /// Out-of-line code is being emitted: `active` no longer follows the position.
     pub in_stubs: bool,
     leave: Option<DynamicLabel>,
@@ -215,7 +212,7 @@ fn mostly_loops(f: &Function) -> bool {
 /// Compiles a promoted region.
 pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     let a = allocate(r.func, &REGS, &|v| is_hot_call(r.func, v))?;
-    let mut asm = Asm::new(0);
+    let mut asm = Asm::for_insts(r.func.insts.len());
     let blocks = r.func.blocks.iter().map(|_| asm.label()).collect();
     let mut e = Emit {
         r,
@@ -232,7 +229,6 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         next_interval: 0,
         raised: None,
         data: Vec::new(),
-        link_labels: Vec::new(),
         in_stubs: false,
         leave: None,
         failed: false,
@@ -247,12 +243,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     if e.failed {
         return Err(OutOfSpill);
     }
-    let mut links = std::mem::take(&mut e.links);
-    for (n, label) in &e.link_labels {
-        if let Ok(off) = e.asm.ops.labels().resolve_dynamic(*label) {
-            links[*n].stub = off.0 as u32;
-        }
-    }
+    let links = std::mem::take(&mut e.links);
     let leave = e.leave.and_then(|l| e.asm.ops.labels().resolve_dynamic(l).ok()).map_or(0, |o| o.0 as u32);
     let bytes = e.asm.ops.finalize().unwrap_or_default();
     Ok(CodeBlob { bytes, links, leave })
@@ -676,8 +667,7 @@ impl Emit<'_> {
         // Its displacement must not straddle an aligned word.
         self.asm.pad_before(1);
         let n = self.links.len();
-        self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, stub: 0, pc, identity_at });
-        self.link_labels.push((n, label));
+        self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, pc, identity_at });
         self.asm.jmp(label);
         let reason = reason::LINK | (n as u64) << 4 | (self.r.entry.id as u64) << 16;
         self.stubs.push(Stub::Exit { label, pc, reason });

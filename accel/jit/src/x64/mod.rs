@@ -106,7 +106,7 @@ pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
     use rhea_ir::env::EnvHeader;
     use std::mem::offset_of;
     let fp = offset_of!(EnvHeader, host_fp) as i32;
-    let mut a = Asm::new(0);
+    let mut a = Asm::new();
     for r in [3u8, 5, 12, 13, 14, 15] {
         a.push(r);
     }
