@@ -15,6 +15,5 @@ pub use irq::{
 };
 pub use run::{RunControl, Step};
 pub use vcpu::{
-    Accelerator, DirtyLog, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, LocalApics, Services, Vcpu, VcpuError,
-    VcpuEvent,
+    Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, LocalApics, Services, Vcpu, VcpuError, VcpuEvent,
 };

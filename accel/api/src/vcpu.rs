@@ -108,18 +108,11 @@ pub trait IoEventFd: Send + Sync {
     fn detach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()>;
 }
 
-/// Arms and disarms write tracking of the accelerator's own stores.
-pub trait DirtyLog: Send + Sync {
-    fn start(&self);
-    fn stop(&self);
-}
-
 /// What an accelerator offers beyond running; devices must do without what is `None`.
 #[derive(Clone, Default)]
 pub struct Services {
     pub irqfd: Option<Arc<dyn IrqFd>>,
     pub ioeventfd: Option<Arc<dyn IoEventFd>>,
-    pub dirty_log: Option<Arc<dyn DirtyLog>>,
 }
 
 /// A running accelerator over one machine's address space. It makes vCPUs of one processor type: see [`GuestAccelerator`].

@@ -8,20 +8,25 @@ use kvm_bindings::{
     kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 use parking_lot::Mutex;
-use rhea_accel::{GuestAccelerator, GuestVcpu, ShutdownCause, VmControl, VmRequest};
+use rhea_accel::{
+    GuestAccelerator, GuestVcpu, InterruptRouting, LocalApics, MsiMessage, ShutdownCause, VmControl, VmRequest,
+};
 use rhea_clock::VirtualClock;
 use rhea_kvm::KvmError;
 use rhea_kvm::sys::{AnyVm, IoEvent, Region};
 use rhea_kvm::x86::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use rhea_kvm::x86::{Irqchip, KvmVm, Setup, X86Vm};
-use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
+use rhea_memory::{Access, AddressSpace, BusError, Gpa, Mapping, MmioDevice, RamBlock};
 use rhea_x86::{X86Cpu, X86Hooks};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, Result};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+
+/// The frequency of its counters.
+const TSC_KHZ: u32 = 2_500_000;
 
 /// What the fake kernel does.
 #[derive(Default)]
@@ -261,8 +266,28 @@ impl VcpuFile for FakeVcpu {
     fn smi(&self) -> Result<()> {
         self.kernel.call("smi")
     }
+    fn tsc_khz(&self) -> Result<u32> {
+        self.kernel.call("tsc_khz").map(|()| TSC_KHZ)
+    }
+    fn set_tsc_khz(&self, _: u32) -> Result<()> {
+        self.kernel.call("set_tsc_khz")
+    }
     fn clock_stopped(&self) -> Result<()> {
         self.kernel.call("clock_stopped")
+    }
+}
+
+/// A device with doorbells.
+struct Bell;
+impl MmioDevice for Bell {
+    fn read(&self, _: u64, _: Access) -> std::result::Result<u64, BusError> {
+        Ok(0)
+    }
+    fn write(&self, _: u64, _: u64, _: Access) -> std::result::Result<(), BusError> {
+        Ok(())
+    }
+    fn doorbells(&self) -> Vec<u64> {
+        vec![0, 4, 8]
     }
 }
 
@@ -292,17 +317,23 @@ struct Fake {
 }
 
 fn machine(plan: Plan, irqchip: Irqchip) -> std::result::Result<Fake, String> {
+    machine_at(plan, irqchip, None)
+}
+
+fn machine_at(plan: Plan, irqchip: Irqchip, tsc_frequency: Option<u64>) -> std::result::Result<Fake, String> {
     let kernel = Arc::new(Kernel { plan, counts: Mutex::default() });
     let space = AddressSpace::new("system");
     let ram = RamBlock::anonymous("ram", 0x10_0000).unwrap();
     let mappings = vec![
         space.map_ram(Gpa(0), &ram, 0, 0x1_0000, 0).unwrap(),
         space.map_rom(Gpa(0x2_0000), &ram, 0x2_0000, 0x1000, 0).unwrap(),
+        space.map_mmio(Gpa(0xe_0000), 0x1000, Arc::new(Bell), 0).unwrap(),
     ];
     let (control, requests) = VmControl::new();
     let hooks: Arc<dyn X86Hooks> = Arc::new(Hooks(control.clone()));
     let system = FakeSystem(kernel.clone());
-    let setup = Setup { irqchip, space: space.clone(), hooks: hooks.clone(), control, virtual_wire: true };
+    let setup =
+        Setup { irqchip, space: space.clone(), hooks: hooks.clone(), control, virtual_wire: true, tsc_frequency };
     let vm = KvmVm::new(&system, setup).map_err(|e| e.to_string())?;
     let mut config = rhea_x86::models::parse("qemu64").unwrap().config;
     vm.restrict(&mut config);
@@ -325,6 +356,28 @@ impl Fake {
     fn runs(&self) -> u32 {
         self.kernel.counts.lock().get("run").copied().unwrap_or(0)
     }
+    /// Lines, messages and eventfds, if there are controllers in the kernel. What it refuses is an error for who asked, or lost.
+    fn interrupts(&self) {
+        let Some(chips) = self.vm.chips() else { return };
+        let message = MsiMessage { address: 0xfee0_0000, data: 0x40, requester_id: 0 };
+        chips.send(message);
+        LocalApics::set_pin(&*chips, 5, message);
+        for level in [true, false] {
+            chips.io_apic().set_level(5, level);
+        }
+        // Any file does for a kernel that looks at none.
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let fd = file.as_fd();
+        let line = InterruptRouting::new().line(5);
+        let attached = chips.attach(&line, fd, Some(fd)).is_ok();
+        assert!(!attached || !chips.split());
+        let _ = chips.detach(&line, fd);
+        for _ in 0..2 {
+            if chips.attach_msi(message, fd).is_ok() {
+                let _ = chips.detach_msi(message, fd);
+            }
+        }
+    }
     /// All that a machine does in its life.
     fn live(&self) {
         self.vm.reset_chips().map_err(|e| e.to_string()).unwrap_or_else(|e| assert_eq!(e.lines().count(), 1));
@@ -341,6 +394,7 @@ impl Fake {
         }
         self.pins.signal(rhea_x86::hooks::pin::NMI | rhea_x86::hooks::pin::SMI);
         self.pins.set_intr(true);
+        self.interrupts();
         self.ram.start_dirty_log(rhea_memory::DirtyClient::Migration);
         let _ = self.ram.take_dirty(rhea_memory::DirtyClient::Migration, 0, u64::MAX);
         let more = self.space.map_ram(Gpa(0x10_0000), &self.ram, 0x3_0000, 0x1000, 0).unwrap();
@@ -399,6 +453,10 @@ const CALLS: &[(&str, bool)] = &[
     ("set_lapic", false),
     ("set_guest_debug", false),
     ("interrupt", false),
+    ("irqfd", true),
+    ("ioeventfd", true),
+    ("signal_msi", true),
+    ("set_irq_line", true),
     ("nmi", false),
     ("smi", false),
     ("run", false),
@@ -409,7 +467,9 @@ fn any_call_may_fail() {
     for irqchip in [Irqchip::Kernel, Irqchip::Split, Irqchip::Machine] {
         for &(call, optional) in CALLS {
             let mut failed = 0;
-            for (at, errno) in [(1, libc::EIO), (1, libc::ENOMEM), (2, libc::EINVAL), (3, libc::EFAULT)] {
+            for (at, errno) in
+                [(1, libc::EIO), (1, libc::EINTR), (2, libc::ENOMEM), (2, libc::EINVAL), (3, libc::EFAULT)]
+            {
                 let plan = Plan { fail: Some((call, at, errno)), ..Plan::default() };
                 match machine(plan, irqchip) {
                     Err(text) => {
@@ -424,6 +484,8 @@ fn any_call_may_fail() {
                             assert_eq!(text.lines().count(), 1, "{text}");
                             true
                         });
+                        // Later ones are for messages, whose sender is told.
+                        let optional = optional || call == "set_routing" && at > 1;
                         if came && !optional {
                             assert!(told, "{call} ({at}) failed under {irqchip:?} and nobody was told");
                             failed += 1;
@@ -490,6 +552,30 @@ fn missing_capabilities() {
 }
 
 #[test]
+fn frequencies_of_the_counter() {
+    let own = u64::from(TSC_KHZ) * 1000;
+    for (scales, errno, wanted, good) in [
+        (1, 0, 1_000_000_000, true),
+        (1, libc::EINVAL, 1_000_000_000, false),
+        (0, 0, 1_000_000_000, false),
+        // What the host has needs no scaling, up to its own inexactness.
+        (1, libc::EINVAL, own + own / 8000, true),
+        (0, 0, own, true),
+        (0, 0, own + own / 2000, false),
+        (0, 0, u64::MAX, false),
+    ] {
+        let fail = (errno != 0).then_some(("set_tsc_khz", 1, errno));
+        let plan = Plan { fail, caps: [(kb::KVM_CAP_TSC_CONTROL, scales)].into(), ..Plan::default() };
+        match machine_at(plan, Irqchip::Kernel, Some(wanted)) {
+            Ok(_) => assert!(good, "{scales} {wanted}"),
+            Err(text) => {
+                assert!(!good && text.contains("tsc-frequency") && text.lines().count() == 1, "{wanted}: {text}")
+            }
+        }
+    }
+}
+
+#[test]
 fn busy_and_out_of_slots() {
     let busy = Plan { fail: Some(("create_vm", 1, libc::EBUSY)), ..Plan::default() };
     assert_eq!(machine(busy, Irqchip::Kernel).err().unwrap(), KvmError::Busy.to_string());
@@ -515,6 +601,8 @@ fn exits_of_all_kinds() {
         internal(77),
         Exit::MemoryFault { address: 0x1000 },
         Exit::SystemEvent(kb::KVM_SYSTEM_EVENT_CRASH),
+        Exit::Unknown { reason: 0x7b },
+        Exit::Other(kb::KVM_EXIT_HYPERCALL),
         Exit::Other(99),
     ];
     for exit in panics {

@@ -44,6 +44,10 @@ pub struct Parsed {
     pub enforce: bool,
     /// Features of the model that Rhea lacks and dropped: one line for the user, if any.
     pub warning: Option<String>,
+    /// Features that were asked for by name and are not available.
+    pub absent: Vec<Feature>,
+    /// `tsc-frequency`, if it was given: in Hz.
+    pub tsc_frequency: Option<u64>,
 }
 
 const BASE: &[Feature] = &[
@@ -368,6 +372,7 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
         config.model = name.into();
     }
     let mut asked = Vec::new();
+    let mut tsc_frequency = None;
     let mut nested: Vec<&str> = Vec::new();
     let mut enforce = false;
     let mut given = (false, false);
@@ -422,7 +427,10 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
             }
             "pmu" => return Err("CPU feature 'pmu' is not available".into()),
             "enforce" => enforce = on_off(key, value)?,
-            "tsc-frequency" | "tsc-freq" => config.tsc_frequency = frequency(key, value)?,
+            "tsc-frequency" | "tsc-freq" => {
+                config.tsc_frequency = frequency(key, value)?;
+                tsc_frequency = Some(config.tsc_frequency);
+            }
             "kvm" => config.kvm = on_off(key, value)?,
             "l3-cache" => {
                 if !on_off(key, value)? {
@@ -471,7 +479,8 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
         }
         Some(line)
     };
-    Ok(Parsed { config, enforce, warning })
+    let absent = asked.into_iter().filter(|f| missing.contains(f)).collect();
+    Ok(Parsed { config, enforce, warning, absent, tsc_frequency })
 }
 
 /// What needs another feature: dropped with it, refused if asked for.
@@ -559,11 +568,14 @@ mod tests {
         assert!(!ok("max,-avx2").config.has(F::Avx2));
         assert!(ok("qemu64,+sse4.2,sse4_1=on,ssse3").config.has(F::Sse42));
         assert_eq!(ok("max,vendor=GenuineIntel").config.vendor, Vendor::Intel);
-        assert_eq!(ok("max,tsc-frequency=0x77359400").config.tsc_frequency, 2_000_000_000);
+        let set = ok("max,tsc-frequency=0x77359400,+vmx,-vmx");
+        assert_eq!(set.config.tsc_frequency, 2_000_000_000);
+        assert_eq!((set.absent, set.tsc_frequency), (vec![], Some(2_000_000_000)));
         assert!(!ok("max,-avx").config.has(F::Fma), "what needs it goes too");
         assert!(ok("max,-npt").warning.is_none() && ok("max,+npt").warning.is_some());
         let absent = ok("max,+vmx");
         assert!(!absent.config.has(F::Vmx) && absent.warning.is_some_and(|w| w.ends_with(": vmx")));
+        assert_eq!((absent.absent, absent.tsc_frequency), (vec![F::Vmx], None));
         for bad in [
             "nosuch",
             "",

@@ -10,6 +10,7 @@ use rhea_device::{Device, LoadError, Log, LogMask, OptionError, Saved};
 use rhea_jit::{JitOptions, JitVm};
 use rhea_kvm::x86::{self, Irqchip, Setup, X86Chips, X86Vm};
 use rhea_kvm::{Choice, Counts, DEV_KVM, DevKvm, KvmError};
+use rhea_x86::models::Parsed;
 use rhea_x86::{Feature, X86Config, X86Cpu};
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ pub fn build(
     config: &MachineConfig,
     kvm: Option<&DevKvm>,
     hooks: &Arc<BoardHooks>,
-    (cpu, enforce): (&mut X86Config, bool),
+    model: &mut Parsed,
     virtual_wire: bool,
 ) -> Result<Chosen, OptionError> {
     let (Some(system), AccelKind::Kvm(in_kernel)) = (kvm, &config.accel) else {
@@ -63,7 +64,8 @@ pub fn build(
         None => Irqchip::Machine,
     };
     let (space, hooks, control) = (board.space.clone(), hooks.clone(), board.control.clone());
-    let setup = Setup { irqchip, space, hooks, control, virtual_wire };
+    let Parsed { config: cpu, enforce, tsc_frequency, .. } = model;
+    let setup = Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency: *tsc_frequency };
     let vm = x86::create(system, setup).map_err(|e| fail(&e))?;
     let lost = vm.restrict(cpu);
     // Of the models that are all there is, nobody misses what there is not; nor without a local APIC in the kernel what needs it.
@@ -73,7 +75,7 @@ pub fn build(
     let names: Vec<_> = lost.iter().filter(whole).filter(asked).map(|f| f.name()).collect();
     if !names.is_empty() && !matches!(cpu.model.as_str(), "max" | "host") {
         let text = format!("'{}': this host has not: {}", cpu.model, names.join(", "));
-        if enforce {
+        if *enforce {
             return Err(OptionError::new("-cpu", text));
         }
         eprintln!("rhea: warning: -cpu: {text}");

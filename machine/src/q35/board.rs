@@ -31,6 +31,7 @@ use rhea_pc::{A20Gate, CoprocessorError};
 use rhea_pci::{IntxLines, PciBus, PciFunction};
 use rhea_storage::Ahci;
 use rhea_x86::config::Topology;
+use rhea_x86::models::Parsed;
 use rhea_x86::{Feature, X86Config, X86Cpu};
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -45,16 +46,21 @@ struct Spaces {
 /// The most CPUs: APIC ids up to that of broadcasts in xAPIC mode need no interrupt remapping.
 const MAX_CPUS: u32 = 255;
 
-fn cpu_config(
-    config: &MachineConfig,
-    ram: RamLayout,
-    host: Option<X86Config>,
-) -> Result<(X86Config, bool), OptionError> {
+fn cpu_config(config: &MachineConfig, ram: RamLayout, host: Option<X86Config>) -> Result<Parsed, OptionError> {
+    let under_kvm = host.is_some();
     let parsed = rhea_x86::models::parse_on(&config.cpu, host).map_err(|e| OptionError::new("-cpu", e))?;
-    if let Some(warning) = parsed.warning {
+    // Under emulation it is a feature like others, which is told of and left out.
+    let nested = parsed.absent.iter().find(|f| under_kvm && matches!(f, Feature::Vmx | Feature::Svm));
+    if let Some(f) = nested {
+        let text =
+            format!("'{}': feature '{}' is not available: nested virtualization is not offered", config.cpu, f.name());
+        return Err(OptionError::new("-cpu", text));
+    }
+    let mut parsed = parsed;
+    if let Some(warning) = parsed.warning.take() {
         eprintln!("rhea: warning: -cpu: {warning}");
     }
-    let mut cpu = parsed.config;
+    let cpu = &mut parsed.config;
     let Smp { sockets, dies, clusters, cores, threads, cpus, .. } = config.smp;
     if clusters != 1 {
         return Err(OptionError::new("-smp", "clusters is of Arm machines: use sockets, dies, cores and threads"));
@@ -70,7 +76,7 @@ fn cpu_config(
         let text = format!("'{}': has {has} physical address bits, the machine needs {bits}: use less RAM", config.cpu);
         return Err(OptionError::new("-cpu", text));
     }
-    Ok((cpu, parsed.enforce))
+    Ok(parsed)
 }
 
 /// Maps RAM and what lies around it.
@@ -185,7 +191,7 @@ pub fn build(
     let globals = globals::parse(config)?;
     let layout = RamLayout::q35(config.ram.size);
     let kvm = accel::open(&config.accel)?;
-    let (mut cpu_config, enforce) = cpu_config(config, layout, accel::host_model(kvm.as_ref())?)?;
+    let mut parsed = cpu_config(config, layout, accel::host_model(kvm.as_ref())?)?;
     let mut board = Board::new(&control, &log);
     board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
@@ -218,9 +224,9 @@ pub fn build(
         vcpus: OnceLock::new(),
         pins: OnceLock::new(),
     });
-    let chosen = accel::build(&mut board, config, kvm.as_ref(), &hooks, (&mut cpu_config, enforce), !firmware)?;
+    let chosen = accel::build(&mut board, config, kvm.as_ref(), &hooks, &mut parsed, !firmware)?;
     let options = &Q35Options { smm: options.smm && chosen.smm, ..options.clone() };
-    let cpu_config = Arc::new(cpu_config);
+    let cpu_config = Arc::new(parsed.config);
     let (mut guests, mut pins, mut apic_ids) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..config.smp.cpus {
         let apic_id = cpu_config.topology.apic_id(index);

@@ -39,6 +39,8 @@ pub struct Setup {
     pub control: VmControl,
     /// After reset LINT0 of the first processor is an open input for the 8259s, as firmware leaves it.
     pub virtual_wire: bool,
+    /// The frequency of the time-stamp counter in Hz, if it is to be another than the host's.
+    pub tsc_frequency: Option<u64>,
 }
 
 /// The interrupt controllers of a VM that are in the kernel; they take messages.

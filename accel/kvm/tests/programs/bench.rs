@@ -218,7 +218,14 @@ impl Bench {
             Under::Jit => (None, JitVm::<X86Cpu>::new(&space, JitOptions::default()).unwrap()),
             Under::Kvm(irqchip) => {
                 let system = DevKvm::open("/dev/kvm").unwrap();
-                let setup = Setup { irqchip, space: space.clone(), hooks: hooks.clone(), control, virtual_wire: true };
+                let setup = Setup {
+                    irqchip,
+                    space: space.clone(),
+                    hooks: hooks.clone(),
+                    control,
+                    virtual_wire: true,
+                    tsc_frequency: None,
+                };
                 let vm = KvmVm::new(&system, setup).unwrap_or_else(|e| panic!("{e}"));
                 vm.restrict(&mut config);
                 (Some(vm.clone()), vm)

@@ -204,6 +204,10 @@ impl Vcpu {
                 // SAFETY: see above.
                 Exit::MemoryFault { address: unsafe { with.memory_fault.gpa } }
             }
+            kb::KVM_EXIT_UNKNOWN => {
+                // SAFETY: see above.
+                Exit::Unknown { reason: unsafe { with.hw.hardware_exit_reason } }
+            }
             other => Exit::Other(other),
         }
     }
@@ -365,6 +369,12 @@ impl VcpuFile for Vcpu {
     }
     fn smi(&self) -> Result<()> {
         io(self.fd.smi())
+    }
+    fn tsc_khz(&self) -> Result<u32> {
+        io(self.fd.get_tsc_khz())
+    }
+    fn set_tsc_khz(&self, khz: u32) -> Result<()> {
+        io(self.fd.set_tsc_khz(khz))
     }
     fn clock_stopped(&self) -> Result<()> {
         io(self.fd.kvmclock_ctrl())

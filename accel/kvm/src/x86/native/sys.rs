@@ -1,6 +1,7 @@
 //! What the kernel offers on x86-64 hosts, as traits: [`crate::DevKvm`] is the real thing, tests have others.
 
 use crate::sys::AnyVm;
+use kvm_bindings as kb;
 use kvm_bindings::{
     kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_guest_debug, kvm_irq_routing_entry, kvm_irqchip,
     kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
@@ -118,8 +119,32 @@ pub enum Exit {
     MemoryFault {
         address: u64,
     },
+    /// The processor left guest code for a reason that the kernel does not know.
+    Unknown {
+        reason: u64,
+    },
     /// A reason that this program did not ask for.
     Other(u32),
+}
+
+/// The names of exits that come only if they are asked for, as nobody does, or on other architectures.
+const NOT_ASKED_FOR: &[(u32, &str)] = &[
+    (kb::KVM_EXIT_EXCEPTION, "KVM_EXIT_EXCEPTION"),
+    (kb::KVM_EXIT_HYPERCALL, "KVM_EXIT_HYPERCALL"),
+    (kb::KVM_EXIT_TPR_ACCESS, "KVM_EXIT_TPR_ACCESS"),
+    (kb::KVM_EXIT_NMI, "KVM_EXIT_NMI"),
+    (kb::KVM_EXIT_OSI, "KVM_EXIT_OSI"),
+    (kb::KVM_EXIT_WATCHDOG, "KVM_EXIT_WATCHDOG"),
+    (kb::KVM_EXIT_HYPERV, "KVM_EXIT_HYPERV"),
+    (kb::KVM_EXIT_DIRTY_RING_FULL, "KVM_EXIT_DIRTY_RING_FULL"),
+    (kb::KVM_EXIT_AP_RESET_HOLD, "KVM_EXIT_AP_RESET_HOLD"),
+    (kb::KVM_EXIT_XEN, "KVM_EXIT_XEN"),
+];
+
+/// The name of an exit that is not handled, for messages.
+#[must_use]
+pub fn name_of(exit: u32) -> &'static str {
+    NOT_ASKED_FOR.iter().find(|(n, _)| *n == exit).map_or("a reason that Rhea does not know", |(_, name)| name)
 }
 
 /// What of the shared page is looked at after each run.
@@ -229,6 +254,14 @@ pub trait VcpuFile: Send {
     /// # Errors
     /// The kernel's.
     fn smi(&self) -> Result<()>;
+    /// The frequency of its time-stamp counter in kHz.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn tsc_khz(&self) -> Result<u32>;
+    /// # Errors
+    /// The kernel's.
+    fn set_tsc_khz(&self, khz: u32) -> Result<()>;
     /// Tells the guest's clock that it was stopped by the host.
     ///
     /// # Errors

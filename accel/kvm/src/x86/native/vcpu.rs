@@ -2,7 +2,7 @@
 
 use super::chips;
 use super::registers::{APIC_BASE, APIC_BSP, Registers};
-use super::sys::{Exit, VcpuFile};
+use super::sys::{Exit, VcpuFile, name_of};
 use super::vm::Core;
 use crate::error::{Context, KvmError};
 use crate::kick::Attached;
@@ -282,7 +282,17 @@ impl Inner {
             Exit::IoApicEoi(vector) => self.vm.hooks.end_of_interrupt(vector),
             // Acknowledged by those who asked for it; nobody did.
             Exit::Debug { .. } => {}
-            Exit::Other(reason) => return Err(KvmError::Refused(format!("unknown exit {reason}{}", self.place()))),
+            Exit::Unknown { reason } => {
+                let text = format!(
+                    "the processor stopped for reason {reason:#x}, which the kernel does not know{}",
+                    self.place()
+                );
+                return Err(KvmError::Refused(text));
+            }
+            Exit::Other(exit) => {
+                let text = format!("guest code was left by exit {exit}, {}{}", name_of(exit), self.place());
+                return Err(KvmError::Refused(text));
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::super::{Irqchip, Setup, X86Chips, X86Vm};
 use super::chips::{KernelChips, MSI_GSI};
 use super::cpuid;
 use super::registers::Abilities;
-use super::sys::{System, VmFile};
+use super::sys::{System, VcpuFile, VmFile};
 use super::vcpu::Inner;
 use crate::Counts;
 use crate::doorbells::Doorbells;
@@ -103,6 +103,7 @@ pub struct KvmVm {
     core: Arc<Core>,
     supported: Vec<kvm_cpuid_entry2>,
     tsc_deadline: bool,
+    tsc_frequency: Option<u64>,
     chips: Option<Arc<KernelChips>>,
     ioeventfd: bool,
     vcpus: RwLock<Vec<Arc<KvmVcpu<Inner>>>>,
@@ -113,7 +114,7 @@ impl KvmVm {
     /// # Errors
     /// [`KvmError`].
     pub fn new(system: &dyn System, setup: Setup) -> Result<Arc<Self>, KvmError> {
-        let Setup { irqchip, space, hooks, control, virtual_wire } = setup;
+        let Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency } = setup;
         check(system, irqchip)?;
         let supported = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
         let file = create(system)?;
@@ -153,6 +154,7 @@ impl KvmVm {
             core: Arc::new(core),
             supported,
             tsc_deadline,
+            tsc_frequency,
             chips,
             ioeventfd,
             vcpus: RwLock::default(),
@@ -234,7 +236,6 @@ impl Accelerator for KvmVm {
         Services {
             irqfd: self.chips.as_ref().filter(|c| c.has_irqfd()).map(|c| c.clone() as Arc<dyn IrqFd>),
             ioeventfd: self.ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>),
-            ..Services::default()
         }
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
@@ -252,6 +253,9 @@ impl GuestAccelerator<X86Cpu> for KvmVm {
             return Err(fail(KvmError::Refused(format!("its APIC id {id} is beyond the {most} of this kernel"))));
         }
         let file = self.core.file.create_vcpu(id).during("KVM_CREATE_VCPU").map_err(fail)?;
+        if let Some(hz) = self.tsc_frequency {
+            set_tsc_frequency(&*file, hz, self.core.file.check(kb::KVM_CAP_TSC_CONTROL) > 0).map_err(fail)?;
+        }
         let table = cpuid::table(&guest.config, &self.supported, id);
         file.set_cpuid(&table).during("KVM_SET_CPUID2").map_err(fail)?;
         let vcpu = KvmVcpu::new(index, Inner::new(&self.core, index, guest, file).map_err(fail)?);
@@ -259,6 +263,20 @@ impl GuestAccelerator<X86Cpu> for KvmVm {
         self.vcpus.write().push(vcpu.clone());
         Ok(vcpu)
     }
+}
+
+/// Gives a vCPU's counter a frequency. One that the host's has is there without scaling; both are measured, so one in 4000 is no
+/// difference.
+fn set_tsc_frequency(file: &dyn VcpuFile, hz: u64, scales: bool) -> Result<(), KvmError> {
+    let khz = u32::try_from(hz / 1000).unwrap_or(u32::MAX);
+    if scales && file.set_tsc_khz(khz).is_ok() {
+        return Ok(());
+    }
+    let own = file.tsc_khz().during("KVM_GET_TSC_KHZ")?;
+    if own.abs_diff(khz) <= own / 4000 {
+        return Ok(());
+    }
+    Err(KvmError::Refused(format!("tsc-frequency={hz}: the counter has {own} kHz, which this host cannot scale so")))
 }
 
 /// Doorbells.
