@@ -5,6 +5,7 @@ pub mod control;
 pub mod debug;
 pub mod irq;
 pub mod run;
+pub mod spapr;
 pub mod vcpu;
 
 pub use control::{Fence, ShutdownCause, VmControl, VmRequest, WakeReason};

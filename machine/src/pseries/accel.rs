@@ -2,13 +2,16 @@
 
 use super::hooks::BoardHooks;
 use super::options::{Compat, PseriesOptions, ResizeHpt};
-use crate::accel::AccelKind;
+use crate::accel::{AccelKind, KernelIrqchip as Wanted};
 use crate::board::Board;
 use crate::config::MachineConfig;
 use rhea_accel::GuestAccelerator;
+use rhea_accel::spapr::KernelIrqchip;
 use rhea_device::{LogMask, OptionError};
+use rhea_irqchip::spapr::numbers;
+use rhea_irqchip::xive::XivePlaces;
 use rhea_jit::{JitOptions, JitVm};
-use rhea_kvm::ppc::{self, Host, PpcVm, Setup};
+use rhea_kvm::ppc::{self, Host, Places, PpcVm, Setup};
 use rhea_kvm::{Counts, DEV_KVM, DevKvm, KvmError};
 use rhea_ppc::{PpcConfig, PpcCpu};
 use std::sync::Arc;
@@ -110,13 +113,33 @@ pub fn build(
     let info = move || {
         let Counts { slots, doorbells, exits, kicks } = shown.counts();
         format!(
-            "kvm support: enabled\nirqchip: machine\nmemory slots: {slots}\ndoorbells: {doorbells}\nexits: {exits}\n\
-             kicks: {kicks}\n"
+            "kvm support: enabled\nirqchip: {}\nmemory slots: {slots}\ndoorbells: {doorbells}\nexits: {exits}\n\
+             kicks: {kicks}\n",
+            if shown.kernel_irqchip() { "kernel" } else { "machine" }
         )
     };
     board.info.push(("kvm", "show what runs the processors", Box::new(info)));
     board.keep.push(Box::new(vm.clone()));
     Ok((vm.clone(), Some(vm)))
+}
+
+/// The kernel's interrupt controllers, if they are to be used.
+pub fn irqchip(vm: &Arc<dyn PpcVm>, config: &MachineConfig) -> Result<Option<Arc<dyn KernelIrqchip>>, OptionError> {
+    let AccelKind::Kvm(wanted) = &config.accel else { return Ok(None) };
+    let own = XivePlaces::default();
+    let places = Places { tima: own.tima, esb: own.esb, sources: numbers::TOTAL };
+    let fail = |text: &str| Err(OptionError::new("-accel kvm", format!("'kernel-irqchip={text}")));
+    match wanted {
+        Some(Wanted::Off) => Ok(None),
+        Some(Wanted::Split) => {
+            fail("split': the machine's interrupt controllers are in the kernel or not: use on or off")
+        }
+        None => Ok(vm.irqchip(places)),
+        Some(Wanted::On) => match vm.irqchip(places) {
+            None => fail("on': this kernel has neither XICS nor XIVE"),
+            chips => Ok(chips),
+        },
+    }
 }
 
 fn jit(board: &mut Board, config: &MachineConfig) -> Result<Arc<JitVm<PpcCpu>>, OptionError> {

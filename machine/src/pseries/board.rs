@@ -183,8 +183,8 @@ pub fn build(
     // Processors.
     let hooks = Arc::new(BoardHooks(partition.clone()));
     let (accel, kvm) = accel::build(&mut board, config, options, kernel.as_ref(), &hooks)?;
-    if let Some(kvm) = kvm {
-        partition.set_kernel(kvm);
+    if let Some(kvm) = &kvm {
+        partition.set_kernel(kvm.clone());
     }
     let (mut guests, mut pins) = (Vec::<Arc<dyn GuestVcpu<PpcCpu>>>::new(), Vec::new());
     for index in 0..config.smp.max_cpus {
@@ -198,6 +198,7 @@ pub fn build(
     }
 
     // Interrupts.
+    let kernel_irqchip = kvm.as_ref().map(|vm| accel::irqchip(vm, config)).transpose()?.flatten();
     let servers = pins.iter().zip(0..);
     let cpus = servers
         .map(|(pin, server)| ServerConfig { server, input: IrqLine::to_sink(Arc::new(External(pin.clone())), 0) });
@@ -212,6 +213,7 @@ pub fn build(
         memory: space.clone(),
         routing: board.routing.clone(),
         places: XivePlaces::default(),
+        kernel: kernel_irqchip,
         log: log.clone(),
     })
     .map_err(|e| fail("-smp", &e))?;
@@ -263,6 +265,9 @@ pub fn build(
     let sets: Vec<Arc<dyn Hypercalls>> = vec![irq.clone(), vio.clone(), tces.clone()];
     let rtas = Rtas::new(&rtas_sets);
     let tokens = rtas.tokens();
+    if let Some(kvm) = &kvm {
+        kvm.set_rtas_tokens(&tokens);
+    }
     let (tree_vio, tree_phbs, vof) = (vio.clone(), phbs.clone(), options.vof);
     let changed = changes.clone();
     let tree_rng = rng.clone();

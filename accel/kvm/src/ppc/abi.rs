@@ -307,6 +307,26 @@ pub struct kvm_ppc_xive_eq {
     pub pad: [u64; 5],
 }
 
+impl kvm_ppc_xive_eq {
+    /// As it is in memory.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        let words = [(0, self.flags), (4, self.qshift), (16, self.qtoggle), (20, self.qindex)];
+        for (at, word) in words {
+            bytes[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes[8..16].copy_from_slice(&self.qaddr.to_ne_bytes());
+        bytes
+    }
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 64]) -> Self {
+        let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|n| bytes[at + n]));
+        let qaddr = u64::from_ne_bytes(std::array::from_fn(|n| bytes[8 + n]));
+        Self { flags: word(0), qshift: word(4), qaddr, qtoggle: word(16), qindex: word(20), pad: [0; 5] }
+    }
+}
+
 /// The page shared with a vCPU; what belongs to the reason of the exit begins at `with`.
 #[repr(C)]
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "system calls, and the page that the kernel shares with a vCPU's thread")]
 
 use super::abi::{self, kvm_ppc_cpu_char, kvm_regs, kvm_run, kvm_sregs};
-use super::sys::{DeviceFile, Exit, System, VcpuFile, VmFile};
+use super::sys::{DeviceFile, DevicePages, Exit, System, VcpuFile, VmFile};
 use crate::DevKvm;
 use crate::host::{self, done};
 use crate::sys::{AnyVm, IoEvent, Region};
@@ -132,6 +132,16 @@ impl DeviceFile for KernelDevice {
     fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
+    fn map(&self, page: u64, len: u64) -> Result<Box<dyn DevicePages>> {
+        let (len, offset) = (len as usize, (page * host::page_size()) as libc::off_t);
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        // SAFETY: a new mapping, wherever the kernel likes.
+        let base = unsafe { libc::mmap(ptr::null_mut(), len, access, kind, self.0.as_raw_fd(), offset) };
+        if base == libc::MAP_FAILED {
+            return Err(Error::last_os_error());
+        }
+        Ok(Box::new(Pages { base: base.cast(), len }))
+    }
     fn set(&self, group: u32, attribute: u64, value: &[u8]) -> Result<()> {
         let addr = value.as_ptr().expose_provenance() as u64;
         let wanted = abi::kvm_device_attr { flags: 0, group, attr: attribute, addr };
@@ -143,6 +153,48 @@ impl DeviceFile for KernelDevice {
         let wanted = abi::kvm_device_attr { flags: 0, group, attr: attribute, addr };
         // SAFETY: callers give as many bytes as the attribute has, which the kernel writes.
         done(unsafe { ioctl_with_ref(&self.0, abi::KVM_GET_DEVICE_ATTR, &wanted) })
+    }
+}
+
+/// Pages of a device, mapped as long as the value lives.
+struct Pages {
+    base: *mut u64,
+    len: usize,
+}
+
+// SAFETY: the pointer is to a mapping that belongs to the value, of registers that any thread may access.
+unsafe impl Send for Pages {}
+// SAFETY: as above; accesses are volatile, never by reference.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    fn register(&self, offset: u64) -> Option<*mut u64> {
+        let offset = usize::try_from(offset).ok().filter(|at| at % 8 == 0 && *at < self.len)?;
+        // SAFETY: inside of the mapping.
+        Some(unsafe { self.base.byte_add(offset) })
+    }
+}
+
+impl DevicePages for Pages {
+    fn host(&self) -> u64 {
+        self.base.expose_provenance() as u64
+    }
+    fn load(&self, offset: u64) -> u64 {
+        // SAFETY: a register of the device (checked).
+        self.register(offset).map_or(u64::MAX, |at| unsafe { at.read_volatile() })
+    }
+    fn store(&self, offset: u64, value: u64) {
+        if let Some(at) = self.register(offset) {
+            // SAFETY: as above.
+            unsafe { at.write_volatile(value) };
+        }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: its own mapping; no slot shows it any more (contract of the trait).
+        unsafe { libc::munmap(self.base.cast(), self.len) };
     }
 }
 

@@ -5,15 +5,18 @@
 //! are the processor's.
 
 pub mod abi;
+mod chips;
 mod host;
 mod registers;
 pub mod sys;
 mod vcpu;
 mod vm;
 
+pub use chips::Places;
 pub use vm::{KvmVm, check};
 
 use crate::{Choice, Counts, DEV_KVM, DevKvm, KvmError};
+use rhea_accel::spapr::KernelIrqchip;
 use rhea_accel::{GuestAccelerator, VmControl};
 use rhea_memory::AddressSpace;
 use rhea_ppc::{PpcCpu, PpcHooks};
@@ -54,6 +57,13 @@ pub struct Setup {
 /// The VM of a machine.
 pub trait PpcVm: GuestAccelerator<PpcCpu> {
     fn counts(&self) -> Counts;
+    /// The kernel's interrupt controllers, which are used from now on for the modes there are; `None`: there are none. Once, after the
+    /// processors were added; `places`: where XIVE's pages are.
+    fn irqchip(&self, places: Places) -> Option<Arc<dyn KernelIrqchip>>;
+    /// Is the interrupt controller in use the kernel's?
+    fn kernel_irqchip(&self) -> bool;
+    /// The names and tokens of RTAS calls: some of them are the kernel's while its controller is in use.
+    fn set_rtas_tokens(&self, tokens: &[(String, u32)]);
     /// The partition translates by a hashed page table of 2^`order` bytes, which is empty now.
     ///
     /// # Errors

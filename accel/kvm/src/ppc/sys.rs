@@ -58,12 +58,27 @@ pub trait VmFile: AnyVm {
 /// A device in the kernel, which goes when it is dropped.
 pub trait DeviceFile: Send + Sync {
     fn fd(&self) -> RawFd;
+    /// Maps `len` bytes of the device from a page of the host on, by number.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn map(&self, page: u64, len: u64) -> Result<Box<dyn DevicePages>>;
     /// # Errors
     /// The kernel's.
     fn set(&self, group: u32, attribute: u64, value: &[u8]) -> Result<()>;
     /// # Errors
     /// The kernel's.
     fn get(&self, group: u32, attribute: u64, value: &mut [u8]) -> Result<()>;
+}
+
+/// Registers of a device in this process, unmapped when it is dropped: no slot may show them any more then. Offsets are in bytes,
+/// multiples of 8.
+pub trait DevicePages: Send + Sync {
+    /// Where they are.
+    fn host(&self) -> u64;
+    /// All ones beyond the end.
+    fn load(&self, offset: u64) -> u64;
+    fn store(&self, offset: u64, value: u64);
 }
 
 /// Why a vCPU came back from guest code.

@@ -12,6 +12,7 @@ use rhea_ir::guest::{Guest, Poll};
 use rhea_memory::{Access, Gpa};
 use rhea_ppc::hooks::pin;
 use rhea_ppc::{PpcCpu, PpcPins};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// An instruction that is not done after so many exits is none.
@@ -103,12 +104,27 @@ impl Inner {
                 return Ok(false);
             }
         }
-        let level = self.pins.bits() & pin::EXTERNAL != 0;
+        let level = self.pins.bits() & pin::EXTERNAL != 0 && !self.vm.kernel_irqchip();
         if level != self.external {
             self.file.interrupt(level).during("KVM_INTERRUPT")?;
             self.external = level;
         }
         Ok(true)
+    }
+
+    /// Has the kernel's interrupt controller present to this processor: its index is the server's number.
+    pub(super) fn connect(&mut self, attached: &Attached, capability: u32, device: RawFd) -> Result<(), KvmError> {
+        self.complete(attached)?;
+        if std::mem::take(&mut self.external) {
+            self.file.interrupt(false).during("KVM_INTERRUPT")?;
+        }
+        let name = if capability == abi::KVM_CAP_IRQ_XICS { "KVM_CAP_IRQ_XICS" } else { "KVM_CAP_PPC_IRQ_XIVE" };
+        self.file.enable(capability, [device as u64, self.index.into(), 0, 0]).during(name)
+    }
+    /// Sets a register that the model does not know.
+    pub(super) fn set_register(&mut self, attached: &Attached, id: u64, value: u128) -> Result<(), KvmError> {
+        self.complete(attached)?;
+        self.file.set_reg(id, value).during("KVM_SET_ONE_REG")
     }
 
     // ---- exits ----

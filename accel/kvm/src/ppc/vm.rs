@@ -1,6 +1,7 @@
 //! A machine's VM.
 
 use super::abi;
+use super::chips::{KernelChips, Places};
 use super::sys::{System, VmFile};
 use super::vcpu::Inner;
 use super::{Host, PpcVm, Setup};
@@ -11,12 +12,14 @@ use crate::memory::Slots;
 use crate::sys::{AnyVm, IoEvent, cap};
 use crate::{Counts, KvmVcpu};
 use parking_lot::{Mutex, RwLock};
-use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, Services, Vcpu, VcpuError, VmControl};
+use rhea_accel::spapr::KernelIrqchip;
+use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VmControl};
 use rhea_memory::{AddressSpace, Gpa, Subscription};
 use rhea_ppc::{PpcCpu, PpcHooks};
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 
 /// What every VM needs of the kernel.
 const NEEDED: &[(u32, &str)] = &[
@@ -94,6 +97,8 @@ pub(super) struct Core {
     pub space: Arc<AddressSpace>,
     pub hooks: Arc<dyn PpcHooks>,
     pub control: VmControl,
+    /// The interrupt controller in use is in the kernel.
+    in_kernel: AtomicBool,
     slots: Arc<Slots>,
     /// `None`: writes to them end guest code.
     doorbells: Option<Doorbells>,
@@ -101,11 +106,15 @@ pub(super) struct Core {
     running: Mutex<u32>,
 }
 
+/// The vCPUs of a VM, by index.
+pub(super) type Vcpus = Arc<RwLock<Vec<Arc<KvmVcpu<Inner>>>>>;
+
 /// The VM of one machine.
 pub struct KvmVm {
     core: Arc<Core>,
     ioeventfd: bool,
-    vcpus: RwLock<Vec<Arc<KvmVcpu<Inner>>>>,
+    vcpus: Vcpus,
+    chips: OnceLock<Arc<KernelChips>>,
     _follow: Vec<Subscription>,
 }
 
@@ -140,12 +149,26 @@ impl KvmVm {
         let (slots, follow) = Slots::new(&any, &gate, std::slice::from_ref(&space), Box::new(failed))?;
         let ioeventfd = file.check(cap::IOEVENTFD) > 0;
         let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
-        let core = Core { file, gate, space, hooks, control, slots, doorbells, running: Mutex::default() };
-        Ok(Arc::new(Self { core: Arc::new(core), ioeventfd, vcpus: RwLock::default(), _follow: follow }))
+        let in_kernel = AtomicBool::new(false);
+        let core = Core { file, gate, space, hooks, control, in_kernel, slots, doorbells, running: Mutex::default() };
+        Ok(Arc::new(Self {
+            core: Arc::new(core),
+            ioeventfd,
+            vcpus: Arc::default(),
+            chips: OnceLock::new(),
+            _follow: follow,
+        }))
     }
 }
 
 impl Core {
+    /// Is the interrupt controller in use in the kernel?
+    pub fn kernel_irqchip(&self) -> bool {
+        self.in_kernel.load(SeqCst)
+    }
+    pub fn set_kernel_irqchip(&self, on: bool) {
+        self.in_kernel.store(on, SeqCst);
+    }
     pub fn vcpu_resumed(&self) {
         *self.running.lock() += 1;
     }
@@ -170,6 +193,18 @@ impl PpcVm for KvmVm {
             doorbells: self.core.doorbells.as_ref().map_or(0, Doorbells::count),
             exits: vcpus.iter().map(|v| v.exits()).sum(),
             kicks: vcpus.iter().map(|v| v.kicks()).sum(),
+        }
+    }
+    fn irqchip(&self, places: Places) -> Option<Arc<dyn KernelIrqchip>> {
+        let chips = KernelChips::new(&self.core, &self.vcpus, places)?;
+        Some(self.chips.get_or_init(|| chips).clone())
+    }
+    fn kernel_irqchip(&self) -> bool {
+        self.core.kernel_irqchip()
+    }
+    fn set_rtas_tokens(&self, tokens: &[(String, u32)]) {
+        if let Some(chips) = self.chips.get() {
+            chips.set_tokens(tokens);
         }
     }
     fn set_hash(&self, order: u32) -> Result<(), KvmError> {
@@ -199,7 +234,9 @@ impl Accelerator for KvmVm {
     }
     fn services(&self) -> Services {
         let ioeventfd = self.ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>);
-        Services { ioeventfd, ..Services::default() }
+        let irqfd = self.core.file.check(cap::IRQFD) > 0;
+        let irqfd = self.chips.get().filter(|_| irqfd).map(|chips| chips.clone() as Arc<dyn IrqFd>);
+        Services { irqfd, ioeventfd, ..Services::default() }
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
         self.vcpus.read().iter().map(|v| v.clone() as Arc<dyn Vcpu>).collect()

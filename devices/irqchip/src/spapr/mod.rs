@@ -7,6 +7,7 @@
 //! [`InterruptRouting::replace_controller`], which announces the change and carries levels over. A message that was on its way into
 //! the old controller is handed to the new one by whoever carried it.
 
+mod kernel;
 pub mod numbers;
 pub mod papr;
 pub(crate) mod pin;
@@ -17,6 +18,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub use rhea_accel::spapr::Mode;
 pub use tree::Node;
 
 use crate::xics::Xics;
@@ -25,19 +27,13 @@ use numbers::{FIRST, MSI, TOTAL};
 use papr::{Answer, Args, Hypercalls, Status, hcall as h};
 use parking_lot::Mutex;
 use pin::ServerPin;
+use rhea_accel::spapr::KernelIrqchip;
 use rhea_accel::{InterruptRouting, IrqLine, IrqSink, MsiMessage, MsiTarget, Route};
 use rhea_device::Log;
 use rhea_memory::{AddressSpace, Gpa, MapError, Mapping};
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use thiserror::Error;
-
-/// A controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    Xics,
-    Xive,
-}
 
 /// What a guest can negotiate (`ic-mode=`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +105,8 @@ pub struct SpaprIrqConfig {
     /// The machine's lines; the line of an interrupt has its number.
     pub routing: Arc<InterruptRouting>,
     pub places: XivePlaces,
+    /// Controllers in the kernel, which are used where there are any.
+    pub kernel: Option<Arc<dyn KernelIrqchip>>,
     pub log: Log,
 }
 
@@ -121,11 +119,15 @@ const XICS: u8 = 0;
 const XIVE: u8 = 1;
 /// One controller has given up, the other is not ready.
 const CHANGING: u8 = 2;
+/// The kernel's.
+const KERNEL_XICS: u8 = 3;
+const KERNEL_XIVE: u8 = 4;
 
 /// The two controllers, and which is active.
 struct Core {
     xics: Xics,
     xive: Arc<Xive>,
+    kernel: Option<Arc<dyn KernelIrqchip>>,
     active: AtomicU8,
     /// Kind of each number.
     kinds: Vec<AtomicU8>,
@@ -138,15 +140,30 @@ impl Core {
     /// An edge, to whichever controller is active.
     fn trigger(&self, irq: u32) {
         loop {
-            match self.active.load(SeqCst) {
-                XICS => return self.xics.trigger(irq),
-                XIVE => return self.xive.trigger(irq),
+            match (self.active.load(SeqCst), &self.kernel) {
+                (XICS, _) => return self.xics.trigger(irq),
+                (XIVE, _) => return self.xive.trigger(irq),
+                (now @ (KERNEL_XICS | KERNEL_XIVE), Some(kernel)) => {
+                    // One that was given up meanwhile has taken nothing: the next one gets it.
+                    if kernel.set_level(irq, true) || self.active.load(SeqCst) == now {
+                        return;
+                    }
+                }
                 // A change takes microseconds.
                 _ => std::thread::yield_now(),
             }
         }
     }
+    /// The kernel's controllers, while one of them is in use.
+    fn active_kernel(&self) -> Option<&Arc<dyn KernelIrqchip>> {
+        self.kernel.as_ref().filter(|_| matches!(self.active.load(SeqCst), KERNEL_XICS | KERNEL_XIVE))
+    }
     fn set_level(&self, mode: Mode, irq: u32, level: bool) {
+        if let Some(kernel) = self.active_kernel() {
+            // One that was given up meanwhile needs no level: lines bring theirs to the next.
+            kernel.set_level(irq, level);
+            return;
+        }
         match mode {
             Mode::Xics => self.xics.set_level(irq, level),
             Mode::Xive => self.xive.set_level(irq, level),
@@ -195,7 +212,7 @@ impl SpaprIrq {
     /// # Errors
     /// Servers, or where XIVE's pages are to be.
     pub fn new(config: SpaprIrqConfig) -> Result<Arc<Self>, SpaprIrqError> {
-        let SpaprIrqConfig { name, mode, cpus, memory, routing, places, log } = config;
+        let SpaprIrqConfig { name, mode, cpus, memory, routing, places, kernel, log } = config;
         let servers = cpus.iter().map(|c| c.server).max().map_or(0, |n| n.saturating_add(1));
         if servers > numbers::MAX_SERVERS {
             return Err(SpaprIrqError::Server(servers - 1));
@@ -229,7 +246,8 @@ impl SpaprIrq {
                     resample,
                     log: log.clone(),
                 }),
-                active: AtomicU8::new(XICS),
+                kernel,
+                active: AtomicU8::new(CHANGING),
                 kinds: (0..TOTAL).map(|_| AtomicU8::new(NONE)).collect(),
             }
         });
@@ -255,20 +273,21 @@ impl SpaprIrq {
             timebase: Mutex::new(None),
             log,
         });
-        irq.enable_windows(mode.initial());
         let _ = irq.core.xics.close();
         let _ = irq.core.xive.close();
         irq.open(mode.initial(), false);
-        irq.set_active(mode.initial());
+        irq.enable_windows();
         Ok(irq)
     }
     /// What H_XIRR_X tells as the time an interrupt was presented: the time base.
     pub fn set_timebase(&self, timebase: impl Fn() -> u64 + Send + Sync + 'static) {
         *self.timebase.lock() = Some(Arc::new(timebase));
     }
-    fn enable_windows(&self, mode: Mode) {
+    fn enable_windows(&self) {
+        // The kernel shows its own pages in their places.
+        let on = self.core.active.load(SeqCst) == XIVE;
         for window in &self.windows {
-            window.set_enabled(mode == Mode::Xive);
+            window.set_enabled(on);
         }
     }
     /// Number of the highest server, plus one.
@@ -283,7 +302,7 @@ impl SpaprIrq {
     /// The controller in use.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        if self.core.active.load(SeqCst) == XIVE { Mode::Xive } else { Mode::Xics }
+        if matches!(self.core.active.load(SeqCst), XIVE | KERNEL_XIVE) { Mode::Xive } else { Mode::Xics }
     }
     /// The lines.
     #[must_use]
@@ -312,6 +331,11 @@ impl SpaprIrq {
         }
         self.core.xics.claim(irq, level);
         self.core.xive.claim(irq, level);
+        if let Some(kernel) = self.core.active_kernel()
+            && let Err(e) = kernel.claim(irq, level)
+        {
+            self.log.guest_error("spapr", format_args!("the kernel has no interrupt {irq:#x}: {e}"));
+        }
         kind.store(if level { LEVEL } else { EDGE }, SeqCst);
         self.routing.set_route(irq, Some(self.route(irq, self.mode())));
         Ok(())
@@ -326,6 +350,9 @@ impl SpaprIrq {
             kind.store(NONE, SeqCst);
             self.core.xics.free(irq);
             self.core.xive.free(irq);
+            if let Some(kernel) = self.core.active_kernel() {
+                kernel.free(irq);
+            }
             self.routing.set_route(irq, None);
         }
     }
@@ -372,6 +399,9 @@ impl SpaprIrq {
     pub fn reset_server(&self, server: u32) {
         self.core.xics.reset_server(server);
         self.core.xive.reset_server(server);
+        if let Some(kernel) = self.core.active_kernel() {
+            kernel.reset_server(server);
+        }
     }
 
     // ---- change of controllers ----
@@ -391,19 +421,25 @@ impl SpaprIrq {
         {
             let _change = self.change.lock();
             let old = self.core.active.swap(CHANGING, SeqCst);
-            let pending = if old == XIVE { self.core.xive.close() } else { self.core.xics.close() };
-            self.open(mode, carry);
+            let pending = match (old, &self.core.kernel) {
+                (XIVE, _) => self.core.xive.close(),
+                (KERNEL_XICS | KERNEL_XIVE, Some(kernel)) => kernel.close(),
+                _ => self.core.xics.close(),
+            };
+            let new = self.prepare(mode, carry);
             if carry {
                 for irq in pending {
-                    match mode {
-                        Mode::Xics => self.core.xics.import(irq),
-                        Mode::Xive => self.core.xive.import(irq),
+                    match (new, &self.core.kernel) {
+                        (XICS, _) => self.core.xics.import(irq),
+                        (XIVE, _) => self.core.xive.import(irq),
+                        (_, Some(kernel)) => drop(kernel.set_level(irq, true)),
+                        _ => {}
                     }
                 }
             }
-            self.set_active(mode);
+            self.core.active.store(new, SeqCst);
         }
-        self.enable_windows(mode);
+        self.enable_windows();
         self.log.line(
             rhea_device::LogMask::Irqchip,
             format_args!("spapr interrupts: {} is active", if mode == Mode::Xive { "XIVE" } else { "XICS" }),
@@ -414,15 +450,30 @@ impl SpaprIrq {
             _ => Some(self.route(irq, mode)),
         });
     }
-    /// Resets and opens a controller.
-    fn open(&self, mode: Mode, carry: bool) {
+    /// Resets and opens a controller, the kernel's if it has one: which is to be active.
+    fn prepare(&self, mode: Mode, carry: bool) -> u8 {
         match mode {
             Mode::Xics => self.core.xics.reset(false),
             Mode::Xive => self.core.xive.reset(false, carry),
         }
+        let in_kernel = self.core.kernel.as_ref().is_some_and(|kernel| kernel.open(mode, &self.sources(mode)));
+        if in_kernel {
+            // The machine's own has no part in it but for what the guest configures.
+            let _ = match mode {
+                Mode::Xics => self.core.xics.close(),
+                Mode::Xive => self.core.xive.close(),
+            };
+        }
+        match (mode, in_kernel) {
+            (Mode::Xics, false) => XICS,
+            (Mode::Xive, false) => XIVE,
+            (Mode::Xics, true) => KERNEL_XICS,
+            (Mode::Xive, true) => KERNEL_XIVE,
+        }
     }
-    fn set_active(&self, mode: Mode) {
-        self.core.active.store(if mode == Mode::Xive { XIVE } else { XICS }, SeqCst);
+    fn open(&self, mode: Mode, carry: bool) {
+        let now = self.prepare(mode, carry);
+        self.core.active.store(now, SeqCst);
     }
 
     // ---- guest ----
@@ -496,6 +547,9 @@ impl SpaprIrq {
     /// Text of `info pic`: the active controller and the state of every source.
     #[must_use]
     pub fn describe(&self) -> String {
+        if self.core.active_kernel().is_some() {
+            return format!("active: {}, in the kernel\n", if self.mode() == Mode::Xive { "XIVE" } else { "XICS" });
+        }
         match self.mode() {
             Mode::Xics => format!("active: XICS\n{}", self.core.xics.describe()),
             Mode::Xive => format!("active: XIVE\n{}", self.core.xive.describe()),
@@ -510,13 +564,20 @@ impl Hypercalls for SpaprIrq {
                 if self.mode() != Mode::Xics {
                     return Some(Status::FUNCTION);
                 }
+                if self.core.active_kernel().is_some() {
+                    // They are the kernel's; what it leaves is none of them.
+                    return Some(Status::HARDWARE);
+                }
                 Some(self.xics_hcall(server, number, args, out).err().unwrap_or(Status::SUCCESS))
             }
             h::H_INT_GET_SOURCE_INFO..=h::H_INT_RESET if number.is_multiple_of(4) => {
                 if self.mode() != Mode::Xive {
                     return Some(Status::FUNCTION);
                 }
-                self.core.xive.hcall(number, args, out)
+                match self.core.active_kernel() {
+                    Some(kernel) => self.kernel_hcall(&**kernel, number, args, out),
+                    None => self.core.xive.hcall(number, args, out),
+                }
             }
             _ => None,
         }

@@ -15,6 +15,11 @@ impl RtasCalls for SpaprIrq {
             rtas_return(results, rtas::HARDWARE_ERROR, &[]);
             return true;
         }
+        if self.core.active_kernel().is_some() {
+            // The kernel does them; what it leaves is none of them.
+            rtas_return(results, rtas::HARDWARE_ERROR, &[]);
+            return true;
+        }
         let xics = &self.core.xics;
         let done = match (name, args) {
             ("ibm,set-xive", &[irq, server, priority]) if !results.is_empty() => {

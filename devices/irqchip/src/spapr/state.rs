@@ -30,7 +30,7 @@ impl Device for SpaprIrq {
     /// The initial controller, reset; levels stay what the lines say, messages that were pending are forgotten.
     fn reset(&self) {
         let initial = self.mode.initial();
-        if self.mode() == initial {
+        if self.mode() == initial && self.core.active_kernel().is_none() {
             match initial {
                 Mode::Xics => self.core.xics.reset(true),
                 Mode::Xive => self.core.xive.reset(true, false),
@@ -40,6 +40,9 @@ impl Device for SpaprIrq {
         }
     }
     fn save(&self) -> Saved {
+        if self.core.active_kernel().is_some() {
+            return Saved::NotMigratable("interrupt controllers in the kernel");
+        }
         let kinds = (0u32..).zip(&self.core.kinds).map(|(n, k)| (n, k.load(SeqCst)));
         let active = self.mode();
         encode(

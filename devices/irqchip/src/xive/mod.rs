@@ -18,6 +18,7 @@ use crate::EoiListener;
 use crate::spapr::pin::ServerPin;
 use crate::xics::Handover;
 use end::End;
+use rhea_accel::spapr::{XiveQueue, XiveTarget};
 use rhea_device::Log;
 use rhea_memory::AddressSpace;
 use source::{Eas, Source, Step};
@@ -125,6 +126,22 @@ impl Xive {
     #[must_use]
     pub fn places(&self) -> &XivePlaces {
         &self.places
+    }
+    #[must_use]
+    pub fn has_source(&self, lisn: u32) -> bool {
+        self.source(lisn).is_some()
+    }
+    /// Where the guest has assigned a source to, for a controller in the kernel.
+    #[must_use]
+    pub fn target(&self, lisn: u32) -> Option<XiveTarget> {
+        let Eas { masked, server, priority, data } = self.source(lisn)?.assignment();
+        Some(XiveTarget { masked, server, priority: priority.min(LAST_PRIORITY), data })
+    }
+    /// A queue as the guest has configured it.
+    #[must_use]
+    pub fn queue(&self, server: u32, priority: u8) -> Option<XiveQueue> {
+        let queue = self.end(server, priority)?.get();
+        Some(XiveQueue { shift: queue.shift, page: queue.page, toggle: queue.generation.into(), index: queue.index })
     }
 
     // ---- sources ----

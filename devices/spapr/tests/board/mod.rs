@@ -63,6 +63,7 @@ impl Board {
             memory: space.clone(),
             routing: InterruptRouting::new(),
             places: XivePlaces::default(),
+            kernel: None,
             log: Log::off(),
         })
         .unwrap();

@@ -74,6 +74,7 @@ fn board() -> Board {
         memory: space.clone(),
         routing: InterruptRouting::new(),
         places: XivePlaces::default(),
+        kernel: None,
         log,
     })
     .unwrap();

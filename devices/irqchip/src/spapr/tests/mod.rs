@@ -49,6 +49,7 @@ impl Machine {
             memory: space.clone(),
             routing: InterruptRouting::new(),
             places: XivePlaces::default(),
+            kernel: None,
             log: Log::off(),
         })
         .unwrap();
