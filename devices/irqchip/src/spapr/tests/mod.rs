@@ -2,6 +2,7 @@
 
 mod change;
 mod hostile;
+mod kernel;
 mod xics;
 mod xive;
 
@@ -36,6 +37,9 @@ struct Machine {
 
 impl Machine {
     fn new(mode: IcMode, servers: &[u32]) -> Self {
+        Self::with(mode, servers, None)
+    }
+    fn with(mode: IcMode, servers: &[u32], kernel: Option<Arc<dyn KernelIrqchip>>) -> Self {
         let space = AddressSpace::new("guest");
         let ram = RamBlock::anonymous("ram", 1 << 20).unwrap();
         let map = space.map_ram(Gpa(0), &ram, 0, 1 << 20, 0).unwrap();
@@ -49,7 +53,7 @@ impl Machine {
             memory: space.clone(),
             routing: InterruptRouting::new(),
             places: XivePlaces::default(),
-            kernel: None,
+            kernel,
             log: Log::off(),
         })
         .unwrap();
