@@ -121,6 +121,12 @@ macro_rules! gpr1 {
     )* };
 }
 
+impl Default for Asm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Asm {
     pub fn new() -> Asm {
         Asm { ops: VecAssembler::new(0) }
