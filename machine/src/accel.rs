@@ -3,7 +3,7 @@
 use crate::machine::Architecture;
 use rhea_device::OptionError;
 use rhea_device::options::{self, OptionDecl, OptionKind, OptionSet};
-use rhea_kvm::{Choice, KvmError, ppc, x86};
+use rhea_kvm::{Choice, KvmError, arm, ppc, x86};
 
 /// The accelerator that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,10 @@ fn usable(guest: Architecture, choice: Choice, irqchip: KernelIrqchip) -> Result
                 KernelIrqchip::Off => x86::Irqchip::Machine,
             },
         ),
-        Architecture::Aarch64 => rhea_kvm::foreign("aarch64", ()),
+        Architecture::Aarch64 if irqchip != KernelIrqchip::On => Err(KvmError::Refused(
+            "of aarch64 the interrupt controller is in the kernel: use kernel-irqchip=on".to_owned(),
+        )),
+        Architecture::Aarch64 => arm::usable(choice),
         Architecture::Ppc64 => ppc::usable(choice),
     }
 }

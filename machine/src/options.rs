@@ -36,7 +36,9 @@ pub struct VirtOptions {
 pub enum GicVersion {
     V2,
     V3,
-    /// The newest the CPU count allows: 3.
+    /// That of the host, which KVM has.
+    Host,
+    /// The newest there is.
     Max,
 }
 
@@ -54,8 +56,8 @@ const VIRT: &[OptionDecl] = &[
     OptionDecl::new("type", OptionKind::Text, None, "machine name"),
     OptionDecl::new(
         "gic-version",
-        OptionKind::Choice(&["2", "3", "max"]),
-        Some("3"),
+        OptionKind::Choice(&["2", "3", "host", "max"]),
+        Some("max"),
         "version of the interrupt controller",
     ),
     OptionDecl::new("virtualization", OptionKind::Bool, Some("off"), "the CPUs have EL2"),
@@ -244,6 +246,7 @@ impl VirtOptions {
         let gic_version = match set.text("gic-version") {
             Some("2") => GicVersion::V2,
             Some("3") => GicVersion::V3,
+            Some("host") => GicVersion::Host,
             _ => GicVersion::Max,
         };
         let its = match set.text("msi") {

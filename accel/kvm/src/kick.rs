@@ -268,6 +268,11 @@ mod tests {
         gate.add(&kick);
         std::thread::scope(|s| {
             let thread = s.spawn(|| vcpu(&kick, &gate, &end, &inside));
+            // On a busy host all could be over before it begins.
+            let until = Instant::now() + Duration::from_secs(20);
+            while !inside.load(SeqCst) && Instant::now() < until {
+                std::thread::yield_now();
+            }
             let requests = s.spawn(|| {
                 for i in 0..2000 {
                     kick.request(request::INTERRUPT);

@@ -9,12 +9,17 @@
 //! held while guest code runs, and while a device is accessed by it; nobody else waits for it. No other lock is held while a device is
 //! accessed.
 
+pub mod arm;
 mod doorbells;
 mod error;
 mod host;
 pub mod kick;
 mod memory;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod mmio;
 pub mod ppc;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod routes;
 pub mod sys;
 mod vcpu;
 pub mod x86;

@@ -1,7 +1,10 @@
 //! What the kernel offers, as traits, so that tests can stand in for it; here what is the same on all hosts.
 
+use rhea_accel::IoEventFd;
+use rhea_memory::Gpa;
 use std::io::Result;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 
 /// Capabilities (`KVM_CAP_`) that every host may have.
 pub mod cap {
@@ -67,4 +70,23 @@ pub trait AnyVm: Send + Sync {
     /// # Errors
     /// The kernel's.
     fn ioeventfd(&self, event: &IoEvent, attach: bool) -> Result<()>;
+}
+
+/// Eventfds for guest writes, for devices.
+pub(crate) struct IoEvents(pub Arc<dyn AnyVm>);
+
+impl IoEvents {
+    fn set(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>, attach: bool) -> Result<()> {
+        let event = IoEvent { address: gpa.0, size, data, port: false, fd: fd.as_raw_fd() };
+        self.0.ioeventfd(&event, attach)
+    }
+}
+
+impl IoEventFd for IoEvents {
+    fn attach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> Result<()> {
+        self.set(gpa, size, data, fd, true)
+    }
+    fn detach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> Result<()> {
+        self.set(gpa, size, data, fd, false)
+    }
 }

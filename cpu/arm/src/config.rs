@@ -290,6 +290,15 @@ impl ArmConfig {
         c.enable(Feature::ALL);
         c
     }
+    /// A processor that an accelerator runs on the host's own, of which these are MIDR_EL1, CTR_EL0 and ID_AA64MMFR0_EL1. What
+    /// instructions there are is for the host to say: all features but those of higher exception levels are as if there.
+    pub fn host(midr: u64, ctr: u64, mmfr0: u64, pmu: bool) -> ArmConfig {
+        let mut c = ArmConfig { model: "host", midr, ctr, pa_range: mmfr0 & 15, ..ArmConfig::all_features() };
+        for (feature, on) in [(Feature::El2, false), (Feature::El3, false), (Feature::Pmu, pmu)] {
+            c.set(feature, on);
+        }
+        c
+    }
     /// Bits of a physical address.
     pub const fn pa_bits(&self) -> u32 {
         match self.pa_range {

@@ -107,6 +107,16 @@ impl ArmCpu {
         self.debug.stepping = false;
         self.rebuild_mode();
     }
+    /// What the debugger wants of an accelerator that runs the processor by other means: breakpoints, watchpoints, a single step.
+    pub fn host_stops(&self) -> (&[u64], &[HostWatch], bool) {
+        (&self.debug.host_breakpoints, &self.debug.host_watches, self.debug.host_step)
+    }
+    /// What such an accelerator found; one instruction was a step.
+    pub fn stopped_for_debugger(&mut self, event: DebugEvent) {
+        self.debug.host_step = false;
+        self.debug.event = Some(event);
+        self.rebuild_mode();
+    }
     /// The event that made `poll` answer `Debug`.
     pub fn take_debug_event(&mut self) -> Option<DebugEvent> {
         self.debug.event.take()

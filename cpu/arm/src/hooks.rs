@@ -115,6 +115,10 @@ pub trait ArmHooks: Send + Sync {
     }
     /// SEV: set the event register of all vCPUs.
     fn send_event(&self) {}
+    /// An accelerator that does firmware calls itself has seen this vCPU on or off.
+    fn power_state(&self, cpu: u32, on: bool) {
+        let _ = (cpu, on);
+    }
     /// The level of this vCPU's PMU overflow interrupt.
     fn pmu_line(&self, cpu: u32, level: bool) {
         let _ = (cpu, level);

@@ -87,6 +87,8 @@ pub struct ArmCpu {
     pub(crate) walks: Walks,
     /// `ArmHooks::wants_exceptions`.
     pub(crate) tells_exceptions: bool,
+    /// Counts resets, for accelerators that keep the state elsewhere.
+    pub resets: u32,
 }
 
 /// Walks for tagged addresses after which generated code removes tags itself.
@@ -151,6 +153,7 @@ impl ArmCpu {
             pac: PacState::new(config),
             walks: Walks::default(),
             tells_exceptions,
+            resets: 0,
         });
         cpu.reset_state();
         cpu
@@ -171,6 +174,7 @@ impl ArmCpu {
     /// Architectural reset (DDI 0487, AArch64.TakeReset); does not change the power state.
     pub(crate) fn reset_state(&mut self) {
         let c = self.config.clone();
+        self.resets = self.resets.wrapping_add(1);
         self.x = [0; 31];
         self.v = [0; 32];
         self.sp = 0;

@@ -1,11 +1,11 @@
 //! Puts the board together.
 
+use super::accel::{self, Running};
 use super::cpu::{self, PowerStates, Start};
 use super::fdt::{self, FdtInput};
 use super::hooks::BoardHooks;
 use super::images::{self, Images};
 use super::map::{self, Map};
-use crate::accel::AccelKind;
 use crate::board::{Board, Wiring};
 use crate::config::MachineConfig;
 use crate::cpu::report_stops;
@@ -20,10 +20,9 @@ use rhea_arm::hooks::{ArmPins, Conduit, Pin};
 use rhea_arm::timer::{GenericTimers, TimerId};
 use rhea_arm::{ArmConfig, ArmCpu, Feature};
 use rhea_clock::RtcClock;
-use rhea_device::{Log, LogMask, OptionError};
+use rhea_device::{Log, OptionError};
 use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_irqchip::gic::{CpuOutputs, GicV2, GicV2Config, GicV2m, GicV3, GicV3Config, GicV3Cpu, Its};
-use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{Gpa, RamBlock, RamOptions};
 use rhea_pci::{HostWindows, PcieHost};
 use rhea_virtio::VirtioMmio;
@@ -38,6 +37,7 @@ struct Plan {
     /// The flash holds firmware.
     firmware: bool,
     conduit: Option<Conduit>,
+    running: Running,
 }
 
 fn plan(config: &MachineConfig, options: &VirtOptions) -> Result<Plan, OptionError> {
@@ -50,10 +50,12 @@ fn plan(config: &MachineConfig, options: &VirtOptions) -> Result<Plan, OptionErr
     if config.smp.dies != 1 {
         return Err(OptionError::new("-smp", "dies is of x86 machines: use sockets, clusters, cores and threads"));
     }
-    let mut arm = ArmConfig::from_option(&config.cpu).map_err(|e| OptionError::new("-cpu", e.to_string()))?;
-    arm.set(Feature::El2, options.virtualization);
-    arm.set(Feature::El3, options.secure);
-    let v3 = options.gic_version != GicVersion::V2;
+    let (mut arm, running) = accel::processor(config, options)?;
+    let v3 = match options.gic_version {
+        GicVersion::V2 => false,
+        GicVersion::V3 => true,
+        GicVersion::Host | GicVersion::Max => running.newest_gic() == 3,
+    };
     if !v3 && cpus > 8 {
         return Err(OptionError::new(
             "-smp",
@@ -64,11 +66,11 @@ fn plan(config: &MachineConfig, options: &VirtOptions) -> Result<Plan, OptionErr
     arm.peripheral_base = map::GIC_DIST.start;
     arm.cpus = cpus;
     let map = Map::new(config.ram.size, cpus, options, v3)?;
-    if map.address_bits() > arm.pa_bits() {
+    let bits = running.address_bits(&arm);
+    if map.address_bits() > bits {
         let text = format!(
-            "'{}': has {} address bits, the machine needs {}: use less RAM or -M virt,highmem=off",
+            "'{}': has {bits} address bits, the machine needs {}: use less RAM or -M virt,highmem=off",
             arm.model,
-            arm.pa_bits(),
             map.address_bits()
         );
         return Err(OptionError::new("-cpu", text));
@@ -85,7 +87,7 @@ fn plan(config: &MachineConfig, options: &VirtOptions) -> Result<Plan, OptionErr
         (false, true) => Some(Conduit::Smc),
         (false, false) => Some(Conduit::Hvc),
     };
-    Ok(Plan { arm, v3, map, firmware, conduit })
+    Ok(Plan { arm, v3, map, firmware, conduit, running })
 }
 
 fn tree(config: &MachineConfig, options: &VirtOptions, plan: &Plan) -> Result<rhea_firmware::FdtNode, OptionError> {
@@ -93,7 +95,7 @@ fn tree(config: &MachineConfig, options: &VirtOptions, plan: &Plan) -> Result<rh
         return images::user_tree(path, &plan.map);
     }
     let compatible = match plan.arm.model {
-        "max" => "arm,armv8".to_owned(),
+        "max" | "host" => "arm,armv8".to_owned(),
         model => format!("arm,{model}"),
     };
     Ok(fdt::build(&FdtInput {
@@ -212,44 +214,34 @@ pub fn build(
         gic: OnceLock::new(),
         pmu_lines: OnceLock::new(),
     });
-    let jit_options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
-    let jit = JitVm::<ArmCpu>::new(&space, jit_options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
-    let (mut vcpus, mut timers, mut pins) = (Vec::<Arc<JitVcpu<ArmCpu>>>::new(), Vec::new(), Vec::new());
+    let place = (&plan.map, plan.v3, config.smp.cpus);
+    let chosen = accel::build(&mut board, options, plan.running, place, &hooks)?;
+    let (mut vcpus, mut timers, mut pins) = (Vec::<Arc<dyn GuestVcpu<ArmCpu>>>::new(), Vec::new(), Vec::new());
     for index in 0..config.smp.cpus {
         let timer = GenericTimers::new(&clock);
         let mut cpu = ArmCpu::new(index, &arm, &space, &timer, hooks.clone());
         cpu.set_conduit(plan.conduit);
         let pin = cpu.pins();
-        let vcpu = jit.add_vcpu(index, cpu);
-        pin.set_wake(Box::new(vcpu.waker()));
+        let vcpu = chosen.vcpus.clone().add_vcpu(index, cpu).map_err(|e| OptionError::new("-accel", e.to_string()))?;
+        pin.set_wake(vcpu.waker());
         report_stops(&vcpu, index, &control);
         vcpus.push(vcpu);
         timers.push(timer);
         pins.push(pin);
     }
-    let guests: Vec<Arc<dyn GuestVcpu<ArmCpu>>> = vcpus.iter().map(|v| v.clone() as _).collect();
 
     // Interrupts.
-    let (gic, msi) = interrupts(options, &plan.map, &arm, plan.v3, plan.firmware, &pins, &mut board)?;
-    for (n, timer) in timers.iter().enumerate() {
-        let outputs = [
-            (TimerId::Physical, map::PPI_TIMER_PHYS),
-            (TimerId::Virtual, map::PPI_TIMER_VIRT),
-            (TimerId::HypPhysical, map::PPI_TIMER_HYP),
-            (TimerId::HypVirtual, map::PPI_TIMER_HYP_VIRT),
-            (TimerId::SecurePhysical, map::PPI_TIMER_SECURE),
-        ];
-        for (id, ppi) in outputs {
-            let line = gic.ppi(n, ppi);
-            timer.set_output(id, Box::new(move |level| line.set(level)));
+    let msi = match &chosen.kvm {
+        Some(vm) => {
+            let _ = hooks.vcpus.set(vcpus.clone());
+            accel::interrupts(&mut board, vm, plan.v3, options.its)?
         }
-    }
-    // Each is set once, here.
-    let _ = hooks.pmu_lines.set((0..vcpus.len()).map(|n| gic.ppi(n, map::PPI_PMU)).collect());
-    let _ = hooks.vcpus.set(guests.clone());
-    if let Gic::V3(g) = &gic {
-        let _ = hooks.gic.set(g.clone());
-    }
+        None => {
+            let (gic, msi) = interrupts(options, &plan.map, &arm, plan.v3, plan.firmware, &pins, &mut board)?;
+            private(&gic, &timers, &vcpus, &hooks);
+            msi
+        }
+    };
 
     // Devices.
     board.map(map::FW_CFG, fw.clone());
@@ -264,6 +256,7 @@ pub fn build(
     };
     let pcie =
         Arc::new(PcieHost::new(&space, windows, intx, msi).map_err(|e| OptionError::new("-M virt", e.to_string()))?);
+    pcie.bus().set_irqfd(chosen.vcpus.services().irqfd);
     let rtc = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
     let power_button = super::platform::build(&mut board, config, options, wiring, rtc)?;
     let places = virtio_places(&mut board);
@@ -281,18 +274,11 @@ pub fn build(
     // Start.
     let start = images.start();
     let secondary = if plan.conduit.is_none() { Start::Reset } else { Start::Off };
-    let cpus: Vec<Arc<dyn MachineCpu>> = guests
+    let cpus: Vec<Arc<dyn MachineCpu>> = vcpus
         .into_iter()
         .enumerate()
         .map(|(n, v)| cpu::start(v, &arm, &space, &power, if n == 0 { start } else { secondary }) as _)
         .collect();
-    if log.enabled(LogMask::Op) {
-        let log = log.clone();
-        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
-    }
-    let shown = jit.clone();
-    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
-    board.keep.push(Box::new(jit));
     let (images, memory) = (Mutex::new(images), space.clone());
     let machine = Machine::new(Parts {
         name: config.name.clone().unwrap_or_else(|| "virt".to_owned()),
@@ -319,7 +305,31 @@ pub fn build(
     Ok(machine)
 }
 
-type MsiRoute = Option<Arc<dyn MsiTarget>>;
+/// Wires interrupts that each CPU has for itself.
+fn private(gic: &Gic, timers: &[Arc<GenericTimers>], vcpus: &[Arc<dyn GuestVcpu<ArmCpu>>], hooks: &BoardHooks) {
+    for (n, timer) in timers.iter().enumerate() {
+        let outputs = [
+            (TimerId::Physical, map::PPI_TIMER_PHYS),
+            (TimerId::Virtual, map::PPI_TIMER_VIRT),
+            (TimerId::HypPhysical, map::PPI_TIMER_HYP),
+            (TimerId::HypVirtual, map::PPI_TIMER_HYP_VIRT),
+            (TimerId::SecurePhysical, map::PPI_TIMER_SECURE),
+        ];
+        for (id, ppi) in outputs {
+            let line = gic.ppi(n, ppi);
+            timer.set_output(id, Box::new(move |level| line.set(level)));
+        }
+    }
+    // Each is set once, here.
+    let _ = hooks.pmu_lines.set((0..vcpus.len()).map(|n| gic.ppi(n, map::PPI_PMU)).collect());
+    let _ = hooks.vcpus.set(vcpus.to_vec());
+    if let Gic::V3(g) = gic {
+        let _ = hooks.gic.set(g.clone());
+    }
+}
+
+/// Who takes messages.
+pub type MsiRoute = Option<Arc<dyn MsiTarget>>;
 
 fn interrupts(
     options: &VirtOptions,
@@ -389,16 +399,27 @@ fn interrupts(
             board.map(map::GIC_VCPU, gic.virtual_cpu_interface());
         }
         board.devices.push(gic.clone());
-        let v2m =
-            GicV2m::new("gicv2m", gic.clone(), map::V2M_SPI + 32, map::V2M_COUNT, board.log.clone()).map_err(fail)?;
-        board.map(map::GIC_V2M, v2m.clone());
-        board.devices.push(v2m.clone());
+        let v2m = message_frame(board, gic.clone())?;
         let shown = gic.clone();
         board.info.push(("pic", "show the interrupt controller", Box::new(move || shown.describe())));
-        (gic.clone(), (Gic::V2(gic), Some(v2m as Arc<dyn MsiTarget>)))
+        (gic.clone(), (Gic::V2(gic), Some(v2m)))
     };
+    route(board, &sink);
+    Ok(result)
+}
+
+/// Ends the board's lines at a controller.
+pub fn route(board: &Board, sink: &Arc<dyn IrqSink>) {
     for spi in 0..map::SPIS {
         board.routing.set_route(spi, Some(Route { sink: sink.clone(), pin: spi }));
     }
-    Ok(result)
+}
+
+/// What takes messages for a GICv2.
+pub fn message_frame(board: &mut Board, gic: Arc<dyn IrqSink>) -> Result<Arc<dyn MsiTarget>, OptionError> {
+    let v2m = GicV2m::new("gicv2m", gic, map::V2M_SPI + 32, map::V2M_COUNT, board.log.clone());
+    let v2m = v2m.map_err(|e| OptionError::new("-M virt", e.to_string()))?;
+    board.map(map::GIC_V2M, v2m.clone());
+    board.devices.push(v2m.clone());
+    Ok(v2m)
 }

@@ -93,6 +93,9 @@ impl ArmHooks for BoardHooks {
             vcpu.post(Box::new(ArmCpu::set_event));
         }
     }
+    fn power_state(&self, cpu: u32, on: bool) {
+        self.power.set(cpu, if on { AffinityState::On } else { AffinityState::Off });
+    }
     fn pmu_line(&self, cpu: u32, level: bool) {
         if let Some(line) = self.pmu_lines.get().and_then(|l| l.get(cpu as usize)) {
             line.set(level);

@@ -1,5 +1,6 @@
 //! The `virt` board.
 
+mod accel;
 mod board;
 pub mod cpu;
 pub mod fdt;

@@ -4,14 +4,13 @@
 use super::super::X86Chips;
 use super::sys::VmFile;
 use crate::error::{Context, KvmError};
-use crate::sys::cap;
+use crate::routes::{Routes, Table, chip_route};
+use crate::sys::{AnyVm, cap};
 use kvm_bindings as kb;
 use kvm_bindings::{kvm_ioapic_state, kvm_irq_routing_entry, kvm_irqchip, kvm_lapic_state, kvm_msi, kvm_pic_state};
-use parking_lot::Mutex;
 use rhea_accel::{IrqFd, IrqLine, IrqSink, LocalApics, MsiMessage, MsiTarget};
-use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 /// Inputs of the I/O APIC, by number.
@@ -32,43 +31,48 @@ const REDIRECTION_MASKED: u64 = 1 << 16;
 const WIDE_DESTINATIONS: u64 = 3;
 const IO_APIC_BASE: u64 = 0xfec0_0000;
 
-fn chip_route(gsi: u32, chip: u32, pin: u32) -> kvm_irq_routing_entry {
-    let mut entry = kvm_irq_routing_entry { gsi, type_: kb::KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
-    entry.u.irqchip = kb::kvm_irq_routing_irqchip { irqchip: chip, pin };
-    entry
-}
 fn pic_route(gsi: u32, n: u32) -> kvm_irq_routing_entry {
     let chip = if n < 8 { kb::KVM_IRQCHIP_PIC_MASTER } else { kb::KVM_IRQCHIP_PIC_SLAVE };
     chip_route(gsi, chip, n % 8)
 }
-fn msi_route(gsi: u32, m: &MsiMessage) -> kvm_irq_routing_entry {
-    let mut entry = kvm_irq_routing_entry { gsi, type_: kb::KVM_IRQ_ROUTING_MSI, ..Default::default() };
-    entry.u.msi = kb::kvm_irq_routing_msi {
-        address_lo: m.address as u32,
-        address_hi: (m.address >> 32) as u32,
-        data: m.data,
-        ..Default::default()
-    };
-    entry
+/// Lines of the machine, in the kernel's table.
+fn lines() -> Vec<kvm_irq_routing_entry> {
+    let mut table = Vec::new();
+    for n in 0..IO_APIC_PINS {
+        table.push(chip_route(IO_APIC_GSI + n, kb::KVM_IRQCHIP_IOAPIC, n));
+    }
+    for n in 0..PIC_PINS {
+        table.push(pic_route(PIC_GSI + n, n));
+    }
+    for n in 0..IO_APIC_PINS {
+        let gsi = LINE_GSI + n;
+        if n < PIC_PINS {
+            table.push(pic_route(gsi, n));
+        }
+        match n {
+            0 => table.push(chip_route(gsi, kb::KVM_IRQCHIP_IOAPIC, 2)),
+            2 => {}
+            n => table.push(chip_route(gsi, kb::KVM_IRQCHIP_IOAPIC, n)),
+        }
+    }
+    table
 }
 
-#[derive(Default)]
-struct Messages {
-    /// Messages that have a number: address and data, and how many use it.
-    numbered: BTreeMap<u32, (MsiMessage, u32)>,
-    /// What pins of an I/O APIC outside the kernel send that are level-triggered: from entries for them the kernel knows whose end it
-    /// has to tell of.
-    pins: [Option<MsiMessage>; IO_APIC_PINS as usize],
+impl Table for Arc<dyn VmFile> {
+    fn set(&self, entries: &[kvm_irq_routing_entry]) -> io::Result<()> {
+        self.set_routing(entries)
+    }
+    fn event(&self, fd: RawFd, gsi: u32, attach: bool) -> io::Result<()> {
+        AnyVm::irqfd(&**self, fd, gsi, None, attach)
+    }
 }
 
 /// The controllers of one VM.
 pub struct KernelChips {
     vm: Arc<dyn VmFile>,
-    /// Entries that the kernel's table has room for.
-    room: usize,
     /// Local APICs only.
     split: bool,
-    messages: Mutex<Messages>,
+    routes: Routes,
 }
 
 /// Inputs of one controller.
@@ -99,42 +103,10 @@ impl KernelChips {
             vm.create_irqchip().during("KVM_CREATE_IRQCHIP")?;
         }
         let room = vm.check(kb::KVM_CAP_IRQ_ROUTING).max(0) as usize;
-        let chips = Self { vm: vm.clone(), room, split, messages: Mutex::default() };
-        chips.write_table(&Messages::default()).during("KVM_SET_GSI_ROUTING")?;
-        Ok(Arc::new(chips))
-    }
-
-    fn write_table(&self, messages: &Messages) -> io::Result<()> {
-        let mut table = Vec::new();
-        if !self.split {
-            Self::chip_routes(&mut table);
-        }
-        let pins = (0..).zip(&messages.pins).filter_map(|(n, m)| Some(msi_route(IO_APIC_GSI + n, m.as_ref()?)));
-        table.extend(pins);
-        table.extend(messages.numbered.iter().map(|(gsi, (m, _))| msi_route(*gsi, m)));
-        if table.len() > self.room {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
-        self.vm.set_routing(&table)
-    }
-    fn chip_routes(table: &mut Vec<kvm_irq_routing_entry>) {
-        for n in 0..IO_APIC_PINS {
-            table.push(chip_route(IO_APIC_GSI + n, kb::KVM_IRQCHIP_IOAPIC, n));
-        }
-        for n in 0..PIC_PINS {
-            table.push(pic_route(PIC_GSI + n, n));
-        }
-        for n in 0..IO_APIC_PINS {
-            let gsi = LINE_GSI + n;
-            if n < PIC_PINS {
-                table.push(pic_route(gsi, n));
-            }
-            match n {
-                0 => table.push(chip_route(gsi, kb::KVM_IRQCHIP_IOAPIC, 2)),
-                2 => {}
-                n => table.push(chip_route(gsi, kb::KVM_IRQCHIP_IOAPIC, n)),
-            }
-        }
+        let lines = if split { Vec::new() } else { lines() };
+        let routes = Routes::new(lines, MSI_GSI, room, false);
+        routes.begin(vm).during("KVM_SET_GSI_ROUTING")?;
+        Ok(Arc::new(Self { vm: vm.clone(), split, routes }))
     }
 
     /// Power-on state, but for local APICs.
@@ -156,43 +128,10 @@ impl KernelChips {
         self.vm.set_irqchip(&chip).during("KVM_SET_IRQCHIP")
     }
 
-    // ---- messages by number ----
-
-    /// A number for a message: the one it has, or a free one.
-    fn take(&self, message: MsiMessage) -> io::Result<u32> {
-        let mut messages = self.messages.lock();
-        let same = |m: &MsiMessage| m.address == message.address && m.data == message.data;
-        if let Some((gsi, (_, users))) = messages.numbered.iter_mut().find(|(_, (m, _))| same(m)) {
-            *users += 1;
-            return Ok(*gsi);
-        }
-        let gsi = (MSI_GSI..).find(|n| !messages.numbered.contains_key(n)).unwrap_or(MSI_GSI);
-        messages.numbered.insert(gsi, (message, 1));
-        let written = self.write_table(&messages);
-        if written.is_err() {
-            messages.numbered.remove(&gsi);
-        }
-        written.map(|()| gsi)
-    }
-    /// Gives a number back. What the kernel says of a smaller table does not matter: the number stands for nothing any more.
-    fn give_back(&self, gsi: u32) {
-        let mut messages = self.messages.lock();
-        let Some((_, users)) = messages.numbered.get_mut(&gsi) else { return };
-        *users -= 1;
-        if *users == 0 {
-            messages.numbered.remove(&gsi);
-            let _ = self.write_table(&messages);
-        }
-    }
-    fn number_of(&self, message: MsiMessage) -> Option<u32> {
-        let messages = self.messages.lock();
-        let mut all = messages.numbered.iter();
-        all.find(|(_, (m, _))| m.address == message.address && m.data == message.data).map(|(gsi, _)| *gsi)
-    }
     /// How many messages have a number.
     #[must_use]
     pub fn message_routes(&self) -> usize {
-        self.messages.lock().numbered.len()
+        self.routes.used()
     }
 }
 
@@ -222,11 +161,10 @@ impl LocalApics for KernelChips {
         self.vm.signal_msi(msi).unwrap_or(false)
     }
     fn set_pin(&self, pin: u32, message: MsiMessage) {
-        let mut messages = self.messages.lock();
-        let Some(slot) = messages.pins.get_mut(pin as usize) else { return };
-        if slot.replace(message) != Some(message) {
-            // With an old table the end of this interrupt is not told of; the kernel has refused no table of this size before.
-            let _ = self.write_table(&messages);
+        // What pins of an I/O APIC outside the kernel send: from entries for them the kernel knows whose end it has to tell of. With an
+        // old table the end of this interrupt is not told of; the kernel has refused no table of this size before.
+        if pin < IO_APIC_PINS {
+            let _ = self.routes.set_line(&self.vm, IO_APIC_GSI + pin, message);
         }
     }
 }
@@ -252,18 +190,10 @@ impl IrqFd for KernelChips {
         self.vm.irqfd(trigger.as_raw_fd(), line_gsi(line)?, None, false)
     }
     fn attach_msi(&self, message: MsiMessage, trigger: BorrowedFd<'_>) -> io::Result<()> {
-        let gsi = self.take(message)?;
-        let attached = self.vm.irqfd(trigger.as_raw_fd(), gsi, None, true);
-        if attached.is_err() {
-            self.give_back(gsi);
-        }
-        attached
+        self.routes.attach(&self.vm, message, trigger)
     }
     fn detach_msi(&self, message: MsiMessage, trigger: BorrowedFd<'_>) -> io::Result<()> {
-        let gsi = self.number_of(message).ok_or(io::ErrorKind::NotFound)?;
-        self.vm.irqfd(trigger.as_raw_fd(), gsi, None, false)?;
-        self.give_back(gsi);
-        Ok(())
+        self.routes.detach(&self.vm, message, trigger)
     }
 }
 

@@ -6,11 +6,12 @@ use super::sys::{Exit, VcpuFile, name_of};
 use super::vm::Core;
 use crate::error::{Context, KvmError};
 use crate::kick::Attached;
+use crate::mmio;
 use crate::vcpu::{Cycle, Processor};
 use kvm_bindings as kb;
 use rhea_accel::ShutdownCause;
 use rhea_ir::guest::{Guest, Poll};
-use rhea_memory::{Access, Gpa};
+use rhea_memory::Access;
 use rhea_x86::hooks::pin;
 use rhea_x86::{DebugEvent, X86Cpu, X86Pins};
 use std::sync::Arc;
@@ -320,29 +321,11 @@ impl Inner {
             }
         }
     }
-    fn memory(&mut self, address: u64, len: u8, write: bool, mut data: [u8; 8]) {
+    fn memory(&mut self, address: u64, len: u8, write: bool, data: [u8; 8]) {
         let secure = self.file.state().smm;
-        let len = usize::from(len.min(8));
-        let mut at = 0;
-        while at < len {
-            // Natural pieces of an access that may begin anywhere.
-            let gpa = address.wrapping_add(at as u64);
-            let mut n = if len - at == len && len.is_power_of_two() { len } else { 1 };
-            while n < len - at && 2 * n <= len - at && gpa.is_multiple_of(2 * n as u64) {
-                n *= 2;
-            }
-            let access = Access { secure, ..Access::cpu(self.index, n as u8) };
-            let mut word = [0; 8];
-            if write {
-                word[..n].copy_from_slice(&data[at..at + n]);
-                // Writes to nothing are lost.
-                let _ = self.vm.space.store(Gpa(gpa), u64::from_le_bytes(word), access);
-            } else {
-                let value = self.vm.space.load(Gpa(gpa), access).unwrap_or(u64::MAX);
-                data[at..at + n].copy_from_slice(&value.to_le_bytes()[..n]);
-            }
-            at += n;
-        }
+        let access = Access { secure, ..Access::cpu(self.index, len) };
+        // Nothing drives the bus where nothing is.
+        let data = mmio::access(&self.vm.space, address, access, write, data, u64::MAX);
         if !write {
             self.file.set_mmio_data(data);
         }

@@ -11,15 +11,14 @@ use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
 use crate::kick::Gate;
 use crate::memory::Slots;
-use crate::sys::{API_VERSION, AnyVm, IoEvent, cap};
+use crate::sys::{API_VERSION, AnyVm, IoEvents, cap};
 use crate::vcpu::{KvmVcpu, Work};
 use kvm_bindings as kb;
 use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2};
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VmControl};
-use rhea_memory::{AddressSpace, Gpa, Subscription};
+use rhea_memory::{AddressSpace, Subscription};
 use rhea_x86::{Feature, X86Config, X86Cpu, X86Hooks};
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 /// Pages that the kernel may need for itself on processors that cannot run real mode: three of a task, one of a page table. In
@@ -277,25 +276,6 @@ fn set_tsc_frequency(file: &dyn VcpuFile, hz: u64, scales: bool) -> Result<(), K
         return Ok(());
     }
     Err(KvmError::Refused(format!("tsc-frequency={hz}: the counter has {own} kHz, which this host cannot scale so")))
-}
-
-/// Doorbells.
-struct IoEvents(Arc<dyn VmFile>);
-
-impl IoEvents {
-    fn set(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>, attach: bool) -> std::io::Result<()> {
-        let event = IoEvent { address: gpa.0, size, data, port: false, fd: fd.as_raw_fd() };
-        self.0.ioeventfd(&event, attach)
-    }
-}
-
-impl IoEventFd for IoEvents {
-    fn attach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()> {
-        self.set(gpa, size, data, fd, true)
-    }
-    fn detach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()> {
-        self.set(gpa, size, data, fd, false)
-    }
 }
 
 const _: () = assert!(MSI_GSI < 4096);
