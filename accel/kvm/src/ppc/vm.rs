@@ -236,7 +236,7 @@ impl Accelerator for KvmVm {
         let ioeventfd = self.ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>);
         let irqfd = self.core.file.check(cap::IRQFD) > 0;
         let irqfd = self.chips.get().filter(|_| irqfd).map(|chips| chips.clone() as Arc<dyn IrqFd>);
-        Services { irqfd, ioeventfd, ..Services::default() }
+        Services { irqfd, ioeventfd }
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
         self.vcpus.read().iter().map(|v| v.clone() as Arc<dyn Vcpu>).collect()

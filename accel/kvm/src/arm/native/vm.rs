@@ -236,7 +236,6 @@ impl Accelerator for KvmVm {
         Services {
             irqfd: self.gic.has_irqfd().then(|| self.gic.clone() as Arc<dyn IrqFd>),
             ioeventfd: ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>),
-            ..Services::default()
         }
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
