@@ -52,6 +52,8 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("cpu", "index", "set the default CPU"),
     ("x", "/fmt addr", "virtual memory dump starting at 'addr'"),
     ("xp", "/fmt addr", "physical memory dump starting at 'addr'"),
+    ("change", "device file [format [read-only-mode]]", "put another medium into a drive"),
+    ("eject", "[-f] device", "take the medium out of a drive (-f: even if the guest has locked it)"),
     ("screendump", "file [device] [-f ppm|png]", "save the picture of a display"),
     ("sendkey", "keys [hold_ms]", "send keys, like 'ctrl-alt-f1', held for 100 ms"),
     ("mouse_move", "dx dy [dz]", "send motion and wheel of the mouse"),
@@ -145,6 +147,16 @@ impl Shell {
             _ => Vec::new(),
         }
     }
+    fn change(&self, rest: &[&str]) -> String {
+        let [device, file, more @ ..] = rest else {
+            return "change: expected the name of a drive and a file\n".to_owned();
+        };
+        let mut arguments = json!({"device": device, "filename": file});
+        for (key, value) in ["format", "read-only-mode"].iter().zip(more) {
+            arguments[*key] = json!(value);
+        }
+        self.act("blockdev-change-medium", arguments)
+    }
     /// Executes a command of the control protocol: its result, or an error as text.
     fn call(&self, command: &str, arguments: Value) -> Result<Value, String> {
         self.control.server.call(command, arguments).map_err(|e| format!("Error: {e}\n"))
@@ -204,6 +216,12 @@ impl Shell {
                     None => format!("cpu: expected a number from 0 to {}\n", self.machine.cpus().len() - 1),
                 }
             }
+            "change" => self.change(&rest),
+            "eject" => match rest[..] {
+                ["-f", device] => self.act("eject", json!({"device": device, "force": true})),
+                [device] => self.act("eject", json!({"device": device})),
+                _ => "eject: expected the name of a drive ('info block' lists them)\n".to_owned(),
+            },
             "screendump" => self.screendump(&rest),
             "sendkey" => self.send_keys(&rest),
             "balloon" => match rest[..] {

@@ -12,10 +12,11 @@ use crate::machine::Machine;
 use crate::options::ObjectSpec;
 use crate::plug::{Plugger, Plugs};
 use parking_lot::{Mutex, RwLock};
-use rhea_block::DriveOptions;
+use rhea_block::{Drive, DriveOptions};
 use rhea_device::{Device, OptionError};
 use rhea_pci::{PciBus, PciFunction, PciSlot};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// The devices of a machine, in the order of reset.
@@ -232,6 +233,24 @@ impl Machine {
             return Err(OptionError::new("drive_add", "use if=none, and device_add for a device with drive=ID"));
         }
         hotplug.plugs.lock().add_drive(options, hotplug.config.snapshot)
+    }
+    /// Opens an image for a drive that is called `name`, with its format or what it looks like.
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    pub fn open_medium(
+        &self,
+        name: &str,
+        file: &Path,
+        format: Option<&str>,
+        readonly: bool,
+    ) -> Result<Arc<Drive>, OptionError> {
+        let hotplug = self.changes("change")?;
+        let mut options = DriveOptions::for_file("change", file);
+        options.format = format.map(str::to_owned);
+        options.readonly = readonly;
+        let graph = hotplug.plugs.lock().graph.clone();
+        options.open_in(&graph, name, hotplug.config.snapshot)
     }
     /// `drive_del`: closes a drive that no device uses.
     ///

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use rhea_block::Drive;
 use rhea_net::NetBackend;
 use rhea_pci::PciBus;
+use rhea_storage::CdDrive;
 use rhea_virtio::balloon::Balloon;
 use std::sync::Arc;
 
@@ -47,9 +48,32 @@ impl DeviceEntry {
     }
 }
 
+/// A drive whose medium can be changed.
+#[derive(Clone)]
+pub struct Tray {
+    /// The id of the drive that was in it when the machine started; empty: there was none.
+    pub name: String,
+    /// The id of the device.
+    pub device: Option<String>,
+    pub cd: Arc<CdDrive>,
+}
+
+impl Tray {
+    /// What `info block` shows.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let name = if self.name.is_empty() { self.device.as_deref().unwrap_or("cd") } else { &self.name };
+        let (open, locked) = self.cd.tray();
+        let medium = self.cd.medium().map_or_else(|| format!("{name}: [not inserted]"), |d| d.description());
+        let tray = if open { "open" } else { "closed" };
+        format!("{medium}\n    Removable device: {}locked, tray {tray}\n", if locked { "" } else { "not " })
+    }
+}
+
 #[derive(Default)]
 struct Parts {
     devices: Vec<DeviceEntry>,
+    trays: Vec<Tray>,
     drives: Option<Arc<dyn Fn() -> Vec<Arc<Drive>> + Send + Sync>>,
     nets: Option<Arc<dyn Fn() -> Vec<(String, Arc<dyn NetBackend>)> + Send + Sync>>,
     pci: Vec<Arc<PciBus>>,
@@ -105,6 +129,22 @@ impl Inventory {
     pub fn drives(&self) -> Vec<Arc<Drive>> {
         let drives = self.0.lock().drives.clone();
         drives.map_or_else(Vec::new, |list| list())
+    }
+    pub fn add_tray(&self, name: &str, device: Option<&str>, cd: &Arc<CdDrive>) {
+        let (name, device) = (name.to_owned(), device.map(str::to_owned));
+        self.0.lock().trays.push(Tray { name, device, cd: cd.clone() });
+    }
+    #[must_use]
+    pub fn trays(&self) -> Vec<Tray> {
+        self.0.lock().trays.clone()
+    }
+    /// Drives that keep their medium.
+    #[must_use]
+    pub fn fixed_drives(&self) -> Vec<Arc<Drive>> {
+        let trays = self.trays();
+        let mut drives = self.drives();
+        drives.retain(|d| trays.iter().all(|t| t.name != d.id()));
+        drives
     }
     /// Network back ends with their ids.
     #[must_use]

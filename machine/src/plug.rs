@@ -15,6 +15,7 @@ use rhea_device::options::{OptionSet, split};
 use rhea_firmware::x86::boot_order::unit;
 use rhea_net::{MacAllocator, NetBackend};
 use rhea_pci::{Devfn, PciBus, PciFunction, PciSlot};
+use rhea_storage::ahci::Attached;
 use rhea_storage::catalog as storage;
 use rhea_storage::{Ahci, CdOptions, DiskOptions};
 use rhea_virtio::catalog::{self, Made};
@@ -307,9 +308,12 @@ impl<'a> Plugger<'a> {
         self.board.inventory.set_sources(move || all(), nets);
         self.board.inventory.add_pci(&self.bus);
         let list = drives.clone();
-        let block = move || list().iter().map(|d| format!("{}\n", d.description())).collect();
+        let inventory = self.board.inventory.clone();
+        let block = move || {
+            let fixed = inventory.fixed_drives().into_iter().map(|d| format!("{}\n", d.description()));
+            fixed.chain(inventory.trays().iter().map(crate::inventory::Tray::description)).collect()
+        };
         self.board.info.push(("block", "show the block devices", Box::new(block)));
-        let list = drives;
         let statistics = move || {
             list()
                 .iter()
@@ -344,23 +348,27 @@ impl<'a> Plugger<'a> {
 
     /// Opens all drives but those of the flash; those with if=virtio and if=ide are returned for their own devices.
     fn open_drives(&mut self) -> Result<(Vec<Arc<Drive>>, Vec<IdeDrive<'a>>), OptionError> {
-        let (mut virtio, mut ide) = (Vec::new(), Vec::new());
+        let (mut virtio, mut ide, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
         for node in &self.config.blockdevs {
             let opened = self.plugs.graph.add(node.clone(), &Inherit::default());
             opened.map_err(|e| OptionError::new("-blockdev", e))?;
         }
-        for (n, options) in
-            self.config.drives.iter().enumerate().filter(|(_, d)| crate::flash::bank(self.config, d).is_none())
-        {
-            let kind = match options.interface {
-                DriveInterface::Virtio => "virtio",
-                DriveInterface::Ide if options.media == Media::Cdrom => "ide-cd",
-                DriveInterface::Ide => "ide-hd",
-                DriveInterface::Scsi if options.media == Media::Cdrom => "scsi-cd",
-                DriveInterface::Scsi => "scsi-hd",
-                _ => "drive",
+        for options in self.config.drives.iter().filter(|d| crate::flash::bank(self.config, d).is_none()) {
+            // The first number that neither an option nor a drive before has.
+            let taken = |n: &u32| {
+                let same = |d: &&DriveOptions| d.interface == options.interface;
+                self.config.drives.iter().filter(same).any(|d| d.index == Some(*n))
+                    || numbers.contains(&(options.interface, *n))
             };
-            let name = format!("{kind}{n}");
+            let n = options.index.or_else(|| (0..).find(|n| !taken(n))).unwrap_or(0);
+            numbers.push((options.interface, n));
+            let medium = if options.media == Media::Cdrom { "cd" } else { "hd" };
+            let name = match options.interface {
+                DriveInterface::Virtio => format!("virtio{n}"),
+                DriveInterface::Ide => format!("ide{n}-{medium}0"),
+                DriveInterface::Scsi => format!("scsi0-{medium}{n}"),
+                _ => format!("none{n}"),
+            };
             if let Some(id) = &options.id {
                 self.plugs.check_drive(options, id)?;
             }
@@ -555,7 +563,10 @@ impl<'a> Plugger<'a> {
                 None => controller.free_port().ok_or_else(|| fail("all ports of the AHCI controller are in use"))?,
             };
             let done = if options.media == Media::Cdrom {
-                controller.attach_cd(port, Some(drive), CdOptions::default()).map(|_| ())
+                let name = drive.id().to_owned();
+                controller
+                    .attach_cd(port, Some(drive), CdOptions::default())
+                    .map(|cd| self.board.inventory.add_tray(&name, None, &cd))
             } else if drive.readonly() {
                 return Err(fail("a disk is always writable: use media=cdrom, or snapshot=on"));
             } else {
@@ -588,7 +599,10 @@ impl<'a> Plugger<'a> {
             let controller = controller.clone();
             let port = port.or_else(|| controller.free_port());
             let port = port.ok_or_else(|| OptionError::new(&option, "all ports of the controller are in use"))?;
-            kind.attach(&set, &controller, port, drive)?;
+            let name = drive.as_ref().map_or_else(String::new, |d| d.id().to_owned());
+            if let Attached::Cd(cd) = kind.attach(&set, &controller, port, drive)? {
+                self.board.inventory.add_tray(&name, set.text("id"), &cd);
+            }
             if let Some(index) = boot {
                 self.board.add_boot_entry(index, &*controller, &unit::ahci(port));
             }

@@ -94,6 +94,7 @@ impl Control {
         life::send_events(&parts.machine, &events);
         memory::send_events(&parts.machine, parts.config.ram.size, &events);
         devices::send_events(&parts.machine, &events);
+        storage::send_events(&parts.machine, &events);
         vnc::send_events(&parts.vnc, &events);
         let mut commands = Commands::default();
         life::register(&mut commands, &parts.machine);

@@ -2,8 +2,11 @@
 
 use super::Context;
 use rhea_block::{BlockBackend, CacheMode, Drive, Node, NodeOptions, Throttle, ThrottleLimits};
-use rhea_control::{Call, Commands, Error, Map, Value, json};
-use rhea_machine::inventory::DeviceEntry;
+use rhea_control::{Call, Commands, Error, Events, Map, Value, json};
+use rhea_machine::Machine;
+use rhea_machine::inventory::{DeviceEntry, Inventory, Tray};
+use rhea_storage::TrayError;
+use std::path::Path;
 use std::sync::Arc;
 
 pub fn register(commands: &mut Commands<Context>) {
@@ -14,7 +17,33 @@ pub fn register(commands: &mut Commands<Context>) {
         ("query-block-jobs", no_jobs),
         ("query-jobs", no_jobs),
         ("block_set_io_throttle", set_throttle),
+        ("eject", eject),
+        ("blockdev-open-tray", open_tray),
+        ("blockdev-close-tray", close_tray),
+        ("blockdev-remove-medium", remove_medium),
+        ("blockdev-change-medium", change_medium),
     ]);
+}
+
+/// Tells of trays that move.
+pub fn send_events(machine: &Machine, events: &Arc<Events>) {
+    let inventory = machine.inventory();
+    for tray in inventory.trays() {
+        let events = events.clone();
+        let id = tray_path(inventory, &tray).unwrap_or_default();
+        let device = tray.name;
+        tray.cd.on_tray_moved(move |open| {
+            events.emit("DEVICE_TRAY_MOVED", json!({"device": device, "id": id, "tray-open": open}));
+        });
+    }
+}
+
+/// The object of the device with a tray.
+fn tray_path(inventory: &Inventory, tray: &Tray) -> Option<String> {
+    let devices = inventory.devices();
+    let of_drive = |d: &DeviceEntry| !tray.name.is_empty() && d.spec.value("drive") == Some(&tray.name);
+    let found = devices.iter().find(|d| of_drive(d) || tray.device.is_some() && d.id() == tray.device.as_deref());
+    found.map(DeviceEntry::path)
 }
 
 type Result = std::result::Result<Value, Error>;
@@ -122,7 +151,22 @@ fn block(context: &Context, _: &mut Call<'_>) -> Result {
         }
         entry
     };
-    Ok(context.machine.inventory().drives().iter().map(|d| one(d)).collect())
+    let inventory = context.machine.inventory();
+    let tray = |tray: &Tray| {
+        let (open, locked) = tray.cd.tray();
+        let mut entry =
+            json!({"device": tray.name, "type": "unknown", "removable": true, "locked": locked, "tray_open": open});
+        if let Some(drive) = tray.cd.medium() {
+            entry["inserted"] = about(drive.node().as_deref(), Some(&drive));
+            entry["io-status"] = json!("ok");
+        }
+        if let Some(path) = tray_path(inventory, tray) {
+            entry["qdev"] = json!(path);
+        }
+        entry
+    };
+    let fixed = inventory.fixed_drives();
+    Ok(fixed.iter().map(|d| one(d)).chain(inventory.trays().iter().map(tray)).collect())
 }
 
 /// Adds a node and those below it, each once.
@@ -218,4 +262,59 @@ fn set_throttle(context: &Context, call: &mut Call<'_>) -> Result {
     let limits = ThrottleLimits::take(&mut options, true).map_err(Error::new)?;
     drive.set_throttle(limits.any().then(|| Arc::new(Throttle::new(limits))));
     Ok(json!({}))
+}
+
+/// The tray that `id` (of the device) or `device` (of the drive) names.
+fn named_tray(context: &Context, call: &Call<'_>) -> std::result::Result<Tray, Error> {
+    let inventory = context.machine.inventory();
+    let trays = inventory.trays();
+    let (name, found) = match (call.text("id"), call.text("device")) {
+        (Some(id), None) => {
+            let path = |t: &Tray| tray_path(inventory, t);
+            (id, trays.into_iter().find(|t| t.device.as_deref() == Some(id) || path(t).as_deref() == Some(id)))
+        }
+        (None, Some(device)) => (device, trays.into_iter().find(|t| !device.is_empty() && t.name == device)),
+        _ => return Err(Error::new("Need exactly one of 'device' and 'id'")),
+    };
+    let fixed = || named(context, call).is_ok();
+    found.ok_or_else(|| match fixed() {
+        true => Error::new(format!("Device '{name}' is not removable")),
+        false => Error::no_device(name),
+    })
+}
+
+fn moved(name: &str, done: std::result::Result<(), TrayError>) -> Result {
+    done.map(|()| json!({})).map_err(|e| Error::new(format!("Device '{name}': {e}")))
+}
+
+fn eject(context: &Context, call: &mut Call<'_>) -> Result {
+    let tray = named_tray(context, call)?;
+    moved(&tray.name, tray.cd.eject(call.flag("force")).map(|_| ()))
+}
+
+fn open_tray(context: &Context, call: &mut Call<'_>) -> Result {
+    let tray = named_tray(context, call)?;
+    moved(&tray.name, tray.cd.open_tray(call.flag("force")))
+}
+
+fn close_tray(context: &Context, call: &mut Call<'_>) -> Result {
+    named_tray(context, call)?.cd.close_tray();
+    Ok(json!({}))
+}
+
+fn remove_medium(context: &Context, call: &mut Call<'_>) -> Result {
+    let tray = named_tray(context, call)?;
+    moved(&tray.name, tray.cd.take_medium().map(|_| ()))
+}
+
+fn change_medium(context: &Context, call: &mut Call<'_>) -> Result {
+    let tray = named_tray(context, call)?;
+    if call.text("read-only-mode") == Some("read-write") {
+        return Err(Error::new(format!("Device '{}': a CD cannot be written", tray.name)));
+    }
+    let file = Path::new(call.text("filename").unwrap_or_default());
+    let name = if tray.name.is_empty() { tray.device.as_deref().unwrap_or("cd") } else { &tray.name };
+    let medium = context.machine.open_medium(name, file, call.text("format"), true);
+    let medium = medium.map_err(|e| Error::new(e.to_string()))?;
+    moved(name, tray.cd.load_medium(Some(medium), call.flag("force")))
 }

@@ -347,6 +347,71 @@ fn q35_from_outside() {
 }
 
 /// Devices come and go while the guest runs.
+/// Media of CD drives are changed, and images that are none change nothing.
+#[test]
+fn media_are_changed() {
+    let scratch = Scratch::new();
+    let image = |name: &str, blocks: usize| {
+        let path = scratch.path(name);
+        std::fs::write(&path, vec![7; blocks * 2048]).expect("an image");
+        path
+    };
+    let (first, second) = (image("first.iso", 100), image("second.iso", 200));
+    let disk = image("disk", 512);
+    let drive = format!("file={disk},format=raw,if=virtio");
+    let more = ["-S", "-cdrom", &first, "-drive", &drive, "-device", "ide-cd,id=extra"];
+    let (_emulator, path) = start(&scratch, Board::Q35, false, &more);
+    let mut c = Client::ready(&path);
+    let of = |c: &mut Client, name: &str| {
+        let all = c.get("query-block");
+        all.as_array().and_then(|l| l.iter().find(|d| d["device"] == name).cloned()).unwrap_or_default()
+    };
+    let size = |drive: &Value| drive["inserted"]["image"]["virtual-size"].as_u64().unwrap_or(0) / 2048;
+    let cd = of(&mut c, "ide2-cd0");
+    assert_eq!((size(&cd), &cd["removable"], &cd["tray_open"]), (100, &json!(true), &json!(false)));
+    assert_eq!(of(&mut c, "virtio0")["removable"], json!(false));
+    assert!(of(&mut c, "").get("inserted").is_none());
+
+    let medium = |file: &str| json!({"device": "ide2-cd0", "filename": file, "format": "raw"});
+    c.run("blockdev-change-medium", medium(&second)).unwrap();
+    for open in [true, false] {
+        let told = c.event("DEVICE_TRAY_MOVED")["data"].clone();
+        assert_eq!((&told["device"], &told["tray-open"]), (&json!("ide2-cd0"), &json!(open)));
+    }
+    assert_eq!(size(&of(&mut c, "ide2-cd0")), 200);
+    let (class, text) = c.run("blockdev-change-medium", medium(&scratch.path("none.iso"))).unwrap_err();
+    assert!(class == "GenericError" && text.contains("none.iso"), "{class}: {text}");
+    assert_eq!(size(&of(&mut c, "ide2-cd0")), 200);
+
+    assert!(c.run("blockdev-remove-medium", json!({"device": "ide2-cd0"})).is_err());
+    c.run("blockdev-open-tray", json!({"device": "ide2-cd0"})).unwrap();
+    assert_eq!(of(&mut c, "ide2-cd0")["tray_open"], json!(true));
+    c.run("blockdev-remove-medium", json!({"device": "ide2-cd0"})).unwrap();
+    c.run("blockdev-close-tray", json!({"device": "ide2-cd0"})).unwrap();
+    assert!(of(&mut c, "ide2-cd0").get("inserted").is_none());
+
+    c.run("blockdev-change-medium", json!({"id": "extra", "filename": first})).unwrap();
+    let extra = of(&mut c, "");
+    assert_eq!((size(&extra), &extra["qdev"]), (100, &json!("/machine/peripheral/extra")));
+    c.run("eject", json!({"id": "extra"})).unwrap();
+    assert!(of(&mut c, "").get("inserted").is_none());
+    for (device, class) in [("virtio0", "GenericError"), ("nothing", "DeviceNotFound")] {
+        assert_eq!(c.run("eject", json!({"device": device})).unwrap_err().0, class);
+    }
+
+    let human = |c: &mut Client, line: &str| {
+        let text = c.run("human-monitor-command", json!({"command-line": line})).unwrap();
+        text.as_str().unwrap_or_default().replace('\r', "")
+    };
+    assert_eq!(human(&mut c, &format!("change ide2-cd0 {first} raw")), "");
+    let shown = human(&mut c, "info block");
+    assert!(shown.contains("first.iso") && shown.contains("virtio0") && !shown.contains("second.iso"), "{shown}");
+    assert_eq!(human(&mut c, "eject ide2-cd0"), "");
+    let shown = human(&mut c, "info block");
+    assert!(shown.contains("ide2-cd0: [not inserted]") && shown.contains("tray open"), "{shown}");
+    assert!(human(&mut c, "eject virtio0").contains("not removable"));
+}
+
 #[test]
 fn devices_come_and_go() {
     require!("amd64/kernel", "amd64/initramfs");

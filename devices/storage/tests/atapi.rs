@@ -4,6 +4,7 @@ mod driver;
 
 use driver::ahci::*;
 use driver::{Faulty, Random, wait};
+use parking_lot::Mutex;
 use rhea_device::Device;
 use rhea_storage::{CdDrive, CdOptions, TrayError};
 use std::sync::Arc;
@@ -165,6 +166,34 @@ fn tray() {
     assert!(h.packet_in(2, &read10(0, 2), 4096).unwrap() == second[..4096]);
     assert!(cd.eject(true).unwrap().is_some());
     assert!(cd.medium().is_none());
+}
+
+#[test]
+fn moves_of_the_tray_are_told() {
+    let (a, _) = disc(5);
+    let (h, cd) = host(Some(&a));
+    awake(&h);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let list = told.clone();
+    cd.on_tray_moved(move |open| list.lock().push(open));
+    let next = || std::mem::take(&mut *told.lock());
+    // By the guest, who opens it twice.
+    h.run(2, &Cmd::packet(&[0x1b, 0, 0, 0, 2], true)).unwrap();
+    h.run(2, &Cmd::packet(&[0x1b, 0, 0, 0, 2], true)).unwrap();
+    assert_eq!(next(), [true]);
+    h.run(2, &Cmd::packet(&[0x1b, 0, 0, 0, 3], true)).unwrap();
+    assert_eq!(next(), [false]);
+    // From outside: a medium is taken out of an open tray only.
+    assert_eq!(cd.take_medium().err(), Some(TrayError::Closed));
+    cd.open_tray(false).unwrap();
+    cd.open_tray(false).unwrap();
+    assert_eq!(next(), [true]);
+    assert!(cd.medium().is_some() && cd.take_medium().unwrap().is_some() && cd.take_medium().unwrap().is_none());
+    cd.close_tray();
+    assert_eq!(next(), [false]);
+    assert_eq!(h.run(2, &Cmd::packet(&TUR, true)), CHECK(2));
+    cd.load_medium(Some(a.drive()), false).unwrap();
+    assert_eq!(next(), [true, false]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::board::{Board, Wiring};
 use crate::config::{DeviceSpec, MachineConfig};
+use crate::inventory::Inventory;
 use crate::plug::{BusParts, OwnBus};
 use rhea_block::{Drive, DriveInterface, DriveOptions, Media};
 use rhea_device::options::{OptionDecl, OptionKind, OptionSet};
@@ -170,10 +171,10 @@ impl Plugged<'_> {
     /// Puts a drive at a target of an adapter; gives its path for firmware.
     fn add_unit(
         &mut self,
+        (inventory, device): (&Inventory, Option<&str>),
         option: &str,
         bus: &str,
-        target: Option<u8>,
-        lun: u8,
+        (target, lun): (Option<u8>, u8),
         cd: bool,
         drive: Option<Arc<Drive>>,
     ) -> Result<String, OptionError> {
@@ -184,7 +185,12 @@ impl Plugged<'_> {
         let target = target.or_else(|| adapter.free_target());
         let target = target.ok_or_else(|| fail(&"all targets of the SCSI adapter are in use"))?;
         let unit: Arc<dyn LogicalUnit> = match drive {
-            drive if cd => ScsiCd::new(&CdDrive::new(drive, CdOptions::default())),
+            drive if cd => {
+                let name = drive.as_ref().map_or_else(|| "scsi0-cd2".to_owned(), |d| d.id().to_owned());
+                let cd = CdDrive::new(drive, CdOptions::default());
+                inventory.add_tray(&name, device, &cd);
+                ScsiCd::new(&cd)
+            }
             Some(drive) if !drive.readonly() => ScsiDisk::new(drive, ScsiDiskOptions::default()),
             Some(_) => return Err(fail(&"a disk is always writable: use media=cdrom, or snapshot=on")),
             None => return Err(fail(&"property 'drive' is missing: drive=ID")),
@@ -229,7 +235,9 @@ impl OwnBus for Plugged<'_> {
                 let bus = set.text("bus").map(str::to_owned).or_else(|| self.scsi.first().map(|s| s.0.clone()));
                 let (target, lun) = (set.number("scsi-id").map(|n| n as u8), set.number("lun").unwrap_or(0) as u8);
                 let bus = bus.unwrap_or_else(|| "scsi.0".to_owned());
-                let path = self.add_unit(&option, &bus, target, lun, *name == "scsi-cd", parts.drive)?;
+                let cd = *name == "scsi-cd";
+                let device = (&*board.inventory, set.text("id"));
+                let path = self.add_unit(device, &option, &bus, (target, lun), cd, parts.drive)?;
                 if let (Some(index), Some(order)) = (set.number("bootindex"), &mut board.boot_order) {
                     order.push((index, path));
                 }
@@ -270,7 +278,7 @@ impl OwnBus for Plugged<'_> {
         let (bus, adapter) = self.scsi[0].clone();
         // Taken by a disk: the machine has no drive then.
         if adapter.addresses().iter().all(|(target, _)| *target != TARGET) {
-            self.add_unit("-cdrom", &bus, Some(TARGET), 0, true, None)?;
+            self.add_unit((&board.inventory, None), "-cdrom", &bus, (Some(TARGET), 0), true, None)?;
         }
         Ok(())
     }
@@ -280,7 +288,8 @@ impl OwnBus for Plugged<'_> {
         }
         let (bus, target) = (self.scsi[0].0.clone(), options.index.map(|n| u8::try_from(n).unwrap_or(u8::MAX)));
         let cd = options.media == Media::Cdrom;
-        self.add_unit(&options.option, &bus, target, 0, cd, Some(drive)).map(|_| ())
+        let device = (&*board.inventory, None);
+        self.add_unit(device, &options.option, &bus, (target, 0), cd, Some(drive)).map(|_| ())
     }
 }
 

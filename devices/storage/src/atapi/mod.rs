@@ -12,7 +12,7 @@ use rhea_block::Drive;
 use rhea_device::LoadError;
 use sense::Sense;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 
 /// Bytes of a logical block of a CD.
@@ -47,6 +47,8 @@ impl Default for CdOptions {
 pub enum TrayError {
     #[error("the guest has locked the tray and was asked to open it: try again, or use force")]
     Locked,
+    #[error("the tray is not open")]
+    Closed,
 }
 
 /// Media events (MMC-5 6.7.2.5).
@@ -124,6 +126,22 @@ impl State {
             Some(m) => Ok(m),
         }
     }
+    /// The tray is open now. A guest that has locked it is asked to open it, unless `force`.
+    fn open(&mut self, force: bool) -> Result<(), TrayError> {
+        if self.tray.open {
+            return Ok(());
+        }
+        if self.tray.locked && !force {
+            self.tray.event = Event::EjectRequest;
+            return Err(TrayError::Locked);
+        }
+        self.tray.open = true;
+        self.tray.locked = false;
+        if self.medium.is_some() {
+            self.tray.event = Event::Removal;
+        }
+        Ok(())
+    }
     /// The tray is closed now, perhaps with another medium.
     pub fn close(&mut self) {
         if std::mem::take(&mut self.tray.open) && self.medium.is_some() {
@@ -141,44 +159,73 @@ pub(crate) fn blocks(medium: &Drive) -> u64 {
     (medium.capacity() / BLOCK).min(u32::MAX.into())
 }
 
+/// Called with whether the tray is open now.
+type TrayMoved = Box<dyn Fn(bool) + Send + Sync>;
+
 /// A CD/DVD drive.
 pub struct CdDrive {
     options: CdOptions,
     state: Mutex<State>,
+    moved: OnceLock<TrayMoved>,
 }
 
 impl CdDrive {
     #[must_use]
     pub fn new(medium: Option<Arc<Drive>>, options: CdOptions) -> Arc<Self> {
-        Arc::new(Self { options, state: Mutex::new(State { tray: Tray::new(), medium }) })
+        Arc::new(Self { options, state: Mutex::new(State { tray: Tray::new(), medium }), moved: OnceLock::new() })
     }
-    /// Opens the tray and takes the medium out. A guest that has locked the tray is asked to open it, unless `force`.
+    /// Sets what is called when the guest or somebody else has opened or closed the tray; once.
+    pub fn on_tray_moved(&self, f: impl Fn(bool) + Send + Sync + 'static) {
+        // The first one stays.
+        let _ = self.moved.set(Box::new(f));
+    }
+    /// Changes the state, and tells if that has moved the tray.
+    fn change<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let (result, moved) = {
+            let s = &mut *self.state.lock();
+            let before = s.tray.open;
+            let result = f(s);
+            (result, (s.tray.open != before).then_some(s.tray.open))
+        };
+        if let (Some(open), Some(f)) = (moved, self.moved.get()) {
+            f(open);
+        }
+        result
+    }
+    /// Opens the tray, the medium in it. A guest that has locked the tray is asked to open it, unless `force`.
+    ///
+    /// # Errors
+    /// [`TrayError::Locked`].
+    pub fn open_tray(&self, force: bool) -> Result<(), TrayError> {
+        self.change(|s| s.open(force))
+    }
+    pub fn close_tray(&self) {
+        self.change(State::close);
+    }
+    /// Takes the medium out of the open tray.
+    ///
+    /// # Errors
+    /// [`TrayError::Closed`].
+    pub fn take_medium(&self) -> Result<Option<Arc<Drive>>, TrayError> {
+        self.change(|s| if s.tray.open { Ok(s.medium.take()) } else { Err(TrayError::Closed) })
+    }
+    /// Opens the tray and takes the medium out.
     ///
     /// # Errors
     /// [`TrayError::Locked`].
     pub fn eject(&self, force: bool) -> Result<Option<Arc<Drive>>, TrayError> {
-        let s = &mut *self.state.lock();
-        if s.tray.locked && !force && !s.tray.open {
-            s.tray.event = Event::EjectRequest;
-            return Err(TrayError::Locked);
-        }
-        let medium = s.medium.take();
-        s.tray.open = true;
-        s.tray.locked = false;
-        if medium.is_some() {
-            s.tray.event = Event::Removal;
-        }
-        Ok(medium)
+        self.change(|s| s.open(force).map(|()| s.medium.take()))
     }
-    /// Puts a medium in (or none) and closes the tray.
+    /// Opens the tray, puts a medium in (or none) instead of what is there, and closes it.
     ///
     /// # Errors
     /// [`TrayError::Locked`]: another medium is in.
     pub fn load_medium(&self, medium: Option<Arc<Drive>>, force: bool) -> Result<(), TrayError> {
-        self.eject(force)?;
-        let s = &mut *self.state.lock();
-        s.medium = medium;
-        s.close();
+        self.open_tray(force)?;
+        self.change(|s| {
+            s.medium = medium;
+            s.close();
+        });
         Ok(())
     }
     /// Why the last command failed.
@@ -223,37 +270,8 @@ impl CdDrive {
         w.set(222, 0x107f);
         w.finish()
     }
-}
 
-/// The end of a PACKET command: the interrupt reason says status, to the host.
-fn packet_end(tf: &Taskfile, failed: Option<Sense>) -> Registers {
-    let (status, error) = match failed {
-        None => (status::GOOD, 0),
-        Some(s) => (status::GOOD | status::ERR, s.key << 4 | if s.key == 5 || s.key == 0xb { error::ABRT } else { 0 }),
-    };
-    Registers { status, error, lba: tf.lba & 0xffff00, count: 3, device: tf.device }
-}
-
-/// How the data of a PACKET command goes: features bit 0 is DMA, otherwise PIO in pieces of at most the byte count.
-fn packet_protocol(tf: &Taskfile) -> Protocol {
-    if tf.features & 1 != 0 {
-        return Protocol::Dma;
-    }
-    Protocol::PacketPio(match (tf.lba >> 8) as u32 & 0xffff {
-        0 | 0xffff => 0xfffe,
-        odd @ 1.. => odd & !1 | u32::from(odd == 1) << 1,
-    })
-}
-
-impl AtaDevice for CdDrive {
-    fn signature(&self) -> Registers {
-        Registers { status: 0, error: 1, lba: 0xeb_1401, count: 1, device: 0 }
-    }
-    fn is_packet(&self) -> bool {
-        true
-    }
-    fn command(&self, tf: &Taskfile, packet: &[u8; 16]) -> Action {
-        let s = &mut *self.state.lock();
+    fn execute_command(&self, s: &mut State, tf: &Taskfile, packet: &[u8; 16]) -> Action {
         if s.tray.asleep && tf.command != c::DEVICE_RESET {
             return Action::Nothing;
         }
@@ -300,6 +318,38 @@ impl AtaDevice for CdDrive {
             }
             _ => Action::End(Registers::failed(tf, error::ABRT)),
         }
+    }
+}
+
+/// The end of a PACKET command: the interrupt reason says status, to the host.
+fn packet_end(tf: &Taskfile, failed: Option<Sense>) -> Registers {
+    let (status, error) = match failed {
+        None => (status::GOOD, 0),
+        Some(s) => (status::GOOD | status::ERR, s.key << 4 | if s.key == 5 || s.key == 0xb { error::ABRT } else { 0 }),
+    };
+    Registers { status, error, lba: tf.lba & 0xffff00, count: 3, device: tf.device }
+}
+
+/// How the data of a PACKET command goes: features bit 0 is DMA, otherwise PIO in pieces of at most the byte count.
+fn packet_protocol(tf: &Taskfile) -> Protocol {
+    if tf.features & 1 != 0 {
+        return Protocol::Dma;
+    }
+    Protocol::PacketPio(match (tf.lba >> 8) as u32 & 0xffff {
+        0 | 0xffff => 0xfffe,
+        odd @ 1.. => odd & !1 | u32::from(odd == 1) << 1,
+    })
+}
+
+impl AtaDevice for CdDrive {
+    fn signature(&self) -> Registers {
+        Registers { status: 0, error: 1, lba: 0xeb_1401, count: 1, device: 0 }
+    }
+    fn is_packet(&self) -> bool {
+        true
+    }
+    fn command(&self, tf: &Taskfile, packet: &[u8; 16]) -> Action {
+        self.change(|s| self.execute_command(s, tf, packet))
     }
     fn data_out(&self, tf: &Taskfile, packet: &[u8; 16], data: &[u8]) -> Action {
         let s = &mut *self.state.lock();
