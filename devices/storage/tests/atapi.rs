@@ -191,6 +191,8 @@ fn moves_of_the_tray_are_told() {
     assert!(cd.medium().is_some() && cd.take_medium().unwrap().is_some() && cd.take_medium().unwrap().is_none());
     cd.close_tray();
     assert_eq!(next(), [false]);
+    // The medium that was in when the guest closed it, then none.
+    assert_eq!(h.run(2, &Cmd::packet(&TUR, true)), CHECK(6));
     assert_eq!(h.run(2, &Cmd::packet(&TUR, true)), CHECK(2));
     cd.load_medium(Some(a.drive()), false).unwrap();
     assert_eq!(next(), [true, false]);
