@@ -1,9 +1,60 @@
 //! Which accelerator runs the machine: `-accel`, `-M accel=`, or what fits.
 
+use crate::board::Board;
 use crate::machine::Architecture;
-use rhea_device::OptionError;
 use rhea_device::options::{self, OptionDecl, OptionKind, OptionSet};
+use rhea_device::{Device, LoadError, Log, LogMask, OptionError, Saved};
+use rhea_ir::guest::Guest;
+use rhea_jit::{JitOptions, JitVm};
 use rhea_kvm::{Choice, KvmError, arm, ppc, x86};
+use std::sync::Arc;
+
+/// What a KVM that was chosen lacks.
+pub fn kvm_error(e: &KvmError) -> OptionError {
+    OptionError::new("-accel kvm", e.to_string())
+}
+
+/// The JIT of a machine, or the interpreter of what it compiles.
+///
+/// # Errors
+/// The host has no memory or thread for it.
+pub fn jit<G: Guest>(board: &mut Board, interpret: bool) -> Result<Arc<JitVm<G>>, OptionError> {
+    let options = JitOptions { interpret, ..JitOptions::default() };
+    let jit = JitVm::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
+    if board.log.enabled(LogMask::Op) {
+        let log = board.log.clone();
+        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
+    }
+    let shown = jit.clone();
+    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
+    board.info.push(("kvm", "show what runs the processors", Box::new(|| "kvm support: disabled\n".to_owned())));
+    board.keep.push(Box::new(jit.clone()));
+    Ok(jit)
+}
+
+/// Interrupt controllers in the kernel, as a device.
+pub struct KernelChips {
+    pub name: &'static str,
+    pub reset: Box<dyn Fn() -> Result<(), KvmError> + Send + Sync>,
+    pub log: Log,
+}
+
+impl Device for KernelChips {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn reset(&self) {
+        if let Err(e) = (self.reset)() {
+            self.log.guest_error(self.name, format_args!("{e}"));
+        }
+    }
+    fn save(&self) -> Saved {
+        Saved::NotMigratable("interrupt controllers in the kernel")
+    }
+    fn load(&self, _: &Saved) -> Result<(), LoadError> {
+        Err(LoadError::Mismatch("interrupt controllers in the kernel".to_owned()))
+    }
+}
 
 /// The accelerator that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "system calls")]
 
 use crate::error::KvmError;
-use crate::sys::{IoEvent, Region};
+use crate::sys::{AnyVm, IoEvent, Region};
 use libc::{_IO, _IOW, Ioctl};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
@@ -129,8 +129,32 @@ pub fn enable(fd: &impl AsRawFd, capability: u32, args: [u64; 4]) -> Result<()> 
     done(unsafe { ioctl_with_ref(fd, KVM_ENABLE_CAP, &wanted) })
 }
 
+/// A VM of the kernel's own.
+pub trait KernelVm: AsRawFd + Send + Sync {}
+
+impl<T: KernelVm> AnyVm for T {
+    fn check(&self, capability: u32) -> i32 {
+        check(self, capability)
+    }
+    fn enable(&self, capability: u32, args: [u64; 4]) -> Result<()> {
+        enable(self, capability, args)
+    }
+    fn set_memory(&self, region: &Region) -> Result<()> {
+        set_memory(self, region)
+    }
+    fn dirty_log(&self, slot: u32, len: u64) -> Result<Vec<u64>> {
+        dirty_log(self, slot, len)
+    }
+    fn irqfd(&self, fd: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()> {
+        irqfd(self, fd, gsi, resample, attach)
+    }
+    fn ioeventfd(&self, event: &IoEvent, attach: bool) -> Result<()> {
+        ioeventfd(self, event, attach)
+    }
+}
+
 /// [`crate::sys::AnyVm::set_memory`].
-pub fn set_memory(fd: &impl AsRawFd, region: &Region) -> Result<()> {
+fn set_memory(fd: &impl AsRawFd, region: &Region) -> Result<()> {
     let flags = if region.readonly { MEM_READONLY } else { 0 } | if region.log { MEM_LOG_DIRTY_PAGES } else { 0 };
     let wanted = MemoryRegion {
         slot: region.slot,
@@ -145,7 +169,7 @@ pub fn set_memory(fd: &impl AsRawFd, region: &Region) -> Result<()> {
 }
 
 /// [`crate::sys::AnyVm::dirty_log`].
-pub fn dirty_log(fd: &impl AsRawFd, slot: u32, len: u64) -> Result<Vec<u64>> {
+fn dirty_log(fd: &impl AsRawFd, slot: u32, len: u64) -> Result<Vec<u64>> {
     let mut words = vec![0u64; len.div_ceil(page_size()).div_ceil(64) as usize];
     let wanted = DirtyLog { slot, padding: 0, bitmap: words.as_mut_ptr().expose_provenance() as u64 };
     // SAFETY: the kernel writes a bit for each page of the slot, in whole words of 64, which the buffer has room for.
@@ -154,7 +178,7 @@ pub fn dirty_log(fd: &impl AsRawFd, slot: u32, len: u64) -> Result<Vec<u64>> {
 }
 
 /// [`crate::sys::AnyVm::irqfd`].
-pub fn irqfd(fd: &impl AsRawFd, event: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()> {
+fn irqfd(fd: &impl AsRawFd, event: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()> {
     let (flags, resample) = match (attach, resample) {
         (false, _) => (IRQFD_DEASSIGN, 0),
         (true, Some(resample)) => (IRQFD_RESAMPLE, resample),
@@ -166,7 +190,7 @@ pub fn irqfd(fd: &impl AsRawFd, event: RawFd, gsi: u32, resample: Option<RawFd>,
 }
 
 /// [`crate::sys::AnyVm::ioeventfd`].
-pub fn ioeventfd(fd: &impl AsRawFd, event: &IoEvent, attach: bool) -> Result<()> {
+fn ioeventfd(fd: &impl AsRawFd, event: &IoEvent, attach: bool) -> Result<()> {
     let mut flags = 0;
     for (flag, on) in
         [(IOEVENTFD_DATAMATCH, event.data.is_some()), (IOEVENTFD_PIO, event.port), (IOEVENTFD_DEASSIGN, !attach)]

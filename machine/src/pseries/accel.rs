@@ -2,26 +2,21 @@
 
 use super::hooks::BoardHooks;
 use super::options::{Compat, PseriesOptions, ResizeHpt};
-use crate::accel::{AccelKind, KernelIrqchip as Wanted};
+use crate::accel::{AccelKind, KernelIrqchip as Wanted, jit, kvm_error};
 use crate::board::Board;
 use crate::config::MachineConfig;
 use rhea_accel::GuestAccelerator;
 use rhea_accel::spapr::KernelIrqchip;
-use rhea_device::{LogMask, OptionError};
+use rhea_device::OptionError;
 use rhea_irqchip::spapr::numbers;
 use rhea_irqchip::xive::XivePlaces;
-use rhea_jit::{JitOptions, JitVm};
 use rhea_kvm::ppc::{self, Host, Places, PpcVm, Setup};
-use rhea_kvm::{Counts, DEV_KVM, DevKvm, KvmError};
+use rhea_kvm::{Counts, DEV_KVM, DevKvm};
 use rhea_ppc::{PpcConfig, PpcCpu};
 use std::sync::Arc;
 
 /// Hashed pages larger than the host's own ones need memory of such pages.
 const HASH_PAGE_SHIFT: u8 = 16;
-
-fn fail(e: &KvmError) -> OptionError {
-    OptionError::new("-accel kvm", e.to_string())
-}
 
 /// KVM, if it was chosen.
 pub struct Kernel {
@@ -34,8 +29,8 @@ pub fn open(kind: &AccelKind) -> Result<Option<Kernel>, OptionError> {
     if !matches!(kind, AccelKind::Kvm(_)) {
         return Ok(None);
     }
-    let kvm = DevKvm::open(DEV_KVM).map_err(|e| fail(&e))?;
-    let host = ppc::host(&kvm).map_err(|e| fail(&e))?;
+    let kvm = DevKvm::open(DEV_KVM).map_err(|e| kvm_error(&e))?;
+    let host = ppc::host(&kvm).map_err(|e| kvm_error(&e))?;
     Ok(Some(Kernel { kvm, host }))
 }
 
@@ -99,7 +94,7 @@ pub fn build(
     kernel: Option<&Kernel>,
     hooks: &Arc<BoardHooks>,
 ) -> Result<(Arc<dyn GuestAccelerator<PpcCpu>>, Option<Arc<dyn PpcVm>>), OptionError> {
-    let Some(kernel) = kernel else { return Ok((jit(board, config)?, None)) };
+    let Some(kernel) = kernel else { return Ok((jit::<PpcCpu>(board, config.accel == AccelKind::Interpreter)?, None)) };
     let setup = Setup {
         space: board.space.clone(),
         hooks: hooks.clone(),
@@ -108,7 +103,7 @@ pub fn build(
         dawr1: options.caps.dawr1,
         rpt_invalidate: options.caps.rpt_invalidate,
     };
-    let vm = ppc::create(&kernel.kvm, setup).map_err(|e| fail(&e))?;
+    let vm = ppc::create(&kernel.kvm, setup).map_err(|e| kvm_error(&e))?;
     let shown = vm.clone();
     let info = move || {
         let Counts { slots, doorbells, exits, kicks } = shown.counts();
@@ -140,19 +135,4 @@ pub fn irqchip(vm: &Arc<dyn PpcVm>, config: &MachineConfig) -> Result<Option<Arc
             chips => Ok(chips),
         },
     }
-}
-
-fn jit(board: &mut Board, config: &MachineConfig) -> Result<Arc<JitVm<PpcCpu>>, OptionError> {
-    let options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
-    let jit =
-        JitVm::<PpcCpu>::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
-    if board.log.enabled(LogMask::Op) {
-        let log = board.log.clone();
-        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
-    }
-    let shown = jit.clone();
-    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
-    board.info.push(("kvm", "show what runs the processors", Box::new(|| "kvm support: disabled\n".to_owned())));
-    board.keep.push(Box::new(jit.clone()));
-    Ok(jit)
 }

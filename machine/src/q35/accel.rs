@@ -2,26 +2,21 @@
 
 use super::hooks::BoardHooks;
 use super::iommu;
-use crate::accel::{AccelKind, KernelIrqchip};
+use crate::accel::{AccelKind, KernelChips, KernelIrqchip, jit, kvm_error};
 use crate::board::Board;
 use crate::config::MachineConfig;
 use rhea_accel::GuestAccelerator;
-use rhea_device::{Device, LoadError, Log, LogMask, OptionError, Saved};
-use rhea_jit::{JitOptions, JitVm};
-use rhea_kvm::x86::{self, Irqchip, Setup, X86Chips, X86Vm};
-use rhea_kvm::{Choice, Counts, DEV_KVM, DevKvm, KvmError};
+use rhea_device::OptionError;
+use rhea_kvm::x86::{self, Irqchip, Setup, X86Chips};
+use rhea_kvm::{Choice, Counts, DEV_KVM, DevKvm};
 use rhea_x86::models::Parsed;
 use rhea_x86::{Feature, X86Config, X86Cpu};
 use std::sync::Arc;
 
-fn fail(e: &KvmError) -> OptionError {
-    OptionError::new("-accel kvm", e.to_string())
-}
-
 /// `/dev/kvm`, if it was chosen.
 pub fn open(kind: &AccelKind) -> Result<Option<DevKvm>, OptionError> {
     match kind {
-        AccelKind::Kvm(_) => DevKvm::open(DEV_KVM).map(Some).map_err(|e| fail(&e)),
+        AccelKind::Kvm(_) => DevKvm::open(DEV_KVM).map(Some).map_err(|e| kvm_error(&e)),
         AccelKind::Jit | AccelKind::Interpreter => Ok(None),
     }
 }
@@ -29,7 +24,7 @@ pub fn open(kind: &AccelKind) -> Result<Option<DevKvm>, OptionError> {
 /// The model named `host`.
 pub fn host_model(kvm: Option<&DevKvm>) -> Result<Option<X86Config>, OptionError> {
     let Some(kvm) = kvm else { return Ok(None) };
-    let model = x86::host_model(kvm).map_err(|e| fail(&e))?;
+    let model = x86::host_model(kvm).map_err(|e| kvm_error(&e))?;
     Ok(Some(model))
 }
 
@@ -52,7 +47,8 @@ pub fn build(
     virtual_wire: bool,
 ) -> Result<Chosen, OptionError> {
     let (Some(system), AccelKind::Kvm(in_kernel)) = (kvm, &config.accel) else {
-        return jit(board, config);
+        let interpret = config.accel == AccelKind::Interpreter;
+        return Ok(Chosen { vcpus: jit::<X86Cpu>(board, interpret)?, chips: None, smm: true });
     };
     let irqchip = match in_kernel {
         Some(KernelIrqchip::On) => Irqchip::Kernel,
@@ -66,7 +62,7 @@ pub fn build(
     let (space, hooks, control) = (board.space.clone(), hooks.clone(), board.control.clone());
     let Parsed { config: cpu, enforce, tsc_frequency, .. } = model;
     let setup = Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency: *tsc_frequency };
-    let vm = x86::create(system, setup).map_err(|e| fail(&e))?;
+    let vm = x86::create(system, setup).map_err(|e| kvm_error(&e))?;
     let lost = vm.restrict(cpu);
     // Of the models that are all there is, nobody misses what there is not; nor without a local APIC in the kernel what needs it.
     let whole = |f: &&Feature| irqchip != Irqchip::Machine || !x86::NEEDS_KERNEL_APIC.contains(f);
@@ -81,7 +77,9 @@ pub fn build(
         eprintln!("rhea: warning: -cpu: {text}");
     }
     if vm.chips().is_some() {
-        board.devices.push(Arc::new(Chips { vm: vm.clone(), log: board.log.clone() }));
+        let of_reset = vm.clone();
+        let reset = Box::new(move || of_reset.reset_chips());
+        board.devices.push(Arc::new(KernelChips { name: "kvm-irqchip", reset, log: board.log.clone() }));
     }
     let shown = vm.clone();
     let info = move || {
@@ -100,42 +98,4 @@ pub fn build(
     board.info.push(("kvm", "show what runs the processors", Box::new(info)));
     board.keep.push(Box::new(vm.clone()));
     Ok(Chosen { chips: vm.chips(), smm: vm.smm(), vcpus: vm })
-}
-
-fn jit(board: &mut Board, config: &MachineConfig) -> Result<Chosen, OptionError> {
-    let options = JitOptions { interpret: config.accel == AccelKind::Interpreter, ..JitOptions::default() };
-    let jit =
-        JitVm::<X86Cpu>::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
-    if board.log.enabled(LogMask::Op) {
-        let log = board.log.clone();
-        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
-    }
-    let shown = jit.clone();
-    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
-    board.info.push(("kvm", "show what runs the processors", Box::new(|| "kvm support: disabled\n".to_owned())));
-    board.keep.push(Box::new(jit.clone()));
-    Ok(Chosen { vcpus: jit, chips: None, smm: true })
-}
-
-/// The interrupt controllers in the kernel, as a device.
-struct Chips {
-    vm: Arc<dyn X86Vm>,
-    log: Log,
-}
-
-impl Device for Chips {
-    fn name(&self) -> &str {
-        "kvm-irqchip"
-    }
-    fn reset(&self) {
-        if let Err(e) = self.vm.reset_chips() {
-            self.log.guest_error("kvm-irqchip", format_args!("{e}"));
-        }
-    }
-    fn save(&self) -> Saved {
-        Saved::NotMigratable("interrupt controllers in the kernel")
-    }
-    fn load(&self, _: &Saved) -> Result<(), LoadError> {
-        Err(LoadError::Mismatch("interrupt controllers in the kernel".to_owned()))
-    }
 }

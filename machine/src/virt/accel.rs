@@ -3,21 +3,16 @@
 use super::board::{self, MsiRoute};
 use super::hooks::BoardHooks;
 use super::map::{self, Map};
-use crate::accel::AccelKind;
+use crate::accel::{AccelKind, KernelChips, jit, kvm_error};
 use crate::board::Board;
 use crate::config::MachineConfig;
 use crate::options::{GicVersion, VirtOptions};
 use rhea_accel::{GuestAccelerator, IrqSink, MsiTarget};
 use rhea_arm::{ArmConfig, ArmCpu, Feature};
-use rhea_device::{Device, LoadError, Log, LogMask, OptionError, Saved};
-use rhea_jit::{JitOptions, JitVm};
+use rhea_device::OptionError;
 use rhea_kvm::arm::{self, ArmVm, Gic, Host, Setup};
-use rhea_kvm::{Counts, DEV_KVM, DevKvm, KvmError};
+use rhea_kvm::{Counts, DEV_KVM, DevKvm};
 use std::sync::Arc;
-
-fn fail(e: &KvmError) -> OptionError {
-    OptionError::new("-accel kvm", e.to_string())
-}
 
 /// What was chosen, before the machine is made.
 pub enum Running {
@@ -72,8 +67,8 @@ pub fn processor(config: &MachineConfig, options: &VirtOptions) -> Result<(ArmCo
             return Err(OptionError::new(&format!("-M virt,{name}"), text));
         }
     }
-    let kvm = DevKvm::open(DEV_KVM).map_err(|e| fail(&e))?;
-    let host = arm::host(&kvm).map_err(|e| fail(&e))?;
+    let kvm = DevKvm::open(DEV_KVM).map_err(|e| kvm_error(&e))?;
+    let host = arm::host(&kvm).map_err(|e| kvm_error(&e))?;
     let there = match options.gic_version {
         GicVersion::V2 => host.gicv2,
         GicVersion::V3 => host.gicv3,
@@ -138,7 +133,7 @@ pub fn build(
     hooks: &Arc<BoardHooks>,
 ) -> Result<Chosen, OptionError> {
     let (kvm, host, features) = match running {
-        Running::Jit { interpret } => return jit(board, interpret),
+        Running::Jit { interpret } => return Ok(Chosen { vcpus: jit::<ArmCpu>(board, interpret)?, kvm: None }),
         Running::Kvm { kvm, host, features } => (kvm, host, features),
     };
     let gic = if v3 {
@@ -162,7 +157,7 @@ pub fn build(
         sve: features.sve,
         pauth: features.pauth,
     };
-    let vm = arm::create(&kvm, setup).map_err(|e| fail(&e))?;
+    let vm = arm::create(&kvm, setup).map_err(|e| kvm_error(&e))?;
     let shown = vm.clone();
     let info = move || {
         let Counts { slots, doorbells, exits, kicks } = shown.counts();
@@ -177,53 +172,17 @@ pub fn build(
     Ok(Chosen { vcpus: vm.clone(), kvm: Some(vm) })
 }
 
-fn jit(board: &mut Board, interpret: bool) -> Result<Chosen, OptionError> {
-    let options = JitOptions { interpret, ..JitOptions::default() };
-    let jit =
-        JitVm::<ArmCpu>::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
-    if board.log.enabled(LogMask::Op) {
-        let log = board.log.clone();
-        jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
-    }
-    let shown = jit.clone();
-    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
-    board.info.push(("kvm", "show what runs the processors", Box::new(|| "kvm support: disabled\n".to_owned())));
-    board.keep.push(Box::new(jit.clone()));
-    Ok(Chosen { vcpus: jit, kvm: None })
-}
-
 /// Wires the interrupt controller in the kernel; all processors are made.
 pub fn interrupts(board: &mut Board, vm: &Arc<dyn ArmVm>, v3: bool, its: bool) -> Result<MsiRoute, OptionError> {
-    vm.complete().map_err(|e| fail(&e))?;
+    vm.complete().map_err(|e| kvm_error(&e))?;
     let gic = vm.gic();
     let sink: Arc<dyn IrqSink> = gic.clone();
     board::route(board, &sink);
-    board.devices.push(Arc::new(KernelGic { vm: vm.clone(), log: board.log.clone() }));
+    let of_reset = vm.clone();
+    let reset = Box::new(move || of_reset.reset_gic());
+    board.devices.push(Arc::new(KernelChips { name: "kvm-gic", reset, log: board.log.clone() }));
     if v3 {
         return Ok(its.then_some(gic as Arc<dyn MsiTarget>));
     }
     board::message_frame(board, sink).map(Some)
-}
-
-/// The interrupt controller in the kernel, as a device.
-struct KernelGic {
-    vm: Arc<dyn ArmVm>,
-    log: Log,
-}
-
-impl Device for KernelGic {
-    fn name(&self) -> &str {
-        "kvm-gic"
-    }
-    fn reset(&self) {
-        if let Err(e) = self.vm.reset_gic() {
-            self.log.guest_error("kvm-gic", format_args!("{e}"));
-        }
-    }
-    fn save(&self) -> Saved {
-        Saved::NotMigratable("the interrupt controller in the kernel")
-    }
-    fn load(&self, _: &Saved) -> Result<(), LoadError> {
-        Err(LoadError::Mismatch("the interrupt controller in the kernel".to_owned()))
-    }
 }

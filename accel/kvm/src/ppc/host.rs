@@ -4,8 +4,7 @@
 use super::abi::{self, kvm_ppc_cpu_char, kvm_regs, kvm_run, kvm_sregs};
 use super::sys::{DeviceFile, DevicePages, Exit, System, VcpuFile, VmFile};
 use crate::DevKvm;
-use crate::host::{self, done};
-use crate::sys::{AnyVm, IoEvent, Region};
+use crate::host::{self, KernelVm, done};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -50,26 +49,13 @@ struct Vm {
     run_len: usize,
 }
 
-impl AnyVm for Vm {
-    fn check(&self, capability: u32) -> i32 {
-        host::check(&self.fd, capability)
-    }
-    fn enable(&self, capability: u32, args: [u64; 4]) -> Result<()> {
-        host::enable(&self.fd, capability, args)
-    }
-    fn set_memory(&self, region: &Region) -> Result<()> {
-        host::set_memory(&self.fd, region)
-    }
-    fn dirty_log(&self, slot: u32, len: u64) -> Result<Vec<u64>> {
-        host::dirty_log(&self.fd, slot, len)
-    }
-    fn irqfd(&self, fd: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()> {
-        host::irqfd(&self.fd, fd, gsi, resample, attach)
-    }
-    fn ioeventfd(&self, event: &IoEvent, attach: bool) -> Result<()> {
-        host::ioeventfd(&self.fd, event, attach)
+impl AsRawFd for Vm {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }
+
+impl KernelVm for Vm {}
 
 impl VmFile for Vm {
     fn create_vcpu(&self, id: u32) -> Result<Box<dyn VcpuFile>> {

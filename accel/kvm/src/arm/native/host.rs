@@ -3,8 +3,7 @@
 
 use super::sys::{DeviceFile, Exit, System, VcpuFile, VmFile};
 use crate::DevKvm;
-use crate::host;
-use crate::sys::{AnyVm, IoEvent, Region};
+use crate::host::{self, KernelVm};
 use kvm_bindings as kb;
 use kvm_bindings::{
     KvmIrqRouting, kvm_create_device, kvm_device_attr, kvm_guest_debug, kvm_irq_routing_entry, kvm_mp_state, kvm_msi,
@@ -12,7 +11,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{DeviceFd, VcpuFd, VmFd};
 use std::io::{Error, ErrorKind, Result};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 fn io<T>(result: std::result::Result<T, kvm_ioctls::Error>) -> Result<T> {
@@ -39,26 +38,13 @@ impl System for DevKvm {
 
 struct Vm(VmFd);
 
-impl AnyVm for Vm {
-    fn check(&self, capability: u32) -> i32 {
-        host::check(&self.0, capability)
-    }
-    fn enable(&self, capability: u32, args: [u64; 4]) -> Result<()> {
-        host::enable(&self.0, capability, args)
-    }
-    fn set_memory(&self, region: &Region) -> Result<()> {
-        host::set_memory(&self.0, region)
-    }
-    fn dirty_log(&self, slot: u32, len: u64) -> Result<Vec<u64>> {
-        host::dirty_log(&self.0, slot, len)
-    }
-    fn irqfd(&self, fd: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()> {
-        host::irqfd(&self.0, fd, gsi, resample, attach)
-    }
-    fn ioeventfd(&self, event: &IoEvent, attach: bool) -> Result<()> {
-        host::ioeventfd(&self.0, event, attach)
+impl AsRawFd for Vm {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
+
+impl KernelVm for Vm {}
 
 impl VmFile for Vm {
     fn set_irq_line(&self, irq: u32, level: bool) -> Result<()> {
