@@ -80,6 +80,16 @@ pub fn done(result: i32) -> Result<()> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A call again as long as a signal comes meanwhile, which is no reason to give up.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 type Handle = kvm_ioctls::Kvm;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

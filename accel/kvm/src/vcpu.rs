@@ -1,8 +1,11 @@
 //! A vCPU's thread: the same for all architectures, which say what a [`Processor`] does.
 #![expect(unsafe_code, reason = "hands a byte of the page shared with the kernel to the signal handler")]
 
+use crate::Counts;
+use crate::doorbells::Doorbells;
 use crate::error::KvmError;
 use crate::kick::{Attached, Kick, request};
+use crate::memory::Slots;
 use parking_lot::Mutex;
 use rhea_accel::{GuestVcpu, RunControl, Step, Vcpu, VcpuError};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +72,16 @@ pub struct KvmVcpu<P: Processor> {
     thread: Mutex<Option<JoinHandle<()>>>,
     on_debug: Mutex<Option<Box<dyn Fn() + Send>>>,
     exits: AtomicU64,
+}
+
+/// What a VM has used and done so far.
+pub fn counts<P: Processor>(slots: &Slots, doorbells: Option<&Doorbells>, vcpus: &[Arc<KvmVcpu<P>>]) -> Counts {
+    Counts {
+        slots: slots.used(),
+        doorbells: doorbells.map_or(0, Doorbells::count),
+        exits: vcpus.iter().map(|v| v.exits()).sum(),
+        kicks: vcpus.iter().map(|v| v.kicks()).sum(),
+    }
 }
 
 impl<P: Processor> KvmVcpu<P> {

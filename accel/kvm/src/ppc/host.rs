@@ -4,7 +4,7 @@
 use super::abi::{self, kvm_ppc_cpu_char, kvm_regs, kvm_run, kvm_sregs};
 use super::sys::{DeviceFile, DevicePages, Exit, System, VcpuFile, VmFile};
 use crate::DevKvm;
-use crate::host::{self, KernelVm, done};
+use crate::host::{self, KernelVm, done, uninterrupted};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -32,14 +32,9 @@ impl System for DevKvm {
         let run_len = unsafe { ioctl(self, abi::KVM_GET_VCPU_MMAP_SIZE) };
         done(run_len)?;
         let run_len = (run_len as usize).max(size_of::<kvm_run>());
-        // A signal that comes meanwhile is no reason to give up.
-        loop {
-            // SAFETY: the argument is a number.
-            match descriptor(unsafe { ioctl_with_val(self, abi::KVM_CREATE_VM, abi::KVM_VM_PPC_HV) }) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                fd => return fd.map(|fd| Arc::new(Vm { fd, run_len }) as _),
-            }
-        }
+        // SAFETY: the argument is a number.
+        let create = || descriptor(unsafe { ioctl_with_val(self, abi::KVM_CREATE_VM, abi::KVM_VM_PPC_HV) });
+        uninterrupted(create).map(|fd| Arc::new(Vm { fd, run_len }) as _)
     }
 }
 

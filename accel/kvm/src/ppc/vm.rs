@@ -187,13 +187,7 @@ impl Core {
 
 impl PpcVm for KvmVm {
     fn counts(&self) -> Counts {
-        let vcpus = self.vcpus.read();
-        Counts {
-            slots: self.core.slots.used(),
-            doorbells: self.core.doorbells.as_ref().map_or(0, Doorbells::count),
-            exits: vcpus.iter().map(|v| v.exits()).sum(),
-            kicks: vcpus.iter().map(|v| v.kicks()).sum(),
-        }
+        crate::vcpu::counts(&self.core.slots, self.core.doorbells.as_ref(), &self.vcpus.read())
     }
     fn irqchip(&self, places: Places) -> Option<Arc<dyn KernelIrqchip>> {
         let chips = KernelChips::new(&self.core, &self.vcpus, places)?;

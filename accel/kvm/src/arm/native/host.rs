@@ -3,14 +3,14 @@
 
 use super::sys::{DeviceFile, Exit, System, VcpuFile, VmFile};
 use crate::DevKvm;
-use crate::host::{self, KernelVm};
+use crate::host::{self, KernelVm, uninterrupted};
 use kvm_bindings as kb;
 use kvm_bindings::{
     KvmIrqRouting, kvm_create_device, kvm_device_attr, kvm_guest_debug, kvm_irq_routing_entry, kvm_mp_state, kvm_msi,
     kvm_run, kvm_vcpu_init,
 };
 use kvm_ioctls::{DeviceFd, VcpuFd, VmFd};
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -26,13 +26,7 @@ impl System for DevKvm {
         self.0.get_api_version()
     }
     fn create_vm(&self, address_bits: u32) -> Result<Arc<dyn VmFile>> {
-        // A signal that comes meanwhile is no reason to give up.
-        loop {
-            match io(self.0.create_vm_with_type(address_bits.into())) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                vm => return vm.map(|vm| Arc::new(Vm(vm)) as _),
-            }
-        }
+        uninterrupted(|| io(self.0.create_vm_with_type(address_bits.into()))).map(|vm| Arc::new(Vm(vm)) as _)
     }
 }
 

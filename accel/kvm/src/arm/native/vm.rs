@@ -214,13 +214,7 @@ impl ArmVm for KvmVm {
         Ok(())
     }
     fn counts(&self) -> Counts {
-        let vcpus = self.vcpus.read();
-        Counts {
-            slots: self.core.slots.used(),
-            doorbells: self.core.doorbells.as_ref().map_or(0, Doorbells::count),
-            exits: vcpus.iter().map(|v| v.exits()).sum(),
-            kicks: vcpus.iter().map(|v| v.kicks()).sum(),
-        }
+        crate::vcpu::counts(&self.core.slots, self.core.doorbells.as_ref(), &self.vcpus.read())
     }
     fn reset_gic(&self) -> Result<(), KvmError> {
         self.gic.reset(&self.affinities.lock())

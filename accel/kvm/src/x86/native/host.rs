@@ -3,7 +3,7 @@
 
 use super::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use crate::DevKvm;
-use crate::host::{self, KernelVm, done};
+use crate::host::{self, KernelVm, done, uninterrupted};
 use kvm_bindings as kb;
 use kvm_bindings::{
     CpuId, KvmIrqRouting, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_guest_debug, kvm_interrupt,
@@ -11,7 +11,7 @@ use kvm_bindings::{
     kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use vmm_sys_util::ioctl::{ioctl_with_mut_ptr, ioctl_with_ptr, ioctl_with_ref};
@@ -42,13 +42,7 @@ impl System for DevKvm {
         io(self.0.get_msr_index_list()).map(|l| l.as_slice().to_vec())
     }
     fn create_vm(&self) -> Result<Arc<dyn VmFile>> {
-        // A signal that comes meanwhile is no reason to give up.
-        loop {
-            match io(self.0.create_vm()) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                vm => return vm.map(|vm| Arc::new(Vm(vm)) as _),
-            }
-        }
+        uninterrupted(|| io(self.0.create_vm())).map(|vm| Arc::new(Vm(vm)) as _)
     }
 }
 

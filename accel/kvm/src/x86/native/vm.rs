@@ -179,13 +179,7 @@ impl X86Vm for KvmVm {
         self.core.can.smm
     }
     fn counts(&self) -> Counts {
-        let vcpus = self.vcpus.read();
-        Counts {
-            slots: self.core.slots.used(),
-            doorbells: self.core.doorbells.as_ref().map_or(0, Doorbells::count),
-            exits: vcpus.iter().map(|v| v.exits()).sum(),
-            kicks: vcpus.iter().map(|v| v.kicks()).sum(),
-        }
+        crate::vcpu::counts(&self.core.slots, self.core.doorbells.as_ref(), &self.vcpus.read())
     }
     fn reset_chips(&self) -> Result<(), KvmError> {
         let Some(chips) = &self.chips else { return Ok(()) };
