@@ -194,7 +194,9 @@ impl AddressSpace {
     fn slice(&self, gpa: Gpa, len: u64, write: bool) -> Option<HostSlice> {
         let view = self.view();
         match view.lookup(gpa) {
-            Lookup::Ram { block, offset, remaining, readonly, .. } if remaining >= len && !(write && readonly) => {
+            Lookup::Ram { block, offset, remaining, readonly, .. }
+                if remaining >= len && !(write && readonly) && !block.is_device() =>
+            {
                 Some(HostSlice { block: block.clone(), offset, len, generation: view.generation() })
             }
             _ => None,

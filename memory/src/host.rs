@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use vm_memory::mmap::MmapRegion;
 
@@ -21,11 +22,26 @@ pub(crate) enum Source<'a> {
     File { file: &'a File, share: bool },
 }
 
-/// A mapping of `len` bytes; unmapped when dropped.
+/// Registers or memory of a host's device in this process.
+///
+/// # Safety
+/// The `len` bytes at `host`, which is aligned to the host's pages, stay mapped for reading and writing as long as the value lives.
+pub unsafe trait DevicePages: Send + Sync {
+    /// The first byte.
+    fn host(&self) -> *mut u8;
+    /// In bytes, a multiple of 4096.
+    fn len(&self) -> u64;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A mapping of `len` bytes; unmapped when dropped, unless it belongs to a device.
 pub(crate) struct HostMemory {
     region: MmapRegion,
     start: *mut u8,
     len: usize,
+    device: Option<Arc<dyn DevicePages>>,
 }
 
 // SAFETY: the mapping is plain memory that lives as long as the value; every access goes through raw pointers or atomics.
@@ -86,7 +102,7 @@ impl HostMemory {
         }
         // SAFETY: the pointer and length describe the live mapping just made; the region does not own it.
         let region = unsafe { MmapRegion::build_raw(start.cast(), len, prot, flags) }.map_err(Error::other)?;
-        let memory = Self { region, start: start.cast(), len };
+        let memory = Self { region, start: start.cast(), len, device: None };
         if matches!(source, Source::Anonymous) && len >= HUGE {
             // SAFETY: the range is ours; a hint only, so the result does not matter.
             unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
@@ -95,6 +111,17 @@ impl HostMemory {
             memory.populate()?;
         }
         Ok(memory)
+    }
+
+    pub(crate) fn of_device(pages: Arc<dyn DevicePages>) -> Result<Self> {
+        let len = usize::try_from(pages.len()).map_err(|_| Error::from_raw_os_error(libc::ENOMEM))?;
+        let (start, prot) = (pages.host(), libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: the trait says that the range is mapped as long as `pages`, which is kept beside it; the region does not own it.
+        let region = unsafe { MmapRegion::build_raw(start, len, prot, libc::MAP_SHARED) }.map_err(Error::other)?;
+        Ok(Self { region, start, len, device: Some(pages) })
+    }
+    pub(crate) fn is_device(&self) -> bool {
+        self.device.is_some()
     }
 
     fn populate(&self) -> Result<()> {
@@ -137,18 +164,35 @@ impl HostMemory {
     /// The range must be inside (checked by callers with a proper error; asserted here).
     pub(crate) fn copy_out(&self, offset: u64, data: &mut [u8]) {
         let p = self.at(offset, data.len() as u64);
+        if self.is_device() {
+            return pieces(offset, data.len(), |at, size| {
+                let value = self.load(offset + at as u64, size).to_le_bytes();
+                data[at..at + usize::from(size)].copy_from_slice(&value[..usize::from(size)]);
+            });
+        }
         // SAFETY: in bounds (asserted); `data` is a Rust slice and so no part of guest memory.
         unsafe { ptr::copy_nonoverlapping(p, data.as_mut_ptr(), data.len()) }
     }
 
     pub(crate) fn copy_in(&self, offset: u64, data: &[u8]) {
         let p = self.at(offset, data.len() as u64);
+        if self.is_device() {
+            return pieces(offset, data.len(), |at, size| {
+                let mut value = [0; 8];
+                value[..usize::from(size)].copy_from_slice(&data[at..at + usize::from(size)]);
+                self.store(offset + at as u64, size, u64::from_le_bytes(value));
+            });
+        }
         // SAFETY: as in `copy_out`.
         unsafe { ptr::copy_nonoverlapping(data.as_ptr(), p, data.len()) }
     }
 
     pub(crate) fn fill(&self, offset: u64, len: u64, byte: u8) {
         let p = self.at(offset, len);
+        if self.is_device() {
+            let value = u64::from_ne_bytes([byte; 8]);
+            return pieces(offset, len as usize, |at, size| self.store(offset + at as u64, size, value));
+        }
         // SAFETY: in bounds (asserted).
         unsafe { ptr::write_bytes(p, byte, len as usize) }
     }
@@ -224,8 +268,23 @@ impl HostMemory {
     }
 }
 
+/// Cuts `len` bytes at `offset` into naturally aligned accesses of 8, 4, 2 and 1 bytes, as devices want them: place and size of each.
+fn pieces(offset: u64, len: usize, mut access: impl FnMut(usize, u8)) {
+    let mut at = 0;
+    while at < len {
+        let aligned = 1 << (offset + at as u64).trailing_zeros().min(3);
+        let fits = 1 << (len - at).ilog2().min(3);
+        let size: u8 = std::cmp::min(aligned, fits);
+        access(at, size);
+        at += usize::from(size);
+    }
+}
+
 impl Drop for HostMemory {
     fn drop(&mut self) {
+        if self.is_device() {
+            return;
+        }
         // SAFETY: the mapping is ours and nobody holds a pointer into it beyond our life.
         unsafe {
             libc::munmap(self.start.cast(), self.len);

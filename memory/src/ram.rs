@@ -1,6 +1,6 @@
 //! Blocks of guest RAM (or ROM) in host memory.
 
-use crate::host::{HostMemory, Source, zeroed_counters, zeroed_words};
+use crate::host::{DevicePages, HostMemory, Source, zeroed_counters, zeroed_words};
 use crate::{BusError, PAGE_SIZE};
 use parking_lot::Mutex;
 use std::fs::{File, OpenOptions};
@@ -135,7 +135,25 @@ impl RamBlock {
             }
         };
         let memory = memory.map_err(|source| MemoryError::Allocate { name: name.clone(), len, source })?;
-        Ok(Arc::new(Self {
+        Ok(Self::with(name, memory, len, shared_file))
+    }
+    /// Device memory: `pages` of a device of the host, which the guest accesses as they are. It is mapped like RAM, but accesses have
+    /// effects: it holds no code, no log of what is written to it is kept, and what is not accessed by size gets aligned accesses.
+    ///
+    /// # Errors
+    /// [`MemoryError::Size`], or no room in this process.
+    pub fn device(name: &str, pages: Arc<dyn DevicePages>) -> Result<Arc<Self>, MemoryError> {
+        let (name, len) = (name.to_owned(), pages.len());
+        if len == 0 || !len.is_multiple_of(PAGE_SIZE) {
+            return Err(MemoryError::Size { name, len, page: PAGE_SIZE });
+        }
+        match HostMemory::of_device(pages) {
+            Ok(memory) => Ok(Self::with(name, memory, len, true)),
+            Err(source) => Err(MemoryError::Allocate { name, len, source }),
+        }
+    }
+    fn with(name: String, memory: HostMemory, len: u64, shared_file: bool) -> Arc<Self> {
+        Arc::new(Self {
             name,
             len,
             memory,
@@ -146,7 +164,13 @@ impl RamBlock {
             listener: Mutex::new(None),
             pins: OnceLock::new(),
             source: OnceLock::new(),
-        }))
+        })
+    }
+    /// Is it a device's ([`Self::device`])?
+    #[inline]
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        self.memory.is_device()
     }
     /// An anonymous sparse block of `len` bytes.
     ///
@@ -272,8 +296,11 @@ impl RamBlock {
             }
         }
     }
-    /// Starts a client's dirty log, all clean.
+    /// Starts a client's dirty log, all clean. Device memory has none.
     pub fn start_dirty_log(&self, client: DirtyClient) {
+        if self.is_device() {
+            return;
+        }
         let bits = self.dirty[client as usize].get_or_init(|| zeroed_words(words(self.len)));
         for word in bits {
             if word.load(Ordering::Relaxed) != 0 {
@@ -380,6 +407,9 @@ impl RamBlock {
     /// [`BusError::Refused`] if a page in the range is pinned or the host refuses, [`BusError::Unassigned`] out of range.
     pub fn discard(&self, offset: u64, len: u64) -> Result<(), BusError> {
         self.check(offset, len)?;
+        if self.is_device() {
+            return Err(BusError::Refused);
+        }
         let (first, end) = (offset.div_ceil(PAGE_SIZE), (offset + len) / PAGE_SIZE);
         if first >= end {
             return Ok(());

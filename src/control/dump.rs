@@ -140,6 +140,9 @@ fn ram(machine: &Machine, window: (u64, u64)) -> Vec<(u64, u64)> {
     let mut all: Vec<(u64, u64)> = Vec::new();
     for range in view.ranges() {
         let FlatTarget::Ram(ram) = &range.target else { continue };
+        if ram.block.is_device() {
+            continue;
+        }
         let (first, last) = (range.range.start.0.max(window.0), range.range.last().min(window.1));
         if ram.readonly || ram.writes.is_some() || first > last {
             continue;

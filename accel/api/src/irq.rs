@@ -14,6 +14,11 @@ pub trait IrqSink: Send + Sync {
     fn import_level(&self, pin: u32, level: bool) {
         self.set_level(pin, level);
     }
+    /// The line that input `pin` is passed on to at the moment, if this is no controller but only wires: who takes a fast path past
+    /// lines and sinks needs the controller's own input.
+    fn passes_to(&self, _pin: u32) -> Option<IrqLine> {
+        None
+    }
 }
 
 /// Told when the guest ended (EOI) a level interrupt, so that the source can re-evaluate its level.
@@ -55,7 +60,7 @@ struct Line {
     /// The thread that took BUSY last.
     deliverer: AtomicUsize,
     route: ArcSwapOption<Route>,
-    resample: Mutex<Option<Weak<dyn ResampleListener>>>,
+    resample: Mutex<Vec<Weak<dyn ResampleListener>>>,
 }
 
 impl Line {
@@ -66,7 +71,7 @@ impl Line {
             state,
             deliverer: AtomicUsize::new(0),
             route: ArcSwapOption::new(route.map(Arc::new)),
-            resample: Mutex::new(None),
+            resample: Mutex::default(),
         })
     }
 
@@ -163,6 +168,8 @@ impl Line {
         while self.state.fetch_or(BUSY, Ordering::AcqRel) & BUSY != 0 {
             std::thread::yield_now();
         }
+        // What this thread sets meanwhile is delivered afterwards.
+        self.deliverer.store(this_thread(), Ordering::Relaxed);
     }
 
     /// With BUSY taken: the sink behind the line is a new one that believes the line is low.
@@ -234,14 +241,22 @@ impl IrqLine {
     pub fn level(&self) -> bool {
         self.line.state.load(Ordering::Acquire) & LEVEL != 0
     }
-    /// Asks to be told when the guest ended the interrupt.
+    /// Asks to be told when the guest ended the interrupt, as long as the listener lives.
     pub fn on_resample(&self, listener: Weak<dyn ResampleListener>) {
-        *self.line.resample.lock() = Some(listener);
+        let mut all = self.line.resample.lock();
+        all.retain(|l| l.strong_count() > 0);
+        all.push(listener);
     }
     /// Called by controllers at EOI of a level interrupt (through [`InterruptRouting::resample`], or directly).
     pub fn resample(&self) {
-        let listener = self.line.resample.lock().as_ref().and_then(Weak::upgrade);
-        if let Some(listener) = listener {
+        let listeners: Vec<_> = {
+            let all = self.line.resample.lock();
+            if all.is_empty() {
+                return;
+            }
+            all.iter().filter_map(Weak::upgrade).collect()
+        };
+        for listener in listeners {
             listener.resample();
         }
     }
@@ -309,6 +324,21 @@ impl InterruptRouting {
     #[must_use]
     pub fn route(&self, number: u32) -> Option<Route> {
         self.get(number).route.load().as_deref().cloned()
+    }
+    /// The input of a controller at which a line ends now: itself, or a line that wires on its way lead to ([`IrqSink::passes_to`]).
+    #[must_use]
+    pub fn end_of(&self, line: &IrqLine) -> IrqLine {
+        /// More than any board has in a row.
+        const MOST: usize = 8;
+        let mut line = line.clone();
+        for _ in 0..MOST {
+            let next = line.line.route.load().as_ref().and_then(|route| route.sink.passes_to(route.pin));
+            match next {
+                Some(next) => line = next,
+                None => break,
+            }
+        }
+        line
     }
     /// Ends line `number` at `route` (or nowhere); carries the level over without an edge if it is up, then announces
     /// [`RoutingEvent::RouteChanged`]. Not to be called from a sink.

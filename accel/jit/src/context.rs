@@ -389,7 +389,9 @@ impl Ctx {
         let t = cpu.walk(pc, Kind::Fetch, idx)?;
         let view = self.side(t.secure).view();
         let (block, offset, host) = match view.lookup(t.page) {
-            Lookup::Ram { block, offset, host, remaining, .. } if remaining >= PAGE_SIZE => (block, offset, host),
+            Lookup::Ram { block, offset, host, remaining, .. } if remaining >= PAGE_SIZE && !block.is_device() => {
+                (block, offset, host)
+            }
             _ if G::OPEN_BUS => {
                 self.uncached = true;
                 return Ok(false);

@@ -399,11 +399,12 @@ impl PciSlot {
         self.bus.intx.clone()
     }
     /// The accelerator's way from eventfds to messages.
-    pub(crate) fn irqfd(&self) -> Option<Arc<dyn IrqFd>> {
+    #[must_use]
+    pub fn irqfd(&self) -> Option<Arc<dyn IrqFd>> {
         self.bus.shared.irqfd.read().clone()
     }
     /// Sends a message, which is a memory write of the function and so needs bus mastering.
-    pub(crate) fn send(&self, address: u64, data: u32) {
+    pub fn send(&self, address: u64, data: u32) {
         if !self.dma.enabled() {
             return;
         }

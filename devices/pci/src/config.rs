@@ -97,6 +97,8 @@ pub enum PcieType {
 enum Content {
     Device(Arc<dyn MmioDevice>),
     Ram(Arc<RamBlock>),
+    /// What the device maps into a space of its own; the handler answers accesses that are no memory cycles.
+    Space(Arc<AddressSpace>, Arc<dyn MmioDevice>),
     /// The expansion ROM, which has a register and an enable bit of its own.
     Rom(Arc<RamBlock>),
 }
@@ -106,6 +108,7 @@ impl Content {
         match self {
             Self::Device(device) => space.map_mmio(at, size, device.clone(), 1),
             Self::Ram(block) => space.map_ram(at, block, 0, block.len(), 1),
+            Self::Space(content, _) => space.map_alias(at, content, Gpa(0), size, 1),
             Self::Rom(block) => space.map_rom(at, block, 0, block.len(), 1),
         }
     }
@@ -248,6 +251,23 @@ impl ConfigBuilder {
     pub fn ram_bar(mut self, index: usize, kind: BarKind, block: &Arc<RamBlock>) -> Self {
         self = self.add_bar(index, kind, block.len(), Content::Ram(block.clone()));
         self.registers.bytes[BAR0 + index * 4] |= 8;
+        self
+    }
+    /// Declares BAR `index` that shows `content` from address 0 on, which the device changes at will; `handler` takes accesses to it
+    /// that do not come over the memory bus.
+    #[must_use]
+    pub fn space_bar(
+        mut self,
+        index: usize,
+        (kind, prefetchable): (BarKind, bool),
+        size: u64,
+        content: &Arc<AddressSpace>,
+        handler: Arc<dyn MmioDevice>,
+    ) -> Self {
+        self = self.add_bar(index, kind, size, Content::Space(content.clone(), handler));
+        if kind != BarKind::Io {
+            self.registers.bytes[BAR0 + index * 4] = self.registers.bytes[BAR0 + index * 4] & !8 | u8::from(prefetchable) << 3;
+        }
         self
     }
     /// Declares the expansion ROM.
@@ -604,7 +624,7 @@ impl PciConfig {
         let bar = bars.iter().find(|b| b.index == index)?;
         offset.checked_add(size).filter(|end| *end <= bar.size)?;
         match &bar.content {
-            Content::Device(device) => Some(device.clone()),
+            Content::Device(device) | Content::Space(_, device) => Some(device.clone()),
             Content::Ram(_) | Content::Rom(_) => None,
         }
     }

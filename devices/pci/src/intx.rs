@@ -103,6 +103,11 @@ impl IntxPin {
             self.lines.change(self.wire, up);
         }
     }
+    /// The wire, which other functions may share.
+    #[must_use]
+    pub fn line(&self) -> Option<&IrqLine> {
+        self.lines.wires.0.get(self.wire).map(|(line, _)| line)
+    }
     pub fn set(&self, asserted: bool) {
         self.update(|s| s.asserted = asserted);
     }

@@ -192,4 +192,10 @@ impl IrqSink for Pirq {
             self.settle(line, |i| i.pic_level(n));
         }
     }
+    /// The ISA interrupt if the PIRQ is routed to one, which is an input of the I/O APIC as well; else its own input there.
+    fn passes_to(&self, pin: u32) -> Option<IrqLine> {
+        let pirq = usize::from(pin as u8 & 7);
+        let isa = self.inner.lock().pic[pirq];
+        Some(isa.map_or_else(|| self.gsis[pirq].clone(), |n| self.routing.line(u32::from(n))))
+    }
 }
