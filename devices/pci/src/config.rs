@@ -266,7 +266,8 @@ impl ConfigBuilder {
     ) -> Self {
         self = self.add_bar(index, kind, size, Content::Space(content.clone(), handler));
         if kind != BarKind::Io {
-            self.registers.bytes[BAR0 + index * 4] = self.registers.bytes[BAR0 + index * 4] & !8 | u8::from(prefetchable) << 3;
+            self.registers.bytes[BAR0 + index * 4] =
+                self.registers.bytes[BAR0 + index * 4] & !8 | u8::from(prefetchable) << 3;
         }
         self
     }

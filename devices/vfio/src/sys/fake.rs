@@ -43,6 +43,8 @@ pub(crate) enum Call {
     StopDmaLog,
     /// A file was closed.
     Close(&'static str),
+    /// A call of something else than the kernel, in its place among these.
+    Other(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
