@@ -6,6 +6,7 @@ mod devices;
 mod firmware;
 mod gdb;
 mod hostile;
+mod interrupts;
 mod linux;
 mod pci;
 mod pseries;

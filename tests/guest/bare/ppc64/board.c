@@ -2,24 +2,11 @@
 
 int64_t call(uint64_t number, const uint64_t arguments[9]) { return (int64_t)hypercall(number, arguments, 0); }
 
-void *memset(void *to, int byte, size_t n) {
-    for (size_t i = 0; i < n; i++) ((volatile char *)to)[i] = byte;
-    return to;
-}
-void *memcpy(void *to, const void *from, size_t n) {
-    for (size_t i = 0; i < n; i++) ((volatile char *)to)[i] = ((const char *)from)[i];
-    return to;
-}
 static size_t length(const char *text) {
     size_t n = 0;
     while (text[n]) n++;
     return n;
 }
-bool same(const char *a, const char *b) {
-    while (*a && *a == *b) a++, b++;
-    return *a == *b;
-}
-
 void print(const char *text) {
     for (size_t left = length(text); left;) {
         uint64_t words[2] = {0, 0};
@@ -30,13 +17,6 @@ void print(const char *text) {
         while (status == 1);
         text += n, left -= n;
     }
-}
-void print_number(uint64_t n) {
-    char digits[24], *at = digits + sizeof digits - 1;
-    *at = 0;
-    do *--at = '0' + n % 10;
-    while (n /= 10);
-    print(at);
 }
 int get_char(void) {
     static uint64_t values[9];
@@ -57,6 +37,12 @@ uint32_t property(uint32_t node, const char *name, void *value, uint32_t size) {
     return CLIENT("getprop", node, POINTER(name), POINTER(value), size);
 }
 
+const char *words(void) {
+    static char text[1024];
+    const uint32_t length = property(CLIENT("finddevice", POINTER("/chosen")), "bootargs", text, sizeof text - 1);
+    return length == FAIL ? "" : text;
+}
+
 int32_t rtas(const char *name, unsigned arguments, const uint32_t *values, unsigned results, uint32_t *out) {
     uint32_t token, cells[24] = {0, be32(arguments), be32(results)};
     if (property(CLIENT("finddevice", POINTER("/rtas")), name, &token, 4) != 4) fail(name, 0);
@@ -71,15 +57,7 @@ void power_off(void) {
     RTAS("power-off", 1, 0, 0, 0);
     for (;;);
 }
-void fail(const char *why, uint64_t number) {
-    set_msr(msr() & ~(uint64_t)MSR_EE);
-    print("RHEA-BARE FAIL: ");
-    print(why);
-    print(" ");
-    print_number(number);
-    print("\r\n");
-    power_off();
-}
+void allow_interrupts(bool on) { set_msr(on ? msr() | MSR_EE : msr() & ~(uint64_t)MSR_EE); }
 
 void icache_sync(void *start, size_t size) {
     for (char *at = start; at < (char *)start + size; at += 32) asm volatile("dcbst 0, %0; sync; icbi 0, %0" : : "r"(at) : "memory");

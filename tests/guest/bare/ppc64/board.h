@@ -1,9 +1,7 @@
 // What bare-metal programs for pseries share: hypercalls, the client interface, RTAS, PCI, a console, interrupts.
 #ifndef BOARD_H
 #define BOARD_H
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "../machine.h"
 
 #define FAIL 0xffffffffu
 enum {
@@ -71,14 +69,8 @@ uint64_t hypercall(uint64_t number, const uint64_t arguments[9], uint64_t values
 #define ARGUMENTS(...) ((const uint64_t[9]){__VA_ARGS__})
 int64_t call(uint64_t number, const uint64_t arguments[9]);
 
-void print(const char *text);
-void print_number(uint64_t n);
-// Says why, and ends the machine.
-void fail(const char *why, uint64_t number) __attribute__((noreturn));
-void power_off(void) __attribute__((noreturn));
 // A character from the console, -1: there is none.
 int get_char(void);
-bool same(const char *a, const char *b);
 
 // A service of the client interface with up to six arguments; the first result.
 uint32_t client(const char *service, unsigned arguments, const uint32_t *values);
@@ -101,4 +93,26 @@ int32_t rtas(const char *name, unsigned arguments, const uint32_t *values, unsig
 // Puts the vectors' code in place, and makes interrupts come in this program's byte order.
 void install_vectors(void);
 void icache_sync(void *start, size_t size);
+
+// papr.c: makes a range accessible at its own address, before or after translation is on.
+void map(uint64_t address, uint64_t size, bool device);
+// Radix translation, on.
+void translate(void);
+enum { XICS, XIVE };
+// Negotiates an interrupt controller.
+void negotiate(int mode);
+// The node of the active controller, which must be of that kind.
+uint32_t controller(int mode);
+// The first PCI host bridge: its unit, where its window is, and the window's first address on the bus.
+extern struct bridge {
+    uint64_t buid, window;
+    uint32_t bus;
+} bridge;
+void find_bridge(void);
+// Configuration space, by bus << 16 | device << 11 | function << 8 | register; ones where there is no function.
+uint32_t read_config(uint32_t at, unsigned size);
+void write_config(uint32_t at, unsigned size, uint32_t value);
+// The number of the interrupt of INTA; of the first of so many messages, which firmware programs and does not switch on.
+uint32_t pin_interrupt(uint32_t function);
+uint32_t message_interrupts(uint32_t function, bool msix, uint32_t count);
 #endif

@@ -1,11 +1,13 @@
 // Changes of interrupt controllers under load. One `edu` device interrupts by its pin, another one by messages, each again as soon as
 // its last interrupt was handled; meanwhile the program negotiates XICS and XIVE in turn, some times through a reset of the machine.
-// An interrupt that is lost, stuck or doubled ends it. For -M pseries,x-vof=on -device edu,addr=4 -device edu,addr=5.
+// An interrupt that is lost, stuck or doubled ends it. For -M pseries,x-vof=on -device edu,addr=4 -device edu,addr=5. Words of the
+// command line:
+//   changes=N  so many changes (100)
+//   each=N     every so many changes it is through a reset (4)
+//   holds=N    after the first so many it waits for a character (2)
 #include "board.h"
 
-enum { CHANGES = 100, RESET_EACH = 4, HOLDS = 2 };
 enum { PIN, MESSAGE, DEVICES };
-enum { XICS, XIVE };
 static const char *const names[] = {"XICS", "XIVE"};
 
 // What outlasts resets: memory behind all that the machine loads.
@@ -20,69 +22,8 @@ struct memory {
 static struct {
     uint32_t config;    // configuration address
     uint64_t registers; // address
-    uint32_t irq;
+    uint32_t irq, asked;
 } device[DEVICES];
-static uint64_t buid;
-
-// ---- translation: addresses as they are, in pages of 1 GiB ----
-
-static uint64_t process_table[0x10000 / 8] __attribute__((aligned(0x10000)));
-static uint64_t root[8192] __attribute__((aligned(0x10000)));
-static uint64_t middle[8][512] __attribute__((aligned(4096)));
-
-static void map(uint64_t address, uint64_t size, bool device) {
-    static unsigned used;
-    for (uint64_t page = address >> 30; page <= (address + size - 1) >> 30; page++) {
-        uint64_t *entry = &root[page >> 9];
-        if (!*entry) {
-            if (used == 8) fail("tables", used);
-            *entry = be64(1ull << 63 | (uintptr_t)middle[used++] | 9);
-        }
-        uint64_t *table = (uint64_t *)(uintptr_t)(be64(*entry) & 0x0fffffffffffff00);
-        table[page & 511] = be64(3ull << 62 | page << 30 | 0x180 | (device ? 0x2e : 0xf));
-    }
-    SYNC();
-}
-static void translate(void) {
-    if (msr() & MSR_DR) return;
-    process_table[2] = be64(2ull << 61 | 5 << 5 | (uintptr_t)root | 13);
-    if (call(H_REGISTER_PROCESS_TABLE, ARGUMENTS(0x1d, (uintptr_t)process_table, 0, 4))) fail("process table", 0);
-    asm volatile("mtspr 48, %0; isync" : : "r"(1ull)); // PIDR
-    set_msr(msr() | MSR_IR | MSR_DR);
-}
-
-// ---- negotiation ----
-
-static void negotiate(int mode) {
-    static struct {
-        uint32_t versions[6];
-        uint8_t vectors[41];
-    } __attribute__((packed)) wishes = {
-        // ISA 3.1, 3.0; the last one.
-        .versions = {},
-        // Five vectors, each one less than its length; the fifth of 26 bytes.
-        .vectors = {4, 0, 0, 0, 0, 0, 0, 0, 0, 25},
-    };
-    const uint32_t versions[] = {FAIL, 0x0f000006, FAIL, 0x0f000005, 0xfffffffe, 0x0f000001};
-    for (int i = 0; i < 6; i++) wishes.versions[i] = be32(versions[i]);
-    uint8_t *fifth = wishes.vectors + 9;
-    fifth[23] = mode == XIVE ? 0x40 : 0;
-    fifth[24] = 0x40; // radix
-    fifth[26] = 0x40; // translations are invalidated by the guest
-    uint32_t instance = CLIENT("open", POINTER("/"));
-    if (CLIENT("call-method", POINTER("ibm,client-architecture-support"), instance, POINTER(&wishes)))
-        fail("negotiation", mode);
-    CLIENT("close", instance);
-}
-// The node of the active controller, which must be of that kind.
-static uint32_t controller(int mode) {
-    char text[64];
-    for (uint32_t node = CLIENT("child", CLIENT("finddevice", POINTER("/"))); node; node = CLIENT("peer", node)) {
-        if (property(node, "compatible", text, sizeof text) == FAIL) continue;
-        if (same(text, mode == XIVE ? "ibm,power-ivpe" : "IBM,ppc-xicp")) return node;
-    }
-    fail("no such controller in the tree", mode);
-}
 
 // ---- controllers ----
 
@@ -124,23 +65,21 @@ static void start_xive(void) {
 
 enum { FACTORIAL = 0x08, STATUS = 0x20, CAUSE = 0x24, ACKNOWLEDGE = 0x64 };
 
-static uint32_t read_config(uint32_t at, unsigned size) {
-    uint32_t value;
-    if (RTAS("ibm,read-pci-config", 2, &value, at, buid >> 32, buid, size)) fail("configuration", at);
-    return value;
-}
-static void write_config(uint32_t at, unsigned size, uint32_t value) {
-    if (RTAS("ibm,write-pci-config", 1, 0, at, buid >> 32, buid, size, value)) fail("configuration", at);
-}
-// Asks for an interrupt, soon.
+// Asks for an interrupt, soon: a factorial, of another number each time.
 static void start(int n) {
     MEMORY->started[n]++;
-    write32(device[n].registers + FACTORIAL, 5);
+    device[n].asked = 3 + (device[n].asked + 1) % 8;
+    write32(device[n].registers + FACTORIAL, device[n].asked);
 }
+// The first access takes the cause back: a level that is looked at again after it is down. An interrupt too many finds another number's
+// factorial, or none yet.
 static void handle(int n) {
-    uint32_t cause = read32(device[n].registers + CAUSE);
-    if (!cause) fail(n == PIN ? "pin: an interrupt too many" : "message: an interrupt too many", MEMORY->changes);
-    write32(device[n].registers + ACKNOWLEDGE, cause);
+    write32(device[n].registers + ACKNOWLEDGE, 1);
+    uint32_t cause = read32(device[n].registers + CAUSE), factorial = 1;
+    if (cause) fail(n == PIN ? "pin: the cause stays" : "message: the cause stays", MEMORY->changes);
+    for (uint32_t factor = 2; factor <= device[n].asked; factor++) factorial *= factor;
+    if (read32(device[n].registers + FACTORIAL) != factorial)
+        fail(n == PIN ? "pin: an interrupt too many" : "message: an interrupt too many", MEMORY->changes);
     MEMORY->handled[n]++;
     if (MEMORY->handled[n] != MEMORY->started[n]) fail("an interrupt nobody asked for", MEMORY->changes);
 }
@@ -196,43 +135,23 @@ void interrupt(uint64_t vector, struct frame *frame) {
 // ---- the program ----
 
 static void find_devices(void) {
-    char path[64];
-    uint64_t reg[2];
-    uint32_t node = CLIENT("child", CLIENT("finddevice", POINTER("/")));
-    for (; node; node = CLIENT("peer", node))
-        if (property(node, "device_type", path, sizeof path) != FAIL && same(path, "pci")) break;
-    if (!node) fail("no PCI host bridge", 0);
-    property(node, "reg", reg, sizeof reg);
-    buid = be64(reg[0]);
-    // The window of 32-bit memory: space, bus address, address, size.
-    static uint32_t ranges[21], lines[32 * 4 * 7];
-    uint32_t size = property(node, "ranges", ranges, sizeof ranges);
-    uint64_t window = 0, bus = 0;
-    for (uint32_t i = 0; i + 7 <= size / 4; i += 7)
-        if ((be32(ranges[i]) >> 24 & 3) == 2)
-            bus = be32(ranges[i + 2]), window = (uint64_t)be32(ranges[i + 3]) << 32 | be32(ranges[i + 4]);
-    if (!window) fail("no window", size);
-    size = property(node, "interrupt-map", lines, sizeof lines);
+    find_bridge();
     for (int n = 0; n < DEVICES; n++) {
         device[n].config = (4 + n) << 11;
         if (read_config(device[n].config, 4) != 0x11e81234) fail("no edu device at", 4 + n);
         // Its registers in a megabyte of the window; memory and bus mastering on.
         const uint64_t at = 0x40000000 + n * 0x100000;
-        write_config(device[n].config | 0x10, 4, bus + at);
+        write_config(device[n].config | 0x10, 4, bridge.bus + at);
         write_config(device[n].config | 4, 2, 6);
-        device[n].registers = window + at;
-        map(window + at, 0x100000, true);
+        device[n].registers = bridge.window + at;
+        map(bridge.window + at, 0x100000, true);
     }
-    for (uint32_t i = 0; i + 7 <= size / 4; i += 7)
-        if (be32(lines[i]) == device[PIN].config && be32(lines[i + 3]) == 1) device[PIN].irq = be32(lines[i + 5]);
+    device[PIN].irq = pin_interrupt(device[PIN].config);
     // One message: the platform chooses its number and tells the device.
-    uint32_t out[2], config = device[MESSAGE].config, high = buid >> 32, low = buid;
-    if (RTAS("ibm,change-msi", 3, out, config, high, low, 1, 1, 1) || out[0] != 1) fail("ibm,change-msi", 0);
-    if (RTAS("ibm,query-interrupt-source-number", 3, out, config, high, low, 0)) fail("source number", 0);
-    device[MESSAGE].irq = out[0];
+    const uint32_t config = device[MESSAGE].config;
+    device[MESSAGE].irq = message_interrupts(config, false, 1);
     for (uint32_t at = read_config(config | 0x34, 1); at; at = read_config(config | (at + 1), 1))
         if (read_config(config | at, 1) == 5) write_config(config | (at + 2), 2, read_config(config | (at + 2), 2) | 1);
-    if (!device[PIN].irq || !device[MESSAGE].irq) fail("interrupt numbers", device[PIN].irq);
 }
 
 static uint64_t random_below(uint64_t n) {
@@ -281,6 +200,8 @@ static void report(const char *word) {
 }
 
 int main(void) {
+    const uint64_t changes = number_in(words(), "changes", 100), each = number_in(words(), "each", 4);
+    const uint64_t holds = number_in(words(), "holds", 2);
     install_vectors();
     asm volatile("mtdec %0" : : "r"(0x7fffffffull));
     if (MEMORY->magic != MAGIC) {
@@ -303,8 +224,8 @@ int main(void) {
     set_msr(msr() | MSR_EE);
     for (;;) {
         await(MEMORY->changes % 3 ? 1 + random_below(20) : 1);
-        if (MEMORY->changes < HOLDS) hold();
-        if (MEMORY->changes == CHANGES) break;
+        if (MEMORY->changes < holds) hold();
+        if (MEMORY->changes == changes) break;
         if (MEMORY->changes % 10 == 0) report("RHEA-BARE at");
         // Anywhere between an interrupt's handling and its successor's delivery.
         spin(random_below(4 * TICKS_PER_US));
@@ -312,7 +233,7 @@ int main(void) {
         spin(random_below(4 * TICKS_PER_US));
         const int next = MEMORY->mode == XICS ? XIVE : XICS;
         MEMORY->changes++;
-        if (MEMORY->changes % RESET_EACH == 0) {
+        if (MEMORY->changes % each == 0) {
             MEMORY->resets++;
             MEMORY->mode = next;
             RTAS("system-reboot", 1, 0, 0);
