@@ -433,17 +433,24 @@ impl RamBlock {
             f(&pins[page as usize]);
         }
     }
-    /// Counts the pages of a range as pinned by DMA.
+    /// Counts the pages of a range as pinned by DMA. A count that has reached its end stays there: a guest may map a page as often
+    /// as it likes.
     pub fn pin(&self, offset: u64, len: u64) {
         self.each_pin(offset, len, |count| {
-            count.fetch_add(1, Ordering::AcqRel);
+            let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_add(1));
         });
     }
     /// Undoes [`Self::pin`].
     pub fn unpin(&self, offset: u64, len: u64) {
         self.each_pin(offset, len, |count| {
-            count.fetch_sub(1, Ordering::AcqRel);
+            let down = |n: u16| if n == u16::MAX { None } else { n.checked_sub(1) };
+            let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, down);
         });
+    }
+    /// Is the 4 KiB page number `page` pinned?
+    #[must_use]
+    pub fn pinned(&self, page: u64) -> bool {
+        self.pins.get().and_then(|pins| pins.get(page as usize)).is_some_and(|n| n.load(Ordering::Acquire) != 0)
     }
 }
 

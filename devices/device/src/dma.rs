@@ -3,7 +3,7 @@
 use parking_lot::RwLock;
 use rhea_memory::{Access, AddressSpace, BusError, Gpa, GpaRange, HostSlice, PAGE_SIZE, Requester};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Where an address of a bus master leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,56 @@ pub trait Iommu: Send + Sync {
     fn interrupt(&self, requester: u32, address: u64, data: u32);
     /// A mark that is set when the translation of one of these addresses may have changed.
     fn watch(&self, requester: u32, ranges: &[GpaRange]) -> Arc<AtomicBool>;
+    /// Requesters for which this is the same see the same translations.
+    fn domain(&self, requester: u32) -> u32 {
+        requester
+    }
+    /// For those who keep translations of all of a requester's addresses in another IOMMU, the host's.
+    ///
+    /// # Errors
+    /// This cannot be followed: the IOMMU's name, and what would help, to be added to a message.
+    fn follow(
+        self: Arc<Self>,
+        requester: u32,
+        listener: Weak<dyn TranslationListener>,
+    ) -> Result<Box<dyn Translations>, (&'static str, &'static str)> {
+        let _ = (requester, listener);
+        Err(("IOMMU", ""))
+    }
+}
+
+/// Is told of each change of what it follows, by who makes it, before its request is done and with no lock of the IOMMU held.
+pub trait TranslationListener: Send + Sync {
+    /// The translation of these bus addresses may be another; `None`: of all, and there may be other windows.
+    fn translation_changed(&self, range: Option<GpaRange>);
+}
+
+/// What a requester's addresses lead to; the listener that it was made with is told of changes until it is gone.
+pub trait Translations: Send + Sync {
+    /// The windows outside of which nothing is translated; `None`: there are none such.
+    fn windows(&self) -> Option<Vec<DmaWindow>>;
+    /// Calls `found` with what is translated from `first` to `last`: each in the pieces in which it comes and goes.
+    fn mapped(&self, first: u64, last: u64, found: &mut dyn FnMut(Translated));
+}
+
+/// Addresses that are translated together; `iova` and `gpa` are of the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translated {
+    pub iova: u64,
+    pub gpa: u64,
+    /// In bytes.
+    pub len: u64,
+    pub read: bool,
+    pub write: bool,
+}
+
+/// Bus addresses that one table translates, a page for an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaWindow {
+    pub base: u64,
+    /// In bytes.
+    pub len: u64,
+    pub page_shift: u32,
 }
 
 /// The place for a bus's IOMMU; set once, while the machine is built.

@@ -31,6 +31,13 @@ impl Kernel {
     }
 }
 
+/// Bytes of a page of the host.
+#[must_use]
+pub fn page_size() -> u64 {
+    // SAFETY: no pointers.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.try_into().unwrap_or(0x1000)
+}
+
 /// What a call returned that does not fail with a negative number only.
 fn done(result: i32) -> Result<i32> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }

@@ -8,7 +8,7 @@ mod abi;
 pub(crate) mod fake;
 mod kernel;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, page_size};
 
 use std::io::Result;
 use std::os::fd::{OwnedFd, RawFd};
