@@ -43,7 +43,7 @@ pub trait Iommu: Send + Sync {
     }
 }
 
-/// Is told of each change of what it follows, by who makes it, before its request is done and with no lock of the IOMMU held.
+/// Is told of each change of what it follows, by who makes it, before its request is done and with no lock held that [`Translations`] need.
 pub trait TranslationListener: Send + Sync {
     /// The translation of these bus addresses may be another; `None`: of all, and there may be other windows.
     fn translation_changed(&self, range: Option<GpaRange>);

@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{MsiMessage, MsiTarget};
 use rhea_device::LoadError;
-use rhea_device::dma::{Iommu, Translation};
-use rhea_memory::{BusError, GpaRange};
+use rhea_device::dma::{DmaWindow, Iommu, Translated, Translation, TranslationListener, Translations};
+use rhea_memory::{BusError, Gpa, GpaRange};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -29,6 +29,17 @@ pub struct TceTable {
     entries: Vec<AtomicU64>,
     watchers: Mutex<Vec<(Vec<GpaRange>, Weak<AtomicBool>)>>,
     watched: AtomicUsize,
+    followers: Followers,
+}
+
+/// Those that keep all translations elsewhere.
+type Followers = Mutex<Vec<Weak<dyn TranslationListener>>>;
+
+fn tell(followers: &Followers, range: Option<GpaRange>) {
+    let all: Vec<_> = followers.lock().iter().filter_map(Weak::upgrade).collect();
+    for follower in all {
+        follower.translation_changed(range);
+    }
 }
 
 impl TceTable {
@@ -42,6 +53,7 @@ impl TceTable {
             entries: (0..pages).map(|_| AtomicU64::new(0)).collect(),
             watchers: Mutex::default(),
             watched: AtomicUsize::new(0),
+            followers: Mutex::default(),
         })
     }
     /// The logical I/O bus number.
@@ -122,11 +134,15 @@ impl TceTable {
     }
     /// Tells who watches one of these entries.
     fn notify(&self, range: std::ops::Range<usize>) {
-        if self.watched.load(SeqCst) == 0 || range.is_empty() {
+        if range.is_empty() {
             return;
         }
         let start = self.base.wrapping_add((range.start as u64) << self.page_shift);
-        let changed = GpaRange { start: rhea_memory::Gpa(start), len: (range.len() as u64) << self.page_shift };
+        let changed = GpaRange { start: Gpa(start), len: (range.len() as u64) << self.page_shift };
+        tell(&self.followers, Some(changed));
+        if self.watched.load(SeqCst) == 0 {
+            return;
+        }
         let mut watchers = self.watchers.lock();
         watchers.retain(|(ranges, mark)| {
             let Some(mark) = mark.upgrade() else { return false };
@@ -144,6 +160,24 @@ impl TceTable {
         watchers.retain(|(_, m)| m.strong_count() > 0);
         watchers.push((ranges.to_vec(), Arc::downgrade(mark)));
         self.watched.store(watchers.len(), SeqCst);
+    }
+    /// The entries from `first` to `last` that allow anything, each for itself: as it comes it goes.
+    fn mapped(&self, first: u64, last: u64, found: &mut dyn FnMut(Translated)) {
+        let page = 1u64 << self.page_shift;
+        let end = self.base.saturating_add(self.size().max(1) - 1);
+        if first > end || last < self.base {
+            return;
+        }
+        let index = |at: u64| ((at - self.base) >> self.page_shift) as usize;
+        let (from, to) = (index(first.max(self.base)), index(last.min(end)));
+        for (n, entry) in self.entries.iter().enumerate().take(to + 1).skip(from) {
+            let entry = entry.load(SeqCst);
+            let (read, write) = (entry & READ != 0, entry & WRITE != 0);
+            if read || write {
+                let iova = self.base + ((n as u64) << self.page_shift);
+                found(Translated { iova, gpa: entry & !(page - 1), len: page, read, write });
+            }
+        }
     }
     /// Clears all entries.
     pub fn clear(&self) {
@@ -168,6 +202,7 @@ impl TceTable {
             let entry = entry.ok_or_else(|| LoadError::Mismatch(format!("size of DMA window {:#x}", self.liobn)))?;
             entry.store(*tce, SeqCst);
         }
+        self.notify(0..self.entries.len());
         Ok(())
     }
 }
@@ -238,6 +273,7 @@ pub struct DmaWindows {
     messages: Option<(GpaRange, Arc<dyn MsiTarget>)>,
     /// Set when windows come and go: those who watch look again.
     changes: Mutex<Vec<Weak<AtomicBool>>>,
+    followers: Followers,
 }
 
 impl DmaWindows {
@@ -248,11 +284,23 @@ impl DmaWindows {
             bypass: AtomicBool::new(false),
             messages,
             changes: Mutex::default(),
+            followers: Mutex::default(),
         })
     }
     /// Replaces the windows.
     pub fn set(&self, windows: Vec<Arc<TceTable>>) {
-        self.windows.store(Arc::new(windows));
+        let windows = Arc::new(windows);
+        {
+            let mut followers = self.followers.lock();
+            followers.retain(|f| f.strong_count() > 0);
+            let before = self.windows.swap(windows.clone());
+            for gone in before.iter() {
+                gone.followers.lock().clear();
+            }
+            for window in windows.iter() {
+                window.followers.lock().clone_from(&followers);
+            }
+        }
         self.changed();
     }
     #[must_use]
@@ -273,6 +321,7 @@ impl DmaWindows {
         for mark in self.changes.lock().drain(..).filter_map(|m| m.upgrade()) {
             mark.store(true, SeqCst);
         }
+        tell(&self.followers, None);
     }
 }
 
@@ -307,5 +356,40 @@ impl Iommu for DmaWindows {
             window.watch(ranges, &mark);
         }
         mark
+    }
+    fn domain(&self, _requester: u32) -> u32 {
+        0
+    }
+    fn follow(
+        self: Arc<Self>,
+        _requester: u32,
+        listener: Weak<dyn TranslationListener>,
+    ) -> Result<Box<dyn Translations>, (&'static str, &'static str)> {
+        let mut followers = self.followers.lock();
+        followers.push(listener.clone());
+        for window in self.windows.load().iter() {
+            window.followers.lock().push(listener.clone());
+        }
+        drop(followers);
+        Ok(Box::new(Followed(self)))
+    }
+}
+
+/// The windows, for those that follow them.
+struct Followed(Arc<DmaWindows>);
+
+impl Translations for Followed {
+    fn windows(&self) -> Option<Vec<DmaWindow>> {
+        let window = |w: &Arc<TceTable>| DmaWindow { base: w.base, len: w.size(), page_shift: w.page_shift };
+        (!self.0.bypassed()).then(|| self.0.windows.load().iter().map(window).collect())
+    }
+    fn mapped(&self, first: u64, last: u64, found: &mut dyn FnMut(Translated)) {
+        if self.0.bypassed() {
+            let len = (last - first).saturating_add(1);
+            return found(Translated { iova: first, gpa: first, len, read: true, write: true });
+        }
+        for window in self.0.windows.load().iter() {
+            window.mapped(first, last, found);
+        }
     }
 }

@@ -4,8 +4,9 @@ mod board;
 
 use board::{Board, Random};
 use rhea_clock::VirtualClock;
+use rhea_device::dma::{DmaWindow, TranslationListener};
 use rhea_device::{Device, LoadError, Log, Saved, state};
-use rhea_memory::{Access, AccessRules, BusError, Gpa, MmioDevice};
+use rhea_memory::{Access, AccessRules, BusError, Gpa, GpaRange, MmioDevice};
 use rhea_pci::edu::Edu;
 use rhea_pci::{BarKind, ConfigBuilder, Devfn, Identity, PciConfig, PciConfigState, PciFunction, PciSlot};
 use rhea_spapr::papr::hcall as h;
@@ -233,6 +234,60 @@ fn dma_windows() {
     b.enable(n);
     assert_eq!(dma.write(Gpa(0x400_0000_0000), &n.to_le_bytes()), Ok(()));
     assert_eq!(b.take(), Some(n));
+}
+
+/// Counts what it is told.
+#[derive(Default)]
+struct Told(parking_lot::Mutex<Vec<Option<GpaRange>>>);
+
+impl TranslationListener for Told {
+    fn translation_changed(&self, range: Option<GpaRange>) {
+        self.0.lock().push(range);
+    }
+}
+
+/// Whoever keeps translations elsewhere learns of each change, and finds what is translated.
+#[test]
+fn dma_windows_are_followed() {
+    let (b, card, _) = bridge();
+    let iommu = card.config.slot().dma().iommu().expect("the host bridge's").clone();
+    let told = Arc::new(Told::default());
+    let listener: std::sync::Weak<dyn TranslationListener> = Arc::<Told>::downgrade(&told);
+    let Ok(all) = iommu.follow(0, listener) else { panic!("it can be followed") };
+    let mapped = |first, last| {
+        let mut found = Vec::new();
+        all.mapped(first, last, &mut |t| found.push((t.iova, t.gpa, t.len, t.read, t.write)));
+        found
+    };
+    let take = || std::mem::take(&mut *told.0.lock());
+    let low = DmaWindow { base: 0, len: 0x4000_0000, page_shift: 12 };
+    assert_eq!(all.windows(), Some(vec![low]));
+    b.ok(h::H_PUT_TCE, &[0x8000_0000, 0x1000, 0x6003]);
+    b.ok(h::H_STUFF_TCE, &[0x8000_0000, 0x3000, 0x7001, 2]);
+    let range = |start, len| Some(GpaRange { start: Gpa(start), len });
+    assert_eq!(take(), [range(0x1000, 0x1000), range(0x3000, 0x2000)]);
+    let read_only = |iova| (iova, 0x7000, 0x1000, true, false);
+    assert_eq!(mapped(0, u64::MAX), [(0x1000, 0x6000, 0x1000, true, true), read_only(0x3000), read_only(0x4000)]);
+    assert_eq!(mapped(0x4000, 0x4fff), [read_only(0x4000)]);
+    assert_eq!(mapped(0x5000, u64::MAX), []);
+    // Another window; its entries are told of, and no more once it is gone.
+    b.pci("ibm,create-pe-dma-window", &[CARD, 16, 25], 4);
+    let high = DmaWindow { base: 0x0800_0000_0000_0000, len: 1 << 25, page_shift: 16 };
+    assert_eq!((take(), all.windows()), (vec![None], Some(vec![low, high])));
+    b.put(0x9000, &[0x1_0003u64.to_be_bytes(), 0u64.to_be_bytes()].concat());
+    b.ok(h::H_PUT_TCE_INDIRECT, &[0x8000_0001, high.base, 0x9000, 2]);
+    assert_eq!(take(), [range(high.base, 0x2_0000)]);
+    assert_eq!(mapped(high.base, u64::MAX), [(high.base, 0x1_0000, 0x1_0000, true, true)]);
+    let saved = b.phb.save();
+    assert_eq!(b.pci("ibm,reset-pe-dma-window", &[CARD], 1), [0]);
+    assert_eq!((take(), mapped(0, u64::MAX), all.windows()), (vec![None], vec![], Some(vec![low])));
+    b.phb.load(&saved).unwrap();
+    assert_eq!((take(), mapped(0, u64::MAX).len()), (vec![None], 4));
+    b.phb.reset();
+    assert!(take().contains(&None) && mapped(0, u64::MAX).is_empty());
+    b.ok(h::H_PUT_TCE, &[0x8000_0000, 0x1000, 0x6003]);
+    b.phb.reset();
+    assert_eq!(take(), [range(0x1000, 0x1000), range(0, low.len)]);
 }
 
 /// As a kernel looks for functions with enhanced error handling: those that it finds have none, and there are no others.

@@ -243,15 +243,17 @@ impl DmaSpace {
         }
         (wanted, out_of_reach)
     }
-    /// Windows of the host's table, where it has such: the guest's, or one for all its memory.
+    /// Windows of the host's table, where it has such: the guest's, or one for all its memory. Pages that the host has not are made of
+    /// smaller ones.
     fn windows(&self, table: &Table) -> Vec<DmaWindow> {
+        let pages = self.backing.window_pages();
+        let fit = |shift: u32| (12..=shift).rev().find(|n| pages >> n & 1 != 0).unwrap_or(shift);
         if let Some(windows) = self.translations.get().and_then(|t| t.windows()) {
-            return windows;
+            return windows.into_iter().map(|w| DmaWindow { page_shift: fit(w.page_shift), ..w }).collect();
         }
         let end = table.ram.iter().map(|(range, ..)| range.last()).max().unwrap_or(0).saturating_add(1);
-        let pages = self.backing.window_pages();
-        // The largest that every board's memory is made of.
-        let page_shift = if pages & 0x1_0000 != 0 { 16 } else { 12 };
+        // What every board's memory is made of.
+        let page_shift = fit(16);
         vec![DmaWindow { base: 0, len: end.next_power_of_two().max(1 << page_shift), page_shift }]
     }
 

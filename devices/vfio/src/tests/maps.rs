@@ -403,10 +403,18 @@ fn tce_windows() {
     drop(map);
     assert_eq!(bench.kernel.log.take(), [Call::Unregister(bench.host(&more), MIB)]);
     assert!(!more.pinned(0));
-    // A window that the host cannot have.
-    *tables.windows.lock() = Some(vec![high, DmaWindow { base: 0, len: MIB, page_shift: 24 }]);
+    // Pages that the host has not; a window that it has no place for.
+    *tables.windows.lock() = Some(vec![high, DmaWindow { base: 0, len: 32 * MIB, page_shift: 24 }]);
     tables.tell(None);
-    assert!(bench.warnings.lock().last().is_some_and(|w| w.contains("with pages of 0x1000000: it has no such pages")));
+    assert_eq!(bench.kernel.log.take(), [Call::TceCreate(16, 32 * MIB)]);
+    *tables.windows.lock() = Some(vec![high, DmaWindow { base: 1 << 40, len: MIB, page_shift: 12 }]);
+    tables.tell(None);
+    let told = bench.warnings.lock().last().cloned().expect("a warning");
+    assert!(
+        told.contains(
+            "cannot have a window of 0x100000 bytes at 0x10000000000 with pages of 0x1000: it would be at 0x0"
+        )
+    );
     drop(assigned);
     assert!(!bench.ram.pinned(1000));
 }
