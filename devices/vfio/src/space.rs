@@ -4,7 +4,7 @@
 //! what is to be: nothing is touched that stays as it is.
 
 use crate::backing::Backing;
-use crate::ranges::{Ranges, Slot};
+use crate::ranges::{Cursor, Ranges};
 use crate::sys::{self, DmaMap};
 use crate::{Report, VfioError};
 use parking_lot::Mutex;
@@ -282,15 +282,16 @@ impl DmaSpace {
         }
         let (first, last) = (piece.iova, piece.last());
         let added = table.ranges.insert(first, last, piece);
-        debug_assert!(added.is_some(), "the kernel refuses what overlaps");
+        debug_assert!(added, "the kernel refuses what overlaps");
     }
-    fn forget(&self, table: &mut Table, slot: Slot) -> Option<Piece> {
-        let piece = table.ranges.remove(slot)?;
+    /// Takes a range out: what it was, and the next one.
+    fn forget(&self, table: &mut Table, cursor: Cursor) -> (Piece, Option<Cursor>) {
+        let (piece, next) = table.ranges.remove(cursor);
         if !self.backing.registers() {
             piece.block.unpin(piece.offset, piece.len);
             table.locked -= piece.len;
         }
-        Some(piece)
+        (piece, next)
     }
     fn unmap(&self, first: u64, last: u64) -> io::Result<()> {
         self.counters.unmaps.fetch_add(1, Relaxed);
@@ -305,30 +306,33 @@ impl DmaSpace {
         let (first, last) = (first & !mask(first), last | mask(last));
         let (mut wanted, mut failure) = self.wanted(first, last, &allowed);
         let mut at = table.ranges.overlapping(first, last);
-        // Ranges that go as a whole, side by side: one call unmaps them all.
-        let mut run: Vec<Slot> = Vec::new();
-        while let Some(slot) = at {
-            let (start, end) = table.ranges.bounds(slot);
+        // Ranges that go as a whole, side by side, from the first address to the last: one call unmaps them all.
+        let mut run: Option<(u64, u64)> = None;
+        while let Some(cursor) = at {
+            let (start, end, piece) = table.ranges.get(cursor);
             if start > last {
                 break;
             }
-            at = table.ranges.next(slot);
-            let Some(piece) = table.ranges.get(slot) else { break };
             let (from, to) = (start.max(first), end.min(last));
-            if served(&mut wanted, piece, from, to) {
-                self.unmap_run(table, &mut run, &mut failure);
-            } else if (from, to) == (start, end) {
-                run.push(slot);
-            } else {
-                self.unmap_run(table, &mut run, &mut failure);
-                if let Err(e) = self.cut(table, slot, from, to) {
-                    // It stays as it was: nothing can be mapped there.
-                    wanted.retain(|p| p.last() < start || p.iova > end);
-                    failure.get_or_insert(e);
-                }
+            let stays = served(&mut wanted, piece, from, to);
+            if !stays && (from, to) == (start, end) {
+                run = Some((run.map_or(start, |(first, _)| first), end));
+                at = table.ranges.next(cursor);
+                continue;
             }
+            if stays && run.is_none() {
+                at = table.ranges.next(cursor);
+                continue;
+            }
+            self.unmap_run(table, run.take(), &mut failure);
+            if !stays && let Err(e) = self.cut(table, start, from, to) {
+                // It stays as it was: nothing can be mapped there.
+                wanted.retain(|p| p.last() < start || p.iova > end);
+                failure.get_or_insert(e);
+            }
+            at = end.checked_add(1).filter(|next| *next <= last).and_then(|next| table.ranges.overlapping(next, last));
         }
-        self.unmap_run(table, &mut run, &mut failure);
+        self.unmap_run(table, run, &mut failure);
         for piece in wanted {
             // A rest of what could not be unmapped may be there.
             if table.ranges.overlapping(piece.iova, piece.last()).is_none()
@@ -345,29 +349,29 @@ impl DmaSpace {
             }
         }
     }
-    fn unmap_run(&self, table: &mut Table, run: &mut Vec<Slot>, failure: &mut Option<VfioError>) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { return };
-        let (first, last) = (table.ranges.bounds(*first).0, table.ranges.bounds(*last).1);
+    fn unmap_run(&self, table: &mut Table, run: Option<(u64, u64)>, failure: &mut Option<VfioError>) {
+        let Some((first, last)) = run else { return };
         match self.unmap(first, last) {
             Ok(()) => {
-                for slot in run.iter() {
-                    self.forget(table, *slot);
+                let mut at = table.ranges.overlapping(first, last);
+                while let Some(cursor) = at.filter(|c| table.ranges.get(*c).0 <= last) {
+                    at = self.forget(table, cursor).1;
                 }
             }
             Err(source) => {
                 failure.get_or_insert(VfioError::Map { iova: first, len: last - first + 1, source });
             }
         }
-        run.clear();
     }
-    /// Unmaps the part of a range from `from` to `to`. Where the kernel only unmaps what was mapped together, the rest is mapped again at
-    /// once; if that fails, all is as it was before.
-    fn cut(&self, table: &mut Table, slot: Slot, from: u64, to: u64) -> Result<(), VfioError> {
-        let (start, end) = table.ranges.bounds(slot);
+    /// Unmaps the part from `from` to `to` of the range that starts at `start`. Where the kernel only unmaps what was mapped together,
+    /// the rest is mapped again at once; if that fails, all is as it was before.
+    fn cut(&self, table: &mut Table, start: u64, from: u64, to: u64) -> Result<(), VfioError> {
+        let Some(cursor) = table.ranges.overlapping(start, start) else { return Ok(()) };
+        let end = table.ranges.get(cursor).1;
         let splits = self.backing.splits();
         let (lower, upper) = if splits { (from, to) } else { (start, end) };
         self.unmap(lower, upper).map_err(|source| VfioError::Map { iova: lower, len: upper - lower + 1, source })?;
-        let Some(whole) = self.forget(table, slot) else { return Ok(()) };
+        let (whole, _) = self.forget(table, cursor);
         let rest: Vec<Piece> = whole.without(from, to).collect();
         if splits {
             for piece in rest {
@@ -378,10 +382,10 @@ impl DmaSpace {
         for piece in rest {
             if let Err(e) = self.map(table, piece) {
                 // At most the part below is there.
-                while let Some(slot) = table.ranges.overlapping(start, end) {
-                    let (first, last) = table.ranges.bounds(slot);
+                while let Some(cursor) = table.ranges.overlapping(start, end) {
+                    let (first, last, _) = table.ranges.get(cursor);
                     let _ = self.unmap(first, last);
-                    self.forget(table, slot);
+                    self.forget(table, cursor);
                 }
                 if let Err(worse) = self.map(table, whole) {
                     (self.report)(&format!("devices can no longer reach memory: {worse}"));
@@ -405,12 +409,9 @@ impl DmaSpace {
                 before.iter().find(inside).is_some_and(|w| windows.contains(w))
             };
             let mut at = table.ranges.first();
-            while let Some(slot) = at {
-                at = table.ranges.next(slot);
-                let (first, last) = table.ranges.bounds(slot);
-                if !stays(first, last) {
-                    self.forget(table, slot);
-                }
+            while let Some(cursor) = at {
+                let (first, last, _) = table.ranges.get(cursor);
+                at = if stays(first, last) { table.ranges.next(cursor) } else { self.forget(table, cursor).1 };
             }
             self.backing.set_windows(&windows)?;
         }
@@ -525,11 +526,12 @@ impl TranslationListener for DmaSpace {
 impl Drop for DmaSpace {
     fn drop(&mut self) {
         let table = &mut *self.table.lock();
-        while let Some(slot) = table.ranges.first() {
-            let (first, last) = table.ranges.bounds(slot);
+        let mut at = table.ranges.first();
+        while let Some(cursor) = at {
+            let (first, last, _) = table.ranges.get(cursor);
             // What fails goes when the container is closed, before which the memory is not freed: it is pinned.
             let _ = self.unmap(first, last);
-            self.forget(table, slot);
+            at = self.forget(table, cursor).1;
         }
         for (host, block) in std::mem::take(&mut table.registered) {
             let _ = self.backing.unregister(host, block.len().next_multiple_of(sys::page_size()));
