@@ -2,7 +2,7 @@
 
 use crate::inventory::Inventory;
 use crate::machine::Info;
-use rhea_accel::{InterruptRouting, VmControl};
+use rhea_accel::{Accelerator, InterruptRouting, VmControl};
 use rhea_block::Drive;
 use rhea_clock::VirtualClock;
 use rhea_device::chardev::CharBackend;
@@ -12,7 +12,7 @@ use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice};
 use rhea_pc::InputHub;
 use rhea_pci::PciFunction;
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What the front of the emulator connects to the board.
 #[derive(Clone, Default)]
@@ -51,6 +51,8 @@ pub struct Board {
     /// Keyboards and pointers.
     pub input: Arc<InputHub>,
     pub inventory: Arc<Inventory>,
+    /// What runs the processors, from when it is there.
+    pub accelerator: Option<Weak<dyn Accelerator>>,
 }
 
 impl Board {
@@ -70,13 +72,14 @@ impl Board {
             displays: Vec::new(),
             input: InputHub::new(),
             inventory: Arc::default(),
+            accelerator: None,
         }
     }
     /// Makes boards with the same parts and nothing on them, for devices that come later.
     pub fn seed(&self) -> Box<dyn Fn() -> Self + Send + Sync> {
         let (space, routing, clock) = (self.space.clone(), self.routing.clone(), self.clock.clone());
         let (log, control, input) = (self.log.clone(), self.control.clone(), self.input.clone());
-        let inventory = self.inventory.clone();
+        let (inventory, accelerator) = (self.inventory.clone(), self.accelerator.clone());
         Box::new(move || Self {
             space: space.clone(),
             routing: routing.clone(),
@@ -91,6 +94,7 @@ impl Board {
             displays: Vec::new(),
             input: input.clone(),
             inventory: inventory.clone(),
+            accelerator: accelerator.clone(),
         })
     }
     /// Maps a device into a space, which is a window of the board's map.

@@ -2,6 +2,7 @@
 
 use crate::machine::Architecture;
 use rhea_device::OptionDecl;
+use rhea_vfio::catalog as vfio;
 use rhea_virtio::Transport;
 
 /// A kind of device, by the name that `-device` takes.
@@ -38,6 +39,7 @@ pub fn device_kinds(architecture: Architecture) -> Vec<DeviceKind> {
     all.extend(rhea_display::DEVICES.iter().map(|d| kind(d.name, d.description, d.options(), PCI)));
     all.extend(rhea_nic::catalog::DEVICES.iter().map(|d| kind(d.name, d.description, d.options(), PCI)));
     all.extend(rhea_pci::catalog::DEVICES.iter().map(|d| kind(d.name, d.description, d.options(), PCI)));
+    all.push(kind(vfio::NAME, vfio::DESCRIPTION, vfio::options().to_vec(), PCI));
     for d in rhea_storage::catalog::DEVICES {
         let parent = if d.is_controller() { PCI } else { "ide-device" };
         all.push(kind(d.name, d.description, d.options(), parent));

@@ -1,6 +1,7 @@
 //! The devices of `-device` by name, and their help.
 
 use rhea_device::options;
+use rhea_vfio::catalog as vfio;
 use rhea_virtio::{DEVICES, Transport, catalog};
 
 pub use rhea_usb::catalog::USB_DEVICE;
@@ -41,6 +42,7 @@ pub fn help() -> String {
     for d in rhea_pci::catalog::DEVICES {
         text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
     }
+    text.push_str(&format!("name \"{}\", desc \"{}\"\n", vfio::NAME, vfio::DESCRIPTION));
     text.push_str("USB:\n");
     for d in rhea_usb::catalog::DEVICES {
         text.push_str(&format!("name \"{}\", desc \"{}\"\n", d.name, d.description));
@@ -82,6 +84,9 @@ pub fn help_of(name: &str) -> Option<String> {
     }
     if let Some(d) = rhea_pci::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));
+    }
+    if name == vfio::NAME {
+        return Some(options::help(name, vfio::options()));
     }
     if let Some(d) = rhea_usb::catalog::find(name) {
         return Some(options::help(d.name, &d.options()));

@@ -1,6 +1,8 @@
 //! What a machine is made of, as those see it who control it.
 
 use crate::config::DeviceSpec;
+use crate::plug::vfio::AssignedDevices;
+pub use crate::plug::vfio::Status as AssignedStatus;
 use parking_lot::Mutex;
 use rhea_block::Drive;
 use rhea_net::NetBackend;
@@ -78,6 +80,7 @@ struct Parts {
     nets: Option<Arc<dyn Fn() -> Vec<(String, Arc<dyn NetBackend>)> + Send + Sync>>,
     pci: Vec<Arc<PciBus>>,
     balloon: Option<Arc<Balloon>>,
+    assigned: AssignedDevices,
     /// The numbers of devices without an id that come next: chosen ones, and others, before which the CPUs are counted.
     next: (usize, usize),
 }
@@ -159,6 +162,14 @@ impl Inventory {
     #[must_use]
     pub fn pci(&self) -> Vec<Arc<PciBus>> {
         self.0.lock().pci.clone()
+    }
+    pub(crate) fn set_assigned(&self, assigned: AssignedDevices) {
+        self.0.lock().assigned = assigned;
+    }
+    /// Devices of the host.
+    #[must_use]
+    pub fn assigned(&self) -> AssignedDevices {
+        self.0.lock().assigned.clone()
     }
     pub fn set_balloon(&self, balloon: Option<Arc<Balloon>>) {
         self.0.lock().balloon = balloon;

@@ -1,6 +1,7 @@
 //! The devices of the user's choice: drives, network cards and `-device`.
 
 mod usb;
+pub mod vfio;
 
 use crate::board::{Board, Wiring};
 use crate::config::{BoardOptions, DeviceSpec, MachineConfig};
@@ -83,6 +84,7 @@ pub struct Plugs {
     pub units: Vec<Unit>,
     /// Ports of PCI Express.
     pub ports: Ports,
+    assigned: vfio::AssignedDevices,
 }
 
 impl Plugs {
@@ -259,7 +261,9 @@ impl<'a> Plugger<'a> {
                 || rhea_display::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
                 || rhea_nic::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
                 || rhea_pci::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
-                || rhea_usb::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property));
+                || rhea_usb::catalog::find(driver).is_some_and(|d| d.options().iter().any(|o| o.key == property))
+                || driver == rhea_vfio::catalog::NAME
+                    && rhea_vfio::catalog::options().iter().any(|o| o.key == property);
             if !known && !crate::q35::is_global(&self.config.board, driver, property) {
                 let text = format!("'{driver}.{property}': there is no such device or property");
                 return Err(OptionError::new("-global", text));
@@ -296,6 +300,9 @@ impl<'a> Plugger<'a> {
             eprintln!("rhea: warning: the netdev '{id}' is used by no device");
         }
         self.usb_info();
+        let list = self.plugs.assigned.clone();
+        self.board.inventory.set_assigned(list.clone());
+        self.board.info.push(("vfio", "show the assigned devices", Box::new(move || list.describe())));
         let flash: Vec<Arc<Drive>> = self.board.flash_drives.drain(..).collect();
         let plugs = Arc::new(Mutex::new(self.plugs));
         let (list, of_flash) = (plugs.clone(), flash.clone());
@@ -445,6 +452,7 @@ impl<'a> Plugger<'a> {
         let pci = catalog::find(driver).is_some_and(|d| d.transport == Transport::Pci)
             || rhea_storage::catalog::find(driver).is_some_and(storage::DeviceType::is_controller)
             || rhea_nic::catalog::find(driver).is_some()
+            || driver == rhea_vfio::catalog::NAME
             || rhea_usb::catalog::find(driver).is_some_and(rhea_usb::catalog::DeviceType::is_controller);
         !pci && crate::devices::help_of(driver).is_some()
     }
@@ -475,6 +483,9 @@ impl<'a> Plugger<'a> {
         }
         if let Some(kind) = rhea_pci::catalog::find(&spec.driver) {
             return self.pci_device(kind, spec);
+        }
+        if spec.driver == rhea_vfio::catalog::NAME {
+            return self.vfio(spec);
         }
         if let Some(kind) = rhea_usb::catalog::find(&spec.driver) {
             return self.usb(&format!("-device {}", kind.name), kind, spec);

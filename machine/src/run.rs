@@ -84,6 +84,11 @@ fn handle(machine: &Machine, request: VmRequest, options: &RunOptions) -> Option
                 _ => machine.start(),
             }
         }
+        VmRequest::Unplug(id) => {
+            if let Err(e) = machine.device_del(&id) {
+                eprintln!("rhea: {e}");
+            }
+        }
         VmRequest::Fence(fence) => fence.pass(),
         VmRequest::Quit(status) => return Some(status),
         VmRequest::End(cause) => {

@@ -6,7 +6,7 @@ use rhea_pci::{BarKind, PciBus, PciFunction};
 use std::sync::Arc;
 
 pub fn register(commands: &mut Commands<Context>) {
-    commands.add(&[("query-pci", query)]);
+    commands.add(&[("query-pci", query), ("x-query-vfio", vfio)]);
 }
 
 /// What the class code says: base class and subclass.
@@ -84,4 +84,25 @@ fn functions(bus: &Arc<PciBus>) -> Value {
 fn query(context: &Context, _: &mut Call<'_>) -> Result<Value, Error> {
     let roots = context.machine.inventory().pci();
     Ok(roots.iter().map(|bus| json!({"bus": bus.number(), "devices": functions(bus)})).collect())
+}
+
+fn vfio(context: &Context, _: &mut Call<'_>) -> Result<Value, Error> {
+    let all = context.machine.inventory().assigned().status();
+    let entry = |s: rhea_machine::inventory::AssignedStatus| {
+        let counters: Vec<_> = s.counters.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let mut entry = json!({
+            "name": s.name,
+            "host": s.host,
+            "mode": s.mode,
+            "end": if s.tells_end { "controller" } else { "access" },
+            "shown": s.shown,
+            "mapped": s.mapped,
+            "counters": counters,
+        });
+        if let Some((line, input)) = s.route {
+            (entry["line"], entry["input"]) = (json!(line), json!(input));
+        }
+        entry
+    };
+    Ok(all.into_iter().map(entry).collect())
 }

@@ -53,6 +53,8 @@ pub enum VmRequest {
     Quit(i32),
     /// Leave the emulator because somebody outside of it wants so.
     End(ShutdownCause),
+    /// Ask the guest to give up the device of this id, which its owner wants back.
+    Unplug(String),
     /// Tell that everything asked for before was done.
     Fence(Fence),
 }

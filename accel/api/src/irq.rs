@@ -14,6 +14,10 @@ pub trait IrqSink: Send + Sync {
     fn import_level(&self, pin: u32, level: bool) {
         self.set_level(pin, level);
     }
+    /// Is the end of an interrupt of input `pin` told to the line it came from ([`InterruptRouting::resample`]), always?
+    fn tells_end(&self, _pin: u32) -> bool {
+        false
+    }
     /// The line that input `pin` is passed on to at the moment, if this is no controller but only wires: who takes a fast path past
     /// lines and sinks needs the controller's own input.
     fn passes_to(&self, _pin: u32) -> Option<IrqLine> {
@@ -339,6 +343,11 @@ impl InterruptRouting {
             }
         }
         line
+    }
+    /// Is the end of interrupts of this controller's input told to listeners ([`IrqLine::on_resample`])?
+    #[must_use]
+    pub fn tells_end(&self, end: &IrqLine) -> bool {
+        end.line.route.load().as_ref().is_some_and(|route| route.sink.tells_end(route.pin))
     }
     /// Ends line `number` at `route` (or nowhere); carries the level over without an edge if it is up, then announces
     /// [`RoutingEvent::RouteChanged`]. Not to be called from a sink.

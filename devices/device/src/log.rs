@@ -20,6 +20,8 @@ pub enum LogMask {
     Op = 16,
     /// `irqchip`: another interrupt controller becomes active.
     Irqchip = 32,
+    /// `vfio`: transitions of assigned devices.
+    Vfio = 64,
     /// `cpu_reset`: registers before a reset.
     CpuReset = 128,
 }
@@ -32,6 +34,7 @@ impl LogMask {
         (LogMask::Int, "int", "show interrupts and exceptions"),
         (LogMask::Op, "op", "show intermediate code for each translated region"),
         (LogMask::Irqchip, "irqchip", "show changes of the active interrupt controller"),
+        (LogMask::Vfio, "vfio", "show what becomes of interrupts and resets of assigned devices"),
         (LogMask::CpuReset, "cpu_reset", "show CPU state before CPU resets"),
     ];
 }

@@ -2,19 +2,26 @@
 //!
 //! [`sys`] is what the kernel offers (`linux/vfio.h`, `linux/iommufd.h`; Linux, Documentation/driver-api/vfio.rst and
 //! Documentation/userspace-api/iommufd.rst), as traits. [`Vfio`] opens devices and has what they share; a [`DmaSpace`] keeps what they may
-//! reach; [`interrupts`] are a function's INTx, MSI and MSI-X, on whatever path they come.
+//! reach; [`VfioPci`] is the function on the guest's bus, and [`interrupts`] are a function's INTx, MSI and MSI-X, on whatever path they come.
 
 mod assign;
 mod backing;
+mod bars;
+pub mod catalog;
+mod config;
+mod device;
 mod error;
-pub mod events;
+mod events;
 pub mod interrupts;
 pub mod locate;
+mod msix;
 pub mod ranges;
 mod space;
 pub mod sys;
 
 pub use assign::{Assigned, FileWatcher, Iommufd, Vfio, Wanted};
+pub use config::Overrides;
+pub use device::{Choices, DeviceError, Environment, Groups, Opened, Status, VfioPci, Watcher};
 pub use error::VfioError;
 pub use space::{Counters, DmaSpace};
 

@@ -19,7 +19,7 @@ use crate::cpu::report_stops;
 use crate::hotplug::HotPlug;
 use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::plug::Plugger;
-use rhea_accel::{GuestVcpu, IrqLine, IrqSink, VmControl};
+use rhea_accel::{Accelerator, GuestVcpu, IrqLine, IrqSink, VmControl};
 use rhea_clock::RtcClock;
 use rhea_device::{Log, OptionError};
 use rhea_firmware::FdtNode;
@@ -183,6 +183,8 @@ pub fn build(
     // Processors.
     let hooks = Arc::new(BoardHooks(partition.clone()));
     let (accel, kvm) = accel::build(&mut board, config, options, kernel.as_ref(), &hooks)?;
+    let accelerator: Arc<dyn Accelerator> = accel.clone();
+    board.accelerator = Some(Arc::downgrade(&accelerator));
     if let Some(kvm) = &kvm {
         partition.set_kernel(kvm.clone());
     }

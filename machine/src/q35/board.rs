@@ -19,7 +19,7 @@ use crate::hotplug::express::Express;
 use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::options::{Q35Options, Smp};
 use crate::plug::Plugger;
-use rhea_accel::{VmControl, VmRequest, WakeReason};
+use rhea_accel::{Accelerator, VmControl, VmRequest, WakeReason};
 use rhea_chipset::lpc::pirq;
 use rhea_chipset::{ConfigPorts, Eeprom, Lpc, LpcWiring, Mch, MchWiring, ResetControl, SmBus, Smi};
 use rhea_device::{Log, OptionError};
@@ -225,6 +225,8 @@ pub fn build(
         pins: OnceLock::new(),
     });
     let chosen = accel::build(&mut board, config, kvm.as_ref(), &hooks, &mut parsed, !firmware)?;
+    let accelerator: Arc<dyn Accelerator> = chosen.vcpus.clone();
+    board.accelerator = Some(Arc::downgrade(&accelerator));
     let options = &Q35Options { smm: options.smm && chosen.smm, ..options.clone() };
     let cpu_config = Arc::new(parsed.config);
     let (mut guests, mut pins, mut apic_ids) = (Vec::new(), Vec::new(), Vec::new());

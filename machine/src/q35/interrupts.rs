@@ -57,6 +57,8 @@ impl Inputs {
 struct IsaSink {
     io_apic: Inputs,
     pic: Inputs,
+    /// The controllers tell of the end of interrupts.
+    tells_end: bool,
 }
 
 impl IsaSink {
@@ -90,6 +92,10 @@ impl IrqSink for IsaSink {
     }
     fn import_level(&self, pin: u32, level: bool) {
         self.set(pin, level, true);
+    }
+    /// Below 16 software may have taken the I/O APIC's input for the PIRQ instead.
+    fn tells_end(&self, pin: u32) -> bool {
+        self.tells_end && (16..map::GSIS).contains(&pin)
     }
 }
 
@@ -184,7 +190,7 @@ fn outside(
     board.devices.push(pic.clone());
 
     let (io_apic_inputs, pic_inputs): (Arc<dyn IrqSink>, Arc<dyn IrqSink>) = (io_apic.clone(), pic.clone());
-    let (pirq_inputs, hpet_inputs) = route(board, &io_apic_inputs, &pic_inputs);
+    let (pirq_inputs, hpet_inputs) = route(board, &io_apic_inputs, &pic_inputs, true);
 
     let (a, b) = (io_apic, pic.clone());
     board.info.push((
@@ -196,9 +202,14 @@ fn outside(
 }
 
 /// Leads the machine's lines to the controllers: inputs for PIRQs and for event timers.
-fn route(board: &Board, io_apic: &Arc<dyn IrqSink>, pic: &Arc<dyn IrqSink>) -> (Vec<IrqLine>, Vec<IrqLine>) {
+fn route(
+    board: &Board,
+    io_apic: &Arc<dyn IrqSink>,
+    pic: &Arc<dyn IrqSink>,
+    tells_end: bool,
+) -> (Vec<IrqLine>, Vec<IrqLine>) {
     let sink: Arc<dyn IrqSink> =
-        Arc::new(IsaSink { io_apic: Inputs::new(io_apic, map::GSIS), pic: Inputs::new(pic, 16) });
+        Arc::new(IsaSink { io_apic: Inputs::new(io_apic, map::GSIS), pic: Inputs::new(pic, 16), tells_end });
     for n in 0..map::GSIS {
         board.routing.set_route(n, Some(Route { sink: sink.clone(), pin: n }));
     }
@@ -210,7 +221,7 @@ fn route(board: &Board, io_apic: &Arc<dyn IrqSink>, pic: &Arc<dyn IrqSink>) -> (
 pub fn in_kernel(board: &mut Board, chips: &Arc<dyn X86Chips>) -> Interrupts {
     let messages: Arc<dyn MsiTarget> = chips.clone();
     board.map(map::LOCAL_APIC, Arc::new(Doorbell(messages.clone())));
-    let (pirq_inputs, hpet_inputs) = route(board, &chips.io_apic(), &chips.pic());
+    let (pirq_inputs, hpet_inputs) = route(board, &chips.io_apic(), &chips.pic(), false);
     let irqfd = chips.has_irqfd().then(|| chips.clone() as Arc<dyn IrqFd>);
     Interrupts { apic: None, accelerated: None, bus: None, irqfd, messages, pirq_inputs, hpet_inputs }
 }
@@ -330,7 +341,8 @@ mod tests {
     fn sources_share_inputs() {
         let (apic, pic) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
         let (apic_inputs, pic_inputs): (Arc<dyn IrqSink>, Arc<dyn IrqSink>) = (apic.clone(), pic.clone());
-        let sink = IsaSink { io_apic: Inputs::new(&apic_inputs, map::GSIS), pic: Inputs::new(&pic_inputs, 16) };
+        let (io_apic, pic_side) = (Inputs::new(&apic_inputs, map::GSIS), Inputs::new(&pic_inputs, 16));
+        let sink = IsaSink { io_apic, pic: pic_side, tells_end: true };
         // The interval timer.
         sink.set_level(0, true);
         assert_eq!((apic.take(), pic.take()), (vec![(2, true)], vec![(0, true)]));

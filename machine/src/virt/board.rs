@@ -15,7 +15,7 @@ use crate::machine::{Architecture, Machine, MachineCpu, Parts};
 use crate::options::{GicVersion, VirtOptions};
 use crate::plug::Plugger;
 use parking_lot::Mutex;
-use rhea_accel::{GuestVcpu, IrqLine, IrqSink, MsiTarget, Route, VmControl};
+use rhea_accel::{Accelerator, GuestVcpu, IrqLine, IrqSink, MsiTarget, Route, VmControl};
 use rhea_arm::hooks::{ArmPins, Conduit, Pin};
 use rhea_arm::timer::{GenericTimers, TimerId};
 use rhea_arm::{ArmConfig, ArmCpu, Feature};
@@ -216,6 +216,8 @@ pub fn build(
     });
     let place = (&plan.map, plan.v3, config.smp.cpus);
     let chosen = accel::build(&mut board, options, plan.running, place, &hooks)?;
+    let accelerator: Arc<dyn Accelerator> = chosen.vcpus.clone();
+    board.accelerator = Some(Arc::downgrade(&accelerator));
     let (mut vcpus, mut timers, mut pins) = (Vec::<Arc<dyn GuestVcpu<ArmCpu>>>::new(), Vec::new(), Vec::new());
     for index in 0..config.smp.cpus {
         let timer = GenericTimers::new(&clock);

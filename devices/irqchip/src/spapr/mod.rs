@@ -190,6 +190,9 @@ impl IrqSink for Sink {
             self.core.set_level(self.mode, pin, level);
         }
     }
+    fn tells_end(&self, pin: u32) -> bool {
+        self.core.kind(pin) == LEVEL && self.core.active_kernel().is_none()
+    }
 }
 
 /// The interrupts of a pseries machine.

@@ -187,8 +187,8 @@ impl Interrupts {
         if by_access {
             // Before the guest knows of the interrupt.
             self.settle_bars();
-            self.around.arm(true);
         }
+        self.around.arm(true);
         self.settle_pin();
     }
     /// The interrupt that is pending has come to its end: the line falls, then another one may come. Level-triggered as it is, a
@@ -214,17 +214,18 @@ impl Interrupts {
             self.end();
         }
     }
-    /// The time of [`super::Surroundings::arm`] is over.
+    /// The time of [`super::Surroundings::arm`] is over. Of an interrupt that has not ended by then an access is taken for the end,
+    /// whatever the controller tells: software may have set it up so that it does not.
     pub fn timeout(&self) {
-        {
+        let pending = {
             let mut state = self.state.lock();
-            if state.pending && state.hidden {
-                drop(state);
-                return self.around.arm(true);
-            }
-            state.hidden = false;
-        }
+            state.hidden = state.pending;
+            state.pending
+        };
         self.settle_bars();
+        if pending {
+            self.around.arm(true);
+        }
     }
     /// Whoever comes last sees what is true at the end.
     fn settle_pin(&self) {

@@ -648,6 +648,9 @@ impl DeviceState {
     }
 }
 
+/// What mappings are aligned to, on any host.
+const FAKE_PAGE: u64 = 0x1_0000;
+
 struct FakePages {
     log: Arc<Log>,
     index: u32,
@@ -657,10 +660,10 @@ struct FakePages {
 
 impl RegionPages for FakePages {
     fn host(&self) -> u64 {
-        self.words.as_ptr().expose_provenance() as u64
+        (self.words.as_ptr().expose_provenance() as u64).next_multiple_of(FAKE_PAGE)
     }
     fn len(&self) -> u64 {
-        self.words.len() as u64 * 8
+        self.words.len() as u64 * 8 - FAKE_PAGE
     }
 }
 
@@ -709,7 +712,7 @@ impl DeviceFile for Handle {
         if !region.mmap || offset + len > region.size || !(offset | len).is_multiple_of(0x1000) {
             return error(libc::EINVAL);
         }
-        let words = vec![0; len as usize / 8].into();
+        let words = vec![0; ((len + FAKE_PAGE) / 8) as usize].into();
         Ok(Arc::new(FakePages { log: self.0.log.clone(), index: region.index, offset, words }))
     }
     fn set_irqs(&self, index: u32, action: IrqAction, start: u32, data: IrqData<'_>) -> Result<()> {

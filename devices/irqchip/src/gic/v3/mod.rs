@@ -114,6 +114,9 @@ impl IrqSink for GicV3 {
     fn import_level(&self, pin: u32, level: bool) {
         self.engine.import_spi_level(pin.saturating_add(32), level);
     }
+    fn tells_end(&self, _pin: u32) -> bool {
+        self.config.eoi.is_some()
+    }
 }
 
 impl GicV3 {

@@ -1,0 +1,96 @@
+//! Resets of the function, and its end. The host's kernel may take long over a device that does not answer: the machine does not wait
+//! for ever, and does without the function then.
+
+use super::Inner;
+use super::guest::Guest;
+use crate::config::COMMAND;
+use crossbeam_channel::bounded;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// Longer than any reset of a function that works (PCI Express base specification 6.6.1: a second, with all retries of the kernel).
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Does `f` on a thread of its own; a function that is not done with it in time is given up.
+fn limited(inner: &Arc<Inner>, what: &str, limit: Duration, f: impl FnOnce(&Arc<Inner>) + Send + 'static) {
+    let (done, finished) = bounded(1);
+    let of = inner.clone();
+    let spawned = std::thread::Builder::new().name("vfio-reset".to_owned()).spawn(move || {
+        f(&of);
+        drop(of);
+        // Who waited may have given up.
+        let _ = done.send(());
+    });
+    if spawned.is_err() {
+        return inner.warn(&format!("{what} needs a thread, and the host has none"));
+    }
+    if finished.recv_timeout(limit).is_err() && !inner.gone.swap(true, SeqCst) {
+        inner.warn(&format!("{what} takes longer than {} s: the machine goes on without it", limit.as_secs()));
+    }
+}
+
+/// The machine is reset.
+pub(super) fn machine(inner: &Arc<Inner>) {
+    if !inner.gone.load(SeqCst) {
+        limited(inner, "the reset", LIMIT, |inner| reset(inner, true));
+    }
+}
+
+/// The guest resets the function.
+pub(super) fn function(inner: &Arc<Inner>) {
+    limited(inner, "the reset", LIMIT, |inner| reset(inner, false));
+}
+
+/// The machine, or the function in it, ends.
+pub(super) fn give_up(inner: &Arc<Inner>) {
+    if !inner.gone.load(SeqCst) {
+        limited(inner, "giving it back", LIMIT, |inner| inner.release());
+    }
+}
+
+fn reset(inner: &Arc<Inner>, whole_bus: bool) {
+    inner.trace(format_args!("reset"));
+    inner.interrupts().stop();
+    // Transfers end before the function forgets them.
+    let _ = inner.device.write(&inner.space, COMMAND as u64, &2u16.to_le_bytes());
+    if !reset_host(inner, whole_bus) {
+        inner.trace(format_args!("the function has no reset"));
+    }
+    if let Some(table) = &inner.table {
+        table.reset();
+    }
+    *inner.guest.lock() = Guest::default();
+    inner.asleep.store(false, SeqCst);
+    inner.config.reset();
+    for bar in &inner.bars {
+        bar.window.switch(true);
+    }
+    inner.forward_command();
+    inner.rewire();
+    inner.interrupts().start();
+    inner.show();
+}
+
+/// A reset of the function alone; else one of its bus, if all that is on it is this machine's; else by power management, which need
+/// not reset everything.
+fn reset_host(inner: &Inner, whole_bus: bool) -> bool {
+    const NO_SOFT_RESET: u32 = 8;
+    let by_power = inner.layout.pm.is_some_and(|pm| inner.config.read(pm as u16 + 4, 2) & NO_SOFT_RESET == 0);
+    let own = || inner.info.reset && inner.device.reset().is_ok();
+    if (inner.layout.function_reset || !by_power) && own() {
+        return true;
+    }
+    (whole_bus && reset_bus(inner)) || (by_power && own())
+}
+
+fn reset_bus(inner: &Inner) -> bool {
+    let Ok(info) = inner.device.hot_reset_info() else { return false };
+    if info.by_device {
+        return info.owned && inner.device.hot_reset(&[]).is_ok();
+    }
+    let mut numbers: Vec<u32> = info.devices.iter().filter_map(|d| u32::try_from(d.owner).ok()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    (inner.groups)(&numbers).is_some_and(|groups| inner.device.hot_reset(&groups).is_ok())
+}

@@ -1,0 +1,106 @@
+//! Functions of the host (`-device vfio-pci`).
+
+use super::Plugger;
+use crate::config::DeviceSpec;
+use crate::rom::with_rom;
+use parking_lot::Mutex;
+use rhea_accel::VmRequest;
+use rhea_device::OptionError;
+use rhea_device::options::OptionSet;
+use rhea_firmware::x86::boot_order::unit;
+use rhea_vfio::{Environment, Opened, Vfio, VfioPci, Watcher, catalog};
+use std::any::Any;
+use std::sync::{Arc, Weak};
+
+pub use rhea_vfio::Status;
+
+#[derive(Default)]
+struct Parts {
+    vfio: Option<Arc<Vfio>>,
+    all: Vec<Watcher>,
+}
+
+/// What the machine has of the host's.
+#[derive(Clone, Default)]
+pub struct AssignedDevices(Arc<Mutex<Parts>>);
+
+impl AssignedDevices {
+    /// Groups, containers and address spaces, from when they are needed.
+    fn vfio(&self) -> Arc<Vfio> {
+        self.0.lock().vfio.get_or_insert_with(|| Vfio::new(None)).clone()
+    }
+    fn add(&self, function: &VfioPci) {
+        let mut parts = self.0.lock();
+        parts.all.retain(|w| w.status().is_some());
+        parts.all.push(function.watcher());
+    }
+    /// Of those that are there.
+    #[must_use]
+    pub fn status(&self) -> Vec<Status> {
+        let all = self.0.lock().all.clone();
+        all.iter().filter_map(Watcher::status).collect()
+    }
+    /// The text of `info vfio`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.status().iter().map(Status::to_string).collect()
+    }
+}
+
+impl Plugger<'_> {
+    /// A function of the host.
+    pub(super) fn vfio(&mut self, spec: &DeviceSpec) -> Result<(), OptionError> {
+        let option = format!("-device {}", catalog::NAME);
+        let set = OptionSet::parse(&option, catalog::options(), &self.with_globals(catalog::NAME, &spec.pairs))?;
+        self.take_id(&set)?;
+        let fail = |e: String| OptionError::new(&option, e);
+        let slot = with_rom(self.config, &set, self.pci_slot(&option, &set)?, None)?;
+        let wanted = catalog::wanted(&set)?;
+        let assigned = self.plugs.assigned.vfio().assign(wanted, None, slot.dma()).map_err(|e| fail(e.to_string()))?;
+        let assigned = Arc::new(assigned);
+        let of_groups = assigned.clone();
+        let opened = Opened {
+            device: assigned.device().clone(),
+            name: assigned.place().name.clone(),
+            groups: Box::new(move |numbers| of_groups.groups(numbers)),
+            keep: Box::new(assigned),
+        };
+        let function = VfioPci::new(opened, &slot, catalog::choices(&set), self.environment(set.text("id")))
+            .map_err(|e| fail(format!("'{}': {e}", spec.value("host").or(spec.value("sysfsdev")).unwrap_or("fd"))))?;
+        if set.bool("multifunction") {
+            rhea_pci::PciFunction::config(&*function).set_multifunction();
+        }
+        self.plugs.assigned.add(&function);
+        self.attach(&set, function.clone())?;
+        if let Some(index) = set.number("bootindex").filter(|_| self.hot.is_none()) {
+            self.board.add_boot_entry(index, &*function, unit::NETWORK);
+        }
+        Ok(())
+    }
+    fn environment(&self, id: Option<&str>) -> Environment {
+        let board = &*self.board;
+        let (accelerator, control) = (board.accelerator.clone(), board.control.clone());
+        let id = id.map(str::to_owned);
+        Environment {
+            routing: board.routing.clone(),
+            clock: board.clock.clone(),
+            log: board.log.clone(),
+            control: board.control.clone(),
+            release: Arc::new(move |memory| release(accelerator.as_ref().and_then(Weak::upgrade), memory)),
+            requested: Arc::new(move || match &id {
+                Some(id) => control.request(VmRequest::Unplug(id.clone())),
+                None => eprintln!("rhea: the host wants an assigned device back, which has no id= to be unplugged by"),
+            }),
+        }
+    }
+}
+
+/// Processors may be about to use the host's addresses: they go when all have left generated code, which the one that calls here is
+/// waited for as well.
+fn release(accelerator: Option<Arc<dyn rhea_accel::Accelerator>>, memory: Box<dyn Any + Send>) {
+    let Some(accelerator) = accelerator else { return };
+    std::thread::spawn(move || {
+        accelerator.flush();
+        drop(memory);
+    });
+}
