@@ -108,7 +108,7 @@ impl HostMemory {
             unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
         }
         if prealloc {
-            memory.populate()?;
+            memory.populate(0, len as u64)?;
         }
         Ok(memory)
     }
@@ -124,9 +124,11 @@ impl HostMemory {
         self.device.is_some()
     }
 
-    fn populate(&self) -> Result<()> {
-        // SAFETY: the range is ours.
-        if unsafe { libc::madvise(self.start.cast(), self.len, libc::MADV_POPULATE_WRITE) } == 0 {
+    /// Has the host back whole pages of a range, as if each had been written, without changing what they hold.
+    pub(crate) fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        let p = self.at(offset, len);
+        // SAFETY: in bounds (asserted); what the pages hold stays.
+        if unsafe { libc::madvise(p.cast(), len as usize, libc::MADV_POPULATE_WRITE) } == 0 {
             return Ok(());
         }
         let error = Error::last_os_error();
@@ -134,8 +136,9 @@ impl HostMemory {
             return Err(error);
         }
         // Kernels before 5.14: touch each page.
-        for offset in (0..self.len).step_by(4096) {
-            self.store(offset as u64, 1, 0);
+        for at in (offset..offset + len).step_by(4096) {
+            // SAFETY: in bounds (asserted).
+            unsafe { AtomicU8::from_ptr(self.at(at, 1)) }.fetch_or(0, Ordering::Relaxed);
         }
         Ok(())
     }

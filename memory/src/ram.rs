@@ -433,6 +433,15 @@ impl RamBlock {
             f(&pins[page as usize]);
         }
     }
+    /// Has the host back a range, in whole 4 KiB pages, with pages of its own now: what never was written shares one of zeros, which
+    /// would not follow a later write for those who hold on to it.
+    ///
+    /// # Errors
+    /// [`BusError::Refused`] if the host has no memory left, [`BusError::Unassigned`] out of range.
+    pub fn populate(&self, offset: u64, len: u64) -> Result<(), BusError> {
+        self.check(offset, len)?;
+        if self.is_device() { Ok(()) } else { self.memory.populate(offset, len).map_err(|_| BusError::Refused) }
+    }
     /// Counts the pages of a range as pinned by DMA. A count that has reached its end stays there: a guest may map a page as often
     /// as it likes.
     pub fn pin(&self, offset: u64, len: u64) {

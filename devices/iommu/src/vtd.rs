@@ -1,21 +1,21 @@
 //! The remapping hardware unit: its registers, and the requests of devices.
 
-use crate::VtdOptions;
 use crate::cache::{Cache, Found, Scope};
 use crate::faults::{self, Event, Recorder};
 use crate::interrupts::{self, Outcome, Table};
 use crate::invalidation;
 use crate::registers::{self as reg, Registers, global};
 use crate::tables::{Context, Fault, Leaf, Memory, context, reason, walk};
+use crate::{NAME, VtdOptions};
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_accel::MsiMessage;
-use rhea_device::dma::{DmaHandle, Iommu, Translation};
+use rhea_device::dma::{DmaHandle, Iommu, Translation, TranslationListener, Translations};
 use rhea_device::{Device, LoadError, Log, Saved, log_guest_error, state};
 use rhea_irqchip::apic::{InterruptRemapping, MessageBus, Remapped};
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, GpaRange, MmioDevice};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Interrupt requests are stores into this MiB.
 const INTERRUPTS: u64 = 0xfee0_0000;
@@ -314,6 +314,14 @@ impl Iommu for Vtd {
     }
     fn watch(&self, requester: u32, ranges: &[GpaRange]) -> Arc<AtomicBool> {
         self.cache.watch(requester as u16, ranges)
+    }
+    fn follow(
+        self: Arc<Self>,
+        _requester: u32,
+        _listener: Weak<dyn TranslationListener>,
+    ) -> Result<Box<dyn Translations>, (&'static str, &'static str)> {
+        // Requesters get their numbers, and with them their tables, only when software numbers the buses.
+        Err((NAME, ": leave -device intel-iommu out, or the assigned device"))
     }
 }
 

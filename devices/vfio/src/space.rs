@@ -268,6 +268,10 @@ impl DmaSpace {
     }
     fn map(&self, table: &mut Table, piece: Piece) -> Result<(), VfioError> {
         self.counters.maps.fetch_add(1, Relaxed);
+        // Kernels before 6.2 pin the page of zeros for devices that only read.
+        if !piece.write && piece.block.populate(piece.offset, piece.len).is_err() {
+            return Err(self.explain(table, &piece, io::Error::from_raw_os_error(libc::ENOMEM)));
+        }
         if let Err(e) = self.backing.map(&piece.map()) {
             return Err(self.explain(table, &piece, e));
         }

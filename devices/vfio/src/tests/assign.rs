@@ -5,9 +5,11 @@ use crate::locate::{self, Roots};
 use crate::sys::fake::{Call, FakeKernel};
 use crate::sys::{ContainerInfo, DmaMap, Host, Kernel, extension};
 use crate::{VfioError, Wanted};
-use rhea_device::dma::DmaHandle;
-use rhea_memory::AddressSpace;
+use rhea_device::dma::{DmaHandle, Iommu, IommuPlace, Translation};
+use rhea_memory::{AddressSpace, BusError, GpaRange};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 fn wanted(text: &str) -> Wanted {
     Wanted::Address(text.to_owned())
@@ -240,6 +242,30 @@ fn what_the_kernel_refuses() {
     let iommufd = bench.vfio.iommufd(None).expect("an iommufd");
     let error = bench.vfio.assign(wanted("03:00.0"), Some(&iommufd), &bench.dma).err().expect("refused");
     assert!(matches!(&error, VfioError::NoCdev(name) if name == "0000:03:00.0"), "{error}");
+}
+
+/// An IOMMU that nobody can follow.
+struct Alone;
+
+impl Iommu for Alone {
+    fn translate(&self, _: u32, _: u64, _: bool) -> Result<Translation, BusError> {
+        Err(BusError::Refused)
+    }
+    fn interrupt(&self, _: u32, _: u64, _: u32) {}
+    fn watch(&self, _: u32, _: &[GpaRange]) -> Arc<AtomicBool> {
+        Arc::default()
+    }
+}
+
+#[test]
+fn guest_iommu() {
+    let bench = Bench::new(FakeKernel::default());
+    let place = IommuPlace::default();
+    assert!(place.set(Arc::new(Alone)).is_ok());
+    let dma = DmaHandle::behind(bench.memory.clone(), 8, place);
+    let error = bench.vfio.assign(wanted("01:00.0"), None, &dma).err().expect("refused").to_string();
+    assert_eq!(error, "the guest's IOMMU cannot have assigned devices behind it");
+    bench.vfio.assign(wanted("01:00.0"), None, &bench.dma).expect("assigned without it");
 }
 
 /// The real thing, as far as a host without devices has it.

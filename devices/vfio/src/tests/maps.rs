@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-struct Silent;
+pub(super) struct Silent;
 
 impl MmioDevice for Silent {
     fn read(&self, _: u64, _: Access) -> Result<u64, BusError> {
@@ -248,9 +248,9 @@ fn limits() {
 // ---- a guest's IOMMU ----
 
 /// Pages of 4 KiB, each with where it leads and whether it may be written.
-struct Tables {
+pub(super) struct Tables {
     entries: Mutex<BTreeMap<u64, (u64, bool)>>,
-    windows: Mutex<Option<Vec<DmaWindow>>>,
+    pub(super) windows: Mutex<Option<Vec<DmaWindow>>>,
     listeners: Mutex<Vec<Weak<dyn TranslationListener>>>,
 }
 
@@ -289,14 +289,17 @@ impl Iommu for Tables {
 }
 
 impl Tables {
-    fn tell(&self, range: Option<GpaRange>) {
+    pub(super) fn new(windows: Option<Vec<DmaWindow>>) -> Arc<Self> {
+        Arc::new(Self { entries: Mutex::default(), windows: Mutex::new(windows), listeners: Mutex::default() })
+    }
+    pub(super) fn tell(&self, range: Option<GpaRange>) {
         let listeners: Vec<_> = self.listeners.lock().iter().filter_map(Weak::upgrade).collect();
         for listener in listeners {
             listener.translation_changed(range);
         }
     }
     /// Sets an entry, `None`: clears it.
-    fn put(&self, iova: u64, entry: Option<(u64, bool)>) {
+    pub(super) fn put(&self, iova: u64, entry: Option<(u64, bool)>) {
         match entry {
             Some(entry) => drop(self.entries.lock().insert(iova, entry)),
             None => drop(self.entries.lock().remove(&iova)),
@@ -306,8 +309,7 @@ impl Tables {
 }
 
 fn behind(bench: &mut Bench, windows: Option<Vec<DmaWindow>>) -> Arc<Tables> {
-    let tables =
-        Arc::new(Tables { entries: Mutex::default(), windows: Mutex::new(windows), listeners: Mutex::default() });
+    let tables = Tables::new(windows);
     let place = IommuPlace::default();
     assert!(place.set(tables.clone()).is_ok());
     bench.dma = DmaHandle::behind(bench.memory.clone(), 8, place);

@@ -2,6 +2,7 @@
 
 mod assign;
 mod maps;
+mod real;
 
 use crate::locate::Roots;
 use crate::sys::fake::FakeKernel;
