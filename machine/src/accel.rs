@@ -62,8 +62,16 @@ pub enum AccelKind {
     Jit,
     /// The IR interpreter.
     Interpreter,
+    Kvm(KvmOptions),
+}
+
+/// What KVM is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvmOptions {
     /// Which interrupt controllers are in the kernel, or as it fits the machine.
-    Kvm(Option<KernelIrqchip>),
+    pub irqchip: Option<KernelIrqchip>,
+    /// Entries of each vCPU's ring of pages that were written to; 0: bitmaps.
+    pub dirty_ring: u32,
 }
 
 /// `kernel-irqchip=`: which interrupt controllers are in the kernel.
@@ -89,12 +97,33 @@ const JIT_OPTIONS: &[OptionDecl] = &[
     ),
     OptionDecl::new("tb-size", OptionKind::Size { unit: 1 << 20 }, None, "size of the code cache"),
 ];
-const KVM_OPTIONS: &[OptionDecl] = &[OptionDecl::new(
-    "kernel-irqchip",
-    OptionKind::Choice(&["on", "off", "split"]),
-    None,
-    "interrupt controllers in the kernel",
-)];
+const KVM_OPTIONS: &[OptionDecl] = &[
+    OptionDecl::new(
+        "kernel-irqchip",
+        OptionKind::Choice(&["on", "off", "split"]),
+        None,
+        "interrupt controllers in the kernel",
+    ),
+    OptionDecl::new(
+        "dirty-ring-size",
+        OptionKind::Number { min: 0, max: 1 << 20 },
+        Some("0"),
+        "entries of each vCPU's ring of dirty pages, a power of two; 0: bitmaps",
+    ),
+];
+
+fn kvm_options(set: &OptionSet) -> Result<KvmOptions, OptionError> {
+    let irqchip = set.text("kernel-irqchip").map(|text| match text {
+        "on" => KernelIrqchip::On,
+        "split" => KernelIrqchip::Split,
+        _ => KernelIrqchip::Off,
+    });
+    let dirty_ring = set.number("dirty-ring-size").unwrap_or(0) as u32;
+    if dirty_ring != 0 && !dirty_ring.is_power_of_two() {
+        return Err(OptionError::new("-accel kvm", format!("dirty-ring-size={dirty_ring}: is not a power of two")));
+    }
+    Ok(KvmOptions { irqchip, dirty_ring })
+}
 
 /// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that works for the guest; a line is printed for one
 /// that does not. Without any it is KVM where the host's processor has virtualization extensions for the guest and KVM works, else the
@@ -103,7 +132,13 @@ const KVM_OPTIONS: &[OptionDecl] = &[OptionDecl::new(
 /// # Errors
 /// [`OptionError`]: an unknown name or property, or nothing on the list works.
 pub fn select(texts: &[String], guest: Architecture) -> Result<AccelKind, OptionError> {
-    select_with(texts, &|choice, irqchip| usable(guest, choice, irqchip), rhea_jit::HAS_BACK_END)
+    let kind = select_with(texts, &|choice, irqchip| usable(guest, choice, irqchip), rhea_jit::HAS_BACK_END)?;
+    match kind {
+        AccelKind::Kvm(KvmOptions { dirty_ring: 1.., .. }) if guest != Architecture::X86_64 => {
+            Err(OptionError::new("-accel kvm", "'dirty-ring-size' is of x86-64 guests only"))
+        }
+        kind => Ok(kind),
+    }
 }
 
 /// Does KVM work, with these controllers in the kernel?
@@ -125,11 +160,7 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
                 }
                 "kvm" => {
                     let set = OptionSet::parse(&option, KVM_OPTIONS, rest)?;
-                    AccelKind::Kvm(set.text("kernel-irqchip").map(|text| match text {
-                        "on" => KernelIrqchip::On,
-                        "split" => KernelIrqchip::Split,
-                        _ => KernelIrqchip::Off,
-                    }))
+                    AccelKind::Kvm(kvm_options(&set)?)
                 }
                 "hvf" | "whpx" | "xen" => {
                     // Of other systems: never there.
@@ -147,7 +178,7 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
     }
     if texts.is_empty() {
         return Ok(match kvm(Choice::Default, KernelIrqchip::On) {
-            Ok(()) => AccelKind::Kvm(None),
+            Ok(()) => AccelKind::Kvm(KvmOptions::default()),
             Err(_) if jit => AccelKind::Jit,
             Err(_) => AccelKind::Interpreter,
         });
@@ -156,7 +187,8 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
     for (n, kind) in wanted.into_iter().enumerate() {
         let last = n + 1 == count;
         let (name, why) = match kind {
-            AccelKind::Kvm(irqchip) => {
+            AccelKind::Kvm(options) => {
+                let irqchip = options.irqchip;
                 match kvm(if last { Choice::Last } else { Choice::Listed }, irqchip.unwrap_or(KernelIrqchip::On)) {
                     Ok(()) => return Ok(kind),
                     Err(why) => ("kvm", why.to_string()),
@@ -215,9 +247,10 @@ mod tests {
 
     #[test]
     fn the_first_that_works() {
-        let [on, split, off] =
-            [KernelIrqchip::On, KernelIrqchip::Split, KernelIrqchip::Off].map(|k| Ok(AccelKind::Kvm(Some(k))));
-        let (kvm, jit) = (Ok(AccelKind::Kvm(None)), Ok(AccelKind::Jit));
+        let [on, split, off] = [KernelIrqchip::On, KernelIrqchip::Split, KernelIrqchip::Off]
+            .map(|k| Ok(AccelKind::Kvm(KvmOptions { irqchip: Some(k), dirty_ring: 0 })));
+        let ring = Ok(AccelKind::Kvm(KvmOptions { irqchip: None, dirty_ring: 4096 }));
+        let (kvm, jit) = (Ok(AccelKind::Kvm(KvmOptions::default())), Ok(AccelKind::Jit));
         for (texts, works, expected) in [
             (&["tcg"][..], &["kvm"][..], &jit),
             (&["kvm:tcg"], &[], &jit),
@@ -226,6 +259,8 @@ mod tests {
             (&["kvm,kernel-irqchip=on"], &["kvm"], &on),
             (&["kvm,kernel-irqchip=split"], &["kvm"], &split),
             (&["kvm,kernel-irqchip=off", "jit"], &["kvm"], &off),
+            (&["kvm,dirty-ring-size=4096"], &["kvm"], &ring),
+            (&["kvm,dirty-ring-size=0"], &["kvm"], &kvm),
             (&["xen", "kvm"], &["kvm"], &kvm),
             // One that is slow is used if nothing else is asked for.
             (&["kvm"], &["slow"], &kvm),
@@ -247,6 +282,8 @@ mod tests {
             (&["kvm"][..], "/dev/kvm does not exist"),
             (&["turbo"], "unknown accelerator 'turbo'"),
             (&["kvm,kernel-irqchip=maybe"], "kernel-irqchip"),
+            (&["kvm,dirty-ring-size=4095"], "dirty-ring-size=4095: is not a power of two"),
+            (&["kvm,dirty-ring-size=many"], "dirty-ring-size"),
             (&["kvm,thread=single"], "thread"),
             (&["jit,kernel-irqchip=on"], "kernel-irqchip"),
             (&["whpx"], "'whpx' is not available"),

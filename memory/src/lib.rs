@@ -14,7 +14,7 @@ pub mod view;
 pub use access::HostSlice;
 pub use addr::{Gpa, GpaRange, Gva, Hva, Iova};
 pub use host::DevicePages;
-pub use mmio::{Access, AccessRules, BusError, MmioDevice, Requester};
+pub use mmio::{Access, AccessRules, BusError, HeldWrites, MmioDevice, Requester, WriteHolder};
 pub use notify::{ChangeListener, ChangeReason, MemoryChange, Subscription};
 pub use ram::{Backing, CodeWriteListener, DirtyClient, DirtySource, MemoryError, RamBlock, RamOptions};
 pub use space::{AddressSpace, MapError, Mapping};

@@ -1,5 +1,6 @@
 //! What a device on the memory bus looks like to the bus.
 
+use std::sync::{OnceLock, Weak};
 use thiserror::Error;
 
 /// Who made an access.
@@ -123,6 +124,13 @@ pub trait MmioDevice: Send + Sync {
         Vec::new()
     }
 
+    /// Not `None`: an accelerator may hold back writes to this device while guest code runs on. They are done one by one, in order, before
+    /// any vCPU's access to a device that is not held back, and when the device asks by [`HeldWrites::settle`]. A handler of such writes
+    /// looks at nothing but the device's own state. Always the same.
+    fn held_writes(&self) -> Option<&HeldWrites> {
+        None
+    }
+
     /// The sizes this device takes. Asked once, when the region is mapped.
     fn rules(&self) -> AccessRules {
         AccessRules::ANY
@@ -131,6 +139,30 @@ pub trait MmioDevice: Send + Sync {
     /// A name for `info mtree` and for logs.
     fn name(&self) -> &str {
         "mmio"
+    }
+}
+
+/// An accelerator that holds back writes.
+pub trait WriteHolder: Send + Sync {
+    /// Does those that it holds.
+    fn settle(&self);
+}
+
+/// A device's side of [`MmioDevice::held_writes`].
+#[derive(Default)]
+pub struct HeldWrites(OnceLock<Weak<dyn WriteHolder>>);
+
+impl HeldWrites {
+    /// Names the accelerator. A machine has one: the first stays.
+    pub fn hold(&self, holder: Weak<dyn WriteHolder>) {
+        let _ = self.0.set(holder);
+    }
+    /// Has the writes done that are held back: before the device looks at its state for another reason than an access. The caller holds no
+    /// lock that the handler of writes takes.
+    pub fn settle(&self) {
+        if let Some(holder) = self.0.get().and_then(Weak::upgrade) {
+            holder.settle();
+        }
     }
 }
 

@@ -59,6 +59,14 @@ struct IoEventFd {
     pad: [u8; 36],
 }
 
+/// `struct kvm_coalesced_mmio_zone`.
+#[repr(C)]
+struct Zone {
+    addr: u64,
+    size: u32,
+    pio: u32,
+}
+
 const MEM_LOG_DIRTY_PAGES: u32 = 1;
 const MEM_READONLY: u32 = 2;
 const IRQFD_DEASSIGN: u32 = 1;
@@ -71,9 +79,12 @@ const IOEVENTFD_DEASSIGN: u32 = 4;
 const KVM_CHECK_EXTENSION: Ioctl = _IO(KVMIO, 0x03);
 const KVM_GET_DIRTY_LOG: Ioctl = _IOW::<DirtyLog>(KVMIO, 0x42);
 const KVM_SET_USER_MEMORY_REGION: Ioctl = _IOW::<MemoryRegion>(KVMIO, 0x46);
+const KVM_REGISTER_COALESCED_MMIO: Ioctl = _IOW::<Zone>(KVMIO, 0x67);
+const KVM_UNREGISTER_COALESCED_MMIO: Ioctl = _IOW::<Zone>(KVMIO, 0x68);
 const KVM_IRQFD: Ioctl = _IOW::<IrqFd>(KVMIO, 0x76);
 const KVM_IOEVENTFD: Ioctl = _IOW::<IoEventFd>(KVMIO, 0x79);
 const KVM_ENABLE_CAP: Ioctl = _IOW::<EnableCap>(KVMIO, 0xa3);
+const KVM_RESET_DIRTY_RINGS: Ioctl = _IO(KVMIO, 0xc7);
 
 /// The result of a call: what is negative is an error.
 pub fn done(result: i32) -> Result<()> {
@@ -154,6 +165,16 @@ impl<T: KernelVm> AnyVm for T {
     }
     fn dirty_log(&self, slot: u32, len: u64) -> Result<Vec<u64>> {
         dirty_log(self, slot, len)
+    }
+    fn reset_dirty_rings(&self) -> Result<()> {
+        // SAFETY: the argument is a number.
+        done(unsafe { ioctl_with_val(self, KVM_RESET_DIRTY_RINGS, 0) })
+    }
+    fn hold_writes(&self, address: u64, len: u32, on: bool) -> Result<()> {
+        let zone = Zone { addr: address, size: len, pio: 0 };
+        let call = if on { KVM_REGISTER_COALESCED_MMIO } else { KVM_UNREGISTER_COALESCED_MMIO };
+        // SAFETY: the structure is only read.
+        done(unsafe { ioctl_with_ref(self, call, &zone) })
     }
     fn irqfd(&self, fd: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()> {
         irqfd(self, fd, gsi, resample, attach)

@@ -12,12 +12,16 @@
 pub mod arm;
 mod doorbells;
 mod error;
+#[cfg(target_arch = "x86_64")]
+mod held;
 mod host;
 pub mod kick;
 mod memory;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod mmio;
 pub mod ppc;
+#[cfg(target_arch = "x86_64")]
+mod rings;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod routes;
 pub mod sys;
@@ -46,6 +50,8 @@ pub struct Counts {
     pub slots: usize,
     /// Registers whose writes do not end guest code.
     pub doorbells: usize,
+    /// Ranges whose writes are held back.
+    pub held: usize,
     /// Exits of vCPUs.
     pub exits: u64,
     /// Signals sent to them.

@@ -3,7 +3,7 @@
 use crate::error::{Context, KvmError};
 use crate::host::page_size;
 use crate::kick::Gate;
-use crate::sys::{AnyVm, Region, cap};
+use crate::sys::{AnyVm, PageRing, Region, cap};
 use parking_lot::Mutex;
 use rhea_memory::ram::DirtySource;
 use rhea_memory::{
@@ -47,6 +47,8 @@ struct Slot {
 #[derive(Default)]
 struct State {
     slots: Vec<Slot>,
+    /// Those of vCPUs, if pages that were written to are in rings.
+    rings: Vec<Box<dyn PageRing>>,
 }
 
 /// The slots of a VM.
@@ -165,6 +167,8 @@ impl Slots {
     }
 
     fn apply(&self, state: &mut State, space: u32, wanted: Vec<Range>) -> Result<(), KvmError> {
+        // While all slots are known.
+        self.empty(state);
         let mut kept = Vec::with_capacity(state.slots.len());
         let mut result = Ok(());
         for slot in std::mem::take(&mut state.slots) {
@@ -172,7 +176,7 @@ impl Slots {
                 kept.push(slot);
                 continue;
             }
-            if slot.logged {
+            if slot.logged && state.rings.is_empty() {
                 self.collect_slot(&slot);
             }
             let gone = Region { len: 0, ..self.region(&slot) };
@@ -232,6 +236,32 @@ impl Slots {
         }
     }
 
+    /// A vCPU's ring of pages that it wrote to; from then on there are no bitmaps.
+    #[cfg(target_arch = "x86_64")]
+    pub fn add_ring(&self, ring: Box<dyn PageRing>) {
+        self.state.lock().rings.push(ring);
+    }
+    /// Takes note of the pages in all rings.
+    pub fn empty_rings(&self) {
+        self.empty(&mut self.state.lock());
+    }
+    fn empty(&self, state: &mut State) {
+        let State { slots, rings } = state;
+        let size = page_size();
+        let mut taken = false;
+        for (id, page) in rings.iter_mut().flat_map(|ring| std::iter::from_fn(|| ring.pop())) {
+            taken = true;
+            let at = page.saturating_mul(size);
+            // What was in a slot that is gone meanwhile was taken before it went.
+            if let Some(Slot { range, .. }) = slots.iter().find(|s| s.id == id && at < s.range.len) {
+                range.block.note_write(range.offset + at, size.min(range.len - at));
+            }
+        }
+        if taken && let Err(e) = self.vm.reset_dirty_rings().during("KVM_RESET_DIRTY_RINGS") {
+            (self.failed)(&e);
+        }
+    }
+
     /// Slots in use.
     #[must_use]
     pub fn used(&self) -> usize {
@@ -251,6 +281,10 @@ impl DirtySource for Slots {
         }
     }
     fn collect(&self, block: &RamBlock) {
+        if !self.state.lock().rings.is_empty() {
+            // The processor tells of some pages only when guest code is left.
+            return self.gate.exclusively(|| self.empty_rings());
+        }
         let state = self.state.lock();
         for slot in state.slots.iter().filter(|s| s.logged && std::ptr::eq(&*s.range.block, block)) {
             self.collect_slot(slot);

@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 /// Capabilities (`KVM_CAP_`) that every host may have.
 pub mod cap {
+    pub const COALESCED_MMIO: u32 = 15;
     pub const NR_MEMSLOTS: u32 = 10;
     pub const IRQFD: u32 = 32;
     pub const IOEVENTFD: u32 = 36;
     pub const READONLY_MEM: u32 = 81;
     pub const IRQFD_RESAMPLE: u32 = 82;
     pub const IOEVENTFD_ANY_LENGTH: u32 = 122;
+    pub const DIRTY_LOG_RING: u32 = 192;
+    pub const DIRTY_LOG_RING_ACQ_REL: u32 = 223;
 }
 
 /// The only version of the kernel's interface there is.
@@ -46,6 +49,27 @@ pub struct Region {
     pub host: u64,
 }
 
+/// A write to a device that the kernel held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldWrite {
+    pub address: u64,
+    /// In bytes, up to 8.
+    pub len: u8,
+    pub data: [u8; 8],
+}
+
+/// The writes that the kernel holds back, of all vCPUs of a VM.
+pub trait WriteRing: Send {
+    /// The oldest.
+    fn pop(&mut self) -> Option<HeldWrite>;
+}
+
+/// The pages that guest code of a vCPU wrote to.
+pub trait PageRing: Send {
+    /// Takes the oldest: the number of its slot, and that of the page in the slot.
+    fn pop(&mut self) -> Option<(u32, u64)>;
+}
+
 /// A virtual machine, whatever its architecture. File descriptors that are passed are open during the call; the kernel keeps
 /// references of its own.
 pub trait AnyVm: Send + Sync {
@@ -64,6 +88,16 @@ pub trait AnyVm: Send + Sync {
     /// # Errors
     /// The kernel's.
     fn dirty_log(&self, slot: u32, len: u64) -> Result<Vec<u64>>;
+    /// Has the kernel take note again of pages that were taken from rings.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn reset_dirty_rings(&self) -> Result<()>;
+    /// Holds back writes to `len` bytes of device memory, or does so no longer.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn hold_writes(&self, address: u64, len: u32, on: bool) -> Result<()>;
     /// # Errors
     /// The kernel's.
     fn irqfd(&self, fd: RawFd, gsi: u32, resample: Option<RawFd>, attach: bool) -> Result<()>;

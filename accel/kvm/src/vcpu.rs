@@ -79,6 +79,7 @@ pub fn counts<P: Processor>(slots: &Slots, doorbells: Option<&Doorbells>, vcpus:
     Counts {
         slots: slots.used(),
         doorbells: doorbells.map_or(0, Doorbells::count),
+        held: 0,
         exits: vcpus.iter().map(|v| v.exits()).sum(),
         kicks: vcpus.iter().map(|v| v.kicks()).sum(),
     }

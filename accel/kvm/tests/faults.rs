@@ -13,10 +13,10 @@ use rhea_accel::{
 };
 use rhea_clock::VirtualClock;
 use rhea_kvm::KvmError;
-use rhea_kvm::sys::{AnyVm, IoEvent, Region};
+use rhea_kvm::sys::{AnyVm, HeldWrite, IoEvent, PageRing, Region, WriteRing};
 use rhea_kvm::x86::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use rhea_kvm::x86::{Irqchip, KvmVm, Setup, X86Vm};
-use rhea_memory::{Access, AddressSpace, BusError, Gpa, Mapping, MmioDevice, RamBlock};
+use rhea_memory::{Access, AddressSpace, BusError, DirtyClient, Gpa, HeldWrites, Mapping, MmioDevice, RamBlock};
 use rhea_x86::{X86Cpu, X86Hooks};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, Result};
@@ -25,6 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+/// Where writes are held back.
+const SLOW: u64 = 0xf_0000;
 /// The frequency of its counters.
 const TSC_KHZ: u32 = 2_500_000;
 
@@ -38,10 +40,15 @@ struct Plan {
     /// Registers that it refuses.
     refused: Vec<u32>,
     exits: Vec<Exit>,
+    /// `dirty-ring-size=`.
+    dirty_ring: u32,
 }
 
+#[derive(Default)]
 struct Kernel {
     plan: Plan,
+    writes: Mutex<VecDeque<HeldWrite>>,
+    pages: Mutex<VecDeque<(u32, u64)>>,
     counts: Mutex<BTreeMap<&'static str, u32>>,
 }
 
@@ -61,6 +68,7 @@ impl Kernel {
             kb::KVM_CAP_IRQ_ROUTING => 4096,
             kb::KVM_CAP_MAX_VCPU_ID => 255,
             kb::KVM_CAP_MULTI_ADDRESS_SPACE => 2,
+            kb::KVM_CAP_DIRTY_LOG_RING_ACQ_REL => 0x10_0000,
             _ => 1,
         };
         self.plan.caps.get(&capability).copied().unwrap_or(usual)
@@ -111,6 +119,12 @@ impl AnyVm for FakeVm {
     fn dirty_log(&self, _: u32, len: u64) -> Result<Vec<u64>> {
         self.0.call("dirty_log")?;
         Ok(vec![u64::MAX; len.div_ceil(64 * 4096) as usize])
+    }
+    fn reset_dirty_rings(&self) -> Result<()> {
+        self.0.call("reset_dirty_rings")
+    }
+    fn hold_writes(&self, _: u64, _: u32, _: bool) -> Result<()> {
+        self.0.call("hold_writes")
     }
     fn irqfd(&self, _: RawFd, _: u32, _: Option<RawFd>, _: bool) -> Result<()> {
         self.0.call("irqfd")
@@ -190,6 +204,14 @@ impl VcpuFile for FakeVcpu {
     fn set_cr8(&mut self, _: u64) {}
     fn immediate_exit(&self) -> *mut u8 {
         self.byte.as_ptr()
+    }
+    fn write_ring(&self, _: u32) -> Result<Box<dyn WriteRing>> {
+        self.kernel.call("write_ring")?;
+        Ok(Box::new(Writes(self.kernel.clone())))
+    }
+    fn page_ring(&self, _: u32) -> Result<Box<dyn PageRing>> {
+        self.kernel.call("page_ring")?;
+        Ok(Box::new(Pages(self.kernel.clone())))
     }
     fn set_cpuid(&self, _: &[kvm_cpuid_entry2]) -> Result<()> {
         self.kernel.call("set_cpuid")
@@ -277,6 +299,39 @@ impl VcpuFile for FakeVcpu {
     }
 }
 
+/// Its rings: what the test has put there.
+struct Writes(Arc<Kernel>);
+impl WriteRing for Writes {
+    fn pop(&mut self) -> Option<HeldWrite> {
+        self.0.writes.lock().pop_front()
+    }
+}
+struct Pages(Arc<Kernel>);
+impl PageRing for Pages {
+    fn pop(&mut self) -> Option<(u32, u64)> {
+        self.0.pages.lock().pop_front()
+    }
+}
+
+/// A device whose writes may be held back: what it got.
+#[derive(Default)]
+struct Slow {
+    held: HeldWrites,
+    got: Mutex<Vec<(u64, u64)>>,
+}
+impl MmioDevice for Slow {
+    fn read(&self, _: u64, _: Access) -> std::result::Result<u64, BusError> {
+        Ok(0)
+    }
+    fn write(&self, offset: u64, value: u64, _: Access) -> std::result::Result<(), BusError> {
+        self.got.lock().push((offset, value));
+        Ok(())
+    }
+    fn held_writes(&self) -> Option<&HeldWrites> {
+        Some(&self.held)
+    }
+}
+
 /// A device with doorbells.
 struct Bell;
 impl MmioDevice for Bell {
@@ -309,6 +364,7 @@ struct Fake {
     kernel: Arc<Kernel>,
     space: Arc<AddressSpace>,
     ram: Arc<RamBlock>,
+    slow: Arc<Slow>,
     vm: Arc<KvmVm>,
     vcpu: Arc<dyn GuestVcpu<X86Cpu>>,
     requests: crossbeam_channel::Receiver<VmRequest>,
@@ -321,19 +377,29 @@ fn machine(plan: Plan, irqchip: Irqchip) -> std::result::Result<Fake, String> {
 }
 
 fn machine_at(plan: Plan, irqchip: Irqchip, tsc_frequency: Option<u64>) -> std::result::Result<Fake, String> {
-    let kernel = Arc::new(Kernel { plan, counts: Mutex::default() });
+    let dirty_ring = plan.dirty_ring;
+    let kernel = Arc::new(Kernel { plan, ..Kernel::default() });
     let space = AddressSpace::new("system");
     let ram = RamBlock::anonymous("ram", 0x10_0000).unwrap();
+    let slow = Arc::new(Slow::default());
     let mappings = vec![
         space.map_ram(Gpa(0), &ram, 0, 0x1_0000, 0).unwrap(),
         space.map_rom(Gpa(0x2_0000), &ram, 0x2_0000, 0x1000, 0).unwrap(),
         space.map_mmio(Gpa(0xe_0000), 0x1000, Arc::new(Bell), 0).unwrap(),
+        space.map_mmio(Gpa(SLOW), 0x1000, slow.clone(), 0).unwrap(),
     ];
     let (control, requests) = VmControl::new();
     let hooks: Arc<dyn X86Hooks> = Arc::new(Hooks(control.clone()));
     let system = FakeSystem(kernel.clone());
-    let setup =
-        Setup { irqchip, space: space.clone(), hooks: hooks.clone(), control, virtual_wire: true, tsc_frequency };
+    let setup = Setup {
+        irqchip,
+        space: space.clone(),
+        hooks: hooks.clone(),
+        control,
+        virtual_wire: true,
+        tsc_frequency,
+        dirty_ring,
+    };
     let vm = KvmVm::new(&system, setup).map_err(|e| e.to_string())?;
     let mut config = rhea_x86::models::parse("qemu64").unwrap().config;
     vm.restrict(&mut config);
@@ -342,7 +408,7 @@ fn machine_at(plan: Plan, irqchip: Irqchip, tsc_frequency: Option<u64>) -> std::
     let vcpu = vm.clone().add_vcpu(0, cpu).map_err(|e| e.to_string())?;
     pins.set_wake(vcpu.waker());
     vcpu.start().unwrap();
-    Ok(Fake { kernel, space, ram, vm, vcpu, requests, pins, _mappings: mappings })
+    Ok(Fake { kernel, space, ram, slow, vm, vcpu, requests, pins, _mappings: mappings })
 }
 
 impl Fake {
@@ -395,11 +461,11 @@ impl Fake {
         self.pins.signal(rhea_x86::hooks::pin::NMI | rhea_x86::hooks::pin::SMI);
         self.pins.set_intr(true);
         self.interrupts();
-        self.ram.start_dirty_log(rhea_memory::DirtyClient::Migration);
-        let _ = self.ram.take_dirty(rhea_memory::DirtyClient::Migration, 0, u64::MAX);
+        self.ram.start_dirty_log(DirtyClient::Migration);
+        let _ = self.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX);
         let more = self.space.map_ram(Gpa(0x10_0000), &self.ram, 0x3_0000, 0x1000, 0).unwrap();
         drop(more);
-        self.ram.stop_dirty_log(rhea_memory::DirtyClient::Migration);
+        self.ram.stop_dirty_log(DirtyClient::Migration);
         assert!(self.with(|cpu| cpu.r[0]) != 1);
         self.vcpu.request_pause();
         assert!(self.vcpu.wait_paused(Some(Duration::from_secs(20))), "it does not pause");
@@ -453,6 +519,8 @@ const CALLS: &[(&str, bool)] = &[
     ("set_lapic", false),
     ("set_guest_debug", false),
     ("interrupt", false),
+    ("hold_writes", true),
+    ("write_ring", true),
     ("irqfd", true),
     ("ioeventfd", true),
     ("signal_msi", true),
@@ -539,6 +607,7 @@ fn missing_capabilities() {
         kb::KVM_CAP_TSC_DEADLINE_TIMER,
         kb::KVM_CAP_IRQFD,
         kb::KVM_CAP_IOEVENTFD,
+        kb::KVM_CAP_COALESCED_MMIO,
         kb::KVM_CAP_NR_MEMSLOTS,
         kb::KVM_CAP_MAX_VCPU_ID,
     ];
@@ -645,6 +714,7 @@ fn exits_of_all_kinds() {
         Exit::SetTpr,
         Exit::BusLock,
         Exit::Notify,
+        Exit::DirtyRingFull,
         Exit::IoApicEoi(9),
         Exit::Debug { exception: 1, pc: 0, dr6: 0, dr7: 0 },
         Exit::Interrupted,
@@ -670,4 +740,108 @@ fn registers_that_the_kernel_refuses() {
     let machine = machine(Plan { refused, ..Plan::default() }, Irqchip::Kernel).unwrap();
     machine.live();
     assert_eq!(machine.requests.try_recv().ok(), None);
+}
+
+#[test]
+fn writes_that_are_held_back() {
+    let held = |n: u64| HeldWrite { address: SLOW + 4 * n, len: 4, data: n.to_le_bytes() };
+    let got = |machine: &Fake| std::mem::take(&mut *machine.slow.got.lock());
+    let mut later = machine(Plan::default(), Irqchip::Kernel).unwrap();
+    assert_eq!(later.vm.counts().held, 1);
+    later.kernel.writes.lock().extend((0..3).map(held));
+    assert_eq!(got(&later), []);
+    // The device asks.
+    later.slow.held.settle();
+    assert_eq!(got(&later), [(0, 0), (4, 1), (8, 2)]);
+    // The machine stands.
+    later.vcpu.resume();
+    let until = Instant::now() + Duration::from_secs(20);
+    while later.runs() < 1 {
+        assert!(Instant::now() < until);
+        std::thread::yield_now();
+    }
+    later.kernel.writes.lock().push_back(held(7));
+    later.vcpu.request_pause();
+    assert!(later.vcpu.wait_paused(Some(Duration::from_secs(20))));
+    assert_eq!(got(&later), [(28, 7)]);
+    // Another device lies there, and then nothing.
+    later.kernel.writes.lock().push_back(held(1));
+    let over = later.space.map_mmio(Gpa(SLOW), 0x1000, Arc::new(Bell), 1).unwrap();
+    assert_eq!((later.vm.counts().held, got(&later).len()), (0, 0));
+    drop(over);
+    assert_eq!(later.vm.counts().held, 1);
+    later._mappings.clear();
+    assert_eq!(later.vm.counts().held, 0);
+    // Before an access that ends guest code: by memory and by port, in order with it.
+    for exit in [
+        Exit::Mmio { address: SLOW + 0x20, len: 4, write: true, data: [9; 8] },
+        Exit::Io { port: 0x80, size: 1, count: 1, write: true },
+    ] {
+        let last = matches!(exit, Exit::Mmio { .. });
+        let machine = machine(Plan { exits: vec![exit], ..Plan::default() }, Irqchip::Kernel).unwrap();
+        machine.kernel.writes.lock().push_back(held(3));
+        machine.vcpu.resume();
+        let until = Instant::now() + Duration::from_secs(20);
+        while machine.runs() < 2 {
+            assert!(Instant::now() < until);
+            std::thread::yield_now();
+        }
+        let expected = [(12, 3), (0x20, 0x0909_0909)];
+        assert_eq!(got(&machine), expected[..if last { 2 } else { 1 }]);
+    }
+    // A kernel that will not: nothing is held back.
+    for call in ["hold_writes", "write_ring"] {
+        let machine =
+            machine(Plan { fail: Some((call, 1, libc::ENOSPC)), ..Plan::default() }, Irqchip::Kernel).unwrap();
+        assert_eq!(machine.vm.counts().held, 0, "{call}");
+    }
+}
+
+#[test]
+fn rings_of_dirty_pages() {
+    let plan = || Plan { dirty_ring: 4096, ..Plan::default() };
+    let fails = |call, errno| Plan { fail: Some((call, 1, errno)), ..plan() };
+    let machine_of = |plan| machine(plan, Irqchip::Machine);
+    let good = machine_of(plan()).unwrap();
+    good.ram.start_dirty_log(DirtyClient::Migration);
+    // A page of the RAM, one behind it, one of a slot that is not there.
+    good.kernel.pages.lock().extend([(0, 3), (0, 0x10), (0, u64::MAX), (77, 0)]);
+    assert_eq!(good.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX), [3]);
+    let resets = |m: &Fake| m.kernel.counts.lock().get("reset_dirty_rings").copied().unwrap_or(0);
+    assert_eq!(resets(&good), 1);
+    assert!(good.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX).is_empty());
+    assert_eq!((resets(&good), good.kernel.counts.lock().get("dirty_log")), (1, None));
+    // Taken before the slot goes.
+    good.kernel.pages.lock().push_back((0, 5));
+    let over = good.space.map_mmio(Gpa(0), 0x1000, Arc::new(Bell), 1).unwrap();
+    assert_eq!(good.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX), [5]);
+    drop(over);
+    // A ring that is full.
+    let full = machine_of(Plan { exits: vec![Exit::DirtyRingFull], ..plan() }).unwrap();
+    full.ram.start_dirty_log(DirtyClient::Migration);
+    full.kernel.pages.lock().push_back((0, 9));
+    full.vcpu.resume();
+    let until = Instant::now() + Duration::from_secs(20);
+    while resets(&full) == 0 {
+        assert!(Instant::now() < until);
+        std::thread::yield_now();
+    }
+    assert_eq!(full.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX), [9]);
+    // What the kernel refuses.
+    let text = machine_of(Plan { dirty_ring: 0x2_0000, ..Plan::default() }).err().unwrap();
+    assert!(text.contains("dirty-ring-size=131072: this kernel's rings have at most 65536 entries"), "{text}");
+    let text = machine_of(fails("page_ring", libc::ENOMEM)).err().unwrap();
+    assert!(text.contains("the ring of dirty pages") && text.lines().count() == 1, "{text}");
+    let text = machine_of(fails("enable", libc::EIO)).err().unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let fails = machine_of(fails("reset_dirty_rings", libc::EIO)).unwrap();
+    fails.ram.start_dirty_log(DirtyClient::Migration);
+    fails.kernel.pages.lock().push_back((0, 1));
+    assert_eq!(fails.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX), [1]);
+    assert!(matches!(fails.requests.try_recv(), Ok(VmRequest::GuestPanic(t)) if t.contains("KVM_RESET_DIRTY_RINGS")));
+    // Without rings there are bitmaps.
+    let caps = [(kb::KVM_CAP_DIRTY_LOG_RING_ACQ_REL, 0), (kb::KVM_CAP_DIRTY_LOG_RING, 0)].into();
+    let old = machine_of(Plan { caps, ..plan() }).unwrap();
+    old.ram.start_dirty_log(DirtyClient::Migration);
+    assert_eq!(old.ram.take_dirty(DirtyClient::Migration, 0, 16).len(), 16);
 }

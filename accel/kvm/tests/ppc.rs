@@ -89,6 +89,12 @@ impl AnyVm for Fake {
     fn dirty_log(&self, _: u32, _: u64) -> Result<Vec<u64>> {
         Ok(Vec::new())
     }
+    fn reset_dirty_rings(&self) -> Result<()> {
+        unreachable!("no rings were asked for")
+    }
+    fn hold_writes(&self, _: u64, _: u32, _: bool) -> Result<()> {
+        unreachable!("no writes are held back")
+    }
     fn irqfd(&self, _: RawFd, _: u32, _: Option<RawFd>, _: bool) -> Result<()> {
         Ok(())
     }

@@ -106,7 +106,7 @@ pub fn build(
     let vm = ppc::create(&kernel.kvm, setup).map_err(|e| kvm_error(&e))?;
     let shown = vm.clone();
     let info = move || {
-        let Counts { slots, doorbells, exits, kicks } = shown.counts();
+        let Counts { slots, doorbells, exits, kicks, .. } = shown.counts();
         format!(
             "kvm support: enabled\nirqchip: {}\nmemory slots: {slots}\ndoorbells: {doorbells}\nexits: {exits}\n\
              kicks: {kicks}\n",
@@ -124,7 +124,7 @@ pub fn irqchip(vm: &Arc<dyn PpcVm>, config: &MachineConfig) -> Result<Option<Arc
     let own = XivePlaces::default();
     let places = Places { tima: own.tima, esb: own.esb, sources: numbers::TOTAL };
     let fail = |text: &str| Err(OptionError::new("-accel kvm", format!("'kernel-irqchip={text}")));
-    match wanted {
+    match wanted.irqchip {
         Some(Wanted::Off) => Ok(None),
         Some(Wanted::Split) => {
             fail("split': the machine's interrupt controllers are in the kernel or not: use on or off")

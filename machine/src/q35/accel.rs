@@ -46,11 +46,11 @@ pub fn build(
     model: &mut Parsed,
     virtual_wire: bool,
 ) -> Result<Chosen, OptionError> {
-    let (Some(system), AccelKind::Kvm(in_kernel)) = (kvm, &config.accel) else {
+    let (Some(system), AccelKind::Kvm(options)) = (kvm, &config.accel) else {
         let interpret = config.accel == AccelKind::Interpreter;
         return Ok(Chosen { vcpus: jit::<X86Cpu>(board, interpret)?, chips: None, smm: true });
     };
-    let irqchip = match in_kernel {
+    let irqchip = match options.irqchip {
         Some(KernelIrqchip::On) => Irqchip::Kernel,
         Some(KernelIrqchip::Split) => Irqchip::Split,
         Some(KernelIrqchip::Off) => Irqchip::Machine,
@@ -61,7 +61,15 @@ pub fn build(
     };
     let (space, hooks, control) = (board.space.clone(), hooks.clone(), board.control.clone());
     let Parsed { config: cpu, enforce, tsc_frequency, .. } = model;
-    let setup = Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency: *tsc_frequency };
+    let setup = Setup {
+        irqchip,
+        space,
+        hooks,
+        control,
+        virtual_wire,
+        tsc_frequency: *tsc_frequency,
+        dirty_ring: options.dirty_ring,
+    };
     let vm = x86::create(system, setup).map_err(|e| kvm_error(&e))?;
     let lost = vm.restrict(cpu);
     // Of the models that are all there is, nobody misses what there is not; nor without a local APIC in the kernel what needs it.
@@ -83,7 +91,7 @@ pub fn build(
     }
     let shown = vm.clone();
     let info = move || {
-        let Counts { slots, doorbells, exits, kicks } = shown.counts();
+        let Counts { slots, doorbells, held, exits, kicks } = shown.counts();
         let irqchip = match irqchip {
             Irqchip::Kernel => "kernel",
             Irqchip::Split => "split (local APICs in the kernel)",
@@ -92,7 +100,7 @@ pub fn build(
         let smm = if shown.smm() { "yes" } else { "not offered" };
         format!(
             "kvm support: enabled\nirqchip: {irqchip}\nsystem-management mode: {smm}\nnested virtualization: not offered\n\
-             memory slots: {slots}\ndoorbells: {doorbells}\nexits: {exits}\nkicks: {kicks}\n"
+             memory slots: {slots}\ndoorbells: {doorbells}\nranges of coalesced writes: {held}\nexits: {exits}\nkicks: {kicks}\n"
         )
     };
     board.info.push(("kvm", "show what runs the processors", Box::new(info)));

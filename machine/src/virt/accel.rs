@@ -160,7 +160,7 @@ pub fn build(
     let vm = arm::create(&kvm, setup).map_err(|e| kvm_error(&e))?;
     let shown = vm.clone();
     let info = move || {
-        let Counts { slots, doorbells, exits, kicks } = shown.counts();
+        let Counts { slots, doorbells, exits, kicks, .. } = shown.counts();
         let gic = if v3 { "GICv3" } else { "GICv2" };
         format!(
             "kvm support: enabled\nirqchip: kernel ({gic})\nnested virtualization: not offered\n\

@@ -1,7 +1,10 @@
-# A ROM of 64 KiB that does one kind of work at reset and resets the machine again: with -no-reboot the emulator ends.
+# A ROM of 64 KiB that does one kind of work at reset and resets the machine again: with -no-reboot the emulator ends. The first
+# thing that the guest does is to write a byte to the serial port.
     .code16
-    .equ    TURNS, 200000
+    .equ    TURNS, 1000000
 start:
+    movw    $0x3f8, %dx
+    outb    %al, %dx
     cli
     cs lgdtw (gdt_register - start)
     movl    %cr0, %eax

@@ -41,6 +41,8 @@ pub struct Setup {
     pub virtual_wire: bool,
     /// The frequency of the time-stamp counter in Hz, if it is to be another than the host's.
     pub tsc_frequency: Option<u64>,
+    /// Entries of the ring of each vCPU in which the kernel puts the pages that were written to, a power of two; 0: it has bitmaps.
+    pub dirty_ring: u32,
 }
 
 /// The interrupt controllers of a VM that are in the kernel; they take messages.

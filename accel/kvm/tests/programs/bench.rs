@@ -185,6 +185,10 @@ pub struct Bench {
 impl Bench {
     /// A machine with the program in its RAM, `cpus` processors, the first of which is to start at the program in real mode.
     pub fn new(under: Under, cpus: u32, program: &[u8]) -> Bench {
+        Self::with_ring(under, cpus, program, 0)
+    }
+    /// The same with rings of dirty pages of so many entries.
+    pub fn with_ring(under: Under, cpus: u32, program: &[u8], dirty_ring: u32) -> Bench {
         let space = AddressSpace::new("system");
         let ram = RamBlock::anonymous("ram", RAM).unwrap();
         let rom = RamBlock::anonymous("rom", 0x1000).unwrap();
@@ -225,6 +229,7 @@ impl Bench {
                     control,
                     virtual_wire: true,
                     tsc_frequency: None,
+                    dirty_ring,
                 };
                 let vm = KvmVm::new(&system, setup).unwrap_or_else(|e| panic!("{e}"));
                 vm.restrict(&mut config);

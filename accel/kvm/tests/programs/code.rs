@@ -187,6 +187,18 @@ program!(
     "out 0xf4, al; 2: hlt; jmp 2b",
 );
 
+// Writes to each of 3000 pages from 1 MiB up, in flat 32-bit code, with exits: there are KVMs that look only then whether a ring is full.
+program!(
+    sweeper,
+    "cli; .att_syntax; lgdtl (4f - first); .intel_syntax noprefix; mov eax, cr0; or al, 1; mov cr0, eax; .att_syntax; ljmpl $8, $(1f - first); .intel_syntax noprefix",
+    ".balign 8",
+    "3: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff",
+    "4: .word 23; .long 3b - first",
+    ".code32",
+    "1: mov ax, 16; mov ds, ax; mov ecx, 3000; mov ebx, 0x100000; 2: mov byte ptr [ebx], 1; add ebx, 0x1000; test cl, 15; jnz 5f; out 0x80, al; 5: dec ecx; jnz 2b",
+    "out 0xf4, al; 6: hlt; jmp 6b",
+);
+
 // Turns for ever, counting, and writes the count to a port now and then.
 program!(spinner, "xor ecx, ecx; 1: inc ecx; mov dword ptr ds:[0x6000], ecx; jmp 1b",);
 

@@ -8,11 +8,14 @@ use bench::{ALL, Bench, Under};
 use parking_lot::Mutex;
 use rhea_accel::{ShutdownCause, VmRequest};
 use rhea_kvm::x86::{Irqchip, X86Vm};
-use rhea_memory::{Access, BusError, DirtyClient, Gpa, MmioDevice};
+use rhea_memory::{Access, BusError, DirtyClient, Gpa, HeldWrites, MmioDevice, RamBlock};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Pages that the program `sweeper` writes to.
+const SWEPT: u64 = 3000;
 
 type Words = Vec<(u16, u8, u32)>;
 
@@ -216,18 +219,70 @@ fn pause_and_requests_are_seen_at_once() {
     assert!(kicks <= 220, "{kicks}");
 }
 
+/// By bitmaps, by rings.
 #[test]
 fn dirty_pages() {
     let Some(_) = bench::kvm() else { return };
-    let bench = Bench::new(Under::Kvm(Irqchip::Kernel), 1, code::writer());
+    for ring in [0, 1024] {
+        let bench = Bench::with_ring(Under::Kvm(Irqchip::Kernel), 1, code::writer(), ring);
+        bench.ram.start_dirty_log(DirtyClient::Migration);
+        assert!(bench.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX).is_empty());
+        bench.run();
+        let expected: Vec<u64> = (0..16).map(|n| 0x20 + 2 * n).collect();
+        let found = bench.ram.take_dirty(DirtyClient::Migration, 0x20, 0x60);
+        assert_eq!(found, expected, "{ring}");
+        assert!(bench.ram.take_dirty(DirtyClient::Migration, 0x20, 0x60).is_empty());
+        bench.ram.stop_dirty_log(DirtyClient::Migration);
+    }
+}
+
+/// A ring that is too small for what the guest writes: none of it is lost.
+#[test]
+fn full_rings_of_dirty_pages() {
+    let Some(_) = bench::kvm() else { return };
+    let bench = Bench::with_ring(Under::Kvm(Irqchip::Kernel), 1, code::sweeper(), 1024);
     bench.ram.start_dirty_log(DirtyClient::Migration);
-    assert!(bench.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX).is_empty());
+    let more = RamBlock::anonymous("more", SWEPT * 4096).unwrap();
+    let _mapping = bench.space.map_ram(Gpa(0x10_0000), &more, 0, SWEPT * 4096, 0).unwrap();
+    more.start_dirty_log(DirtyClient::Migration);
     bench.run();
-    let expected: Vec<u64> = (0..16).map(|n| 0x20 + 2 * n).collect();
-    let found = bench.ram.take_dirty(DirtyClient::Migration, 0x20, 0x60);
-    assert_eq!(found, expected);
-    assert!(bench.ram.take_dirty(DirtyClient::Migration, 0x20, 0x60).is_empty());
-    bench.ram.stop_dirty_log(DirtyClient::Migration);
+    let found = more.take_dirty(DirtyClient::Migration, 0, u64::MAX);
+    let lost: Vec<_> = (0..SWEPT).filter(|n| !found.contains(n)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(bench.requests.is_empty());
+}
+
+/// A device whose writes are held back.
+#[derive(Default)]
+struct Slow(HeldWrites, Mutex<Vec<(u64, u8, u64)>>);
+
+impl MmioDevice for Slow {
+    fn read(&self, _: u64, _: Access) -> Result<u64, BusError> {
+        Ok(self.1.lock().len() as u64)
+    }
+    fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
+        self.1.lock().push((offset, access.size, value));
+        Ok(())
+    }
+    fn held_writes(&self) -> Option<&HeldWrites> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn held_writes_come_before_the_next_access() {
+    let Some(_) = bench::kvm() else { return };
+    let bench = Bench::new(Under::Kvm(Irqchip::Kernel), 1, code::rings());
+    let vm = bench.kvm.as_ref().unwrap();
+    let slow = Arc::new(Slow::default());
+    let _mapping = bench.space.map_mmio(Gpa(bench::DEVICE), 0x1000, slow.clone(), 1).unwrap();
+    assert_eq!(vm.counts().held, 1);
+    bench.run();
+    let expected: Vec<_> = [5, 4, 3, 2, 1].into_iter().map(|n| (0x100, 2, n)).chain([(0x102, 2, 0)]).collect();
+    assert_eq!(*slow.1.lock(), expected);
+    // The port that says that it is done, and what ends a pause.
+    let exits = vm.counts().exits;
+    assert!(exits <= 4, "{exits}");
 }
 
 /// Memory that comes, goes and turns read-only while the guest runs on.

@@ -18,7 +18,7 @@ use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_clock::VirtualClock;
 use rhea_device::{LoadError, Log};
-use rhea_memory::{Access, AccessRules, BusError, MemoryError, MmioDevice, RamBlock};
+use rhea_memory::{Access, AccessRules, BusError, HeldWrites, MemoryError, MmioDevice, RamBlock};
 use state::Registers;
 use std::io::Read;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub struct Vga {
     kind: Kind,
     vram: Arc<RamBlock>,
     registers: Mutex<Registers>,
+    /// Of the window at 0xa0000.
+    held: HeldWrites,
     edid: Option<Mutex<Edid>>,
     clock: Arc<VirtualClock>,
     log: Log,
@@ -87,6 +89,7 @@ impl Vga {
             kind: options.kind,
             vram: RamBlock::anonymous(&format!("{name} framebuffer"), options.memory)?,
             registers: Mutex::default(),
+            held: HeldWrites::default(),
             edid: options.edid.map(|(x, y)| Mutex::new(edid::make(x, y))),
             clock: clock.clone(),
             log,
@@ -247,11 +250,13 @@ impl Vga {
 
     /// Power-on state; memory keeps its content.
     pub fn reset(&self) {
+        self.held.settle();
         *self.registers.lock() = Registers::default();
     }
     /// Registers and framebuffer.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
+        self.held.settle();
         let mut raw = vec![0; self.vram.len() as usize];
         // The whole block is inside of itself, and memory can be read and encoded.
         let _ = self.vram.read(0, &mut raw);
@@ -263,6 +268,7 @@ impl Vga {
     /// # Errors
     /// The state is not of such a display.
     pub fn load(&self, data: &[u8]) -> Result<(), LoadError> {
+        self.held.settle();
         let State { mut registers, vram } = minicbor::decode(data).map_err(|e| LoadError::Damaged(e.to_string()))?;
         let len = self.vram.len();
         let mut raw = Vec::new();
@@ -285,6 +291,7 @@ impl Display for Vga {
         &self.name
     }
     fn render(&self, surface: &mut Surface, blink: Blink) {
+        self.held.settle();
         let registers = self.registers.lock().clone();
         scan::render(&registers, self.kind, &self.vram, surface, blink);
     }
@@ -311,6 +318,9 @@ impl MmioDevice for MemoryWindow {
     fn write(&self, offset: u64, value: u64, _access: Access) -> Result<(), BusError> {
         self.0.registers.lock().write_memory(&self.0.vram, offset, value as u8);
         Ok(())
+    }
+    fn held_writes(&self) -> Option<&HeldWrites> {
+        Some(&self.0.held)
     }
     fn rules(&self) -> AccessRules {
         AccessRules::implemented(1, 1)

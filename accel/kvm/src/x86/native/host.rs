@@ -4,6 +4,8 @@
 use super::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use crate::DevKvm;
 use crate::host::{self, KernelVm, done, uninterrupted};
+use crate::rings;
+use crate::sys::{PageRing, WriteRing};
 use kvm_bindings as kb;
 use kvm_bindings::{
     CpuId, KvmIrqRouting, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_guest_debug, kvm_interrupt,
@@ -147,6 +149,7 @@ impl Vcpu {
             kb::KVM_EXIT_SET_TPR => Exit::SetTpr,
             kb::KVM_EXIT_X86_BUS_LOCK => Exit::BusLock,
             kb::KVM_EXIT_NOTIFY => Exit::Notify,
+            kb::KVM_EXIT_DIRTY_RING_FULL => Exit::DirtyRingFull,
             kb::KVM_EXIT_DEBUG => {
                 // SAFETY: see above.
                 let d = unsafe { with.debug.arch };
@@ -247,6 +250,12 @@ impl VcpuFile for Vcpu {
     fn immediate_exit(&self) -> *mut u8 {
         // SAFETY: the address of a field of a live mapping.
         unsafe { &raw mut (*self.run).immediate_exit }
+    }
+    fn write_ring(&self, page: u32) -> Result<Box<dyn WriteRing>> {
+        rings::writes(&self.fd, page)
+    }
+    fn page_ring(&self, entries: u32) -> Result<Box<dyn PageRing>> {
+        rings::pages(&self.fd, kb::KVM_DIRTY_LOG_PAGE_OFFSET, entries)
     }
     fn set_cpuid(&self, entries: &[kvm_cpuid_entry2]) -> Result<()> {
         let table = CpuId::from_entries(entries).map_err(|_| Error::from_raw_os_error(libc::E2BIG))?;

@@ -1,6 +1,6 @@
 //! What the kernel offers on x86-64 hosts, as traits: [`crate::DevKvm`] is the real thing, tests have others.
 
-use crate::sys::AnyVm;
+use crate::sys::{AnyVm, PageRing, WriteRing};
 use kvm_bindings as kb;
 use kvm_bindings::{
     kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_guest_debug, kvm_irq_routing_entry, kvm_irqchip,
@@ -116,6 +116,8 @@ pub enum Exit {
     BusLock,
     /// No window for interrupts for long.
     Notify,
+    /// No room is left in the ring of pages that were written to.
+    DirtyRingFull,
     MemoryFault {
         address: u64,
     },
@@ -136,7 +138,6 @@ const NOT_ASKED_FOR: &[(u32, &str)] = &[
     (kb::KVM_EXIT_OSI, "KVM_EXIT_OSI"),
     (kb::KVM_EXIT_WATCHDOG, "KVM_EXIT_WATCHDOG"),
     (kb::KVM_EXIT_HYPERV, "KVM_EXIT_HYPERV"),
-    (kb::KVM_EXIT_DIRTY_RING_FULL, "KVM_EXIT_DIRTY_RING_FULL"),
     (kb::KVM_EXIT_AP_RESET_HOLD, "KVM_EXIT_AP_RESET_HOLD"),
     (kb::KVM_EXIT_XEN, "KVM_EXIT_XEN"),
 ];
@@ -177,6 +178,16 @@ pub trait VcpuFile: Send {
     fn set_cr8(&mut self, value: u64);
     /// The byte that, if not 0, makes the next run return at once. Valid as long as the vCPU.
     fn immediate_exit(&self) -> *mut u8;
+    /// The VM's ring of held writes, `page` pages behind the beginning of what the vCPU shares.
+    ///
+    /// # Errors
+    /// The host's.
+    fn write_ring(&self, page: u32) -> Result<Box<dyn WriteRing>>;
+    /// The vCPU's ring of pages that it wrote to, of as many entries as the VM was told.
+    ///
+    /// # Errors
+    /// The host's.
+    fn page_ring(&self, entries: u32) -> Result<Box<dyn PageRing>>;
     /// # Errors
     /// The kernel's.
     fn set_cpuid(&self, entries: &[kvm_cpuid_entry2]) -> Result<()>;

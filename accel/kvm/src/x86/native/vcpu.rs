@@ -11,7 +11,7 @@ use crate::vcpu::{Cycle, Processor};
 use kvm_bindings as kb;
 use rhea_accel::ShutdownCause;
 use rhea_ir::guest::{Guest, Poll};
-use rhea_memory::Access;
+use rhea_memory::{Access, WriteHolder};
 use rhea_x86::hooks::pin;
 use rhea_x86::{DebugEvent, X86Cpu, X86Pins};
 use std::sync::Arc;
@@ -234,13 +234,16 @@ impl Inner {
             Exit::Interrupted | Exit::IrqWindow | Exit::SetTpr | Exit::BusLock | Exit::Notify => {}
             Exit::Io { port, size, count, write } => {
                 self.incomplete = true;
+                self.vm.held.settle();
                 self.port(port, size, count, write);
             }
             Exit::Mmio { address, len, write, data } => {
                 self.incomplete = true;
+                self.vm.held.settle();
                 self.memory(address, len, write, data);
             }
             Exit::Halt => self.halted = true,
+            Exit::DirtyRingFull => self.vm.slots.empty_rings(),
             Exit::Shutdown => {
                 (self.stuck, self.was_shut_down) = (true, true);
                 self.vm.hooks.shutdown(index);

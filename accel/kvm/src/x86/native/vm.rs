@@ -9,15 +9,17 @@ use super::vcpu::Inner;
 use crate::Counts;
 use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
+use crate::held::Held;
 use crate::kick::Gate;
 use crate::memory::Slots;
+use crate::rings::PAGE_ENTRY;
 use crate::sys::{API_VERSION, AnyVm, IoEvents, cap};
 use crate::vcpu::{KvmVcpu, Work};
 use kvm_bindings as kb;
 use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2};
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VmControl};
-use rhea_memory::{AddressSpace, Subscription};
+use rhea_memory::{AddressSpace, Subscription, WriteHolder};
 use rhea_x86::{Feature, X86Config, X86Cpu, X86Hooks};
 use std::sync::Arc;
 
@@ -90,7 +92,9 @@ pub(super) struct Core {
     pub can: Abilities,
     pub virtual_wire: bool,
     /// Keeps the memory that the kernel shows.
-    slots: Arc<Slots>,
+    pub slots: Arc<Slots>,
+    /// Writes to devices that the kernel keeps for a while.
+    pub held: Arc<Held>,
     /// `None`: writes to them end guest code.
     doorbells: Option<Doorbells>,
     /// How many vCPUs are not paused, and the guest's clock since the last one was.
@@ -105,6 +109,10 @@ pub struct KvmVm {
     tsc_frequency: Option<u64>,
     chips: Option<Arc<KernelChips>>,
     ioeventfd: bool,
+    /// Where in what a vCPU shares the ring of held writes is, in pages; 0: the kernel has none.
+    held_page: u32,
+    /// Entries of the rings of pages that were written to.
+    dirty_ring: u32,
     vcpus: RwLock<Vec<Arc<KvmVcpu<Inner>>>>,
     _follow: Vec<Subscription>,
 }
@@ -113,7 +121,7 @@ impl KvmVm {
     /// # Errors
     /// [`KvmError`].
     pub fn new(system: &dyn System, setup: Setup) -> Result<Arc<Self>, KvmError> {
-        let Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency } = setup;
+        let Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency, dirty_ring } = setup;
         check(system, irqchip)?;
         let supported = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
         let file = create(system)?;
@@ -128,6 +136,7 @@ impl KvmVm {
             file.enable(kb::KVM_CAP_X86_USER_SPACE_MSR, [UNKNOWN_MSRS, 0, 0, 0])
                 .during("KVM_CAP_X86_USER_SPACE_MSR")?;
         }
+        let dirty_ring = use_rings(&*file, dirty_ring)?;
         let side = space.secure_side();
         let smm =
             file.check(kb::KVM_CAP_X86_SMM) > 0 && (side.is_none() || file.check(kb::KVM_CAP_MULTI_ADDRESS_SPACE) > 1);
@@ -143,12 +152,15 @@ impl KvmVm {
         let spaces: Vec<_> = std::iter::once(space.clone()).chain(side.filter(|_| smm)).collect();
         let panic = control.clone();
         let failed = move |e: &KvmError| panic.guest_panic(&format!("KVM: {e}"));
-        let (slots, follow) = Slots::new(&any, &gate, &spaces, Box::new(failed))?;
+        let (slots, mut follow) = Slots::new(&any, &gate, &spaces, Box::new(failed))?;
         let (tsc_deadline, ioeventfd) =
             (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(cap::IOEVENTFD) > 0);
         let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
+        let held_page = u32::try_from(file.check(cap::COALESCED_MMIO)).unwrap_or(0);
+        let (held, follow_held) = Held::new(&any, &space);
+        follow.push(follow_held);
         let running = Mutex::default();
-        let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, doorbells, running };
+        let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, held, doorbells, running };
         Ok(Arc::new(Self {
             core: Arc::new(core),
             supported,
@@ -156,6 +168,8 @@ impl KvmVm {
             tsc_frequency,
             chips,
             ioeventfd,
+            held_page,
+            dirty_ring,
             vcpus: RwLock::default(),
             _follow: follow,
         }))
@@ -179,7 +193,10 @@ impl X86Vm for KvmVm {
         self.core.can.smm
     }
     fn counts(&self) -> Counts {
-        crate::vcpu::counts(&self.core.slots, self.core.doorbells.as_ref(), &self.vcpus.read())
+        Counts {
+            held: self.core.held.count(),
+            ..crate::vcpu::counts(&self.core.slots, self.core.doorbells.as_ref(), &self.vcpus.read())
+        }
     }
     fn reset_chips(&self) -> Result<(), KvmError> {
         let Some(chips) = &self.chips else { return Ok(()) };
@@ -218,6 +235,9 @@ impl Core {
         if let (true, Some(doorbells)) = (last, &self.doorbells) {
             doorbells.settle();
         }
+        if last {
+            self.held.settle();
+        }
     }
 }
 
@@ -251,11 +271,43 @@ impl GuestAccelerator<X86Cpu> for KvmVm {
         }
         let table = cpuid::table(&guest.config, &self.supported, id);
         file.set_cpuid(&table).during("KVM_SET_CPUID2").map_err(fail)?;
+        if self.held_page != 0 {
+            self.core.held.begin(file.write_ring(self.held_page));
+        }
+        if self.dirty_ring != 0 {
+            let ring = file.page_ring(self.dirty_ring).during("the ring of dirty pages").map_err(fail)?;
+            self.core.slots.add_ring(ring);
+        }
         let vcpu = KvmVcpu::new(index, Inner::new(&self.core, index, guest, file).map_err(fail)?);
         self.core.gate.add(vcpu.kick_handle());
         self.vcpus.write().push(vcpu.clone());
         Ok(vcpu)
     }
+}
+
+/// Has the kernel put pages that were written to into rings, if that is `wanted`: how many entries they have. Kernels without rings have
+/// bitmaps.
+fn use_rings(file: &dyn VmFile, wanted: u32) -> Result<u32, KvmError> {
+    if wanted == 0 {
+        return Ok(0);
+    }
+    let Some(kind) = [cap::DIRTY_LOG_RING_ACQ_REL, cap::DIRTY_LOG_RING].into_iter().find(|c| file.check(*c) > 0) else {
+        eprintln!(
+            "rhea: warning: -accel kvm: dirty-ring-size: this kernel has no rings of dirty pages: it uses bitmaps"
+        );
+        return Ok(0);
+    };
+    let most = file.check(kind) as usize / PAGE_ENTRY;
+    let refused = |text: String| KvmError::Refused(format!("dirty-ring-size={wanted}: {text}"));
+    if wanted as usize > most {
+        return Err(refused(format!("this kernel's rings have at most {most} entries")));
+    }
+    let len = wanted as usize * PAGE_ENTRY;
+    file.enable(kind, [len as u64, 0, 0, 0]).map_err(|source| match source.raw_os_error() {
+        Some(libc::EINVAL) => refused("this kernel wants another size".to_owned()),
+        _ => KvmError::Call { call: "KVM_CAP_DIRTY_LOG_RING", source },
+    })?;
+    Ok(wanted)
 }
 
 /// Gives a vCPU's counter a frequency. One that the host's has is there without scaling; both are measured, so one in 4000 is no
