@@ -54,7 +54,6 @@ fn zones(view: &FlatView) -> Vec<Zone> {
 
 impl Held {
     /// Those of what vCPUs see, followed as it changes.
-    #[must_use]
     pub fn new(vm: &Arc<dyn AnyVm>, space: &Arc<AddressSpace>) -> (Arc<Self>, Subscription) {
         let held = Arc::new_cyclic(|me| Self {
             vm: vm.clone(),

@@ -3,6 +3,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use kvm_bindings as kb;
+use kvm_bindings::nested::KvmNestedStateBuffer;
 use kvm_bindings::{
     kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_guest_debug, kvm_irq_routing_entry, kvm_irqchip,
     kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
@@ -17,7 +18,7 @@ use rhea_kvm::sys::{AnyVm, HeldWrite, IoEvent, PageRing, Region, WriteRing};
 use rhea_kvm::x86::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use rhea_kvm::x86::{Irqchip, KvmVm, Setup, X86Vm};
 use rhea_memory::{Access, AddressSpace, BusError, DirtyClient, Gpa, HeldWrites, Mapping, MmioDevice, RamBlock};
-use rhea_x86::{X86Cpu, X86Hooks};
+use rhea_x86::{Feature, X86Cpu, X86Hooks};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, Result};
 use std::os::fd::{AsFd, RawFd};
@@ -42,6 +43,8 @@ struct Plan {
     exits: Vec<Exit>,
     /// `dirty-ring-size=`.
     dirty_ring: u32,
+    /// The host's processor has no SVM.
+    no_svm: bool,
 }
 
 #[derive(Default)]
@@ -95,7 +98,9 @@ impl System for FakeSystem {
     }
     fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>> {
         self.0.call("supported_cpuid")?;
-        Ok((0..0x20).map(|function| kvm_cpuid_entry2 { function, eax: 0x1f, ..Default::default() }).collect())
+        let svm = kvm_cpuid_entry2 { function: 0x8000_0001, ecx: 4, ..Default::default() };
+        let rest = (0..0x20).map(|function| kvm_cpuid_entry2 { function, eax: 0x1f, ..Default::default() });
+        Ok(rest.chain((!self.0.plan.no_svm).then_some(svm)).collect())
     }
     fn msr_indices(&self) -> Result<Vec<u32>> {
         Ok(Vec::new())
@@ -254,6 +259,12 @@ impl VcpuFile for FakeVcpu {
     fn set_events(&self, _: &kvm_vcpu_events) -> Result<()> {
         self.kernel.call("set_events")
     }
+    fn nested_state(&self) -> Result<Box<KvmNestedStateBuffer>> {
+        self.kernel.call("nested_state").map(|()| Box::new(KvmNestedStateBuffer::empty()))
+    }
+    fn set_nested_state(&self, _: &KvmNestedStateBuffer) -> Result<()> {
+        self.kernel.call("set_nested_state")
+    }
     fn mp_state(&self) -> Result<kvm_mp_state> {
         self.kernel.call("mp_state").map(|()| kvm_mp_state::default())
     }
@@ -402,6 +413,7 @@ fn machine_at(plan: Plan, irqchip: Irqchip, tsc_frequency: Option<u64>) -> std::
     };
     let vm = KvmVm::new(&system, setup).map_err(|e| e.to_string())?;
     let mut config = rhea_x86::models::parse("qemu64").unwrap().config;
+    config.set(Feature::Svm, true);
     vm.restrict(&mut config);
     let cpu = X86Cpu::new(0, 0, &Arc::new(config), &space, &VirtualClock::new(), hooks);
     let pins = cpu.pins();
@@ -511,6 +523,8 @@ const CALLS: &[(&str, bool)] = &[
     ("set_debug_registers", false),
     ("events", false),
     ("set_events", false),
+    ("nested_state", false),
+    ("set_nested_state", false),
     ("mp_state", false),
     ("set_mp_state", false),
     ("msrs", false),
@@ -844,4 +858,25 @@ fn rings_of_dirty_pages() {
     let old = machine_of(Plan { caps, ..plan() }).unwrap();
     old.ram.start_dirty_log(DirtyClient::Migration);
     assert_eq!(old.ram.take_dirty(DirtyClient::Migration, 0, 16).len(), 16);
+}
+
+/// Guests that run guests of their own: only where the processor and the kernel can.
+#[test]
+fn guests_of_guests() {
+    let resets = |m: &Fake| m.kernel.counts.lock().get("set_nested_state").copied().unwrap_or(0);
+    let good = machine(Plan::default(), Irqchip::Kernel).unwrap();
+    assert!(good.with(|cpu| cpu.config.has(Feature::Svm)));
+    let before = resets(&good);
+    good.live();
+    assert!(resets(&good) > before, "a reset ends what runs inside");
+    for plan in [
+        Plan { no_svm: true, ..Plan::default() },
+        Plan { caps: [(kb::KVM_CAP_NESTED_STATE, 0)].into(), ..Plan::default() },
+    ] {
+        let machine = machine(plan, Irqchip::Kernel).unwrap();
+        machine.live();
+        assert!(!machine.with(|cpu| cpu.config.has(Feature::Svm)));
+        assert_eq!((resets(&machine), machine.kernel.counts.lock().get("nested_state")), (0, None));
+        assert_eq!(machine.requests.try_recv().ok(), None);
+    }
 }

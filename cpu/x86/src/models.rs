@@ -46,6 +46,8 @@ pub struct Parsed {
     pub warning: Option<String>,
     /// Features that were asked for by name and are not available.
     pub absent: Vec<Feature>,
+    /// Parts of nested virtualization that were named, on or off.
+    pub nested: Vec<&'static str>,
     /// `tsc-frequency`, if it was given: in Hz.
     pub tsc_frequency: Option<u64>,
 }
@@ -355,6 +357,9 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
     let version = VERSIONS.iter().find(|v| v.0.eq_ignore_ascii_case(name));
     let base = version.map_or(name, |v| v.1);
     let base = MODELS.iter().map(|m| m.0).find(|m| m.eq_ignore_ascii_case(base)).unwrap_or(base);
+    // What the host's processor executes itself is there too.
+    let beyond: Vec<Feature> = host.iter().flat_map(|h| h.features().iter().filter(|f| !f.available())).collect();
+    let there = |f: &Feature| f.available() || beyond.contains(f);
     // All that is implemented is what the host has.
     let own = host.filter(|_| matches!(base, HOST | "max"));
     if name == HOST && own.is_none() {
@@ -374,6 +379,7 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
     let mut asked = Vec::new();
     let mut tsc_frequency = None;
     let mut nested: Vec<&str> = Vec::new();
+    let mut mentioned: Vec<&'static str> = Vec::new();
     let mut enforce = false;
     let mut given = (false, false);
     for part in parts.filter(|p| !p.is_empty()) {
@@ -439,6 +445,7 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
             }
             key => match NESTED.iter().find(|n| **n == key) {
                 Some(name) => {
+                    mentioned.push(name);
                     nested.retain(|n| n != name);
                     if on_off(key, value)? {
                         nested.push(name);
@@ -448,10 +455,10 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
             },
         }
     }
-    if let Some(f) = asked.iter().find(|f| enforce && !f.available()) {
+    if let Some(f) = asked.iter().find(|f| enforce && !there(f)) {
         return Err(format!("CPU feature '{}' is not available", f.name()));
     }
-    let missing: Vec<_> = config.features().iter().filter(|f| !f.available()).collect();
+    let missing: Vec<_> = config.features().iter().filter(|f| !there(f)).collect();
     for f in &missing {
         config.set(*f, false);
     }
@@ -480,7 +487,7 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
         Some(line)
     };
     let absent = asked.into_iter().filter(|f| missing.contains(f)).collect();
-    Ok(Parsed { config, enforce, warning, absent, tsc_frequency })
+    Ok(Parsed { config, enforce, warning, absent, nested: mentioned, tsc_frequency })
 }
 
 /// What needs another feature: dropped with it, refused if asked for.
@@ -561,6 +568,15 @@ mod tests {
             assert!(p.warning.is_none(), "{name}");
         }
         assert_eq!(parse_on("EPYC", Some(host())).unwrap().config.vendor, Vendor::Amd);
+        // What only the host executes.
+        let mut nesting = host();
+        nesting.set(F::Vmx, true);
+        let p = parse_on("host", Some(nesting.clone())).unwrap();
+        assert!(p.config.has(F::Vmx) && p.absent.is_empty());
+        assert!(!parse_on("host,-vmx", Some(nesting.clone())).unwrap().config.has(F::Vmx));
+        assert!(!parse_on("Haswell", Some(nesting.clone())).unwrap().config.has(F::Vmx));
+        assert!(parse_on("Haswell,enforce,+vmx,npt=off", Some(nesting.clone())).unwrap().nested == ["npt"]);
+        assert_eq!(parse_on("host,+svm", Some(nesting)).unwrap().absent, [F::Svm]);
         assert!(parse("host").unwrap_err().contains("of -accel kvm"));
     }
     #[test]

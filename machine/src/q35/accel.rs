@@ -89,6 +89,8 @@ pub fn build(
         let reset = Box::new(move || of_reset.reset_chips());
         board.devices.push(Arc::new(KernelChips { name: "kvm-irqchip", reset, log: board.log.clone() }));
     }
+    let nested = [Feature::Svm, Feature::Vmx].into_iter().find(|f| cpu.has(*f));
+    let nested = nested.map_or("not offered", Feature::name);
     let shown = vm.clone();
     let info = move || {
         let Counts { slots, doorbells, held, exits, kicks } = shown.counts();
@@ -99,7 +101,7 @@ pub fn build(
         };
         let smm = if shown.smm() { "yes" } else { "not offered" };
         format!(
-            "kvm support: enabled\nirqchip: {irqchip}\nsystem-management mode: {smm}\nnested virtualization: not offered\n\
+            "kvm support: enabled\nirqchip: {irqchip}\nsystem-management mode: {smm}\nnested virtualization: {nested}\n\
              memory slots: {slots}\ndoorbells: {doorbells}\nranges of coalesced writes: {held}\nexits: {exits}\nkicks: {kicks}\n"
         )
     };

@@ -52,8 +52,19 @@ fn cpu_config(config: &MachineConfig, ram: RamLayout, host: Option<X86Config>) -
     // Under emulation it is a feature like others, which is told of and left out.
     let nested = parsed.absent.iter().find(|f| under_kvm && matches!(f, Feature::Vmx | Feature::Svm));
     if let Some(f) = nested {
-        let text =
-            format!("'{}': feature '{}' is not available: nested virtualization is not offered", config.cpu, f.name());
+        let text = format!(
+            "'{}': feature '{}' is not available: this host's KVM offers no guests inside of guests with it",
+            config.cpu,
+            f.name()
+        );
+        return Err(OptionError::new("-cpu", text));
+    }
+    let nesting = parsed.config.has(Feature::Vmx) || parsed.config.has(Feature::Svm);
+    if let Some(name) = parsed.nested.first().filter(|_| under_kvm && nesting) {
+        let text = format!(
+            "'{}': '{name}' cannot be chosen: what there is of nested virtualization is the host's",
+            config.cpu
+        );
         return Err(OptionError::new("-cpu", text));
     }
     let mut parsed = parsed;
@@ -328,6 +339,10 @@ pub fn build(
     told.tell(&fw, board.boot_order.take().unwrap_or_default(), firmware)?;
     told.tell_acpi(&fw, &mch, &lpc);
     told.tell_smi(&fw, &lpc);
+    if cpu_config.has(Feature::Vmx) {
+        // What firmware writes to IA32_FEATURE_CONTROL: locked, VMX outside SMX (SDM volume 3, 24.7).
+        fw.add_file("etc/msr_feature_control", 5u64.to_le_bytes().as_slice());
+    }
     let image = if firmware { None } else { told.direct(acpi.as_ref())? };
     let boot = cpu::BootCpu::new(image.as_ref().map_or(CpuStart::Reset, |i| i.cpu));
     let (windows32, window64) = told.windows();

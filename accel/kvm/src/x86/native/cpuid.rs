@@ -3,6 +3,7 @@
 use super::super::NEEDS_KERNEL_APIC;
 use super::sys::System;
 use crate::error::{Context, KvmError};
+use kvm_bindings as kb;
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use rhea_x86::config::{Caches, Word};
 use rhea_x86::{Feature, Vendor, X86Config};
@@ -24,6 +25,32 @@ const OWN: &[Feature] = &[Feature::Apic, Feature::Ht, Feature::Hypervisor, Featu
 fn leaf(supported: &[kvm_cpuid_entry2], function: u32, index: u32) -> Option<&kvm_cpuid_entry2> {
     let indexed = |e: &kvm_cpuid_entry2| e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
     supported.iter().find(|e| e.function == function && (!indexed(e) || e.index == index))
+}
+
+/// Virtualization inside of guests: where the processor has it, and the kernel lets it be reset.
+pub const NESTING: [Feature; 2] = [Feature::Vmx, Feature::Svm];
+/// Revision and features of SVM (APM volume 3, E.4.9).
+const SVM: u32 = EXTENDED + 0xa;
+/// Of its features: nested paging, LBR virtualization, next instruction, rate of the counter, clean bits, flushes by ASID, decode assists,
+/// pause filter and its threshold, virtual VMLOAD and GIF, NMIs, check of the VMCB's address.
+const SVM_FEATURES: u32 = 0x1201_94fb;
+
+/// What the kernel supports, without what this program cannot do with it.
+///
+/// # Errors
+/// [`KvmError::Call`].
+pub fn supported(system: &dyn System) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
+    let mut all = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
+    if system.check(kb::KVM_CAP_NESTED_STATE) == 0 {
+        for e in &mut all {
+            match e.function {
+                1 => e.ecx &= !(1 << Feature::Vmx.place().1),
+                f if f == EXTENDED + 1 => e.ecx &= !(1 << Feature::Svm.place().1),
+                _ => {}
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// The bits of a feature word that the kernel supports.
@@ -80,7 +107,7 @@ pub fn restrict(
 /// # Errors
 /// [`KvmError::Call`].
 pub fn host_model(system: &dyn System) -> Result<X86Config, KvmError> {
-    let mut config = host_config(&system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?);
+    let mut config = host_config(&supported(system)?);
     // The kernel's list may lack the name.
     if config.brand.is_empty() && __cpuid(EXTENDED).eax >= BRAND[2] {
         config.brand = brand(BRAND.map(__cpuid).map(|e| [e.eax, e.ebx, e.ecx, e.edx]));
@@ -112,6 +139,10 @@ fn host_config(supported: &[kvm_cpuid_entry2]) -> X86Config {
     for &f in Feature::ALL.iter().filter(|f| f.available()) {
         config.set(f, true);
     }
+    for f in NESTING {
+        let (at, bit) = f.place();
+        config.set(f, word(supported, at) >> bit & 1 != 0);
+    }
     config.finish();
     config
 }
@@ -129,7 +160,8 @@ pub fn table(config: &X86Config, supported: &[kvm_cpuid_entry2], apic_id: u32) -
     if config.kvm {
         ranges.push(KVM_BASE..=KVM_BASE + 1);
     }
-    ranges.push(EXTENDED..=config.extended_level);
+    let least = if config.has(Feature::Svm) { SVM } else { 0 };
+    ranges.push(EXTENDED..=config.extended_level.max(least));
     for function in ranges.into_iter().flatten() {
         match function {
             // Caches, until there are no more.
@@ -152,6 +184,10 @@ pub fn table(config: &X86Config, supported: &[kvm_cpuid_entry2], apic_id: u32) -
                 }
             }
             7 => put(7, Some(0), config.cpuid(&state, 7, 0)),
+            SVM if config.has(Feature::Svm) => {
+                let words = leaf(supported, SVM, 0).map_or([0; 4], |e| [e.eax & 0xff, e.ebx, 0, e.edx & SVM_FEATURES]);
+                put(SVM, None, words);
+            }
             XSAVE => xsave(config, supported, &mut put),
             // The counter runs as the host's does, which the guest finds out or asks its clock.
             0x15 | 0x16 => put(function, None, [0; 4]),
@@ -279,7 +315,10 @@ mod tests {
         let mut config = host_config(&host);
         assert_eq!((config.vendor, config.family, config.model_number, config.stepping), (Vendor::Intel, 6, 0xcf, 2));
         restrict(&mut config, &host, true, true);
-        assert!(config.has(Feature::Avx2) && !config.has(Feature::Vmx));
+        assert!(config.has(Feature::Avx2) && config.has(Feature::Vmx));
+        assert_eq!(find(&table(&config, &host, 0), SVM, 0), [0xff, u32::MAX, 0, SVM_FEATURES]);
+        config.set(Feature::Svm, false);
+        assert_eq!(find(&table(&config, &host, 0), SVM, 0), [0; 4]);
         assert_eq!(find(&table(&config, &host, 0), 1, 0)[0], 0x000c_06f2);
     }
 }

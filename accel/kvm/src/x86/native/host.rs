@@ -7,6 +7,7 @@ use crate::host::{self, KernelVm, done, uninterrupted};
 use crate::rings;
 use crate::sys::{PageRing, WriteRing};
 use kvm_bindings as kb;
+use kvm_bindings::nested::KvmNestedStateBuffer;
 use kvm_bindings::{
     CpuId, KvmIrqRouting, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_guest_debug, kvm_interrupt,
     kvm_irq_routing_entry, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_regs, kvm_run,
@@ -307,6 +308,13 @@ impl VcpuFile for Vcpu {
     }
     fn set_events(&self, events: &kvm_vcpu_events) -> Result<()> {
         io(self.fd.set_vcpu_events(events))
+    }
+    fn nested_state(&self) -> Result<Box<KvmNestedStateBuffer>> {
+        let mut state = Box::new(KvmNestedStateBuffer::empty());
+        io(self.fd.nested_state(&mut state)).map(|_| state)
+    }
+    fn set_nested_state(&self, state: &KvmNestedStateBuffer) -> Result<()> {
+        io(self.fd.set_nested_state(state))
     }
     fn mp_state(&self) -> Result<kvm_mp_state> {
         io(self.fd.get_mp_state())

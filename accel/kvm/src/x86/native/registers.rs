@@ -3,6 +3,7 @@
 use super::sys::VcpuFile;
 use crate::error::{Context, KvmError};
 use kvm_bindings as kb;
+use kvm_bindings::nested::KvmNestedStateBuffer;
 use kvm_bindings::{
     kvm_debugregs, kvm_dtable, kvm_guest_debug, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
     kvm_vcpu_events, kvm_xcr, kvm_xcrs,
@@ -10,7 +11,7 @@ use kvm_bindings::{
 use rhea_ir::guest::Guest;
 use rhea_memory::{AddressSpace, Gpa, Requester};
 use rhea_x86::saved::{SegmentSaved, X87Saved};
-use rhea_x86::{HostWatch, X86Cpu, X86Saved};
+use rhea_x86::{Feature, HostWatch, X86Cpu, X86Saved};
 
 /// Registers that hold values, by number: tried all, kept in step where the kernel has them.
 const MSRS: &[u32] = &[
@@ -41,6 +42,9 @@ const MSRS: &[u32] = &[
 ];
 /// Fixed and variable memory type ranges, machine-check banks.
 const MSR_RANGES: &[std::ops::Range<u32>] = &[0x250..0x251, 0x258..0x25a, 0x268..0x270, 0x200..0x210, 0x400..0x428];
+/// Registers that only guests with guests of their own have, zero after a reset: IA32_FEATURE_CONTROL; VM_CR, VM_HSAVE_PA.
+const VMX_MSRS: &[u32] = &[0x3a];
+const SVM_MSRS: &[u32] = &[0xc001_0114, 0xc001_0117];
 /// Where the kernel keeps SMBASE.
 const MSR_SMBASE: u32 = 0x9e;
 
@@ -63,6 +67,8 @@ pub struct Abilities {
     /// The 8259s too, and so all that interrupts.
     pub kernel_pic: bool,
     pub smm: bool,
+    /// Which extension a guest has to run guests of its own, if it has one.
+    pub nested: Option<Feature>,
     pub xcrs: bool,
     pub pkru: Option<usize>,
 }
@@ -73,6 +79,8 @@ pub struct Registers {
     sregs: kvm_sregs,
     xsave: Vec<u8>,
     events: kvm_vcpu_events,
+    /// That of virtualization inside of the guest, as it is after a reset.
+    nested: Option<Box<KvmNestedStateBuffer>>,
     mp: u32,
     /// Registers by number with the kernel's values.
     msrs: Vec<kvm_msr_entry>,
@@ -148,6 +156,7 @@ impl Registers {
             sregs: file.sregs().during("KVM_GET_SREGS")?,
             xsave: file.xsave().during("KVM_GET_XSAVE")?,
             events: file.events().during("KVM_GET_VCPU_EVENTS")?,
+            nested: can.nested.map(|_| file.nested_state().during("KVM_GET_NESTED_STATE")).transpose()?,
             mp: kb::KVM_MP_STATE_RUNNABLE,
             msrs: numbers.map(|index| kvm_msr_entry { index, ..Default::default() }).collect(),
             resets: 0,
@@ -376,6 +385,9 @@ impl Registers {
         let saved = cpu.save_state();
         let reset = cpu.resets != self.resets;
         self.resets = cpu.resets;
+        if reset {
+            self.leave_nested(file)?;
+        }
         let [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = saved.r;
         let rip = if long(&saved) { saved.pc } else { saved.pc.wrapping_sub(saved.segments[1].base) & 0xffff_ffff };
         let rflags = saved.rflags.into();
@@ -446,6 +458,19 @@ impl Registers {
         let debug = kvm_debugregs { db: [d0, d1, d2, d3], dr6, dr7, ..Default::default() };
         file.set_debug_registers(&debug).during("KVM_SET_DEBUGREGS")?;
         self.push_stops(file, cpu)
+    }
+
+    /// The processor is in no guest of the guest any more, and knows of none.
+    fn leave_nested(&self, file: &dyn VcpuFile) -> Result<(), KvmError> {
+        let Some(nested) = &self.nested else { return Ok(()) };
+        file.set_nested_state(nested).during("KVM_SET_NESTED_STATE")?;
+        let numbers = if self.can.nested == Some(Feature::Vmx) { VMX_MSRS } else { SVM_MSRS };
+        for &index in numbers {
+            // What the kernel does not have keeps nothing.
+            let zero = kvm_msr_entry { index, ..Default::default() };
+            file.set_msrs(&[zero]).during("KVM_SET_MSRS")?;
+        }
+        Ok(())
     }
 
     fn push_events(&mut self, file: &dyn VcpuFile, saved: &X86Saved, reset: bool) -> Result<(), KvmError> {

@@ -2,6 +2,7 @@
 
 use crate::sys::{AnyVm, PageRing, WriteRing};
 use kvm_bindings as kb;
+use kvm_bindings::nested::KvmNestedStateBuffer;
 use kvm_bindings::{
     kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_guest_debug, kvm_irq_routing_entry, kvm_irqchip,
     kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
@@ -229,6 +230,12 @@ pub trait VcpuFile: Send {
     /// # Errors
     /// The kernel's.
     fn set_events(&self, events: &kvm_vcpu_events) -> Result<()>;
+    /// # Errors
+    /// The kernel's.
+    fn nested_state(&self) -> Result<Box<KvmNestedStateBuffer>>;
+    /// # Errors
+    /// The kernel's.
+    fn set_nested_state(&self, state: &KvmNestedStateBuffer) -> Result<()>;
     /// # Errors
     /// The kernel's.
     fn mp_state(&self) -> Result<kvm_mp_state>;

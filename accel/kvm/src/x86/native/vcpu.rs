@@ -1,7 +1,8 @@
 //! A vCPU: its exits, interrupts that are injected from outside of the kernel.
 
 use super::chips;
-use super::registers::{APIC_BASE, APIC_BSP, Registers};
+use super::cpuid;
+use super::registers::{APIC_BASE, APIC_BSP, Abilities, Registers};
 use super::sys::{Exit, VcpuFile, name_of};
 use super::vm::Core;
 use crate::error::{Context, KvmError};
@@ -51,7 +52,8 @@ impl Inner {
         guest: Box<X86Cpu>,
         file: Box<dyn VcpuFile>,
     ) -> Result<Self, KvmError> {
-        let mut registers = Registers::new(&*file, vm.can)?;
+        let nested = cpuid::NESTING.into_iter().find(|f| guest.config.has(*f));
+        let mut registers = Registers::new(&*file, Abilities { nested, ..vm.can })?;
         let pins = guest.pins();
         let mut guest = guest;
         // Its local APIC is as the kernel made it: with the base of a first processor or of another.

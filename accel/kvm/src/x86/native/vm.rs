@@ -123,7 +123,7 @@ impl KvmVm {
     pub fn new(system: &dyn System, setup: Setup) -> Result<Arc<Self>, KvmError> {
         let Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency, dirty_ring } = setup;
         check(system, irqchip)?;
-        let supported = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
+        let supported = cpuid::supported(system)?;
         let file = create(system)?;
         file.set_identity_map(IDENTITY_PAGE).during("KVM_SET_IDENTITY_MAP_ADDR")?;
         file.set_tss_address(TASK_PAGES).during("KVM_SET_TSS_ADDR")?;
@@ -144,6 +144,7 @@ impl KvmVm {
             kernel_apic: chips.is_some(),
             kernel_pic: irqchip == Irqchip::Kernel,
             smm,
+            nested: None,
             xcrs: file.check(kb::KVM_CAP_XCRS) > 0,
             pkru: cpuid::pkru_offset(&supported),
         };
