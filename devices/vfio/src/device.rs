@@ -27,6 +27,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why an assigned function cannot be had.
@@ -90,6 +91,8 @@ pub struct Environment {
     pub control: VmControl,
     /// Drops something when no processor uses it any more.
     pub release: Arc<dyn Fn(Box<dyn Any + Send>) + Send + Sync>,
+    /// How long the machine waits for a reset, or for the function to be given back.
+    pub patience: Duration,
     /// The host wants the function back.
     pub requested: Arc<dyn Fn() + Send + Sync>,
 }

@@ -11,6 +11,7 @@ use rhea_firmware::x86::boot_order::unit;
 use rhea_vfio::{Environment, Opened, Vfio, VfioPci, Watcher, catalog};
 use std::any::Any;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 pub use rhea_vfio::Status;
 
@@ -87,6 +88,8 @@ impl Plugger<'_> {
             log: board.log.clone(),
             control: board.control.clone(),
             release: Arc::new(move |memory| release(accelerator.as_ref().and_then(Weak::upgrade), memory)),
+            // Longer than any reset of a function that works (PCI Express base specification 6.6.1), with what the kernel tries.
+            patience: Duration::from_secs(20),
             requested: Arc::new(move || match &id {
                 Some(id) => control.request(VmRequest::Unplug(id.clone())),
                 None => eprintln!("rhea: the host wants an assigned device back, which has no id= to be unplugged by"),

@@ -7,14 +7,10 @@ use crate::config::COMMAND;
 use crossbeam_channel::bounded;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
-
-/// Longer than any reset of a function that works (PCI Express base specification 6.6.1: a second, with all retries of the kernel).
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Does `f` on a thread of its own; a function that is not done with it in time is given up.
-fn limited(inner: &Arc<Inner>, what: &str, limit: Duration, f: impl FnOnce(&Arc<Inner>) + Send + 'static) {
-    let (done, finished) = bounded(1);
+fn limited(inner: &Arc<Inner>, what: &str, f: impl FnOnce(&Arc<Inner>) + Send + 'static) {
+    let ((done, finished), limit) = (bounded(1), inner.environment.patience);
     let of = inner.clone();
     let spawned = std::thread::Builder::new().name("vfio-reset".to_owned()).spawn(move || {
         f(&of);
@@ -27,25 +23,29 @@ fn limited(inner: &Arc<Inner>, what: &str, limit: Duration, f: impl FnOnce(&Arc<
     }
     if finished.recv_timeout(limit).is_err() && !inner.gone.swap(true, SeqCst) {
         inner.warn(&format!("{what} takes longer than {} s: the machine goes on without it", limit.as_secs()));
+        for bar in &inner.bars {
+            bar.window.switch(false);
+            bar.show(false);
+        }
     }
 }
 
 /// The machine is reset.
 pub(super) fn machine(inner: &Arc<Inner>) {
     if !inner.gone.load(SeqCst) {
-        limited(inner, "the reset", LIMIT, |inner| reset(inner, true));
+        limited(inner, "the reset", |inner| reset(inner, true));
     }
 }
 
 /// The guest resets the function.
 pub(super) fn function(inner: &Arc<Inner>) {
-    limited(inner, "the reset", LIMIT, |inner| reset(inner, false));
+    limited(inner, "the reset", |inner| reset(inner, false));
 }
 
 /// The machine, or the function in it, ends.
 pub(super) fn give_up(inner: &Arc<Inner>) {
     if !inner.gone.load(SeqCst) {
-        limited(inner, "giving it back", LIMIT, |inner| inner.release());
+        limited(inner, "giving it back", |inner| inner.release());
     }
 }
 
@@ -56,6 +56,10 @@ fn reset(inner: &Arc<Inner>, whole_bus: bool) {
     let _ = inner.device.write(&inner.space, COMMAND as u64, &2u16.to_le_bytes());
     if !reset_host(inner, whole_bus) {
         inner.trace(format_args!("the function has no reset"));
+    }
+    if inner.gone.load(SeqCst) {
+        // It came too late.
+        return inner.interrupts().give_up();
     }
     if let Some(table) = &inner.table {
         table.reset();

@@ -111,6 +111,7 @@ impl Machine {
                 counted.fetch_add(1, SeqCst);
                 drop(memory);
             }),
+            patience: Duration::from_millis(if choices.no_fast_msi { 100 } else { 30_000 }),
             requested: Arc::new(move || {
                 asked.fetch_add(1, SeqCst);
             }),
@@ -374,6 +375,27 @@ fn nothing_is_left() {
     bus.detach_all();
     drop(function);
     wait("it is closed", || !device.is_open());
+}
+
+/// A function whose reset does not come back: the machine goes on without it, and gives everything back.
+#[test]
+fn a_function_that_hangs() {
+    // Not patient: see `Machine::new`.
+    let m = Machine::new(setup(space()), Choices { no_fast_msi: true, ..Choices::default() });
+    m.place();
+    let stuck = m.device.stuck.lock();
+    let began = Instant::now();
+    m.write(EXPRESS + 8, 2, 0x8000);
+    m.function.reset();
+    m.function.quiesce();
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert_eq!((m.read(0, 4), m.up()), (u32::MAX, false));
+    drop(stuck);
+    let Machine { bus, function, device, .. } = m;
+    bus.detach_all();
+    drop(function);
+    wait("it is closed", || !device.is_open());
+    assert_eq!(device.eventfds(), 0);
 }
 
 /// Configuration space is the function's to fill: whatever is in it.

@@ -501,6 +501,8 @@ struct DeviceState {
 
 pub(crate) struct FakeDevice {
     pub log: Arc<Log>,
+    /// While a test holds it resets do not come back.
+    pub stuck: Mutex<()>,
     setup: Arc<FakeSetup>,
     state: Mutex<DeviceState>,
 }
@@ -528,7 +530,7 @@ impl FakeDevice {
             .collect();
         let migration = setup.migration.map(|_| MigrationState::Running);
         let state = DeviceState { open: true, contents, migration, ..DeviceState::default() };
-        Arc::new(Self { log, setup, state: Mutex::new(state) })
+        Arc::new(Self { log, stuck: Mutex::new(()), setup, state: Mutex::new(state) })
     }
     fn close(&self) {
         self.log.tell(Call::Close("device"));
@@ -726,6 +728,7 @@ impl DeviceFile for Handle {
         self.0.state.lock().set_irqs(count, index, action, start, data)
     }
     fn reset(&self) -> Result<()> {
+        drop(self.0.stuck.lock());
         self.0.log.note(Call::Reset)
     }
     fn hot_reset_info(&self) -> Result<HotResetInfo> {
