@@ -606,6 +606,14 @@ impl PciFunction for VfioPci {
     fn config(&self) -> &PciConfig {
         &self.0.config
     }
+    fn msix_vectors(&self) -> u32 {
+        self.0.table.as_ref().map_or(0, |t| t.vectors())
+    }
+    fn program_msix(&self, vector: u32, address: u64, data: u32) {
+        if let Some(table) = &self.0.table {
+            table.program(vector, address, data);
+        }
+    }
     fn config_read(&self, offset: u16, size: u8) -> u32 {
         self.0.read(offset, size)
     }

@@ -44,6 +44,17 @@ impl Table {
         let _ = self.changed.set(changed);
         let _ = self.pending.set(pending);
     }
+    pub fn vectors(&self) -> u32 {
+        self.place.vectors.into()
+    }
+    /// Writes a message, not its mask.
+    pub fn program(&self, vector: u32, address: u64, data: u32) {
+        let ((bar, start), at) = (self.place.table, u64::from(vector) * ENTRY);
+        if at < self.table_len() {
+            self.write(bar, start + at, 8, address);
+            self.write(bar, start + at + 8, 4, data.into());
+        }
+    }
     fn table_len(&self) -> u64 {
         u64::from(self.place.vectors) * ENTRY
     }

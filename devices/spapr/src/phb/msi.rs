@@ -4,7 +4,6 @@ use super::{MESSAGE_ADDRESS, Phb, Reply};
 use crate::papr::rtas;
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
-use rhea_memory::{Access, MmioDevice};
 use rhea_pci::PciFunction;
 use std::collections::BTreeMap;
 
@@ -50,20 +49,14 @@ fn capability(function: &dyn PciFunction, id: u8) -> Option<u16> {
 /// How many messages a function can have, MSI and MSI-X.
 pub(super) fn capacity(function: &dyn PciFunction) -> (u32, u32) {
     let msi = capability(function, CAP_MSI).map_or(0, |at| 1 << (function.config_read(at + 2, 2) >> 1 & 7).min(5));
-    let msix = function.config().msix().map_or(0, |m| m.vectors().into());
-    (msi, msix)
+    (msi, function.msix_vectors())
 }
 
 fn program(function: &dyn PciFunction, given: Given) {
     let (low, high) = (MESSAGE_ADDRESS as u32, (MESSAGE_ADDRESS >> 32) as u32);
     if given.msix {
-        let Some(msix) = function.config().msix() else { return };
         for n in 0..given.count {
-            let entry = u64::from(n) * 16;
-            for (at, value) in [(0, low), (4, high), (8, given.first + n)] {
-                // Words of the table, which takes them.
-                let _ = msix.write(entry + at, value.into(), Access::host(4));
-            }
+            function.program_msix(n, MESSAGE_ADDRESS, given.first + n);
         }
     } else if let Some(at) = capability(function, CAP_MSI) {
         let control = function.config_read(at + 2, 2);
