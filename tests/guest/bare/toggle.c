@@ -94,7 +94,9 @@ void on_pin(uint32_t line) {
 }
 void on_message(unsigned id) {
     struct device *d = &devices[id / 8];
-    if (id / 8 < count && d->echoes && (d->way != MESSAGES || id % 8 != d->vector || d->handled == d->started)) {
+    // In the one of MSI an echo is one that has no cause.
+    const bool message = d->way == MESSAGE && id % 8 == 0;
+    if (id / 8 < count && d->echoes && !message && (d->way != MESSAGES || id % 8 != d->vector || d->handled == d->started)) {
         d->echoes--;
         return;
     }
