@@ -313,7 +313,7 @@ fn messages() {
     // Without bus mastering there are no messages.
     m.write(COMMAND, 2, 2);
     assert!(m.device.fire(irq::MSIX, 3));
-    wait("it is taken", || m.function.status().counters.iter().any(|c| *c == ("messages", 5)));
+    wait("it is taken", || m.function.status().counters.contains(&("messages", 5)));
     assert_eq!(m.controller.messages.lock().len(), 4);
     m.write(MSIX + 2, 2, 0);
     assert_eq!(m.mode(), "INTx slow");
