@@ -243,11 +243,12 @@ impl DmaSpace {
         }
         (wanted, out_of_reach)
     }
-    /// Windows of the host's table, where it has such: the guest's, or one for all its memory. Pages that the host has not are made of
-    /// smaller ones.
+    /// Windows of the host's table, where it has such: the guest's, or one for all its memory. Pages that the host has not, or that are
+    /// larger than what its memory is made of, are made of smaller ones.
     fn windows(&self, table: &Table) -> Vec<DmaWindow> {
         let pages = self.backing.window_pages();
-        let fit = |shift: u32| (12..=shift).rev().find(|n| pages >> n & 1 != 0).unwrap_or(shift);
+        let most = sys::page_size().trailing_zeros();
+        let fit = |shift: u32| (12..=shift.min(most)).rev().find(|n| pages >> n & 1 != 0).unwrap_or(shift);
         if let Some(windows) = self.translations.get().and_then(|t| t.windows()) {
             return windows.into_iter().map(|w| DmaWindow { page_shift: fit(w.page_shift), ..w }).collect();
         }

@@ -2,7 +2,7 @@
 
 use super::{Bench, MIB};
 use crate::sys::fake::{Call, FakeContainer, FakeKernel};
-use crate::sys::{ContainerInfo, DmaMap, extension};
+use crate::sys::{self, ContainerInfo, DmaMap, extension};
 use crate::{Assigned, Wanted};
 use parking_lot::Mutex;
 use rhea_device::dma::{
@@ -387,7 +387,8 @@ fn tce_windows() {
     let high = DmaWindow { base: 1 << 59, len: 8 * MIB, page_shift: 16 };
     *tables.windows.lock() = Some(vec![low, high]);
     tables.tell(None);
-    assert_eq!(bench.kernel.log.take(), [Call::TceCreate(16, 8 * MIB)]);
+    let shift = sys::page_size().trailing_zeros().min(16);
+    assert_eq!(bench.kernel.log.take(), [Call::TceCreate(shift, 8 * MIB)]);
     tables.put(0x5000, None);
     assert_eq!(bench.kernel.log.take(), [Call::Unmap(0x5000, 0x1000)]);
     // What is in a window goes with it.
@@ -408,7 +409,7 @@ fn tce_windows() {
     // Pages that the host has not; a window that it has no place for.
     *tables.windows.lock() = Some(vec![high, DmaWindow { base: 0, len: 32 * MIB, page_shift: 24 }]);
     tables.tell(None);
-    assert_eq!(bench.kernel.log.take(), [Call::TceCreate(16, 32 * MIB)]);
+    assert_eq!(bench.kernel.log.take(), [Call::TceCreate(shift, 32 * MIB)]);
     *tables.windows.lock() = Some(vec![high, DmaWindow { base: 1 << 40, len: MIB, page_shift: 12 }]);
     tables.tell(None);
     let told = bench.warnings.lock().last().cloned().expect("a warning");
@@ -430,7 +431,12 @@ fn tce_of_all_memory() {
     let all = DmaMap { iova: 0, len: 4 * MIB, host, write: true };
     assert_eq!(
         bench.kernel.log.take()[4..8],
-        [Call::TceRemove(0), Call::TceCreate(16, 4 * MIB), Call::Register(host, 4 * MIB), Call::Map(all)]
+        [
+            Call::TceRemove(0),
+            Call::TceCreate(sys::page_size().trailing_zeros().min(16), 4 * MIB),
+            Call::Register(host, 4 * MIB),
+            Call::Map(all)
+        ]
     );
     // A part can go by itself.
     let hole = bench.memory.map_mmio(Gpa(MIB), 0x10000, Arc::new(Silent), 1).expect("room");

@@ -41,12 +41,21 @@ impl Machine {
 
 struct Edu(Assigned);
 
+/// In the emulated Power machine its registers are big-endian.
+fn ordered(value: u32, identification: u32) -> u32 {
+    if identification & 0xff == 0xed { value } else { value.swap_bytes() }
+}
+
 impl Edu {
     fn put(&self, register: u64, value: u32) {
         let bar = self.0.device().region_info(0).expect("a BAR");
+        let value = ordered(value, self.read(0));
         self.0.device().write(&bar, register, &value.to_le_bytes()).expect("a register");
     }
     fn get(&self, register: u64) -> u32 {
+        ordered(self.read(register), self.read(0))
+    }
+    fn read(&self, register: u64) -> u32 {
         let bar = self.0.device().region_info(0).expect("a BAR");
         let mut data = [0; 4];
         self.0.device().read(&bar, register, &mut data).expect("a register");
