@@ -15,7 +15,8 @@ static const char *const ways[] = {"INTx", "MSI", "MSI-X"};
 
 static struct device {
     uint32_t function, line, msi, msix;
-    bool edu;
+    // Registers of QEMU's `edu` are in the order of the processor that it emulates.
+    bool edu, swapped;
     uint64_t registers, table;
     // Vectors of MSI-X.
     unsigned vectors;
@@ -46,6 +47,13 @@ static void stop(const struct device *d, const char *why) {
     print("\r\n");
     fail(why, turn);
 }
+static uint32_t edu_read(const struct device *d, uint32_t at) {
+    const uint32_t v = read_register(d->registers + at);
+    return d->swapped ? __builtin_bswap32(v) : v;
+}
+static void edu_write(const struct device *d, uint32_t at, uint32_t v) {
+    write_register(d->registers + at, d->swapped ? __builtin_bswap32(v) : v);
+}
 static void causes_of(const struct device *d) {
     if (d->edu) return;
     write_register(d->registers + IMC, 0xffffffff);
@@ -58,15 +66,15 @@ static void causes_of(const struct device *d) {
 static void raise(struct device *d) {
     d->started++;
     if (d->way == MESSAGES && echoes) d->echoes++;
-    if (d->edu) write_register(d->registers + EDU_RAISE, 1);
+    if (d->edu) edu_write(d, EDU_RAISE, 1);
     else write_register(d->registers + ICS, d->way == MESSAGES ? 1u << (QUEUE_CAUSES + d->vector) : TXDW);
 }
 // The first access takes the cause back: a level that is looked at again after it is down.
 static void handle(struct device *d) {
     bool more;
     if (d->edu) {
-        write_register(d->registers + EDU_ACKNOWLEDGE, 1);
-        more = read_register(d->registers + EDU_CAUSES);
+        edu_write(d, EDU_ACKNOWLEDGE, 1);
+        more = edu_read(d, EDU_CAUSES);
     } else if (d->way == MESSAGES) {
         more = false;
     } else {
@@ -181,8 +189,9 @@ static void find(void) {
             d->table = bars[table & 7] + (table & ~7u);
             d->vectors = QUEUES;
         }
-        if (d->edu && read_register(d->registers) != 0x010000ed) fail("no edu at", function);
-        if (d->edu) write_register(d->registers + EDU_ACKNOWLEDGE, 0xffffffff);
+        if (d->edu) d->swapped = read_register(d->registers) == 0xed000001;
+        if (d->edu && edu_read(d, 0) != 0x010000ed) fail("no edu at", function);
+        if (d->edu) edu_write(d, EDU_ACKNOWLEDGE, 0xffffffff);
         else write_register(d->registers + RCTL, 0);
         d->line = connect_pin(function);
         causes_of(d);

@@ -23,6 +23,7 @@ static struct {
     uint32_t config;    // configuration address
     uint64_t registers; // address
     uint32_t irq, asked;
+    bool swapped; // registers of QEMU's are in the order of the processor that it emulates
 } device[DEVICES];
 
 // ---- controllers ----
@@ -65,20 +66,27 @@ static void start_xive(void) {
 
 enum { FACTORIAL = 0x08, STATUS = 0x20, CAUSE = 0x24, ACKNOWLEDGE = 0x64 };
 
+static uint32_t get(int n, uint32_t at) {
+    const uint32_t v = read32(device[n].registers + at);
+    return device[n].swapped ? __builtin_bswap32(v) : v;
+}
+static void put(int n, uint32_t at, uint32_t v) {
+    write32(device[n].registers + at, device[n].swapped ? __builtin_bswap32(v) : v);
+}
 // Asks for an interrupt, soon: a factorial, of another number each time.
 static void start(int n) {
     MEMORY->started[n]++;
     device[n].asked = 3 + (device[n].asked + 1) % 8;
-    write32(device[n].registers + FACTORIAL, device[n].asked);
+    put(n, FACTORIAL, device[n].asked);
 }
 // The first access takes the cause back: a level that is looked at again after it is down. An interrupt too many finds another number's
 // factorial, or none yet.
 static void handle(int n) {
-    write32(device[n].registers + ACKNOWLEDGE, 1);
-    uint32_t cause = read32(device[n].registers + CAUSE), factorial = 1;
+    put(n, ACKNOWLEDGE, 1);
+    uint32_t cause = get(n, CAUSE), factorial = 1;
     if (cause) fail(n == PIN ? "pin: the cause stays" : "message: the cause stays", MEMORY->changes);
     for (uint32_t factor = 2; factor <= device[n].asked; factor++) factorial *= factor;
-    if (read32(device[n].registers + FACTORIAL) != factorial)
+    if (get(n, FACTORIAL) != factorial)
         fail(n == PIN ? "pin: an interrupt too many" : "message: an interrupt too many", MEMORY->changes);
     MEMORY->handled[n]++;
     if (MEMORY->handled[n] != MEMORY->started[n]) fail("an interrupt nobody asked for", MEMORY->changes);
@@ -218,7 +226,8 @@ int main(void) {
     spin(200 * TICKS_PER_US);
     set_msr(msr() & ~(uint64_t)MSR_EE);
     for (int n = 0; n < DEVICES; n++) {
-        write32(device[n].registers + STATUS, 0x80);
+        device[n].swapped = read32(device[n].registers) == 0xed000001;
+        put(n, STATUS, 0x80);
         start(n);
     }
     set_msr(msr() | MSR_EE);
