@@ -42,6 +42,8 @@ struct Open {
     sources: BTreeMap<u32, bool>,
     /// Of XIVE: thread interrupt management area, event state buffers.
     pages: Option<[Box<dyn DevicePages>; 2]>,
+    /// Locked while a vCPU is connected, which would keep the device although it was given up; false: it is.
+    wanted: Arc<Mutex<bool>>,
     /// Dropped last.
     device: Arc<dyn DeviceFile>,
 }
@@ -165,7 +167,7 @@ impl KernelChips {
         // Saves room; older kernels have it for as many as there can be.
         let servers = self.vcpus.read().len() as u32;
         let _ = device.set(group, attribute, &servers.to_ne_bytes());
-        let mut open = Open { mode, sources: BTreeMap::new(), pages: None, device };
+        let mut open = Open { mode, sources: BTreeMap::new(), pages: None, wanted: Arc::new(Mutex::new(true)), device };
         for (irq, level) in sources {
             open.claim(*irq, *level)?;
         }
@@ -183,10 +185,13 @@ impl KernelChips {
         let capability = if mode == Mode::Xics { abi::KVM_CAP_IRQ_XICS } else { abi::KVM_CAP_PPC_IRQ_XIVE };
         for vcpu in self.vcpus.read().iter() {
             // A controller that is given up before the thread gets there is not held by it.
-            let device = Arc::downgrade(&open.device);
-            let connect = move |inner: &mut Inner, attached: &crate::kick::Attached| match device.upgrade() {
-                Some(device) => inner.connect(attached, capability, device.fd()),
-                None => Ok(()),
+            let (device, wanted) = (Arc::downgrade(&open.device), open.wanted.clone());
+            let connect = move |inner: &mut Inner, attached: &crate::kick::Attached| {
+                let wanted = wanted.lock();
+                match device.upgrade().filter(|_| *wanted) {
+                    Some(device) => inner.connect(attached, capability, device.fd()),
+                    None => Ok(()),
+                }
             };
             vcpu.push(Work::Own(Box::new(connect)));
         }
@@ -224,6 +229,8 @@ impl KernelIrqchip for KernelChips {
         if open.mode == Mode::Xics {
             self.define_tokens(false);
         }
+        // There is no second one as long as somebody has the first.
+        *open.wanted.lock() = false;
         self.core.gate.exclusively(|| {
             let pending = open.sources.iter().filter(|(irq, level)| !**level && open.pending(**irq));
             let pending = pending.map(|(irq, _)| *irq).collect();
