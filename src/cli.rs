@@ -129,6 +129,11 @@ const OPTIONS: &[Opt] = &[
     arg(&["d"], "item1,...", "log these items ('-d help' lists them)"),
     arg(&["D"], "file", "write the log to this file (default: standard error)"),
     arg(&["rtc"], "[base=utc|localtime|date][,clock=host|vm]", "set the wall clock"),
+    arg(
+        &["icount"],
+        "[shift=N|auto][,align=on|off][,sleep=on|off]",
+        "let the guest's time pass with its instructions, 2^N ns each",
+    ),
     arg(&["pidfile"], "file", "write the process id to this file"),
 ];
 
@@ -262,7 +267,6 @@ const ABSENT: &[&str] = &[
     "audiodev",
     "acpitable",
     "numa",
-    "icount",
     "incoming",
     "loadvm",
     "daemonize",
@@ -682,6 +686,7 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
             return Err(err(&format!("-{option}"), format!("{what} is of no use without a kernel: add -kernel FILE")));
         }
     }
+    let icount = given.last("icount").map(options::parse_icount).transpose()?;
     let config = MachineConfig {
         name: given.last("name").map(name).transpose()?,
         cpu: given.last("cpu").unwrap_or(if q35 { "qemu64" } else { "max" }).to_owned(),
@@ -690,7 +695,8 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
         ram_slots: memory.map_or(0, |m| m.slots),
         prom_env: prom_env(given)?,
         ram: ram(given, memory.map(|m| m.size), &board, &objects)?,
-        accel: accel::select(&accels, architecture)?,
+        accel: accel::select(&accels, architecture, icount.is_some())?,
+        icount,
         board,
         kernel,
         // On a PC it may be a list of files with their command lines.

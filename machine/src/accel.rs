@@ -19,7 +19,8 @@ pub fn kvm_error(e: &KvmError) -> OptionError {
 /// # Errors
 /// The host has no memory or thread for it.
 pub fn jit<G: Guest>(board: &mut Board, interpret: bool) -> Result<Arc<JitVm<G>>, OptionError> {
-    let options = JitOptions { interpret, ..JitOptions::default() };
+    let counting = board.clock.counter().map(|_| board.clock.clone());
+    let options = JitOptions { interpret, counting, ..JitOptions::default() };
     let jit = JitVm::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
     if board.log.enabled(LogMask::Op) {
         let log = board.log.clone();
@@ -130,9 +131,15 @@ fn kvm_options(set: &OptionSet) -> Result<KvmOptions, OptionError> {
 /// JIT, or the interpreter on a host that the JIT makes no code for; then nothing is said.
 ///
 /// # Errors
-/// [`OptionError`]: an unknown name or property, or nothing on the list works.
-pub fn select(texts: &[String], guest: Architecture) -> Result<AccelKind, OptionError> {
-    let kind = select_with(texts, &|choice, irqchip| usable(guest, choice, irqchip), rhea_jit::HAS_BACK_END)?;
+/// [`OptionError`]: an unknown name or property, or nothing on the list works, with `-icount` if that is given.
+pub fn select(texts: &[String], guest: Architecture, icount: bool) -> Result<AccelKind, OptionError> {
+    let kvm = |choice, irqchip| {
+        if icount {
+            return Err(KvmError::Refused("it does not count instructions (-icount): use jit".to_owned()));
+        }
+        usable(guest, choice, irqchip)
+    };
+    let kind = select_with(texts, &kvm, rhea_jit::HAS_BACK_END)?;
     match kind {
         AccelKind::Kvm(KvmOptions { dirty_ring: 1.., .. }) if guest != Architecture::X86_64 => {
             Err(OptionError::new("-accel kvm", "'dirty-ring-size' is of x86-64 guests only"))
@@ -295,9 +302,12 @@ mod tests {
         let e = choose(&["kvm:tcg"], &["interp"]).unwrap_err();
         assert_eq!(e, "-accel jit: it makes no code for this host's processor: use kvm or interp");
         // Other guests are not run by this host.
-        let e = select(&["kvm".into()], Architecture::Aarch64).unwrap_err().to_string();
+        let e = select(&["kvm".into()], Architecture::Aarch64, false).unwrap_err().to_string();
         assert!(e.contains("does not run aarch64 guests"), "{e}");
-        assert_eq!(select(&["kvm:jit".into()], Architecture::Ppc64).ok(), Some(AccelKind::Jit));
-        assert_eq!(select(&[], Architecture::Ppc64).ok(), Some(AccelKind::Jit));
+        assert_eq!(select(&["kvm:jit".into()], Architecture::Ppc64, false).ok(), Some(AccelKind::Jit));
+        assert_eq!(select(&[], Architecture::Ppc64, false).ok(), Some(AccelKind::Jit));
+        assert_eq!(select(&[], Architecture::X86_64, true).ok(), Some(AccelKind::Jit));
+        let e = select(&["kvm".into()], Architecture::X86_64, true).unwrap_err().to_string();
+        assert!(e.contains("does not count instructions"), "{e}");
     }
 }

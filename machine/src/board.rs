@@ -4,7 +4,7 @@ use crate::inventory::Inventory;
 use crate::machine::Info;
 use rhea_accel::{Accelerator, InterruptRouting, VmControl};
 use rhea_block::Drive;
-use rhea_clock::VirtualClock;
+use rhea_clock::{Counting, VirtualClock};
 use rhea_device::chardev::CharBackend;
 use rhea_device::{Device, DmaHandle, Log};
 use rhea_display::Console;
@@ -57,11 +57,11 @@ pub struct Board {
 
 impl Board {
     #[must_use]
-    pub fn new(control: &VmControl, log: &Log) -> Self {
+    pub fn new(control: &VmControl, log: &Log, icount: Option<Counting>) -> Self {
         Self {
             space: AddressSpace::new("system"),
             routing: InterruptRouting::new(),
-            clock: VirtualClock::new(),
+            clock: icount.map_or_else(VirtualClock::new, VirtualClock::counted),
             log: log.clone(),
             devices: Vec::new(),
             info: Vec::new(),

@@ -5,7 +5,7 @@ use crate::machine::Actions;
 use crate::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use crate::pseries::PseriesOptions;
 use rhea_block::{DriveOptions, NodeOptions};
-use rhea_clock::{RtcBase, RtcSource};
+use rhea_clock::{Counting, RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
 use rhea_device::options::{OptionError, split};
 use rhea_display::VncOptions;
@@ -196,6 +196,8 @@ pub struct MachineConfig {
     pub log_mask: u32,
     pub log_file: Option<PathBuf>,
     pub rtc: (RtcBase, RtcSource),
+    /// `-icount`: time passes with executed instructions.
+    pub icount: Option<Counting>,
     pub pid_file: Option<PathBuf>,
 }
 

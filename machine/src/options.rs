@@ -1,6 +1,6 @@
 //! The typed form of `-M`, `-cpu`, `-smp`, `-m`, `-rtc`.
 
-use rhea_clock::{RtcBase, RtcSource};
+use rhea_clock::{Counting, MAX_SHIFT, RtcBase, RtcSource};
 use rhea_device::options::{self, OptionDecl, OptionError, OptionKind, OptionSet};
 use rhea_memory::Backing;
 use std::path::PathBuf;
@@ -422,6 +422,48 @@ pub fn parse_rtc(text: &str) -> Result<(RtcBase, RtcSource), OptionError> {
     Ok((base, if set.text("clock") == Some("vm") { RtcSource::Vm } else { RtcSource::Host }))
 }
 
+/// `-icount`
+///
+/// # Errors
+/// [`OptionError`].
+pub fn parse_icount(text: &str) -> Result<Counting, OptionError> {
+    const DECLS: &[OptionDecl] = &[
+        OptionDecl::new(
+            "shift",
+            OptionKind::Text,
+            Some("auto"),
+            "an instruction takes 2^N ns; auto: as the host's time",
+        ),
+        OptionDecl::new("align", OptionKind::Bool, Some("off"), "do not run ahead of the host's time"),
+        OptionDecl::new("sleep", OptionKind::Bool, Some("on"), "wait for timers while the guest is idle"),
+        OptionDecl::new(
+            "rr",
+            OptionKind::Choice(&["none"]),
+            Some("none"),
+            "only none: nothing is recorded or replayed",
+        ),
+    ];
+    let mut pairs = options::split(text);
+    if let Some((shift, None)) = pairs.first().cloned() {
+        pairs[0] = ("shift".to_owned(), Some(shift));
+    }
+    let set = OptionSet::parse("-icount", DECLS, &pairs)?;
+    let shift = match set.text("shift").unwrap_or("auto") {
+        "auto" => None,
+        number => match number.parse().ok().filter(|n| *n <= MAX_SHIFT) {
+            Some(n) => Some(n),
+            None => return Err(set.error("shift", &format!("'{number}': expected 0 to {MAX_SHIFT}, or auto"))),
+        },
+    };
+    let (align, sleep) = (set.bool("align"), set.bool("sleep"));
+    match (shift, align, sleep) {
+        (None, true, _) => Err(set.error("align", "it needs a shift: shift=0 to 10")),
+        (None, _, false) => Err(set.error("sleep", "without sleeping it needs a shift: shift=0 to 10")),
+        (_, true, false) => Err(set.error("align", "it needs sleep=on")),
+        _ => Ok(Counting { shift, sleep, align }),
+    }
+}
+
 /// `YYYY-MM-DD[THH:MM:SS]` in seconds since 1970.
 fn parse_date(text: &str) -> Option<i64> {
     let (date, time) = text.split_once('T').unwrap_or((text, "00:00:00"));
@@ -578,6 +620,21 @@ mod tests {
         assert_eq!(parse_rtc("base=2000-03-01T00:00:01").unwrap().0, RtcBase::Fixed(951_868_801));
         assert_eq!(parse_rtc("base=1970-01-01,clock=vm").unwrap(), (RtcBase::Fixed(0), RtcSource::Vm));
         assert!(parse_rtc("base=yesterday").is_err());
+        let icount = |text| parse_icount(text).map_err(|e| e.to_string());
+        assert_eq!(icount("auto"), Ok(Counting { shift: None, sleep: true, align: false }));
+        assert_eq!(icount("7,sleep=off"), Ok(Counting { shift: Some(7), sleep: false, align: false }));
+        assert_eq!(icount("shift=0,align=on"), Ok(Counting { shift: Some(0), sleep: true, align: true }));
+        for (text, says) in [
+            ("shift=11", "expected 0 to 10, or auto"),
+            ("shift=-1", "'-1'"),
+            ("align=on", "it needs a shift"),
+            ("sleep=off", "it needs a shift"),
+            ("shift=1,align=on,sleep=off", "it needs sleep=on"),
+            ("shift=1,rr=record", "rr"),
+        ] {
+            let e = icount(text).unwrap_err();
+            assert!(e.contains(says) && e.lines().count() == 1, "{text}: {e}");
+        }
         assert!(ObjectSpec::parse("memory-backend-file,id=m,size=1G,mem-path=/x,share=on").is_ok());
         assert!(ObjectSpec::parse("memory-backend-file,id=m,size=1G").is_err());
     }

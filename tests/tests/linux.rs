@@ -231,3 +231,35 @@ fn serial_port_to_a_file() {
     // The clock begins as it was told.
     assert!(text.contains("epoch=981173"), "{text}");
 }
+
+#[test]
+fn counted_instructions_make_the_same_run_again() {
+    require!("kernel", "initramfs");
+    let kernels_log = || {
+        let args = [
+            "-machine",
+            "dtb-randomness=off",
+            "-cpu",
+            "cortex-a57",
+            "-smp",
+            "2",
+            "-rtc",
+            "base=2026-01-01,clock=vm",
+            "-icount",
+            "shift=1,sleep=off",
+        ];
+        let text = linux_case("time", "ignore_loglevel", &args);
+        // With its times, in microseconds.
+        text.lines().filter(|line| line.starts_with('[')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(kernels_log);
+        (kernels_log(), one.join().expect("the other one"))
+    });
+    assert!(one.len() > 100, "{one:#?}");
+    // The end waits for the host to take the console's text.
+    for (a, b) in one.iter().zip(&other).filter(|(a, _)| !a.contains("Power down")) {
+        assert_eq!(a, b);
+    }
+    assert_eq!(one.len(), other.len());
+}

@@ -103,6 +103,8 @@ impl<G: Guest> Compiler<G> {
 
     /// Does a job on the calling thread, which is outside generated code.
     pub fn make(&self, job: &Job<G>) {
+        // It is not asked for again, whatever comes of it.
+        self.core.cache.lock().rearm(&job.key, i32::MAX);
         match self.region(job) {
             Outcome::Done => {}
             Outcome::Stale => self.core.cache.lock().rearm(&job.key, self.threshold),
@@ -121,7 +123,8 @@ impl<G: Guest> Compiler<G> {
             }
             cache.stats.flushes
         };
-        let mut src = Source::<G> { config: &job.config, mode: key.mode, pages: vec![first] };
+        let mut src =
+            Source::<G> { config: &job.config, mode: key.mode, pages: vec![first], counts: self.core.turns.is_some() };
         let index = G::fetch_index(key.mode) as u64;
         let page = |va: u64| job.pages.iter().find(|e| e.tag == va & !(PAGE_SIZE - 1) | index);
         let hot = |to: u64| {

@@ -42,6 +42,8 @@ pub struct Source<'a, G: Guest> {
     pub config: &'a G::Config,
     pub mode: u64,
     pub pages: Vec<CodePage>,
+    /// Instructions are counted, and no block is begun that has more than are allowed.
+    pub counts: bool,
 }
 
 /// What became of a guest block.
@@ -82,6 +84,7 @@ impl<G: Guest> Source<'_, G> {
             Translated::Done { bytes } => {
                 let to = (off + bytes as usize).min(size) as u16;
                 ranges.push(Range { page: page.id, from: off as u16, to });
+                check_count(f, id);
                 return Block::Made(id);
             }
             Translated::NeedsNextPage => {}
@@ -97,6 +100,7 @@ impl<G: Guest> Source<'_, G> {
                 let to = (off + bytes as usize).saturating_sub(size) as u16;
                 ranges.push(Range { page: page.id, from: off as u16, to: size as u16 });
                 ranges.push(Range { page: next.id, from: 0, to });
+                check_count(f, id);
                 Block::Made(id)
             }
             Translated::NeedsNextPage => Block::None,
@@ -119,6 +123,7 @@ impl<G: Guest> Source<'_, G> {
     /// One guest block (or its first `max` instructions).
     pub fn single(&self, pc: u64, max: u32) -> Result<Translation, Missing> {
         let mut func = Function::new(G::fp_mode(self.mode));
+        func.counts = self.counts;
         let mut ranges = Ranges::new();
         match self.block(&mut func, pc, max, &mut ranges) {
             Block::Made(_) => {}
@@ -143,6 +148,7 @@ impl<G: Guest> Source<'_, G> {
         more: &mut dyn FnMut(u64) -> Option<CodePage>,
     ) -> Option<Translation> {
         let mut func = Function::new(G::fp_mode(self.mode));
+        func.counts = self.counts;
         let mut ranges = Ranges::new();
         let mut starts: Vec<(u64, BlockId)> = Vec::new();
         let mut queue = VecDeque::from([pc]);
@@ -241,8 +247,10 @@ pub fn single_instruction<G: Guest>(
     attrs: u8,
     pc: u64,
     code: &[u8],
+    counts: bool,
 ) -> Option<Option<Function>> {
     let mut func = Function::new(G::fp_mode(mode));
+    func.counts = counts;
     let id = func.new_block(pc);
     let mut b = Builder::new(&mut func, G::HELPERS, id);
     match G::translate(config, mode, attrs, code, 1, &mut b) {
@@ -266,6 +274,24 @@ fn check<G: Guest>(f: &Function, stage: Stage) {
     {
         panic!("bad {} IR, {stage:?}: {e}\n{f}", G::ARCH);
     }
+}
+
+/// Where instructions are counted, the guest block from `id` on is begun only if all of it may be executed.
+fn check_count(f: &mut Function, id: BlockId) {
+    if f.counts {
+        let insns: u32 = f.blocks[id.index()..].iter().map(|b| b.guest_insns).sum();
+        let pc = f.blocks[id.index()].pc;
+        add_check(f, id.index(), Op::CheckCount, pc, u64::from(insns));
+    }
+}
+
+/// A point where the guest may be left, before block `b`.
+fn add_check(f: &mut Function, b: usize, op: Op, pc: u64, imm: u64) {
+    let mut i = Inst::new(op, Type::Void);
+    i.imm = imm;
+    i.state = f.push_state(StateMap { pc, dirty: Vec::new() });
+    let v: Value = f.push_inst(i);
+    f.blocks[b].insts.insert(0, v);
 }
 
 /// Returns compare their target with the region's own return addresses: going on at an equal address is right whoever
@@ -318,9 +344,7 @@ fn add_checks(f: &mut Function) {
         }
     }
     for h in heads {
-        let mut i = Inst::new(Op::CheckExit, Type::Void);
-        i.state = f.push_state(StateMap { pc: f.blocks[h].pc, dirty: Vec::new() });
-        let v: Value = f.push_inst(i);
-        f.blocks[h].insts.insert(0, v);
+        let pc = f.blocks[h].pc;
+        add_check(f, h, Op::CheckExit, pc, 0);
     }
 }

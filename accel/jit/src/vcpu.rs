@@ -6,16 +6,15 @@ use crate::code::enter;
 use crate::compiler::{Job, code_page};
 use crate::context::Ctx;
 use crate::fetch::FetchEntry;
-use crate::translate::{MAX_BLOCK, Missing, Source, single_instruction};
+use crate::interpret::{device_instruction, interpret};
+use crate::translate::{MAX_BLOCK, Missing, Source};
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhea_accel::{Vcpu, VcpuError};
-use rhea_ir::Function;
 use rhea_ir::env::{EnvHeader, PAGE_SIZE};
-use rhea_ir::guest::{Access as Kind, FpMode, Guest, MemAccess, NanRule, Poll, Raised, TlbFlush, request};
+use rhea_ir::guest::{FpMode, Guest, NanRule, Poll, Raised, TlbFlush, request};
 use rhea_memory::view::Lookup;
-use rhea_memory::{Access, Gpa, Requester};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -68,6 +67,14 @@ impl Shared {
     pub fn request(&self, bits: u32) {
         self.word().fetch_or(bits, Ordering::SeqCst);
         // The lock orders this against a sleeper that has looked at the word and not yet slept.
+        self.wake();
+    }
+    /// Has something been asked of it that it has not seen?
+    pub fn asked(&self) -> bool {
+        self.word().load(Ordering::SeqCst) != 0
+    }
+    /// Lets a sleeping thread look again.
+    pub fn wake(&self) {
         drop(self.control.lock());
         self.changed.notify_all();
     }
@@ -103,10 +110,12 @@ pub struct JitVcpu<G: Guest> {
     on_debug: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
-struct Inner<G: Guest> {
-    guest: Box<G>,
-    ctx: Box<Ctx>,
-    config: Arc<G::Config>,
+pub struct Inner<G: Guest> {
+    pub guest: Box<G>,
+    pub ctx: Box<Ctx>,
+    pub config: Arc<G::Config>,
+    /// Ends a wait where instructions are counted.
+    wake: Option<rhea_clock::Timer>,
 }
 
 /// Forgets translations of this vCPU.
@@ -122,6 +131,7 @@ fn flush<G: Guest>(inner: &mut Inner<G>, f: TlbFlush) {
 impl<G: Guest> JitVcpu<G> {
     pub(crate) fn new(vm: &Arc<JitVm<G>>, index: u32, mut guest: Box<G>) -> Arc<Self> {
         let ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut(), vm.no_return));
+        guest.header_mut().counter = vm.core.turns.as_ref().map(|turns| turns.counter);
         let shared = Arc::new(Shared {
             index,
             exit_request: &raw const guest.header().exit_request,
@@ -134,7 +144,7 @@ impl<G: Guest> JitVcpu<G> {
         Arc::new_cyclic(|me| JitVcpu {
             vm: Arc::downgrade(vm),
             shared,
-            inner: Mutex::new(Inner { guest, ctx, config }),
+            inner: Mutex::new(Inner { guest, ctx, config, wake: None }),
             thread: Mutex::new(None),
             me: me.clone(),
             on_debug: Mutex::new(None),
@@ -174,6 +184,13 @@ impl<G: Guest> JitVcpu<G> {
         }
     }
 
+    /// A vCPU that is paused or stopped lets others run.
+    fn leave_turns(&self) {
+        if let Some(turns) = self.vm.upgrade().as_ref().and_then(|vm| vm.core.turns.as_ref()) {
+            turns.leave(self.shared.index);
+        }
+    }
+
     fn do_work(&self, inner: &mut Inner<G>) {
         loop {
             let work = std::mem::take(&mut *self.shared.queue.lock());
@@ -205,6 +222,13 @@ impl<G: Guest> JitVcpu<G> {
     fn run(self: Arc<Self>) {
         let mut guard = self.inner.lock();
         loop {
+            let stops = {
+                let c = self.shared.control.lock();
+                c.0 != Control::Running && c.1 == Control::Running
+            };
+            if stops {
+                self.leave_turns();
+            }
             // Pause and stop.
             {
                 let mut c = self.shared.control.lock();
@@ -255,6 +279,10 @@ impl<G: Guest> JitVcpu<G> {
             self.shared.word().swap(0, Ordering::SeqCst);
             self.do_work(inner);
             self.drain_flushes(inner);
+            if !self.take_turn(&mut guard) {
+                continue;
+            }
+            let inner = &mut *guard;
             let context = inner.guest.context();
             inner.ctx.select_set(inner.guest.header_mut(), context);
             inner.ctx.set_flat(&mut *inner.guest);
@@ -272,8 +300,43 @@ impl<G: Guest> JitVcpu<G> {
         }
     }
 
+    /// Waits until it may run, where one vCPU runs at a time; false: something else is to be done first.
+    fn take_turn(&self, guard: &mut MutexGuard<'_, Inner<G>>) -> bool {
+        let core = guard.ctx.core.clone();
+        let Some(turns) = &core.turns else { return true };
+        let index = self.shared.index;
+        if turns.ask(index) {
+            return true;
+        }
+        MutexGuard::unlocked(guard, || {
+            let mut c = self.shared.control.lock();
+            loop {
+                if turns.has(index) {
+                    return true;
+                }
+                if self.shared.asked() || c.0 != Control::Running {
+                    return false;
+                }
+                self.shared.changed.wait(&mut c);
+            }
+        })
+    }
+
     /// Waits until a request arrives or the time has passed.
     fn sleep(&self, guard: &mut MutexGuard<'_, Inner<G>>, timeout: Option<Duration>) {
+        if let Some(turns) = &guard.ctx.core.clone().turns {
+            if let Some(timeout) = timeout {
+                // It is guest time that passes.
+                let timer = guard.wake.get_or_insert_with(|| turns.clock.timer(self.waker()));
+                timer.arm(turns.clock.now_ns().saturating_add(timeout.as_nanos() as u64));
+            }
+            turns.sleep(self.shared.index);
+            return self.sleep_until(guard, None);
+        }
+        self.sleep_until(guard, timeout);
+    }
+
+    fn sleep_until(&self, guard: &mut MutexGuard<'_, Inner<G>>, timeout: Option<Duration>) {
         let until = timeout.map(|t| Instant::now() + t);
         MutexGuard::unlocked(guard, || {
             let mut c = self.shared.control.lock();
@@ -294,7 +357,9 @@ impl<G: Guest> JitVcpu<G> {
     fn run_code(&self, inner: &mut Inner<G>) {
         let Some(vm) = self.vm.upgrade() else { return };
         if vm.options.interpret {
-            return interpret(self, inner);
+            interpret(self, inner);
+            self.near_limit(inner);
+            return;
         }
         let env: *mut G = &raw mut *inner.guest;
         {
@@ -369,12 +434,34 @@ impl<G: Guest> JitVcpu<G> {
                 reason::RAISED => inner.guest.header_mut().raised = 0,
                 // Dead code leaves as if asked to: the jump cache still names it.
                 reason::REQUESTED if self.shared.word().load(Ordering::Relaxed) == 0 => {
+                    if self.near_limit(inner) {
+                        return;
+                    }
                     let pc = inner.guest.header().pc;
                     inner.ctx.forget(pc, mode);
                 }
                 _ => return,
             }
         }
+    }
+
+    /// Executes the last instructions that are allowed, fewer than a block has; true: all were.
+    fn near_limit(&self, inner: &mut Inner<G>) -> bool {
+        let core = inner.ctx.core.clone();
+        let Some(turns) = &core.turns else { return false };
+        let left = turns.counter.left();
+        if left == 0 {
+            turns.spent(self.shared.index);
+            return true;
+        }
+        if left >= u64::from(MAX_BLOCK) {
+            return false;
+        }
+        interpret(self, inner);
+        if turns.counter.spent() {
+            turns.spent(self.shared.index);
+        }
+        true
     }
 
     /// Code for `pc` under the guest's current mode, translated if need be.
@@ -429,13 +516,14 @@ impl<G: Guest> JitVcpu<G> {
             for (n, e) in pages().enumerate() {
                 sources.push(code_page(e, key.pc.wrapping_add(n as u64 * PAGE_SIZE))?);
             }
-            let mut src = Source { config: &*inner.config, mode: key.mode, pages: sources };
+            let mut src =
+                Source { config: &*inner.config, mode: key.mode, pages: sources, counts: core.turns.is_some() };
             return Some(f(&mut src, &mut cache));
         }
     }
 
     /// As `with_source`, for `f` that makes a single block, with the next page too if the block needs it.
-    fn with_block<R>(
+    pub(crate) fn with_block<R>(
         &self,
         inner: &mut Inner<G>,
         e: &FetchEntry,
@@ -621,128 +709,6 @@ impl<G: Guest> JitVcpu<G> {
     }
 }
 
-/// The instruction at `pc`, of bytes that are read as a processor reads a device: one after the other, as many as it has. `None`:
-/// it is none.
-fn device_instruction<G: Guest>(inner: &mut Inner<G>, pc: u64) -> Result<Option<Function>, Raised> {
-    let mode = inner.guest.header().mode;
-    let idx = G::fetch_index(mode);
-    let mut code = Vec::new();
-    loop {
-        let va = pc.wrapping_add(code.len() as u64);
-        let t = inner.guest.walk(va, Kind::Fetch, idx)?;
-        let (gpa, index) = (Gpa(t.page.0 | va & (PAGE_SIZE - 1)), inner.ctx.index);
-        let access = Access { size: 1, requester: Requester::Cpu(index), secure: t.secure };
-        let Ok(byte) = inner.ctx.space.load(gpa, access) else {
-            return Err(inner.guest.bus_fault(MemAccess { va, size: 1, kind: Kind::Fetch, mmu_idx: idx }));
-        };
-        code.push(byte as u8);
-        if let Some(func) = single_instruction::<G>(&inner.config, mode, t.code_attrs, pc, &code) {
-            return Ok(func);
-        }
-    }
-}
-
-/// Runs an instruction of a device's page; true: the vCPU loop is to run before the next one.
-fn interpret_device<G: Guest>(inner: &mut Inner<G>, pc: u64) -> bool {
-    let Ok(Some(func)) = device_instruction(inner, pc) else {
-        inner.guest.header_mut().raised = 0;
-        return false;
-    };
-    run_interpreted(inner, &func)
-}
-
-/// Runs a block by the IR interpreter; true: the vCPU loop is to run before the next one.
-fn run_interpreted<G: Guest>(inner: &mut Inner<G>, func: &Function) -> bool {
-    let out = rhea_ir::interp::run(func, &mut *inner.guest, &mut Bus(&mut inner.ctx));
-    inner.guest.header_mut().raised = 0;
-    let leaves = rhea_ir::interp::Outcome::Exit(rhea_ir::ExitKind::Leave);
-    out == leaves || out == rhea_ir::interp::Outcome::Requested
-}
-
-/// Memory as the IR interpreter sees it.
-struct Bus<'a>(&'a mut Ctx);
-
-impl<G: Guest> rhea_ir::interp::Memory<G> for Bus<'_> {
-    fn load(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<u128, Raised> {
-        self.0.load(cpu, va, m)
-    }
-    fn store(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, x: u128) -> Result<(), Raised> {
-        self.0.store(cpu, va, m, x)
-    }
-    fn rmw(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, x: u128) -> Result<u128, Raised> {
-        self.0.rmw(cpu, va, m, x)
-    }
-    fn cas(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp, e: u128, n: u128) -> Result<u128, Raised> {
-        self.0.cas(cpu, va, m, e, n)
-    }
-    fn probe_write(&mut self, cpu: &mut G, va: u64, m: rhea_ir::MemOp) -> Result<(), Raised> {
-        self.0.probe_write(cpu, va, m)
-    }
-}
-
-/// Runs blocks through the IR interpreter.
-fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
-    let mut blocks: rustc_hash::FxHashMap<Key, Arc<rhea_ir::Function>> = rustc_hash::FxHashMap::default();
-    loop {
-        if v.shared.word().load(Ordering::SeqCst) != 0 {
-            return;
-        }
-        let pc = inner.guest.header().pc;
-        match inner.ctx.fetch(&mut *inner.guest, pc) {
-            Ok(true) => {}
-            Ok(false) if std::mem::take(&mut inner.ctx.uncached) => {
-                inner.ctx.alone = true;
-                if interpret_device(inner, pc) {
-                    return;
-                }
-                continue;
-            }
-            Ok(false) => {
-                inner.ctx.core.clone().flush_code();
-                return;
-            }
-            Err(Raised) => {
-                inner.guest.header_mut().raised = 0;
-                continue;
-            }
-        }
-        let e = inner.ctx.set.code.at(pc).clone();
-        let key = e.key(pc, inner.guest.header().mode);
-        inner.ctx.restart_alone = false;
-        inner.ctx.alone = true;
-        // Blocks are made anew when their page was written since.
-        let Some((block, page)) = &e.page else { return };
-        let tracked = block.is_code_page(*page);
-        let cached = blocks.get(&key).filter(|_| tracked).cloned();
-        let func = match cached {
-            Some(f) => f,
-            None => {
-                blocks.retain(|k, _| k.host & !0xfff != e.host);
-                let Ok(made) = v.with_block(inner, &e, key, |src, _| src.single(pc, MAX_BLOCK)) else {
-                    inner.guest.header_mut().raised = 0;
-                    continue;
-                };
-                if made.is_none() && std::mem::take(&mut inner.ctx.uncached) {
-                    if interpret_device(inner, pc) {
-                        return;
-                    }
-                    continue;
-                }
-                let Some(t) = made else { return };
-                let f = Arc::new(t.func);
-                // What goes on in a second page would have to follow that too.
-                if t.others.is_empty() {
-                    blocks.insert(key, f.clone());
-                }
-                f
-            }
-        };
-        if run_interpreted(inner, &func) {
-            return;
-        }
-    }
-}
-
 /// Moves sticky flags out of the host's control word.
 fn fold_fp_flags<G: Guest>(h: &mut EnvHeader) {
     h.fp_flags |= crate::runtime::mxcsr_flags::<G>(h);
@@ -829,6 +795,9 @@ impl<G: Guest> Vcpu for JitVcpu<G> {
             c.1 = Control::Running;
         }
         drop(c);
+        if let Some(turns) = self.vm.upgrade().as_ref().and_then(|vm| vm.core.turns.as_ref()) {
+            turns.ask(self.shared.index);
+        }
         self.shared.request_accel();
     }
     fn stop(&self) {

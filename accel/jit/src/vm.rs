@@ -4,10 +4,12 @@ use crate::cache::{Cache, PageId, Stats};
 use crate::compiler::{Background, Compiler, Tell};
 use crate::fetch::Identities;
 use crate::runtime;
+use crate::turns::Turns;
 use crate::vcpu::{JitVcpu, Shared, Work};
 use crate::x64::{self, RuntimeFns};
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, Services, Vcpu, VcpuError};
+use rhea_clock::VirtualClock;
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::Guest;
 use rhea_memory::ram::CodeWriteListener;
@@ -27,6 +29,8 @@ pub struct JitOptions {
     pub interpret: bool,
     /// Optimise regions on a thread of their own, while the guest runs on.
     pub background: bool,
+    /// The machine's clock, if it counts instructions: one vCPU runs at a time, as far as the clock says.
+    pub counting: Option<Arc<VirtualClock>>,
 }
 
 impl Default for JitOptions {
@@ -36,6 +40,7 @@ impl Default for JitOptions {
             hot_threshold: Some(1500),
             interpret: !x64::host_is_supported(),
             background: true,
+            counting: None,
         }
     }
 }
@@ -102,6 +107,8 @@ pub struct Core {
     me: Weak<Core>,
     /// Set while somebody waits for all vCPUs to be outside generated code.
     pub stop_world: AtomicBool,
+    /// Instructions are counted.
+    pub turns: Option<Turns>,
 }
 
 impl Core {
@@ -265,13 +272,15 @@ impl<G: Guest> JitVm<G> {
             tracking: Mutex::new(()),
             me: me.clone(),
             stop_world: AtomicBool::new(false),
+            turns: options.counting.as_ref().and_then(Turns::new),
         });
         let follow = std::iter::once(space.clone()).chain(space.secure_side());
         let follow = follow.map(|s| s.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))))).collect();
         let tell = Arc::new(OnceLock::new());
         let compiler = options.hot_threshold.map(|n| Compiler::new(&core, fns, n, &tell));
         let background = match &compiler {
-            Some(c) if options.background && !options.interpret => Some(Background::start(c)?),
+            // What is compiled when depends on the host then, and with it where a vCPU looks at requests.
+            Some(c) if options.background && !options.interpret && core.turns.is_none() => Some(Background::start(c)?),
             _ => None,
         };
         Ok(Arc::new(JitVm {
@@ -294,6 +303,9 @@ impl<G: Guest> JitVm<G> {
     pub fn add_vcpu(self: &Arc<Self>, index: u32, guest: Box<G>) -> Arc<JitVcpu<G>> {
         let v = JitVcpu::new(self, index, guest);
         self.core.shareds.write().push(v.shared().clone());
+        if let Some(turns) = &self.core.turns {
+            turns.add(v.shared());
+        }
         self.vcpus.write().push(v.clone());
         v
     }

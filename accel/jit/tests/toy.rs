@@ -130,7 +130,7 @@ fn run(programs: &[Program], plan: &Plan) -> Result<Vec<(End, Vec<u8>)>, String>
 }
 
 fn options(interpret: bool, hot_threshold: Option<i32>, code_bytes: usize) -> JitOptions {
-    JitOptions { interpret, hot_threshold, code_bytes, background: false }
+    JitOptions { interpret, hot_threshold, code_bytes, background: false, counting: None }
 }
 
 fn tiers() -> [(&'static str, JitOptions); 4] {

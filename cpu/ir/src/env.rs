@@ -1,6 +1,7 @@
 //! The head of every guest CPU structure: what generated code and its run time share, at fixed offsets from the one
 //! pinned host register.
 
+use rhea_clock::Counter;
 use std::sync::atomic::AtomicU32;
 
 /// Number of translation regimes × privileges with a TLB of their own.
@@ -99,6 +100,8 @@ pub struct EnvHeader {
     /// Guest address of the indirect branch that last led to an address whose code was not at hand: for guests whose branches
     /// fault when their target cannot be fetched from at all.
     pub branch: u64,
+    /// What the instructions are counted in, if they are: [`crate::Op::Count`].
+    pub counter: Option<&'static Counter>,
 }
 
 impl Default for EnvHeader {
@@ -122,6 +125,7 @@ impl Default for EnvHeader {
             scratch: [0; 8],
             touch: 0,
             branch: 0,
+            counter: None,
         }
     }
 }

@@ -161,13 +161,15 @@ pub struct Function {
     pub consts: Vec<u128>,
     /// How floating-point operations behave in this region.
     pub fp: FpMode,
+    /// Guest instructions are counted ([`Op::Count`]).
+    pub counts: bool,
 }
 
 impl Function {
     pub fn new(fp: FpMode) -> Function {
         // Room for most single blocks.
         let (insts, blocks, states) = (Vec::with_capacity(64), Vec::with_capacity(2), Vec::with_capacity(16));
-        Function { insts, blocks, states, consts: Vec::new(), fp }
+        Function { insts, blocks, states, consts: Vec::new(), fp, counts: false }
     }
     pub fn inst(&self, v: Value) -> &Inst {
         &self.insts[v.index()]
@@ -228,6 +230,8 @@ pub struct Builder<'a> {
     gvn: Vec<(u32, Value)>,
     /// The state made for the current instruction, reusable while no slot was written since.
     cached_state: Option<StateId>,
+    /// The last [`Op::Count`], while nothing that came after it can tell when it was done.
+    count: Option<Value>,
 }
 
 impl<'a> Builder<'a> {
@@ -241,6 +245,7 @@ impl<'a> Builder<'a> {
             pc,
             gvn: Vec::with_capacity(64),
             cached_state: None,
+            count: None,
         }
     }
 
@@ -249,6 +254,16 @@ impl<'a> Builder<'a> {
         self.pc = pc;
         self.cached_state = None;
         self.func.blocks[self.block.index()].guest_insns += 1;
+        if self.func.counts {
+            match self.count {
+                Some(count) => self.func.insts[count.index()].imm += 1,
+                None => {
+                    let mut count = Inst::new(Op::Count, Type::Void);
+                    count.imm = 1;
+                    self.count = Some(self.append(count));
+                }
+            }
+        }
     }
     pub fn pc(&self) -> u64 {
         self.pc
@@ -272,6 +287,7 @@ impl<'a> Builder<'a> {
         self.known.clear();
         self.gvn.clear();
         self.cached_state = None;
+        self.count = None;
     }
 
     fn emit(&mut self, inst: Inst) -> Value {
@@ -297,6 +313,9 @@ impl<'a> Builder<'a> {
     }
 
     fn append(&mut self, inst: Inst) -> Value {
+        if matches!(inst.op.class(), Class::Mem | Class::Call | Class::Effect) {
+            self.count = None;
+        }
         let v = self.func.push_inst(inst);
         self.func.blocks[self.block.index()].insts.push(v);
         v

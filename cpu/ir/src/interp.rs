@@ -117,6 +117,16 @@ impl<G: Guest, M: Memory<G>> Frame<'_, G, M> {
                     Ok(0)
                 }
             }
+            Op::Count => {
+                if let Some(counter) = self.cpu.header().counter {
+                    counter.executed.fetch_add(inst.imm, Ordering::Relaxed);
+                }
+                Ok(0)
+            }
+            Op::CheckCount => match self.cpu.header().counter {
+                Some(counter) if counter.left() < inst.imm => Err(Outcome::Requested),
+                _ => Ok(0),
+            },
             Op::Fence => {
                 std::sync::atomic::fence(Ordering::SeqCst);
                 Ok(0)

@@ -255,6 +255,10 @@ ops! {
     Fence "fence" 0 Effect;
     /// Leaves the region if an exit was requested of this vCPU; carries a state map whose pc is where to go on.
     CheckExit "check_exit" 0 Mem;
+    /// `imm` instructions are executed from here on: counts them in [`crate::EnvHeader::counter`].
+    Count "count" 0 Effect;
+    /// The same as `CheckExit` if `imm` more instructions are not allowed.
+    CheckCount "check_count" 0 Mem;
 
     /// Calls helper number `imm` of the guest. Result type as declared.
     Call "call" 4 Call;

@@ -154,7 +154,7 @@ pub fn build(
     let options = &options;
     let offer = offer(options, &cpu_config, config, kernel.as_ref())?;
     let mut images = Images::new(config, options.vof, options.kernel_addr)?;
-    let mut board = Board::new(&control, &log);
+    let mut board = Board::new(&control, &log, config.icount);
     board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
     let ram = RamBlock::new(RamOptions {

@@ -203,7 +203,7 @@ pub fn build(
     let layout = RamLayout::q35(config.ram.size);
     let kvm = accel::open(&config.accel)?;
     let mut parsed = cpu_config(config, layout, accel::host_model(kvm.as_ref())?)?;
-    let mut board = Board::new(&control, &log);
+    let mut board = Board::new(&control, &log, config.icount);
     board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
     let ram_options = RamOptions {

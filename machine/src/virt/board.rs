@@ -183,7 +183,7 @@ pub fn build(
 ) -> Result<Arc<Machine>, OptionError> {
     let plan = plan(config, options)?;
     let tree = tree(config, options, &plan)?;
-    let mut board = Board::new(&control, &log);
+    let mut board = Board::new(&control, &log, config.icount);
     let (space, clock) = (board.space.clone(), board.clock.clone());
     let ram_options = RamOptions {
         name: "ram".into(),

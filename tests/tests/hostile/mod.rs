@@ -122,6 +122,7 @@ fn config(scratch: &Scratch, options: &str, cpus: u32, drives: &[&str], devices:
         snapshot: false,
         actions: Default::default(),
         paused: true,
+        icount: None,
         gdb: None,
         log_mask: 0,
         log_file: None,

@@ -1,11 +1,16 @@
 //! Packed flags, orders, conditions, and what depends on them.
 
 use super::asm::{Alu, Cc, Shift};
-use super::emit::{Emit, Stub, reason};
+use super::emit::{Emit, H_COUNTER, Stub, reason};
 use super::*;
 use dynasmrt::DynamicLabel;
+use rhea_clock::Counter;
 use rhea_ir::func::{Inst, Value};
 use rhea_ir::op::{Cond, Op};
+use std::mem::offset_of;
+
+const EXECUTED: i32 = offset_of!(Counter, executed) as i32;
+const LIMIT: i32 = offset_of!(Counter, limit) as i32;
 
 /// How a condition stands after its compare was emitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -408,6 +413,25 @@ impl Emit<'_> {
         let label = self.asm.label();
         self.asm.cmp_mem32_imm(ENV, super::emit::H_EXIT_REQUEST, 0);
         self.asm.jcc(Cc::Ne, label);
+        self.stubs.push(Stub::Leave { state: i.state, label, reason: reason::REQUESTED });
+    }
+
+    /// Counts instructions. Leaves the host's flags alone: it may come between a compare and its branch.
+    pub(super) fn count(&mut self, i: &Inst) {
+        self.asm.load(true, RAX, ENV, H_COUNTER);
+        self.asm.load(true, RCX, RAX, EXECUTED);
+        self.asm.lea(RCX, RCX, i.imm as i32);
+        self.asm.store(true, RAX, EXECUTED, RCX);
+    }
+
+    /// Leaves with the instruction's state map if too few instructions are left.
+    pub(super) fn check_count(&mut self, i: &Inst) {
+        let label = self.asm.label();
+        self.asm.load(true, RAX, ENV, H_COUNTER);
+        self.asm.load(true, RCX, RAX, EXECUTED);
+        self.asm.lea(RCX, RCX, i.imm as i32);
+        self.asm.alu_rm(Alu::Cmp, true, RCX, RAX, LIMIT);
+        self.asm.jcc(Cc::A, label);
         self.stubs.push(Stub::Leave { state: i.state, label, reason: reason::REQUESTED });
     }
 }

@@ -57,6 +57,7 @@ pub(super) const H_FLAT: i32 = offset_of!(EnvHeader, flat) as i32;
 pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
 pub(super) const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
+pub(super) const H_COUNTER: i32 = offset_of!(EnvHeader, counter) as i32;
 const H_BRANCH: i32 = offset_of!(EnvHeader, branch) as i32;
 pub(super) const H_FP_FLAGS: i32 = offset_of!(EnvHeader, fp_flags) as i32;
 

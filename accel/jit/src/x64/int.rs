@@ -43,6 +43,7 @@ impl Emit<'_> {
                     self.asm.mfence();
                 }
             }
+            Op::Count => self.count(&i),
             Op::FpFlagsGet => {
                 let f = self.r.fns.fp_flags_get;
                 self.around_call(v, |e| {

@@ -20,6 +20,7 @@ impl Emit<'_> {
     pub(super) fn mem(&mut self, v: Value, i: &Inst) {
         match i.op {
             Op::CheckExit => self.check_exit(i),
+            Op::CheckCount => self.check_count(i),
             Op::ProbeWrite => {
                 let (back, _) = self.address(v, i, TAG_WRITE);
                 self.asm.bind(back);

@@ -14,7 +14,8 @@ pub fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
     let all = [Lane::B, Lane::H, Lane::S, Lane::D];
     let n = op.arity();
     match op {
-        Param | Call | CheckExit | Const | ConstV | GetSlot | FpFlagsGet | FpFlagsClear | Fence => {}
+        Param | Call | CheckExit | Count | CheckCount | Const | ConstV | GetSlot | FpFlagsGet | FpFlagsClear
+        | Fence => {}
         Copy => [Bool, I32, I64, I128, F32, F64, V128].into_iter().for_each(|t| add(t, plain(&[t]), 0, 0)),
         Add | Sub | Mul | SDiv | UDiv | AndNot | Shl | Shr | Sar | Rotr | Not | Neg | Clz | Ctz | Popcnt | Bswap
         | Bswap16 | Bitrev => [I32, I64].into_iter().for_each(|t| add(t, plain(&vec![t; n]), 0, 0)),

@@ -120,7 +120,8 @@ fn execute(tests: &[Test]) -> Vec<Finished> {
             }
         }
     }));
-    let options = JitOptions { code_bytes: 32 << 20, hot_threshold: None, interpret: false, background: false };
+    let options =
+        JitOptions { code_bytes: 32 << 20, hot_threshold: None, interpret: false, background: false, counting: None };
     let vm = JitVm::new(&space, options).expect("a JIT");
     let v = vm.add_vcpu(0, m);
     v.start().expect("a thread");

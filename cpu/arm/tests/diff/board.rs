@@ -6,7 +6,7 @@ use rhea_arm::reg::Reg;
 use rhea_arm::{ArmConfig, ArmCpu, ArmHooks, ArmSaved, Conduit, GenericTimers};
 use rhea_clock::VirtualClock;
 use rhea_diff::{Engine, Latch};
-use rhea_jit::{JitVcpu, JitVm};
+use rhea_jit::{JitOptions, JitVcpu, JitVm};
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
 use std::sync::Arc;
 
@@ -118,6 +118,9 @@ impl Drop for Board {
 
 impl Board {
     pub fn new(config: &Arc<ArmConfig>, engine: Engine) -> Board {
+        Board::with(config, engine.options())
+    }
+    pub fn with(config: &Arc<ArmConfig>, options: JitOptions) -> Board {
         let space = AddressSpace::new("test");
         let ram = RamBlock::anonymous("ram", RAM_SIZE).expect("RAM");
         let map = space.map_ram(Gpa(0), &ram, 0, RAM_SIZE, 0).expect("RAM");
@@ -139,7 +142,7 @@ impl Board {
         initial.pstate = 0;
         initial.keys =
             std::array::from_fn(|n| [0x1111_2222_3333_4444 * (n as u64 + 1), 0x9e37_79b9_7f4a_7c15 ^ n as u64]);
-        let vm = JitVm::new(&space, engine.options()).expect("JIT");
+        let vm = JitVm::new(&space, options).expect("JIT");
         let vcpu = vm.add_vcpu(0, cpu);
         let board = Board { ram, _map: map, vm, vcpu, hook, initial };
         let word = |at: u64, d: u64| board.ram.write(at, &d.to_le_bytes()).expect("table");

@@ -8,6 +8,7 @@ mod asm;
 mod board;
 mod check;
 mod classes;
+mod counts;
 mod faults;
 mod program;
 mod random;

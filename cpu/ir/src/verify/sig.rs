@@ -292,7 +292,7 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
         }
         Op::ProbeWrite => s.result(&[Void]).and_then(|()| s.arg_is(0, &[I64])),
         Op::Fence => s.result(&[Void]).and_then(|()| want(i.aux <= 1, || format!("no kind of fence {}", i.aux))),
-        Op::CheckExit | Op::FpFlagsClear => s.result(&[Void]),
+        Op::CheckExit | Op::CheckCount | Op::Count | Op::FpFlagsClear => s.result(&[Void]),
         Op::FpFlagsGet => s.result(&[I32]),
         Op::Bitcast => {
             let pair = (s.arg(0), i.ty);

@@ -201,7 +201,8 @@ impl Run {
             assert!(board.pins.set(cpu.pins()).is_ok());
             cpu.set_lpcr(self.lpcr);
             cpu.start_at(START, 0, self.little);
-            let options = JitOptions { code_bytes: 16 << 20, hot_threshold, interpret, background: false };
+            let options =
+                JitOptions { code_bytes: 16 << 20, hot_threshold, interpret, background: false, counting: None };
             let vm = JitVm::new(&space, options).unwrap();
             let vcpu = vm.add_vcpu(0, cpu);
             board.pins().set_wake(Box::new(vcpu.waker()));

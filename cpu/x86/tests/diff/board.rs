@@ -32,6 +32,7 @@ impl Engine {
             hot_threshold: (self == Engine::Regions).then_some(2),
             interpret: self == Engine::Interpreter,
             background: false,
+            counting: None,
         }
     }
     /// Times a test must run until its regions have been optimised and used.

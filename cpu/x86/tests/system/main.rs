@@ -101,8 +101,11 @@ fn check_with(memory: &[(u64, &[u8])], device: Option<(u64, &[u8])>, start: u64,
         cpu.header.pc = start;
         cpu.r[4] = 0x7000;
         cpu.rebuild_mode();
-        let vm = JitVm::new(&space, JitOptions { code_bytes: 16 << 20, hot_threshold, interpret, background: false })
-            .unwrap();
+        let vm = JitVm::new(
+            &space,
+            JitOptions { code_bytes: 16 << 20, hot_threshold, interpret, background: false, counting: None },
+        )
+        .unwrap();
         let vcpu = vm.add_vcpu(0, cpu);
         let kick = vcpu.clone();
         hook.pins.get().unwrap().set_wake(Box::new(move || kick.kick()));

@@ -1,0 +1,117 @@
+//! Whose turn it is where instructions are counted: one vCPU runs at a time, and the next one is found from what the guest did
+//! alone, so that it runs the same each time.
+
+use crate::vcpu::Shared;
+use parking_lot::Mutex;
+use rhea_clock::{Counter, VirtualClock};
+use std::sync::Arc;
+
+/// Instructions of a turn, if there are other vCPUs.
+const TURN: u64 = 100_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Paused, or not yet started.
+    Away,
+    /// It waits for its turn, or has it.
+    Ready,
+    /// It waits for an interrupt.
+    Asleep,
+}
+
+struct State {
+    places: Vec<(Arc<Shared>, Place)>,
+    /// Number in `places`.
+    turn: Option<usize>,
+}
+
+/// The turns of one machine's vCPUs.
+pub struct Turns {
+    pub clock: Arc<VirtualClock>,
+    pub counter: &'static Counter,
+    state: Mutex<State>,
+}
+
+impl Turns {
+    /// `None`: the clock does not count instructions.
+    pub fn new(clock: &Arc<VirtualClock>) -> Option<Turns> {
+        let counter = clock.counter()?;
+        Some(Turns { clock: clock.clone(), counter, state: Mutex::new(State { places: Vec::new(), turn: None }) })
+    }
+    pub fn add(&self, vcpu: &Arc<Shared>) {
+        self.state.lock().places.push((vcpu.clone(), Place::Away));
+    }
+    /// Is it the turn of this vCPU?
+    pub fn has(&self, index: u32) -> bool {
+        let state = self.state.lock();
+        state.turn.is_some_and(|n| state.places[n].0.index == index)
+    }
+    /// This vCPU wants to run: true if it may, else it waits until [`Self::has`] says so. Asked for already when the vCPU is resumed, so
+    /// that it does not depend on threads who is the first.
+    pub fn ask(&self, index: u32) -> bool {
+        let begins = {
+            let mut state = self.state.lock();
+            let Some(n) = state.number(index) else { return true };
+            state.places[n].1 = Place::Ready;
+            match state.turn {
+                Some(turn) => return turn == n,
+                None => state.turn = Some(n),
+            }
+            state.most()
+        };
+        self.clock.end_idle();
+        self.clock.begin(begins);
+        true
+    }
+    /// This vCPU used up what it was allowed.
+    pub fn spent(&self, index: u32) {
+        self.clock.spent();
+        self.pass(index, Place::Ready);
+    }
+    /// This vCPU waits for an interrupt.
+    pub fn sleep(&self, index: u32) {
+        self.pass(index, Place::Asleep);
+    }
+    /// This vCPU does not take part for a while.
+    pub fn leave(&self, index: u32) {
+        self.pass(index, Place::Away);
+    }
+    /// The next vCPU's turn, if it was this one's.
+    fn pass(&self, index: u32, place: Place) {
+        let (next, most) = {
+            let mut state = self.state.lock();
+            let Some(n) = state.number(index) else { return };
+            state.places[n].1 = place;
+            if state.turn != Some(n) {
+                return;
+            }
+            let count = state.places.len();
+            let next = (1..=count).map(|k| (n + k) % count).find(|&k| match &state.places[k] {
+                (_, Place::Ready) => true,
+                (shared, Place::Asleep) => shared.asked(),
+                (_, Place::Away) => false,
+            });
+            state.turn = next;
+            (next.map(|k| state.places[k].0.clone()), state.most())
+        };
+        match next {
+            Some(next) => {
+                self.clock.begin(most);
+                if next.index != index {
+                    next.wake();
+                }
+            }
+            None => self.clock.begin_idle(),
+        }
+    }
+}
+
+impl State {
+    fn number(&self, index: u32) -> Option<usize> {
+        self.places.iter().position(|(shared, _)| shared.index == index)
+    }
+    /// Instructions of a turn.
+    fn most(&self) -> u64 {
+        if self.places.len() > 1 { TURN } else { u64::MAX }
+    }
+}
