@@ -5,6 +5,7 @@ mod console;
 mod control;
 mod demo;
 mod gdb;
+mod heap;
 mod monitor;
 mod panics;
 mod signals;
@@ -13,6 +14,7 @@ use cli::ControlSpec;
 use control::{Control, Parts};
 use rhea_accel::VmControl;
 use rhea_device::{Log, OptionError};
+use rhea_machine::accel::AccelKind;
 use rhea_machine::config::{BoardOptions, MachineConfig};
 use rhea_machine::run::{self, RunOptions};
 use rhea_machine::virt;
@@ -23,6 +25,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    heap::set_huge_pages(false);
     let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let program = args.next().unwrap_or_default();
     match start(&program, args.collect()) {
@@ -97,6 +100,9 @@ fn open_log(config: &MachineConfig) -> Result<Log, OptionError> {
 }
 
 fn run_machine(config: &MachineConfig, connections: Vec<ControlSpec>) -> Result<i32, OptionError> {
+    if !matches!(config.accel, AccelKind::Kvm(_)) {
+        heap::set_huge_pages(true);
+    }
     let log = open_log(config)?;
     if let BoardOptions::Virt(options) = &config.board
         && let Some(path) = &options.dump_dtb

@@ -1,12 +1,12 @@
 # A ROM of 64 KiB that does one kind of work at reset and resets the machine again: with -no-reboot the emulator ends. The first
 # thing that the guest does is to write a byte to the serial port.
     .code16
-    .equ    TURNS, 1000000
+    .equ    TURNS, 20000
 start:
     movw    $0x3f8, %dx
     outb    %al, %dx
     cli
-    cs lgdtw (gdt_register - start)
+    cs lgdtl (gdt_register - start)
     movl    %cr0, %eax
     orl     $1, %eax
     movl    %eax, %cr0
