@@ -489,19 +489,31 @@ fn parse_date(text: &str) -> Option<i64> {
 /// An `-object`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectSpec {
-    Memory { id: String, size: u64, backing: Backing, prealloc: bool },
-    Rng { id: String, filename: PathBuf },
+    Memory {
+        id: String,
+        size: u64,
+        backing: Backing,
+        prealloc: bool,
+    },
+    Rng {
+        id: String,
+        filename: PathBuf,
+    },
+    /// What assigned devices see memory through: `/dev/iommu`, or a file that was inherited open.
+    Iommufd {
+        id: String,
+        fd: Option<i32>,
+    },
 }
 
 /// The text of `-object help`.
-pub const OBJECT_HELP: &str =
-    "List of user creatable objects:\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n";
+pub const OBJECT_HELP: &str = "List of user creatable objects:\n  iommufd\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n";
 
 impl ObjectSpec {
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
-            Self::Memory { id, .. } | Self::Rng { id, .. } => id,
+            Self::Memory { id, .. } | Self::Rng { id, .. } | Self::Iommufd { id, .. } => id,
         }
     }
 
@@ -516,6 +528,12 @@ impl ObjectSpec {
         const FILE: OptionDecl = OptionDecl::new("mem-path", OptionKind::Text, None, "file or directory");
         const NAME: OptionDecl =
             OptionDecl::new("filename", OptionKind::Text, Some("/dev/urandom"), "source of entropy");
+        const FD: OptionDecl = OptionDecl::new(
+            "fd",
+            OptionKind::Number { min: 3, max: 0xffff },
+            None,
+            "/dev/iommu, opened by who starts this",
+        );
         let pairs = options::split(text);
         let Some(((kind, None), rest)) = pairs.split_first() else {
             return Err(OptionError::new(
@@ -551,6 +569,10 @@ impl ObjectSpec {
             "rng-random" | "rng-builtin" => {
                 let (set, id) = parse(if kind == "rng-random" { &[ID, NAME] } else { &[ID] })?;
                 Ok(Self::Rng { id, filename: set.text("filename").unwrap_or("/dev/urandom").into() })
+            }
+            "iommufd" => {
+                let (set, id) = parse(&[ID, FD])?;
+                Ok(Self::Iommufd { id, fd: set.number("fd").map(|fd| fd as i32) })
             }
             _ => Err(OptionError::new("-object", format!("unknown type '{kind}' (-object help lists them)"))),
         }
@@ -637,5 +659,9 @@ mod tests {
         }
         assert!(ObjectSpec::parse("memory-backend-file,id=m,size=1G,mem-path=/x,share=on").is_ok());
         assert!(ObjectSpec::parse("memory-backend-file,id=m,size=1G").is_err());
+        let iommufd = |fd| Ok(ObjectSpec::Iommufd { id: "i".to_owned(), fd });
+        assert_eq!(ObjectSpec::parse("iommufd,id=i"), iommufd(None));
+        assert_eq!(ObjectSpec::parse("iommufd,id=i,fd=7"), iommufd(Some(7)));
+        assert!(ObjectSpec::parse("iommufd,id=i,fd=2").is_err());
     }
 }

@@ -93,6 +93,7 @@ fn object_type(object: &ObjectSpec) -> &'static str {
         ObjectSpec::Memory { backing: rhea_memory::Backing::File { .. }, .. } => "memory-backend-file",
         ObjectSpec::Memory { .. } => "memory-backend-ram",
         ObjectSpec::Rng { .. } => "rng-random",
+        ObjectSpec::Iommufd { .. } => "iommufd",
     }
 }
 

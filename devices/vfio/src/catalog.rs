@@ -25,6 +25,7 @@ const OPTIONS: &[OptionDecl] = &[
         None,
         "its file, opened by who starts this; needs iommufd=",
     ),
+    OptionDecl::new("iommufd", OptionKind::Text, None, "-object iommufd to see memory through, instead of a container"),
     OptionDecl::new("bootindex", OptionKind::Number { min: 0, max: 0x7fff_ffff }, None, "place in the boot order"),
     OptionDecl::new("rombar", OptionKind::Number { min: 0, max: 1 }, Some("1"), "0: no expansion ROM"),
     OptionDecl::new("romfile", OptionKind::Text, None, "expansion ROM other than the function's; empty: none"),
@@ -76,13 +77,16 @@ pub fn choices(set: &OptionSet) -> Choices {
 /// Which function it is to be.
 ///
 /// # Errors
-/// [`OptionError`]: none or more than one is named, or no file is open by that number.
+/// [`OptionError`]: none or more than one is named, no file is open by that number, or it has no iommufd.
 pub fn wanted(set: &OptionSet) -> Result<Wanted, OptionError> {
     let error = |text: &str| Err(OptionError::new(set.option(), text));
     match (set.text("host"), set.text("sysfsdev"), set.number("fd")) {
         (Some(address), None, None) => Ok(Wanted::Address(address.to_owned())),
         (None, Some(path), None) => Ok(Wanted::Sysfs(PathBuf::from(path))),
-        (None, None, Some(fd)) => match copy(fd as RawFd) {
+        (None, None, Some(_)) if !set.given("iommufd") => {
+            error("fd= is a file of an iommufd's: add -object iommufd,id=ID, and iommufd=ID here")
+        }
+        (None, None, Some(fd)) => match inherited(fd as RawFd) {
             Ok(file) => Ok(Wanted::File(file)),
             Err(e) => Err(set.error("fd", &format!("'{fd}': {e}"))),
         },
@@ -94,11 +98,40 @@ pub fn wanted(set: &OptionSet) -> Result<Wanted, OptionError> {
 }
 
 /// A descriptor of our own of a file that was inherited.
-fn copy(fd: RawFd) -> std::io::Result<OwnedFd> {
+///
+/// # Errors
+/// The host's: none is open by that number.
+pub fn inherited(fd: RawFd) -> std::io::Result<OwnedFd> {
     #[expect(unsafe_code, reason = "a number of the user's becomes a descriptor")]
     // SAFETY: it is borrowed for this call only, which fails for a number that is not open.
-    let inherited = unsafe { BorrowedFd::borrow_raw(fd) };
-    let own = rustix::io::dup(inherited)?;
+    let theirs = unsafe { BorrowedFd::borrow_raw(fd) };
+    let own = rustix::io::dup(theirs)?;
     rustix::io::fcntl_setfd(&own, FdFlags::CLOEXEC)?;
     Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhea_device::options::split;
+
+    #[test]
+    fn one_function_is_named() {
+        let wanted = |text: &str| {
+            let set = OptionSet::parse("-device vfio-pci", OPTIONS, &split(text)).map_err(|e| e.to_string())?;
+            wanted(&set).map(|_| ()).map_err(|e| e.to_string())
+        };
+        assert_eq!(wanted("host=0000:01:00.0"), Ok(()));
+        assert_eq!(wanted("host=01:00.0,iommufd=i"), Ok(()));
+        for (text, says) in [
+            ("rombar=0", "is missing"),
+            ("host=01:00.0,sysfsdev=/sys/x", "exclude each other"),
+            ("fd=9", "add -object iommufd"),
+            ("fd=60000,iommufd=i", "'60000'"),
+            ("fd=1,iommufd=i", "fd"),
+        ] {
+            let e = wanted(text).unwrap_err();
+            assert!(e.contains(says) && e.lines().count() == 1, "{text}: {e}");
+        }
+    }
 }

@@ -2,13 +2,14 @@
 
 use super::Plugger;
 use crate::config::DeviceSpec;
+use crate::options::ObjectSpec;
 use crate::rom::with_rom;
 use parking_lot::Mutex;
 use rhea_accel::VmRequest;
 use rhea_device::OptionError;
 use rhea_device::options::OptionSet;
 use rhea_firmware::x86::boot_order::unit;
-use rhea_vfio::{Environment, Opened, Vfio, VfioPci, Watcher, catalog};
+use rhea_vfio::{Environment, Iommufd, Opened, Vfio, VfioPci, Watcher, catalog};
 use std::any::Any;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub use rhea_vfio::Status;
 struct Parts {
     vfio: Option<Arc<Vfio>>,
     all: Vec<Watcher>,
+    /// Opened iommufds, by the ids of their objects.
+    iommufds: Vec<(String, Weak<Iommufd>)>,
 }
 
 /// What the machine has of the host's.
@@ -57,7 +60,9 @@ impl Plugger<'_> {
         let fail = |e: String| OptionError::new(&option, e);
         let slot = with_rom(self.config, &set, self.pci_slot(&option, &set)?, None)?;
         let wanted = catalog::wanted(&set)?;
-        let assigned = self.plugs.assigned.vfio().assign(wanted, None, slot.dma()).map_err(|e| fail(e.to_string()))?;
+        let iommufd = set.text("iommufd").map(|id| self.iommufd(&set, id)).transpose()?;
+        let vfio = self.plugs.assigned.vfio();
+        let assigned = vfio.assign(wanted, iommufd.as_ref(), slot.dma()).map_err(|e| fail(e.to_string()))?;
         let assigned = Arc::new(assigned);
         let of_groups = assigned.clone();
         let opened = Opened {
@@ -77,6 +82,25 @@ impl Plugger<'_> {
             self.board.add_boot_entry(index, &*function, unit::NETWORK);
         }
         Ok(())
+    }
+    /// The iommufd of an object, opened when the first device wants it.
+    fn iommufd(&self, set: &OptionSet, id: &str) -> Result<Arc<Iommufd>, OptionError> {
+        let fd = self.plugs.objects.iter().find_map(|o| match o {
+            ObjectSpec::Iommufd { id: i, fd } if i == id => Some(*fd),
+            _ => None,
+        });
+        let wrong = |text: &str| set.error("iommufd", &format!("'{id}': {text}"));
+        let fd = fd.ok_or_else(|| wrong("no iommufd -object has this id"))?;
+        let vfio = self.plugs.assigned.vfio();
+        let known = &mut self.plugs.assigned.0.lock().iommufds;
+        if let Some(open) = known.iter().find(|(i, _)| i == id).and_then(|(_, open)| open.upgrade()) {
+            return Ok(open);
+        }
+        let file = fd.map(catalog::inherited).transpose().map_err(|e| wrong(&e.to_string()))?;
+        let open = vfio.iommufd(file).map_err(|e| wrong(&e.to_string()))?;
+        known.retain(|(_, open)| open.strong_count() > 0);
+        known.push((id.to_owned(), Arc::downgrade(&open)));
+        Ok(open)
     }
     fn environment(&self, id: Option<&str>) -> Environment {
         let board = &*self.board;
