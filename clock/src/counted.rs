@@ -20,6 +20,10 @@ impl Counter {
     pub fn spent(&self) -> bool {
         self.left() == 0
     }
+    /// No more may be executed: another processor's turn comes.
+    pub fn end(&self) {
+        self.limit.store(self.executed.load(Ordering::Acquire), Ordering::Release);
+    }
     /// Instructions that may still be executed.
     #[must_use]
     pub fn left(&self) -> u64 {
@@ -148,7 +152,15 @@ pub(crate) struct Idle {
     pub since: Option<u64>,
     /// Timers are fired meanwhile: nobody goes on before that has ended.
     pub firing: bool,
+    /// How often somebody went on.
+    pub ended: u64,
+    /// Somebody goes on: no time passes any more.
+    pub ending: bool,
+    /// Is a processor about to go on, which has not come to say so?
+    pub wanted: Option<Wanted>,
 }
+
+pub(crate) type Wanted = Box<dyn Fn() -> bool + Send>;
 
 impl Idle {
     /// How many ns of guest time have passed for `counted`, until the next `deadline` at most.

@@ -208,19 +208,26 @@ impl VirtualClock {
             thread::sleep(Duration::from_nanos(ahead.min(MAX_WAIT_NS)));
         }
     }
-    /// All processors wait from now on.
-    pub fn begin_idle(&self) {
+    /// Sets what tells whether a processor has been woken that waits as far as the clock knows. Called with a lock of the clock held.
+    pub fn on_idle(&self, wanted: impl Fn() -> bool + Send + 'static) {
+        self.queue.timers.lock().idle.wanted = Some(Box::new(wanted));
+    }
+    /// All processors wait from now on, after [`Self::end_idle`] was called `ended` times; if that is past, one goes on again already.
+    pub fn begin_idle(&self, ended: u64) {
         if self.counted.is_some() {
             let mut timers = self.queue.timers.lock();
-            timers.idle.since = Some(monotonic_ns());
+            if timers.idle.ended == ended {
+                timers.idle.since = Some(monotonic_ns());
+            }
             drop(timers);
             self.queue.ring();
         }
     }
-    /// One does not any longer. Returns when no timers are being fired.
-    pub fn end_idle(&self) {
+    /// One does not any longer, the `ended`th time. Returns when no timers are being fired.
+    pub fn end_idle(&self, ended: u64) {
         let Some(counted) = &self.counted else { return };
         let mut timers = self.queue.timers.lock();
+        (timers.idle.ending, timers.idle.ended) = (true, ended);
         while timers.idle.firing {
             self.queue.fired.wait(&mut timers);
         }
@@ -228,7 +235,7 @@ impl VirtualClock {
         if counted.options.sleep {
             self.pass_idle(&mut timers);
         }
-        timers.idle.since = None;
+        (timers.idle.since, timers.idle.ending) = (None, false);
         counted.waited(self.running_ns());
     }
     /// Lets the time pass that has been idle.
@@ -243,6 +250,12 @@ impl VirtualClock {
     fn idle_step(&self, timers: &mut Timers) -> Step {
         let (Some(counted), Some(since)) = (&self.counted, timers.idle.since) else { return Step::Wait(None) };
         let Some(deadline) = timers.next() else { return Step::Wait(None) };
+        // What a timer woke comes before the next one.
+        if timers.idle.ending
+            || deadline > counted.now_ns() && timers.idle.wanted.as_ref().is_some_and(|wanted| wanted())
+        {
+            return Step::Wait(None);
+        }
         let passed = timers.idle.passed(counted, Some(deadline));
         let left = deadline.saturating_sub(counted.now_ns());
         if passed < left {
@@ -464,24 +477,24 @@ mod tests {
         let timer = clock.timer(move || tx.send(weak.upgrade().unwrap().now_ns()).unwrap());
         timer.arm(3_600_000_000_000);
         assert!(rx.recv_timeout(Duration::from_millis(20)).is_err());
-        clock.begin_idle();
+        clock.begin_idle(0);
         assert_eq!(rx.recv_timeout(Duration::from_secs(5)), Ok(3_600_000_000_000));
-        clock.end_idle();
+        clock.end_idle(1);
         assert_eq!((clock.now_ns(), counter.executed.load(Ordering::Relaxed)), (3_600_000_000_000, 0));
     }
 
     #[test]
     fn idle_time_passes_as_the_hosts_does() {
         let (clock, _) = counted(true);
-        clock.begin_idle();
+        clock.begin_idle(0);
         thread::sleep(Duration::from_millis(5));
-        clock.end_idle();
+        clock.end_idle(1);
         let now = clock.now_ns();
         assert!(now >= 5_000_000);
         thread::sleep(Duration::from_millis(2));
         assert_eq!(clock.now_ns(), now);
         // Not while the machine is stopped.
-        clock.begin_idle();
+        clock.begin_idle(1);
         clock.stop();
         let held = clock.now_ns();
         thread::sleep(Duration::from_millis(5));
@@ -491,7 +504,7 @@ mod tests {
         let timer = clock.timer(move || tx.send(()).unwrap());
         timer.arm(held + 8_000_000);
         assert_eq!(rx.recv_timeout(Duration::from_secs(5)), Ok(()));
-        clock.end_idle();
+        clock.end_idle(2);
         assert!(clock.now_ns() >= held + 8_000_000);
     }
 

@@ -250,6 +250,7 @@ fn all_types(context: &Context) -> Vec<(String, &'static str, bool)> {
     .map(|(name, parent)| (name.to_owned(), parent, true))
     .to_vec();
     all.push((machine_type(architecture).to_owned(), "machine", false));
+    all.push(("iommufd".to_owned(), "object", false));
     for name in ["memory-backend-ram", "memory-backend-file"] {
         all.push((name.to_owned(), "memory-backend", false));
     }

@@ -23,20 +23,25 @@ struct State {
     places: Vec<(Arc<Shared>, Place)>,
     /// Number in `places`.
     turn: Option<usize>,
+    /// How often it was somebody's after nobody's.
+    taken: u64,
 }
 
 /// The turns of one machine's vCPUs.
 pub struct Turns {
     pub clock: Arc<VirtualClock>,
     pub counter: &'static Counter,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Turns {
     /// `None`: the clock does not count instructions.
     pub fn new(clock: &Arc<VirtualClock>) -> Option<Turns> {
         let counter = clock.counter()?;
-        Some(Turns { clock: clock.clone(), counter, state: Mutex::new(State { places: Vec::new(), turn: None }) })
+        let state = Arc::new(Mutex::new(State { places: Vec::new(), turn: None, taken: 0 }));
+        let of_clock = Arc::downgrade(&state);
+        clock.on_idle(move || of_clock.upgrade().is_some_and(|state| state.lock().busy()));
+        Some(Turns { clock: clock.clone(), counter, state })
     }
     pub fn add(&self, vcpu: &Arc<Shared>) {
         self.state.lock().places.push((vcpu.clone(), Place::Away));
@@ -49,7 +54,7 @@ impl Turns {
     /// This vCPU wants to run: true if it may, else it waits until [`Self::has`] says so. Asked for already when the vCPU is resumed, so
     /// that it does not depend on threads who is the first.
     pub fn ask(&self, index: u32) -> bool {
-        let begins = {
+        let (taken, most) = {
             let mut state = self.state.lock();
             let Some(n) = state.number(index) else { return true };
             state.places[n].1 = Place::Ready;
@@ -57,10 +62,11 @@ impl Turns {
                 Some(turn) => return turn == n,
                 None => state.turn = Some(n),
             }
-            state.most()
+            state.taken += 1;
+            (state.taken, state.most())
         };
-        self.clock.end_idle();
-        self.clock.begin(begins);
+        self.clock.end_idle(taken);
+        self.clock.begin(most);
         true
     }
     /// This vCPU used up what it was allowed.
@@ -78,7 +84,7 @@ impl Turns {
     }
     /// The next vCPU's turn, if it was this one's.
     fn pass(&self, index: u32, place: Place) {
-        let (next, most) = {
+        let (next, taken, most) = {
             let mut state = self.state.lock();
             let Some(n) = state.number(index) else { return };
             state.places[n].1 = place;
@@ -92,7 +98,7 @@ impl Turns {
                 (_, Place::Away) => false,
             });
             state.turn = next;
-            (next.map(|k| state.places[k].0.clone()), state.most())
+            (next.map(|k| state.places[k].0.clone()), state.taken, state.most())
         };
         match next {
             Some(next) => {
@@ -101,7 +107,7 @@ impl Turns {
                     next.wake();
                 }
             }
-            None => self.clock.begin_idle(),
+            None => self.clock.begin_idle(taken),
         }
     }
 }
@@ -109,6 +115,10 @@ impl Turns {
 impl State {
     fn number(&self, index: u32) -> Option<usize> {
         self.places.iter().position(|(shared, _)| shared.index == index)
+    }
+    /// Does a vCPU run, or is one about to that waited for an interrupt?
+    fn busy(&self) -> bool {
+        self.turn.is_some() || self.places.iter().any(|(shared, place)| *place == Place::Asleep && shared.interrupted())
     }
     /// Instructions of a turn.
     fn most(&self) -> u64 {

@@ -73,6 +73,10 @@ impl Shared {
     pub fn asked(&self) -> bool {
         self.word().load(Ordering::SeqCst) != 0
     }
+    /// Was it interrupted while it waits?
+    pub fn interrupted(&self) -> bool {
+        self.word().load(Ordering::SeqCst) & request::INTERRUPT != 0
+    }
     /// Lets a sleeping thread look again.
     pub fn wake(&self) {
         drop(self.control.lock());

@@ -575,7 +575,7 @@ mod tests {
         assert!(p.config.has(F::Vmx) && p.absent.is_empty());
         assert!(!parse_on("host,-vmx", Some(nesting.clone())).unwrap().config.has(F::Vmx));
         assert!(!parse_on("Haswell", Some(nesting.clone())).unwrap().config.has(F::Vmx));
-        assert!(parse_on("Haswell,enforce,+vmx,npt=off", Some(nesting.clone())).unwrap().nested == ["npt"]);
+        assert!(parse_on("Haswell-noTSX,enforce,+vmx,npt=off", Some(nesting.clone())).unwrap().nested == ["npt"]);
         assert_eq!(parse_on("host,+svm", Some(nesting)).unwrap().absent, [F::Svm]);
         assert!(parse("host").unwrap_err().contains("of -accel kvm"));
     }

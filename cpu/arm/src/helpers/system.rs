@@ -4,6 +4,7 @@ use crate::reg::family;
 use crate::state::ArmCpu;
 use crate::syndrome::{ec, syndrome};
 use crate::sysreg;
+use rhea_clock::Counter;
 use rhea_ir::Effects;
 use rhea_ir::guest::{Access, MemAccess, request};
 
@@ -278,7 +279,7 @@ helper! {
 }
 
 /// WFI and relatives. WFE and the forms with a timeout never sleep: another processor's store to an exclusively monitored
-/// location must end them and cannot be seen, so the host thread only yields. WFI sleeps in `poll`.
+/// location must end them and cannot be seen, so the host thread only yields, or the processor's turn ends. WFI sleeps in `poll`.
 fn wait(cpu: &mut ArmCpu, kind: u64, rn: Option<u32>) {
     // Something that would end the wait at once also keeps it from trapping.
     if kind & 1 != 0 && cpu.event {
@@ -291,7 +292,7 @@ fn wait(cpu: &mut ArmCpu, kind: u64, rn: Option<u32>) {
     } else if kind == 0 {
         cpu.wait_for_interrupt();
     } else {
-        std::thread::yield_now();
+        cpu.header.counter.map_or_else(std::thread::yield_now, Counter::end);
     }
     advance(cpu);
 }

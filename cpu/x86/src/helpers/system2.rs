@@ -7,6 +7,7 @@ use crate::mmu::{As, cr0, cr4};
 use crate::mode::X86Mode;
 use crate::smm::IoSmi;
 use crate::state::{Seg, TableRegister, X86Cpu, gpr};
+use rhea_clock::Counter;
 use rhea_ir::Effects;
 use rhea_ir::guest::Raised;
 use std::sync::atomic::Ordering;
@@ -243,14 +244,14 @@ helper! {
         // A system call each time would cost more than the wait.
         cpu.pv.pauses = cpu.pv.pauses.wrapping_add(1);
         if cpu.pv.pauses.is_multiple_of(64) {
-            std::thread::yield_now();
+            cpu.header.counter.map_or_else(std::thread::yield_now, Counter::end);
         }
         0
     }
     mwait(cpu) {
         // A store to the monitored line or an interrupt ends the wait, and so may anything else: it is over soon anyway.
         if cpu.header.exit_request.load(Ordering::Relaxed) == 0 {
-            std::thread::sleep(MWAIT_TIME);
+            cpu.header.counter.map_or_else(|| std::thread::sleep(MWAIT_TIME), Counter::end);
         }
         0
     }
