@@ -8,6 +8,7 @@ use crate::context::Ctx;
 use crate::fetch::FetchEntry;
 use crate::interpret::{device_instruction, interpret};
 use crate::translate::{MAX_BLOCK, Missing, Source};
+use crate::turns::Turns;
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -73,6 +74,11 @@ impl Shared {
     pub fn asked(&self) -> bool {
         self.word().load(Ordering::SeqCst) != 0
     }
+    /// Is it to pause or stop, and has not done so?
+    fn stops(&self) -> bool {
+        let c = self.control.lock();
+        c.0 != Control::Running && c.1 == Control::Running
+    }
     /// Was it interrupted while it waits?
     pub fn interrupted(&self) -> bool {
         self.word().load(Ordering::SeqCst) & request::INTERRUPT != 0
@@ -107,6 +113,8 @@ impl Shared {
 pub struct JitVcpu<G: Guest> {
     vm: Weak<JitVm<G>>,
     shared: Arc<Shared>,
+    /// Where instructions are counted.
+    turns: Option<Arc<Turns>>,
     inner: Mutex<Inner<G>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     me: Weak<JitVcpu<G>>,
@@ -135,7 +143,8 @@ fn flush<G: Guest>(inner: &mut Inner<G>, f: TlbFlush) {
 impl<G: Guest> JitVcpu<G> {
     pub(crate) fn new(vm: &Arc<JitVm<G>>, index: u32, mut guest: Box<G>) -> Arc<Self> {
         let ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut(), vm.no_return));
-        guest.header_mut().counter = vm.core.turns.as_ref().map(|turns| turns.counter);
+        let turns = vm.core.turns.clone();
+        guest.header_mut().counter = turns.as_ref().map(|turns| turns.counter);
         let shared = Arc::new(Shared {
             index,
             exit_request: &raw const guest.header().exit_request,
@@ -148,6 +157,7 @@ impl<G: Guest> JitVcpu<G> {
         Arc::new_cyclic(|me| JitVcpu {
             vm: Arc::downgrade(vm),
             shared,
+            turns,
             inner: Mutex::new(Inner { guest, ctx, config, wake: None }),
             thread: Mutex::new(None),
             me: me.clone(),
@@ -188,13 +198,6 @@ impl<G: Guest> JitVcpu<G> {
         }
     }
 
-    /// A vCPU that is paused or stopped lets others run.
-    fn leave_turns(&self) {
-        if let Some(turns) = self.vm.upgrade().as_ref().and_then(|vm| vm.core.turns.as_ref()) {
-            turns.leave(self.shared.index);
-        }
-    }
-
     fn do_work(&self, inner: &mut Inner<G>) {
         loop {
             let work = std::mem::take(&mut *self.shared.queue.lock());
@@ -226,12 +229,11 @@ impl<G: Guest> JitVcpu<G> {
     fn run(self: Arc<Self>) {
         let mut guard = self.inner.lock();
         loop {
-            let stops = {
-                let c = self.shared.control.lock();
-                c.0 != Control::Running && c.1 == Control::Running
-            };
-            if stops {
-                self.leave_turns();
+            // Paused or stopped, it lets others run.
+            if let Some(turns) = &self.turns
+                && self.shared.stops()
+            {
+                turns.leave(self.shared.index);
             }
             // Pause and stop.
             {
@@ -306,8 +308,7 @@ impl<G: Guest> JitVcpu<G> {
 
     /// Waits until it may run, where one vCPU runs at a time; false: something else is to be done first.
     fn take_turn(&self, guard: &mut MutexGuard<'_, Inner<G>>) -> bool {
-        let core = guard.ctx.core.clone();
-        let Some(turns) = &core.turns else { return true };
+        let Some(turns) = &self.turns else { return true };
         let index = self.shared.index;
         if turns.ask(index) {
             return true;
@@ -328,7 +329,7 @@ impl<G: Guest> JitVcpu<G> {
 
     /// Waits until a request arrives or the time has passed.
     fn sleep(&self, guard: &mut MutexGuard<'_, Inner<G>>, timeout: Option<Duration>) {
-        if let Some(turns) = &guard.ctx.core.clone().turns {
+        if let Some(turns) = &self.turns {
             if let Some(timeout) = timeout {
                 // It is guest time that passes.
                 let timer = guard.wake.get_or_insert_with(|| turns.clock.timer(self.waker()));
@@ -451,8 +452,7 @@ impl<G: Guest> JitVcpu<G> {
 
     /// Executes the last instructions that are allowed, fewer than a block has; true: all were.
     fn near_limit(&self, inner: &mut Inner<G>) -> bool {
-        let core = inner.ctx.core.clone();
-        let Some(turns) = &core.turns else { return false };
+        let Some(turns) = &self.turns else { return false };
         let left = turns.counter.left();
         if left == 0 {
             turns.spent(self.shared.index);
@@ -799,7 +799,7 @@ impl<G: Guest> Vcpu for JitVcpu<G> {
             c.1 = Control::Running;
         }
         drop(c);
-        if let Some(turns) = self.vm.upgrade().as_ref().and_then(|vm| vm.core.turns.as_ref()) {
+        if let Some(turns) = &self.turns {
             turns.ask(self.shared.index);
         }
         self.shared.request_accel();

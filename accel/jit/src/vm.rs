@@ -108,7 +108,7 @@ pub struct Core {
     /// Set while somebody waits for all vCPUs to be outside generated code.
     pub stop_world: AtomicBool,
     /// Instructions are counted.
-    pub turns: Option<Turns>,
+    pub turns: Option<Arc<Turns>>,
 }
 
 impl Core {
@@ -272,7 +272,7 @@ impl<G: Guest> JitVm<G> {
             tracking: Mutex::new(()),
             me: me.clone(),
             stop_world: AtomicBool::new(false),
-            turns: options.counting.as_ref().and_then(Turns::new),
+            turns: options.counting.as_ref().and_then(Turns::new).map(Arc::new),
         });
         let follow = std::iter::once(space.clone()).chain(space.secure_side());
         let follow = follow.map(|s| s.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))))).collect();

@@ -313,7 +313,7 @@ impl<'a> Builder<'a> {
     }
 
     fn append(&mut self, inst: Inst) -> Value {
-        if matches!(inst.op.class(), Class::Mem | Class::Call | Class::Effect) {
+        if self.count.is_some() && matches!(inst.op.class(), Class::Mem | Class::Call | Class::Effect) {
             self.count = None;
         }
         let v = self.func.push_inst(inst);
