@@ -16,5 +16,6 @@ pub use irq::{
 };
 pub use run::{RunControl, Step};
 pub use vcpu::{
-    Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, LocalApics, Services, Vcpu, VcpuError, VcpuEvent,
+    Accelerator, AssignedFiles, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, LocalApics, Services, Vcpu, VcpuError,
+    VcpuEvent,
 };

@@ -2,7 +2,7 @@
 
 use crate::irq::{IrqLine, MsiMessage};
 use rhea_memory::Gpa;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -108,11 +108,20 @@ pub trait IoEventFd: Send + Sync {
     fn detach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()>;
 }
 
+/// Wants to know which files devices of the host are assigned by: groups of VFIO, or a device's own. What fails there costs speed, or what
+/// a driver in the host's kernel does for its guest, but is no error.
+pub trait AssignedFiles: Send + Sync {
+    fn added(&self, file: RawFd);
+    /// Still open.
+    fn removed(&self, file: RawFd);
+}
+
 /// What an accelerator offers beyond running; devices must do without what is `None`.
 #[derive(Clone, Default)]
 pub struct Services {
     pub irqfd: Option<Arc<dyn IrqFd>>,
     pub ioeventfd: Option<Arc<dyn IoEventFd>>,
+    pub assigned: Option<Arc<dyn AssignedFiles>>,
 }
 
 /// A running accelerator over one machine's address space. It makes vCPUs of one processor type: see [`GuestAccelerator`].

@@ -2,12 +2,14 @@
 #![expect(unsafe_code, reason = "system calls")]
 
 use crate::error::KvmError;
-use crate::sys::{AnyVm, IoEvent, Region};
+use crate::ppc::abi;
+use crate::sys::{AnyVm, IoEvent, Region, VfioDevice};
 use libc::{_IO, _IOW, Ioctl};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
-use vmm_sys_util::ioctl::{ioctl_with_ref, ioctl_with_val};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
 /// Where KVM is.
 pub const DEV_KVM: &str = "/dev/kvm";
@@ -71,6 +73,10 @@ const MEM_LOG_DIRTY_PAGES: u32 = 1;
 const MEM_READONLY: u32 = 2;
 const IRQFD_DEASSIGN: u32 = 1;
 const IRQFD_RESAMPLE: u32 = 2;
+const DEV_TYPE_VFIO: u32 = 4;
+const DEV_VFIO_FILE: u32 = 1;
+const DEV_VFIO_FILE_ADD: u64 = 1;
+const DEV_VFIO_FILE_DEL: u64 = 2;
 const IOEVENTFD_DATAMATCH: u32 = 1;
 const IOEVENTFD_PIO: u32 = 2;
 const IOEVENTFD_DEASSIGN: u32 = 4;
@@ -181,6 +187,33 @@ impl<T: KernelVm> AnyVm for T {
     }
     fn ioeventfd(&self, event: &IoEvent, attach: bool) -> Result<()> {
         ioeventfd(self, event, attach)
+    }
+    fn create_vfio(&self) -> Result<Arc<dyn VfioDevice>> {
+        let mut device = abi::kvm_create_device { type_: DEV_TYPE_VFIO, fd: 0, flags: 0 };
+        // SAFETY: the kernel reads and writes the structure.
+        done(unsafe { ioctl_with_mut_ref(self, abi::KVM_CREATE_DEVICE, &mut device) })?;
+        // SAFETY: the kernel made the descriptor for this call.
+        Ok(Arc::new(KernelVfio(unsafe { OwnedFd::from_raw_fd(device.fd as RawFd) })))
+    }
+}
+
+struct KernelVfio(OwnedFd);
+
+impl KernelVfio {
+    fn set(&self, attr: u64, file: RawFd) -> Result<()> {
+        let addr = (&raw const file).expose_provenance() as u64;
+        let wanted = abi::kvm_device_attr { flags: 0, group: DEV_VFIO_FILE, attr, addr };
+        // SAFETY: the structure is only read, and so is the descriptor's number, of 32 bits, which it refers to.
+        done(unsafe { ioctl_with_ref(&self.0, abi::KVM_SET_DEVICE_ATTR, &wanted) })
+    }
+}
+
+impl VfioDevice for KernelVfio {
+    fn add(&self, file: RawFd) -> Result<()> {
+        self.set(DEV_VFIO_FILE_ADD, file)
+    }
+    fn remove(&self, file: RawFd) -> Result<()> {
+        self.set(DEV_VFIO_FILE_DEL, file)
     }
 }
 

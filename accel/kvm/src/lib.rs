@@ -10,6 +10,7 @@
 //! accessed.
 
 pub mod arm;
+mod assigned;
 mod doorbells;
 mod error;
 #[cfg(target_arch = "x86_64")]

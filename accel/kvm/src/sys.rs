@@ -104,6 +104,21 @@ pub trait AnyVm: Send + Sync {
     /// # Errors
     /// The kernel's.
     fn ioeventfd(&self, event: &IoEvent, attach: bool) -> Result<()>;
+    /// Makes the VM's only `KVM_DEV_TYPE_VFIO`.
+    ///
+    /// # Errors
+    /// The kernel's: ENODEV if it has none.
+    fn create_vfio(&self) -> Result<Arc<dyn VfioDevice>>;
+}
+
+/// The kernel's device that is told of groups of VFIO, and of devices' own files.
+pub trait VfioDevice: Send + Sync {
+    /// # Errors
+    /// The kernel's: EEXIST if it knows the file, EBADF if that is none of VFIO's.
+    fn add(&self, file: RawFd) -> Result<()>;
+    /// # Errors
+    /// The kernel's: ENOENT if it does not know the file.
+    fn remove(&self, file: RawFd) -> Result<()>;
 }
 
 /// Eventfds for guest writes, for devices.

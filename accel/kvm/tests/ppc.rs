@@ -9,7 +9,7 @@ use rhea_kvm::KvmError;
 use rhea_kvm::ppc::abi::{self, kvm_ppc_cpu_char, kvm_regs, kvm_sregs};
 use rhea_kvm::ppc::sys::{DeviceFile, DevicePages, Exit, System, VcpuFile, VmFile};
 use rhea_kvm::ppc::{KvmVm, Places, PpcVm, Setup, check};
-use rhea_kvm::sys::{AnyVm, IoEvent, Region};
+use rhea_kvm::sys::{AnyVm, IoEvent, Region, VfioDevice};
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
 use rhea_ppc::models::POWER10;
 use rhea_ppc::{PpcCpu, PpcHooks};
@@ -100,6 +100,9 @@ impl AnyVm for Fake {
     }
     fn ioeventfd(&self, _: &IoEvent, _: bool) -> Result<()> {
         Ok(())
+    }
+    fn create_vfio(&self) -> Result<Arc<dyn VfioDevice>> {
+        unreachable!("no device is assigned")
     }
 }
 

@@ -7,6 +7,7 @@ use crate::space::DmaSpace;
 use crate::sys::{API_VERSION, ContainerFile, DeviceFile, GroupFile, Host, IommuFile, Kernel, extension};
 use crate::{Report, VfioError};
 use parking_lot::Mutex;
+use rhea_accel::AssignedFiles;
 use rhea_device::dma::{DmaHandle, Iommu};
 use rhea_memory::AddressSpace;
 use std::io;
@@ -25,14 +26,6 @@ pub enum Wanted {
     File(OwnedFd),
 }
 
-/// Is told of files that devices are reached through, for what KVM does for their guests (`KVM_DEV_TYPE_VFIO`). What fails there costs
-/// speed, but is no error.
-pub trait FileWatcher: Send + Sync {
-    fn added(&self, file: RawFd);
-    /// Still open.
-    fn removed(&self, file: RawFd);
-}
-
 /// `/dev/iommu`, as an object of the machine.
 pub struct Iommufd {
     file: Arc<dyn IommuFile>,
@@ -43,7 +36,7 @@ pub struct Vfio {
     host: Arc<dyn Host>,
     roots: Roots,
     report: Report,
-    watcher: Option<Arc<dyn FileWatcher>>,
+    watcher: Option<Arc<dyn AssignedFiles>>,
     state: Mutex<State>,
 }
 
@@ -90,7 +83,7 @@ struct Group {
     users: Mutex<usize>,
     container: Arc<Container>,
     file: Arc<dyn GroupFile>,
-    watcher: Option<Arc<dyn FileWatcher>>,
+    watcher: Option<Arc<dyn AssignedFiles>>,
 }
 
 impl Drop for Group {
@@ -129,14 +122,19 @@ pub struct Assigned {
 impl Vfio {
     /// Over this host's kernel.
     #[must_use]
-    pub fn new(watcher: Option<Arc<dyn FileWatcher>>) -> Arc<Self> {
+    pub fn new(watcher: Option<Arc<dyn AssignedFiles>>) -> Arc<Self> {
         let roots = Roots::default();
         let host = Arc::new(Kernel::new(&roots.dev));
         Self::over(host, roots, watcher, Arc::new(|text| eprintln!("rhea: warning: vfio: {text}")))
     }
     /// Over another kernel, with other files, and with warnings elsewhere.
     #[must_use]
-    pub fn over(host: Arc<dyn Host>, roots: Roots, watcher: Option<Arc<dyn FileWatcher>>, report: Report) -> Arc<Self> {
+    pub fn over(
+        host: Arc<dyn Host>,
+        roots: Roots,
+        watcher: Option<Arc<dyn AssignedFiles>>,
+        report: Report,
+    ) -> Arc<Self> {
         Arc::new(Self { host, roots, report, watcher, state: Mutex::default() })
     }
     /// Opens `/dev/iommu`, or takes that file from somebody else.

@@ -19,7 +19,7 @@ pub mod ranges;
 mod space;
 pub mod sys;
 
-pub use assign::{Assigned, FileWatcher, Iommufd, Vfio, Wanted};
+pub use assign::{Assigned, Iommufd, Vfio, Wanted};
 pub use config::Overrides;
 pub use device::{Choices, DeviceError, Environment, Groups, Opened, Status, VfioPci, Watcher};
 pub use error::VfioError;

@@ -29,10 +29,6 @@ struct Parts {
 pub struct AssignedDevices(Arc<Mutex<Parts>>);
 
 impl AssignedDevices {
-    /// Groups, containers and address spaces, from when they are needed.
-    fn vfio(&self) -> Arc<Vfio> {
-        self.0.lock().vfio.get_or_insert_with(|| Vfio::new(None)).clone()
-    }
     fn add(&self, function: &VfioPci) {
         let mut parts = self.0.lock();
         parts.all.retain(|w| w.status().is_some());
@@ -52,6 +48,12 @@ impl AssignedDevices {
 }
 
 impl Plugger<'_> {
+    /// Groups, containers and address spaces, from when they are needed.
+    fn shared_vfio(&self) -> Arc<Vfio> {
+        let accelerator = || self.board.accelerator.as_ref().and_then(Weak::upgrade);
+        let new = || Vfio::new(accelerator().and_then(|a| a.services().assigned));
+        self.plugs.assigned.0.lock().vfio.get_or_insert_with(new).clone()
+    }
     /// A function of the host.
     pub(super) fn vfio(&mut self, spec: &DeviceSpec) -> Result<(), OptionError> {
         let option = format!("-device {}", catalog::NAME);
@@ -59,9 +61,16 @@ impl Plugger<'_> {
         self.take_id(&set)?;
         let fail = |e: String| OptionError::new(&option, e);
         let slot = with_rom(self.config, &set, self.pci_slot(&option, &set)?, None)?;
+        let apart = slot.dma().iommu().is_some_and(|i| i.domain(0) != i.domain(1));
+        if apart && slot.bus().upstream().is_some() {
+            // A guest numbers the buses behind bridges, and with that requesters and their tables, when it likes.
+            return Err(fail(
+                "behind the machine's IOMMU it has to be on the bus pcie.0, not behind a bridge".to_owned(),
+            ));
+        }
         let wanted = catalog::wanted(&set)?;
         let iommufd = set.text("iommufd").map(|id| self.iommufd(&set, id)).transpose()?;
-        let vfio = self.plugs.assigned.vfio();
+        let vfio = self.shared_vfio();
         let assigned = vfio.assign(wanted, iommufd.as_ref(), slot.dma()).map_err(|e| fail(e.to_string()))?;
         let assigned = Arc::new(assigned);
         let of_groups = assigned.clone();
@@ -91,7 +100,7 @@ impl Plugger<'_> {
         });
         let wrong = |text: &str| set.error("iommufd", &format!("'{id}': {text}"));
         let fd = fd.ok_or_else(|| wrong("no iommufd -object has this id"))?;
-        let vfio = self.plugs.assigned.vfio();
+        let vfio = self.shared_vfio();
         let known = &mut self.plugs.assigned.0.lock().iommufds;
         if let Some(open) = known.iter().find(|(i, _)| i == id).and_then(|(_, open)| open.upgrade()) {
             return Ok(open);

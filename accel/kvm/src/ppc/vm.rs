@@ -5,6 +5,7 @@ use super::chips::{KernelChips, Places};
 use super::sys::{System, VmFile};
 use super::vcpu::Inner;
 use super::{Host, PpcVm, Setup};
+use crate::assigned::Assigned;
 use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
 use crate::kick::Gate;
@@ -113,6 +114,7 @@ pub(super) type Vcpus = Arc<RwLock<Vec<Arc<KvmVcpu<Inner>>>>>;
 pub struct KvmVm {
     core: Arc<Core>,
     ioeventfd: bool,
+    assigned: Arc<Assigned>,
     vcpus: Vcpus,
     chips: OnceLock<Arc<KernelChips>>,
     _follow: Vec<Subscription>,
@@ -154,6 +156,7 @@ impl KvmVm {
         Ok(Arc::new(Self {
             core: Arc::new(core),
             ioeventfd,
+            assigned: Assigned::new(any),
             vcpus: Arc::default(),
             chips: OnceLock::new(),
             _follow: follow,
@@ -230,7 +233,7 @@ impl Accelerator for KvmVm {
         let ioeventfd = self.ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>);
         let irqfd = self.core.file.check(cap::IRQFD) > 0;
         let irqfd = self.chips.get().filter(|_| irqfd).map(|chips| chips.clone() as Arc<dyn IrqFd>);
-        Services { irqfd, ioeventfd }
+        Services { irqfd, ioeventfd, assigned: Some(self.assigned.clone()) }
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
         self.vcpus.read().iter().map(|v| v.clone() as Arc<dyn Vcpu>).collect()

@@ -16,7 +16,7 @@ use rhea_accel::{
 };
 use rhea_clock::VirtualClock;
 use rhea_kvm::KvmError;
-use rhea_kvm::sys::{AnyVm, HeldWrite, IoEvent, PageRing, Region, WriteRing};
+use rhea_kvm::sys::{AnyVm, HeldWrite, IoEvent, PageRing, Region, VfioDevice, WriteRing};
 use rhea_kvm::x86::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use rhea_kvm::x86::{Irqchip, KvmVm, Setup, X86Vm};
 use rhea_memory::{Access, AddressSpace, BusError, DirtyClient, Gpa, HeldWrites, Mapping, MmioDevice, RamBlock};
@@ -55,6 +55,8 @@ struct Kernel {
     writes: Mutex<VecDeque<HeldWrite>>,
     pages: Mutex<VecDeque<(u32, u64)>>,
     counts: Mutex<BTreeMap<&'static str, u32>>,
+    /// Files of assigned devices, by what was done with them.
+    files: Mutex<Vec<(&'static str, RawFd)>>,
 }
 
 impl Kernel {
@@ -138,6 +140,22 @@ impl AnyVm for FakeVm {
     }
     fn ioeventfd(&self, _: &IoEvent, _: bool) -> Result<()> {
         self.0.call("ioeventfd")
+    }
+    fn create_vfio(&self) -> Result<Arc<dyn VfioDevice>> {
+        self.0.call("create_vfio").map(|()| Arc::new(FakeVfio(self.0.clone())) as _)
+    }
+}
+
+struct FakeVfio(Arc<Kernel>);
+impl VfioDevice for FakeVfio {
+    fn add(&self, file: RawFd) -> Result<()> {
+        self.0.call("vfio_add")?;
+        self.0.files.lock().push(("add", file));
+        Ok(())
+    }
+    fn remove(&self, file: RawFd) -> Result<()> {
+        self.0.files.lock().push(("remove", file));
+        self.0.call("vfio_remove")
     }
 }
 

@@ -1,6 +1,7 @@
 //! What only some kernels offer, and what a machine does without it.
 
 use super::*;
+use rhea_accel::Accelerator;
 
 #[test]
 fn writes_that_are_held_back() {
@@ -125,4 +126,41 @@ fn guests_of_guests() {
         assert_eq!((resets(&machine), machine.kernel.counts.lock().get("nested_state")), (0, None));
         assert_eq!(machine.requests.try_recv().ok(), None);
     }
+}
+
+#[test]
+fn files_of_assigned_devices() {
+    let machine_of = |fail| machine(Plan { fail, ..Plan::default() }, Irqchip::Kernel).unwrap();
+    let told = |m: &Fake| std::mem::take(&mut *m.kernel.files.lock());
+    let made = |m: &Fake| m.kernel.counts.lock().get("create_vfio").copied().unwrap_or(0);
+    let good = machine_of(None);
+    // Whoever asks tells the same device of the kernel's, which is made when it is needed.
+    let assigned = || good.vm.services().assigned.unwrap();
+    assert_eq!((made(&good), told(&good)), (0, vec![]));
+    assigned().added(40);
+    assigned().added(41);
+    assigned().removed(40);
+    // One that is not there, and one that comes again under the same number.
+    assigned().removed(77);
+    assigned().removed(40);
+    assigned().added(40);
+    assert_eq!(told(&good), [("add", 40), ("add", 41), ("remove", 40), ("add", 40)]);
+    assert_eq!(made(&good), 1);
+    // A kernel without: it is not asked again.
+    for errno in [libc::ENODEV, libc::ENOTTY, libc::EMFILE] {
+        let without = machine_of(Some(("create_vfio", 1, errno)));
+        let assigned = without.vm.services().assigned.unwrap();
+        assigned.added(40);
+        assigned.added(41);
+        assigned.removed(40);
+        assert_eq!((made(&without), told(&without)), (1, vec![]));
+    }
+    // One that it does not take is not taken back.
+    let refusing = machine_of(Some(("vfio_add", 1, libc::EBADF)));
+    let assigned = refusing.vm.services().assigned.unwrap();
+    assigned.added(40);
+    assigned.added(41);
+    assigned.removed(40);
+    assigned.removed(41);
+    assert_eq!(told(&refusing), [("add", 41), ("remove", 41)]);
 }

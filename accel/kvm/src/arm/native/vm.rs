@@ -5,6 +5,7 @@ use super::gic::KernelGic;
 use super::registers::{read, system};
 use super::sys::{System, VcpuFile, VmFile};
 use super::vcpu::Inner;
+use crate::assigned::Assigned;
 use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
 use crate::kick::Gate;
@@ -167,6 +168,7 @@ pub struct KvmVm {
     gic: Arc<KernelGic>,
     init: kvm_vcpu_init,
     pmu: Option<u32>,
+    assigned: Arc<Assigned>,
     vcpus: RwLock<Vec<Arc<KvmVcpu<Inner>>>>,
     /// Of the processors so far.
     affinities: Mutex<Vec<u64>>,
@@ -193,10 +195,10 @@ impl KvmVm {
         let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
         let stop = |capability| system.check(capability).max(0) as usize;
         let stops = (stop(kb::KVM_CAP_GUEST_DEBUG_HW_BPS), stop(kb::KVM_CAP_GUEST_DEBUG_HW_WPS));
-        let running = Mutex::default();
+        let (running, assigned) = (Mutex::default(), Assigned::new(any));
         let core = Core { file, gate, space, hooks, control, sve, stops, slots, doorbells, running };
         let (core, vcpus, affinities) = (Arc::new(core), RwLock::default(), Mutex::default());
-        Ok(Arc::new(Self { core, gic, init, pmu, vcpus, affinities, _follow: follow }))
+        Ok(Arc::new(Self { core, gic, init, pmu, assigned, vcpus, affinities, _follow: follow }))
     }
 }
 
@@ -230,6 +232,7 @@ impl Accelerator for KvmVm {
         Services {
             irqfd: self.gic.has_irqfd().then(|| self.gic.clone() as Arc<dyn IrqFd>),
             ioeventfd: ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>),
+            assigned: Some(self.assigned.clone()),
         }
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {

@@ -7,6 +7,7 @@ use super::registers::Abilities;
 use super::sys::{System, VcpuFile, VmFile};
 use super::vcpu::Inner;
 use crate::Counts;
+use crate::assigned::Assigned;
 use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
 use crate::held::Held;
@@ -109,6 +110,7 @@ pub struct KvmVm {
     tsc_frequency: Option<u64>,
     chips: Option<Arc<KernelChips>>,
     ioeventfd: bool,
+    assigned: Arc<Assigned>,
     /// Where in what a vCPU shares the ring of held writes is, in pages; 0: the kernel has none.
     held_page: u32,
     /// Entries of the rings of pages that were written to.
@@ -160,7 +162,7 @@ impl KvmVm {
         let held_page = u32::try_from(file.check(cap::COALESCED_MMIO)).unwrap_or(0);
         let (held, follow_held) = Held::new(&any, &space);
         follow.push(follow_held);
-        let running = Mutex::default();
+        let (running, assigned) = (Mutex::default(), Assigned::new(any));
         let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, held, doorbells, running };
         Ok(Arc::new(Self {
             core: Arc::new(core),
@@ -169,6 +171,7 @@ impl KvmVm {
             tsc_frequency,
             chips,
             ioeventfd,
+            assigned,
             held_page,
             dirty_ring,
             vcpus: RwLock::default(),
@@ -250,6 +253,7 @@ impl Accelerator for KvmVm {
         Services {
             irqfd: self.chips.as_ref().filter(|c| c.has_irqfd()).map(|c| c.clone() as Arc<dyn IrqFd>),
             ioeventfd: self.ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>),
+            assigned: Some(self.assigned.clone()),
         }
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
