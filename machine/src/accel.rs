@@ -3,7 +3,7 @@
 use crate::board::Board;
 use crate::machine::Architecture;
 use rhea_device::options::{self, OptionDecl, OptionKind, OptionSet};
-use rhea_device::{Device, LoadError, Log, LogMask, OptionError, Saved};
+use rhea_device::{Device, LoadError, LogMask, OptionError, Saved};
 use rhea_ir::guest::Guest;
 use rhea_jit::{JitOptions, JitVm};
 use rhea_kvm::{Choice, KvmError, arm, ppc, x86};
@@ -37,7 +37,6 @@ pub fn jit<G: Guest>(board: &mut Board, interpret: bool) -> Result<Arc<JitVm<G>>
 pub struct KernelChips {
     pub name: &'static str,
     pub reset: Box<dyn Fn() -> Result<(), KvmError> + Send + Sync>,
-    pub log: Log,
 }
 
 impl Device for KernelChips {
@@ -46,7 +45,7 @@ impl Device for KernelChips {
     }
     fn reset(&self) {
         if let Err(e) = (self.reset)() {
-            self.log.guest_error(self.name, format_args!("{e}"));
+            eprintln!("rhea: warning: {}: it is not reset: {e}", self.name);
         }
     }
     fn save(&self) -> Saved {

@@ -87,7 +87,7 @@ pub fn build(
     if vm.chips().is_some() {
         let of_reset = vm.clone();
         let reset = Box::new(move || of_reset.reset_chips());
-        board.devices.push(Arc::new(KernelChips { name: "kvm-irqchip", reset, log: board.log.clone() }));
+        board.devices.push(Arc::new(KernelChips { name: "kvm-irqchip", reset }));
     }
     let nested = [Feature::Svm, Feature::Vmx].into_iter().find(|f| cpu.has(*f));
     let nested = nested.map_or("not offered", Feature::name);

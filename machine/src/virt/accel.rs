@@ -180,7 +180,7 @@ pub fn interrupts(board: &mut Board, vm: &Arc<dyn ArmVm>, v3: bool, its: bool) -
     board::route(board, &sink);
     let of_reset = vm.clone();
     let reset = Box::new(move || of_reset.reset_gic());
-    board.devices.push(Arc::new(KernelChips { name: "kvm-gic", reset, log: board.log.clone() }));
+    board.devices.push(Arc::new(KernelChips { name: "kvm-gic", reset }));
     if v3 {
         return Ok(its.then_some(gic as Arc<dyn MsiTarget>));
     }

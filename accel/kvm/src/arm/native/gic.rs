@@ -11,6 +11,7 @@ use rhea_accel::{IrqFd, IrqLine, IrqSink, MsiMessage, MsiTarget};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 const DISTRIBUTOR: u32 = kb::KVM_DEV_ARM_VGIC_GRP_DIST_REGS;
 const REDISTRIBUTOR: u32 = kb::KVM_DEV_ARM_VGIC_GRP_REDIST_REGS;
@@ -52,6 +53,21 @@ const AP0R0: u64 = icc(0, 12, 8, 4);
 const AP1R0: u64 = icc(0, 12, 9, 0);
 const IGRPEN0: u64 = icc(0, 12, 12, 6);
 const IGRPEN1: u64 = icc(0, 12, 12, 7);
+
+/// How often, and how far apart, a call is made again.
+const TRIES: u32 = 5000;
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// A call that the kernel refuses while a processor's thread is in a call of its own: none of them runs its guest, so that ends soon.
+fn patiently(call: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    for _ in 0..TRIES {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    call()
+}
 
 /// The controller of one VM.
 pub struct KernelGic {
@@ -131,7 +147,7 @@ impl KernelGic {
     // ---- reset ----
 
     fn set(&self, group: u32, attribute: u64, value: u64) -> Result<(), KvmError> {
-        self.device.set(group, attribute, value).during("KVM_SET_DEVICE_ATTR of the GIC's registers")
+        patiently(|| self.device.set(group, attribute, value)).during("KVM_SET_DEVICE_ATTR of the GIC's registers")
     }
     /// Registers with a field of `bits` for each interrupt in `range`.
     fn fill(&self, group: u32, at: u64, bits: u32, range: std::ops::Range<u32>, value: u64) -> Result<(), KvmError> {
@@ -181,7 +197,7 @@ impl KernelGic {
                 }
                 if let Some(its) = &self.its {
                     let reset = kb::KVM_DEV_ARM_ITS_CTRL_RESET.into();
-                    its.command(CONTROL, reset).during("KVM_DEV_ARM_ITS_CTRL_RESET")?;
+                    patiently(|| its.command(CONTROL, reset)).during("KVM_DEV_ARM_ITS_CTRL_RESET")?;
                 }
                 for affinity in affinities {
                     let of = affinity << kb::KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT;
