@@ -1,5 +1,6 @@
 //! The context cache, the IOTLB, and who keeps translations elsewhere (chapter 6).
 
+use crate::follow::Followers;
 use crate::tables::{Context, Leaf};
 use parking_lot::{Mutex, RwLock};
 use rhea_memory::GpaRange;
@@ -45,6 +46,7 @@ pub struct Cache {
     /// Rises with each invalidation: what was read from tables before it is not remembered after it.
     epoch: AtomicU64,
     watches: Mutex<Vec<Watch>>,
+    pub followers: Followers,
 }
 
 /// A cached context and, if it has tables, page.
@@ -91,6 +93,7 @@ impl Cache {
             self.epoch.fetch_add(1, Ordering::AcqRel);
             entries.contexts.retain(|requester, context| !which(*requester, context));
         }
+        self.followers.note(Scope::Everything);
         self.tell(|_| true);
     }
     /// Forgets translations.
@@ -119,6 +122,7 @@ impl Cache {
             }
             (entries.large, entries.contexts.iter().map(|(r, c)| (*r, c.domain)).collect())
         };
+        self.followers.note(scope);
         self.tell(|watch| match (scope, domains.get(&watch.requester)) {
             (Scope::Domain(domain) | Scope::Pages { domain, .. }, Some(d)) if *d != domain => false,
             (Scope::Pages { address, mask, .. }, _) => {

@@ -4,7 +4,8 @@ use crate::VtdOptions;
 use crate::cache::{Cache, Scope};
 use crate::faults::{self, Event};
 use crate::registers::{
-    COMPLETION_CONTROL, COMPLETION_STATUS, MAX_MASK, QUEUE_ADDRESS, QUEUE_HEAD, QUEUE_TAIL, Registers, fault,
+    COMPLETION_CONTROL, COMPLETION_STATUS, FAULT_STATUS, GLOBAL_STATUS, MAX_MASK, QUEUE_ADDRESS, QUEUE_HEAD,
+    QUEUE_TAIL, Registers, fault, global,
 };
 use crate::tables::Memory;
 
@@ -55,11 +56,22 @@ pub fn iotlb(cache: &Cache, value: u64, address: u64) -> u64 {
 /// Why the queue stops: a descriptor that is none, or out of reach.
 struct Wrong;
 
+/// Descriptors that a queue has room for.
+pub const MOST_DESCRIPTORS: u32 = 1 << 15;
+
+/// Is there something in the queue that could be done?
+pub fn is_behind(registers: &Registers) -> bool {
+    registers.get(GLOBAL_STATUS) & global::QUEUE != 0
+        && registers.get(FAULT_STATUS) & fault::QUEUE_ERROR == 0
+        && registers.get(QUEUE_HEAD) != registers.get(QUEUE_TAIL)
+}
+
 /// Does what the queue holds, on the thread of the processor that wrote the tail: at most its length of descriptors. Only RAM is
-/// touched, so the registers may be locked. Were entries of interrupt remapping among what is invalidated?
+/// touched, so the registers may be locked. A wait that those who follow translations have to be told before is left: then it is to be
+/// called again. Were entries of interrupt remapping among what is invalidated?
 pub fn run(registers: &mut Registers, cache: &Cache, memory: &Memory, o: &VtdOptions, events: &mut Vec<Event>) -> bool {
     let mut interrupts = false;
-    if registers.get(crate::registers::FAULT_STATUS) & fault::QUEUE_ERROR != 0 {
+    if registers.get(FAULT_STATUS) & fault::QUEUE_ERROR != 0 {
         return false;
     }
     let place = registers.get64(QUEUE_ADDRESS);
@@ -71,8 +83,11 @@ pub fn run(registers: &mut Registers, cache: &Cache, memory: &Memory, o: &VtdOpt
     let mut left = length / 16;
     while good && head != tail && left > 0 {
         left -= 1;
-        good = memory
-            .pair(start.wrapping_add(head.into()))
+        let read = memory.pair(start.wrapping_add(head.into()));
+        if read.is_some_and(|[low, _]| kind(low) == WAIT) && cache.followers.waiting() {
+            break;
+        }
+        good = read
             .ok_or(Wrong)
             .and_then(|d| {
                 interrupts |= d[0] & 0xe0f == 4;
@@ -90,6 +105,12 @@ pub fn run(registers: &mut Registers, cache: &Cache, memory: &Memory, o: &VtdOpt
     interrupts
 }
 
+/// The type of a descriptor: bits 11:9 extend it.
+fn kind(low: u64) -> u64 {
+    low & 0xf | (low >> 9 & 7) << 4
+}
+const WAIT: u64 = 5;
+
 fn descriptor(
     [low, high]: [u64; 2],
     registers: &mut Registers,
@@ -102,8 +123,7 @@ fn descriptor(
     let clear = |reserved_low: u64, reserved_high: u64| {
         if low & reserved_low == 0 && high & reserved_high == 0 { Ok(()) } else { Err(Wrong) }
     };
-    // Bits 11:9 extend the type.
-    match low & 0xf | (low >> 9 & 7) << 4 {
+    match kind(low) {
         // Contexts.
         1 => {
             clear(0xfffc_0000_0000_f1c0, u64::MAX)?;
@@ -126,7 +146,7 @@ fn descriptor(
         // Interrupt entries: the unit keeps none.
         4 if o.interrupt_remapping => {}
         // Wait.
-        5 => {
+        WAIT => {
             const INTERRUPT: u64 = 1 << 4;
             const STATUS: u64 = 1 << 5;
             clear(0xffff_f100, 3)?;

@@ -5,6 +5,7 @@
 
 mod cache;
 mod faults;
+mod follow;
 mod interrupts;
 mod invalidation;
 mod options;

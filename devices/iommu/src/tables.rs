@@ -1,7 +1,7 @@
 //! Root, context and second-level tables (3.4, 3.7, 9.1, 9.3, 9.8).
 
 use crate::VtdOptions;
-use rhea_device::dma::DmaHandle;
+use rhea_device::dma::{DmaHandle, Translated};
 use rhea_memory::Gpa;
 
 /// Why a request is refused (7.1.3), as recorded.
@@ -123,6 +123,36 @@ pub struct Leaf {
     pub write: bool,
 }
 
+const READ: u64 = 1;
+const WRITE: u64 = 2;
+
+/// What an entry of a second-level table leads to.
+enum Target {
+    Page(u64),
+    Table(u64),
+}
+
+/// That of a present entry of a table of `level` (1: the last); `None`: reserved bits are set.
+fn target(o: &VtdOptions, level: u8, entry: u64) -> Option<Target> {
+    const LARGE: u64 = 1 << 7;
+    /// Snoop control, which is not offered.
+    const SNOOP: u64 = 1 << 11;
+    /// What hardware ignores: available bits, transient mapping.
+    const IGNORED: u64 = 0xfff << 52;
+    let last = level == 1 || entry & LARGE != 0;
+    let unaligned = if last { (1u64 << shift(level)) - 1 & !0xfff } else { 0 };
+    let root_large = if level > 3 { LARGE } else { 0 };
+    if entry & (beyond(o) & !IGNORED | SNOOP | unaligned | root_large) != 0 {
+        return None;
+    }
+    let target = entry & !IGNORED & !0xfff;
+    Some(if last { Target::Page(target) } else { Target::Table(target) })
+}
+/// Log2 of what an entry of a table of `level` covers.
+const fn shift(level: u8) -> u8 {
+    12 + 9 * (level - 1)
+}
+
 /// Translates by the second-level tables of `context`, whose first is `table`.
 pub fn walk(
     memory: &Memory,
@@ -132,19 +162,12 @@ pub fn walk(
     address: u64,
     write: bool,
 ) -> Result<Leaf, Fault> {
-    const READ: u64 = 1;
-    const WRITE: u64 = 2;
-    const LARGE: u64 = 1 << 7;
-    /// Snoop control, which is not offered.
-    const SNOOP: u64 = 1 << 11;
-    /// What hardware ignores: available bits, transient mapping.
-    const IGNORED: u64 = 0xfff << 52;
     let fault = |reason| Err(Fault { reason, silent: context.silent });
     let mut at = table;
     let mut rights = READ | WRITE;
     let mut level = (context.width - 12) / 9;
     loop {
-        let shift = 12 + 9 * (level - 1);
+        let shift = shift(level);
         let Some(entry) = memory.load(at | (address >> shift & 0x1ff) << 3) else {
             return fault(reason::TABLE_UNREACHABLE);
         };
@@ -152,18 +175,70 @@ pub fn walk(
         if rights & if write { WRITE } else { READ } == 0 {
             return fault(if write { reason::NO_WRITE } else { reason::NO_READ });
         }
-        let last = level == 1 || entry & LARGE != 0;
-        let unaligned = if last { (1u64 << shift) - 1 & !0xfff } else { 0 };
-        let root_large = if level > 3 { LARGE } else { 0 };
-        if entry & (beyond(o) & !IGNORED | SNOOP | unaligned | root_large) != 0 {
-            return fault(reason::ENTRY_RESERVED);
+        match target(o, level, entry) {
+            None => return fault(reason::ENTRY_RESERVED),
+            Some(Target::Page(page)) => {
+                let page = page | address & ((1 << shift) - 1) & !0xfff;
+                return Ok(Leaf { page, shift, read: rights & READ != 0, write: rights & WRITE != 0 });
+            }
+            Some(Target::Table(next)) => at = next,
         }
-        let target = entry & !IGNORED & !0xfff;
-        if last {
-            let page = target | address & ((1 << shift) - 1) & !0xfff;
-            return Ok(Leaf { page, shift, read: rights & READ != 0, write: rights & WRITE != 0 });
-        }
-        at = target;
         level -= 1;
+    }
+}
+
+/// Entries that one look at a requester's tables reads at most, as a guest may have a table lead to itself: those of 64 GiB in small pages.
+const MOST_ENTRIES: u32 = 1 << 24;
+
+/// A look at all that a requester's tables map.
+pub struct Survey<'a> {
+    memory: &'a Memory,
+    options: &'a VtdOptions,
+    first: u64,
+    last: u64,
+    left: u32,
+    found: &'a mut dyn FnMut(Translated),
+}
+
+impl<'a> Survey<'a> {
+    /// Of the addresses from `first` to `last`.
+    pub fn new(
+        memory: &'a Memory,
+        options: &'a VtdOptions,
+        (first, last): (u64, u64),
+        found: &'a mut dyn FnMut(Translated),
+    ) -> Self {
+        Self { memory, options, first, last, left: MOST_ENTRIES, found }
+    }
+    /// Calls `found` with each page that the tables of `context`, whose first is `table`, map. False: there is more than can be looked at.
+    pub fn run(&mut self, context: &Context, table: u64) -> bool {
+        self.last = self.last.min((1 << context.width) - 1);
+        self.level(table, (context.width - 12) / 9, 0, READ | WRITE)
+    }
+    fn level(&mut self, table: u64, level: u8, base: u64, rights: u64) -> bool {
+        let shift = shift(level);
+        let index = |address: u64| address.saturating_sub(base) >> shift;
+        for n in index(self.first).min(511)..=index(self.last).min(511) {
+            let iova = base + (n << shift);
+            if iova > self.last || iova + ((1 << shift) - 1) < self.first {
+                continue;
+            }
+            let Some(left) = self.left.checked_sub(1) else { return false };
+            self.left = left;
+            let Some(entry) = self.memory.load(table | n << 3) else { return true };
+            let rights = rights & entry;
+            if rights == 0 {
+                continue;
+            }
+            match target(self.options, level, entry) {
+                Some(Target::Page(gpa)) => {
+                    let (read, write) = (rights & READ != 0, rights & WRITE != 0);
+                    (self.found)(Translated { iova, gpa, len: 1 << shift, read, write });
+                }
+                Some(Target::Table(next)) if !self.level(next, level - 1, iova, rights) => return false,
+                None | Some(Target::Table(_)) => {}
+            }
+        }
+        true
     }
 }

@@ -5,12 +5,12 @@ use crate::faults::{self, Event, Recorder};
 use crate::interrupts::{self, Outcome, Table};
 use crate::invalidation;
 use crate::registers::{self as reg, Registers, global};
-use crate::tables::{Context, Fault, Leaf, Memory, context, reason, walk};
+use crate::tables::{Context, Fault, Leaf, Memory, Survey, context, reason, walk};
 use crate::{NAME, VtdOptions};
 use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_accel::MsiMessage;
-use rhea_device::dma::{DmaHandle, Iommu, Translation, TranslationListener, Translations};
+use rhea_device::dma::{DmaHandle, DmaWindow, Iommu, Translated, Translation, TranslationListener, Translations};
 use rhea_device::{Device, LoadError, Log, Saved, log_guest_error, state};
 use rhea_irqchip::apic::{InterruptRemapping, MessageBus, Remapped};
 use rhea_memory::{Access, AccessRules, AddressSpace, BusError, GpaRange, MmioDevice};
@@ -222,8 +222,13 @@ impl Vtd {
             self.stale.store(true, Ordering::Release);
         }
     }
-    /// Tells those that keep answers of interrupt remapping; without the registers' lock.
+    /// Tells those that keep answers of interrupt remapping, and those that keep translations elsewhere; without the registers' lock.
     fn told(&self) {
+        let root = self.root.load(Ordering::Acquire);
+        self.cache.followers.tell(|source| {
+            let found = context(&self.memory, &self.options, root & !0xfff, source);
+            found.ok().filter(|_| root & (ON | TABLE_MODE) == ON).map(|context| context.domain)
+        });
         if self.stale.swap(false, Ordering::AcqRel) {
             self.apic.remapping_changed();
         }
@@ -317,11 +322,51 @@ impl Iommu for Vtd {
     }
     fn follow(
         self: Arc<Self>,
-        _requester: u32,
-        _listener: Weak<dyn TranslationListener>,
+        requester: u32,
+        listener: Weak<dyn TranslationListener>,
     ) -> Result<Box<dyn Translations>, (&'static str, &'static str)> {
-        // Requesters get their numbers, and with them their tables, only when software numbers the buses.
-        Err((NAME, ": leave -device intel-iommu out, or the assigned device"))
+        if !self.options.caching_mode {
+            return Err((NAME, ": give it caching-mode=on, so that software tells of what it maps"));
+        }
+        self.cache.followers.add(requester as u16, listener);
+        Ok(Box::new(Followed { vtd: self, source: requester as u16 }))
+    }
+}
+
+/// A requester's translations, for those that follow them.
+struct Followed {
+    vtd: Arc<Vtd>,
+    source: u16,
+}
+
+impl Translations for Followed {
+    fn windows(&self) -> Option<Vec<DmaWindow>> {
+        None
+    }
+    fn mapped(&self, first: u64, last: u64, found: &mut dyn FnMut(Translated)) {
+        let Vtd { options, memory, .. } = &*self.vtd;
+        let mut plain = |last: u64| {
+            if first <= last {
+                let len = (last - first).saturating_add(1);
+                found(Translated { iova: first, gpa: first, len, read: true, write: true });
+            }
+        };
+        let root = self.vtd.root.load(Ordering::Acquire);
+        if root & ON == 0 {
+            return plain(last);
+        }
+        if root & TABLE_MODE != 0 {
+            return;
+        }
+        match context(memory, options, root & !0xfff, self.source) {
+            Err(_) => {}
+            Ok(context @ Context { table: None, .. }) => plain(last.min((1 << context.width) - 1)),
+            Ok(context @ Context { table: Some(table), .. }) => {
+                if !Survey::new(memory, options, (first, last), found).run(&context, table) {
+                    log_guest_error!(self.vtd.log, NAME, "device {:#x} has more mappings than are kept", self.source);
+                }
+            }
+        }
     }
 }
 
@@ -361,6 +406,19 @@ impl MmioDevice for Vtd {
         let events = self.write_word(u16::try_from(offset).unwrap_or(u16::MAX), value as u32);
         self.told();
         self.send(events);
+        // Waits of the queue that were left: each turn does one at least, and nobody can have it go on for ever.
+        for _ in 0..invalidation::MOST_DESCRIPTORS {
+            let mut events = Vec::new();
+            {
+                let registers = &mut self.state.lock().registers;
+                if !invalidation::is_behind(registers) {
+                    break;
+                }
+                self.run_queue(registers, &mut events);
+            }
+            self.told();
+            self.send(events);
+        }
         Ok(())
     }
     fn rules(&self) -> AccessRules {

@@ -1,7 +1,7 @@
 //! The unit as drivers and devices see it: translation, faults, invalidation, interrupt remapping, rubbish.
 
 use rhea_clock::VirtualClock;
-use rhea_device::dma::{DmaHandle, Iommu, IommuPlace};
+use rhea_device::dma::{DmaHandle, Iommu, IommuPlace, TranslationListener, Translations};
 use rhea_device::{Device, Log, OptionSet};
 use rhea_iommu::{Vtd, VtdOptions, VtdWiring, declarations};
 use rhea_irqchip::apic::{
@@ -415,4 +415,104 @@ fn rubbish() {
     }
     b.vtd.reset();
     assert_eq!(b.read32(0x34), 0);
+}
+
+/// Keeps the device's translations as they were when it was told last.
+struct Mirror {
+    translations: std::sync::OnceLock<Box<dyn Translations>>,
+    told: parking_lot::Mutex<Vec<Option<(u64, u64)>>>,
+    /// The status that the queue writes, each time.
+    status: parking_lot::Mutex<Vec<u64>>,
+    memory: Arc<AddressSpace>,
+}
+
+impl TranslationListener for Mirror {
+    fn translation_changed(&self, range: Option<GpaRange>) {
+        self.told.lock().push(range.map(|r| (r.start.0, r.len)));
+        self.status.lock().push(self.memory.load(Gpa(STATUS), Access::host(4)).unwrap());
+    }
+}
+
+impl Mirror {
+    fn new(b: &Board) -> Arc<Self> {
+        let (told, status) = Default::default();
+        let mirror =
+            Arc::new(Self { translations: std::sync::OnceLock::new(), told, status, memory: b.memory.clone() });
+        let listener: std::sync::Weak<dyn TranslationListener> = Arc::<Self>::downgrade(&mirror);
+        let followed = b.vtd.clone().follow(DEVICE.into(), listener).map_err(|(name, why)| format!("{name}{why}"));
+        assert!(mirror.translations.set(followed.unwrap()).is_ok());
+        mirror
+    }
+    /// From address to address: addresses, length, writable.
+    fn all(&self, first: u64, last: u64) -> Vec<(u64, u64, u64, bool)> {
+        let mut all = Vec::new();
+        let translations = self.translations.get().unwrap();
+        translations.mapped(first, last, &mut |t| all.push((t.iova, t.gpa, t.len, t.write)));
+        assert!(translations.windows().is_none());
+        all
+    }
+    fn told(&self) -> Vec<Option<(u64, u64)>> {
+        std::mem::take(&mut self.told.lock())
+    }
+}
+
+#[test]
+fn translations_are_followed() {
+    let options = VtdOptions { caching_mode: true, ..VtdOptions::default() };
+    let b = Board::new(options);
+    let mirror = Mirror::new(&b);
+    // Without translation all is as it is.
+    assert_eq!(mirror.all(0, u64::MAX), [(0, 0, u64::MAX, true)]);
+    let b = Board::translating(options);
+    let mirror = Mirror::new(&b);
+    let large = (0x20_0000, 0x40_0000, 0x20_0000, true);
+    assert_eq!(mirror.all(0, u64::MAX), [(0, 0x10_0000, 0x1000, true), (0x1000, 0x10_1000, 0x1000, false), large]);
+    assert_eq!(mirror.all(0x1fff, 0x1f_ffff), [(0x1000, 0x10_1000, 0x1000, false)]);
+    assert_eq!(mirror.all(0x3f_ffff, 0x4000_0000), [large]);
+    assert_eq!(mirror.all(0x2000, 0x1f_ffff), []);
+    // By the queue: pages of its domain and of another one, and a wait, which is done when they have been told.
+    b.write(0x90, QUEUE);
+    b.command(QUEUED);
+    mirror.told();
+    mirror.status.lock().clear();
+    b.put(STATUS, 0);
+    b.put(TABLE + 0x2010, 0x10_2003);
+    let pages = |domain: u64, address: u64| [domain << 16 | 0x32, address];
+    let wait = |status: u64| [status << 32 | 0x25, STATUS];
+    b.queue(&[pages(DOMAIN, 0x2000), pages(DOMAIN + 1, 0x5000), wait(1), pages(DOMAIN, 0x4001), wait(2)]);
+    assert_eq!(mirror.told(), [Some((0x2000, 0x1000)), Some((0x4000, 0x2000))]);
+    assert_eq!((&*mirror.status.lock(), b.get(STATUS)), (&vec![0, 1], 2));
+    assert_eq!(b.read32(0x80), b.read32(0x88));
+    assert_eq!(mirror.all(0x2000, 0x2fff), [(0x2000, 0x10_2000, 0x1000, true)]);
+    // Its domain; all; contexts.
+    for descriptor in [[DOMAIN << 16 | 0x22, 0], [0x12, 0], [0x11, 0]] {
+        b.queue(&[descriptor]);
+        assert_eq!(mirror.told(), [None], "{descriptor:x?}");
+    }
+    b.queue(&[[(DOMAIN + 1) << 16 | 0x22, 0]]);
+    assert_eq!(mirror.told(), []);
+    // More than are kept apart are one; none is forgotten.
+    b.queue(&(0..255).map(|n| pages(DOMAIN, n << 12)).collect::<Vec<_>>());
+    assert_eq!(mirror.told().len(), 255);
+    for _ in 0..2 {
+        b.queue(&(0..200).map(|n| pages(DOMAIN, n << 12)).collect::<Vec<_>>());
+    }
+    assert_eq!(mirror.told().len(), 400);
+    // A table that leads to itself, at all levels: the look ends.
+    for n in 0..512 {
+        b.put(TABLE + n * 8, TABLE | 3);
+    }
+    let mut count = 0u64;
+    mirror.translations.get().unwrap().mapped(0, u64::MAX, &mut |_| count += 1);
+    assert!((1 << 20..1 << 25).contains(&count), "{count}");
+    // No context, and a reset.
+    b.put(CONTEXTS + 8 * 16, 0);
+    assert_eq!(mirror.all(0, u64::MAX), []);
+    b.vtd.reset();
+    assert_eq!(mirror.told(), [None]);
+    assert_eq!(mirror.all(0x1000, 0x1fff), [(0x1000, 0x1000, 0x1000, true)]);
+    // Without caching mode nobody would tell of what is mapped.
+    let b = Board::new(VtdOptions::default());
+    let nobody: std::sync::Weak<dyn TranslationListener> = std::sync::Weak::<Mirror>::new();
+    assert!(b.vtd.clone().follow(DEVICE.into(), nobody).is_err_and(|(_, why)| why.contains("caching-mode=on")));
 }
