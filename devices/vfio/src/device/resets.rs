@@ -54,9 +54,7 @@ fn reset(inner: &Arc<Inner>, whole_bus: bool) {
     inner.interrupts().stop();
     // Transfers end before the function forgets them.
     let _ = inner.device.write(&inner.space, COMMAND as u64, &2u16.to_le_bytes());
-    if !reset_host(inner, whole_bus) {
-        inner.trace(format_args!("the function has no reset"));
-    }
+    inner.trace(format_args!("reset by the host: {}", reset_host(inner, whole_bus).unwrap_or("it has none")));
     if inner.gone.load(SeqCst) {
         // It came too late.
         return inner.interrupts().give_up();
@@ -77,15 +75,18 @@ fn reset(inner: &Arc<Inner>, whole_bus: bool) {
 }
 
 /// A reset of the function alone; else one of its bus, if all that is on it is this machine's; else by power management, which need
-/// not reset everything.
-fn reset_host(inner: &Inner, whole_bus: bool) -> bool {
+/// not reset everything. Which it was.
+fn reset_host(inner: &Inner, whole_bus: bool) -> Option<&'static str> {
     const NO_SOFT_RESET: u32 = 8;
     let by_power = inner.layout.pm.is_some_and(|pm| inner.config.read(pm as u16 + 4, 2) & NO_SOFT_RESET == 0);
     let own = || inner.info.reset && inner.device.reset().is_ok();
     if (inner.layout.function_reset || !by_power) && own() {
-        return true;
+        return Some("the function");
     }
-    (whole_bus && reset_bus(inner)) || (by_power && own())
+    if whole_bus && reset_bus(inner) {
+        return Some("its bus");
+    }
+    (by_power && own()).then_some("its power state")
 }
 
 fn reset_bus(inner: &Inner) -> bool {

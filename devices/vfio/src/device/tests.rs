@@ -6,6 +6,7 @@ use crate::sys::fake::{Call, FakeDevice, FakeKernel, FakeSetup, Log as Calls};
 use rhea_accel::{IrqSink, MsiTarget, Route};
 use rhea_memory::{Access, AddressSpace, Gpa};
 use rhea_pci::{Devfn, IntxLines, PciBus};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -252,6 +253,95 @@ fn intx_by_access_and_by_controller() {
             assert!(!m.up() && !m.device.intx_masked(), "{n}");
             assert_eq!(m.controller.rises.load(SeqCst), n);
         }
+    }
+}
+
+/// An accelerator that raises lines by itself: those that eventfds lead to.
+#[derive(Default)]
+struct Fast(Mutex<Vec<(u32, OwnedFd)>>);
+
+impl IrqFd for Fast {
+    fn attach(&self, line: &IrqLine, trigger: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        assert!(resample.is_some());
+        self.0.lock().push((line.number().expect("a numbered line"), trigger.try_clone_to_owned()?));
+        Ok(())
+    }
+    fn detach(&self, line: &IrqLine, _: BorrowedFd<'_>) -> io::Result<()> {
+        let (mut all, number) = (self.0.lock(), line.number());
+        let at = all.iter().position(|(n, _)| Some(*n) == number).ok_or(io::ErrorKind::NotFound)?;
+        all.remove(at);
+        Ok(())
+    }
+    fn attach_msi(&self, _: MsiMessage, _: BorrowedFd<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn detach_msi(&self, _: MsiMessage, _: BorrowedFd<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Fast {
+    /// The line that interrupts.
+    fn take(&self) -> Option<u32> {
+        let all = self.0.lock();
+        assert_eq!(all.len(), 1);
+        rustix::io::read(&all[0].1, &mut [0; 8]).ok().map(|_| all[0].0)
+    }
+}
+
+/// On boards whose pins are wired for good nothing changes a route: here the test does, and the controller, while the function interrupts.
+#[test]
+fn a_route_that_no_guest_changes() {
+    const ROUNDS: u32 = 150;
+    for fast in [false, true] {
+        let m = Machine::new(setup(space()), Choices::default());
+        let lines = Arc::new(Fast::default());
+        if fast {
+            m.bus.set_irqfd(Some(lines.clone()));
+            m.function.reset();
+        }
+        m.place();
+        let line = m.function.status().route.expect("it has a pin").0;
+        let (mut here, mut old) = (m.controller.clone(), Arc::new(Controller::default()));
+        for n in 0..ROUNDS {
+            std::mem::swap(&mut here, &mut old);
+            here.level.store(false, SeqCst);
+            // Every third time it interrupts before the change, and asserts it still.
+            if n % 3 == 0 {
+                m.device.set_intx(true);
+                if !fast {
+                    wait("the old one has it", || old.level.load(SeqCst));
+                }
+            }
+            let route = |pin| Some(Route { sink: here.clone() as Arc<dyn IrqSink>, pin });
+            if n % 2 == 0 {
+                m.routing.set_route(line, route(40 + n))
+            } else {
+                m.routing.replace_controller(&route)
+            }
+            m.device.set_intx(true);
+            if fast {
+                assert_eq!(lines.take(), Some(line), "{n}: it is lost");
+            } else {
+                wait("the new one has it", || here.level.load(SeqCst) && m.device.intx_masked());
+            }
+            m.device.set_intx(false);
+            if fast {
+                m.device.unmask_by_eventfd();
+                assert_eq!(lines.take(), None, "{n}: it is doubled");
+            } else {
+                m.load(0x2000, 4);
+                wait("it has ended", || !here.level.load(SeqCst) && !m.device.intx_masked());
+            }
+        }
+        let status = m.function.status();
+        let counter = |name| status.counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, v)| *v as u32);
+        let joined = if fast { ROUNDS + 1 } else { 0 };
+        assert_eq!((counter("joined-fast"), counter("failures")), (joined, 0), "{status}");
+        assert!(if fast { counter("intx") <= ROUNDS } else { counter("intx") >= ROUNDS }, "{status}");
+        assert_eq!(status.mode, if fast { "INTx fast" } else { "INTx slow" });
+        m.function.quiesce();
+        assert_eq!((m.device.eventfds(), lines.0.lock().len()), (0, 0));
     }
 }
 
