@@ -4,26 +4,25 @@
 extern uint64_t device_tree;
 
 static inline void barrier(void) { asm volatile("dsb sy; isb" : : : "memory"); }
-uint32_t read_register(uint64_t address) {
-    barrier();
-    const uint32_t v = *(volatile uint32_t *)address;
-    barrier();
-    return v;
-}
-void write_register(uint64_t address, uint32_t value) {
-    barrier();
-    *(volatile uint32_t *)address = value;
-    barrier();
-}
-static void write64(uint64_t address, uint64_t value) {
-    barrier();
-    *(volatile uint64_t *)address = value;
-    barrier();
-}
-static uint64_t read64(uint64_t address) {
-    barrier();
-    return *(volatile uint64_t *)address;
-}
+// Accesses of devices, without the writeback to a register that a compiler would choose: a hypervisor is not told what those do.
+#define LOAD(instruction, form, address)                                                                    \
+    ({                                                                                                      \
+        uint64_t loaded;                                                                                    \
+        barrier();                                                                                          \
+        asm volatile(instruction " %" form "0, [%1]" : "=r"(loaded) : "r"((uint64_t)(address)) : "memory"); \
+        barrier();                                                                                          \
+        loaded;                                                                                             \
+    })
+#define STORE(instruction, form, address, value)                                                                           \
+    do {                                                                                                                   \
+        barrier();                                                                                                         \
+        asm volatile(instruction " %" form "0, [%1]" : : "r"((uint64_t)(value)), "r"((uint64_t)(address)) : "memory"); \
+        barrier();                                                                                                         \
+    } while (0)
+uint32_t read_register(uint64_t address) { return (uint32_t)LOAD("ldr", "w", address); }
+void write_register(uint64_t address, uint32_t value) { STORE("str", "w", address, value); }
+static void write64(uint64_t address, uint64_t value) { STORE("str", "x", address, value); }
+static uint64_t read64(uint64_t address) { return LOAD("ldr", "x", address); }
 
 static const uint64_t uart = 0x09000000, gicd = 0x08000000, its = 0x08080000, gicr = 0x080a0000, ecam = 0x4010000000;
 enum { FIRST_LPI = 8192, FIRST_PIN = 32 + 3, INTERRUPTS = 64 };
@@ -72,18 +71,16 @@ const char *words(void) {
 static uint64_t config(uint32_t function, uint32_t at) { return ecam + ((uint64_t)function << 12) + at; }
 uint32_t config_read(uint32_t function, uint32_t at, unsigned size) {
     const uint64_t address = config(function, at);
-    barrier();
-    return size == 4   ? *(volatile uint32_t *)address
-           : size == 2 ? *(volatile uint16_t *)address
-                       : *(volatile uint8_t *)address;
+    const uint64_t value = size == 4   ? LOAD("ldr", "w", address)
+                           : size == 2 ? LOAD("ldrh", "w", address)
+                                       : LOAD("ldrb", "w", address);
+    return (uint32_t)value;
 }
 void config_write(uint32_t function, uint32_t at, unsigned size, uint32_t value) {
     const uint64_t address = config(function, at);
-    barrier();
-    if (size == 4) *(volatile uint32_t *)address = value;
-    else if (size == 2) *(volatile uint16_t *)address = (uint16_t)value;
-    else *(volatile uint8_t *)address = (uint8_t)value;
-    barrier();
+    if (size == 4) STORE("str", "w", address, value);
+    else if (size == 2) STORE("strh", "w", address, value);
+    else STORE("strb", "w", address, value);
 }
 uint32_t room(uint32_t size, uint64_t *address) {
     static uint32_t free = 0x10000000;
