@@ -76,16 +76,21 @@ impl Interrupts {
                 Err(e) => self.failed(index, "has too few vectors", &e),
             }
         }
-        let last = vectors.all.iter().rposition(Option::is_some).map_or(1, |n| n + 1);
-        let events = vectors.events(last);
-        if events.is_empty() {
+        if count == 0 {
             return;
         }
-        if let Err(e) = self.set(index, IrqAction::Trigger, IrqData::EventFds(&events)) {
-            self.state.lock().vectors.clear();
-            return self.failed(index, "cannot be enabled", &e);
+        let last = vectors.all.iter().rposition(Option::is_some).map_or(1, |n| n + 1);
+        let enable = |n: usize| self.set(index, IrqAction::Trigger, IrqData::EventFds(&vectors.events(n))).map(|()| n);
+        // Kernels that cannot add vectors have all at once, if the host has so many, as what comes while they are enabled anew is lost.
+        let all = if vectors.grows { last } else { count };
+        let enabled = enable(all).or_else(|e| if all == last { Err(e) } else { enable(last) });
+        match enabled {
+            Ok(enabled) => vectors.enabled = enabled,
+            Err(e) => {
+                self.state.lock().vectors.clear();
+                return self.failed(index, "cannot be enabled", &e);
+            }
         }
-        vectors.enabled = last;
         self.join_messages(&mut vectors);
         *mode = Mode::Vectors(vectors);
         self.entered(mode);
