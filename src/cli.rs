@@ -5,6 +5,7 @@ mod words;
 pub use words::forms;
 use words::{Given, help, scan};
 
+use crate::flame::FlameGraph;
 use rhea_block::{DriveInterface, DriveOptions, Media};
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_control::Address;
@@ -12,7 +13,7 @@ use rhea_device::chardev::{ChardevSpec, SocketAddress, SocketOptions};
 use rhea_device::options::split;
 use rhea_device::{LogMask, OptionDecl, OptionError, OptionKind, OptionSet};
 use rhea_display::VncOptions;
-use rhea_machine::accel;
+use rhea_machine::accel::{self, AccelKind};
 use rhea_machine::config::{BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig};
 use rhea_machine::machine::{Actions, Architecture, RebootAction, ShutdownAction};
 use rhea_machine::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
@@ -24,7 +25,13 @@ use std::path::{Path, PathBuf};
 pub enum Action {
     /// Print this and leave.
     Print(String),
-    Run(Box<MachineConfig>, Vec<ControlSpec>),
+    Run(Box<MachineConfig>, Extras),
+}
+
+/// What goes with a machine, beside it.
+pub struct Extras {
+    pub control: Vec<ControlSpec>,
+    pub flames: Option<FlameGraph>,
 }
 
 /// A connection by which programs control the emulator.
@@ -130,7 +137,9 @@ pub fn parse(args: impl Iterator<Item = String>, machine: &str) -> Result<Action
     if let Some(text) = help_of(&given, machine) {
         return Ok(Action::Print(text));
     }
-    config(&given, machine).map(|(c, control)| Action::Run(Box::new(c), control))
+    let (config, control) = config(&given, machine)?;
+    let flames = given.last("flame-graph").map(FlameGraph::parse).transpose()?;
+    Ok(Action::Run(Box::new(config), Extras { control, flames }))
 }
 
 fn readable(option: &str, path: Option<PathBuf>) -> Result<Option<PathBuf>, OptionError> {
@@ -474,7 +483,11 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
         log_file: given.path("D"),
         rtc: given.last("rtc").map_or(Ok((RtcBase::Utc, RtcSource::Host)), options::parse_rtc)?,
         pid_file: given.path("pidfile"),
+        perf_map: given.has("perfmap"),
     };
+    if config.perf_map && matches!(config.accel, AccelKind::Kvm(_)) {
+        return Err(err("-perfmap", "KVM runs the guest's code as it is: use -accel jit"));
+    }
     Ok((config, control))
 }
 

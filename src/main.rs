@@ -4,13 +4,14 @@ mod cli;
 mod console;
 mod control;
 mod demo;
+mod flame;
 mod gdb;
 mod heap;
 mod monitor;
 mod panics;
 mod signals;
 
-use cli::ControlSpec;
+use cli::Extras;
 use control::{Control, Parts};
 use rhea_accel::VmControl;
 use rhea_device::{Log, OptionError};
@@ -85,7 +86,7 @@ fn start(program: &str, args: Vec<String>) -> Result<i32, OptionError> {
             let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(0)
         }
-        cli::Action::Run(config, control) => run_machine(&config, control),
+        cli::Action::Run(config, extras) => run_machine(&config, extras),
     }
 }
 
@@ -99,7 +100,7 @@ fn open_log(config: &MachineConfig) -> Result<Log, OptionError> {
     Ok(Log::new(config.log_mask, out))
 }
 
-fn run_machine(config: &MachineConfig, connections: Vec<ControlSpec>) -> Result<i32, OptionError> {
+fn run_machine(config: &MachineConfig, extras: Extras) -> Result<i32, OptionError> {
     if !matches!(config.accel, AccelKind::Kvm(_)) {
         heap::set_huge_pages(true);
     }
@@ -137,16 +138,20 @@ fn run_machine(config: &MachineConfig, connections: Vec<ControlSpec>) -> Result<
             config: config.clone(),
             vnc: servers,
             chardevs: consoles.names().to_vec(),
-            controls: connections.iter().map(|c| (c.label.clone(), c.address.to_string())).collect(),
+            controls: extras.control.iter().map(|c| (c.label.clone(), c.address.to_string())).collect(),
         });
         consoles.start_monitors(&control);
-        connections.into_iter().try_for_each(|c| control.listen(c))?;
+        extras.control.into_iter().try_for_each(|c| control.listen(c))?;
+        let profiler = extras.flames.map(|f| f.start(&machine)).transpose()?;
         let mut options = RunOptions { paused: config.paused, debugger: None };
         if let Some((listener, sender, receiver)) = debugger {
             options.debugger = Some(sender);
             gdb::serve(listener, receiver, machine.clone());
         }
         let status = run::run(&machine, &requests, &options);
+        if let Some(profiler) = profiler {
+            profiler.finish();
+        }
         control.flush();
         for drive in machine.inventory().drives() {
             if let Err(e) = drive.close() {

@@ -1,12 +1,16 @@
 //! Which accelerator runs the machine: `-accel`, `-M accel=`, or what fits.
 
 use crate::board::Board;
+use crate::config::MachineConfig;
 use crate::machine::Architecture;
+use parking_lot::Mutex;
 use rhea_device::options::{self, OptionDecl, OptionKind, OptionSet};
 use rhea_device::{Device, LoadError, LogMask, OptionError, Saved};
 use rhea_ir::guest::Guest;
-use rhea_jit::{JitOptions, JitVm};
+use rhea_jit::{Installed, JitOptions, JitVm};
 use rhea_kvm::{Choice, KvmError, arm, ppc, x86};
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 
 /// What a KVM that was chosen lacks.
@@ -17,20 +21,53 @@ pub fn kvm_error(e: &KvmError) -> OptionError {
 /// The JIT of a machine, or the interpreter of what it compiles.
 ///
 /// # Errors
-/// The host has no memory or thread for it.
-pub fn jit<G: Guest>(board: &mut Board, interpret: bool) -> Result<Arc<JitVm<G>>, OptionError> {
+/// The host has no memory or thread for it, or no file for what is to be written.
+pub fn jit<G: Guest>(board: &mut Board, config: &MachineConfig) -> Result<Arc<JitVm<G>>, OptionError> {
     let counting = board.clock.counter().map(|_| board.clock.clone());
-    let options = JitOptions { interpret, counting, ..JitOptions::default() };
+    let mut options = JitOptions { counting, ..JitOptions::default() };
+    options.interpret |= config.accel == AccelKind::Interpreter;
+    if let AccelKind::Jit { code_bytes: Some(bytes) } = config.accel {
+        options.code_bytes = bytes as usize;
+    }
     let jit = JitVm::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
     if board.log.enabled(LogMask::Op) {
         let log = board.log.clone();
         jit.on_compile(Box::new(move |func| log.line(LogMask::Op, format_args!("{func}"))));
     }
+    let map = config.perf_map.then(PerfMap::create).transpose()?;
+    let log = Some(board.log.clone()).filter(|log| log.enabled(LogMask::Jit));
+    if map.is_some() || log.is_some() {
+        jit.on_install(Box::new(move |code| {
+            if let Some(map) = &map {
+                map.add(code);
+            }
+            if let Some(log) = &log {
+                log.line(LogMask::Jit, format_args!("{code}"));
+            }
+        }));
+    }
     let shown = jit.clone();
-    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.stats().to_string())));
+    board.info.push(("jit", "show what the JIT has done", Box::new(move || shown.describe())));
     board.info.push(("kvm", "show what runs the processors", Box::new(|| "kvm support: disabled\n".to_owned())));
     board.keep.push(Box::new(jit.clone()));
     Ok(jit)
+}
+
+/// Where `perf` looks for the names of code that a process makes (perf's jit-interface.txt): address and size in hexadecimal, name.
+struct PerfMap(Mutex<File>);
+
+impl PerfMap {
+    fn create() -> Result<Self, OptionError> {
+        let path = format!("/tmp/perf-{}.map", std::process::id());
+        let file = File::create(&path).map_err(|e| OptionError::new("-perfmap", format!("{path}: {e}")))?;
+        Ok(Self(Mutex::new(file)))
+    }
+    fn add(&self, code: &Installed) {
+        let what = if code.optimised { "region" } else { "block" };
+        let line = format!("{:x} {:x} {what} {:#x}\n", code.entry, code.len, code.pc);
+        // Names for a profile: without them the guest runs on.
+        let _ = self.0.lock().write_all(line.as_bytes());
+    }
 }
 
 /// Interrupt controllers in the kernel, as a device.
@@ -59,7 +96,10 @@ impl Device for KernelChips {
 /// The accelerator that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccelKind {
-    Jit,
+    Jit {
+        /// Of code memory, if it was said.
+        code_bytes: Option<u64>,
+    },
     /// The IR interpreter.
     Interpreter,
     Kvm(KvmOptions),
@@ -112,6 +152,28 @@ const KVM_OPTIONS: &[OptionDecl] = &[
     ),
 ];
 
+/// Bytes of code memory that may be asked for: an x86-64 jump reaches 2 GiB, and a region does not fit into less than these.
+const CODE_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=2047 << 20;
+
+fn jit_options(set: &OptionSet, icount: bool) -> Result<AccelKind, OptionError> {
+    match set.text("thread") {
+        Some("single") if !icount => {
+            return Err(
+                set.error("thread", "'single': vCPUs run in threads of their own, one at a time only with -icount")
+            );
+        }
+        Some("multi") if icount && set.given("thread") => {
+            return Err(set.error("thread", "'multi': with -icount vCPUs run one at a time: use thread=single"));
+        }
+        _ => {}
+    }
+    let code_bytes = set.number("tb-size").filter(|n| *n != 0);
+    if code_bytes.is_some_and(|n| !CODE_BYTES.contains(&n)) {
+        return Err(set.error("tb-size", "expected 1 to 2047 (MiB), or 0 for what is usual"));
+    }
+    Ok(AccelKind::Jit { code_bytes })
+}
+
 fn kvm_options(set: &OptionSet) -> Result<KvmOptions, OptionError> {
     let irqchip = set.text("kernel-irqchip").map(|text| match text {
         "on" => KernelIrqchip::On,
@@ -138,7 +200,7 @@ pub fn select(texts: &[String], guest: Architecture, icount: bool) -> Result<Acc
         }
         usable(guest, choice, irqchip)
     };
-    let kind = select_with(texts, &kvm, rhea_jit::HAS_BACK_END)?;
+    let kind = select_with(texts, &kvm, rhea_jit::HAS_BACK_END, icount)?;
     match kind {
         AccelKind::Kvm(KvmOptions { dirty_ring: 1.., .. }) if guest != Architecture::X86_64 => {
             Err(OptionError::new("-accel kvm", "'dirty-ring-size' is of x86-64 guests only"))
@@ -150,7 +212,7 @@ pub fn select(texts: &[String], guest: Architecture, icount: bool) -> Result<Acc
 /// Does KVM work, with these controllers in the kernel?
 type Usable<'a> = &'a dyn Fn(Choice, KernelIrqchip) -> Result<(), KvmError>;
 
-fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, OptionError> {
+fn select_with(texts: &[String], kvm: Usable, jit: bool, icount: bool) -> Result<AccelKind, OptionError> {
     let mut wanted = Vec::new();
     for text in texts {
         let pairs = options::split(text);
@@ -161,8 +223,9 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
             let option = format!("-accel {name}");
             wanted.push(match name {
                 "jit" | "tcg" | "interp" => {
-                    OptionSet::parse(&option, JIT_OPTIONS, rest)?;
-                    if name == "interp" { AccelKind::Interpreter } else { AccelKind::Jit }
+                    let set = OptionSet::parse(&option, JIT_OPTIONS, rest)?;
+                    let jit = jit_options(&set, icount)?;
+                    if name == "interp" { AccelKind::Interpreter } else { jit }
                 }
                 "kvm" => {
                     let set = OptionSet::parse(&option, KVM_OPTIONS, rest)?;
@@ -185,7 +248,7 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
     if texts.is_empty() {
         return Ok(match kvm(Choice::Default, KernelIrqchip::On) {
             Ok(()) => AccelKind::Kvm(KvmOptions::default()),
-            Err(_) if jit => AccelKind::Jit,
+            Err(_) if jit => AccelKind::Jit { code_bytes: None },
             Err(_) => AccelKind::Interpreter,
         });
     }
@@ -200,10 +263,10 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool) -> Result<AccelKind, Op
                     Err(why) => ("kvm", why.to_string()),
                 }
             }
-            AccelKind::Jit if !jit => {
+            AccelKind::Jit { .. } if !jit => {
                 ("jit", "it makes no code for this host's processor: use kvm or interp".to_owned())
             }
-            AccelKind::Jit | AccelKind::Interpreter => return Ok(kind),
+            AccelKind::Jit { .. } | AccelKind::Interpreter => return Ok(kind),
         };
         if last {
             return Err(OptionError::new(&format!("-accel {name}"), why));
@@ -247,8 +310,25 @@ mod tests {
                 _ => Err(absent()),
             },
             works != ["interp"],
+            false,
         )
         .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn properties_of_the_jit() {
+        let choose =
+            |text: &str, icount| select(&[text.to_owned()], Architecture::X86_64, icount).map_err(|e| e.to_string());
+        assert_eq!(choose("tcg,tb-size=64", false), Ok(AccelKind::Jit { code_bytes: Some(64 << 20) }));
+        assert_eq!(choose("tcg,tb-size=0", false), Ok(AccelKind::Jit { code_bytes: None }));
+        assert_eq!(choose("tcg,thread=single", true), Ok(AccelKind::Jit { code_bytes: None }));
+        for (text, icount, word) in [
+            ("jit,thread=single", false, "-icount"),
+            ("jit,thread=multi", true, "thread=single"),
+            ("jit,tb-size=4096", false, "2047"),
+        ] {
+            assert!(choose(text, icount).is_err_and(|e| e.contains(word)), "{text}");
+        }
     }
 
     #[test]
@@ -256,7 +336,7 @@ mod tests {
         let [on, split, off] = [KernelIrqchip::On, KernelIrqchip::Split, KernelIrqchip::Off]
             .map(|k| Ok(AccelKind::Kvm(KvmOptions { irqchip: Some(k), dirty_ring: 0 })));
         let ring = Ok(AccelKind::Kvm(KvmOptions { irqchip: None, dirty_ring: 4096 }));
-        let (kvm, jit) = (Ok(AccelKind::Kvm(KvmOptions::default())), Ok(AccelKind::Jit));
+        let (kvm, jit) = (Ok(AccelKind::Kvm(KvmOptions::default())), Ok(AccelKind::Jit { code_bytes: None }));
         for (texts, works, expected) in [
             (&["tcg"][..], &["kvm"][..], &jit),
             (&["kvm:tcg"], &[], &jit),
@@ -303,9 +383,12 @@ mod tests {
         // Other guests are not run by this host.
         let e = select(&["kvm".into()], Architecture::Aarch64, false).unwrap_err().to_string();
         assert!(e.contains("does not run aarch64 guests"), "{e}");
-        assert_eq!(select(&["kvm:jit".into()], Architecture::Ppc64, false).ok(), Some(AccelKind::Jit));
-        assert_eq!(select(&[], Architecture::Ppc64, false).ok(), Some(AccelKind::Jit));
-        assert_eq!(select(&[], Architecture::X86_64, true).ok(), Some(AccelKind::Jit));
+        assert_eq!(
+            select(&["kvm:jit".into()], Architecture::Ppc64, false).ok(),
+            Some(AccelKind::Jit { code_bytes: None })
+        );
+        assert_eq!(select(&[], Architecture::Ppc64, false).ok(), Some(AccelKind::Jit { code_bytes: None }));
+        assert_eq!(select(&[], Architecture::X86_64, true).ok(), Some(AccelKind::Jit { code_bytes: None }));
         let e = select(&["kvm".into()], Architecture::X86_64, true).unwrap_err().to_string();
         assert!(e.contains("does not count instructions"), "{e}");
     }

@@ -199,6 +199,8 @@ pub struct MachineConfig {
     /// `-icount`: time passes with executed instructions.
     pub icount: Option<Counting>,
     pub pid_file: Option<PathBuf>,
+    /// `-perfmap`: tell perf of generated code.
+    pub perf_map: bool,
 }
 
 impl MachineConfig {

@@ -1,6 +1,7 @@
 //! The processors of a board: an accelerator's vCPU with its guest state in it, as machine and debugger see it.
 
 use crate::machine::MachineCpu;
+use crate::profile::{self, Frame, Sample};
 use crossbeam_channel::bounded;
 use rhea_accel::{DebugStop, GuestVcpu, Vcpu, VcpuDebug, VcpuError, VmControl, WatchKind};
 use rhea_ir::guest::Guest;
@@ -20,6 +21,8 @@ pub trait BoardGuest: Guest {
     fn instruction(&self) -> u64;
     fn set_instruction(&mut self, pc: u64);
     fn is_halted(&self) -> bool;
+    /// For a profile.
+    fn frame(&self) -> Frame;
     fn add_breakpoint(&mut self, address: u64);
     fn remove_breakpoint(&mut self, address: u64);
     fn add_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind);
@@ -28,6 +31,9 @@ pub trait BoardGuest: Guest {
     /// Why it stopped for the debugger.
     fn take_stop(&mut self) -> DebugStop;
 }
+
+/// A processor that is ending answers no more.
+const SAMPLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One processor.
 pub struct BoardCpu<G: BoardGuest> {
@@ -133,6 +139,15 @@ impl<G: BoardGuest> MachineCpu for BoardCpu<G> {
     }
     fn hardware_id(&self) -> u64 {
         self.hardware_id
+    }
+    fn sample(&self) -> Option<Sample> {
+        let (done, result) = bounded(1);
+        let space = self.space.clone();
+        self.vcpu.post(Box::new(move |cpu| {
+            // It may have been too late.
+            let _ = done.send(profile::sample(cpu, &space));
+        }));
+        result.recv_timeout(SAMPLE_PATIENCE).ok().flatten()
     }
     fn present(&self) -> bool {
         (self.present)()

@@ -16,6 +16,7 @@ mod nic;
 pub mod options;
 mod pci;
 mod plug;
+mod profile;
 pub mod pseries;
 pub mod q35;
 mod rom;
@@ -26,6 +27,7 @@ pub use board::Wiring;
 pub use config::{BoardOptions, MachineConfig};
 pub use inventory::Inventory;
 pub use machine::{Machine, MachineCpu, RunState};
+pub use profile::Sample;
 
 use rhea_accel::VmControl;
 use rhea_device::{Log, OptionError};

@@ -2,6 +2,7 @@
 
 use crate::hotplug::{DeviceList, HotPlug};
 use crate::inventory::Inventory;
+use crate::profile::Sample;
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{InterruptRouting, ShutdownCause, Vcpu, VcpuDebug, VmControl, WakeReason};
 use rhea_clock::VirtualClock;
@@ -23,6 +24,8 @@ pub trait MachineCpu: Vcpu + VcpuDebug {
     fn state_word(&self) -> &'static str;
     /// The MPIDR or APIC id, for `info cpus`.
     fn hardware_id(&self) -> u64;
+    /// Where it is; `None` if it waits, or does not answer soon.
+    fn sample(&self) -> Option<Sample>;
     /// Is it plugged?
     fn present(&self) -> bool;
 }

@@ -123,6 +123,12 @@ const OPTIONS: &[Opt] = &[
         "[shift=N|auto][,align=on|off][,sleep=on|off]",
         "let the guest's time pass with its instructions, 2^N ns each",
     ),
+    flag(&["perf-map", "perfmap"], "tell perf of generated code (/tmp/perf-PID.map)"),
+    arg(
+        &["flame-graph"],
+        "[file=]f.svg[,hz=n][,symbols=f]",
+        "draw where the guest spends its time, with names from a System.map or an ELF file",
+    ),
     arg(&["pidfile"], "file", "write the process id to this file"),
 ];
 

@@ -9,6 +9,7 @@ mod hostile;
 mod interrupts;
 mod linux;
 mod pci;
+mod profile;
 mod pseries;
 mod pseries_interrupts;
 mod q35;

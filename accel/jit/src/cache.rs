@@ -79,6 +79,9 @@ pub struct Stats {
     /// Nanoseconds spent translating blocks and regions.
     pub block_time: u64,
     pub region_time: u64,
+    /// Bytes of code memory that are used, and that there are.
+    pub used: usize,
+    pub size: usize,
 }
 
 impl std::fmt::Display for Stats {
@@ -88,7 +91,8 @@ impl std::fmt::Display for Stats {
         writeln!(f, "invalidated          {}", self.invalidated)?;
         writeln!(f, "cache flushes        {}", self.flushes)?;
         writeln!(f, "guest code           {} bytes", self.guest_bytes)?;
-        writeln!(f, "host code            {} bytes", self.code_bytes)
+        writeln!(f, "host code            {} bytes", self.code_bytes)?;
+        writeln!(f, "code memory used     {} of {} bytes", self.used, self.size)
     }
 }
 
@@ -219,6 +223,10 @@ impl Cache {
         let cell = &self.counters[n / COUNTER_CHUNK][n % COUNTER_CHUNK];
         cell.store(start, Ordering::Relaxed);
         (n + 1, std::ptr::from_ref(cell) as usize)
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats { used: self.code.used(), size: self.code.size(), ..self.stats }
     }
 
     pub fn find(&self, key: &Key) -> Option<&Meta> {

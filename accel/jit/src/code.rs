@@ -114,6 +114,10 @@ impl CodeMemory {
     pub fn used(&self) -> usize {
         self.used
     }
+    /// All of it.
+    pub fn size(&self) -> usize {
+        self.map.len
+    }
 
     fn offset(&self, addr: usize, size: usize) -> Option<usize> {
         let off = addr.checked_sub(self.map.rx.as_ptr() as usize)?;

@@ -5,15 +5,15 @@
 use crate::cache::{Key, Made, Range};
 use crate::code::Soon;
 use crate::fetch::FetchEntry;
+use crate::report::{Installed, Listeners};
 use crate::translate::{CodePage, Source};
 use crate::vm::Core;
 use crate::x64::{self, Entry, Region, RuntimeFns};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rhea_ir::Function;
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::Guest;
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -54,27 +54,23 @@ pub struct Compiler<G: Guest> {
     core: Arc<Core>,
     fns: RuntimeFns,
     threshold: i32,
-    /// Called with what is compiled.
-    tell: Arc<OnceLock<Tell>>,
+    listeners: Arc<Listeners>,
     queue: Mutex<Queue<G>>,
     more: Condvar,
 }
-
-/// See [`crate::JitVm::on_compile`].
-pub type Tell = Box<dyn Fn(&Function) + Send + Sync>;
 
 fn page_of(key: &Key) -> u64 {
     key.host & !(PAGE_SIZE - 1)
 }
 
 impl<G: Guest> Compiler<G> {
-    pub fn new(core: &Arc<Core>, fns: RuntimeFns, threshold: i32, tell: &Arc<OnceLock<Tell>>) -> Arc<Compiler<G>> {
+    pub fn new(core: &Arc<Core>, fns: RuntimeFns, threshold: i32, listeners: &Arc<Listeners>) -> Arc<Compiler<G>> {
         let queue = Queue { jobs: VecDeque::new(), soon: None, busy: None, stop: false };
         Arc::new(Compiler {
             core: core.clone(),
             fns,
             threshold,
-            tell: tell.clone(),
+            listeners: listeners.clone(),
             queue: Mutex::new(queue),
             more: Condvar::new(),
         })
@@ -138,7 +134,7 @@ impl<G: Guest> Compiler<G> {
             if f.is_tracked() { code_page(f, va) } else { None }
         };
         let Some(t) = src.region(key.pc, &hot, &mut more) else { return Outcome::Done };
-        if let Some(tell) = self.tell.get() {
+        if let Some(tell) = self.listeners.compiled.get() {
             tell(&t.func);
         }
         let (id, sites) = {
@@ -153,7 +149,7 @@ impl<G: Guest> Compiler<G> {
             Region { func: &t.func, helpers: G::HELPERS, fns: &self.fns, entry, others: &t.others, sites: Some(sites) };
         let compiled = x64::compile(&region);
         // A page that is being made a code page is one once all vCPUs know.
-        let _tracking = self.core.tracking.lock();
+        let tracking = self.core.tracking.lock();
         let mut cache = self.core.cache.lock();
         cache.stats.region_time += start.elapsed().as_nanos() as u64;
         // Too big for the frame: the cheap tier stays.
@@ -164,11 +160,14 @@ impl<G: Guest> Compiler<G> {
         if !unchanged(job, &src.pages, &t.ranges) {
             return Outcome::Stale;
         }
+        let guest_bytes = t.ranges.iter().map(|r| u64::from(r.to - r.from)).sum();
+        let (len, time) = (blob.bytes.len(), start.elapsed());
         let made = Made { ranges: t.ranges, others: t.others, counter: 0, optimised: true };
-        match cache.install(id, key, made, blob) {
-            Some(_) => Outcome::Done,
-            None => Outcome::Full,
-        }
+        let Some(entry) = cache.install(id, key, made, blob) else { return Outcome::Full };
+        drop(cache);
+        drop(tracking);
+        self.listeners.installed(|| Installed { pc: key.pc, entry, len, guest_bytes, optimised: true, time });
+        Outcome::Done
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cache::Key;
 use crate::fetch::{FetchTable, entry};
+use crate::report::Counts;
 use crate::softmmu::KeptTranslations;
 use crate::tlb::Tlb;
 use crate::vm::{Core, WrittenPages};
@@ -144,6 +145,7 @@ pub struct Ctx {
     pub found: Found,
     pub written: Arc<WrittenPages>,
     pub core: Arc<Core>,
+    pub counts: Arc<Counts>,
     jumps: Vec<JumpCache>,
     pub current: usize,
     tick: u64,
@@ -175,6 +177,7 @@ impl Ctx {
             found: Found::new(),
             written: core.written.clone(),
             core: core.clone(),
+            counts: Arc::default(),
             jumps: Vec::new(),
             current: 0,
             tick: 0,
@@ -238,6 +241,7 @@ impl Ctx {
     }
 
     pub fn flush(&mut self, header: &mut EnvHeader, f: TlbFlush) {
+        self.counts.flush();
         if let TlbFlush::Context { of, .. } = f
             && !std::iter::once(&self.set).chain(&self.others).any(|s| of.contains(s.context))
             && !self.jumps.iter().any(|j| j.context.is_some_and(|c| of.contains(c)))

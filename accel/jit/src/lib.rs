@@ -10,7 +10,9 @@ mod context;
 mod fetch;
 mod interpret;
 pub mod regalloc;
+mod report;
 mod runtime;
+mod shared;
 mod softmmu;
 mod tlb;
 pub mod translate;
@@ -22,5 +24,6 @@ pub mod x64;
 /// Is there code for the host's processor? Without, only the interpreter runs ([`JitOptions::interpret`]).
 pub const HAS_BACK_END: bool = cfg!(target_arch = "x86_64");
 
+pub use report::Installed;
 pub use vcpu::JitVcpu;
 pub use vm::{JitOptions, JitVm};

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "guest RAM is accessed through host addresses")]
 
 use crate::context::Ctx;
+use crate::report::Slow;
 use crate::tlb::{GLOBAL, cas_host, read_host, write_host};
 use rhea_ir::env::{PAGE_BITS, PAGE_SIZE, TlbEntry, tag};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, Translation};
@@ -113,11 +114,13 @@ impl Ctx {
 
     fn place<G: Guest>(&mut self, cpu: &mut G, va: u64, size: u32, kind: Kind, idx: u32) -> Result<Place, Raised> {
         if let Some(host) = self.hit(va, kind, idx) {
+            self.counts.slow(Slow::Hit);
             return Ok(Place::Plain(host));
         }
         if self.set.tlb.revive(idx, va)
             && let Some(host) = self.hit(va, kind, idx)
         {
+            self.counts.slow(Slow::Revived);
             return Ok(Place::Plain(host));
         }
         let t = match self.set.kept.get(va, kind, idx) {
@@ -139,9 +142,13 @@ impl Ctx {
             Lookup::Ram { block, offset, host, readonly, writes, remaining }
                 if (kind == Kind::Read || (!readonly && writes.is_none())) && remaining >= size as u64 =>
             {
+                self.counts.slow(Slow::Walked);
                 Place::Ram { host: host as u64, block: block.clone(), offset }
             }
-            _ => Place::Bus(gpa, t.secure),
+            _ => {
+                self.counts.slow(Slow::Device);
+                Place::Bus(gpa, t.secure)
+            }
         })
     }
 

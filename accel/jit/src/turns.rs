@@ -1,7 +1,7 @@
 //! Whose turn it is where instructions are counted: one vCPU runs at a time, and the next one is found from what the guest did
 //! alone, so that it runs the same each time.
 
-use crate::vcpu::Shared;
+use crate::shared::Shared;
 use parking_lot::Mutex;
 use rhea_clock::{Counter, VirtualClock};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! A vCPU: its thread, its way through generated code, its requests.
-#![expect(unsafe_code, reason = "enters generated code and shares the guest's request word with other threads")]
+#![expect(unsafe_code, reason = "enters generated code")]
 
 use crate::cache::{Cache, Key, Made, OtherPage};
 use crate::code::enter;
@@ -7,107 +7,21 @@ use crate::compiler::{Job, code_page};
 use crate::context::Ctx;
 use crate::fetch::FetchEntry;
 use crate::interpret::{device_instruction, interpret};
+use crate::report::{Installed, Look};
+use crate::shared::{Control, Shared, Work};
 use crate::translate::{MAX_BLOCK, Missing, Source};
 use crate::turns::Turns;
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use rhea_accel::{Vcpu, VcpuError};
 use rhea_ir::env::{EnvHeader, PAGE_SIZE};
 use rhea_ir::guest::{FpMode, Guest, NanRule, Poll, Raised, TlbFlush, request};
 use rhea_memory::view::Lookup;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// Flushes that wait for a sleeping vCPU before they are made one.
-const QUIET_WORK: usize = 64;
-
-/// Work done by a vCPU's own thread between guest instructions.
-pub enum Work {
-    Flush(TlbFlush),
-    /// Stores to this host page must take the slow path from now on.
-    Protect(u64),
-    Call(Box<dyn FnOnce() + Send>),
-    /// Called with the guest.
-    Guest(Box<dyn FnOnce(&mut dyn std::any::Any) + Send>),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Control {
-    Paused,
-    Running,
-    Stopped,
-}
-
-/// What other threads may touch of a vCPU.
-pub struct Shared {
-    pub index: u32,
-    /// The guest's `EnvHeader::exit_request`.
-    exit_request: *const AtomicU32,
-    pub in_code: AtomicBool,
-    queue: Mutex<Vec<Work>>,
-    control: Mutex<(Control, Control)>,
-    /// Wakes the thread from WFI or pause, and waiters for "paused".
-    changed: Condvar,
-}
-
-// SAFETY: `exit_request` points into the guest's box, which lives in the `JitVcpu` that also owns this (by `Arc`) and is
-// freed only after the vCPU was removed from the machine; the target is atomic.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn word(&self) -> &AtomicU32 {
-        // SAFETY: see the `Send` implementation.
-        unsafe { &*self.exit_request }
-    }
-    /// Sets request bits and wakes the thread if it sleeps.
-    pub fn request(&self, bits: u32) {
-        self.word().fetch_or(bits, Ordering::SeqCst);
-        // The lock orders this against a sleeper that has looked at the word and not yet slept.
-        self.wake();
-    }
-    /// Has something been asked of it that it has not seen?
-    pub fn asked(&self) -> bool {
-        self.word().load(Ordering::SeqCst) != 0
-    }
-    /// Is it to pause or stop, and has not done so?
-    fn stops(&self) -> bool {
-        let c = self.control.lock();
-        c.0 != Control::Running && c.1 == Control::Running
-    }
-    /// Was it interrupted while it waits?
-    pub fn interrupted(&self) -> bool {
-        self.word().load(Ordering::SeqCst) & request::INTERRUPT != 0
-    }
-    /// Lets a sleeping thread look again.
-    pub fn wake(&self) {
-        drop(self.control.lock());
-        self.changed.notify_all();
-    }
-    pub fn request_accel(&self) {
-        self.request(request::ACCEL);
-    }
-    pub fn push(&self, w: Work) {
-        self.queue.lock().push(w);
-        self.request_accel();
-    }
-    /// The same for work that only has to be done before generated code runs again: a vCPU that sleeps sleeps on.
-    pub fn push_quietly(&self, w: Work) {
-        let mut queue = self.queue.lock();
-        if queue.len() >= QUIET_WORK {
-            // Flushing all does what the flushes and protections that piled up would: a new TLB entry looks at its page.
-            queue.retain(|w| !matches!(w, Work::Flush(_) | Work::Protect(_)));
-            queue.insert(0, Work::Flush(TlbFlush::All));
-        }
-        queue.push(w);
-        drop(queue);
-        self.word().fetch_or(request::ACCEL, Ordering::SeqCst);
-    }
-}
 
 /// A vCPU of the JIT.
 pub struct JitVcpu<G: Guest> {
@@ -142,17 +56,11 @@ fn flush<G: Guest>(inner: &mut Inner<G>, f: TlbFlush) {
 
 impl<G: Guest> JitVcpu<G> {
     pub(crate) fn new(vm: &Arc<JitVm<G>>, index: u32, mut guest: Box<G>) -> Arc<Self> {
-        let ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut(), vm.no_return));
+        let mut ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut(), vm.no_return));
         let turns = vm.core.turns.clone();
         guest.header_mut().counter = turns.as_ref().map(|turns| turns.counter);
-        let shared = Arc::new(Shared {
-            index,
-            exit_request: &raw const guest.header().exit_request,
-            in_code: AtomicBool::new(false),
-            queue: Mutex::new(Vec::new()),
-            control: Mutex::new((Control::Paused, Control::Paused)),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new(index, guest.header()));
+        ctx.counts = shared.counts.clone();
         let config = guest.config();
         Arc::new_cyclic(|me| JitVcpu {
             vm: Arc::downgrade(vm),
@@ -398,7 +306,10 @@ impl<G: Guest> JitVcpu<G> {
                 self.alone(&vm, inner, pc)
             } else {
                 match inner.ctx.probe(pc) {
-                    Some(c) => Ok(Some(c)),
+                    Some(c) => {
+                        self.shared.counts.look(Look::Jumps);
+                        Ok(Some(c))
+                    }
                     None => self.find(&vm, inner, pc),
                 }
             };
@@ -431,6 +342,7 @@ impl<G: Guest> JitVcpu<G> {
             let r = unsafe { enter(vm.trampoline, env.cast(), code) };
             self.shared.in_code.store(false, Ordering::SeqCst);
             inner.ctx.alone = false;
+            self.shared.counts.exit(r & 15);
             match r & 15 {
                 reason::LOOKUP => {}
                 reason::LINK => self.link(&vm, inner, (r >> 16) as u32, (r >> 4 & 0xfff) as usize),
@@ -475,13 +387,18 @@ impl<G: Guest> JitVcpu<G> {
         }
         let key = inner.ctx.set.code.at(pc).key(pc, inner.guest.header().mode);
         if let Some(c) = inner.ctx.found.get(&key) {
+            self.shared.counts.look(Look::Lately);
             inner.ctx.remember(pc, c);
             return Ok(Some(c));
         }
         let found = vm.core.cache.lock().find(&key).map(|m| m.entry);
         let code = match found {
-            Some(c) => Some(c),
+            Some(c) => {
+                self.shared.counts.look(Look::Cache);
+                Some(c)
+            }
             None => {
+                self.shared.counts.look(Look::Translated);
                 let e = inner.ctx.set.code.at(pc).clone();
                 self.translate(vm, inner, &e, key)?
             }
@@ -558,10 +475,10 @@ impl<G: Guest> JitVcpu<G> {
         key: Key,
     ) -> Result<Option<usize>, Raised> {
         let start = Instant::now();
-        let mut soon = None;
+        let (mut soon, mut len, mut guest_bytes) = (None, 0, 0);
         let done = self.with_block(inner, e, key, |src, cache| {
             let t = src.single(key.pc, MAX_BLOCK)?;
-            if let Some(tell) = vm.tell.get() {
+            if let Some(tell) = vm.listeners.compiled.get() {
                 tell(&t.func);
             }
             let (counter, cell) = vm.options.hot_threshold.map_or((0, 0), |n| cache.counter(n));
@@ -570,6 +487,8 @@ impl<G: Guest> JitVcpu<G> {
             let region =
                 Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &t.others, sites: None };
             let blob = x64::compile(&region).map_err(|_| Missing::Other)?;
+            len = blob.bytes.len();
+            guest_bytes = t.ranges.iter().map(|r| u64::from(r.to - r.from)).sum();
             let made =
                 cache.install(id, key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob);
             soon = cache.soon();
@@ -578,6 +497,10 @@ impl<G: Guest> JitVcpu<G> {
         })?;
         if let (Some(soon), Some(compiler), Some(_)) = (soon, &vm.compiler, &vm.background) {
             compiler.submit_soon(soon);
+        }
+        if let Some(Some(entry)) = done {
+            let time = start.elapsed();
+            vm.listeners.installed(|| Installed { pc: key.pc, entry, len, guest_bytes, optimised: false, time });
         }
         match done {
             // The instruction goes on in a device's page.

@@ -1,11 +1,13 @@
 //! One machine's JIT: the code cache and what concerns all vCPUs.
 
 use crate::cache::{Cache, PageId, Stats};
-use crate::compiler::{Background, Compiler, Tell};
+use crate::compiler::{Background, Compiler};
 use crate::fetch::Identities;
+use crate::report::{self, CompileListener, InstallListener, Listeners};
 use crate::runtime;
+use crate::shared::{Shared, Work};
 use crate::turns::Turns;
-use crate::vcpu::{JitVcpu, Shared, Work};
+use crate::vcpu::JitVcpu;
 use crate::x64::{self, RuntimeFns};
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, Services, Vcpu, VcpuError};
@@ -16,7 +18,7 @@ use rhea_memory::ram::CodeWriteListener;
 use rhea_memory::{AddressSpace, ChangeListener, MemoryChange, RamBlock, Subscription};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 /// Settings of the JIT.
 #[derive(Clone, Debug)]
@@ -240,8 +242,7 @@ pub struct JitVm<G: Guest> {
     pub(crate) trampoline: usize,
     pub(crate) exit: usize,
     pub(crate) no_return: usize,
-    /// Called with what is compiled.
-    pub(crate) tell: Arc<OnceLock<Tell>>,
+    pub(crate) listeners: Arc<Listeners>,
     /// Makes regions, if they are wanted.
     pub(crate) compiler: Option<Arc<Compiler<G>>>,
     /// Its thread, if it has one.
@@ -276,8 +277,8 @@ impl<G: Guest> JitVm<G> {
         });
         let follow = std::iter::once(space.clone()).chain(space.secure_side());
         let follow = follow.map(|s| s.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))))).collect();
-        let tell = Arc::new(OnceLock::new());
-        let compiler = options.hot_threshold.map(|n| Compiler::new(&core, fns, n, &tell));
+        let listeners = Arc::new(Listeners::default());
+        let compiler = options.hot_threshold.map(|n| Compiler::new(&core, fns, n, &listeners));
         let background = match &compiler {
             // What is compiled when depends on the host then, and with it where a vCPU looks at requests.
             Some(c) if options.background && !options.interpret && core.turns.is_none() => Some(Background::start(c)?),
@@ -292,7 +293,7 @@ impl<G: Guest> JitVm<G> {
             trampoline,
             exit: trampoline + shared.exit,
             no_return: trampoline + shared.no_return,
-            tell,
+            listeners,
             thunks: shared.thunks.map(|at| trampoline + at),
             vcpus: RwLock::new(Vec::new()),
             _follow: follow,
@@ -311,13 +312,22 @@ impl<G: Guest> JitVm<G> {
     }
 
     /// Sets what is called with the intermediate code of all that is compiled from now on; once.
-    pub fn on_compile(&self, f: Tell) {
+    pub fn on_compile(&self, f: CompileListener) {
         // The first one stays.
-        let _ = self.tell.set(f);
+        let _ = self.listeners.compiled.set(f);
+    }
+    /// Sets what is called with all code that is made from now on; once.
+    pub fn on_install(&self, f: InstallListener) {
+        let _ = self.listeners.installed.set(f);
     }
 
     pub fn stats(&self) -> Stats {
-        self.core.cache.lock().stats
+        self.core.cache.lock().stats()
+    }
+    /// The text of `info jit`.
+    pub fn describe(&self) -> String {
+        let shareds = self.core.shareds.read().clone();
+        report::describe(&self.stats(), shareds.iter().map(|s| (s.index, &*s.counts)))
     }
 }
 

@@ -18,6 +18,8 @@ pub enum LogMask {
     Int = 4,
     /// `op`: intermediate code.
     Op = 16,
+    /// `jit`: code that was made.
+    Jit = 8,
     /// `irqchip`: another interrupt controller becomes active.
     Irqchip = 32,
     /// `vfio`: transitions of assigned devices.
@@ -33,6 +35,7 @@ impl LogMask {
         (LogMask::GuestErrors, "guest_errors", "log when the guest does something invalid"),
         (LogMask::Int, "int", "show interrupts and exceptions"),
         (LogMask::Op, "op", "show intermediate code for each translated region"),
+        (LogMask::Jit, "jit", "show each block and region that code is made for"),
         (LogMask::Irqchip, "irqchip", "show changes of the active interrupt controller"),
         (LogMask::Vfio, "vfio", "show what becomes of interrupts and resets of assigned devices"),
         (LogMask::CpuReset, "cpu_reset", "show CPU state before CPU resets"),

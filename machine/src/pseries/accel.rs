@@ -94,7 +94,7 @@ pub fn build(
     kernel: Option<&Kernel>,
     hooks: &Arc<BoardHooks>,
 ) -> Result<(Arc<dyn GuestAccelerator<PpcCpu>>, Option<Arc<dyn PpcVm>>), OptionError> {
-    let Some(kernel) = kernel else { return Ok((jit::<PpcCpu>(board, config.accel == AccelKind::Interpreter)?, None)) };
+    let Some(kernel) = kernel else { return Ok((jit::<PpcCpu>(board, config)?, None)) };
     let setup = Setup {
         space: board.space.clone(),
         hooks: hooks.clone(),

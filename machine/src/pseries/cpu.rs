@@ -2,9 +2,11 @@
 
 use super::partition::Partition;
 use crate::cpu::{BoardCpu, BoardGuest};
+use crate::profile::{Frame, FrameLink};
 use rhea_accel::{DebugStop, GuestVcpu, WatchKind};
 use rhea_memory::{AddressSpace, Gva};
 use rhea_ppc::PpcCpu;
+use rhea_ppc::bits::msr;
 use rhea_ppc::debug::{DebugEvent, HostWatch};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -138,6 +140,14 @@ impl BoardGuest for PpcCpu {
         self.ctr = word(540).unwrap_or(self.ctr);
         if let Some(v) = half(548) {
             self.set_xer(v.into());
+        }
+    }
+    fn frame(&self) -> Frame {
+        Frame {
+            pointer: self.gpr[1],
+            link: FrameLink::InCaller,
+            big_endian: self.msr & msr::LE == 0,
+            user: self.msr & msr::PR != 0,
         }
     }
     fn instruction(&self) -> u64 {

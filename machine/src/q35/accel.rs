@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub fn open(kind: &AccelKind) -> Result<Option<DevKvm>, OptionError> {
     match kind {
         AccelKind::Kvm(_) => DevKvm::open(DEV_KVM).map(Some).map_err(|e| kvm_error(&e)),
-        AccelKind::Jit | AccelKind::Interpreter => Ok(None),
+        AccelKind::Jit { .. } | AccelKind::Interpreter => Ok(None),
     }
 }
 
@@ -47,8 +47,7 @@ pub fn build(
     virtual_wire: bool,
 ) -> Result<Chosen, OptionError> {
     let (Some(system), AccelKind::Kvm(options)) = (kvm, &config.accel) else {
-        let interpret = config.accel == AccelKind::Interpreter;
-        return Ok(Chosen { vcpus: jit::<X86Cpu>(board, interpret)?, chips: None, smm: true });
+        return Ok(Chosen { vcpus: jit::<X86Cpu>(board, config)?, chips: None, smm: true });
     };
     let irqchip = match options.irqchip {
         Some(KernelIrqchip::On) => Irqchip::Kernel,

@@ -1,6 +1,7 @@
 //! The CPUs of the board: an [`X86Cpu`] as machine and debugger see it.
 
 use crate::cpu::{BoardCpu, BoardGuest};
+use crate::profile::{Frame, FrameLink};
 use parking_lot::Mutex;
 use rhea_accel::{DebugStop, GuestVcpu, WatchKind};
 use rhea_firmware::acpi::WakingVector;
@@ -264,6 +265,9 @@ impl BoardGuest for X86Cpu {
         if let Some(mxcsr) = half(XMM + 16 * 16) {
             self.set_mxcsr(mxcsr);
         }
+    }
+    fn frame(&self) -> Frame {
+        Frame { pointer: self.r[5], link: FrameLink::Together, big_endian: false, user: self.cpl() == 3 }
     }
     fn instruction(&self) -> u64 {
         self.header.pc

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// What was chosen, before the machine is made.
 pub enum Running {
-    Jit { interpret: bool },
+    Jit,
     Kvm { kvm: DevKvm, host: Box<Host>, features: HostFeatures },
 }
 
@@ -33,7 +33,7 @@ impl Running {
     #[must_use]
     pub fn address_bits(&self, arm: &ArmConfig) -> u32 {
         match self {
-            Self::Jit { .. } => arm.pa_bits(),
+            Self::Jit => arm.pa_bits(),
             Self::Kvm { host, .. } => host.address_bits,
         }
     }
@@ -59,7 +59,7 @@ pub fn processor(config: &MachineConfig, options: &VirtOptions) -> Result<(ArmCo
         let mut arm = ArmConfig::from_option(&config.cpu).map_err(|e| OptionError::new("-cpu", e.to_string()))?;
         arm.set(Feature::El2, options.virtualization);
         arm.set(Feature::El3, options.secure);
-        return Ok((arm, Running::Jit { interpret: config.accel == AccelKind::Interpreter }));
+        return Ok((arm, Running::Jit));
     };
     for (on, name, what) in [(options.virtualization, "virtualization", "EL2"), (options.secure, "secure", "EL3")] {
         if on {
@@ -127,13 +127,13 @@ pub struct Chosen {
 /// Makes it, for a machine with this map, a GICv3 or a GICv2, and so many processors.
 pub fn build(
     board: &mut Board,
-    options: &VirtOptions,
+    (config, options): (&MachineConfig, &VirtOptions),
     running: Running,
     (map, v3, cpus): (&Map, bool, u32),
     hooks: &Arc<BoardHooks>,
 ) -> Result<Chosen, OptionError> {
     let (kvm, host, features) = match running {
-        Running::Jit { interpret } => return Ok(Chosen { vcpus: jit::<ArmCpu>(board, interpret)?, kvm: None }),
+        Running::Jit => return Ok(Chosen { vcpus: jit::<ArmCpu>(board, config)?, kvm: None }),
         Running::Kvm { kvm, host, features } => (kvm, host, features),
     };
     let gic = if v3 {

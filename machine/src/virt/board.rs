@@ -215,7 +215,7 @@ pub fn build(
         pmu_lines: OnceLock::new(),
     });
     let place = (&plan.map, plan.v3, config.smp.cpus);
-    let chosen = accel::build(&mut board, options, plan.running, place, &hooks)?;
+    let chosen = accel::build(&mut board, (config, options), plan.running, place, &hooks)?;
     let accelerator: Arc<dyn Accelerator> = chosen.vcpus.clone();
     board.accelerator = Some(Arc::downgrade(&accelerator));
     let (mut vcpus, mut timers, mut pins) = (Vec::<Arc<dyn GuestVcpu<ArmCpu>>>::new(), Vec::new(), Vec::new());

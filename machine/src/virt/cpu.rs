@@ -1,6 +1,7 @@
 //! The CPUs of the board: an [`ArmCpu`] as machine, debugger and PSCI see it.
 
 use crate::cpu::{BoardCpu, BoardGuest};
+use crate::profile::{Frame, FrameLink};
 use rhea_accel::{DebugStop, GuestVcpu, WatchKind};
 use rhea_arm::debug::{DebugEvent, HostWatch};
 use rhea_arm::{ArmConfig, ArmCpu};
@@ -167,6 +168,9 @@ impl BoardGuest for ArmCpu {
             self.write_fpsr(fpsr);
             self.write_fpcr(fpcr);
         }
+    }
+    fn frame(&self) -> Frame {
+        Frame { pointer: self.x[29], link: FrameLink::Together, big_endian: false, user: self.el() == 0 }
     }
     fn instruction(&self) -> u64 {
         self.header().pc

@@ -92,7 +92,7 @@ fn config(scratch: &Scratch, options: &str, cpus: u32, drives: &[&str], devices:
         cpu: "max".to_owned(),
         smp: Smp::parse(&cpus.to_string()).expect("a number of CPUs"),
         ram: RamConfig { size: RAM_LEN, backing: Backing::Anonymous, prealloc: false },
-        accel: AccelKind::Jit,
+        accel: AccelKind::Jit { code_bytes: None },
         kernel: None,
         initrd: None,
         append: None,
@@ -128,6 +128,7 @@ fn config(scratch: &Scratch, options: &str, cpus: u32, drives: &[&str], devices:
         log_file: None,
         rtc: (RtcBase::Utc, RtcSource::Host),
         pid_file: None,
+        perf_map: false,
     }
 }
 
