@@ -40,7 +40,7 @@ const DEPTH: usize = 64;
 fn follow(pc: u64, frame: &Frame, mut read: impl FnMut(u64) -> Option<u64>) -> Sample {
     let mut addresses = vec![pc];
     let mut at = frame.pointer;
-    while addresses.len() < DEPTH && at != 0 && at % 8 == 0 {
+    while addresses.len() < DEPTH && at != 0 && at.is_multiple_of(8) {
         let Some(next) = read(at) else { break };
         let back = match frame.link {
             FrameLink::Together => at.wrapping_add(8),

@@ -388,6 +388,13 @@ pub struct Made {
     pub optimised: bool,
 }
 
+impl Made {
+    /// Bytes of the guest.
+    pub fn guest_bytes(&self) -> u64 {
+        self.ranges.iter().map(|r| u64::from(r.to - r.from)).sum()
+    }
+}
+
 impl Meta {
     fn covers(&self, page: PageId, from: u64, to: u64) -> bool {
         self.alive && self.ranges.iter().any(|r| r.page == page && (r.from as u64) < to && from < r.to as u64)

@@ -2,13 +2,14 @@
 //!
 //! A region is made from copies of guest pages without a lock, and installed only if the pages are what they were then.
 
+use crate::blocks::Maker;
 use crate::cache::{Key, Made, Range};
 use crate::code::Soon;
 use crate::fetch::FetchEntry;
-use crate::report::{Installed, Listeners};
+use crate::report::Installed;
 use crate::translate::{CodePage, Source};
 use crate::vm::Core;
-use crate::x64::{self, Entry, Region, RuntimeFns};
+use crate::x64::{self, Entry, Region};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::Guest;
@@ -52,9 +53,8 @@ struct Queue<G: Guest> {
 /// Makes regions.
 pub struct Compiler<G: Guest> {
     core: Arc<Core>,
-    fns: RuntimeFns,
+    maker: Arc<Maker<G>>,
     threshold: i32,
-    listeners: Arc<Listeners>,
     queue: Mutex<Queue<G>>,
     more: Condvar,
 }
@@ -64,13 +64,12 @@ fn page_of(key: &Key) -> u64 {
 }
 
 impl<G: Guest> Compiler<G> {
-    pub fn new(core: &Arc<Core>, fns: RuntimeFns, threshold: i32, listeners: &Arc<Listeners>) -> Arc<Compiler<G>> {
+    pub fn new(maker: &Arc<Maker<G>>, threshold: i32) -> Arc<Compiler<G>> {
         let queue = Queue { jobs: VecDeque::new(), soon: None, busy: None, stop: false };
         Arc::new(Compiler {
-            core: core.clone(),
-            fns,
+            core: maker.core.clone(),
+            maker: maker.clone(),
             threshold,
-            listeners: listeners.clone(),
             queue: Mutex::new(queue),
             more: Condvar::new(),
         })
@@ -134,7 +133,7 @@ impl<G: Guest> Compiler<G> {
             if f.is_tracked() { code_page(f, va) } else { None }
         };
         let Some(t) = src.region(key.pc, &hot, &mut more) else { return Outcome::Done };
-        if let Some(tell) = self.listeners.compiled.get() {
+        if let Some(tell) = self.maker.listeners.compiled.get() {
             tell(&t.func);
         }
         let (id, sites) = {
@@ -145,8 +144,14 @@ impl<G: Guest> Compiler<G> {
             (cache.reserve(key), cache.sites(&t.func))
         };
         let entry = Entry { id, counter: 0 };
-        let region =
-            Region { func: &t.func, helpers: G::HELPERS, fns: &self.fns, entry, others: &t.others, sites: Some(sites) };
+        let region = Region {
+            func: &t.func,
+            helpers: G::HELPERS,
+            fns: &self.maker.fns,
+            entry,
+            others: &t.others,
+            sites: Some(sites),
+        };
         let compiled = x64::compile(&region);
         // A page that is being made a code page is one once all vCPUs know.
         let tracking = self.core.tracking.lock();
@@ -157,30 +162,36 @@ impl<G: Guest> Compiler<G> {
         if cache.stats.flushes != flushes {
             return Outcome::Done;
         }
-        if !unchanged(job, &src.pages, &t.ranges) {
+        if !unchanged(std::iter::once(&job.first).chain(&job.pages), &src.pages, &t.ranges) {
             return Outcome::Stale;
         }
-        let guest_bytes = t.ranges.iter().map(|r| u64::from(r.to - r.from)).sum();
-        let (len, time) = (blob.bytes.len(), start.elapsed());
         let made = Made { ranges: t.ranges, others: t.others, counter: 0, optimised: true };
+        let (len, guest_bytes, time) = (blob.bytes.len(), made.guest_bytes(), start.elapsed());
         let Some(entry) = cache.install(id, key, made, blob) else { return Outcome::Full };
         drop(cache);
         drop(tracking);
-        self.listeners.installed(|| Installed { pc: key.pc, entry, len, guest_bytes, optimised: true, time });
+        self.maker.listeners.installed(|| Installed { pc: key.pc, entry, len, guest_bytes, optimised: true, time });
         Outcome::Done
     }
 }
 
 /// Are the translated bytes what they were, and is each write to them told?
-fn unchanged<G: Guest>(job: &Job<G>, sources: &[CodePage], ranges: &[Range]) -> bool {
-    let mut now = vec![0u8; PAGE_SIZE as usize];
+pub fn unchanged<'a>(
+    entries: impl Iterator<Item = &'a FetchEntry> + Clone,
+    sources: &[CodePage],
+    ranges: &[Range],
+) -> bool {
     ranges.iter().all(|r| {
         let (from, to) = (r.from as usize, r.to as usize);
-        let entry = std::iter::once(&job.first).chain(job.pages.iter()).find(|e| e.id() == Some(r.page));
+        let entry = entries.clone().find(|e| e.id() == Some(r.page));
         let then = sources.iter().find(|s| s.id == r.page).and_then(|s| s.bytes.get(from..to));
         let (Some(then), Some((block, page))) = (then, entry.and_then(|e| e.page.as_ref())) else { return false };
-        let now = &mut now[..then.len()];
-        block.is_code_page(*page) && block.read(page * PAGE_SIZE + r.from as u64, now).is_ok() && now == then
+        let same = |(n, then): (usize, &[u8])| {
+            let mut now = [0; 64];
+            let now = &mut now[..then.len()];
+            block.read(page * PAGE_SIZE + (from + n * 64) as u64, now).is_ok() && now == then
+        };
+        block.is_code_page(*page) && then.chunks(64).enumerate().all(same)
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cache::Key;
 use crate::context::Ctx;
-use crate::translate::{MAX_BLOCK, single_instruction};
+use crate::translate::{MAX_BLOCK, Source, single_instruction};
 use crate::vcpu::{Inner, JitVcpu};
 use rhea_ir::Function;
 use rhea_ir::env::PAGE_SIZE;
@@ -113,7 +113,8 @@ pub fn interpret<G: Guest>(v: &JitVcpu<G>, inner: &mut Inner<G>) {
             Some(f) => f,
             None => {
                 blocks.retain(|k, _| k.host & !0xfff != e.host);
-                let Ok(made) = v.with_block(inner, &e, key, |src, _| src.single(pc, most)) else {
+                let make = |src: &Source<G>| src.single(pc, most).map(|t| (t.ranges.clone(), t));
+                let Ok(made) = v.with_block(inner, &e, key, make, |_, made| made) else {
                     inner.guest.header_mut().raised = 0;
                     continue;
                 };

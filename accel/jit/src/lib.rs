@@ -3,6 +3,7 @@
 //! Lock order: `Core::exclusive` → `Core::tracking`, or the queue of `compiler` → `Core::cache` → a vCPU's `queue`. No lock is held while a device is accessed, and
 //! none but a vCPU's own `inner` while guest code runs.
 
+mod blocks;
 pub mod cache;
 mod code;
 mod compiler;

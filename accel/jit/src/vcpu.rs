@@ -1,13 +1,14 @@
 //! A vCPU: its thread, its way through generated code, its requests.
 #![expect(unsafe_code, reason = "enters generated code")]
 
-use crate::cache::{Cache, Key, Made, OtherPage};
+use crate::blocks::Placed;
+use crate::cache::{Cache, Key, OtherPage, Ranges};
 use crate::code::enter;
-use crate::compiler::{Job, code_page};
+use crate::compiler::{Job, code_page, unchanged};
 use crate::context::Ctx;
 use crate::fetch::FetchEntry;
 use crate::interpret::{device_instruction, interpret};
-use crate::report::{Installed, Look};
+use crate::report::Look;
 use crate::shared::{Control, Shared, Work};
 use crate::translate::{MAX_BLOCK, Missing, Source};
 use crate::turns::Turns;
@@ -18,10 +19,14 @@ use rhea_accel::{Vcpu, VcpuError};
 use rhea_ir::env::{EnvHeader, PAGE_SIZE};
 use rhea_ir::guest::{FpMode, Guest, NanRule, Poll, Raised, TlbFlush, request};
 use rhea_memory::view::Lookup;
+use smallvec::{SmallVec, smallvec};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Times that a block is begun anew because its bytes are changed meanwhile.
+const ATTEMPTS: usize = 8;
 
 /// A vCPU of the JIT.
 pub struct JitVcpu<G: Guest> {
@@ -410,61 +415,50 @@ impl<G: Guest> JitVcpu<G> {
         Ok(code)
     }
 
-    /// Reads the pages' bytes while they are tracked, and runs `f` on them with the cache locked. `next` is the page behind the
-    /// first one if an instruction crosses into it.
-    fn with_source<R>(
-        &self,
-        inner: &mut Inner<G>,
-        first: &FetchEntry,
-        next: Option<&FetchEntry>,
-        key: Key,
-        f: impl FnOnce(&mut Source<G>, &mut Cache) -> R,
-    ) -> Option<R> {
-        let core = inner.ctx.core.clone();
-        let pages = || std::iter::once(first).chain(next);
-        loop {
-            for e in pages() {
-                let (block, page) = e.page.as_ref()?;
-                if core.track_page(inner.ctx.index, block, *page, e.host) {
-                    inner.ctx.protect(inner.guest.header_mut(), e.host);
-                }
-            }
-            let mut cache = core.cache.lock();
-            if !pages().all(|e| e.page.as_ref().is_some_and(|(block, page)| block.is_code_page(*page))) {
-                continue;
-            }
-            let mut sources = Vec::with_capacity(2);
-            for (n, e) in pages().enumerate() {
-                sources.push(code_page(e, key.pc.wrapping_add(n as u64 * PAGE_SIZE))?);
-            }
-            let mut src =
-                Source { config: &*inner.config, mode: key.mode, pages: sources, counts: core.turns.is_some() };
-            return Some(f(&mut src, &mut cache));
-        }
-    }
-
-    /// As `with_source`, for `f` that makes a single block, with the next page too if the block needs it.
-    pub(crate) fn with_block<R>(
+    /// Has `make` make something of the block at `key`, from copies of its page and of the next one if the block goes on there, and
+    /// then, if the bytes it was made of are still what they were, calls `done` with it and the locked cache.
+    pub(crate) fn with_block<T, R>(
         &self,
         inner: &mut Inner<G>,
         e: &FetchEntry,
         key: Key,
-        mut f: impl FnMut(&mut Source<G>, &mut Cache) -> Result<R, Missing>,
+        mut make: impl FnMut(&Source<G>) -> Result<(Ranges, T), Missing>,
+        done: impl FnOnce(&mut Cache, T) -> R,
     ) -> Result<Option<R>, Raised> {
-        let mut next = None;
-        loop {
-            match self.with_source(inner, e, next.as_ref(), key, |src, cache| f(src, cache)) {
-                Some(Ok(r)) => return Ok(Some(r)),
-                Some(Err(Missing::NextPage)) if next.is_none() => {
+        let core = inner.ctx.core.clone();
+        let config = inner.config.clone();
+        let mut entries: SmallVec<[FetchEntry; 2]> = smallvec![e.clone()];
+        for _ in 0..ATTEMPTS {
+            let flushes = core.cache.lock().stats.flushes;
+            let mut pages = Vec::with_capacity(entries.len());
+            for (n, e) in entries.iter().enumerate() {
+                let Some((block, page)) = e.page.as_ref() else { return Ok(None) };
+                if core.track_page(inner.ctx.index, block, *page, e.host) {
+                    inner.ctx.protect(inner.guest.header_mut(), e.host);
+                }
+                let Some(page) = code_page(e, key.pc.wrapping_add(n as u64 * PAGE_SIZE)) else { return Ok(None) };
+                pages.push(page);
+            }
+            let src = Source { config: &*config, mode: key.mode, pages, counts: core.turns.is_some() };
+            let (ranges, made) = match make(&src) {
+                Ok(made) => made,
+                Err(Missing::NextPage) if entries.len() == 1 => {
                     let va = (key.pc | (PAGE_SIZE - 1)).wrapping_add(1);
                     if !inner.ctx.fetch(&mut *inner.guest, va)? {
                         return Ok(None);
                     }
-                    next = Some(inner.ctx.set.code.at(va).clone());
+                    entries.push(inner.ctx.set.code.at(va).clone());
+                    continue;
                 }
-                _ => return Ok(None),
+                Err(_) => return Ok(None),
+            };
+            let mut cache = core.cache.lock();
+            if cache.stats.flushes == flushes && unchanged(entries.iter(), &src.pages, &ranges) {
+                return Ok(Some(done(&mut cache, made)));
             }
         }
+        // Somebody writes to it all the time: there are requests to be looked at, too.
+        Ok(None)
     }
 
     fn translate(
@@ -474,42 +468,26 @@ impl<G: Guest> JitVcpu<G> {
         e: &FetchEntry,
         key: Key,
     ) -> Result<Option<usize>, Raised> {
-        let start = Instant::now();
-        let (mut soon, mut len, mut guest_bytes) = (None, 0, 0);
-        let done = self.with_block(inner, e, key, |src, cache| {
-            let t = src.single(key.pc, MAX_BLOCK)?;
-            if let Some(tell) = vm.listeners.compiled.get() {
-                tell(&t.func);
-            }
-            let (counter, cell) = vm.options.hot_threshold.map_or((0, 0), |n| cache.counter(n));
-            let id = cache.reserve(key);
-            let entry = Entry { id, counter: cell };
-            let region =
-                Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &t.others, sites: None };
-            let blob = x64::compile(&region).map_err(|_| Missing::Other)?;
-            len = blob.bytes.len();
-            guest_bytes = t.ranges.iter().map(|r| u64::from(r.to - r.from)).sum();
-            let made =
-                cache.install(id, key, Made { ranges: t.ranges, others: t.others, counter, optimised: false }, blob);
-            soon = cache.soon();
-            cache.stats.block_time += start.elapsed().as_nanos() as u64;
-            Ok(made)
-        })?;
-        if let (Some(soon), Some(compiler), Some(_)) = (soon, &vm.compiler, &vm.background) {
-            compiler.submit_soon(soon);
-        }
-        if let Some(Some(entry)) = done {
-            let time = start.elapsed();
-            vm.listeners.installed(|| Installed { pc: key.pc, entry, len, guest_bytes, optimised: false, time });
-        }
+        let maker = &vm.maker;
+        let make = |src: &Source<G>| maker.block(src, key);
+        let done =
+            self.with_block(inner, e, key, make, |cache, block| (maker.install(cache, key, block), cache.soon()))?;
         match done {
             // The instruction goes on in a device's page.
             None if inner.ctx.uncached => self.not_cached(vm, inner, key.pc),
-            Some(None) => {
+            None => Ok(None),
+            Some((Placed::New(code), soon)) => {
+                if let (Some(soon), Some(compiler), Some(_)) = (soon, &vm.compiler, &vm.background) {
+                    compiler.submit_soon(soon);
+                }
+                vm.listeners.installed(|| code);
+                Ok(Some(code.entry))
+            }
+            Some((Placed::There(entry), _)) => Ok(Some(entry)),
+            Some((Placed::Full, _)) => {
                 vm.core.flush_code();
                 Ok(None)
             }
-            _ => Ok(done.flatten()),
         }
     }
     /// Code for an address whose page cannot be known: an instruction of a device's page, or nothing until the code cache has
@@ -611,20 +589,18 @@ impl<G: Guest> JitVcpu<G> {
         }
         let e = inner.ctx.set.code.at(pc).clone();
         let key = e.key(pc, inner.guest.header().mode);
-        let code = self
-            .with_block(inner, &e, key, |src, cache| {
-                if !known {
-                    return Err(Missing::Other);
-                }
-                let t = src.single(pc, 1)?;
-                let entry = Entry { id: u32::MAX, counter: 0 };
-                // Run at once, on the pages just looked up.
-                let region =
-                    Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
-                let blob = x64::compile(&region).map_err(|_| Missing::Other)?;
-                Ok(cache.add_transient(&blob.bytes))
-            })?
-            .flatten();
+        let make = |src: &Source<G>| {
+            if !known {
+                return Err(Missing::Other);
+            }
+            let t = src.single(pc, 1)?;
+            let entry = Entry { id: u32::MAX, counter: 0 };
+            // Run at once, on the pages just looked up.
+            let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
+            let blob = x64::compile(&region).map_err(|_| Missing::Other)?;
+            Ok((t.ranges, blob))
+        };
+        let code = self.with_block(inner, &e, key, make, |cache, blob| cache.add_transient(&blob.bytes))?.flatten();
         if code.is_none() && inner.ctx.uncached {
             return self.not_cached(vm, inner, pc);
         }

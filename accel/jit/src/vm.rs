@@ -1,5 +1,6 @@
 //! One machine's JIT: the code cache and what concerns all vCPUs.
 
+use crate::blocks::Maker;
 use crate::cache::{Cache, PageId, Stats};
 use crate::compiler::{Background, Compiler};
 use crate::fetch::Identities;
@@ -17,6 +18,7 @@ use rhea_ir::guest::Guest;
 use rhea_memory::ram::CodeWriteListener;
 use rhea_memory::{AddressSpace, ChangeListener, MemoryChange, RamBlock, Subscription};
 use std::io;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -239,6 +241,7 @@ pub struct JitVm<G: Guest> {
     pub core: Arc<Core>,
     pub(crate) options: JitOptions,
     pub(crate) fns: RuntimeFns,
+    pub(crate) maker: Arc<Maker<G>>,
     pub(crate) trampoline: usize,
     pub(crate) exit: usize,
     pub(crate) no_return: usize,
@@ -278,7 +281,10 @@ impl<G: Guest> JitVm<G> {
         let follow = std::iter::once(space.clone()).chain(space.secure_side());
         let follow = follow.map(|s| s.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))))).collect();
         let listeners = Arc::new(Listeners::default());
-        let compiler = options.hot_threshold.map(|n| Compiler::new(&core, fns, n, &listeners));
+        let threshold = options.hot_threshold;
+        let guest = PhantomData;
+        let maker = Arc::new(Maker { core: core.clone(), fns, threshold, listeners: listeners.clone(), guest });
+        let compiler = threshold.map(|n| Compiler::new(&maker, n));
         let background = match &compiler {
             // What is compiled when depends on the host then, and with it where a vCPU looks at requests.
             Some(c) if options.background && !options.interpret && core.turns.is_none() => Some(Background::start(c)?),
@@ -293,6 +299,7 @@ impl<G: Guest> JitVm<G> {
             trampoline,
             exit: trampoline + shared.exit,
             no_return: trampoline + shared.no_return,
+            maker,
             listeners,
             thunks: shared.thunks.map(|at| trampoline + at),
             vcpus: RwLock::new(Vec::new()),
