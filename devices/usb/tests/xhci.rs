@@ -9,7 +9,7 @@ use rhea_pci::PciFunction;
 use rhea_usb::{Hid, HidKind, Hub, PlaceError, StorageOptions, UsbStorage, Xhci, XhciModel, XhciOptions};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn options() -> XhciOptions {
     XhciOptions::default()
@@ -353,14 +353,18 @@ fn interrupts() {
     h.queue_command(Trb::new(23, 0, 0, 0));
     assert_eq!((h.m.sent(), h.read(IMAN)), (sent + 1, 2));
     h.next_event();
-    // At most one in 20 ms.
-    h.write(IMOD, 80_000 & 0xffff);
+    // At most one in 16 ms.
+    let begun = Instant::now();
+    h.write(IMOD, 0xffff);
     assert_eq!(h.command(23, 0, 0, 0).0, 1);
-    assert_eq!(h.m.sent(), sent + 2);
     assert_eq!(h.command(23, 0, 0, 0).0, 1);
     h.queue_command(Trb::new(23, 0, 0, 0));
-    assert_eq!(h.m.sent(), sent + 2, "held back");
-    wait("the interrupt", || h.m.sent() == sent + 3);
+    let now = h.m.sent();
+    // A host that is slow today has more of them in this time.
+    let most = begun.elapsed().as_millis() as u64 / 16 + 1;
+    assert!((1..=most).contains(&(now - sent - 1)), "{} of {most}: not held back", now - sent - 1);
+    wait("the interrupt", || h.m.sent() >= sent + 3);
+    let sent = h.m.sent() - 3;
     // Off: events come, interrupts do not.
     h.next_event();
     h.write(USBCMD, 1);
