@@ -238,10 +238,11 @@ impl Cache {
 
     /// Installs a region under an id of [`Cache::reserve`] since the last flush; `None` when code memory is full.
     pub fn install(&mut self, id: u32, key: Key, made: Made, blob: CodeBlob) -> Option<usize> {
+        let guest_bytes = made.guest_bytes();
         let Made { ranges, others, counter, optimised } = made;
         let entry = self.code.append(&blob.bytes)?;
         self.stats.code_bytes += blob.bytes.len() as u64;
-        self.stats.guest_bytes += ranges.iter().map(|r| (r.to - r.from) as u64).sum::<u64>();
+        self.stats.guest_bytes += guest_bytes;
         if optimised {
             self.stats.regions += 1;
         } else {
