@@ -1,7 +1,6 @@
 //! What SSE and AVX instructions call.
 
 use crate::exception::Vector;
-use crate::flags::packed;
 use crate::mmu::As;
 use crate::mode::X86Mode;
 use crate::state::X86Cpu;
@@ -287,66 +286,7 @@ extern "C" fn compare_text(cpu: &mut X86Cpu, _: u64, _: u64, control: u64, _: u6
     let (a, b) = (cpu.header.scratch[0], cpu.header.scratch[1]);
     let imm = control as u8;
     let lengths = (control >> 8 & 1 != 0).then_some(((control >> 16) as usize & 0xff, (control >> 24) as usize & 0xff));
-    text(a, b, imm, lengths)
-}
-
-/// The compare of texts (vol. 2, 4.1.2–4.1.6).
-fn text(a: u128, b: u128, imm: u8, lengths: Option<(usize, usize)>) -> u64 {
-    let words = imm & 1 != 0;
-    let signed = imm & 2 != 0;
-    let count: usize = if words { 8 } else { 16 };
-    let at = |v: u128, n: usize| -> i32 {
-        if words {
-            let x = (v >> (16 * n)) as u16;
-            if signed { i32::from(x as i16) } else { i32::from(x) }
-        } else {
-            let x = (v >> (8 * n)) as u8;
-            if signed { i32::from(x as i8) } else { i32::from(x) }
-        }
-    };
-    let end = |v: u128| (0..count).find(|&n| at(v, n) == 0).unwrap_or(count);
-    let (la, lb) = lengths.map_or_else(|| (end(a), end(b)), |(x, y)| (x.min(count), y.min(count)));
-    let mut res = 0u32;
-    for j in 0..count {
-        let set = match imm >> 2 & 3 {
-            // Equal any.
-            0 => j < lb && (0..la).any(|i| at(a, i) == at(b, j)),
-            // Ranges: pairs of the first text. A pair with an invalid bound holds nothing.
-            1 => j < lb && (0..la / 2).any(|i| at(a, 2 * i) <= at(b, j) && at(b, j) <= at(a, 2 * i + 1)),
-            // Equal each: beyond both ends counts as equal.
-            2 => match (j < la, j < lb) {
-                (true, true) => at(a, j) == at(b, j),
-                (false, false) => true,
-                _ => false,
-            },
-            // Equal ordered: the first text at this place of the second, as far as that register goes.
-            _ => (0..count - j).all(|i| i >= la || (i + j < lb && at(a, i) == at(b, i + j))),
-        };
-        res |= u32::from(set) << j;
-    }
-    let all = (1u32 << count) - 1;
-    let res = match imm >> 4 & 3 {
-        1 => res ^ all,
-        // Only valid elements of the second text.
-        3 => res ^ ((1u32 << lb) - 1),
-        _ => res,
-    };
-    let index = if res == 0 {
-        count as u32
-    } else if imm & 0x40 != 0 {
-        31 - res.leading_zeros()
-    } else {
-        res.trailing_zeros()
-    };
-    let mut flags = 0;
-    for (holds, flag) in
-        [(res != 0, packed::C), (lb < count, packed::Z), (la < count, packed::N), (res & 1 != 0, packed::V)]
-    {
-        if holds {
-            flags |= flag;
-        }
-    }
-    u64::from(res) | u64::from(index) << 16 | u64::from(flags) << 32
+    super::compare::text(a, b, imm, lengths)
 }
 
 extern "C" fn expand_mask(cpu: &mut X86Cpu, bits: u64, words: u64, _: u64, _: u64) -> u64 {

@@ -1,6 +1,7 @@
 //! SSE and AVX (vol. 1, chapters 10–14). XMM registers are slots of 128 bits, the upper halves of YMM registers others: an
 //! instruction of 256 bits is done half by half. Legacy SSE keeps the upper half, VEX.128 clears it.
 
+mod compare;
 mod convert;
 mod extract;
 pub mod helpers;
