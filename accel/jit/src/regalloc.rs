@@ -1,13 +1,17 @@
-//! Linear-scan register allocation over a region in SSA form.
+//! Register allocation over a region in SSA form: by linear scan where it has to be made fast, else by [`priority`].
 //!
 //! A value has one location for its whole life: a register or a spill slot. Values that only state maps use weigh
 //! almost nothing, so they are spilled first. *Deferred* values (compares folded into their branch, flags only needed
 //! by cold exits, constants) get no location: whoever uses them computes them from their arguments.
 
-use rhea_ir::func::{ExitKind, Function, StateId, Target, Term, Value};
+use rhea_ir::func::{ExitKind, Function, Inst, StateId, Target, Term, Value};
 use rhea_ir::guest::NanRule;
 use rhea_ir::op::{Class, Op};
 use rhea_ir::types::Type;
+
+mod priority;
+
+use priority::{Range, Ranges};
 
 /// Where a value lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,12 +35,13 @@ pub struct RegFile {
     pub spill_bytes: u32,
 }
 
-/// A live range `[start, end]` in instruction positions.
+/// The hull of a value's live ranges, `[start, end]` in instruction positions.
 #[derive(Clone, Copy, Debug)]
 pub struct Interval {
     pub value: Value,
     pub start: u32,
     pub end: u32,
+    /// Weighted uses by length of life.
     weight: f32,
     crosses_call: bool,
 }
@@ -50,9 +55,20 @@ pub struct Allocation {
     pub pos: Vec<u32>,
     /// Intervals sorted by start.
     pub intervals: Vec<Interval>,
+    /// Where allocation is by priority: where in its interval a value is live.
+    ranges: Option<Ranges>,
     pub spill_used: u32,
     /// Uses of each value outside state maps (saturating).
     pub hot_uses: Vec<u32>,
+}
+
+impl Allocation {
+    /// Is what the interval's value holds needed both before and after the instruction at `pos`?
+    pub fn lives_across(&self, i: &Interval, pos: u32) -> bool {
+        i.start <= pos
+            && i.end > pos
+            && self.ranges.as_ref().is_none_or(|r| r.of(i.value).iter().any(|r| r.start <= pos && r.end > pos))
+    }
 }
 
 /// The region needs more spill space than there is.
@@ -92,16 +108,55 @@ struct Life {
     start: u32,
     end: u32,
     weight: f32,
+    /// In the block at hand.
+    here: (u32, u32),
 }
 
-impl Life {
-    fn cover(&mut self, at: u32) {
-        self.start = self.start.min(at);
-        self.end = self.end.max(at);
+const NOWHERE: (u32, u32) = (u32::MAX, 0);
+
+struct Lives {
+    of: Vec<Life>,
+    /// Those that are live in the block at hand.
+    here: Vec<u32>,
+    /// Values and where they are live, block by block, if that is asked for.
+    parts: Option<Vec<(u32, Range)>>,
+}
+
+impl Lives {
+    fn new(values: usize, parts: bool) -> Lives {
+        let none = Life { start: u32::MAX, end: 0, weight: 0.0, here: NOWHERE };
+        Lives { of: vec![none; values], here: Vec::new(), parts: parts.then(Vec::new) }
     }
-    fn used(&mut self, at: u32, weight: f32) {
-        self.end = self.end.max(at);
-        self.weight += weight;
+    fn cover(&mut self, v: usize, at: u32) {
+        let life = &mut self.of[v];
+        life.start = life.start.min(at);
+        life.end = life.end.max(at);
+        if life.here == NOWHERE {
+            self.here.push(v as u32);
+        }
+        life.here = (life.here.0.min(at), life.here.1.max(at));
+    }
+    /// Used at a place it is live up to.
+    fn used(&mut self, v: usize, at: u32, weight: f32) {
+        self.cover(v, at);
+        self.of[v].weight += weight;
+    }
+    fn cover_row(&mut self, row: &[u64], at: u32) {
+        for (k, &word) in row.iter().enumerate() {
+            let mut word = word;
+            while word != 0 {
+                self.cover(k * 64 + word.trailing_zeros() as usize, at);
+                word &= word - 1;
+            }
+        }
+    }
+    fn end_block(&mut self) {
+        for v in self.here.drain(..) {
+            let (start, end) = std::mem::replace(&mut self.of[v as usize].here, NOWHERE);
+            if let Some(parts) = &mut self.parts {
+                parts.push((v, Range { start, end }));
+            }
+        }
     }
 }
 
@@ -203,18 +258,27 @@ fn state_uses(f: &Function, deferred: &[bool], s: StateId, visit: &mut dyn FnMut
     }
 }
 
-fn term_uses(f: &Function, deferred: &[bool], t: &Term, visit: &mut dyn FnMut(Value, bool)) {
+/// What a use counts that only passes a value on, and one that stores it to guest state.
+const PASSED: f32 = 0.25;
+const STORED: f32 = 0.3;
+
+fn term_uses(f: &Function, deferred: &[bool], t: &Term, visit: &mut dyn FnMut(Value, f32)) {
     if let Term::Branch { cond, .. } = t {
-        real_uses(f, deferred, *cond, &mut |v| visit(v, true));
+        real_uses(f, deferred, *cond, &mut |v| visit(v, 1.0));
     }
     for t in t.targets() {
         match t {
-            Target::Block(_, args) => args.iter().for_each(|&a| real_uses(f, deferred, a, &mut |v| visit(v, true))),
+            Target::Block(_, args) => {
+                for &a in args {
+                    let part = if deferred[a.index()] { 1.0 } else { PASSED };
+                    real_uses(f, deferred, a, &mut |v| visit(v, part));
+                }
+            }
             Target::Exit(k, s) => {
                 if let Some(v) = exit_value(*k) {
-                    real_uses(f, deferred, v, &mut |v| visit(v, true));
+                    real_uses(f, deferred, v, &mut |v| visit(v, 1.0));
                 }
-                state_uses(f, deferred, *s, &mut |v| visit(v, false));
+                state_uses(f, deferred, *s, &mut |v| visit(v, STORED));
             }
         }
     }
@@ -293,9 +357,14 @@ fn liveness(f: &Function, order: &[usize], deferred: &[bool]) -> (Sets, Sets) {
     (live_in, live_out)
 }
 
-/// Allocates registers for the region. `is_call` tells which instructions clobber caller-saved registers on the hot
-/// path.
-pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -> Result<Allocation, OutOfSpill> {
+/// Allocates registers for the region, by priority if `thorough`. `is_call` tells which instructions clobber caller-saved
+/// registers on the hot path.
+pub fn allocate(
+    f: &Function,
+    regs: &RegFile,
+    thorough: bool,
+    is_call: &dyn Fn(Value) -> bool,
+) -> Result<Allocation, OutOfSpill> {
     let order = rhea_ir::opt::reverse_post_order(f);
     let nv = f.insts.len();
     let mut hot_uses = vec![0u32; nv];
@@ -326,30 +395,20 @@ pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -
 
     // Intervals: the hull of all live positions.
     let depth = if live.is_some() { loop_depths(f, &order) } else { vec![0] };
+    let weights: Vec<f32> = depth.iter().map(|&d| [1f32, 10.0, 100.0, 1000.0, 4000.0][d as usize]).collect();
     let mut pos = vec![0u32; nv];
-    let mut lives = vec![Life { start: u32::MAX, end: 0, weight: 0.0 }; nv];
+    let mut lives = Lives::new(nv, thorough && live.is_some());
     let mut calls = Vec::new();
     let mut p = 2u32;
     for &b in &order {
         let blk = &f.blocks[b];
-        let w = [1f32, 10.0, 100.0, 1000.0, 4000.0][depth[b] as usize];
+        let w = weights[b];
         let first = p;
-        let cover_row = |row: &[u64], at: u32, lives: &mut [Life]| {
-            for (k, &word) in row.iter().enumerate() {
-                let mut word = word;
-                while word != 0 {
-                    lives[k * 64 + word.trailing_zeros() as usize].cover(at);
-                    word &= word - 1;
-                }
-            }
-        };
         if let Some((live_in, _)) = &live {
-            cover_row(live_in.row(b), first, &mut lives);
+            lives.cover_row(live_in.row(b), first);
         }
         for &v in &blk.params {
-            let life = &mut lives[v.index()];
-            life.cover(first);
-            life.weight += w;
+            lives.used(v.index(), first, PASSED * w);
         }
         p += 2;
         for &v in &blk.insts {
@@ -358,44 +417,58 @@ pub fn allocate(f: &Function, regs: &RegFile, is_call: &dyn Fn(Value) -> bool) -
             pos[n] = p;
             if !deferred[n] || i.op.class() == Class::Fp {
                 for &a in i.args() {
-                    real_uses(f, &deferred, a, &mut |x| lives[x.index()].used(p, w));
+                    real_uses(f, &deferred, a, &mut |x| lives.used(x.index(), p, w));
                 }
-                state_uses(f, &deferred, i.state, &mut |x| lives[x.index()].used(p, 0.01 * w));
+                state_uses(f, &deferred, i.state, &mut |x| lives.used(x.index(), p, 0.01 * w));
             }
             if !deferred[n] && i.ty != Type::Void {
-                lives[n].cover(p + 1);
-                lives[n].weight += w;
+                lives.used(n, p + 1, w);
             }
             if is_call(v) {
                 calls.push(p);
             }
             p += 2;
         }
-        term_uses(f, &deferred, &blk.term, &mut |v, hot| lives[v.index()].used(p, if hot { w } else { 0.3 * w }));
+        term_uses(f, &deferred, &blk.term, &mut |v, part| lives.used(v.index(), p, part * w));
         // Values live out stay live through the edge's moves.
         if let Some((_, live_out)) = &live {
-            cover_row(live_out.row(b), p + 1, &mut lives);
+            lives.cover_row(live_out.row(b), p + 1);
         }
+        lives.end_block();
         p += 2;
     }
+    let ranges = lives.parts.take().map(|parts| Ranges::new(nv, parts));
     let mut intervals = Vec::with_capacity(nv);
-    for (v, life) in lives.iter().enumerate() {
+    for (v, life) in lives.of.iter().enumerate() {
         if life.start == u32::MAX || deferred[v] {
             continue;
         }
-        let k = calls.partition_point(|&c| c < life.start);
-        intervals.push(Interval {
-            value: Value(v as u32),
-            start: life.start,
-            end: life.end,
-            weight: life.weight / (life.end - life.start + 1) as f32,
-            crosses_call: calls.get(k).is_some_and(|&c| c < life.end),
-        });
+        let value = Value(v as u32);
+        let crosses = |start: u32, end: u32| {
+            let k = calls.partition_point(|&c| c < start);
+            calls.get(k).is_some_and(|&c| c < end)
+        };
+        let (length, crosses_call) = match &ranges {
+            None => (life.end - life.start + 1, crosses(life.start, life.end)),
+            Some(r) => (r.length(value), r.of(value).iter().any(|r| crosses(r.start, r.end))),
+        };
+        let weight = life.weight / length as f32;
+        intervals.push(Interval { value, start: life.start, end: life.end, weight, crosses_call });
     }
     intervals.sort_unstable_by_key(|i| (i.start, i.value.0));
-    let mut alloc = Allocation { order, locs: vec![Loc::None; nv], deferred, pos, intervals, spill_used: 0, hot_uses };
-    scan(f, regs, &mut alloc)?;
+    let mut alloc =
+        Allocation { order, locs: vec![Loc::None; nv], deferred, pos, intervals, ranges, spill_used: 0, hot_uses };
+    if alloc.ranges.is_some() {
+        priority::choose(f, regs, &weights, &mut alloc)?;
+    } else {
+        scan(f, regs, &mut alloc)?;
+    }
     Ok(alloc)
+}
+
+/// Would the operation like its result where its first operand was?
+fn wants_first(i: &Inst) -> bool {
+    !i.args[0].is_none() && !matches!(i.op, Op::Load | Op::Select | Op::Call)
 }
 
 /// Values whose register a value would like to share.
@@ -404,20 +477,15 @@ fn hints(f: &Function) -> Vec<Value> {
     for b in &f.blocks {
         for &v in &b.insts {
             let i = f.inst(v);
-            if !i.args[0].is_none() && !matches!(i.op, Op::Load | Op::Select | Op::Call) {
+            if wants_first(i) {
                 hint[v.index()] = i.args[0];
             }
         }
         for t in b.term.targets() {
-            if let Target::Block(to, args) = t {
-                for (&p, &a) in f.blocks[to.index()].params.iter().zip(args) {
-                    if hint[p.index()].is_none() {
-                        hint[p.index()] = a;
-                    }
-                    // A value passed to a parameter that already has a place (a back edge) would like that place.
-                    if p.0 != a.0 && (hint[a.index()].is_none() || f.inst(a).args.contains(&p)) {
-                        hint[a.index()] = p;
-                    }
+            let Target::Block(to, args) = t else { continue };
+            for (&p, &a) in f.blocks[to.index()].params.iter().zip(args) {
+                if hint[p.index()].is_none() {
+                    hint[p.index()] = a;
                 }
             }
         }

@@ -15,7 +15,7 @@ impl Emit<'_> {
     fn live_caller_saved(&self, pos: u32, except: Value) -> Vec<Loc> {
         self.active
             .iter()
-            .filter(|i| i.start <= pos && i.end > pos && i.value != except)
+            .filter(|i| i.value != except && self.a.lives_across(i, pos))
             .map(|i| self.loc(i.value))
             .filter(|l| match l {
                 Loc::Gpr(r) => REGS.preserved >> r & 1 == 0,
@@ -61,7 +61,7 @@ impl Emit<'_> {
             .intervals
             .iter()
             .take_while(|i| i.start <= pos)
-            .filter(|i| i.end > pos && i.value != v)
+            .filter(|i| i.value != v && self.a.lives_across(i, pos))
             .map(|i| self.loc(i.value))
             .filter(|l| match l {
                 Loc::Gpr(r) => REGS.preserved >> r & 1 == 0,
@@ -127,6 +127,7 @@ impl Emit<'_> {
             _ => Thunk::Cas,
         };
         self.asm.call_mem(ENV, H_THUNKS + 8 * thunk as i32);
+        self.forget_shared(v);
         match i.ty {
             Type::Void => {}
             t if t.is_int() => {

@@ -33,8 +33,10 @@ pub mod reason {
 /// Frame: spill area, then the save area for caller-saved registers around calls.
 pub(super) const SAVE_GPR: i32 = SPILL_BYTES as i32;
 pub(super) const SAVE_XMM: i32 = SAVE_GPR + 16 * 8;
+/// Addends of shared look-ups.
+pub(super) const SHARED: i32 = SAVE_XMM + 16 * 16;
 /// Bytes below the return address of the entry trampoline; keeps rsp 16-byte aligned at calls.
-pub const FRAME_BYTES: i32 = SAVE_XMM + 16 * 16 + 8;
+pub const FRAME_BYTES: i32 = SHARED + super::share::WORDS as i32 * 8 + 8;
 
 pub const JUMP_CACHE_BITS: u32 = 12;
 
@@ -51,7 +53,6 @@ pub(super) const H_THUNKS: i32 = (offset_of!(EnvHeader, accel) + 24) as i32;
 pub(super) const H_TLB: i32 = offset_of!(EnvHeader, tlb) as i32;
 pub(super) const H_RETURNS: i32 = offset_of!(EnvHeader, returns) as i32;
 pub(super) const H_RETURNS_TOP: i32 = offset_of!(EnvHeader, returns_top) as i32;
-const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
 /// Host address of guest address 0 for flat reads, and their end.
 pub(super) const H_FLAT: i32 = offset_of!(EnvHeader, flat) as i32;
 pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
@@ -60,11 +61,6 @@ pub(super) const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
 pub(super) const H_COUNTER: i32 = offset_of!(EnvHeader, counter) as i32;
 const H_BRANCH: i32 = offset_of!(EnvHeader, branch) as i32;
 pub(super) const H_FP_FLAGS: i32 = offset_of!(EnvHeader, fp_flags) as i32;
-
-/// A word of the shadow return stack's entry that rcx tells.
-fn returns(disp: i32) -> Place {
-    Place { base: ENV, index: Some(RCX), disp }
-}
 
 /// Addresses of the run-time functions generated code calls.
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +136,8 @@ pub(super) enum Stub {
     Probe {
         op: MemOp,
         site: Option<i32>,
+        /// A word of the frame that becomes 0.
+        clear: Option<i32>,
         tag: i32,
         at: Place,
         label: DynamicLabel,
@@ -178,6 +176,7 @@ pub(super) struct Emit<'a> {
     /// Number of the next memory instruction, and whether they use [`EnvHeader::sites`].
     pub site: u32,
     pub looping: bool,
+    pub shares: Vec<super::share::Share>,
     pub active: Vec<Interval>,
     next_interval: usize,
     raised: Option<DynamicLabel>,
@@ -212,7 +211,7 @@ fn mostly_loops(f: &Function) -> bool {
 
 /// Compiles a promoted region.
 pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
-    let a = allocate(r.func, &REGS, &|v| is_hot_call(r.func, v))?;
+    let a = allocate(r.func, &REGS, r.sites.is_some(), &|v| is_hot_call(r.func, v))?;
     let mut asm = Asm::for_insts(r.func.insts.len());
     let blocks = r.func.blocks.iter().map(|_| asm.label()).collect();
     let mut e = Emit {
@@ -227,6 +226,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         active: Vec::new(),
         site: 0,
         looping: false,
+        shares: Vec::new(),
         next_interval: 0,
         raised: None,
         data: Vec::new(),
@@ -237,6 +237,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     e.prologue();
     let order = &a.order;
     e.looping = r.sites.is_some() && mostly_loops(r.func);
+    e.shares = super::share::shares(r, e.looping);
     for (k, &b) in order.iter().enumerate() {
         e.block(b, order.get(k + 1).copied());
     }
@@ -657,68 +658,6 @@ impl Emit<'_> {
         }
     }
 
-    /// A jump to a page known to be valid here, which can be patched.
-    fn linked_jump(&mut self, pc: u64) {
-        let label = self.asm.label();
-        self.patchable_jump(pc, label, None);
-    }
-
-    /// A jump that can be patched, to `label` until then.
-    fn patchable_jump(&mut self, pc: u64, label: DynamicLabel, identity_at: Option<u32>) {
-        // Its displacement must not straddle an aligned word.
-        self.asm.pad_before(1);
-        let n = self.links.len();
-        self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, pc, identity_at });
-        self.asm.jmp(label);
-        let reason = reason::LINK | (n as u64) << 4 | (self.r.entry.id as u64) << 16;
-        self.stubs.push(Stub::Exit { label, pc, reason });
-    }
-
-    /// A jump to another page, whose translation may change: made once the page's identity is known, and while it is that.
-    fn checked_jump(&mut self, pc: u64) {
-        self.asm.load(true, RDX, ENV, H_FETCH);
-        let at = crate::fetch::fetch_slot(pc) as i32 * 4;
-        self.asm.pad_before(super::encode::CMP_WORD_IMMEDIATE);
-        let identity_at = (self.asm.offset() + super::encode::CMP_WORD_IMMEDIATE) as u32;
-        self.asm.cmp_mem32_patched(RDX, at);
-        let label = self.asm.label();
-        self.asm.jcc(Cc::Ne, label);
-        self.patchable_jump(pc, label, Some(identity_at));
-    }
-
-    /// Enters a return address into the shadow return stack, with code that goes there.
-    fn push_return(&mut self, ret: u64) {
-        let landing = self.asm.label();
-        self.stubs.push(Stub::Landing { label: landing, pc: ret });
-        self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
-        self.asm.alu_ri(super::asm::Alu::Add, false, RCX, 16);
-        self.asm.alu_ri(super::asm::Alu::And, false, RCX, RETURNS_MASK);
-        self.asm.store(false, ENV, H_RETURNS_TOP, RCX);
-        self.asm.mov_ri(RAX, ret);
-        self.asm.store_at(true, returns(H_RETURNS), RAX);
-        self.asm.lea_label(RAX, landing);
-        self.asm.store_at(true, returns(H_RETURNS + 8), RAX);
-    }
-
-    /// Goes to where the shadow return stack's top says, if it is for the address in rax; else goes on here.
-    fn pop_return(&mut self) {
-        let other = self.asm.label();
-        self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
-        self.asm.cmp_at(RAX, returns(H_RETURNS));
-        self.asm.jcc(Cc::Ne, other);
-        self.asm.lea32(RDX, RCX, -16);
-        self.asm.alu_ri(super::asm::Alu::And, false, RDX, RETURNS_MASK);
-        self.asm.store(false, ENV, H_RETURNS_TOP, RDX);
-        self.asm.jmp_at(returns(H_RETURNS + 8));
-        self.asm.bind(other);
-    }
-
-    /// True if `pc` is in a page that was checked at entry.
-    fn in_region_pages(&self, pc: u64) -> bool {
-        let page = pc & !0xfff;
-        page == self.f.blocks[0].pc & !0xfff || self.r.others.iter().any(|p| p.tag & !0xfff == page)
-    }
-
     // ---- stubs ----
 
     fn emit_stubs(&mut self) {
@@ -734,8 +673,11 @@ impl Emit<'_> {
                     self.asm.bind(label);
                     self.mem_slow(v, back);
                 }
-                Stub::Probe { op, site, tag, at, label, slow, hit } => {
+                Stub::Probe { op, site, clear, tag, at, label, slow, hit } => {
                     self.asm.bind(label);
+                    if let Some(word) = clear {
+                        self.asm.store_imm(true, RSP, word, 0);
+                    }
                     self.probe(op, site, tag, at, slow, hit);
                 }
                 Stub::Addend { label, hit } => {

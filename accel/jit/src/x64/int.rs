@@ -4,6 +4,7 @@ use super::asm::{Alu, Cc, Shift};
 use super::cond::Test;
 use super::emit::{Emit, H_FP_FLAGS};
 use super::*;
+use crate::regalloc::Loc;
 use rhea_ir::func::{Inst, Value};
 use rhea_ir::op::{Class, Op};
 use rhea_ir::types::Type;
@@ -64,6 +65,14 @@ impl Emit<'_> {
             Op::Simd1 | Op::Simd2 | Op::Simd3 => self.simd_op(v, &i),
             _ if i.ty.is_int() => {
                 let d = self.dst_gpr(v, RAX);
+                let mut i = i;
+                let in_d = |e: &Self, a: Value| e.loc(a) == Loc::Gpr(d);
+                if matches!(i.op, Op::Add | Op::And | Op::Or | Op::Xor | Op::Mul)
+                    && in_d(self, i.args[1])
+                    && !in_d(self, i.args[0])
+                {
+                    i.args.swap(0, 1);
+                }
                 // Most operations write the destination before the last source is read.
                 let t = if d != RAX && self.aliases_later_arg(&i, d, false) { RAX } else { d };
                 self.int_to(&i, t);
@@ -222,7 +231,8 @@ impl Emit<'_> {
                     _ => self.asm.mov_rr(false, d, x),
                 }
             }
-            Op::Zext64 | Op::Trunc => {
+            Op::Zext64 => self.gpr_to(a, d),
+            Op::Trunc => {
                 let x = self.gpr(a, RDX);
                 self.asm.mov_rr(false, d, x);
             }

@@ -3,6 +3,7 @@
 use super::asm::{Alu, Cc, Shift};
 use super::emit::{Emit, H_FLAT, H_SITES, H_TLB, Stub};
 use super::encode::Place;
+use super::share::Role;
 use super::*;
 use rhea_ir::env::{PAGE_BITS, SITES, TlbEntry};
 use rhea_ir::func::{Inst, Value};
@@ -10,8 +11,8 @@ use rhea_ir::op::Op;
 use rhea_ir::types::{MemOp, RmwOp, Type};
 use std::mem::offset_of;
 
-const TAG_READ: i32 = offset_of!(TlbEntry, read) as i32;
-const TAG_WRITE: i32 = offset_of!(TlbEntry, write) as i32;
+pub(super) const TAG_READ: i32 = offset_of!(TlbEntry, read) as i32;
+pub(super) const TAG_WRITE: i32 = offset_of!(TlbEntry, write) as i32;
 /// More than the bytes of any access.
 pub const MAX_ACCESS: i32 = 64;
 pub(super) const ADDEND: i32 = offset_of!(TlbEntry, addend) as i32;
@@ -34,7 +35,7 @@ impl Emit<'_> {
     }
 
     /// The address of the TLB entry for the address at, into rcx.
-    fn tlb_entry(&mut self, m: MemOp, at: Place) {
+    pub(super) fn tlb_entry(&mut self, m: MemOp, at: Place) {
         let desc = H_TLB + m.mmu_idx() as i32 * 16;
         if at.disp == 0 {
             self.asm.mov_rr(false, RCX, at.base);
@@ -47,7 +48,7 @@ impl Emit<'_> {
     }
 
     /// An address into rdx.
-    fn address_of(&mut self, at: Place) {
+    pub(super) fn address_of(&mut self, at: Place) {
         if at.disp == 0 {
             self.asm.mov_rr(true, RDX, at.base);
         } else {
@@ -116,7 +117,7 @@ impl Emit<'_> {
         if tag == TAG_READ && self.r.fns.flat_index == Some(m.mmu_idx()) && m.align_log2() == 0 {
             // Nothing is looked up, so that what hangs on the value waits for the access alone.
             let (probe, hit) = (self.asm.label(), self.asm.label());
-            self.stubs.push(Stub::Probe { op: m, site: None, tag, at, label: probe, slow: label, hit });
+            self.stubs.push(Stub::Probe { op: m, site: None, clear: None, tag, at, label: probe, slow: label, hit });
             let address = if at.disp == 0 { at.base } else { RDX };
             if at.disp != 0 {
                 self.asm.lea_at(RDX, at);
@@ -138,6 +139,11 @@ impl Emit<'_> {
             self.asm.bind(hit);
             return (back, Place { base: RCX, index: Some(at.base), disp: at.disp });
         }
+        let role = self.share(v).role;
+        if role != Role::Alone {
+            self.shared(role, m, tag, at, label);
+            return (back, Place { base: RCX, index: Some(at.base), disp: at.disp });
+        }
         let site = self.r.sites.filter(|_| self.looping && m.bytes() <= 16).map(|first| {
             let n = first.wrapping_add(self.site) as usize % SITES;
             self.site += 1;
@@ -150,7 +156,16 @@ impl Emit<'_> {
             }
             Some(site) => {
                 let (probe, hit) = (self.asm.label(), self.asm.label());
-                self.stubs.push(Stub::Probe { op: m, site: Some(site), tag, at, label: probe, slow: label, hit });
+                self.stubs.push(Stub::Probe {
+                    op: m,
+                    site: Some(site),
+                    clear: None,
+                    tag,
+                    at,
+                    label: probe,
+                    slow: label,
+                    hit,
+                });
                 // Any misalignment is left to the probe: such an access might begin in the page before.
                 let mask = -(1i32 << PAGE_BITS) | (m.bytes() as i32 - 1) | ((1 << m.align_log2()) - 1);
                 self.address_of(at);

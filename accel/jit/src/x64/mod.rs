@@ -19,8 +19,10 @@ mod emit;
 mod encode;
 mod fp;
 mod int;
+mod links;
 mod mem;
 mod moves;
+mod share;
 mod simd;
 mod vec;
 

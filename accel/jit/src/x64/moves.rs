@@ -7,6 +7,8 @@ use rhea_ir::func::Value;
 
 /// Temporaries of 16 bytes for moves, in the save area.
 const TEMPORARIES: u32 = 24;
+/// Those behind them are registers, for integers, where no move computes anything.
+const REGISTERS: [u8; 2] = [RDX, RCX];
 
 /// A move of an edge: the value, or the temporary it was put into, to its parameter's place.
 struct Move {
@@ -24,6 +26,9 @@ impl Emit<'_> {
             .filter(|m| m.to != Loc::None && m.to != self.loc(m.value))
             .collect();
         let mut free: u32 = (1 << TEMPORARIES) - 1;
+        if todo.iter().all(|m| !self.deferred(m.value) || self.f.as_const(m.value).is_some()) {
+            free |= ((1 << REGISTERS.len()) - 1) << TEMPORARIES;
+        }
         while !todo.is_empty() {
             // One whose destination nobody else still reads.
             let ready = todo.iter().enumerate().position(|(k, m)| {
@@ -47,8 +52,9 @@ impl Emit<'_> {
                 if m.tmp.is_some() || !self.reads(m.value, to, bytes) {
                     continue;
                 }
-                let t = free.trailing_zeros();
-                if t >= TEMPORARIES {
+                let registers = if self.ty(m.value).is_int() { free >> TEMPORARIES } else { 0 };
+                let t = if registers != 0 { TEMPORARIES + registers.trailing_zeros() } else { free.trailing_zeros() };
+                if t >= TEMPORARIES && registers == 0 {
                     self.failed = true;
                     return;
                 }
@@ -59,7 +65,15 @@ impl Emit<'_> {
         }
     }
 
+    /// The register that is temporary `t`.
+    fn temporary_register(t: u32) -> Option<u8> {
+        t.checked_sub(TEMPORARIES).and_then(|n| REGISTERS.get(n as usize).copied())
+    }
+
     fn to_temporary(&mut self, a: Value, t: u32) {
+        if let Some(r) = Self::temporary_register(t) {
+            return self.gpr_to(a, r);
+        }
         let at = SAVE_GPR + t as i32 * 16;
         if self.ty(a).is_int() {
             let r = self.gpr(a, RAX);
@@ -71,6 +85,11 @@ impl Emit<'_> {
     }
 
     fn from_temporary(&mut self, to: Loc, a: Value, t: u32) {
+        match (Self::temporary_register(t), to) {
+            (Some(r), Loc::Gpr(to)) => return self.asm.mov_rr(true, to, r),
+            (Some(r), Loc::Spill(off)) => return self.asm.store(true, RSP, off as i32, r),
+            _ => {}
+        }
         let (at, n) = (SAVE_GPR + t as i32 * 16, self.ty(a).bytes());
         match to {
             Loc::Gpr(r) => self.asm.load(true, r, RSP, at),

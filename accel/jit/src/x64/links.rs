@@ -1,0 +1,78 @@
+//! Jumps out of a region: those that can be patched to go to their target, and the shadow return stack.
+
+use super::asm::{Alu, Cc};
+use super::emit::{Emit, H_FETCH, H_RETURNS, H_RETURNS_TOP, LinkSite, Stub, reason};
+use super::encode::Place;
+use super::*;
+use dynasmrt::DynamicLabel;
+
+const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
+
+/// A word of the shadow return stack's entry that rcx tells.
+fn returns(disp: i32) -> Place {
+    Place { base: ENV, index: Some(RCX), disp }
+}
+
+impl Emit<'_> {
+    /// A jump to a page known to be valid here, which can be patched.
+    pub(super) fn linked_jump(&mut self, pc: u64) {
+        let label = self.asm.label();
+        self.patchable_jump(pc, label, None);
+    }
+
+    /// A jump that can be patched, to `label` until then.
+    fn patchable_jump(&mut self, pc: u64, label: DynamicLabel, identity_at: Option<u32>) {
+        // Its displacement must not straddle an aligned word.
+        self.asm.pad_before(1);
+        let n = self.links.len();
+        self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, pc, identity_at });
+        self.asm.jmp(label);
+        let reason = reason::LINK | (n as u64) << 4 | (self.r.entry.id as u64) << 16;
+        self.stubs.push(Stub::Exit { label, pc, reason });
+    }
+
+    /// A jump to another page, whose translation may change: made once the page's identity is known, and while it is that.
+    pub(super) fn checked_jump(&mut self, pc: u64) {
+        self.asm.load(true, RDX, ENV, H_FETCH);
+        let at = crate::fetch::fetch_slot(pc) as i32 * 4;
+        self.asm.pad_before(super::encode::CMP_WORD_IMMEDIATE);
+        let identity_at = (self.asm.offset() + super::encode::CMP_WORD_IMMEDIATE) as u32;
+        self.asm.cmp_mem32_patched(RDX, at);
+        let label = self.asm.label();
+        self.asm.jcc(Cc::Ne, label);
+        self.patchable_jump(pc, label, Some(identity_at));
+    }
+
+    /// Enters a return address into the shadow return stack, with code that goes there.
+    pub(super) fn push_return(&mut self, ret: u64) {
+        let landing = self.asm.label();
+        self.stubs.push(Stub::Landing { label: landing, pc: ret });
+        self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
+        self.asm.alu_ri(Alu::Add, false, RCX, 16);
+        self.asm.alu_ri(Alu::And, false, RCX, RETURNS_MASK);
+        self.asm.store(false, ENV, H_RETURNS_TOP, RCX);
+        self.asm.mov_ri(RAX, ret);
+        self.asm.store_at(true, returns(H_RETURNS), RAX);
+        self.asm.lea_label(RAX, landing);
+        self.asm.store_at(true, returns(H_RETURNS + 8), RAX);
+    }
+
+    /// Goes to where the shadow return stack's top says, if it is for the address in rax; else goes on here.
+    pub(super) fn pop_return(&mut self) {
+        let other = self.asm.label();
+        self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
+        self.asm.cmp_at(RAX, returns(H_RETURNS));
+        self.asm.jcc(Cc::Ne, other);
+        self.asm.lea32(RDX, RCX, -16);
+        self.asm.alu_ri(Alu::And, false, RDX, RETURNS_MASK);
+        self.asm.store(false, ENV, H_RETURNS_TOP, RDX);
+        self.asm.jmp_at(returns(H_RETURNS + 8));
+        self.asm.bind(other);
+    }
+
+    /// True if `pc` is in a page that was checked at entry.
+    pub(super) fn in_region_pages(&self, pc: u64) -> bool {
+        let page = pc & !0xfff;
+        page == self.f.blocks[0].pc & !0xfff || self.r.others.iter().any(|p| p.tag & !0xfff == page)
+    }
+}
