@@ -510,6 +510,9 @@ impl Surroundings for Here {
     fn tells_end(&self) -> bool {
         self.0.upgrade().is_some_and(|inner| inner.tells_end())
     }
+    fn asserts(&self) -> bool {
+        self.0.upgrade().is_some_and(|inner| inner.asserts())
+    }
     fn fast_line(&self) -> Option<(Arc<dyn IrqFd>, IrqLine)> {
         let inner = self.0.upgrade()?;
         if inner.choices.no_fast_intx {

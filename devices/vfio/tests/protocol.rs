@@ -44,6 +44,7 @@ struct Interrupts {
     /// Transitions are made one at a time; the models make them in one thread.
     state: Mutex<State>,
     pin: AtomicBool,
+    rises: AtomicU32,
     serviced: AtomicU32,
 }
 
@@ -55,6 +56,7 @@ impl Interrupts {
             kernel: Mutex::new(kernel),
             state: Mutex::new(state),
             pin: AtomicBool::new(false),
+            rises: AtomicU32::new(0),
             serviced: AtomicU32::new(0),
         })
     }
@@ -69,7 +71,9 @@ impl Interrupts {
     fn settle_pin(&self) {
         loop {
             let level = self.state.lock().unwrap().pending;
-            self.pin.store(level, SeqCst);
+            if !self.pin.swap(level, SeqCst) && level {
+                self.rises.fetch_add(1, SeqCst);
+            }
             if self.state.lock().unwrap().pending == level {
                 return;
             }
@@ -93,6 +97,12 @@ impl Interrupts {
         let state = self.state.lock().unwrap();
         if state.trigger && !state.pending {
             self.kernel(|k| k.masked = false);
+        }
+    }
+    /// After an access, where nothing else tells of ends: the function says whether it still asserts the interrupt.
+    fn accessed(&self) {
+        if self.state.lock().unwrap().pending && !self.kernel.lock().unwrap().level {
+            self.end();
         }
     }
     fn calm(&self) {
@@ -173,6 +183,26 @@ fn interrupt_against_change() {
         function.join().unwrap();
         waiter.join().unwrap();
         i.assert_alive(1);
+    });
+}
+
+/// Accesses of two processors, of which one takes back the cause: the line rises once, and the interrupt comes to its end.
+#[test]
+fn accesses_against_interrupt() {
+    explore(|| {
+        let i = Interrupts::slow();
+        i.assert(true);
+        let (waiter, other) = (i.clone(), i.clone());
+        let waiter = thread::spawn(move || waiter.intx_signalled());
+        let other = thread::spawn(move || other.accessed());
+        i.assert(false);
+        i.accessed();
+        waiter.join().unwrap();
+        other.join().unwrap();
+        assert_eq!(i.rises.load(SeqCst), 1);
+        // Software that was interrupted looks again.
+        i.accessed();
+        assert!(!i.pin.load(SeqCst) && !i.kernel.lock().unwrap().masked);
     });
 }
 

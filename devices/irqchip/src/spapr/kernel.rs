@@ -91,14 +91,16 @@ impl SpaprIrq {
             kernel.esb(irq, offset, true);
             return u64::MAX;
         }
-        if offset == LOAD_EOI && self.core.kind(irq) == LEVEL {
-            // Q of such a source is never set: whether it comes again is said by its line.
-            kernel.esb(irq, SET_PQ_00, false);
-            self.routing.resample(irq);
+        if matches!(offset, LOAD_EOI | SET_PQ_00) && self.core.kind(irq) == LEVEL {
+            // Q of such a source is never set: whether it comes, or comes again, is said by its line.
+            let old = kernel.esb(irq, SET_PQ_00, false);
+            if offset == LOAD_EOI {
+                self.routing.resample(irq);
+            }
             if self.routing.line(irq).level() {
                 kernel.set_level(irq, true);
             }
-            return 0;
+            return if offset == LOAD_EOI { 0 } else { old };
         }
         kernel.esb(irq, offset, false)
     }

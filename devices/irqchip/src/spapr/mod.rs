@@ -445,7 +445,11 @@ impl SpaprIrq {
         self.enable_windows();
         self.log.line(
             rhea_device::LogMask::Irqchip,
-            format_args!("spapr interrupts: {} is active", if mode == Mode::Xive { "XIVE" } else { "XICS" }),
+            format_args!(
+                "spapr interrupts: {} is active{}",
+                if mode == Mode::Xive { "XIVE" } else { "XICS" },
+                if self.core.active_kernel().is_some() { ", in the kernel" } else { "" }
+            ),
         );
         // Lines of others stay where they are.
         self.routing.replace_controller(&|irq| match self.core.kind(irq) {

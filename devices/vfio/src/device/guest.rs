@@ -1,7 +1,7 @@
 //! What the guest does with the function's configuration space.
 
 use super::{Inner, resets};
-use crate::config::{COMMAND, MsiPlace, advanced, express};
+use crate::config::{COMMAND, MsiPlace, STATUS, advanced, express};
 use crate::interrupts::Message;
 use crate::msix::ENABLE;
 use crate::sys::irq;
@@ -29,6 +29,8 @@ pub(super) struct Guest {
 const COMMAND_OF_GUEST: u16 = 0x0544;
 const IO: u16 = 1;
 const MEMORY: u16 = 2;
+/// Of the status register.
+const INTERRUPT_STATUS: u32 = 8;
 const MSI_ENABLE: u32 = 1;
 const D3_HOT: u32 = 3;
 /// Power Management Control/Status: the state is kept in D3.
@@ -41,6 +43,11 @@ impl Inner {
         let (mut bytes, size) = ([0; 4], usize::from(size.min(4)));
         self.device.read(&self.space, offset.into(), &mut bytes[..size]).ok()?;
         Some(u32::from_le_bytes(bytes))
+    }
+    /// Interrupt Status. A function that does not answer reads as ones and asserts nothing.
+    pub(super) fn asserts(&self) -> bool {
+        !self.gone.load(SeqCst)
+            && self.of_host(STATUS as u16, 2).is_some_and(|s| s != 0xffff && s & INTERRUPT_STATUS != 0)
     }
     pub(super) fn read(&self, offset: u16, size: u8) -> u32 {
         if self.gone.load(SeqCst) {

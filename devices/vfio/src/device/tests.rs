@@ -58,7 +58,7 @@ const BAR: u64 = 0x1_0000_0000;
 fn space() -> Vec<u8> {
     let mut bytes = vec![0; 4096];
     let mut put = |at: usize, data: &[u8]| bytes[at..at + data.len()].copy_from_slice(data);
-    put(0, &[0x86, 0x80, 0xd3, 0x10, 0, 0, 0x18, 0x40, 3, 0, 0, 2]);
+    put(0, &[0x86, 0x80, 0xd3, 0x10, 0, 0, 0x10, 0x40, 3, 0, 0, 2]);
     put(0x10, &[0x04]);
     put(0x2c, &[1, 0, 2, 0]);
     put(0x34, &[PM as u8]);
@@ -244,6 +244,8 @@ fn intx_by_access_and_by_controller() {
             m.device.set_intx(true);
             wait("the line rises", || m.up());
             assert_eq!(m.function.status().shown, tells);
+            m.load(0x2000, 4);
+            assert!(m.up() && m.device.intx_masked(), "{n}: the function asserts it");
             m.device.set_intx(false);
             if tells {
                 m.routing.resample(m.function.status().route.expect("it has a pin").1);

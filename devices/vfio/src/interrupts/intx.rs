@@ -31,6 +31,7 @@ impl Interrupts {
         if !self.intx {
             return;
         }
+        let asserts = self.look();
         let trigger = match event() {
             Ok(trigger) => trigger,
             Err(e) => return self.failed(irq::INTX, "cannot be enabled", &e),
@@ -44,6 +45,10 @@ impl Interrupts {
         }
         let mut intx = Intx { trigger, fast: None };
         if !self.try_fast(&mut intx) {
+            // Not every host's controller makes an interrupt of a level that was up before: the kernel looks when it unmasks.
+            if asserts && let Err(e) = self.mask().and_then(|()| self.unmask()) {
+                self.failed(irq::INTX, "cannot be unmasked", &e);
+            }
             Counters::add(&self.counters.transitions);
             self.around.trace(format_args!("interrupts: INTx slow"));
         }
@@ -208,11 +213,25 @@ impl Interrupts {
             self.failed(irq::INTX, "cannot be unmasked", &e);
         }
     }
-    /// The guest accesses a BAR: where nothing else tells of it, that is the end of an interrupt.
+    /// The guest has accessed a BAR: where nothing else tells of it, that is the end of an interrupt, unless the function says that its
+    /// cause is still there.
     pub fn accessed(&self) {
-        if self.state.lock().hidden {
+        {
+            let state = self.state.lock();
+            if !state.hidden || !state.pending {
+                return;
+            }
+        }
+        if !self.look() {
             self.end();
         }
+    }
+    /// Is INTx asserted for certain? The bit is in the status register whether INTx is enabled or not.
+    fn look(&self) -> bool {
+        let asserts = self.around.asserts();
+        let mut state = self.state.lock();
+        state.says |= !asserts;
+        asserts && state.says
     }
     /// The time of [`super::Surroundings::arm`] is over. Of an interrupt that has not ended by then an access is taken for the end,
     /// whatever the controller tells: software may have set it up so that it does not.

@@ -2,9 +2,10 @@
 //!
 //! The kernel masks INTx at the first interrupt and signals the trigger eventfd; nothing more comes until it is unmasked. On the *slow
 //! path* a thread waits for the eventfd and raises the function's pin. Where the controller does not tell of the end of an interrupt,
-//! BARs are hidden meanwhile, so that the next access to the function is seen and taken for it; a timer shows them again. On the *fast
-//! path* the accelerator raises the line itself and at its end signals an eventfd that unmasks. A vector of MSI or MSI-X is an eventfd
-//! of which the accelerator makes the message, or the thread does.
+//! BARs are hidden meanwhile, so that the access that takes back its cause is seen: the line falls with it, before software can tell the
+//! controller of the end. A function that does not say whether it asserts INTx has its next access taken for that. A timer shows BARs
+//! again. On the *fast path* the accelerator raises the line itself and at its end signals an eventfd that unmasks. A vector of MSI or
+//! MSI-X is an eventfd of which the accelerator makes the message, or the thread does.
 //!
 //! # Locks
 //! `mode` is held over a whole transition, with calls of the kernel, the accelerator and the pin in it, and taken for nothing else.
@@ -66,6 +67,8 @@ pub trait Surroundings: Send + Sync {
     fn arm(&self, on: bool);
     /// Does the controller behind the pin tell of the end of interrupts, by [`Interrupts::end`]?
     fn tells_end(&self) -> bool;
+    /// Does the function say that it asserts INTx (Interrupt Status in its status register, PCI Local Bus 3.0 6.2.3)?
+    fn asserts(&self) -> bool;
     /// How the line can be raised past this process, and the controller's input; `None`: not at all, or there is no controller yet.
     fn fast_line(&self) -> Option<(Arc<dyn IrqFd>, IrqLine)>;
     /// How messages can be sent past this process.
@@ -126,6 +129,8 @@ struct State {
     trigger: Option<Event>,
     pending: bool,
     hidden: bool,
+    /// [`Surroundings::asserts`] was seen to be false: it is no bit that is always set.
+    says: bool,
     vectors: Vec<Slot>,
 }
 

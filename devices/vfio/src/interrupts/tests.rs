@@ -53,6 +53,8 @@ struct World {
     fast: AtomicBool,
     fast_messages: AtomicBool,
     tells_end: AtomicBool,
+    /// Interrupt Status.
+    asserts: AtomicBool,
     pin: AtomicBool,
     shown: AtomicBool,
     armed: AtomicBool,
@@ -81,6 +83,9 @@ impl Surroundings for Here {
     }
     fn tells_end(&self) -> bool {
         self.0.upgrade().expect("the test's").tells_end.load(SeqCst)
+    }
+    fn asserts(&self) -> bool {
+        self.0.upgrade().expect("the test's").asserts.load(SeqCst)
     }
     fn fast_line(&self) -> Option<(Arc<dyn IrqFd>, IrqLine)> {
         let w = self.0.upgrade().expect("the test's");
@@ -136,6 +141,7 @@ impl Test {
             fast: false.into(),
             fast_messages: false.into(),
             tells_end: false.into(),
+            asserts: false.into(),
             pin: false.into(),
             shown: true.into(),
             armed: false.into(),
@@ -321,6 +327,48 @@ fn ends_come_from_where_they_are_known() {
     // An end without an interrupt is nobody's.
     t.interrupts.end();
     assert_eq!(t.calls(), []);
+}
+
+/// Only the access that takes back the cause is the end: others leave the line up, and it does not rise twice.
+#[test]
+fn an_access_is_no_end_while_the_function_asserts() {
+    let t = Test::new();
+    t.interrupts.start();
+    let level = |on| {
+        t.world.asserts.store(on, SeqCst);
+        t.device.set_intx(on);
+    };
+    level(true);
+    t.poll();
+    assert!(t.pin());
+    t.calls();
+    t.interrupts.accessed();
+    t.interrupts.accessed();
+    assert!(t.pin() && t.device.intx_masked());
+    assert_eq!(t.calls(), []);
+    level(false);
+    t.interrupts.accessed();
+    assert!(!t.pin() && !t.device.intx_masked());
+    t.interrupts.accessed();
+    assert_eq!(t.calls(), [other("pin false"), irqs(irq::INTX, IrqAction::Unmask, Data::None(1))]);
+    // A level that is up when INTx comes back is looked at.
+    t.interrupts.vectors_on(irq::MSI, &[None]);
+    t.world.asserts.store(true, SeqCst);
+    t.calls();
+    t.interrupts.vectors_off();
+    let looks = [IrqAction::Mask, IrqAction::Unmask].map(|action| irqs(irq::INTX, action, Data::None(1)));
+    let calls = t.calls();
+    assert!(calls.ends_with(&[&none_to_slow()[..], &looks].concat()), "{calls:?}");
+    // A bit that is always set says nothing.
+    let t = Test::new();
+    t.world.asserts.store(true, SeqCst);
+    t.interrupts.start();
+    t.device.set_intx(true);
+    t.poll();
+    assert!(t.pin());
+    t.device.set_intx(false);
+    t.interrupts.accessed();
+    assert!(!t.pin() && !t.device.intx_masked());
 }
 
 #[test]

@@ -546,10 +546,12 @@ impl FakeDevice {
     pub(crate) fn fire(&self, index: u32, vector: u32) -> bool {
         self.state.lock().triggers.get_mut(&(index, vector)).map(signal).is_some()
     }
-    /// The level of INTx at the device: fires if it is high and not masked, and is masked then.
+    /// The level of INTx at the device, which its status register tells: fires if it is high and not masked, and is masked then.
     pub(crate) fn set_intx(&self, level: bool) {
         let mut state = self.state.lock();
         state.level = level;
+        let status = state.contents.entry(region::CONFIG).or_default().entry(6).or_default();
+        *status = *status & !8 | u8::from(level) << 3;
         state.evaluate();
     }
     /// INTx is masked, by firing or by call.

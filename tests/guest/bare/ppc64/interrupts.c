@@ -29,6 +29,8 @@ static struct {
 // ---- controllers ----
 
 enum { PRIORITY = 5, QUEUE_SHIFT = 16 };
+// Flags of a source.
+enum { STORE_EOI = 1, BY_HYPERCALL = 8 };
 static uint32_t queue[1 << (QUEUE_SHIFT - 2)] __attribute__((aligned(1 << QUEUE_SHIFT)));
 static struct {
     uint32_t at, generation;
@@ -41,6 +43,13 @@ static void start_xics(void) {
     for (int i = 0; i < DEVICES; i++)
         if (RTAS("ibm,set-xive", 1, 0, device[i].irq, 0, PRIORITY)) fail("ibm,set-xive", device[i].irq);
     call(H_CPPR, ARGUMENTS(0xff));
+}
+// A load from the management page of a source, or as the platform wants it: the hypercall looks at its level too.
+static uint64_t manage(int n, uint64_t offset) {
+    static uint64_t values[9];
+    if (!(xive.flags[n] & BY_HYPERCALL)) return *(volatile uint64_t *)(xive.management[n] + offset);
+    if (hypercall(H_INT_ESB, ARGUMENTS(0, device[n].irq, offset), values)) fail("H_INT_ESB", n);
+    return values[0];
 }
 static void start_xive(void) {
     uint64_t reg[4];
@@ -58,7 +67,7 @@ static void start_xive(void) {
         map(info[1], 1ull << info[3], true);
         if (call(H_INT_SET_SOURCE_CONFIG, ARGUMENTS(2, device[i].irq, 0, PRIORITY, i))) fail("source", device[i].irq);
         // P and Q off.
-        (void)*(volatile uint64_t *)(xive.management[i] + 0xc00);
+        manage(i, 0xc00);
     }
 }
 
@@ -131,8 +140,9 @@ void interrupt(uint64_t vector, struct frame *frame) {
         handle(n);
         // By store where that is offered, else by load, with another one if one came meanwhile.
         SYNC();
-        if (xive.flags[n] & 1) *(volatile uint64_t *)(xive.management[n] + 0x400) = 0;
-        else if (*(volatile uint64_t *)xive.management[n]) fail("an interrupt too many", n);
+        const bool by_store = (xive.flags[n] & (STORE_EOI | BY_HYPERCALL)) == STORE_EOI;
+        if (by_store) *(volatile uint64_t *)(xive.management[n] + 0x400) = 0;
+        else if (manage(n, 0)) fail("an interrupt too many", n);
         SYNC();
         start(n);
     }

@@ -122,6 +122,9 @@ fn the_kernel_is_told_what_the_guest_configures() {
     kernel.take();
     assert_eq!(m.ok(0, h::H_INT_ESB, &[0, 0x1200, 0])[0], 0);
     assert_eq!(kernel.take(), ["esb 1200 c00 false", "level 1200 true"]);
+    // So it is when the source begins to be used.
+    assert_eq!(m.ok(0, h::H_INT_ESB, &[0, 0x1200, 0xc00])[0], 3);
+    assert_eq!(kernel.take(), ["esb 1200 c00 false", "level 1200 true"]);
     line.lower();
     kernel.take();
     m.ok(0, h::H_INT_ESB, &[0, 0x1200, 0]);
