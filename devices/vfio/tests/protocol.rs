@@ -199,7 +199,8 @@ fn accesses_against_interrupt() {
         i.accessed();
         waiter.join().unwrap();
         other.join().unwrap();
-        assert_eq!(i.rises.load(SeqCst), 1);
+        // Or not at all, if the cause is gone before.
+        assert!(i.rises.load(SeqCst) <= 1);
         // Software that was interrupted looks again.
         i.accessed();
         assert!(!i.pin.load(SeqCst) && !i.kernel.lock().unwrap().masked);
