@@ -190,3 +190,24 @@ fn branch_history() {
         &[[0xf60, 0x1_0000, PROBLEM, 0, 0], [0xf60, 0x1_0004, PROBLEM, 0, 0], [0xc00, sc_at, PROBLEM, 0, 0]],
     );
 }
+
+/// The index of an insertion is in the low four bits of its register, whatever is above.
+#[test]
+fn insertions_look_at_four_bits() {
+    const VEC: u64 = 1 << 25;
+    const VSX: u64 = 1 << 23;
+    let index = [load(6, 0x8000_0000_0000_0013), load(7, 0x1122_3344_5566_7788), load(8, MSR | VEC | VSX)];
+    let mut program = index.concat();
+    program.push(mtmsrd(8, 0));
+    // vinswlx, vinswrx.
+    for (op, dword) in [(655, 51), (911, 307)] {
+        let vspltisb = 4 << 26 | 1 << 21 | 780;
+        let insert = 4 << 26 | 1 << 21 | 6 << 16 | 7 << 11 | op;
+        // mfvsrd, mfvsrld of v1.
+        program.extend([vspltisb, insert, x31(dword, 1, 10, 0) | 1]);
+        program.extend(say(10));
+    }
+    Run { model: POWER10, ..Run::default() }.check(&program, |said, _, _| {
+        assert_eq!(said, [0x55_6677_8800, 0x55_6677_8800_0000], "{said:#x?}");
+    });
+}

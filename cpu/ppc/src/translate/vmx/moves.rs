@@ -143,21 +143,16 @@ fn at_most_16(t: &mut Translator, reg: u32) -> Value {
     t.b.trunc(v)
 }
 
-/// The low bits of a GPR, or all of it up to 16, as the index of a vector helper.
-fn index(t: &mut Translator, reg: u32, mask: Option<u64>) -> Value {
-    let v = match mask {
-        Some(m) => {
-            let v = t.w(reg);
-            t.and_imm(v, m)
-        }
-        None => at_most_16(t, reg),
-    };
+/// The bits of a GPR that a mask leaves, as the index of a vector helper.
+fn index(t: &mut Translator, reg: u32, mask: u64) -> Value {
+    let v = t.w(reg);
+    let v = t.and_imm(v, mask);
     t.shl(v, 16)
 }
 
 /// vinsblx, vinsbvlx and their like.
 pub(super) fn insert_indexed(t: &mut Translator, i: Insn, imm: u32, vector: bool) -> Flow {
-    let more = index(t, i.ra(), None);
+    let more = index(t, i.ra(), 15);
     let new = if vector {
         t.vr(i.rb())
     } else {
@@ -172,7 +167,7 @@ pub(super) fn insert_indexed(t: &mut Translator, i: Insn, imm: u32, vector: bool
 
 /// vextublx and its like.
 pub(super) fn extract_indexed(t: &mut Translator, i: Insn, imm: u32) -> Flow {
-    let more = index(t, i.ra(), Some(15));
+    let more = index(t, i.ra(), 15);
     let b = t.vr(i.rb());
     let r = t.vec_pure_with(VecOp::ExtractIndexed, imm, more, [b, b, b]);
     let r = t.doubleword(r, 1);
@@ -182,7 +177,7 @@ pub(super) fn extract_indexed(t: &mut Translator, i: Insn, imm: u32) -> Flow {
 
 /// vextdubvlx and its like.
 pub(super) fn extract_double(t: &mut Translator, i: Insn, imm: u32) -> Flow {
-    let more = index(t, i.rc_reg(), Some(31));
+    let more = index(t, i.rc_reg(), 31);
     let (a, b) = (t.vr(i.ra()), t.vr(i.rb()));
     let r = t.vec_pure_with(VecOp::ExtractDoubleIndexed, imm, more, [a, b, b]);
     t.set_vr(i.rt(), r);
