@@ -63,8 +63,7 @@ impl PerfMap {
         Ok(Self(Mutex::new(file)))
     }
     fn add(&self, code: &Installed) {
-        let what = if code.optimised { "region" } else { "block" };
-        let line = format!("{:x} {:x} {what} {:#x}\n", code.entry, code.len, code.pc);
+        let line = format!("{:x} {:x} {} {:#x}\n", code.entry, code.len, code.what(), code.pc);
         // Names for a profile: without them the guest runs on.
         let _ = self.0.lock().write_all(line.as_bytes());
     }

@@ -2,7 +2,7 @@
 
 use crate::machine::MachineCpu;
 use crate::profile::{self, Frame, Sample};
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 use rhea_accel::{DebugStop, GuestVcpu, Vcpu, VcpuDebug, VcpuError, VmControl, WatchKind};
 use rhea_ir::guest::Guest;
 use rhea_memory::{AddressSpace, BusError, Gpa, Gva, Requester};
@@ -72,12 +72,16 @@ impl<G: BoardGuest> BoardCpu<G> {
     }
     /// Runs `f` on the CPU's thread and waits for it; `None` if the thread has ended.
     pub fn with<R: Send + 'static>(&self, f: impl FnOnce(&mut G) -> R + Send + 'static) -> Option<R> {
+        self.ask(f).recv().ok()
+    }
+    /// Runs `f` on the CPU's thread; what it says is received unless the thread has ended.
+    fn ask<R: Send + 'static>(&self, f: impl FnOnce(&mut G) -> R + Send + 'static) -> Receiver<R> {
         let (done, result) = bounded(1);
         self.vcpu.post(Box::new(move |cpu| {
-            // The receiver waits below.
+            // Who asked may have waited long enough.
             let _ = done.send(f(cpu));
         }));
-        result.recv().ok()
+        result
     }
     /// Calls `f` for each piece of a virtual range with its physical address, whether that is a secure one, offset and length.
     fn pages(
@@ -141,13 +145,8 @@ impl<G: BoardGuest> MachineCpu for BoardCpu<G> {
         self.hardware_id
     }
     fn sample(&self) -> Option<Sample> {
-        let (done, result) = bounded(1);
         let space = self.space.clone();
-        self.vcpu.post(Box::new(move |cpu| {
-            // It may have been too late.
-            let _ = done.send(profile::sample(cpu, &space));
-        }));
-        result.recv_timeout(SAMPLE_PATIENCE).ok().flatten()
+        self.ask(move |cpu| profile::sample(cpu, &space)).recv_timeout(SAMPLE_PATIENCE).ok().flatten()
     }
     fn present(&self) -> bool {
         (self.present)()

@@ -64,10 +64,8 @@ impl<G: Guest> Maker<G> {
             return Placed::There(m.entry);
         }
         let Block { id, made, blob, start } = block;
-        let (len, guest_bytes) = (blob.bytes.len(), made.guest_bytes());
-        let Some(entry) = cache.install(id, key, made, blob) else { return Placed::Full };
         let time = start.elapsed();
         cache.stats.block_time += time.as_nanos() as u64;
-        Placed::New(Installed { pc: key.pc, entry, len, guest_bytes, optimised: false, time })
+        cache.install(id, key, made, blob, time).map_or(Placed::Full, Placed::New)
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::code::{CodeMemory, Soon};
 use crate::fetch::FetchEntry;
+use crate::report::Installed;
 use crate::x64::{CodeBlob, LinkSite};
 use rhea_ir::func::Function;
 use rhea_ir::op::Class;
@@ -13,6 +14,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
 /// What a translation depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -236,11 +238,13 @@ impl Cache {
         self.metas.get(id)
     }
 
-    /// Installs a region under an id of [`Cache::reserve`] since the last flush; `None` when code memory is full.
-    pub fn install(&mut self, id: u32, key: Key, made: Made, blob: CodeBlob) -> Option<usize> {
-        let guest_bytes = made.guest_bytes();
+    /// Installs a region under an id of [`Cache::reserve`] since the last flush; `time` is what it took to make. `None` when code memory
+    /// is full.
+    pub fn install(&mut self, id: u32, key: Key, made: Made, blob: CodeBlob, time: Duration) -> Option<Installed> {
         let Made { ranges, others, counter, optimised } = made;
         let entry = self.code.append(&blob.bytes)?;
+        let guest_bytes = ranges.iter().map(|r| u64::from(r.to - r.from)).sum();
+        let installed = Installed { pc: key.pc, entry, len: blob.bytes.len(), guest_bytes, optimised, time };
         self.stats.code_bytes += blob.bytes.len() as u64;
         self.stats.guest_bytes += guest_bytes;
         if optimised {
@@ -270,7 +274,7 @@ impl Cache {
         if let Some(m) = self.metas.get_mut(id) {
             *m = meta;
         }
-        Some(entry)
+        Some(installed)
     }
 
     /// Times a region of the cheap tier was entered, given what its counter started from.
@@ -389,13 +393,6 @@ pub struct Made {
     pub optimised: bool,
 }
 
-impl Made {
-    /// Bytes of the guest.
-    pub fn guest_bytes(&self) -> u64 {
-        self.ranges.iter().map(|r| u64::from(r.to - r.from)).sum()
-    }
-}
-
 impl Meta {
     fn covers(&self, page: PageId, from: u64, to: u64) -> bool {
         self.alive && self.ranges.iter().any(|r| r.page == page && (r.from as u64) < to && from < r.to as u64)
@@ -411,7 +408,7 @@ mod tests {
         let blob = CodeBlob { bytes: vec![0x90; 64], links: Vec::new(), leave: 32 };
         let ranges = Ranges::from_buf([Range { page: (1, 1), from: 0, to: 4 }]);
         let made = Made { ranges, others: Vec::new(), counter: 0, optimised: false };
-        (id, c.install(id, key, made, blob).unwrap())
+        (id, c.install(id, key, made, blob, Duration::ZERO).unwrap().entry)
     }
     /// Where the head of a region jumps to.
     fn head(c: &Cache, entry: usize) -> Option<usize> {

@@ -6,7 +6,6 @@ use crate::blocks::Maker;
 use crate::cache::{Key, Made, Range};
 use crate::code::Soon;
 use crate::fetch::FetchEntry;
-use crate::report::Installed;
 use crate::translate::{CodePage, Source};
 use crate::vm::Core;
 use crate::x64::{self, Entry, Region};
@@ -15,6 +14,7 @@ use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::guest::Guest;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -111,13 +111,11 @@ impl<G: Guest> Compiler<G> {
         let key = job.key;
         let start = Instant::now();
         let Some(first) = code_page(&job.first, key.pc) else { return Outcome::Done };
-        let flushes = {
-            let cache = self.core.cache.lock();
-            if cache.find(&key).is_none_or(|m| m.optimised) {
-                return Outcome::Done;
-            }
-            cache.stats.flushes
-        };
+        let generation = self.core.code_generation.load(Ordering::SeqCst);
+        let emptied = || self.core.code_generation.load(Ordering::SeqCst) != generation;
+        if self.core.cache.lock().find(&key).is_none_or(|m| m.optimised) {
+            return Outcome::Done;
+        }
         let mut src =
             Source::<G> { config: &job.config, mode: key.mode, pages: vec![first], counts: self.core.turns.is_some() };
         let index = G::fetch_index(key.mode) as u64;
@@ -138,7 +136,7 @@ impl<G: Guest> Compiler<G> {
         }
         let (id, sites) = {
             let mut cache = self.core.cache.lock();
-            if cache.stats.flushes != flushes {
+            if emptied() {
                 return Outcome::Done;
             }
             (cache.reserve(key), cache.sites(&t.func))
@@ -156,21 +154,21 @@ impl<G: Guest> Compiler<G> {
         // A page that is being made a code page is one once all vCPUs know.
         let tracking = self.core.tracking.lock();
         let mut cache = self.core.cache.lock();
-        cache.stats.region_time += start.elapsed().as_nanos() as u64;
+        let time = start.elapsed();
+        cache.stats.region_time += time.as_nanos() as u64;
         // Too big for the frame: the cheap tier stays.
         let Ok(blob) = compiled else { return Outcome::Done };
-        if cache.stats.flushes != flushes {
+        if emptied() {
             return Outcome::Done;
         }
         if !unchanged(std::iter::once(&job.first).chain(&job.pages), &src.pages, &t.ranges) {
             return Outcome::Stale;
         }
         let made = Made { ranges: t.ranges, others: t.others, counter: 0, optimised: true };
-        let (len, guest_bytes, time) = (blob.bytes.len(), made.guest_bytes(), start.elapsed());
-        let Some(entry) = cache.install(id, key, made, blob) else { return Outcome::Full };
+        let Some(code) = cache.install(id, key, made, blob, time) else { return Outcome::Full };
         drop(cache);
         drop(tracking);
-        self.maker.listeners.installed(|| Installed { pc: key.pc, entry, len, guest_bytes, optimised: true, time });
+        self.maker.listeners.installed(&code);
         Outcome::Done
     }
 }

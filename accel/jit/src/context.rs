@@ -3,6 +3,7 @@
 use crate::cache::Key;
 use crate::fetch::{FetchTable, entry};
 use crate::report::Counts;
+use crate::shared::Shared;
 use crate::softmmu::KeptTranslations;
 use crate::tlb::Tlb;
 use crate::vm::{Core, WrittenPages};
@@ -164,12 +165,12 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    pub fn new(core: &Arc<Core>, index: u32, header: &mut EnvHeader, no_return: usize) -> Ctx {
+    pub fn new(core: &Arc<Core>, shared: &Shared, header: &mut EnvHeader, no_return: usize) -> Ctx {
         let mut set = Set::new(0);
         set.tlb.publish(header);
         header.fetch = set.code.address();
         Ctx {
-            index,
+            index: shared.index,
             space: core.space.clone(),
             secure: core.space.secure_side(),
             set,
@@ -177,7 +178,7 @@ impl Ctx {
             found: Found::new(),
             written: core.written.clone(),
             core: core.clone(),
-            counts: Arc::default(),
+            counts: shared.counts.clone(),
             jumps: Vec::new(),
             current: 0,
             tick: 0,

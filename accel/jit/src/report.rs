@@ -21,9 +21,9 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    pub fn installed(&self, code: impl FnOnce() -> Installed) {
+    pub fn installed(&self, code: &Installed) {
         if let Some(listener) = self.installed.get() {
-            listener(&code());
+            listener(code);
         }
     }
 }
@@ -42,6 +42,13 @@ pub struct Installed {
     pub optimised: bool,
     /// What making it took.
     pub time: Duration,
+}
+
+impl Installed {
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        if self.optimised { "region" } else { "block" }
+    }
 }
 
 /// A number of one writer, its vCPU's thread, that others may read.
@@ -149,8 +156,7 @@ pub fn describe<'a>(stats: &Stats, vcpus: impl Iterator<Item = (u32, &'a Counts)
 
 impl fmt::Display for Installed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Installed { pc, entry, len, guest_bytes, time, .. } = self;
-        let what = if self.optimised { "region" } else { "block" };
+        let (what, Installed { pc, entry, len, guest_bytes, time, .. }) = (self.what(), self);
         let us = time.as_nanos() as f64 / 1000.0;
         write!(f, "{what} at {pc:#x}: {guest_bytes} bytes of the guest, {len} of the host at {entry:#x}, {us:.1} us")
     }

@@ -61,11 +61,10 @@ fn flush<G: Guest>(inner: &mut Inner<G>, f: TlbFlush) {
 
 impl<G: Guest> JitVcpu<G> {
     pub(crate) fn new(vm: &Arc<JitVm<G>>, index: u32, mut guest: Box<G>) -> Arc<Self> {
-        let mut ctx = Box::new(Ctx::new(&vm.core, index, guest.header_mut(), vm.no_return));
+        let shared = Arc::new(Shared::new(index, guest.header()));
+        let ctx = Box::new(Ctx::new(&vm.core, &shared, guest.header_mut(), vm.no_return));
         let turns = vm.core.turns.clone();
         guest.header_mut().counter = turns.as_ref().map(|turns| turns.counter);
-        let shared = Arc::new(Shared::new(index, guest.header()));
-        ctx.counts = shared.counts.clone();
         let config = guest.config();
         Arc::new_cyclic(|me| JitVcpu {
             vm: Arc::downgrade(vm),
@@ -429,7 +428,7 @@ impl<G: Guest> JitVcpu<G> {
         let config = inner.config.clone();
         let mut entries: SmallVec<[FetchEntry; 2]> = smallvec![e.clone()];
         for _ in 0..ATTEMPTS {
-            let flushes = core.cache.lock().stats.flushes;
+            let generation = core.code_generation.load(Ordering::SeqCst);
             let mut pages = Vec::with_capacity(entries.len());
             for (n, e) in entries.iter().enumerate() {
                 let Some((block, page)) = e.page.as_ref() else { return Ok(None) };
@@ -453,7 +452,9 @@ impl<G: Guest> JitVcpu<G> {
                 Err(_) => return Ok(None),
             };
             let mut cache = core.cache.lock();
-            if cache.stats.flushes == flushes && unchanged(entries.iter(), &src.pages, &ranges) {
+            if core.code_generation.load(Ordering::SeqCst) == generation
+                && unchanged(entries.iter(), &src.pages, &ranges)
+            {
                 return Ok(Some(done(&mut cache, made)));
             }
         }
@@ -480,7 +481,7 @@ impl<G: Guest> JitVcpu<G> {
                 if let (Some(soon), Some(compiler), Some(_)) = (soon, &vm.compiler, &vm.background) {
                     compiler.submit_soon(soon);
                 }
-                vm.listeners.installed(|| code);
+                vm.listeners.installed(&code);
                 Ok(Some(code.entry))
             }
             Some((Placed::There(entry), _)) => Ok(Some(entry)),

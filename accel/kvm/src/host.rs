@@ -189,12 +189,17 @@ impl<T: KernelVm> AnyVm for T {
         ioeventfd(self, event, attach)
     }
     fn create_vfio(&self) -> Result<Arc<dyn VfioDevice>> {
-        let mut device = abi::kvm_create_device { type_: DEV_TYPE_VFIO, fd: 0, flags: 0 };
-        // SAFETY: the kernel reads and writes the structure.
-        done(unsafe { ioctl_with_mut_ref(self, abi::KVM_CREATE_DEVICE, &mut device) })?;
-        // SAFETY: the kernel made the descriptor for this call.
-        Ok(Arc::new(KernelVfio(unsafe { OwnedFd::from_raw_fd(device.fd as RawFd) })))
+        create_device(self, DEV_TYPE_VFIO).map(|fd| Arc::new(KernelVfio(fd)) as _)
     }
+}
+
+/// Makes a device of a VM (`KVM_DEV_TYPE_*`).
+pub fn create_device(vm: &impl AsRawFd, kind: u32) -> Result<OwnedFd> {
+    let mut device = abi::kvm_create_device { type_: kind, fd: 0, flags: 0 };
+    // SAFETY: the kernel reads and writes the structure.
+    done(unsafe { ioctl_with_mut_ref(vm, abi::KVM_CREATE_DEVICE, &mut device) })?;
+    // SAFETY: the kernel made the descriptor for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(device.fd as RawFd) })
 }
 
 struct KernelVfio(OwnedFd);

@@ -5,7 +5,6 @@ use super::abi::{self, kvm_ppc_cpu_char, kvm_regs, kvm_run, kvm_sregs};
 use super::sys::{DeviceFile, DevicePages, Exit, System, VcpuFile, VmFile};
 use crate::DevKvm;
 use crate::host::{self, KernelVm, done, uninterrupted};
-use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -94,11 +93,7 @@ impl VmFile for Vm {
         done(unsafe { ioctl_with_ref(&self.fd, abi::KVM_PPC_RTAS_DEFINE_TOKEN, &wanted) })
     }
     fn create_device(&self, kind: u32) -> Result<Arc<dyn DeviceFile>> {
-        let mut device = abi::kvm_create_device { type_: kind, fd: 0, flags: 0 };
-        // SAFETY: the kernel reads and writes the structure.
-        done(unsafe { ioctl_with_mut_ref(&self.fd, abi::KVM_CREATE_DEVICE, &mut device) })?;
-        // SAFETY: the kernel made the descriptor for this call.
-        Ok(Arc::new(KernelDevice(unsafe { File::from_raw_fd(device.fd as RawFd) })))
+        host::create_device(&self.fd, kind).map(|fd| Arc::new(KernelDevice(fd)) as _)
     }
     fn has_device(&self, kind: u32) -> bool {
         let mut device = abi::kvm_create_device { type_: kind, fd: 0, flags: abi::KVM_CREATE_DEVICE_TEST };
@@ -107,7 +102,7 @@ impl VmFile for Vm {
     }
 }
 
-struct KernelDevice(File);
+struct KernelDevice(OwnedFd);
 
 impl DeviceFile for KernelDevice {
     fn fd(&self) -> RawFd {
