@@ -630,6 +630,10 @@ impl X86Config {
         if self.has(Feature::Pku) {
             x |= 1 << 9;
         }
+        // Tiles' configuration and data, either with the other.
+        if self.has(Feature::AmxTile) {
+            x |= 3 << 17;
+        }
         x
     }
     /// The bits of `IA32_SPEC_CTRL` that the model has.

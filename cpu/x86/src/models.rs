@@ -508,6 +508,11 @@ const NEEDS: &[(Feature, Feature)] = &[
     (F::Avx, F::Xsave),
     (F::Pku, F::Xsave),
     (F::Pks, F::Lm),
+    (F::Xfd, F::Xsave),
+    (F::AmxTile, F::Xsave),
+    (F::AmxTile, F::Lm),
+    (F::AmxBf16, F::AmxTile),
+    (F::AmxInt8, F::AmxTile),
     (F::F16c, F::Avx),
     (F::Fma, F::Avx),
     (F::Avx2, F::Avx),
@@ -577,6 +582,13 @@ mod tests {
         assert!(!parse_on("Haswell", Some(nesting.clone())).unwrap().config.has(F::Vmx));
         assert!(parse_on("Haswell-noTSX,enforce,+vmx,npt=off", Some(nesting.clone())).unwrap().nested == ["npt"]);
         assert_eq!(parse_on("host,+svm", Some(nesting)).unwrap().absent, [F::Svm]);
+        let mut tiles = host();
+        tiles.enable(&[F::Lm, F::Xsave, F::Xfd, F::AmxTile, F::AmxBf16, F::AmxInt8]);
+        let p = parse_on("host,-amx-int8", Some(tiles.clone())).unwrap();
+        assert!(p.config.has(F::AmxBf16) && !p.config.has(F::AmxInt8));
+        assert_eq!(p.config.xcr0_allowed(), 3 | 3 << 17);
+        let p = parse_on("host,amx-tile=off", Some(tiles)).unwrap();
+        assert!(!p.config.has(F::AmxBf16) && p.config.xcr0_allowed() == 3);
         assert!(parse("host").unwrap_err().contains("of -accel kvm"));
     }
     #[test]

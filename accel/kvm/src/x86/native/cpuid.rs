@@ -8,6 +8,7 @@ use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use rhea_x86::config::{Caches, Word};
 use rhea_x86::{Feature, Vendor, X86Config};
 use std::arch::x86_64::__cpuid;
+use std::io;
 
 /// The highest sub-leaf that is asked for of leaves that end by themselves.
 const MOST_SUBLEAVES: u32 = 16;
@@ -35,11 +36,50 @@ const SVM: u32 = EXTENDED + 0xa;
 /// pause filter and its threshold, virtual VMLOAD and GIF, NMIs, check of the VMCB's address.
 const SVM_FEATURES: u32 = 0x1201_94fb;
 
+/// Tiles (AMX): features that need their state, of which the data must be permitted, since it is large.
+const TILES: [Feature; 4] = [Feature::AmxTile, Feature::AmxBf16, Feature::AmxInt8, Feature::Xfd];
+const TILE_DATA: u32 = 18;
+const TILE_STATE: u64 = 3 << 17;
+/// Palettes of tiles, and the unit that multiplies them.
+const PALETTES: u32 = 0x1d;
+const MULTIPLIER: u32 = 0x1e;
+
+/// Asks that guests may have tiles where the host has them.
+fn permit_tiles(system: &dyn System) -> io::Result<()> {
+    // Kernels before 5.16 know neither the question nor tiles, those before 5.17 none for guests.
+    if !system.components().is_ok_and(|known| known & TILE_STATE == TILE_STATE) {
+        return Ok(());
+    }
+    match system.permit_component(TILE_DATA) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        done => done,
+    }
+}
+
+/// Takes the features of tiles away where there is no state for them: not permitted, or not known.
+fn drop_stateless(all: &mut [kvm_cpuid_entry2]) {
+    let state = leaf(all, XSAVE, 0).map_or(0, |e| e.eax);
+    if u64::from(state) & TILE_STATE == TILE_STATE {
+        return;
+    }
+    let bits = |of: Word| TILES.iter().map(|f| f.place()).filter(|p| p.0 == of).fold(0, |all, p| all | 1 << p.1);
+    for e in all {
+        match (e.function, e.index) {
+            (7, 0) => e.edx &= !bits(Word::L7Edx),
+            (XSAVE, 0) => e.eax &= !(TILE_STATE as u32),
+            (XSAVE, 1) => e.eax &= !bits(Word::Ld1Eax),
+            _ => {}
+        }
+    }
+}
+
 /// What the kernel supports, without what this program cannot do with it.
 ///
 /// # Errors
 /// [`KvmError::Call`].
 pub fn supported(system: &dyn System) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
+    // What is not permitted is not there: then it is told of where the model is the host's.
+    let _ = permit_tiles(system);
     let mut all = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
     if system.check(kb::KVM_CAP_NESTED_STATE) == 0 {
         for e in &mut all {
@@ -50,6 +90,7 @@ pub fn supported(system: &dyn System) -> Result<Vec<kvm_cpuid_entry2>, KvmError>
             }
         }
     }
+    drop_stateless(&mut all);
     Ok(all)
 }
 
@@ -107,6 +148,9 @@ pub fn restrict(
 /// # Errors
 /// [`KvmError::Call`].
 pub fn host_model(system: &dyn System) -> Result<X86Config, KvmError> {
+    if let Err(e) = permit_tiles(system) {
+        eprintln!("rhea: warning: -accel kvm: guests may not have tiles (AMX): {e}");
+    }
     let mut config = host_config(&supported(system)?);
     // The kernel's list may lack the name.
     if config.brand.is_empty() && __cpuid(EXTENDED).eax >= BRAND[2] {
@@ -139,7 +183,7 @@ fn host_config(supported: &[kvm_cpuid_entry2]) -> X86Config {
     for &f in Feature::ALL.iter().filter(|f| f.available()) {
         config.set(f, true);
     }
-    for f in NESTING {
+    for f in NESTING.into_iter().chain(TILES) {
         let (at, bit) = f.place();
         config.set(f, word(supported, at) >> bit & 1 != 0);
     }
@@ -189,6 +233,12 @@ pub fn table(config: &X86Config, supported: &[kvm_cpuid_entry2], apic_id: u32) -
                 put(SVM, None, words);
             }
             XSAVE => xsave(config, supported, &mut put),
+            PALETTES | MULTIPLIER if config.has(Feature::AmxTile) => {
+                // The highest palette, of which each has a subleaf; there is one unit.
+                let words = |index| leaf(supported, function, index).map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx]);
+                let last = if function == PALETTES { words(0)[0].min(MOST_SUBLEAVES - 1) } else { 0 };
+                (0..=last).for_each(|index| put(function, Some(index), words(index)));
+            }
             // The counter runs as the host's does, which the guest finds out or asks its clock.
             0x15 | 0x16 => put(function, None, [0; 4]),
             _ => put(function, None, config.cpuid(&state, function, 0)),
@@ -290,6 +340,55 @@ mod tests {
         restrict(&mut config, &[], false, true);
         let left: Vec<_> = config.features().iter().collect();
         assert!(left.iter().all(|f| OWN.contains(f)), "{left:?}");
+    }
+
+    /// A host with tiles, whose kernel gives their state to guests or not.
+    fn with_tiles(permitted: bool) -> Vec<kvm_cpuid_entry2> {
+        let mut host = generous();
+        host.retain(|e| !matches!((e.function, e.index), (XSAVE, 0) | (PALETTES | MULTIPLIER, _)));
+        let state = if permitted { 0x602e7 } else { 0x2e7 };
+        host.push(entry(XSAVE, 0, 1, [state, 11008, 11008, 0]));
+        host.push(entry(XSAVE, 17, 1, [64, 2752, 2, 0]));
+        host.push(entry(XSAVE, 18, 1, [8192, 2816, 6, 0]));
+        host.push(entry(PALETTES, 0, 1, [1, 0, 0, 0]));
+        host.push(entry(PALETTES, 1, 1, [0x0400_2000, 0x0008_0040, 16, 0]));
+        host.push(entry(MULTIPLIER, 0, 1, [0, 0x4010, 0, 0]));
+        for e in host.iter_mut().filter(|e| e.function == XSAVE && e.index == 1) {
+            e.eax = 31;
+        }
+        host
+    }
+
+    #[test]
+    fn tiles_are_there_with_their_state() {
+        let mut host = with_tiles(true);
+        drop_stateless(&mut host);
+        let mut config = host_config(&host);
+        restrict(&mut config, &host, true, true);
+        assert!(TILES.iter().all(|f| config.has(*f)));
+        let all = table(&config, &host, 0);
+        assert_eq!(find(&all, XSAVE, 0), [0x60207, 11008, 11008, 0]);
+        assert_eq!(find(&all, XSAVE, 1)[0], 31);
+        assert_eq!((find(&all, XSAVE, 17), find(&all, XSAVE, 18)), ([64, 2752, 2, 0], [8192, 2816, 6, 0]));
+        assert_eq!(find(&all, PALETTES, 1), [0x0400_2000, 0x0008_0040, 16, 0]);
+        assert_eq!((find(&all, PALETTES, 0), find(&all, MULTIPLIER, 0)), ([1, 0, 0, 0], [0, 0x4010, 0, 0]));
+        // Not of a model that has none, nor where their state is not.
+        let mut other = model("max");
+        restrict(&mut other, &host, true, true);
+        let all = table(&other, &host, 0);
+        assert_eq!(
+            (find(&all, XSAVE, 0)[0], find(&all, PALETTES, 1), find(&all, MULTIPLIER, 0)),
+            (0x207, [0; 4], [0; 4])
+        );
+        let mut host = with_tiles(false);
+        drop_stateless(&mut host);
+        let mut config = host_config(&host);
+        config.enable(&TILES);
+        let lost = restrict(&mut config, &host, true, true);
+        assert!(TILES.iter().all(|f| lost.contains(f) && !config.has(*f)), "{lost:?}");
+        let all = table(&config, &host, 0);
+        assert_eq!((find(&all, XSAVE, 0)[0], find(&all, XSAVE, 1)[0]), (0x207, 15));
+        assert_eq!((find(&all, XSAVE, 18), find(&all, PALETTES, 1)), ([0; 4], [0; 4]));
     }
 
     #[test]

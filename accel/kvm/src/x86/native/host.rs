@@ -24,6 +24,10 @@ ioctl_iow_nr!(KVM_INTERRUPT, kb::KVMIO, 0x86, kvm_interrupt);
 ioctl_ior_nr!(KVM_GET_XSAVE2, kb::KVMIO, 0xcf, kvm_xsave);
 ioctl_iow_nr!(KVM_SET_XSAVE, kb::KVMIO, 0xa5, kvm_xsave);
 
+/// Of `arch_prctl` (Linux, Documentation/arch/x86/xstate.rst).
+const ARCH_GET_XCOMP_SUPP: u64 = 0x1021;
+const ARCH_REQ_XCOMP_GUEST_PERM: u64 = 0x1025;
+
 /// The size of the area that kernels without `KVM_CAP_XSAVE2` know.
 const XSAVE_AREA: usize = size_of::<kvm_xsave>();
 
@@ -43,6 +47,17 @@ impl System for DevKvm {
     }
     fn msr_indices(&self) -> Result<Vec<u32>> {
         io(self.0.get_msr_index_list()).map(|l| l.as_slice().to_vec())
+    }
+    fn components(&self) -> Result<u64> {
+        let mut known = 0u64;
+        // SAFETY: the kernel writes 64 bits to the address.
+        let done = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, &raw mut known) };
+        if done == 0 { Ok(known) } else { Err(Error::last_os_error()) }
+    }
+    fn permit_component(&self, number: u32) -> Result<()> {
+        // SAFETY: the argument is a number.
+        let done = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM, u64::from(number)) };
+        if done == 0 { Ok(()) } else { Err(Error::last_os_error()) }
     }
     fn create_vm(&self) -> Result<Arc<dyn VmFile>> {
         uninterrupted(|| io(self.0.create_vm())).map(|vm| Arc::new(Vm(vm)) as _)

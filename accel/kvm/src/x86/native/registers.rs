@@ -45,6 +45,8 @@ const MSR_RANGES: &[std::ops::Range<u32>] = &[0x250..0x251, 0x258..0x25a, 0x268.
 /// Registers that only guests with guests of their own have, zero after a reset: IA32_FEATURE_CONTROL; VM_CR, VM_HSAVE_PA.
 const VMX_MSRS: &[u32] = &[0x3a];
 const SVM_MSRS: &[u32] = &[0xc001_0114, 0xc001_0117];
+/// And those that only guests with tiles have: IA32_XFD, IA32_XFD_ERR (SDM volume 1, 13.14).
+const TILE_MSRS: &[u32] = &[0x1c4, 0x1c5];
 /// Where the kernel keeps SMBASE.
 const MSR_SMBASE: u32 = 0x9e;
 
@@ -69,6 +71,8 @@ pub struct Abilities {
     pub smm: bool,
     /// Which extension a guest has to run guests of its own, if it has one.
     pub nested: Option<Feature>,
+    /// A guest has tiles.
+    pub tiles: bool,
     pub xcrs: bool,
     pub pkru: Option<usize>,
 }
@@ -387,6 +391,9 @@ impl Registers {
         self.resets = cpu.resets;
         if reset {
             self.leave_nested(file)?;
+            if self.can.tiles {
+                zero(file, TILE_MSRS)?;
+            }
         }
         let [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = saved.r;
         let rip = if long(&saved) { saved.pc } else { saved.pc.wrapping_sub(saved.segments[1].base) & 0xffff_ffff };
@@ -464,13 +471,7 @@ impl Registers {
     fn leave_nested(&self, file: &dyn VcpuFile) -> Result<(), KvmError> {
         let Some(nested) = &self.nested else { return Ok(()) };
         file.set_nested_state(nested).during("KVM_SET_NESTED_STATE")?;
-        let numbers = if self.can.nested == Some(Feature::Vmx) { VMX_MSRS } else { SVM_MSRS };
-        for &index in numbers {
-            // What the kernel does not have keeps nothing.
-            let zero = kvm_msr_entry { index, ..Default::default() };
-            file.set_msrs(&[zero]).during("KVM_SET_MSRS")?;
-        }
-        Ok(())
+        zero(file, if self.can.nested == Some(Feature::Vmx) { VMX_MSRS } else { SVM_MSRS })
     }
 
     fn push_events(&mut self, file: &dyn VcpuFile, saved: &X86Saved, reset: bool) -> Result<(), KvmError> {
@@ -546,6 +547,15 @@ fn watch_fields(w: &HostWatch) -> (u64, u64, u64) {
         _ => 2,
     };
     (w.va, if w.read { 3 } else { 1 }, len)
+}
+
+/// Clears registers; one that the kernel does not have keeps nothing.
+fn zero(file: &dyn VcpuFile, numbers: &[u32]) -> Result<(), KvmError> {
+    for &index in numbers {
+        let entry = kvm_msr_entry { index, ..Default::default() };
+        file.set_msrs(&[entry]).during("KVM_SET_MSRS")?;
+    }
+    Ok(())
 }
 
 fn waits(mp: u32) -> bool {

@@ -21,6 +21,17 @@ pub trait System: Send + Sync {
     /// # Errors
     /// The kernel's.
     fn msr_indices(&self) -> Result<Vec<u32>>;
+    /// Components of XSAVE's state that the kernel knows, bits of XCR0 (`ARCH_GET_XCOMP_SUPP`).
+    ///
+    /// # Errors
+    /// The kernel's: EINVAL if it does not know the question.
+    fn components(&self) -> Result<u64>;
+    /// Asks that guests of this process may have a component, by number, and what belongs to it (`ARCH_REQ_XCOMP_GUEST_PERM`). Before
+    /// the first vCPU.
+    ///
+    /// # Errors
+    /// The kernel's: EINVAL if it does not know the question.
+    fn permit_component(&self, number: u32) -> Result<()>;
     /// # Errors
     /// The kernel's.
     fn create_vm(&self) -> Result<Arc<dyn VmFile>>;

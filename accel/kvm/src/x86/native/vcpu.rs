@@ -14,7 +14,7 @@ use rhea_accel::ShutdownCause;
 use rhea_ir::guest::{Guest, Poll};
 use rhea_memory::{Access, WriteHolder};
 use rhea_x86::hooks::pin;
-use rhea_x86::{DebugEvent, X86Cpu, X86Pins};
+use rhea_x86::{DebugEvent, Feature, X86Cpu, X86Pins};
 use std::sync::Arc;
 
 /// An instruction that is not done after so many exits is none.
@@ -53,7 +53,8 @@ impl Inner {
         file: Box<dyn VcpuFile>,
     ) -> Result<Self, KvmError> {
         let nested = cpuid::NESTING.into_iter().find(|f| guest.config.has(*f));
-        let mut registers = Registers::new(&*file, Abilities { nested, ..vm.can })?;
+        let tiles = guest.config.has(Feature::AmxTile);
+        let mut registers = Registers::new(&*file, Abilities { nested, tiles, ..vm.can })?;
         let pins = guest.pins();
         let mut guest = guest;
         // Its local APIC is as the kernel made it: with the base of a first processor or of another.

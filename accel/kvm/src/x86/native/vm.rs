@@ -147,6 +147,7 @@ impl KvmVm {
             kernel_pic: irqchip == Irqchip::Kernel,
             smm,
             nested: None,
+            tiles: false,
             xcrs: file.check(kb::KVM_CAP_XCRS) > 0,
             pkru: cpuid::pkru_offset(&supported),
         };

@@ -2,6 +2,7 @@
 
 use super::*;
 use rhea_accel::Accelerator;
+use rhea_kvm::sys::HeldWrite;
 
 #[test]
 fn writes_that_are_held_back() {
@@ -16,14 +17,9 @@ fn writes_that_are_held_back() {
     assert_eq!(got(&later), [(0, 0), (4, 1), (8, 2)]);
     // The machine stands.
     later.vcpu.resume();
-    let until = Instant::now() + Duration::from_secs(20);
-    while later.runs() < 1 {
-        assert!(Instant::now() < until);
-        std::thread::yield_now();
-    }
+    until(|| later.runs() >= 1);
     later.kernel.writes.lock().push_back(held(7));
-    later.vcpu.request_pause();
-    assert!(later.vcpu.wait_paused(Some(Duration::from_secs(20))));
+    later.pause();
     assert_eq!(got(&later), [(28, 7)]);
     // Another device lies there, and then nothing.
     later.kernel.writes.lock().push_back(held(1));
@@ -42,11 +38,7 @@ fn writes_that_are_held_back() {
         let machine = machine(Plan { exits: vec![exit], ..Plan::default() }, Irqchip::Kernel).unwrap();
         machine.kernel.writes.lock().push_back(held(3));
         machine.vcpu.resume();
-        let until = Instant::now() + Duration::from_secs(20);
-        while machine.runs() < 2 {
-            assert!(Instant::now() < until);
-            std::thread::yield_now();
-        }
+        until(|| machine.runs() >= 2);
         let expected = [(12, 3), (0x20, 0x0909_0909)];
         assert_eq!(got(&machine), expected[..if last { 2 } else { 1 }]);
     }
@@ -68,10 +60,10 @@ fn rings_of_dirty_pages() {
     // A page of the RAM, one behind it, one of a slot that is not there.
     good.kernel.pages.lock().extend([(0, 3), (0, 0x10), (0, u64::MAX), (77, 0)]);
     assert_eq!(good.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX), [3]);
-    let resets = |m: &Fake| m.kernel.counts.lock().get("reset_dirty_rings").copied().unwrap_or(0);
+    let resets = |m: &Fake| m.kernel.count("reset_dirty_rings");
     assert_eq!(resets(&good), 1);
     assert!(good.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX).is_empty());
-    assert_eq!((resets(&good), good.kernel.counts.lock().get("dirty_log")), (1, None));
+    assert_eq!((resets(&good), good.kernel.count("dirty_log")), (1, 0));
     // Taken before the slot goes.
     good.kernel.pages.lock().push_back((0, 5));
     let over = good.space.map_mmio(Gpa(0), 0x1000, Arc::new(Bell), 1).unwrap();
@@ -82,11 +74,7 @@ fn rings_of_dirty_pages() {
     full.ram.start_dirty_log(DirtyClient::Migration);
     full.kernel.pages.lock().push_back((0, 9));
     full.vcpu.resume();
-    let until = Instant::now() + Duration::from_secs(20);
-    while resets(&full) == 0 {
-        assert!(Instant::now() < until);
-        std::thread::yield_now();
-    }
+    until(|| resets(&full) > 0);
     assert_eq!(full.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX), [9]);
     // What the kernel refuses.
     let text = machine_of(Plan { dirty_ring: 0x2_0000, ..Plan::default() }).err().unwrap();
@@ -110,7 +98,7 @@ fn rings_of_dirty_pages() {
 /// Guests that run guests of their own: only where the processor and the kernel can.
 #[test]
 fn guests_of_guests() {
-    let resets = |m: &Fake| m.kernel.counts.lock().get("set_nested_state").copied().unwrap_or(0);
+    let resets = |m: &Fake| m.kernel.count("set_nested_state");
     let good = machine(Plan::default(), Irqchip::Kernel).unwrap();
     assert!(good.with(|cpu| cpu.config.has(Feature::Svm)));
     let before = resets(&good);
@@ -123,8 +111,52 @@ fn guests_of_guests() {
         let machine = machine(plan, Irqchip::Kernel).unwrap();
         machine.live();
         assert!(!machine.with(|cpu| cpu.config.has(Feature::Svm)));
-        assert_eq!((resets(&machine), machine.kernel.counts.lock().get("nested_state")), (0, None));
-        assert_eq!(machine.requests.try_recv().ok(), None);
+        assert_eq!((resets(&machine), machine.kernel.count("nested_state")), (0, 0));
+        machine.is_well();
+    }
+}
+
+/// Tiles (AMX) need a state of more than a page, which must be permitted before there are processors.
+#[test]
+fn tiles_and_their_state() {
+    let knows = |components, fail| Plan { components, fail, ..Plan::default() };
+    let good = machine(knows(Some(TILES | 7), None), Irqchip::Kernel).unwrap();
+    assert!(good.with(|cpu| cpu.config.has(Feature::AmxTile) && cpu.config.has(Feature::AmxInt8)));
+    good.vcpu.resume();
+    until(|| good.runs() >= 1);
+    // What the guest has there comes back whole when something else of its state is changed.
+    let tile = |n: usize| (n % 251) as u8 | 1;
+    {
+        let mut area = good.kernel.xsave.lock();
+        area[512..520].copy_from_slice(&(TILES | 3).to_le_bytes());
+        (TILES_AT..TILES_END).for_each(|n| area[n] = tile(n));
+    }
+    let before = good.kernel.count("set_xsave");
+    good.with(|cpu| cpu.r[0] = 7);
+    until(|| good.kernel.count("set_xsave") > before);
+    let same = |area: &[u8]| (TILES_AT..TILES_END).all(|n| area[n] == tile(n)) && area[514] == 6;
+    assert!(same(&good.kernel.xsave.lock()));
+    // A reset clears it.
+    let before = good.kernel.count("set_xsave");
+    good.with(|cpu| {
+        use rhea_ir::guest::Guest;
+        cpu.reset();
+    });
+    until(|| good.kernel.count("set_xsave") > before);
+    assert!(good.kernel.xsave.lock()[TILES_AT..].iter().all(|b| *b == 0) && good.kernel.xsave.lock()[514] == 0);
+    good.is_well();
+    // Refused, a host without, a kernel that does not know the question, one that knows it of programs only.
+    for plan in [
+        knows(Some(TILES | 7), Some(("permit_component", 1, libc::EPERM))),
+        knows(Some(7), None),
+        knows(None, None),
+        knows(Some(TILES | 7), Some(("permit_component", 1, libc::EINVAL))),
+    ] {
+        let machine = machine(plan, Irqchip::Kernel).unwrap();
+        machine.live();
+        assert!(!machine.with(|cpu| cpu.config.has(Feature::AmxTile) || cpu.config.has(Feature::Xfd)));
+        assert_eq!(machine.kernel.xsave.lock().len(), 4096);
+        machine.is_well();
     }
 }
 
@@ -132,7 +164,7 @@ fn guests_of_guests() {
 fn files_of_assigned_devices() {
     let machine_of = |fail| machine(Plan { fail, ..Plan::default() }, Irqchip::Kernel).unwrap();
     let told = |m: &Fake| std::mem::take(&mut *m.kernel.files.lock());
-    let made = |m: &Fake| m.kernel.counts.lock().get("create_vfio").copied().unwrap_or(0);
+    let made = |m: &Fake| m.kernel.count("create_vfio");
     let good = machine_of(None);
     // Whoever asks tells the same device of the kernel's, which is made when it is needed.
     let assigned = || good.vm.services().assigned.unwrap();
