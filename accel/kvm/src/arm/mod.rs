@@ -3,10 +3,10 @@
 //! The kernel has the interrupt controller, the generic timers, PSCI and the performance monitors, and the state of a processor while it
 //! runs: it is brought into its [`ArmCpu`] when somebody asks for it ([`rhea_accel::GuestVcpu::post`]).
 
-#[cfg(target_arch = "aarch64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod native;
-#[cfg(target_arch = "aarch64")]
-pub use native::{KernelGic, KvmVm, check, sys};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub use native::{KernelGic, KvmVm, abi, check, host_of, sys};
 
 use crate::{Choice, Counts, DevKvm, KvmError};
 use rhea_accel::{GuestAccelerator, IrqSink, MsiTarget, VmControl};
@@ -94,7 +94,7 @@ pub fn usable(choice: Choice) -> Result<(), KvmError> {
 /// [`KvmError`].
 pub fn host(kvm: &DevKvm) -> Result<Host, KvmError> {
     #[cfg(target_arch = "aarch64")]
-    return native::host(kvm);
+    return native::host_of(kvm);
     #[cfg(not(target_arch = "aarch64"))]
     return crate::foreign("aarch64", kvm);
 }

@@ -2,6 +2,7 @@
 //! that says why, or a machine that works without; never a panic, and nobody waits for ever.
 #![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 
+mod arm;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod x86;

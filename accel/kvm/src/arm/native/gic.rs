@@ -1,12 +1,12 @@
 //! The interrupt controller in the kernel: a GICv2, or a GICv3 with its ITS.
 
 use super::super::{ArmGic, Gic};
+use super::abi as kb;
+use super::abi::{kvm_irq_routing_entry, kvm_msi};
 use super::sys::{DeviceFile, VmFile};
 use crate::error::{Context, KvmError};
 use crate::routes::{Routes, Table, chip_route};
 use crate::sys::{AnyVm, cap};
-use kvm_bindings as kb;
-use kvm_bindings::{kvm_irq_routing_entry, kvm_msi};
 use rhea_accel::{IrqFd, IrqLine, IrqSink, MsiMessage, MsiTarget};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};

@@ -1,9 +1,9 @@
 //! The state of a processor, between the kernel and an [`ArmCpu`].
 
+use super::abi as kb;
+use super::abi::{kvm_guest_debug, kvm_regs, user_fpsimd_state, user_pt_regs};
 use super::sys::VcpuFile;
 use crate::error::{Context, KvmError};
-use kvm_bindings as kb;
-use kvm_bindings::{kvm_guest_debug, kvm_regs, user_fpsimd_state, user_pt_regs};
 use rhea_arm::reg::Reg;
 use rhea_arm::{ArmCpu, ArmSaved, DebugEvent, HostWatch};
 use std::mem::offset_of;

@@ -1,7 +1,7 @@
 //! What the kernel offers on aarch64 hosts, as traits: [`crate::DevKvm`] is the real thing, tests have others.
 
+use super::abi::{kvm_guest_debug, kvm_irq_routing_entry, kvm_msi, kvm_vcpu_init};
 use crate::sys::AnyVm;
-use kvm_bindings::{kvm_guest_debug, kvm_irq_routing_entry, kvm_msi, kvm_vcpu_init};
 use std::io::Result;
 use std::sync::Arc;
 

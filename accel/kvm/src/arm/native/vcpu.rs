@@ -1,5 +1,7 @@
 //! A vCPU: its resets and its exits.
 
+use super::abi as kb;
+use super::abi::kvm_vcpu_init;
 use super::registers::{Registers, read, write};
 use super::sys::{Exit, VcpuFile};
 use super::vm::Core;
@@ -7,8 +9,6 @@ use crate::error::{Context, KvmError};
 use crate::kick::Attached;
 use crate::mmio;
 use crate::vcpu::{Cycle, Processor};
-use kvm_bindings as kb;
-use kvm_bindings::kvm_vcpu_init;
 use rhea_accel::ShutdownCause;
 use rhea_arm::ArmCpu;
 use rhea_memory::Access;

@@ -1,10 +1,13 @@
 //! A machine's VM.
 
 use super::super::{ArmGic, ArmVm, Host, Setup};
+use super::abi as kb;
+use super::abi::kvm_vcpu_init;
 use super::gic::KernelGic;
 use super::registers::{read, system};
 use super::sys::{System, VcpuFile, VmFile};
 use super::vcpu::Inner;
+use crate::Counts;
 use crate::assigned::Assigned;
 use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
@@ -12,9 +15,6 @@ use crate::kick::Gate;
 use crate::memory::Slots;
 use crate::sys::{API_VERSION, AnyVm, IoEvents, cap};
 use crate::vcpu::{KvmVcpu, Work};
-use crate::{Choice, Counts, DEV_KVM, DevKvm};
-use kvm_bindings as kb;
-use kvm_bindings::kvm_vcpu_init;
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VmControl};
 use rhea_arm::{ArmConfig, ArmCpu, ArmHooks};
@@ -53,10 +53,11 @@ pub fn check(system: &dyn System) -> Result<(), KvmError> {
 ///
 /// # Errors
 /// [`KvmError`] that says why not.
-pub fn usable(choice: Choice) -> Result<(), KvmError> {
-    let kvm = DevKvm::open(DEV_KVM)?;
+#[cfg(target_arch = "aarch64")]
+pub fn usable(choice: crate::Choice) -> Result<(), KvmError> {
+    let kvm = crate::DevKvm::open(crate::DEV_KVM)?;
     check(&kvm)?;
-    if choice == Choice::Last { Ok(()) } else { create(&kvm, 0).map(drop) }
+    if choice == crate::Choice::Last { Ok(()) } else { create(&kvm, 0).map(drop) }
 }
 
 /// Creates a VM; the kernel refuses a second hypervisor by EBUSY.
@@ -73,7 +74,7 @@ fn create(system: &dyn System, address_bits: u32) -> Result<Arc<dyn VmFile>, Kvm
 ///
 /// # Errors
 /// [`KvmError`].
-pub fn host(system: &dyn System) -> Result<Host, KvmError> {
+pub fn host_of(system: &dyn System) -> Result<Host, KvmError> {
     check(system)?;
     let vm = create(system, 0)?;
     let mut init = vm.preferred_target().during("KVM_ARM_PREFERRED_TARGET")?;
