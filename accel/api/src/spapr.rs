@@ -37,8 +37,8 @@ pub struct XiveQueue {
 pub trait KernelIrqchip: Send + Sync {
     /// Makes the controller, with its sources (number, is it level-sensitive) masked. False: there is none of this mode.
     fn open(&self, mode: Mode, sources: &[(u32, bool)]) -> bool;
-    /// Gives it up; the messages that were pending.
-    fn close(&self) -> Vec<u32>;
+    /// Gives it up; the messages that were pending, where `carry` asks for them.
+    fn close(&self, carry: bool) -> Vec<u32>;
     /// A source begins to exist, masked.
     ///
     /// # Errors

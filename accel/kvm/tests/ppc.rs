@@ -385,18 +385,22 @@ fn controllers_come_and_go() {
     until(|| m.kernel.calls.lock().iter().any(|c| c == "icp 0xffff0000"));
     m.kernel.take();
     // Messages that were pending are told; the device goes while no guest code runs.
-    assert_eq!(chips.close(), [0x1000]);
+    assert_eq!(chips.close(true), [0x1000]);
     let mut calls = m.kernel.take();
     calls.retain(|c| c != "run");
     assert_eq!(calls, ["token ibm,set-xive 0", "get 1 0x1000", "close_device"]);
     assert!(!m.vm.kernel_irqchip());
+    // To look is to disturb: the kernel masks all sources for it.
+    assert!(chips.open(Mode::Xics, &[(0x1000, false)]));
+    assert!(chips.close(false).is_empty());
+    assert!(!m.kernel.take().iter().any(|c| c.starts_with("get")));
     if !chips.open(Mode::Xive, &[(0, false), (0x1200, true)]) {
         // Its pages are shown only by hosts with pages of that size.
         return;
     }
     chips.set_target(0x1200, XiveTarget { masked: false, server: 1, priority: 6, data: 9 }).unwrap();
     chips.set_queue(1, 6, XiveQueue { shift: 16, page: 0x1_0000, toggle: 1, index: 0 }).unwrap();
-    assert_eq!(chips.close(), [0]);
+    assert_eq!(chips.close(true), [0]);
 }
 
 #[test]

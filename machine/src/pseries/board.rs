@@ -282,7 +282,7 @@ pub fn build(
         nodes
     };
     let (nodes, released) = (changes.clone(), changes);
-    let random = rng;
+    let (random, restarted) = (rng, irq.clone());
     let screens = board.displays.clone();
     partition.complete(Late {
         irq,
@@ -306,6 +306,7 @@ pub fn build(
     let wall = wall();
     let power_button = move || events.power_button(platform::date(wall.now().0));
     let reload = move || {
+        restarted.restart();
         partition.reset();
         if vof {
             for phb in phbs.list() {

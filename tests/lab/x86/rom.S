@@ -30,6 +30,13 @@ again:
     decl    %ecx
     jnz     again
     .endif
+    .ifdef  WORK_hypercalls
+again:
+    movl    $1, %eax                    # KVM_HC_VAPIC_POLL_IRQ: does nothing
+    vmmcall
+    decl    %ecx
+    jnz     again
+    .endif
     movw    $0xcf9, %dx
     movb    $6, %al
     outb    %al, %dx

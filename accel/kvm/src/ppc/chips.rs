@@ -224,7 +224,7 @@ impl KernelIrqchip for KernelChips {
             }
         }
     }
-    fn close(&self) -> Vec<u32> {
+    fn close(&self, carry: bool) -> Vec<u32> {
         let Some(open) = self.open.lock().take() else { return Vec::new() };
         if open.mode == Mode::Xics {
             self.define_tokens(false);
@@ -232,7 +232,7 @@ impl KernelIrqchip for KernelChips {
         // There is no second one as long as somebody has the first.
         *open.wanted.lock() = false;
         self.core.gate.exclusively(|| {
-            let pending = open.sources.iter().filter(|(irq, level)| !**level && open.pending(**irq));
+            let pending = open.sources.iter().filter(|(irq, level)| carry && !**level && open.pending(**irq));
             let pending = pending.map(|(irq, _)| *irq).collect();
             if open.pages.is_some() {
                 // The kernel refuses only what it does not have.

@@ -426,7 +426,7 @@ impl SpaprIrq {
             let old = self.core.active.swap(CHANGING, SeqCst);
             let pending = match (old, &self.core.kernel) {
                 (XIVE, _) => self.core.xive.close(),
-                (KERNEL_XICS | KERNEL_XIVE, Some(kernel)) => kernel.close(),
+                (KERNEL_XICS | KERNEL_XIVE, Some(kernel)) => kernel.close(carry),
                 _ => self.core.xics.close(),
             };
             let new = self.prepare(mode, carry);

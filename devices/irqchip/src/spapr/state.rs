@@ -23,12 +23,10 @@ struct State {
     xive: Option<XiveState>,
 }
 
-impl Device for SpaprIrq {
-    fn name(&self) -> &str {
-        &self.name
-    }
-    /// The initial controller, reset; levels stay what the lines say, messages that were pending are forgotten.
-    fn reset(&self) {
+impl SpaprIrq {
+    /// The initial controller, reset; levels stay what the lines say, messages that were pending are forgotten. The board's to call, after
+    /// all devices were reset: a level that such a device takes back has left nothing in the new controller then.
+    pub fn restart(&self) {
         let initial = self.mode.initial();
         if self.mode() == initial && self.core.active_kernel().is_none() {
             match initial {
@@ -39,6 +37,14 @@ impl Device for SpaprIrq {
             self.change(initial, false);
         }
     }
+}
+
+impl Device for SpaprIrq {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    /// Nothing yet: [`SpaprIrq::restart`].
+    fn reset(&self) {}
     fn save(&self) -> Saved {
         if self.core.active_kernel().is_some() {
             return Saved::NotMigratable("interrupt controllers in the kernel");

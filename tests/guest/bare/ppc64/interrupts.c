@@ -5,6 +5,7 @@
 //   changes=N  so many changes (100)
 //   each=N     every so many changes it is through a reset (4)
 //   holds=N    after the first so many it waits for a character (2)
+//   quiet=1    what a device was at is stopped after a reset, for those whose registers outlast it, as assigned ones can (0)
 #include "board.h"
 
 enum { PIN, MESSAGE, DEVICES };
@@ -13,7 +14,7 @@ static const char *const names[] = {"XICS", "XIVE"};
 // What outlasts resets: memory behind all that the machine loads.
 struct memory {
     uint64_t magic, changes, resets, random;
-    uint64_t started[DEVICES], handled[DEVICES];
+    uint64_t started[DEVICES], handled[DEVICES], settled;
     uint32_t mode;
 };
 #define MEMORY ((volatile struct memory *)0x10000000)
@@ -74,6 +75,10 @@ static void start_xive(void) {
 // ---- devices ----
 
 enum { FACTORIAL = 0x08, STATUS = 0x20, CAUSE = 0x24, ACKNOWLEDGE = 0x64 };
+// Of the status: it computes; it interrupts when it is done.
+enum { COMPUTES = 1, INTERRUPTS = 0x80 };
+// After a reset, until devices are used: interrupts of what they did before are taken.
+static bool settling;
 
 static uint32_t get(int n, uint32_t at) {
     const uint32_t v = read32(device[n].registers + at);
@@ -92,6 +97,10 @@ static void start(int n) {
 // factorial, or none yet.
 static void handle(int n) {
     put(n, ACKNOWLEDGE, 1);
+    if (settling) {
+        MEMORY->settled++;
+        return;
+    }
     uint32_t cause = get(n, CAUSE), factorial = 1;
     if (cause) fail(n == PIN ? "pin: the cause stays" : "message: the cause stays", MEMORY->changes);
     for (uint32_t factor = 2; factor <= device[n].asked; factor++) factorial *= factor;
@@ -120,7 +129,7 @@ void interrupt(uint64_t vector, struct frame *frame) {
             if (n == DEVICES) fail("interrupt of nobody", xirr & 0xffffff);
             handle(n);
             if (call(H_EOI, ARGUMENTS(xirr))) fail("end of interrupt", xirr);
-            start(n);
+            if (!settling) start(n);
         }
         return;
     }
@@ -142,9 +151,9 @@ void interrupt(uint64_t vector, struct frame *frame) {
         SYNC();
         const bool by_store = (xive.flags[n] & (STORE_EOI | BY_HYPERCALL)) == STORE_EOI;
         if (by_store) *(volatile uint64_t *)(xive.management[n] + 0x400) = 0;
-        else if (manage(n, 0)) fail("an interrupt too many", n);
+        else if (manage(n, 0) && !settling) fail("an interrupt too many", n);
         SYNC();
-        start(n);
+        if (!settling) start(n);
     }
     *(volatile uint8_t *)(xive.tima + 0x11) = 0xff;
     SYNC();
@@ -152,7 +161,18 @@ void interrupt(uint64_t vector, struct frame *frame) {
 
 // ---- the program ----
 
-static void find_devices(void) {
+static void spin(uint64_t t) {
+    for (uint64_t end = ticks() + t; ticks() < end;);
+}
+// Stops what a device was at.
+static void quiet(int n) {
+    put(n, STATUS, 0);
+    while (get(n, STATUS) & COMPUTES);
+    // It may just be about to interrupt.
+    spin(5000 * TICKS_PER_US);
+    put(n, ACKNOWLEDGE, 0xffffffff);
+}
+static void find_devices(bool stop) {
     find_bridge();
     for (int n = 0; n < DEVICES; n++) {
         device[n].config = (4 + n) << 11;
@@ -163,6 +183,8 @@ static void find_devices(void) {
         write_config(device[n].config | 4, 2, 6);
         device[n].registers = bridge.window + at;
         map(bridge.window + at, 0x100000, true);
+        device[n].swapped = read32(device[n].registers) == 0xed000001;
+        if (stop) quiet(n);
     }
     device[PIN].irq = pin_interrupt(device[PIN].config);
     // One message: the platform chooses its number and tells the device.
@@ -177,9 +199,6 @@ static uint64_t random_below(uint64_t n) {
     x ^= x << 13, x ^= x >> 7, x ^= x << 17;
     MEMORY->random = x;
     return x % n;
-}
-static void spin(uint64_t t) {
-    for (uint64_t end = ticks() + t; ticks() < end;);
 }
 // With interrupts disabled: the controller as the guest needs it.
 static void begin(int mode) {
@@ -214,12 +233,15 @@ static void report(const char *word) {
     print_number(MEMORY->handled[PIN]);
     print(" message=");
     print_number(MEMORY->handled[MESSAGE]);
+    print(" left-over=");
+    print_number(MEMORY->settled);
     print("\r\n");
 }
 
 int main(void) {
     const uint64_t changes = number_in(words(), "changes", 100), each = number_in(words(), "each", 4);
     const uint64_t holds = number_in(words(), "holds", 2);
+    const bool stop = number_in(words(), "quiet", 0);
     install_vectors();
     asm volatile("mtdec %0" : : "r"(0x7fffffffull));
     if (MEMORY->magic != MAGIC) {
@@ -227,17 +249,18 @@ int main(void) {
         print("RHEA-BARE START\r\n");
     }
     map(0, 1ull << 30, false);
-    find_devices();
+    find_devices(stop);
     const int mode = MEMORY->mode;
     begin(mode);
     // What was on its way before a reset is gone with the device; nothing is left of it.
     for (int n = 0; n < DEVICES; n++) MEMORY->started[n] = MEMORY->handled[n];
+    settling = stop;
     set_msr(msr() | MSR_EE);
-    spin(200 * TICKS_PER_US);
+    spin((stop ? 20000 : 200) * TICKS_PER_US);
     set_msr(msr() & ~(uint64_t)MSR_EE);
+    settling = false;
     for (int n = 0; n < DEVICES; n++) {
-        device[n].swapped = read32(device[n].registers) == 0xed000001;
-        put(n, STATUS, 0x80);
+        put(n, STATUS, INTERRUPTS);
         start(n);
     }
     set_msr(msr() | MSR_EE);

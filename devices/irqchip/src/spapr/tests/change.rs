@@ -3,7 +3,6 @@
 use super::*;
 use parking_lot::RwLock;
 use rhea_accel::{RoutingEvent, RoutingListener};
-use rhea_device::Device;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -135,7 +134,7 @@ fn reset_returns_to_the_default() {
     m.enable(a, 0);
     m.message(a);
     line.raise();
-    m.irq.reset();
+    m.irq.restart();
     assert_eq!(m.irq.mode(), Mode::Xics);
     assert_eq!(*events.0.lock(), [RoutingEvent::IrqchipChanged; 2]);
     assert!(!m.up(0));
@@ -145,7 +144,7 @@ fn reset_returns_to_the_default() {
     assert!(!m.up(0));
     m.enable(numbers::LSI, 0);
     assert!(m.up(0));
-    m.irq.reset();
+    m.irq.restart();
     assert!(!m.up(0));
     m.start(0);
     m.enable(numbers::LSI, 0);

@@ -79,7 +79,7 @@ fn anything_at_all() {
             }
         }
         lines.iter().for_each(IrqLine::lower);
-        m.irq.reset();
+        m.irq.restart();
         m.start(0);
         m.enable(first, 0);
         m.message(first);
