@@ -405,7 +405,7 @@ mod tests {
 
     fn install(c: &mut Cache, key: Key) -> (u32, usize) {
         let id = c.reserve(key);
-        let blob = CodeBlob { bytes: vec![0x90; 64], links: Vec::new(), leave: 32 };
+        let blob = CodeBlob { bytes: vec![0x90; 64].into(), links: Vec::new(), leave: 32 };
         let ranges = Ranges::from_buf([Range { page: (1, 1), from: 0, to: 4 }]);
         let made = Made { ranges, others: Vec::new(), counter: 0, optimised: false };
         (id, c.install(id, key, made, blob, Duration::ZERO).unwrap().entry)

@@ -5,13 +5,15 @@
 //! by cold exits, constants) get no location: whoever uses them computes them from their arguments.
 
 use rhea_ir::func::{ExitKind, Function, Inst, StateId, Target, Term, Value};
-use rhea_ir::guest::NanRule;
+use rhea_ir::guest::{HelperDesc, NanRule};
 use rhea_ir::op::{Class, Op};
 use rhea_ir::types::Type;
 
 mod priority;
+mod quick;
 
 use priority::{Range, Ranges};
+pub use quick::recycle;
 
 /// Where a value lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,8 +60,6 @@ pub struct Allocation {
     /// Where allocation is by priority: where in its interval a value is live.
     ranges: Option<Ranges>,
     pub spill_used: u32,
-    /// Uses of each value outside state maps (saturating).
-    pub hot_uses: Vec<u32>,
 }
 
 impl Allocation {
@@ -293,7 +293,7 @@ fn loop_depths(f: &Function, order: &[usize]) -> Vec<u32> {
     let mut depth = vec![0u32; f.blocks.len()];
     for (k, &b) in order.iter().enumerate() {
         for t in f.blocks[b].term.targets() {
-            if let Target::Block(to, _) = t
+            if let Some(to) = t.block()
                 && at[to.index()] <= k
             {
                 for &x in &order[at[to.index()]..=k] {
@@ -336,7 +336,7 @@ fn liveness(f: &Function, order: &[usize], deferred: &[bool]) -> (Sets, Sets) {
         let mut changed = false;
         for &b in order.iter().rev() {
             for t in f.blocks[b].term.targets() {
-                let Target::Block(to, _) = t else { continue };
+                let Some(to) = t.block() else { continue };
                 for w in 0..live_in.words {
                     let inn = live_in.row(to.index())[w];
                     let o = &mut live_out.bits[b * live_out.words + w];
@@ -361,11 +361,18 @@ fn liveness(f: &Function, order: &[usize], deferred: &[bool]) -> (Sets, Sets) {
 /// registers on the hot path.
 pub fn allocate(
     f: &Function,
+    helpers: &[HelperDesc],
     regs: &RegFile,
     thorough: bool,
     is_call: &dyn Fn(Value) -> bool,
 ) -> Result<Allocation, OutOfSpill> {
-    let order = rhea_ir::opt::reverse_post_order(f);
+    let order = match quick::analyze(f, rhea_ir::opt::reverse_post_order(f), helpers, is_call) {
+        Ok(mut alloc) => {
+            scan(f, regs, &mut alloc)?;
+            return Ok(alloc);
+        }
+        Err(order) => order,
+    };
     let nv = f.insts.len();
     let mut hot_uses = vec![0u32; nv];
     for &b in &order {
@@ -457,7 +464,7 @@ pub fn allocate(
     }
     intervals.sort_unstable_by_key(|i| (i.start, i.value.0));
     let mut alloc =
-        Allocation { order, locs: vec![Loc::None; nv], deferred, pos, intervals, ranges, spill_used: 0, hot_uses };
+        Allocation { order, locs: vec![Loc::None; nv], deferred, pos, intervals, ranges, spill_used: 0 };
     if alloc.ranges.is_some() {
         priority::choose(f, regs, &weights, &mut alloc)?;
     } else {
@@ -519,9 +526,13 @@ impl SpillArea {
     }
 }
 
+type ActiveSet = smallvec::SmallVec<[Interval; 12]>;
+
 fn scan(f: &Function, regs: &RegFile, a: &mut Allocation) -> Result<(), OutOfSpill> {
-    let hint = hints(f);
-    let mut active: [Vec<Interval>; 2] = [Vec::new(), Vec::new()];
+    let edges = (!f.eager).then(|| hints(f));
+    let mut active: [ActiveSet; 2] = Default::default();
+    // The first end among those active.
+    let mut soonest = [u32::MAX; 2];
     let mut free: [u32; 2] = [0, 0];
     regs.gprs.iter().for_each(|&r| free[0] |= 1 << r);
     regs.xmms.iter().for_each(|&r| free[1] |= 1 << r);
@@ -536,17 +547,26 @@ fn scan(f: &Function, regs: &RegFile, a: &mut Allocation) -> Result<(), OutOfSpi
         let mk = |r: u8| if class == 0 { Loc::Gpr(r) } else { Loc::Xmm(r) };
         // Expire.
         for c in 0..2 {
+            if soonest[c] >= cur.start {
+                continue;
+            }
             let locs = &a.locs;
             let free_c = &mut free[c];
+            let first = &mut soonest[c];
+            *first = u32::MAX;
             active[c].retain(|i| {
                 if i.end < cur.start {
                     *free_c |= 1 << reg_of(locs[i.value.index()]);
                     return false;
                 }
+                *first = i.end.min(*first);
                 true
             });
         }
-        let h = hint[cur.value.index()];
+        let h = match &edges {
+            Some(hint) => hint[cur.value.index()],
+            None => Some(f.inst(cur.value)).filter(|i| wants_first(i)).map_or(Value::NONE, |i| i.args[0]),
+        };
         let mut pick = None;
         if !h.is_none() {
             let r = reg_of(a.locs[h.index()]);
@@ -575,6 +595,7 @@ fn scan(f: &Function, regs: &RegFile, a: &mut Allocation) -> Result<(), OutOfSpi
             free[class] &= !(1 << r);
             a.locs[cur.value.index()] = mk(r);
             active[class].push(cur);
+            soonest[class] = soonest[class].min(cur.end);
             continue;
         }
         // Spill the lightest.
@@ -588,6 +609,7 @@ fn scan(f: &Function, regs: &RegFile, a: &mut Allocation) -> Result<(), OutOfSpi
             let l = a.locs[lightest.value.index()];
             a.locs[cur.value.index()] = l;
             active[class][at] = cur;
+            soonest[class] = soonest[class].min(cur.end);
             lightest
         } else {
             cur

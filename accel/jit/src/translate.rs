@@ -123,7 +123,7 @@ impl<G: Guest> Source<'_, G> {
     /// One guest block (or its first `max` instructions).
     pub fn single(&self, pc: u64, max: u32) -> Result<Translation, Missing> {
         let mut func = Function::new(G::fp_mode(self.mode));
-        func.counts = self.counts;
+        (func.counts, func.eager) = (self.counts, true);
         let mut ranges = Ranges::new();
         match self.block(&mut func, pc, max, &mut ranges) {
             Block::Made(_) => {}
@@ -131,11 +131,6 @@ impl<G: Guest> Source<'_, G> {
             Block::None => return Err(Missing::Other),
         }
         check::<G>(&func, Stage::Built);
-        if func.blocks.len() > 1 {
-            promote(&mut func, G::HELPERS).map_err(|_| Missing::Other)?;
-        }
-        remove_dead(&mut func, G::HELPERS);
-        check::<G>(&func, Stage::Promoted);
         let others = self.others(&ranges);
         Ok(Translation { func, ranges, others })
     }
@@ -250,7 +245,7 @@ pub fn single_instruction<G: Guest>(
     counts: bool,
 ) -> Option<Option<Function>> {
     let mut func = Function::new(G::fp_mode(mode));
-    func.counts = counts;
+    (func.counts, func.eager) = (counts, true);
     let id = func.new_block(pc);
     let mut b = Builder::new(&mut func, G::HELPERS, id);
     match G::translate(config, mode, attrs, code, 1, &mut b) {
@@ -259,11 +254,6 @@ pub fn single_instruction<G: Guest>(
         Translated::Done { .. } => {}
     }
     check::<G>(&func, Stage::Built);
-    if func.blocks.len() > 1 && promote(&mut func, G::HELPERS).is_err() {
-        return Some(None);
-    }
-    remove_dead(&mut func, G::HELPERS);
-    check::<G>(&func, Stage::Promoted);
     Some(Some(func))
 }
 

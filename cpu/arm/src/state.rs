@@ -633,7 +633,7 @@ pub mod slots {
     /// The current stack pointer.
     pub const SP: Slot = Slot::new(offset_of!(ArmCpu, sp), Type::I64);
     /// Packed flags.
-    pub const NZCV: Slot = Slot::new(offset_of!(ArmCpu, nzcv), Type::I32);
+    pub const NZCV: Slot = Slot::new(offset_of!(ArmCpu, nzcv), Type::I32).late();
     pub const BTYPE: Slot = Slot::new(offset_of!(ArmCpu, btype), Type::I32);
     /// FPSR.QC: saturation ORs any non-zero pattern into it.
     pub const QC: Slot = Slot::new(offset_of!(ArmCpu, qc), Type::V128);

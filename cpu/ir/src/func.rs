@@ -95,7 +95,8 @@ pub enum ExitKind {
     /// As `Goto`, but without looking for a translation in generated code first: the vCPU loop must run (WFI, reset,
     /// barrier that must let requests in).
     Leave,
-    /// Not an exit: an edge to another block of this function before [`crate::promote`] has run.
+    /// Not an exit: an edge to another block of this function before [`crate::promote`] has run, or in one that is
+    /// [`Function::eager`].
     Inner(BlockId),
 }
 
@@ -104,6 +105,16 @@ pub enum ExitKind {
 pub enum Target {
     Block(BlockId, Vec<Value>),
     Exit(ExitKind, StateId),
+}
+
+impl Target {
+    /// The block of the function that the edge goes to.
+    pub fn block(&self) -> Option<BlockId> {
+        match self {
+            Target::Block(to, _) | Target::Exit(ExitKind::Inner(to), _) => Some(*to),
+            Target::Exit(..) => None,
+        }
+    }
 }
 
 /// The end of a block.
@@ -163,13 +174,17 @@ pub struct Function {
     pub fp: FpMode,
     /// Guest instructions are counted ([`Op::Count`]).
     pub counts: bool,
+    /// Slots are written to memory before each operation that may leave (but for [`Slot::late`] ones, which wait for one that does)
+    /// and on [`ExitKind::Inner`] edges, which need no [`crate::promote`] then. State maps tell what was not written before. Code
+    /// made so is made fast, and is small, as each slow path need not write all that changed since the beginning.
+    pub eager: bool,
 }
 
 impl Function {
     pub fn new(fp: FpMode) -> Function {
         // Room for most single blocks.
         let (insts, blocks, states) = (Vec::with_capacity(64), Vec::with_capacity(2), Vec::with_capacity(16));
-        Function { insts, blocks, states, consts: Vec::new(), fp, counts: false }
+        Function { insts, blocks, states, consts: Vec::new(), fp, counts: false, eager: false }
     }
     pub fn inst(&self, v: Value) -> &Inst {
         &self.insts[v.index()]
@@ -328,6 +343,18 @@ impl<'a> Builder<'a> {
         }
         let id = self.state_at(self.pc);
         self.cached_state = Some(id);
+        id
+    }
+
+    /// The state map for an operation that may leave.
+    fn leaving_state(&mut self) -> StateId {
+        let id = self.state();
+        if self.func.eager {
+            for k in self.known.iter_mut().filter(|k| k.dirty && !k.slot.late) {
+                k.dirty = false;
+                self.cached_state = None;
+            }
+        }
         id
     }
 
@@ -588,7 +615,7 @@ impl<'a> Builder<'a> {
         i.aux = memop.0;
         i.imm = disp as u64;
         i.args[..args.len()].copy_from_slice(args);
-        i.state = self.state();
+        i.state = self.leaving_state();
         self.append(i)
     }
     pub fn load(&mut self, ty: Type, memop: MemOp, addr: Value, disp: i64) -> Value {
@@ -638,7 +665,7 @@ impl<'a> Builder<'a> {
         if desc.effects.contains(Effects::WRITES_STATE) {
             // Everything is in memory now, and may have been changed there.
             self.known.clear();
-        } else if desc.effects.contains(Effects::READS_STATE) {
+        } else if self.func.eager || desc.effects.contains(Effects::READS_STATE) {
             for k in &mut self.known {
                 k.dirty = false;
             }

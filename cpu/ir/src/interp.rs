@@ -75,7 +75,7 @@ impl<G: Guest, M: Memory<G>> Frame<'_, G, M> {
                 self.cpu.header_mut().fp_flags |= flags;
                 return Ok(r);
             }
-            Class::Slot => return Ok(read_slot(self.cpu, Slot { offset: inst.imm as u32, ty: inst.ty })),
+            Class::Slot => return Ok(read_slot(self.cpu, Slot::new(inst.imm as usize, inst.ty))),
             Class::Mem => self.apply(inst.state),
             Class::Call => {
                 let desc = &G::HELPERS[inst.imm as usize];

@@ -146,7 +146,7 @@ fn scan_block(
         let i = f.inst(v);
         match i.op.class() {
             Class::Slot => {
-                let s = slots.index(Slot { offset: i.imm as u32, ty: i.ty })?;
+                let s = slots.index(Slot::new(i.imm as usize, i.ty))?;
                 if !info.clobbered {
                     info.reads_up |= 1 << s;
                 }

@@ -100,11 +100,17 @@ impl Lane {
 pub struct Slot {
     pub offset: u32,
     pub ty: Type,
+    /// Written often and read rarely (flags): see [`crate::Function::eager`].
+    pub late: bool,
 }
 
 impl Slot {
     pub const fn new(offset: usize, ty: Type) -> Slot {
-        Slot { offset: offset as u32, ty }
+        Slot { offset: offset as u32, ty, late: false }
+    }
+    /// The same slot, [`Slot::late`].
+    pub const fn late(self) -> Slot {
+        Slot { late: true, ..self }
     }
 }
 

@@ -321,7 +321,7 @@ impl Verifier<'_> {
             self.error(Some(b), Some(v), format!("{}.{}: {what}", i.op.name(), i.ty.name()));
         }
         if i.op.class() == Class::Slot {
-            self.slot(b, Some(v), Slot { offset: i.imm as u32, ty: i.ty });
+            self.slot(b, Some(v), Slot::new(i.imm as usize, i.ty));
         }
         let wants = match i.op.class() {
             Class::Mem => true,

@@ -219,18 +219,18 @@ pub mod slots {
     /// LT, GT and EQ of a field of the condition register, an order.
     pub const fn cr_order(field: u32) -> Slot {
         assert!(field < 8);
-        Slot::new(offset_of!(PpcCpu, cr_order) + 8 * field as usize, Type::I64)
+        Slot::new(offset_of!(PpcCpu, cr_order) + 8 * field as usize, Type::I64).late()
     }
     /// SO of a field of the condition register.
     pub const fn cr_so(field: u32) -> Slot {
         assert!(field < 8);
-        Slot::new(offset_of!(PpcCpu, cr_so) + field as usize, Type::Bool)
+        Slot::new(offset_of!(PpcCpu, cr_so) + field as usize, Type::Bool).late()
     }
-    pub const SO: Slot = Slot::new(offset_of!(PpcCpu, so), Type::Bool);
-    pub const OV: Slot = Slot::new(offset_of!(PpcCpu, ov), Type::Bool);
-    pub const CA: Slot = Slot::new(offset_of!(PpcCpu, ca), Type::Bool);
-    pub const OV32: Slot = Slot::new(offset_of!(PpcCpu, ov32), Type::Bool);
-    pub const CA32: Slot = Slot::new(offset_of!(PpcCpu, ca32), Type::Bool);
+    pub const SO: Slot = Slot::new(offset_of!(PpcCpu, so), Type::Bool).late();
+    pub const OV: Slot = Slot::new(offset_of!(PpcCpu, ov), Type::Bool).late();
+    pub const CA: Slot = Slot::new(offset_of!(PpcCpu, ca), Type::Bool).late();
+    pub const OV32: Slot = Slot::new(offset_of!(PpcCpu, ov32), Type::Bool).late();
+    pub const CA32: Slot = Slot::new(offset_of!(PpcCpu, ca32), Type::Bool).late();
     pub const XER_REST: Slot = Slot::new(offset_of!(PpcCpu, xer_rest), Type::I64);
     pub const LR: Slot = Slot::new(offset_of!(PpcCpu, lr), Type::I64);
     pub const CTR: Slot = Slot::new(offset_of!(PpcCpu, ctr), Type::I64);

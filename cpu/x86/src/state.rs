@@ -220,11 +220,11 @@ pub mod slots {
         assert!(n < 16);
         Slot::new(offset_of!(X86Cpu, r) + 8 * n as usize, Type::I64)
     }
-    pub const CC: Slot = Slot::new(offset_of!(X86Cpu, cc), Type::I32);
-    pub const CF: Slot = Slot::new(offset_of!(X86Cpu, cf), Type::I32);
-    pub const PF: Slot = Slot::new(offset_of!(X86Cpu, pf), Type::I64);
-    pub const AF_A: Slot = Slot::new(offset_of!(X86Cpu, af_a), Type::I64);
-    pub const AF_B: Slot = Slot::new(offset_of!(X86Cpu, af_b), Type::I64);
+    pub const CC: Slot = Slot::new(offset_of!(X86Cpu, cc), Type::I32).late();
+    pub const CF: Slot = Slot::new(offset_of!(X86Cpu, cf), Type::I32).late();
+    pub const PF: Slot = Slot::new(offset_of!(X86Cpu, pf), Type::I64).late();
+    pub const AF_A: Slot = Slot::new(offset_of!(X86Cpu, af_a), Type::I64).late();
+    pub const AF_B: Slot = Slot::new(offset_of!(X86Cpu, af_b), Type::I64).late();
     /// Generated code changes IF, AC (then the mode too) only.
     pub const EFLAGS: Slot = Slot::new(offset_of!(X86Cpu, eflags), Type::I32);
     /// See `X86Cpu::interrupt_waits`.

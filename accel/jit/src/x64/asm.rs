@@ -3,7 +3,8 @@
 #![expect(clippy::useless_conversion, reason = "in what dynasm! expands to")]
 
 use super::encode::{Place, Pp};
-use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
+use dynasmrt::{DynasmApi, SimpleAssembler, dynasm};
+use std::cell::Cell;
 
 pub type Gpr = u8;
 pub type Xmm = u8;
@@ -74,8 +75,24 @@ pub enum Shift {
     Ror,
 }
 
+/// A place in the code, perhaps one that comes later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Label(u32);
+
+/// Where a label is that is not bound yet.
+const UNBOUND: u32 = u32::MAX;
+
 pub struct Asm {
-    pub ops: VecAssembler<X64Relocation>,
+    pub(super) ops: SimpleAssembler,
+    /// Offsets by label.
+    labels: Vec<u32>,
+    /// Where displacements of four bytes are, counted from their end, and to what.
+    fixups: Vec<(u32, Label)>,
+}
+
+thread_local! {
+    /// The memory of the last one that was finished.
+    static SPARE: Cell<Option<Asm>> = const { Cell::new(None) };
 }
 
 macro_rules! d {
@@ -129,20 +146,52 @@ impl Default for Asm {
 
 impl Asm {
     pub fn new() -> Asm {
-        Asm { ops: VecAssembler::new(0) }
+        if let Some(mut asm) = SPARE.take() {
+            asm.ops.ops.clear();
+            asm.labels.clear();
+            asm.fixups.clear();
+            return asm;
+        }
+        Asm { ops: SimpleAssembler { ops: Vec::with_capacity(4096) }, labels: Vec::new(), fixups: Vec::new() }
     }
-    /// With room for what `insts` instructions of the IR usually need.
-    pub fn for_insts(insts: usize) -> Asm {
-        Asm { ops: VecAssembler::new_with_capacity(0, 128 + insts * 32, 0, 0, 8 + insts, 0, 8 + insts) }
+    /// The code, with labels resolved. What leads to one that was never bound traps.
+    pub fn finish(mut self) -> Box<[u8]> {
+        let code = &mut self.ops.ops;
+        let trap = code.len();
+        for &(at, label) in &self.fixups {
+            let to = match self.labels.get(label.0 as usize) {
+                Some(&to) if to != UNBOUND => to,
+                _ => trap as u32,
+            };
+            if let Some(field) = code.get_mut(at as usize..at as usize + 4) {
+                field.copy_from_slice(&to.wrapping_sub(at + 4).to_le_bytes());
+            }
+        }
+        if self.labels.contains(&UNBOUND) {
+            code.extend_from_slice(&[0x0f, 0x0b]);
+        }
+        let bytes = Box::from(&code[..]);
+        SPARE.set(Some(self));
+        bytes
     }
     pub fn offset(&self) -> usize {
-        self.ops.offset().0
+        self.ops.ops.len()
     }
-    pub fn label(&mut self) -> DynamicLabel {
-        self.ops.new_dynamic_label()
+    pub fn label(&mut self) -> Label {
+        self.labels.push(UNBOUND);
+        Label(self.labels.len() as u32 - 1)
     }
-    pub fn bind(&mut self, l: DynamicLabel) {
-        d!(self; =>l)
+    pub fn bind(&mut self, l: Label) {
+        self.labels[l.0 as usize] = self.ops.ops.len() as u32;
+    }
+    /// Where a label is bound.
+    pub fn place_of(&self, l: Label) -> Option<u32> {
+        self.labels.get(l.0 as usize).copied().filter(|&at| at != UNBOUND)
+    }
+    /// A displacement to a label; it ends the instruction.
+    fn displacement(&mut self, l: Label) {
+        self.fixups.push((self.ops.ops.len() as u32, l));
+        self.ops.ops.extend_from_slice(&[0; 4]);
     }
     pub fn align(&mut self, n: usize) {
         while !self.offset().is_multiple_of(n) {
@@ -159,9 +208,9 @@ impl Asm {
         if v <= u32::MAX as u64 {
             self.mov_imm32(dst, v as u32)
         } else if v as i64 >= i32::MIN as i64 && (v as i64) < 0 {
-            d!(self; mov Rq(dst), DWORD v as i32)
+            self.mov_signed32(dst, v as i32)
         } else {
-            d!(self; mov Rq(dst), QWORD v as i64)
+            self.mov_imm64(dst, v)
         }
     }
     pub fn load(&mut self, w: bool, dst: Gpr, base: Gpr, disp: i32) {
@@ -237,8 +286,9 @@ impl Asm {
         self.rm_mem(false, &[0x8d], dst, base, disp);
     }
     /// Address of a label.
-    pub fn lea_label(&mut self, dst: Gpr, l: DynamicLabel) {
-        d!(self; lea Rq(dst), [=>l])
+    pub fn lea_label(&mut self, dst: Gpr, l: Label) {
+        self.ops.ops.extend_from_slice(&[0x48 | dst >> 3 << 2, 0x8d, (dst & 7) << 3 | 5]);
+        self.displacement(l);
     }
 
     // ---- arithmetic ----
@@ -406,28 +456,13 @@ impl Asm {
             Cc::G => d!(self; cmovg Rq(d), Rq(s)),
         }
     }
-    pub fn jcc(&mut self, cc: Cc, l: DynamicLabel) {
-        match cc {
-            Cc::O => d!(self; jo =>l),
-            Cc::No => d!(self; jno =>l),
-            Cc::B => d!(self; jb =>l),
-            Cc::Ae => d!(self; jae =>l),
-            Cc::E => d!(self; je =>l),
-            Cc::Ne => d!(self; jne =>l),
-            Cc::Be => d!(self; jbe =>l),
-            Cc::A => d!(self; ja =>l),
-            Cc::S => d!(self; js =>l),
-            Cc::Ns => d!(self; jns =>l),
-            Cc::P => d!(self; jp =>l),
-            Cc::Np => d!(self; jnp =>l),
-            Cc::L => d!(self; jl =>l),
-            Cc::Ge => d!(self; jge =>l),
-            Cc::Le => d!(self; jle =>l),
-            Cc::G => d!(self; jg =>l),
-        }
+    pub fn jcc(&mut self, cc: Cc, l: Label) {
+        self.ops.ops.extend_from_slice(&[0x0f, 0x80 | cc as u8]);
+        self.displacement(l);
     }
-    pub fn jmp(&mut self, l: DynamicLabel) {
-        d!(self; jmp =>l)
+    pub fn jmp(&mut self, l: Label) {
+        self.ops.ops.push(0xe9);
+        self.displacement(l);
     }
     pub fn jmp_reg(&mut self, r: Gpr) {
         d!(self; jmp Rq(r))
@@ -527,17 +562,23 @@ impl Asm {
             _ => d!(self; vpinsrq Rx(d), Rx(a), Rq(s), i as i8),
         }
     }
+    /// An instruction of VEX.128 and map 0F with an operand at a label, and the first source if it has one (else 0).
+    fn vex_label(&mut self, pp: Pp, opcode: u8, d: Xmm, a: Xmm, l: Label) {
+        let vex = (!d >> 3 & 1) << 7 | (!a & 15) << 3 | pp as u8;
+        self.ops.ops.extend_from_slice(&[0xc5, vex, opcode, (d & 7) << 3 | 5]);
+        self.displacement(l);
+    }
     /// Loads 16 bytes at a label of this code.
-    pub fn vload_label(&mut self, d: Xmm, l: DynamicLabel) {
-        d!(self; vmovups Rx(d), OWORD [=>l])
+    pub fn vload_label(&mut self, d: Xmm, l: Label) {
+        self.vex_label(Pp::None, 0x10, d, 0, l);
     }
     /// Bitwise and with 16 bytes at a label.
-    pub fn vandps_label(&mut self, d: Xmm, a: Xmm, l: DynamicLabel) {
-        d!(self; vandps Rx(d), Rx(a), OWORD [=>l])
+    pub fn vandps_label(&mut self, d: Xmm, a: Xmm, l: Label) {
+        self.vex_label(Pp::None, 0x54, d, a, l);
     }
     /// Quiet compare of the lowest lane with the number at a label.
-    pub fn vucomi_label(&mut self, double: bool, a: Xmm, l: DynamicLabel) {
-        if double { d!(self; vucomisd Rx(a), QWORD [=>l]) } else { d!(self; vucomiss Rx(a), DWORD [=>l]) }
+    pub fn vucomi_label(&mut self, double: bool, a: Xmm, l: Label) {
+        self.vex_label(if double { Pp::P66 } else { Pp::None }, 0x2e, a, 0, l);
     }
     avx3!(
         vpand,
@@ -724,7 +765,7 @@ impl Asm {
         d!(self; ret)
     }
     pub fn bytes(&mut self, b: &[u8]) {
-        self.ops.extend(b.iter());
+        self.ops.ops.extend_from_slice(b);
     }
 }
 
@@ -740,7 +781,7 @@ mod tests {
         a.vpalignr(1, 2, 3, 4);
         a.vpblendw(1, 2, 3, 4);
         a.vinsertps(1, 2, 3, 4);
-        let code = a.ops.finalize().unwrap();
+        let code = a.finish();
         assert_eq!(code[..6], [0xc4, 0xe1, 0x68, 0xc2, 0xcb, 0x0d]);
         assert_eq!(code[6..12], [0xc4, 0xe3, 0x69, 0x0f, 0xcb, 4]);
         assert_eq!(code[12..18], [0xc4, 0xe3, 0x69, 0x0e, 0xcb, 4]);

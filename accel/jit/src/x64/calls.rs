@@ -4,7 +4,7 @@
 use super::emit::{Emit, H_SCRATCH, H_THUNK_OP, H_THUNKS, SAVE_GPR, SAVE_XMM};
 use super::*;
 use crate::regalloc::Loc;
-use dynasmrt::DynamicLabel;
+use super::asm::Label;
 use rhea_ir::func::Value;
 use rhea_ir::guest::Effects;
 use rhea_ir::op::Op;
@@ -72,7 +72,7 @@ impl Emit<'_> {
     }
 
     /// Slow path of a memory access: precise state, the run time, back.
-    pub(super) fn mem_slow(&mut self, v: Value, back: DynamicLabel) {
+    pub(super) fn mem_slow(&mut self, v: Value, back: Label) {
         self.mem_call(v);
         self.asm.jmp(back);
     }
@@ -80,7 +80,7 @@ impl Emit<'_> {
     /// Calls the run time for a memory access, with precise state in memory.
     pub(super) fn mem_call(&mut self, v: Value) {
         let i = *self.f.inst(v);
-        self.write_state(i.state);
+        self.write_late(i.state);
         self.store_pc(self.f.state(i.state).pc);
         let wide = |t: Type| matches!(t, Type::I128 | Type::V128);
         let mut args = [Value::NONE; 2];

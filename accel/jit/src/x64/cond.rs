@@ -3,7 +3,7 @@
 use super::asm::{Alu, Cc, Shift};
 use super::emit::{Emit, H_COUNTER, Stub, reason};
 use super::*;
-use dynasmrt::DynamicLabel;
+use super::asm::Label;
 use rhea_clock::Counter;
 use rhea_ir::func::{Inst, Value};
 use rhea_ir::op::{Cond, Op};
@@ -321,7 +321,7 @@ impl Emit<'_> {
         Test::Cc(Cc::Ne)
     }
 
-    fn jump_test(&mut self, t: Test, label: DynamicLabel) {
+    fn jump_test(&mut self, t: Test, label: Label) {
         match t {
             Test::Cc(c) => self.asm.jcc(c, label),
             Test::Or(a, b) => {
@@ -338,7 +338,7 @@ impl Emit<'_> {
     }
 
     /// Jumps to `label` if the condition is `want`.
-    pub(super) fn jump_if(&mut self, cond: Value, want: bool, label: DynamicLabel) {
+    pub(super) fn jump_if(&mut self, cond: Value, want: bool, label: Label) {
         let t = self.test_value(cond);
         self.jump_test(if want { t } else { t.invert() }, label);
     }

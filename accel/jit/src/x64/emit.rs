@@ -3,13 +3,13 @@
 use super::asm::{Asm, Cc};
 use super::encode::Place;
 use super::*;
-use crate::regalloc::{Allocation, Interval, Loc, OutOfSpill, allocate};
-use dynasmrt::DynamicLabel;
+use crate::regalloc::{Allocation, Interval, Loc, OutOfSpill, allocate, recycle};
+use super::asm::Label;
 use rhea_ir::env::EnvHeader;
 use rhea_ir::func::{ExitKind, Function, Inst, StateId, Target, Term, Value};
 use rhea_ir::guest::{FpMode, HelperDesc};
 use rhea_ir::op::{Class, Op};
-use rhea_ir::types::{MemOp, Type};
+use rhea_ir::types::{MemOp, Slot, Type};
 use std::mem::offset_of;
 
 /// Why generated code returned; in the low 4 bits of rax, the rest of it is the reason's own.
@@ -111,7 +111,7 @@ pub struct LinkSite {
 /// Finished host code, position-independent.
 #[derive(Debug)]
 pub struct CodeBlob {
-    pub bytes: Vec<u8>,
+    pub bytes: Box<[u8]>,
     pub links: Vec<LinkSite>,
     /// Offset of code that stores the entry's pc and leaves with [`reason::REQUESTED`].
     pub leave: u32,
@@ -131,7 +131,7 @@ pub struct Region<'a> {
 /// Work emitted out of line after the hot code.
 pub(super) enum Stub {
     /// Slow path of a memory access.
-    Mem { v: Value, label: DynamicLabel, back: DynamicLabel },
+    Mem { v: Value, label: Label, back: Label },
     /// The TLB, where a site does not know the page or there is none, of the address at `at`. Slow path and end are those of `Mem`.
     Probe {
         op: MemOp,
@@ -140,28 +140,28 @@ pub(super) enum Stub {
         clear: Option<i32>,
         tag: i32,
         at: Place,
-        label: DynamicLabel,
-        slow: DynamicLabel,
-        hit: DynamicLabel,
+        label: Label,
+        slow: Label,
+        hit: Label,
     },
     /// The addend of the TLB entry at rcx, into it.
-    Addend { label: DynamicLabel, hit: DynamicLabel },
+    Addend { label: Label, hit: Label },
     /// Exact FP by the run time.
-    Fp { v: Value, label: DynamicLabel, back: DynamicLabel },
+    Fp { v: Value, label: Label, back: Label },
     /// A state map, then an exit with the reason.
-    Leave { state: StateId, label: DynamicLabel, reason: u64 },
+    Leave { state: StateId, label: Label, reason: u64 },
     /// Exit with pc stored and a reason (state is already in memory).
-    Exit { label: DynamicLabel, pc: u64, reason: u64 },
+    Exit { label: Label, pc: u64, reason: u64 },
     /// rax → pc, the branch is at `from`, then lookup.
-    Miss { label: DynamicLabel, from: u64 },
+    Miss { label: Label, from: u64 },
     /// Where the shadow return stack leads.
-    Landing { label: DynamicLabel, pc: u64 },
+    Landing { label: Label, pc: u64 },
     /// After a helper raised.
-    Raised { label: DynamicLabel },
+    Raised { label: Label },
     /// An edge's moves and the jump to its block.
-    Edge { label: DynamicLabel, target: Target, skip_state: bool },
+    Edge { label: Label, target: Target, skip_state: bool },
     /// 16 bytes of data.
-    Data { label: DynamicLabel, bytes: u128 },
+    Data { label: Label, bytes: u128 },
 }
 
 pub(super) struct Emit<'a> {
@@ -171,7 +171,7 @@ pub(super) struct Emit<'a> {
     pub asm: Asm,
     pub stubs: Vec<Stub>,
     pub links: Vec<LinkSite>,
-    blocks: Vec<DynamicLabel>,
+    blocks: Vec<Label>,
     pub fp: FpMode,
     /// Number of the next memory instruction, and whether they use [`EnvHeader::sites`].
     pub site: u32,
@@ -179,11 +179,11 @@ pub(super) struct Emit<'a> {
     pub shares: Vec<super::share::Share>,
     pub active: Vec<Interval>,
     next_interval: usize,
-    raised: Option<DynamicLabel>,
-    data: Vec<(u128, DynamicLabel)>,
+    raised: Option<Label>,
+    data: Vec<(u128, Label)>,
     /// Out-of-line code is being emitted: `active` no longer follows the position.
     pub in_stubs: bool,
-    leave: Option<DynamicLabel>,
+    leave: Option<Label>,
     /// Something did not fit.
     pub failed: bool,
 }
@@ -211,8 +211,8 @@ fn mostly_loops(f: &Function) -> bool {
 
 /// Compiles a promoted region.
 pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
-    let a = allocate(r.func, &REGS, r.sites.is_some(), &|v| is_hot_call(r.func, v))?;
-    let mut asm = Asm::for_insts(r.func.insts.len());
+    let a = allocate(r.func, r.helpers, &REGS, r.sites.is_some(), &|v| is_hot_call(r.func, v))?;
+    let mut asm = Asm::new();
     let blocks = r.func.blocks.iter().map(|_| asm.label()).collect();
     let mut e = Emit {
         r,
@@ -246,8 +246,9 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         return Err(OutOfSpill);
     }
     let links = std::mem::take(&mut e.links);
-    let leave = e.leave.and_then(|l| e.asm.ops.labels().resolve_dynamic(l).ok()).map_or(0, |o| o.0 as u32);
-    let bytes = e.asm.ops.finalize().unwrap_or_default();
+    let leave = e.leave.and_then(|l| e.asm.place_of(l)).unwrap_or(0);
+    let bytes = e.asm.finish();
+    recycle(a);
     Ok(CodeBlob { bytes, links, leave })
 }
 
@@ -396,7 +397,7 @@ impl Emit<'_> {
         })
     }
     /// A label of 16 bytes of constant data.
-    pub fn data(&mut self, bytes: u128) -> DynamicLabel {
+    pub fn data(&mut self, bytes: u128) -> Label {
         if let Some(d) = self.data.iter().find(|d| d.0 == bytes) {
             return d.1;
         }
@@ -426,8 +427,25 @@ impl Emit<'_> {
         if id == StateId::NONE {
             return;
         }
+        self.write_slots(id, |_| true);
+    }
+
+    /// What an operation that may leave has in memory before it, where the region is [`Function::eager`].
+    pub fn write_early(&mut self, id: StateId) {
+        if self.f.eager && id != StateId::NONE {
+            self.write_slots(id, |s| !s.late);
+        }
+    }
+
+    /// What is left to write where it does leave.
+    pub fn write_late(&mut self, id: StateId) {
+        let eager = self.f.eager;
+        self.write_slots(id, |s| s.late || !eager);
+    }
+
+    fn write_slots(&mut self, id: StateId, which: impl Fn(Slot) -> bool) {
         let f = self.f;
-        for &(slot, v) in &f.state(id).dirty {
+        for &(slot, v) in f.state(id).dirty.iter().filter(|d| which(d.0)) {
             self.write_slot(slot.offset as i32, v);
         }
     }
@@ -508,7 +526,7 @@ impl Emit<'_> {
         self.asm.jmp_mem(ENV, H_EXIT);
     }
 
-    fn raised_label(&mut self) -> DynamicLabel {
+    fn raised_label(&mut self) -> Label {
         if let Some(l) = self.raised {
             return l;
         }
@@ -588,11 +606,12 @@ impl Emit<'_> {
             self.write_state(*s);
         }
         // The fall-through side: the next block if one of them is it, else the likelier.
-        let is_next = |t: &Target| matches!(t, Target::Block(b, _) if Some(b.index()) == next);
+        let is_next = |t: &Target| t.block().is_some_and(|b| Some(b.index()) == next);
         let swap = !is_next(other) && (is_next(then) || hint > 0);
         let (near, far) = if swap { (then, other) } else { (other, then) };
         let label = match far {
             Target::Block(b, args) if args.is_empty() => self.blocks[b.index()],
+            Target::Exit(ExitKind::Inner(b), s) if shared || self.f.state(*s).dirty.is_empty() => self.blocks[b.index()],
             _ => {
                 let l = self.asm.label();
                 self.stubs.push(Stub::Edge { label: l, target: far.clone(), skip_state: shared });
@@ -610,6 +629,15 @@ impl Emit<'_> {
                 let params = &self.f.blocks[b.index()].params;
                 let moves: Vec<(Value, Value)> = params.iter().copied().zip(args.iter().copied()).collect();
                 self.parallel_moves(&moves);
+                if Some(b.index()) != next {
+                    let l = self.blocks[b.index()];
+                    self.asm.jmp(l);
+                }
+            }
+            Target::Exit(ExitKind::Inner(b), s) => {
+                if !skip_state {
+                    self.write_state(*s);
+                }
                 if Some(b.index()) != next {
                     let l = self.blocks[b.index()];
                     self.asm.jmp(l);

@@ -2,7 +2,7 @@
 //! applies the guest's NaN rules; sticky flags gather in MXCSR. So does a result that may have been tiny before rounding,
 //! which is when the guest's underflow flag tells, while the host's looks after rounding: the least normal number.
 
-use super::asm::{Alu, Cc, Shift};
+use super::asm::{Alu, Cc, Shift, Label};
 use super::cond::Test;
 use super::emit::{Emit, Stub};
 use super::*;
@@ -55,7 +55,7 @@ pub(super) fn always_calls(f: &Function, i: &Inst) -> bool {
 }
 
 impl Emit<'_> {
-    fn fp_stub(&mut self, v: Value) -> (dynasmrt::DynamicLabel, dynasmrt::DynamicLabel) {
+    fn fp_stub(&mut self, v: Value) -> (Label, Label) {
         let label = self.asm.label();
         let back = self.asm.label();
         self.stubs.push(Stub::Fp { v, label, back });
@@ -69,7 +69,7 @@ impl Emit<'_> {
         if used { X13 } else { d }
     }
 
-    fn nan_check(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
+    fn nan_check(&mut self, double: bool, r: u8, label: Label) {
         if double {
             self.asm.vucomisd(r, r)
         } else {
@@ -78,7 +78,7 @@ impl Emit<'_> {
         self.asm.jcc(Cc::P, label);
     }
 
-    fn nan_check_lanes(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
+    fn nan_check_lanes(&mut self, double: bool, r: u8, label: Label) {
         if double {
             self.asm.vcmppd(X14, r, r, 3)
         } else {
@@ -89,7 +89,7 @@ impl Emit<'_> {
     }
 
     /// Constants of a `double` or single in all lanes: everything but the sign, the least normal number.
-    fn range_data(&mut self, double: bool) -> (dynasmrt::DynamicLabel, dynasmrt::DynamicLabel) {
+    fn range_data(&mut self, double: bool) -> (Label, Label) {
         let (magnitude, least): (u64, u64) =
             if double { (u64::MAX >> 1, 1 << 52) } else { (0x7fff_ffff_7fff_ffff, 0x0080_0000_0080_0000) };
         let both = |x: u64| x as u128 | (x as u128) << 64;
@@ -97,7 +97,7 @@ impl Emit<'_> {
     }
 
     /// To the slow path if the result is NaN or the least normal number of either sign.
-    fn tiny_check(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
+    fn tiny_check(&mut self, double: bool, r: u8, label: Label) {
         let (magnitude, least) = self.range_data(double);
         self.asm.vandps_label(X14, r, magnitude);
         self.asm.vucomi_label(double, X14, least);
@@ -105,7 +105,7 @@ impl Emit<'_> {
         self.asm.jcc(Cc::E, label);
     }
 
-    fn tiny_check_lanes(&mut self, double: bool, r: u8, label: dynasmrt::DynamicLabel) {
+    fn tiny_check_lanes(&mut self, double: bool, r: u8, label: Label) {
         const EQUAL_OR_UNORDERED: u8 = 8;
         let (magnitude, least) = self.range_data(double);
         self.asm.vandps_label(X14, r, magnitude);
@@ -335,7 +335,7 @@ impl Emit<'_> {
 
     /// Rounds the double in `r`, not NaN, to single precision, keeping it a double. What rounding twice would spoil, a result
     /// halfway between two singles, and results that are tiny go the slow path.
-    fn to_single(&mut self, r: u8, slow: dynasmrt::DynamicLabel) {
+    fn to_single(&mut self, r: u8, slow: Label) {
         const LEAST_NORMAL: u64 = 897 << 53;
         self.asm.vmov_to_gpr(true, RAX, r);
         if self.fp.rounding == 0 {
@@ -462,7 +462,7 @@ impl Emit<'_> {
     }
 
     /// Packed flags of an FP compare into `d`.
-    pub(super) fn flags_fcmp(&mut self, i: &Inst, d: u8, unordered: Option<dynasmrt::DynamicLabel>) {
+    pub(super) fn flags_fcmp(&mut self, i: &Inst, d: u8, unordered: Option<Label>) {
         let a = self.xmm(i.args[0], X14);
         let b = self.xmm(i.args[1], X15);
         self.ucomi(i, a, b);

@@ -4,7 +4,7 @@ use super::asm::{Alu, Cc};
 use super::emit::{Emit, H_FETCH, H_RETURNS, H_RETURNS_TOP, LinkSite, Stub, reason};
 use super::encode::Place;
 use super::*;
-use dynasmrt::DynamicLabel;
+use super::asm::Label;
 
 const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
 
@@ -21,7 +21,7 @@ impl Emit<'_> {
     }
 
     /// A jump that can be patched, to `label` until then.
-    fn patchable_jump(&mut self, pc: u64, label: DynamicLabel, identity_at: Option<u32>) {
+    fn patchable_jump(&mut self, pc: u64, label: Label, identity_at: Option<u32>) {
         // Its displacement must not straddle an aligned word.
         self.asm.pad_before(1);
         let n = self.links.len();

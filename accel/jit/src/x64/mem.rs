@@ -1,6 +1,6 @@
 //! Guest memory accesses: the inline TLB and the slow path behind it.
 
-use super::asm::{Alu, Cc, Shift};
+use super::asm::{Alu, Cc, Shift, Label};
 use super::emit::{Emit, H_FLAT, H_SITES, H_TLB, Stub};
 use super::encode::Place;
 use super::share::Role;
@@ -19,6 +19,7 @@ pub(super) const ADDEND: i32 = offset_of!(TlbEntry, addend) as i32;
 
 impl Emit<'_> {
     pub(super) fn mem(&mut self, v: Value, i: &Inst) {
+        self.write_early(i.state);
         match i.op {
             Op::CheckExit => self.check_exit(i),
             Op::CheckCount => self.check_count(i),
@@ -67,7 +68,7 @@ impl Emit<'_> {
     }
 
     /// The TLB entry that allows the access into rcx; what its tag was compared with is in rdx.
-    fn look_up(&mut self, m: MemOp, at: Place, tag: i32, slow: dynasmrt::DynamicLabel) {
+    fn look_up(&mut self, m: MemOp, at: Place, tag: i32, slow: Label) {
         self.tlb_entry(m, at);
         self.tag(m, at);
         self.asm.alu_rm(Alu::Cmp, true, RDX, RCX, tag);
@@ -81,8 +82,8 @@ impl Emit<'_> {
         site: Option<i32>,
         tag: i32,
         at: Place,
-        slow: dynasmrt::DynamicLabel,
-        hit: dynasmrt::DynamicLabel,
+        slow: Label,
+        hit: Label,
     ) {
         self.look_up(op, at, tag, slow);
         self.asm.load(true, RCX, RCX, ADDEND);
@@ -99,7 +100,7 @@ impl Emit<'_> {
 
     /// Where in the host's memory the access goes: rcx and perhaps rax are part of it, rdx is not. Jumps to the slow path
     /// on a miss.
-    fn address(&mut self, v: Value, i: &Inst, tag: i32) -> (dynasmrt::DynamicLabel, Place) {
+    fn address(&mut self, v: Value, i: &Inst, tag: i32) -> (Label, Place) {
         let m = i.mem_op();
         let label = self.asm.label();
         let back = self.asm.label();

@@ -90,7 +90,7 @@ impl Thunk {
 
 /// Code that all regions share, and offsets in it.
 pub struct Trampoline {
-    pub bytes: Vec<u8>,
+    pub bytes: Box<[u8]>,
     /// `EnvHeader::exit`.
     pub exit: usize,
     /// What unused elements of `EnvHeader::returns` and of jump caches lead to: a look-up of the address in rax.
@@ -170,5 +170,5 @@ pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
         a.mov_ri(RAX, reason::RAISED);
         a.jmp_mem(ENV, H_EXIT);
     }
-    Trampoline { bytes: a.ops.finalize().unwrap_or_default(), exit, no_return, thunks }
+    Trampoline { bytes: a.finish(), exit, no_return, thunks }
 }

@@ -7,7 +7,7 @@ use super::emit::{Emit, Region, SHARED, Stub};
 use super::encode::Place;
 use super::mem::{ADDEND, TAG_READ, TAG_WRITE};
 use super::*;
-use dynasmrt::DynamicLabel;
+use super::asm::Label;
 use rhea_ir::Effects;
 use rhea_ir::func::{Function, Value};
 use rhea_ir::op::{Class, Op};
@@ -168,7 +168,7 @@ impl Emit<'_> {
     }
 
     /// The addend of a shared look-up into rcx.
-    pub(super) fn shared(&mut self, role: Role, m: MemOp, tag: i32, at: Place, slow: DynamicLabel) {
+    pub(super) fn shared(&mut self, role: Role, m: MemOp, tag: i32, at: Place, slow: Label) {
         let (miss, hit) = (self.asm.label(), self.asm.label());
         let clear = match role {
             Role::First { word, low, high, reads, writes } => {

@@ -63,7 +63,7 @@ impl Maker {
     fn result(&mut self, v: Value) {
         let ty = self.f.ty(v);
         if ty != Type::Void {
-            self.out.push((Slot { offset: self.next_out, ty }, v));
+            self.out.push((Slot::new(self.next_out as usize, ty), v));
             self.next_out += 16;
         }
     }
@@ -175,7 +175,7 @@ pub fn make(form: &Form, shape: Setting, fp: FpMode, r: &mut Rng) -> Function {
     let dirty: Vec<(Slot, Value)> = live
         .iter()
         .filter(|(k, _)| k % 3 == 0)
-        .map(|&(k, v)| (Slot { offset: AFTER + 0x300 + 16 * k, ty: m.f.ty(v) }, v))
+        .map(|&(k, v)| (Slot::new((AFTER + 0x300 + 16 * k) as usize, m.f.ty(v)), v))
         .collect();
     let v = m.apply(form, &args, &dirty);
     m.result(v);
@@ -188,7 +188,7 @@ pub fn make(form: &Form, shape: Setting, fp: FpMode, r: &mut Rng) -> Function {
             t if t.is_int() && ta == tb => m.inst(Op::Sub, ta, &[a, b], 0, 0),
             _ => a,
         };
-        m.out.push((Slot { offset: AFTER + 16 * k, ty: ta }, v));
+        m.out.push((Slot::new((AFTER + 16 * k) as usize, ta), v));
     }
     if shape == Setting::Chain && form.ty != Type::Void {
         let flags = matches!(

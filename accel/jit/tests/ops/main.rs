@@ -62,18 +62,18 @@ fn inputs(form: &Form, n: usize, r: &mut Rng) -> Vec<Job> {
             let mut slots = Box::new([0u8; SLOT_BYTES]);
             for (k, &a) in form.args.iter().enumerate() {
                 let v = random_arg(r, a);
-                put_slot(&mut *slots, Slot { offset: ARGS + 16 * k as u32, ty: a.ty() }, v);
+                put_slot(&mut *slots, Slot::new((ARGS + 16 * k as u32) as usize, a.ty()), v);
             }
             for k in 0..64 {
                 let v = r.next() as u128 | (r.next() as u128) << 64;
-                put_slot(&mut *slots, Slot { offset: LIVE + 16 * k, ty: Type::V128 }, v);
+                put_slot(&mut *slots, Slot::new((LIVE + 16 * k) as usize, Type::V128), v);
             }
             let mut memory = Vec::new();
             if form.op.class() == Class::Mem {
                 memory = (0..JOB_MEMORY.iter().map(|m| m.len()).sum()).map(|_| r.next() as u8).collect();
                 // A compare-and-swap that finds what it expects.
                 if form.op == Op::Cas && r.below(2) == 0 {
-                    let va = get_slot(&*slots, Slot { offset: ARGS, ty: Type::I64 }) as usize;
+                    let va = get_slot(&*slots, Slot::new(ARGS as usize, Type::I64)) as usize;
                     let size = 1usize << (form.aux & 7);
                     if va >= JOB_MEMORY[0].start && va + size <= JOB_MEMORY[0].end {
                         let at = va - JOB_MEMORY[0].start;
@@ -82,7 +82,7 @@ fn inputs(form: &Form, n: usize, r: &mut Rng) -> Vec<Job> {
                         if MemOp(form.aux).is_big_endian() {
                             b[..size].reverse();
                         }
-                        put_slot(&mut *slots, Slot { offset: ARGS + 16, ty: form.ty }, u128::from_le_bytes(b));
+                        put_slot(&mut *slots, Slot::new((ARGS + 16) as usize, form.ty), u128::from_le_bytes(b));
                     }
                 }
             }
@@ -162,11 +162,11 @@ fn oracle(t: &Test, machine: &mut Machine, flat: &mut Flat) -> Vec<Finished> {
 fn show(t: &Test, job: &Job, got: &Finished, want: &Finished) -> String {
     let mut s = format!("{:?} {:?} simplified: {}\n{}", t.form, t.shape, t.derived, t.f);
     for (k, a) in t.form.args.iter().enumerate() {
-        let v = get_slot(&*job.slots, Slot { offset: ARGS + 16 * k as u32, ty: a.ty() });
+        let v = get_slot(&*job.slots, Slot::new((ARGS + 16 * k as u32) as usize, a.ty()));
         s += &format!("argument {k}: {v:#x}\n");
     }
     for at in (SLOTS as u32..(SLOTS + SLOT_BYTES) as u32).step_by(16) {
-        let slot = Slot { offset: at, ty: Type::V128 };
+        let slot = Slot::new(at as usize, Type::V128);
         let (g, w) = (get_slot(&*got.slots, slot), get_slot(&*want.slots, slot));
         if g != w {
             s += &format!("slot {at:#x}: {g:#x}, not {w:#x}\n");
@@ -191,7 +191,7 @@ fn least_normal(t: &Test, end: &Finished) -> bool {
         (0..lane.count()).any(|k| (v >> (k * lane.bits())) as u64 & (u64::MAX >> (65 - lane.bits())) == least)
     };
     (RESULTS..RESULTS + 0x80).step_by(16).any(|offset| {
-        let v = get_slot(&*end.slots, Slot { offset, ty: Type::V128 });
+        let v = get_slot(&*end.slots, Slot::new(offset as usize, Type::V128));
         has(v, Lane::D, 1 << 52) || has(v, Lane::S, 1 << 23)
     })
 }

@@ -367,7 +367,7 @@ impl Parser {
             let offset = l.u32()?;
             l.expect(']')?;
             l.expect('=')?;
-            dirty.push((Slot { offset, ty }, self.use_value(l)?));
+            dirty.push((Slot::new(offset as usize, ty), self.use_value(l)?));
         }
         Ok(self.f.push_state(StateMap { pc, dirty }))
     }

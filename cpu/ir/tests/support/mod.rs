@@ -119,10 +119,10 @@ impl Machine {
         put_slot(&mut self.slots, slot, v);
     }
     fn get64(&self, offset: u32) -> u64 {
-        self.get(Slot { offset, ty: Type::I64 }) as u64
+        self.get(Slot::new(offset as usize, Type::I64)) as u64
     }
     fn put64(&mut self, offset: u32, v: u64) {
-        self.put(Slot { offset, ty: Type::I64 }, v as u128);
+        self.put(Slot::new(offset as usize, Type::I64), v as u128);
     }
     fn fault(&mut self, va: u64, kind: u64) -> Raised {
         self.put64(FAULT_KIND, kind);
@@ -297,7 +297,7 @@ impl Guest for Machine {
             _ => {
                 b.start_insn(pc);
                 let one = b.iconst(Type::I32, 1);
-                b.set(Slot { offset: DONE, ty: Type::I32 }, one);
+                b.set(Slot::new(DONE as usize, Type::I32), one);
                 b.end_leave(pc);
             }
         }
@@ -332,7 +332,7 @@ impl Guest for Machine {
         Ok(())
     }
     fn poll(&mut self) -> Poll {
-        let done = Slot { offset: DONE, ty: Type::I32 };
+        let done = Slot::new(DONE as usize, Type::I32);
         if self.running {
             if self.get(done) == 0 {
                 return Poll::Run;
@@ -554,7 +554,7 @@ pub fn parse_items(s: &str) -> Vec<Item> {
             let ty = Type::from_name(name).unwrap_or_else(|| panic!("type {name}"));
             let v = number(v);
             let v = if ty.bytes() >= 16 { v } else { v & ((1 << (ty.bytes() * 8)) - 1) };
-            Item::Slot(Slot { offset: at as u32, ty }, v)
+            Item::Slot(Slot::new(at as usize, ty), v)
         })
         .collect()
 }
