@@ -182,7 +182,7 @@ pub fn unchanged<'a>(
     ranges.iter().all(|r| {
         let (from, to) = (r.from as usize, r.to as usize);
         let entry = entries.clone().find(|e| e.id() == Some(r.page));
-        let then = sources.iter().find(|s| s.id == r.page).and_then(|s| s.bytes.get(from..to));
+        let then = sources.iter().find(|s| s.id == r.page).and_then(|s| s.bytes_between(from, to));
         let (Some(then), Some((block, page))) = (then, entry.and_then(|e| e.page.as_ref())) else { return false };
         let same = |(n, then): (usize, &[u8])| {
             let mut now = [0; 64];
@@ -195,11 +195,18 @@ pub fn unchanged<'a>(
 
 /// The bytes of a fetched page, at the page of `pc`.
 pub fn code_page(e: &FetchEntry, pc: u64) -> Option<CodePage> {
+    part_of_page(e, pc & !(PAGE_SIZE - 1), PAGE_SIZE)
+}
+
+/// Those from `pc` on, at most `most`.
+pub fn part_of_page(e: &FetchEntry, pc: u64, most: u64) -> Option<CodePage> {
     let (block, page) = e.page.as_ref()?;
-    let mut bytes = vec![0u8; PAGE_SIZE as usize].into_boxed_slice();
-    block.read(page * PAGE_SIZE, &mut bytes).ok()?;
+    let first = pc & (PAGE_SIZE - 1);
+    let mut bytes = vec![0u8; most.min(PAGE_SIZE - first) as usize].into_boxed_slice();
+    block.read(page * PAGE_SIZE + first, &mut bytes).ok()?;
     let (tag, host, attrs, identity) = (e.tag, e.host, e.attrs, e.identity);
-    Some(CodePage { va: pc & !(PAGE_SIZE - 1), tag, host, attrs, identity, id: e.id()?, bytes })
+    let (va, first) = (pc - first, first as usize);
+    Some(CodePage { va, tag, host, attrs, identity, id: e.id()?, first, bytes })
 }
 
 /// The thread of a [`Compiler`]; ends when this is dropped.

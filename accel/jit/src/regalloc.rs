@@ -463,8 +463,7 @@ pub fn allocate(
         intervals.push(Interval { value, start: life.start, end: life.end, weight, crosses_call });
     }
     intervals.sort_unstable_by_key(|i| (i.start, i.value.0));
-    let mut alloc =
-        Allocation { order, locs: vec![Loc::None; nv], deferred, pos, intervals, ranges, spill_used: 0 };
+    let mut alloc = Allocation { order, locs: vec![Loc::None; nv], deferred, pos, intervals, ranges, spill_used: 0 };
     if alloc.ranges.is_some() {
         priority::choose(f, regs, &weights, &mut alloc)?;
     } else {

@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 
 /// Guest instructions in a block of the cheap tier.
 pub const MAX_BLOCK: u32 = 64;
+/// More bytes than such a block may be made from: the longest instructions are x86's, with fifteen.
+pub const MAX_BLOCK_BYTES: u64 = MAX_BLOCK as u64 * 16;
 /// Bounds of an optimised region.
 const MAX_REGION_BLOCKS: usize = 64;
 const MAX_REGION_INSNS: u32 = 700;
@@ -34,7 +36,19 @@ pub struct CodePage {
     /// See [`crate::fetch::Identities`].
     pub identity: u32,
     pub id: PageId,
+    /// Offset in the page of the first byte.
+    pub first: usize,
     pub bytes: Box<[u8]>,
+}
+
+impl CodePage {
+    /// The bytes at these offsets in the page.
+    pub fn bytes_between(&self, from: usize, to: usize) -> Option<&[u8]> {
+        self.bytes.get(from.checked_sub(self.first)?..to.checked_sub(self.first)?)
+    }
+    fn bytes_from(&self, from: usize) -> Option<&[u8]> {
+        self.bytes.get(from.checked_sub(self.first)?..)
+    }
 }
 
 /// Guest code under one mode. The first page is the entry's.
@@ -76,7 +90,7 @@ impl<G: Guest> Source<'_, G> {
     fn block(&self, f: &mut Function, pc: u64, max: u32, ranges: &mut Ranges) -> Block {
         let Some(page) = self.page(pc & !(PAGE_SIZE - 1)) else { return Block::None };
         let off = (pc - page.va) as usize;
-        let Some(code) = page.bytes.get(off..) else { return Block::None };
+        let Some(code) = page.bytes_from(off) else { return Block::None };
         let id = f.new_block(pc);
         let mut b = Builder::new(f, G::HELPERS, id);
         let size = PAGE_SIZE as usize;
@@ -91,7 +105,7 @@ impl<G: Guest> Source<'_, G> {
         }
         let Some(next) = self.page(page.va.wrapping_add(PAGE_SIZE)) else { return Block::NextPage };
         let mut both = code.to_vec();
-        both.extend_from_slice(next.bytes.get(..OVERLAP).unwrap_or_default());
+        both.extend_from_slice(next.bytes_between(0, OVERLAP).unwrap_or_default());
         f.blocks.truncate(id.index());
         let id = f.new_block(pc);
         let mut b = Builder::new(f, G::HELPERS, id);
@@ -279,7 +293,7 @@ fn check_count(f: &mut Function, id: BlockId) {
 fn add_check(f: &mut Function, b: usize, op: Op, pc: u64, imm: u64) {
     let mut i = Inst::new(op, Type::Void);
     i.imm = imm;
-    i.state = f.push_state(StateMap { pc, dirty: Vec::new() });
+    i.state = f.push_state(StateMap { pc, dirty: Default::default() });
     let v: Value = f.push_inst(i);
     f.blocks[b].insts.insert(0, v);
 }
@@ -310,7 +324,7 @@ fn inline_returns(f: &mut Function, returns: &[(u64, BlockId)]) {
             let next = f.new_block(pc);
             f.blocks[at].term = Term::Branch { cond, then, other: Target::Exit(ExitKind::Inner(next), s), hint: 0 };
             at = next.index();
-            s = f.push_state(StateMap { pc, dirty: Vec::new() });
+            s = f.push_state(StateMap { pc, dirty: Default::default() });
         }
     }
 }

@@ -4,13 +4,13 @@
 use crate::blocks::Placed;
 use crate::cache::{Cache, Key, OtherPage, Ranges};
 use crate::code::enter;
-use crate::compiler::{Job, code_page, unchanged};
+use crate::compiler::{Job, part_of_page, unchanged};
 use crate::context::Ctx;
 use crate::fetch::FetchEntry;
 use crate::interpret::{device_instruction, interpret};
 use crate::report::Look;
 use crate::shared::{Control, Shared, Work};
-use crate::translate::{MAX_BLOCK, Missing, Source};
+use crate::translate::{MAX_BLOCK, MAX_BLOCK_BYTES, Missing, Source};
 use crate::turns::Turns;
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
@@ -435,7 +435,9 @@ impl<G: Guest> JitVcpu<G> {
                 if core.track_page(inner.ctx.index, block, *page, e.host) {
                     inner.ctx.protect(inner.guest.header_mut(), e.host);
                 }
-                let Some(page) = code_page(e, key.pc.wrapping_add(n as u64 * PAGE_SIZE)) else { return Ok(None) };
+                // What follows the block's page is only the end of an instruction.
+                let from = if n == 0 { key.pc } else { (key.pc | (PAGE_SIZE - 1)).wrapping_add(1) };
+                let Some(page) = part_of_page(e, from, MAX_BLOCK_BYTES) else { return Ok(None) };
                 pages.push(page);
             }
             let src = Source { config: &*config, mode: key.mode, pages, counts: core.turns.is_some() };

@@ -4,6 +4,7 @@ use crate::guest::{Effects, FpMode, HelperDesc, HelperId};
 use crate::op::{Class, Cond, Op};
 use crate::simd::{Fmt, SimdOp};
 use crate::types::{Lane, MemOp, RmwOp, Slot, Type};
+use smallvec::SmallVec;
 
 /// An SSA value: the index of the instruction that defines it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -74,7 +75,7 @@ pub struct StateMap {
     /// Guest address of the instruction to restart at (or, on an exit edge, to continue at).
     pub pc: u64,
     /// Slots whose value in memory is stale, each with its current value; sorted by offset, no duplicates.
-    pub dirty: Vec<(Slot, Value)>,
+    pub dirty: SmallVec<[(Slot, Value); 4]>,
 }
 
 /// How a region is left.
@@ -360,8 +361,8 @@ impl<'a> Builder<'a> {
 
     /// A state map that continues at `pc` with the slots as they are now.
     pub fn state_at(&mut self, pc: u64) -> StateId {
-        let mut dirty = Vec::with_capacity(self.known.iter().filter(|k| k.dirty).count());
-        dirty.extend(self.known.iter().filter(|k| k.dirty).map(|k| (k.slot, k.value)));
+        let mut dirty: SmallVec<[(Slot, Value); 4]> =
+            self.known.iter().filter(|k| k.dirty).map(|k| (k.slot, k.value)).collect();
         dirty.sort_unstable_by_key(|d| d.0.offset);
         self.func.push_state(StateMap { pc, dirty })
     }

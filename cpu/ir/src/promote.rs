@@ -122,7 +122,7 @@ fn detach_entry(f: &mut Function) {
     }
     let pc = f.blocks[0].pc;
     let body = f.new_block(pc);
-    let state = f.push_state(StateMap { pc, dirty: Vec::new() });
+    let state = f.push_state(StateMap { pc, dirty: Default::default() });
     f.blocks.swap(0, body.index());
     f.blocks[0].term = Term::Jump(Target::Exit(ExitKind::Inner(body), state));
     for b in f.blocks.iter_mut().skip(1) {

@@ -61,7 +61,8 @@ fn is_forward(f: &Function, order: &[usize]) -> bool {
     }
     let at = |b: usize| order.iter().position(|&x| x == b);
     order.iter().enumerate().all(|(k, &b)| {
-        f.blocks[b].params.is_empty() && f.blocks[b].term.targets().all(|t| t.block().is_none_or(|to| at(to.index()) > Some(k)))
+        f.blocks[b].params.is_empty()
+            && f.blocks[b].term.targets().all(|t| t.block().is_none_or(|to| at(to.index()) > Some(k)))
     })
 }
 
@@ -86,13 +87,9 @@ fn is_deferred(f: &Function, v: Value, i: &Inst, u: Seen) -> bool {
     match i.op {
         Op::Const => fits_imm32(f, v),
         Op::ICmp | Op::CondFlags | Op::OrderIs | Op::ToBool => u.cond == u.all,
-        Op::FlagsSub
-        | Op::FlagsAdd
-        | Op::FlagsAdc
-        | Op::FlagsLogic
-        | Op::FlagsCmp
-        | Op::FlagsSbb
-        | Op::FlagsVTest => u.flag == u.all,
+        Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb | Op::FlagsVTest => {
+            u.flag == u.all
+        }
         Op::FlagsFCom => u.flag == u.all && f.fp.is_host_x86() && !clears(f),
         Op::FlagsFCmp => u.flag == u.all && f.fp.host_compares() && f.fp.nan_rule == NanRule::Arm && !clears(f),
         Op::Select if matches!(i.ty, Type::I32 | Type::V128) => u.all == 0,
@@ -102,7 +99,12 @@ fn is_deferred(f: &Function, v: Value, i: &Inst, u: Seen) -> bool {
 }
 
 /// Everything but locations; `None` for what [`super::allocate`] has to look at more closely.
-pub fn analyze(f: &Function, order: Vec<usize>, helpers: &[HelperDesc], is_call: &dyn Fn(Value) -> bool) -> Result<Allocation, Vec<usize>> {
+pub fn analyze(
+    f: &Function,
+    order: Vec<usize>,
+    helpers: &[HelperDesc],
+    is_call: &dyn Fn(Value) -> bool,
+) -> Result<Allocation, Vec<usize>> {
     if !f.eager || !is_forward(f, &order) {
         return Err(order);
     }

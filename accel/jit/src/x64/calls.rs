@@ -1,10 +1,10 @@
 //! Calls out of generated code: slow paths of memory accesses, helpers, exact floating point, and the registers to keep
 //! around them.
 
+use super::asm::Label;
 use super::emit::{Emit, H_SCRATCH, H_THUNK_OP, H_THUNKS, SAVE_GPR, SAVE_XMM};
 use super::*;
 use crate::regalloc::Loc;
-use super::asm::Label;
 use rhea_ir::func::Value;
 use rhea_ir::guest::Effects;
 use rhea_ir::op::Op;

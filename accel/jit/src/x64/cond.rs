@@ -1,9 +1,9 @@
 //! Packed flags, orders, conditions, and what depends on them.
 
+use super::asm::Label;
 use super::asm::{Alu, Cc, Shift};
 use super::emit::{Emit, H_COUNTER, Stub, reason};
 use super::*;
-use super::asm::Label;
 use rhea_clock::Counter;
 use rhea_ir::func::{Inst, Value};
 use rhea_ir::op::{Cond, Op};

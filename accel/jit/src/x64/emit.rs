@@ -1,10 +1,10 @@
 //! The frame of code generation: operands, blocks and edges, exits, state maps and out-of-line stubs.
 
+use super::asm::Label;
 use super::asm::{Asm, Cc};
 use super::encode::Place;
 use super::*;
 use crate::regalloc::{Allocation, Interval, Loc, OutOfSpill, allocate, recycle};
-use super::asm::Label;
 use rhea_ir::env::EnvHeader;
 use rhea_ir::func::{ExitKind, Function, Inst, StateId, Target, Term, Value};
 use rhea_ir::guest::{FpMode, HelperDesc};
@@ -237,7 +237,9 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     e.prologue();
     let order = &a.order;
     e.looping = r.sites.is_some() && mostly_loops(r.func);
-    e.shares = super::share::shares(r, e.looping);
+    if !r.func.eager {
+        e.shares = super::share::shares(r, e.looping);
+    }
     for (k, &b) in order.iter().enumerate() {
         e.block(b, order.get(k + 1).copied());
     }
@@ -611,7 +613,9 @@ impl Emit<'_> {
         let (near, far) = if swap { (then, other) } else { (other, then) };
         let label = match far {
             Target::Block(b, args) if args.is_empty() => self.blocks[b.index()],
-            Target::Exit(ExitKind::Inner(b), s) if shared || self.f.state(*s).dirty.is_empty() => self.blocks[b.index()],
+            Target::Exit(ExitKind::Inner(b), s) if shared || self.f.state(*s).dirty.is_empty() => {
+                self.blocks[b.index()]
+            }
             _ => {
                 let l = self.asm.label();
                 self.stubs.push(Stub::Edge { label: l, target: far.clone(), skip_state: shared });

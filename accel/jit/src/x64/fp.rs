@@ -2,7 +2,7 @@
 //! applies the guest's NaN rules; sticky flags gather in MXCSR. So does a result that may have been tiny before rounding,
 //! which is when the guest's underflow flag tells, while the host's looks after rounding: the least normal number.
 
-use super::asm::{Alu, Cc, Shift, Label};
+use super::asm::{Alu, Cc, Label, Shift};
 use super::cond::Test;
 use super::emit::{Emit, Stub};
 use super::*;

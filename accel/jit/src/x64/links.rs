@@ -1,10 +1,10 @@
 //! Jumps out of a region: those that can be patched to go to their target, and the shadow return stack.
 
+use super::asm::Label;
 use super::asm::{Alu, Cc};
 use super::emit::{Emit, H_FETCH, H_RETURNS, H_RETURNS_TOP, LinkSite, Stub, reason};
 use super::encode::Place;
 use super::*;
-use super::asm::Label;
 
 const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
 

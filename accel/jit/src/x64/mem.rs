@@ -1,6 +1,6 @@
 //! Guest memory accesses: the inline TLB and the slow path behind it.
 
-use super::asm::{Alu, Cc, Shift, Label};
+use super::asm::{Alu, Cc, Label, Shift};
 use super::emit::{Emit, H_FLAT, H_SITES, H_TLB, Stub};
 use super::encode::Place;
 use super::share::Role;
@@ -76,15 +76,7 @@ impl Emit<'_> {
     }
 
     /// Looks in the TLB, and lets a site know that did not know the page.
-    pub(super) fn probe(
-        &mut self,
-        op: MemOp,
-        site: Option<i32>,
-        tag: i32,
-        at: Place,
-        slow: Label,
-        hit: Label,
-    ) {
+    pub(super) fn probe(&mut self, op: MemOp, site: Option<i32>, tag: i32, at: Place, slow: Label, hit: Label) {
         self.look_up(op, at, tag, slow);
         self.asm.load(true, RCX, RCX, ADDEND);
         if let Some(site) = site {

@@ -2,12 +2,12 @@
 //! its page and leaves the page's addend in the frame; if they are not, it leaves 0 and each looks for itself. A slow path of
 //! any access between them leaves 0 too: what it called may have changed translations.
 
+use super::asm::Label;
 use super::asm::{Alu, Cc};
 use super::emit::{Emit, Region, SHARED, Stub};
 use super::encode::Place;
 use super::mem::{ADDEND, TAG_READ, TAG_WRITE};
 use super::*;
-use super::asm::Label;
 use rhea_ir::Effects;
 use rhea_ir::func::{Function, Value};
 use rhea_ir::op::{Class, Op};

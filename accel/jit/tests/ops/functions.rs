@@ -70,7 +70,7 @@ impl Maker {
     fn state(&mut self, pc: u64, dirty: &[(Slot, Value)]) -> rhea_ir::StateId {
         let mut dirty = dirty.to_vec();
         dirty.sort_by_key(|d| d.0.offset);
-        self.f.push_state(StateMap { pc, dirty })
+        self.f.push_state(StateMap { pc, dirty: dirty.into() })
     }
     fn apply(&mut self, form: &Form, args: &[Value], dirty: &[(Slot, Value)]) -> Value {
         let mut i = Inst::new(form.op, form.ty);

@@ -369,7 +369,7 @@ impl Parser {
             l.expect('=')?;
             dirty.push((Slot::new(offset as usize, ty), self.use_value(l)?));
         }
-        Ok(self.f.push_state(StateMap { pc, dirty }))
+        Ok(self.f.push_state(StateMap { pc, dirty: dirty.into() }))
     }
 
     fn inst(&mut self, l: &mut Line) -> Result<()> {
