@@ -69,7 +69,7 @@ impl PerfMap {
     }
 }
 
-/// Interrupt controllers in the kernel, as a device.
+/// What of a machine is in the kernel, such as interrupt controllers, as a device.
 pub struct KernelChips {
     pub name: &'static str,
     pub reset: Box<dyn Fn() -> Result<(), KvmError> + Send + Sync>,
@@ -85,10 +85,10 @@ impl Device for KernelChips {
         }
     }
     fn save(&self) -> Saved {
-        Saved::NotMigratable("interrupt controllers in the kernel")
+        Saved::NotMigratable("state in the kernel")
     }
     fn load(&self, _: &Saved) -> Result<(), LoadError> {
-        Err(LoadError::Mismatch("interrupt controllers in the kernel".to_owned()))
+        Err(LoadError::Mismatch("state in the kernel".to_owned()))
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Board {
     pub inventory: Arc<Inventory>,
     /// What runs the processors, from when it is there.
     pub accelerator: Option<Weak<dyn Accelerator>>,
+    /// Guest code can make memory its own, out of reach for devices.
+    pub private_memory: bool,
 }
 
 impl Board {
@@ -73,6 +75,7 @@ impl Board {
             input: InputHub::new(),
             inventory: Arc::default(),
             accelerator: None,
+            private_memory: false,
         }
     }
     /// Makes boards with the same parts and nothing on them, for devices that come later.
@@ -80,6 +83,7 @@ impl Board {
         let (space, routing, clock) = (self.space.clone(), self.routing.clone(), self.clock.clone());
         let (log, control, input) = (self.log.clone(), self.control.clone(), self.input.clone());
         let (inventory, accelerator) = (self.inventory.clone(), self.accelerator.clone());
+        let private_memory = self.private_memory;
         Box::new(move || Self {
             space: space.clone(),
             routing: routing.clone(),
@@ -95,6 +99,7 @@ impl Board {
             input: input.clone(),
             inventory: inventory.clone(),
             accelerator: accelerator.clone(),
+            private_memory,
         })
     }
     /// Maps a device into a space, which is a window of the board's map.

@@ -164,6 +164,7 @@ const Q35: &[OptionDecl] = &[
     OptionDecl::new("pflash0", OptionKind::Text, None, "id of the drive in flash bank 0"),
     OptionDecl::new("pflash1", OptionKind::Text, None, "id of the drive in flash bank 1"),
     OptionDecl::new("memory-backend", OptionKind::Text, None, "id of the -object that is the RAM"),
+    OptionDecl::new("confidential-guest-support", OptionKind::Text, None, "id of the -object that protects the guest"),
     OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
     OptionDecl::new(
         "kernel-irqchip",
@@ -192,6 +193,8 @@ pub struct Q35Options {
     /// Drive ids of the flash banks.
     pub pflash: [Option<String>; 2],
     pub memory_backend: Option<String>,
+    /// The object that says what guest code can have for itself.
+    pub confidential_guest: Option<String>,
     pub accel: Option<String>,
 }
 
@@ -221,6 +224,7 @@ impl Q35Options {
             usb: set.bool("usb"),
             pflash: [text("pflash0"), text("pflash1")],
             memory_backend: text("memory-backend"),
+            confidential_guest: text("confidential-guest-support"),
             accel: text("accel"),
         })
     }
@@ -504,16 +508,22 @@ pub enum ObjectSpec {
         id: String,
         fd: Option<i32>,
     },
+    /// Guest code can make memory its own, which the kernel sees to.
+    SwProtectedVm {
+        id: String,
+    },
 }
 
 /// The text of `-object help`.
-pub const OBJECT_HELP: &str = "List of user creatable objects:\n  iommufd\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n";
+pub const OBJECT_HELP: &str = "List of user creatable objects:\n  iommufd\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n  sw-protected-vm\n";
 
 impl ObjectSpec {
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
-            Self::Memory { id, .. } | Self::Rng { id, .. } | Self::Iommufd { id, .. } => id,
+            Self::Memory { id, .. } | Self::Rng { id, .. } | Self::Iommufd { id, .. } | Self::SwProtectedVm { id } => {
+                id
+            }
         }
     }
 
@@ -573,6 +583,10 @@ impl ObjectSpec {
             "iommufd" => {
                 let (set, id) = parse(&[ID, FD])?;
                 Ok(Self::Iommufd { id, fd: set.number("fd").map(|fd| fd as i32) })
+            }
+            "sw-protected-vm" => {
+                let (_, id) = parse(&[ID])?;
+                Ok(Self::SwProtectedVm { id })
             }
             _ => Err(OptionError::new("-object", format!("unknown type '{kind}' (-object help lists them)"))),
         }
@@ -663,5 +677,7 @@ mod tests {
         assert_eq!(ObjectSpec::parse("iommufd,id=i"), iommufd(None));
         assert_eq!(ObjectSpec::parse("iommufd,id=i,fd=7"), iommufd(Some(7)));
         assert!(ObjectSpec::parse("iommufd,id=i,fd=2").is_err());
+        assert_eq!(ObjectSpec::parse("sw-protected-vm,id=p"), Ok(ObjectSpec::SwProtectedVm { id: "p".to_owned() }));
+        assert!(ObjectSpec::parse("sw-protected-vm").is_err());
     }
 }

@@ -71,6 +71,7 @@ impl FlatView {
                     usize::from(n)
                 }
                 Lookup::Unassigned => return Err(BusError::Unassigned),
+                Lookup::Private => return Err(BusError::Refused),
             };
             data = &mut data[done..];
             gpa = gpa.offset(done as u64);
@@ -96,6 +97,7 @@ impl FlatView {
                 Lookup::Ram { .. } => return Err(BusError::ReadOnly),
                 Lookup::Mmio { device, offset, rules, remaining } => (device, rules, offset, remaining),
                 Lookup::Unassigned => return Err(BusError::Unassigned),
+                Lookup::Private => return Err(BusError::Refused),
             };
             let n = piece(offset, remaining, data.len(), rules.valid_max);
             let mut bytes = [0; 8];

@@ -63,7 +63,7 @@ pub enum BusError {
     /// Nothing answers at the address.
     #[error("nothing is mapped at the address")]
     Unassigned,
-    /// The target exists and refused the access (size, alignment, security, or a device error).
+    /// The target exists and refused the access (size, alignment, security, a device error), or it is memory that is guest code's alone.
     #[error("the device refused the access")]
     Refused,
     /// A write to read-only memory.

@@ -84,6 +84,8 @@ pub struct RamBlock {
     listener: Mutex<Option<Weak<dyn CodeWriteListener>>>,
     pins: OnceLock<Box<[AtomicU16]>>,
     source: OnceLock<Weak<dyn DirtySource>>,
+    /// Pages that are guest code's alone.
+    private: OnceLock<Box<[AtomicU64]>>,
 }
 
 fn open_backing(path: &Path, len: u64) -> std::io::Result<File> {
@@ -164,6 +166,7 @@ impl RamBlock {
             listener: Mutex::new(None),
             pins: OnceLock::new(),
             source: OnceLock::new(),
+            private: OnceLock::new(),
         })
     }
     /// Is it a device's ([`Self::device`])?
@@ -424,6 +427,31 @@ impl RamBlock {
         self.note_write(at, len);
         Ok(())
     }
+    /// The whole pages of a range are guest code's alone from now on, or everybody's: see [`crate::AddressSpace::set_private`].
+    pub(crate) fn set_private(&self, offset: u64, len: u64, on: bool) {
+        if self.check(offset, len).is_err() || !on && self.private.get().is_none() {
+            return;
+        }
+        let bits = self.private.get_or_init(|| zeroed_words(words(self.len)));
+        for page in offset.div_ceil(PAGE_SIZE)..(offset + len) / PAGE_SIZE {
+            let (word, bit) = (&bits[(page / 64) as usize], 1 << (page % 64));
+            if on {
+                word.fetch_or(bit, Ordering::SeqCst);
+            } else {
+                word.fetch_and(!bit, Ordering::SeqCst);
+            }
+        }
+    }
+    /// How many of the `len` bytes from `offset` on can be accessed from outside of guest code: up to the next private page, and no
+    /// more than is looked at in one go where there are any.
+    #[inline]
+    #[must_use]
+    pub fn reachable(&self, offset: u64, len: u64) -> u64 {
+        match self.private.get() {
+            None => len,
+            Some(bits) => reachable(bits, offset, len),
+        }
+    }
     fn each_pin(&self, offset: u64, len: u64, f: impl Fn(&AtomicU16)) {
         if len == 0 || !self.memory.contains(offset, len) {
             return;
@@ -461,6 +489,26 @@ impl RamBlock {
     pub fn pinned(&self, page: u64) -> bool {
         self.pins.get().and_then(|pins| pins.get(page as usize)).is_some_and(|n| n.load(Ordering::Acquire) != 0)
     }
+}
+
+/// [`RamBlock::reachable`] where pages are private.
+#[cold]
+fn reachable(bits: &[AtomicU64], offset: u64, len: u64) -> u64 {
+    /// So long that nobody asks for more in one piece.
+    const MOST: u64 = 64 << 20;
+    let end = offset.saturating_add(len.min(MOST));
+    let mut at = offset;
+    while at < end {
+        let page = at / PAGE_SIZE;
+        let word = bits.get((page / 64) as usize).map_or(0, |w| w.load(Ordering::SeqCst)) >> (page % 64);
+        // So many pages follow that are not private, in this word.
+        let free = u64::from(word.trailing_zeros()).min(64 - page % 64);
+        if free == 0 {
+            break;
+        }
+        at = (page + free) * PAGE_SIZE;
+    }
+    at.min(end) - offset
 }
 
 fn words(len: u64) -> usize {

@@ -290,6 +290,49 @@ impl AddressSpace {
     pub fn subscribe(&self, listener: Arc<dyn ChangeListener>) -> Subscription {
         self.notifier.subscribe(listener)
     }
+    /// The whole pages of a range that are RAM are guest code's alone from now on, or everybody's: accesses by others are refused
+    /// wherever the memory is mapped, and who kept a host address is told. Private pages are the accelerator's to keep; what they hold
+    /// is not what the block holds.
+    pub fn set_private(&self, range: GpaRange, on: bool) {
+        let mut changed = Vec::new();
+        for flat in self.view().ranges().iter().filter(|r| r.range.overlaps(&range)) {
+            let FlatTarget::Ram(ram) = &flat.target else { continue };
+            let (first, last) = (flat.range.start.0.max(range.start.0), flat.range.last().min(range.last()));
+            let offset = ram.offset + (first - flat.range.start.0);
+            ram.block.set_private(offset, last - first + 1, on);
+            changed.push((ram.block.clone(), offset, last - first + 1));
+        }
+        self.private_changed(&changed);
+    }
+    /// Tells those who look at the memory here, then those who look at this space.
+    fn private_changed(&self, changed: &[(Arc<RamBlock>, u64, u64)]) {
+        let (view, viewers) = {
+            let mut state = self.state.lock();
+            state.generation += 1;
+            let ranges = self.view.load().ranges.clone();
+            let view = Arc::new(FlatView { ranges, generation: state.generation });
+            self.view.store(view.clone());
+            (view, state.viewers.clone())
+        };
+        let mut ranges = Vec::new();
+        for flat in view.ranges() {
+            let FlatTarget::Ram(ram) = &flat.target else { continue };
+            for (_, offset, len) in changed.iter().filter(|c| Arc::ptr_eq(&c.0, &ram.block)) {
+                let (first, end) = ((*offset).max(ram.offset), (offset + len).min(ram.offset + flat.range.len));
+                if first < end {
+                    let start = flat.range.start.offset(first - ram.offset);
+                    push_merged(&mut ranges, GpaRange { start, len: end - first });
+                }
+            }
+        }
+        if !ranges.is_empty() {
+            let (reason, generation) = (ChangeReason::PrivateShared, view.generation);
+            self.notifier.announce(&MemoryChange { reason, ranges, read_only_downgrade: false, generation });
+        }
+        for viewer in viewers.iter().filter_map(Weak::upgrade) {
+            viewer.private_changed(changed);
+        }
+    }
     /// Announces a change that is not one of the mappings (protection, discard, migration). The generation is filled in.
     pub fn announce(&self, change: MemoryChange) {
         self.notifier.announce(&MemoryChange { generation: self.generation(), ..change });

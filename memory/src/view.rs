@@ -60,6 +60,8 @@ pub enum Lookup<'a> {
         rules: AccessRules,
         remaining: u64,
     },
+    /// Memory that is guest code's alone ([`crate::AddressSpace::set_private`]).
+    Private,
     Unassigned,
 }
 
@@ -94,13 +96,16 @@ impl FlatView {
         }
         let remaining = flat.range.len - at;
         match &flat.target {
-            FlatTarget::Ram(ram) => Lookup::Ram {
-                block: &ram.block,
-                offset: ram.offset + at,
-                host: ram.block.host_ptr().wrapping_add((ram.offset + at) as usize),
-                readonly: ram.readonly,
-                writes: ram.writes.as_ref().map(|m| (m, m.offset + at)),
-                remaining,
+            FlatTarget::Ram(ram) => match ram.block.reachable(ram.offset + at, remaining) {
+                0 => Lookup::Private,
+                remaining => Lookup::Ram {
+                    block: &ram.block,
+                    offset: ram.offset + at,
+                    host: ram.block.host_ptr().wrapping_add((ram.offset + at) as usize),
+                    readonly: ram.readonly,
+                    writes: ram.writes.as_ref().map(|m| (m, m.offset + at)),
+                    remaining,
+                },
             },
             FlatTarget::Mmio(mmio) => {
                 Lookup::Mmio { device: &mmio.device, offset: mmio.offset + at, rules: mmio.rules, remaining }

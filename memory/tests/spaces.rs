@@ -242,3 +242,43 @@ fn backings() {
     assert!(matches!(RamBlock::anonymous("x", 0x1001), Err(MemoryError::Size { .. })));
     assert!(matches!(RamBlock::anonymous("x", 1 << 60), Err(MemoryError::Allocate { .. })));
 }
+
+/// Pages that are guest code's alone: nobody else reaches them, wherever they are mapped, and who kept their address is told.
+#[test]
+fn private_pages() {
+    let space = AddressSpace::new("system");
+    let ram = RamBlock::anonymous("ram", 0x20_0000).unwrap();
+    let _low = space.map_ram(Gpa(0x1000), &ram, 0, 0x10_0000, 0).unwrap();
+    let _again = space.map_ram(Gpa(0x100_0000), &ram, 0x4000, 0x4000, 0).unwrap();
+    let bus = AddressSpace::new("bus");
+    let _alias = bus.map_alias(Gpa(0x8000_0000), &space, Gpa(0), 0x200_0000, 0).unwrap();
+    let (seen, behind) = (Arc::new(Changes::default()), Arc::new(Changes::default()));
+    let _subscriptions = (space.subscribe(seen.clone()), bus.subscribe(behind.clone()));
+    let slice = space.host_slice(Gpa(0x4000), 0x4000).unwrap();
+    // From the middle of a page: it stays; two are whole.
+    space.set_private(GpaRange { start: Gpa(0x4800), len: 0x2800 }, true);
+    let change = seen.0.lock().pop().unwrap();
+    assert_eq!((change.reason, change.generation), (ChangeReason::PrivateShared, space.generation()));
+    assert_eq!(change.ranges.len(), 2, "also where it is mapped once more: {change:?}");
+    assert_eq!(behind.0.lock()[0].ranges[0].start, Gpa(0x8000_4800));
+    assert!(!slice.is_current(&space));
+    let mut two = [0; 16];
+    let device = Requester::Host;
+    assert_eq!(space.read(Gpa(0x4ff0), &mut two, device), Ok(()));
+    assert_eq!(space.read(Gpa(0x4ff8), &mut two, device), Err(BusError::Refused));
+    assert_eq!(space.write(Gpa(0x6ff8), &two, device), Err(BusError::Refused));
+    assert_eq!(space.write(Gpa(0x7000), &two, device), Ok(()));
+    assert_eq!(space.load(Gpa(0x5000), cpu(4)), Err(BusError::Refused));
+    assert_eq!(space.store(Gpa(0x5ffc), 1, cpu(4)), Err(BusError::Refused));
+    assert_eq!(space.load(Gpa(0x4ffc), cpu(8)), Err(BusError::Refused), "into it");
+    assert_eq!(space.compare_exchange(Gpa(0x5000), 4, 0, 1), Err(BusError::Refused));
+    assert_eq!(bus.read(Gpa(0x8000_5000), &mut two, device), Err(BusError::Refused));
+    assert_eq!(space.write_rom(Gpa(0x100_0000), &two), Err(BusError::Refused));
+    assert!(space.host_slice(Gpa(0x4000), 0x1001).is_none() && space.host_slice(Gpa(0x4000), 0x1000).is_some());
+    assert_eq!(ram.reachable(0x6000, 0x10_0000), 0x10_0000);
+    assert_eq!(ram.reachable(0, 0x10_0000), 0x4000);
+    // Given back.
+    space.set_private(GpaRange { start: Gpa(0), len: u64::MAX }, false);
+    assert_eq!(space.read(Gpa(0x5000), &mut two, device), Ok(()));
+    assert!(space.host_slice(Gpa(0x4000), 0x4000).is_some());
+}

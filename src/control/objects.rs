@@ -94,6 +94,7 @@ fn object_type(object: &ObjectSpec) -> &'static str {
         ObjectSpec::Memory { .. } => "memory-backend-ram",
         ObjectSpec::Rng { .. } => "rng-random",
         ObjectSpec::Iommufd { .. } => "iommufd",
+        ObjectSpec::SwProtectedVm { .. } => "sw-protected-vm",
     }
 }
 
@@ -251,6 +252,7 @@ fn all_types(context: &Context) -> Vec<(String, &'static str, bool)> {
     .to_vec();
     all.push((machine_type(architecture).to_owned(), "machine", false));
     all.push(("iommufd".to_owned(), "object", false));
+    all.push(("sw-protected-vm".to_owned(), "confidential-guest-support", false));
     for name in ["memory-backend-ram", "memory-backend-file"] {
         all.push((name.to_owned(), "memory-backend", false));
     }

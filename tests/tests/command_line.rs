@@ -142,6 +142,11 @@ const REFUSED_Q35: &[(&str, &[&str])] = &[
     ("-M q35,graphics=7", &["graphics"]),
     ("-M q35,usb=perhaps", &["usb"]),
     ("-M q35,nvdimm=on", &["nvdimm"]),
+    ("-M q35,confidential-guest-support=nobody -accel kvm", &["nobody", "sw-protected-vm"]),
+    (
+        "-M q35,confidential-guest-support=p -object sw-protected-vm,id=p -accel jit",
+        &["confidential-guest-support", "kvm"],
+    ),
     ("-M q35,kernel-irqchip=on", &["kernel-irqchip"]),
     ("-M q35,gic-version=3", &["gic-version"]),
     ("-M q35,pflash0=no-such-drive", &["no-such-drive"]),

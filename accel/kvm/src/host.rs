@@ -3,8 +3,8 @@
 
 use crate::error::KvmError;
 use crate::ppc::abi;
-use crate::sys::{AnyVm, IoEvent, Region, VfioDevice};
-use libc::{_IO, _IOW, Ioctl};
+use crate::sys::{AnyVm, IoEvent, PrivateMemory, Region, VfioDevice};
+use libc::{_IO, _IOW, _IOWR, Ioctl};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -33,6 +33,30 @@ struct MemoryRegion {
     guest_phys_addr: u64,
     memory_size: u64,
     userspace_addr: u64,
+}
+/// `struct kvm_userspace_memory_region2`.
+#[repr(C)]
+struct MemoryRegion2 {
+    region: MemoryRegion,
+    guest_memfd_offset: u64,
+    guest_memfd: u32,
+    pad1: u32,
+    pad2: [u64; 14],
+}
+/// `struct kvm_create_guest_memfd`.
+#[repr(C)]
+struct CreateGuestMemfd {
+    size: u64,
+    flags: u64,
+    reserved: [u64; 6],
+}
+/// `struct kvm_memory_attributes`.
+#[repr(C)]
+struct MemoryAttributes {
+    address: u64,
+    size: u64,
+    attributes: u64,
+    flags: u64,
 }
 /// `struct kvm_dirty_log`.
 #[repr(C)]
@@ -71,6 +95,8 @@ struct Zone {
 
 const MEM_LOG_DIRTY_PAGES: u32 = 1;
 const MEM_READONLY: u32 = 2;
+const MEM_GUEST_MEMFD: u32 = 4;
+const MEMORY_ATTRIBUTE_PRIVATE: u64 = 8;
 const IRQFD_DEASSIGN: u32 = 1;
 const IRQFD_RESAMPLE: u32 = 2;
 const DEV_TYPE_VFIO: u32 = 4;
@@ -85,12 +111,15 @@ const IOEVENTFD_DEASSIGN: u32 = 4;
 const KVM_CHECK_EXTENSION: Ioctl = _IO(KVMIO, 0x03);
 const KVM_GET_DIRTY_LOG: Ioctl = _IOW::<DirtyLog>(KVMIO, 0x42);
 const KVM_SET_USER_MEMORY_REGION: Ioctl = _IOW::<MemoryRegion>(KVMIO, 0x46);
+const KVM_SET_USER_MEMORY_REGION2: Ioctl = _IOW::<MemoryRegion2>(KVMIO, 0x49);
 const KVM_REGISTER_COALESCED_MMIO: Ioctl = _IOW::<Zone>(KVMIO, 0x67);
 const KVM_UNREGISTER_COALESCED_MMIO: Ioctl = _IOW::<Zone>(KVMIO, 0x68);
 const KVM_IRQFD: Ioctl = _IOW::<IrqFd>(KVMIO, 0x76);
 const KVM_IOEVENTFD: Ioctl = _IOW::<IoEventFd>(KVMIO, 0x79);
 const KVM_ENABLE_CAP: Ioctl = _IOW::<EnableCap>(KVMIO, 0xa3);
 const KVM_RESET_DIRTY_RINGS: Ioctl = _IO(KVMIO, 0xc7);
+const KVM_SET_MEMORY_ATTRIBUTES: Ioctl = _IOW::<MemoryAttributes>(KVMIO, 0xd2);
+const KVM_CREATE_GUEST_MEMFD: Ioctl = _IOWR::<CreateGuestMemfd>(KVMIO, 0xd4);
 
 /// The result of a call: what is negative is an error.
 pub fn done(result: i32) -> Result<()> {
@@ -169,6 +198,20 @@ impl<T: KernelVm> AnyVm for T {
     fn set_memory(&self, region: &Region) -> Result<()> {
         set_memory(self, region)
     }
+    fn create_private(&self, len: u64) -> Result<Arc<dyn PrivateMemory>> {
+        let wanted = CreateGuestMemfd { size: len, flags: 0, reserved: [0; 6] };
+        // SAFETY: the structure is only read.
+        let fd = unsafe { ioctl_with_ref(self, KVM_CREATE_GUEST_MEMFD, &wanted) };
+        done(fd)?;
+        // SAFETY: the kernel made the descriptor for this call.
+        Ok(Arc::new(GuestMemfd(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+    fn set_private(&self, address: u64, len: u64, on: bool) -> Result<()> {
+        let attributes = if on { MEMORY_ATTRIBUTE_PRIVATE } else { 0 };
+        let wanted = MemoryAttributes { address, size: len, attributes, flags: 0 };
+        // SAFETY: the structure is only read.
+        done(unsafe { ioctl_with_ref(self, KVM_SET_MEMORY_ATTRIBUTES, &wanted) })
+    }
     fn dirty_log(&self, slot: u32, len: u64) -> Result<Vec<u64>> {
         dirty_log(self, slot, len)
     }
@@ -202,6 +245,19 @@ pub fn create_device(vm: &impl AsRawFd, kind: u32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(device.fd as RawFd) })
 }
 
+struct GuestMemfd(OwnedFd);
+
+impl PrivateMemory for GuestMemfd {
+    fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+    fn free(&self, offset: u64, len: u64) -> Result<()> {
+        let (offset, len) = (offset as libc::off_t, len as libc::off_t);
+        // SAFETY: numbers; the file cannot be mapped.
+        done(unsafe { libc::fallocate(self.fd(), libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, offset, len) })
+    }
+}
+
 struct KernelVfio(OwnedFd);
 
 impl KernelVfio {
@@ -223,7 +279,7 @@ impl VfioDevice for KernelVfio {
 }
 
 /// [`crate::sys::AnyVm::set_memory`].
-fn set_memory(fd: &impl AsRawFd, region: &Region) -> Result<()> {
+fn set_memory(vm: &impl AsRawFd, region: &Region) -> Result<()> {
     let flags = if region.readonly { MEM_READONLY } else { 0 } | if region.log { MEM_LOG_DIRTY_PAGES } else { 0 };
     let wanted = MemoryRegion {
         slot: region.slot,
@@ -232,9 +288,16 @@ fn set_memory(fd: &impl AsRawFd, region: &Region) -> Result<()> {
         memory_size: region.len,
         userspace_addr: region.host,
     };
+    if let Some((fd, offset)) = region.private {
+        let region = MemoryRegion { flags: wanted.flags | MEM_GUEST_MEMFD, ..wanted };
+        let (guest_memfd_offset, guest_memfd) = (offset, fd as u32);
+        let wanted = MemoryRegion2 { region, guest_memfd_offset, guest_memfd, pad1: 0, pad2: [0; 14] };
+        // SAFETY: as below.
+        return done(unsafe { ioctl_with_ref(vm, KVM_SET_USER_MEMORY_REGION2, &wanted) });
+    }
     // SAFETY: the structure is only read. The caller keeps the host memory mapped as long as the region exists (contract of the
     // trait); guest memory is never the target of Rust references.
-    done(unsafe { ioctl_with_ref(fd, KVM_SET_USER_MEMORY_REGION, &wanted) })
+    done(unsafe { ioctl_with_ref(vm, KVM_SET_USER_MEMORY_REGION, &wanted) })
 }
 
 /// [`crate::sys::AnyVm::dirty_log`].

@@ -3,11 +3,12 @@
 use crate::error::{Context, KvmError};
 use crate::host::page_size;
 use crate::kick::Gate;
-use crate::sys::{AnyVm, PageRing, Region, cap};
+use crate::sys::{AnyVm, PageRing, PrivateMemory, Region, cap};
 use parking_lot::Mutex;
 use rhea_memory::ram::DirtySource;
 use rhea_memory::{
-    AddressSpace, ChangeListener, ChangeReason, FlatTarget, FlatView, MemoryChange, RamBlock, Subscription,
+    AddressSpace, ChangeListener, ChangeReason, FlatTarget, FlatView, Gpa, GpaRange, MemoryChange, RamBlock,
+    Subscription,
 };
 use std::sync::{Arc, Weak};
 
@@ -42,6 +43,8 @@ struct Slot {
     id: u32,
     range: Range,
     logged: bool,
+    /// Its pages may be guest code's alone. Such a slot is not logged: the kernel cannot.
+    private: bool,
 }
 
 #[derive(Default)]
@@ -62,8 +65,18 @@ pub struct Slots {
     /// The kernel has read-only memory; without it ROM is a device.
     readonly: bool,
     state: Mutex<State>,
+    /// What of the RAM may be guest code's alone.
+    private: Option<Private>,
     failed: Failed,
     me: Weak<Slots>,
+}
+
+/// RAM that has a second face, which only guest code sees.
+struct Private {
+    block: Arc<RamBlock>,
+    memory: Arc<dyn PrivateMemory>,
+    /// One change at a time.
+    changing: Mutex<()>,
 }
 
 struct Follower(Weak<Slots>, u32);
@@ -123,6 +136,7 @@ impl Slots {
         vm: &Arc<dyn AnyVm>,
         gate: &Arc<Gate>,
         spaces: &[Arc<AddressSpace>],
+        private: Option<&Arc<RamBlock>>,
         failed: Failed,
     ) -> Result<(Arc<Self>, Vec<Subscription>), KvmError> {
         let most = match vm.check(cap::NR_MEMSLOTS) {
@@ -130,6 +144,11 @@ impl Slots {
             // What kernels had before they said it.
             _ => 32,
         };
+        let made = |block: &Arc<RamBlock>| {
+            let memory = vm.create_private(block.len()).during("KVM_CREATE_GUEST_MEMFD")?;
+            Ok(Private { block: block.clone(), memory, changing: Mutex::default() })
+        };
+        let private = private.map(made).transpose()?;
         let slots = Arc::new_cyclic(|me| Self {
             vm: vm.clone(),
             gate: gate.clone(),
@@ -137,6 +156,7 @@ impl Slots {
             most,
             readonly: vm.check(cap::READONLY_MEM) > 0,
             state: Mutex::default(),
+            private,
             failed,
             me: me.clone(),
         });
@@ -176,7 +196,7 @@ impl Slots {
                 kept.push(slot);
                 continue;
             }
-            if slot.logged && state.rings.is_empty() {
+            if (slot.logged || slot.private) && state.rings.is_empty() {
                 self.collect_slot(&slot);
             }
             let gone = Region { len: 0, ..self.region(&slot) };
@@ -197,8 +217,9 @@ impl Slots {
                 .find(|id| !state.slots.iter().any(|s| s.id == *id));
             let id = free.ok_or(KvmError::Slots(self.most))?;
             range.block.set_dirty_source(self.me.clone());
-            let logged = range.block.dirty_logging();
-            let slot = Slot { id, range, logged };
+            let private = self.may_be_private(state, &range);
+            let logged = range.block.dirty_logging() && !private;
+            let slot = Slot { id, range, logged, private };
             self.vm.set_memory(&self.region(&slot)).map_err(|source| match source.raw_os_error() {
                 Some(libc::ENOSPC) => KvmError::Slots(self.most),
                 _ => KvmError::Call { call: "KVM_SET_USER_MEMORY_REGION", source },
@@ -210,10 +231,86 @@ impl Slots {
 
     fn region(&self, slot: &Slot) -> Region {
         let Range { gpa, len, readonly, .. } = slot.range;
-        Region { slot: slot.id, readonly, log: slot.logged, gpa, len, host: slot.range.host() }
+        let private = self.private.as_ref().filter(|_| slot.private).map(|p| (p.memory.fd(), slot.range.offset));
+        Region { slot: slot.id, readonly, log: slot.logged, gpa, len, host: slot.range.host(), private }
+    }
+
+    // ---- pages that are guest code's alone ----
+
+    /// Can the pages of a new slot be? They are in one slot only, and that one is not read-only.
+    fn may_be_private(&self, state: &State, range: &Range) -> bool {
+        let Some(private) = self.private.as_ref().filter(|p| Arc::ptr_eq(&p.block, &range.block)) else { return false };
+        let taken = |s: &Slot| {
+            s.private
+                && Arc::ptr_eq(&s.range.block, &private.block)
+                && s.range.offset < range.offset + range.len
+                && range.offset < s.range.offset + s.range.len
+        };
+        !range.readonly && !state.slots.iter().any(taken)
+    }
+    /// Pages of a range of guest addresses become guest code's alone, or everybody's; what they held is lost. False: the range is not all
+    /// memory for which that can be.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`]: they stay what they were.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 has such machines so far"))]
+    pub fn set_private(&self, start: u64, len: u64, on: bool) -> Result<bool, KvmError> {
+        let size = page_size();
+        let Some(private) = &self.private else { return Ok(false) };
+        let Some(end) = start.checked_add(len).filter(|_| len > 0 && (start | len).is_multiple_of(size)) else {
+            return Ok(false);
+        };
+        let Some(space) = self.spaces.first().and_then(Weak::upgrade) else { return Ok(false) };
+        let _changing = private.changing.lock();
+        // Where it is in the block.
+        let mut pieces = Vec::new();
+        {
+            let state = self.state.lock();
+            for slot in state.slots.iter().filter(|s| s.private) {
+                let Range { gpa, len, offset, .. } = slot.range;
+                let (first, last) = (gpa.max(start), (gpa + len).min(end));
+                if first < last {
+                    pieces.push((offset + (first - gpa), last - first));
+                }
+            }
+        }
+        if pieces.iter().map(|(_, len)| len).sum::<u64>() != len {
+            return Ok(false);
+        }
+        self.vm.set_private(start, len, on).during("KVM_SET_MEMORY_ATTRIBUTES")?;
+        space.set_private(GpaRange { start: Gpa(start), len }, on);
+        for (offset, len) in pieces {
+            // The face that is not seen needs no memory. What is pinned by a device keeps it.
+            let _ =
+                if on { private.block.discard(offset, len).is_ok() } else { private.memory.free(offset, len).is_ok() };
+        }
+        Ok(true)
+    }
+    /// All memory is everybody's again: after a reset.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 has such machines so far"))]
+    pub fn share_all(&self) -> Result<(), KvmError> {
+        let Some(private) = &self.private else { return Ok(()) };
+        let _changing = private.changing.lock();
+        let of_block = |s: &&Slot| s.id >> 16 == 0 && Arc::ptr_eq(&s.range.block, &private.block);
+        let all: Vec<Range> = self.state.lock().slots.iter().filter(of_block).map(|s| s.range.clone()).collect();
+        for Range { gpa, len, .. } in all {
+            self.vm.set_private(gpa, len, false).during("KVM_SET_MEMORY_ATTRIBUTES")?;
+        }
+        if let Some(space) = self.spaces.first().and_then(Weak::upgrade) {
+            space.set_private(GpaRange { start: Gpa(0), len: u64::MAX }, false);
+        }
+        // What it may keep is of no use to it.
+        let _ = private.memory.free(0, private.block.len());
+        Ok(())
     }
 
     fn collect_slot(&self, slot: &Slot) {
+        if slot.private {
+            return slot.range.block.note_write(slot.range.offset, slot.range.len);
+        }
         let words = match self.vm.dirty_log(slot.id, slot.range.len).during("KVM_GET_DIRTY_LOG") {
             Ok(words) => words,
             Err(e) => {
@@ -272,7 +369,9 @@ impl Slots {
 impl DirtySource for Slots {
     fn track(&self, block: &RamBlock, on: bool) {
         let mut state = self.state.lock();
-        for slot in state.slots.iter_mut().filter(|s| std::ptr::eq(&*s.range.block, block) && s.logged != on) {
+        for slot in
+            state.slots.iter_mut().filter(|s| std::ptr::eq(&*s.range.block, block) && s.logged != on && !s.private)
+        {
             slot.logged = on;
             if let Err(e) = self.vm.set_memory(&self.region(slot)).during("KVM_SET_USER_MEMORY_REGION") {
                 slot.logged = !on;
@@ -286,7 +385,8 @@ impl DirtySource for Slots {
             return self.gate.exclusively(|| self.empty_rings());
         }
         let state = self.state.lock();
-        for slot in state.slots.iter().filter(|s| s.logged && std::ptr::eq(&*s.range.block, block)) {
+        let of_block = |s: &&Slot| (s.logged || s.private) && std::ptr::eq(&*s.range.block, block);
+        for slot in state.slots.iter().filter(of_block) {
             self.collect_slot(slot);
         }
     }

@@ -17,6 +17,10 @@ pub mod cap {
     pub const IOEVENTFD_ANY_LENGTH: u32 = 122;
     pub const DIRTY_LOG_RING: u32 = 192;
     pub const DIRTY_LOG_RING_ACQ_REL: u32 = 223;
+    pub const USER_MEMORY2: u32 = 231;
+    pub const MEMORY_FAULT_INFO: u32 = 232;
+    pub const MEMORY_ATTRIBUTES: u32 = 233;
+    pub const GUEST_MEMFD: u32 = 234;
 }
 
 /// The only version of the kernel's interface there is.
@@ -47,6 +51,18 @@ pub struct Region {
     pub len: u64,
     /// Where it is in this process.
     pub host: u64,
+    /// A file of the kernel's ([`AnyVm::create_private`]) for pages that are guest code's alone, and where in it the range begins.
+    pub private: Option<(RawFd, u64)>,
+}
+
+/// Memory that only guest code reaches; it goes when this is dropped.
+pub trait PrivateMemory: Send + Sync {
+    fn fd(&self) -> RawFd;
+    /// Gives the whole pages of a range back; what they hold is lost.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn free(&self, offset: u64, len: u64) -> Result<()>;
 }
 
 /// A write to a device that the kernel held back.
@@ -83,6 +99,16 @@ pub trait AnyVm: Send + Sync {
     /// # Errors
     /// The kernel's.
     fn set_memory(&self, region: &Region) -> Result<()>;
+    /// Makes `len` bytes of memory for pages that are guest code's alone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn create_private(&self, len: u64) -> Result<Arc<dyn PrivateMemory>>;
+    /// Pages of a range of guest addresses are guest code's alone, or everybody's.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn set_private(&self, address: u64, len: u64, on: bool) -> Result<()>;
     /// Takes the dirty pages of a slot of `len` bytes: a bit each.
     ///
     /// # Errors

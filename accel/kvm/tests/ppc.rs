@@ -9,7 +9,7 @@ use rhea_kvm::KvmError;
 use rhea_kvm::ppc::abi::{self, kvm_ppc_cpu_char, kvm_regs, kvm_sregs};
 use rhea_kvm::ppc::sys::{DeviceFile, DevicePages, Exit, System, VcpuFile, VmFile};
 use rhea_kvm::ppc::{KvmVm, Places, PpcVm, Setup, check};
-use rhea_kvm::sys::{AnyVm, IoEvent, Region, VfioDevice};
+use rhea_kvm::sys::{AnyVm, IoEvent, PrivateMemory, Region, VfioDevice};
 use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
 use rhea_ppc::models::POWER10;
 use rhea_ppc::{PpcCpu, PpcHooks};
@@ -85,6 +85,12 @@ impl AnyVm for Fake {
     }
     fn set_memory(&self, r: &Region) -> Result<()> {
         self.0.call("memory", format!("{} {:#x} {:#x}", r.slot, r.gpa, r.len))
+    }
+    fn create_private(&self, _: u64) -> Result<Arc<dyn PrivateMemory>> {
+        unreachable!("no memory is guest code's alone")
+    }
+    fn set_private(&self, _: u64, _: u64, _: bool) -> Result<()> {
+        unreachable!("no memory is guest code's alone")
     }
     fn dirty_log(&self, _: u32, _: u64) -> Result<Vec<u64>> {
         Ok(Vec::new())

@@ -60,6 +60,11 @@ impl Plugger<'_> {
         let set = OptionSet::parse(&option, catalog::options(), &self.with_globals(catalog::NAME, &spec.pairs))?;
         self.take_id(&set)?;
         let fail = |e: String| OptionError::new(&option, e);
+        if self.board.private_memory {
+            let text =
+                "with confidential-guest-support= no device of the host can be assigned: it would reach all memory";
+            return Err(fail(text.to_owned()));
+        }
         let slot = with_rom(self.config, &set, self.pci_slot(&option, &set)?, None)?;
         let apart = slot.dma().iommu().is_some_and(|i| i.domain(0) != i.domain(1));
         if apart && slot.bus().upstream().is_some() {

@@ -5,10 +5,12 @@ use super::iommu;
 use crate::accel::{AccelKind, KernelChips, KernelIrqchip, jit, kvm_error};
 use crate::board::Board;
 use crate::config::MachineConfig;
+use crate::options::ObjectSpec;
 use rhea_accel::GuestAccelerator;
 use rhea_device::OptionError;
 use rhea_kvm::x86::{self, Irqchip, Setup, X86Chips};
 use rhea_kvm::{Choice, Counts, DEV_KVM, DevKvm};
+use rhea_memory::RamBlock;
 use rhea_x86::models::Parsed;
 use rhea_x86::{Feature, X86Config, X86Cpu};
 use std::sync::Arc;
@@ -37,6 +39,22 @@ pub struct Chosen {
     pub smm: bool,
 }
 
+const CONFIDENTIAL: &str = "confidential-guest-support";
+
+/// The RAM of which guest code can make pages its own, if it was asked for.
+pub fn private(
+    config: &MachineConfig,
+    wanted: Option<&str>,
+    ram: &Arc<RamBlock>,
+) -> Result<Option<Arc<RamBlock>>, OptionError> {
+    let Some(id) = wanted else { return Ok(None) };
+    let known = |o: &ObjectSpec| matches!(o, ObjectSpec::SwProtectedVm { id: i } if i == id);
+    if config.objects.iter().any(known) {
+        return Ok(Some(ram.clone()));
+    }
+    Err(OptionError::new("-M q35", format!("{CONFIDENTIAL}={id}: no sw-protected-vm -object has this id")))
+}
+
 /// Makes it; takes from the processor's model what it cannot run.
 pub fn build(
     board: &mut Board,
@@ -45,8 +63,12 @@ pub fn build(
     hooks: &Arc<BoardHooks>,
     model: &mut Parsed,
     virtual_wire: bool,
+    private: Option<Arc<RamBlock>>,
 ) -> Result<Chosen, OptionError> {
     let (Some(system), AccelKind::Kvm(options)) = (kvm, &config.accel) else {
+        if private.is_some() {
+            return Err(OptionError::new("-M q35", format!("{CONFIDENTIAL}: it needs -accel kvm")));
+        }
         return Ok(Chosen { vcpus: jit::<X86Cpu>(board, config)?, chips: None, smm: true });
     };
     let irqchip = match options.irqchip {
@@ -68,6 +90,7 @@ pub fn build(
         virtual_wire,
         tsc_frequency: *tsc_frequency,
         dirty_ring: options.dirty_ring,
+        private: private.clone(),
     };
     let vm = x86::create(system, setup).map_err(|e| kvm_error(&e))?;
     let lost = vm.restrict(cpu);
@@ -82,6 +105,12 @@ pub fn build(
             return Err(OptionError::new("-cpu", text));
         }
         eprintln!("rhea: warning: -cpu: {text}");
+    }
+    if private.is_some() {
+        let of_reset = vm.clone();
+        let reset = Box::new(move || of_reset.reset_memory());
+        board.devices.push(Arc::new(KernelChips { name: "kvm-memory", reset }));
+        board.private_memory = true;
     }
     if vm.chips().is_some() {
         let of_reset = vm.clone();

@@ -235,7 +235,8 @@ pub fn build(
         vcpus: OnceLock::new(),
         pins: OnceLock::new(),
     });
-    let chosen = accel::build(&mut board, config, kvm.as_ref(), &hooks, &mut parsed, !firmware)?;
+    let private = accel::private(config, options.confidential_guest.as_deref(), &ram)?;
+    let chosen = accel::build(&mut board, config, kvm.as_ref(), &hooks, &mut parsed, !firmware, private)?;
     let accelerator: Arc<dyn Accelerator> = chosen.vcpus.clone();
     board.accelerator = Some(Arc::downgrade(&accelerator));
     let options = &Q35Options { smm: options.smm && chosen.smm, ..options.clone() };

@@ -154,7 +154,7 @@ impl KernelChips {
         (self.vm().check(cap::NR_MEMSLOTS).clamp(8, 0x1_0000) as u32) - 1 - n
     }
     fn show(&self, n: u32, gpa: u64, len: u64, host: u64) -> Result<()> {
-        self.vm().set_memory(&Region { slot: self.slot(n), readonly: false, log: false, gpa, len, host })
+        self.vm().set_memory(&Region { slot: self.slot(n), readonly: false, log: false, gpa, len, host, private: None })
     }
 
     fn make(&self, mode: Mode, sources: &[(u32, bool)]) -> Result<Open> {

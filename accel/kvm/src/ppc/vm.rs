@@ -148,7 +148,7 @@ impl KvmVm {
         let panic = control.clone();
         let failed = move |e: &KvmError| panic.guest_panic(&format!("KVM: {e}"));
         let any: Arc<dyn AnyVm> = file.clone();
-        let (slots, follow) = Slots::new(&any, &gate, std::slice::from_ref(&space), Box::new(failed))?;
+        let (slots, follow) = Slots::new(&any, &gate, std::slice::from_ref(&space), None, Box::new(failed))?;
         let ioeventfd = file.check(cap::IOEVENTFD) > 0;
         let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
         let in_kernel = AtomicBool::new(false);

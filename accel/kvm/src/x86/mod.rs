@@ -11,7 +11,7 @@ pub use native::*;
 
 use crate::{Choice, Counts, DevKvm, KvmError};
 use rhea_accel::{GuestAccelerator, IrqFd, IrqSink, LocalApics, MsiTarget, VmControl};
-use rhea_memory::AddressSpace;
+use rhea_memory::{AddressSpace, RamBlock};
 use rhea_x86::{Feature, X86Config, X86Cpu, X86Hooks};
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ pub struct Setup {
     pub tsc_frequency: Option<u64>,
     /// Entries of the ring of each vCPU in which the kernel puts the pages that were written to, a power of two; 0: it has bitmaps.
     pub dirty_ring: u32,
+    /// RAM of which guest code may make pages its own, out of reach for devices (a software-protected VM).
+    pub private: Option<Arc<RamBlock>>,
 }
 
 /// The interrupt controllers of a VM that are in the kernel; they take messages.
@@ -71,6 +73,11 @@ pub trait X86Vm: GuestAccelerator<X86Cpu> {
     /// # Errors
     /// [`KvmError::Call`].
     fn reset_chips(&self) -> Result<(), KvmError>;
+    /// Makes all memory everybody's again; what guest code had for itself is lost.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    fn reset_memory(&self) -> Result<(), KvmError>;
 }
 
 /// Is KVM there, complete, not taken by another hypervisor, and fit?

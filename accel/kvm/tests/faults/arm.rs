@@ -1,6 +1,6 @@
 //! aarch64.
 
-use crate::kernel::{self, Bell, FakeVfio, LONG, Machine, any_vm, refuse, until};
+use crate::kernel::{self, Bell, FakePrivate, FakeVfio, LONG, Machine, any_vm, refuse, until};
 use parking_lot::Mutex;
 use rhea_accel::{
     Accelerator, GuestAccelerator, GuestVcpu, InterruptRouting, MsiMessage, ShutdownCause, VmControl, VmRequest,
@@ -13,7 +13,7 @@ use rhea_kvm::KvmError;
 use rhea_kvm::arm::abi::{self as kb, kvm_guest_debug, kvm_irq_routing_entry, kvm_msi, kvm_vcpu_init};
 use rhea_kvm::arm::sys::{DeviceFile, Exit, System, VcpuFile, VmFile};
 use rhea_kvm::arm::{ArmVm, Gic, KvmVm, Setup, host_of};
-use rhea_kvm::sys::{AnyVm, IoEvent, Region, VfioDevice};
+use rhea_kvm::sys::{AnyVm, IoEvent, PrivateMemory, Region, VfioDevice};
 use rhea_memory::{AddressSpace, DirtyClient, Gpa, Mapping, RamBlock};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, Result};

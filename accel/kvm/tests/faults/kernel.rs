@@ -3,7 +3,7 @@
 
 use parking_lot::Mutex;
 use rhea_accel::{GuestVcpu, VmRequest};
-use rhea_kvm::sys::{HeldWrite, PageRing, VfioDevice, WriteRing};
+use rhea_kvm::sys::{HeldWrite, PageRing, PrivateMemory, VfioDevice, WriteRing};
 use rhea_memory::{Access, BusError, MmioDevice};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, Result};
@@ -29,6 +29,8 @@ pub struct Plan<E> {
     pub dirty_ring: u32,
     /// The host's processor has no SVM.
     pub no_svm: bool,
+    /// The guest can make its RAM its own.
+    pub private: bool,
     /// Components of XSAVE's state that its kernel knows; `None`: it does not know the question.
     pub components: Option<u64>,
 }
@@ -42,6 +44,7 @@ impl<E> Default for Plan<E> {
             exits: Vec::new(),
             dirty_ring: 0,
             no_svm: false,
+            private: false,
             components: None,
         }
     }
@@ -55,6 +58,8 @@ pub struct Kernel<E> {
     /// The vCPU's area of XSAVE.
     pub xsave: Mutex<Vec<u8>>,
     counts: Mutex<BTreeMap<&'static str, u32>>,
+    /// What became of memory: which slots have two faces, which ranges changed hands, what was given back.
+    pub told: Mutex<Vec<String>>,
     /// Files of assigned devices, by what was done with them.
     pub files: Mutex<Vec<(&'static str, RawFd)>>,
 }
@@ -69,6 +74,7 @@ impl<E> Kernel<E> {
             pages: Mutex::default(),
             xsave: Mutex::default(),
             counts: Mutex::default(),
+            told: Mutex::default(),
             files: Mutex::default(),
         })
     }
@@ -100,8 +106,21 @@ macro_rules! any_vm {
             fn enable(&self, _: u32, _: [u64; 4]) -> Result<()> {
                 self.0.call("enable")
             }
-            fn set_memory(&self, _: &Region) -> Result<()> {
+            fn set_memory(&self, r: &Region) -> Result<()> {
+                if let (Some((_, offset)), true) = (r.private, r.len > 0) {
+                    assert!(!r.readonly && !r.log, "the kernel refuses it");
+                    self.0.told.lock().push(format!("slot {:#x} {:#x} at {offset:#x}", r.gpa, r.len));
+                }
                 self.0.call("set_memory")
+            }
+            fn create_private(&self, _: u64) -> Result<Arc<dyn PrivateMemory>> {
+                self.0.call("create_private")?;
+                Ok(Arc::new(FakePrivate(self.0.clone())))
+            }
+            fn set_private(&self, address: u64, len: u64, on: bool) -> Result<()> {
+                self.0.call("set_private")?;
+                self.0.told.lock().push(format!("{} {address:#x} {len:#x}", if on { "private" } else { "shared" }));
+                Ok(())
             }
             fn dirty_log(&self, _: u32, len: u64) -> Result<Vec<u64>> {
                 self.0.call("dirty_log")?;
@@ -126,6 +145,17 @@ macro_rules! any_vm {
     };
 }
 pub(crate) use any_vm;
+
+pub struct FakePrivate<E>(pub Arc<Kernel<E>>);
+impl<E: Send + Sync> PrivateMemory for FakePrivate<E> {
+    fn fd(&self) -> RawFd {
+        99
+    }
+    fn free(&self, offset: u64, len: u64) -> Result<()> {
+        self.0.told.lock().push(format!("free {offset:#x} {len:#x}"));
+        self.0.call("free_private")
+    }
+}
 
 pub struct FakeVfio<E>(pub Arc<Kernel<E>>);
 impl<E: Send + Sync> VfioDevice for FakeVfio<E> {

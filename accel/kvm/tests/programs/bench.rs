@@ -230,6 +230,7 @@ impl Bench {
                     virtual_wire: true,
                     tsc_frequency: None,
                     dirty_ring,
+                    private: None,
                 };
                 let vm = KvmVm::new(&system, setup).unwrap_or_else(|e| panic!("{e}"));
                 vm.restrict(&mut config);

@@ -13,6 +13,8 @@ use std::io;
 /// The highest sub-leaf that is asked for of leaves that end by themselves.
 const MOST_SUBLEAVES: u32 = 16;
 const KVM_BASE: u32 = 0x4000_0000;
+/// In EAX of the leaf behind it.
+const HC_MAP_GPA_RANGE: u32 = 1 << 16;
 const EXTENDED: u32 = 0x8000_0000;
 /// The leaves of the processor's name.
 const BRAND: [u32; 3] = [EXTENDED + 2, EXTENDED + 3, EXTENDED + 4];
@@ -191,8 +193,8 @@ fn host_config(supported: &[kvm_cpuid_entry2]) -> X86Config {
     config
 }
 
-/// The table for one processor.
-pub fn table(config: &X86Config, supported: &[kvm_cpuid_entry2], apic_id: u32) -> Vec<kvm_cpuid_entry2> {
+/// The table for one processor. `private`: its guest can make memory its own, by a hypercall.
+pub fn table(config: &X86Config, supported: &[kvm_cpuid_entry2], apic_id: u32, private: bool) -> Vec<kvm_cpuid_entry2> {
     let state = rhea_x86::CpuidState { apic_id, xcr0: 1, lma: true, apic_enabled: true, ..Default::default() };
     let mut all = Vec::new();
     let mut put = |function: u32, index: Option<u32>, [eax, ebx, ecx, edx]: [u32; 4]| {
@@ -238,6 +240,10 @@ pub fn table(config: &X86Config, supported: &[kvm_cpuid_entry2], apic_id: u32) -
                 let words = |index| leaf(supported, function, index).map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx]);
                 let last = if function == PALETTES { words(0)[0].min(MOST_SUBLEAVES - 1) } else { 0 };
                 (0..=last).for_each(|index| put(function, Some(index), words(index)));
+            }
+            f if f == KVM_BASE + 1 && private => {
+                let [eax, ebx, ecx, edx] = config.cpuid(&state, f, 0);
+                put(f, None, [eax | HC_MAP_GPA_RANGE, ebx, ecx, edx]);
             }
             // The counter runs as the host's does, which the guest finds out or asks its clock.
             0x15 | 0x16 => put(function, None, [0; 4]),
@@ -303,7 +309,7 @@ mod tests {
         let mut config = model("max");
         let lost = restrict(&mut config, &generous(), true, true);
         assert!(lost.is_empty(), "{lost:?}");
-        let all = table(&config, &generous(), 5);
+        let all = table(&config, &generous(), 5, false);
         // Nothing that the model lacks, however generous the host.
         let state = rhea_x86::CpuidState { apic_id: 5, xcr0: 1, lma: true, apic_enabled: true, ..Default::default() };
         for function in [0, 1, 6, 7, KVM_BASE, KVM_BASE + 1, EXTENDED, EXTENDED + 1, EXTENDED + 7, EXTENDED + 8] {
@@ -317,6 +323,8 @@ mod tests {
         assert_eq!(find(&all, XSAVE, 9), [8, 2688, 0, 0]);
         assert_eq!(find(&all, XSAVE, 5), [0; 4], "AVX-512 is none of the model's");
         assert_eq!(pkru_offset(&generous()), Some(2688));
+        let private = table(&config, &generous(), 5, true);
+        assert_eq!(find(&private, KVM_BASE + 1, 0)[0], find(&all, KVM_BASE + 1, 0)[0] | 1 << 16);
     }
 
     #[test]
@@ -333,7 +341,7 @@ mod tests {
         assert_eq!(lost, [Feature::Cx16, Feature::TscDeadline, Feature::Avx], "{lost:?}");
         assert!(config.has(Feature::X2apic), "the kernel's local APIC has it whatever CPUID says");
         assert_eq!(config.physical_bits, 39);
-        let ecx = find(&table(&config, &host, 0), 1, 0)[2];
+        let ecx = find(&table(&config, &host, 0, false), 1, 0)[2];
         assert_eq!(ecx & (1 << 13 | 1 << 28 | 1 << 24), 0);
         // Without a host that says anything there is next to nothing.
         let mut config = model("max");
@@ -366,7 +374,7 @@ mod tests {
         let mut config = host_config(&host);
         restrict(&mut config, &host, true, true);
         assert!(TILES.iter().all(|f| config.has(*f)));
-        let all = table(&config, &host, 0);
+        let all = table(&config, &host, 0, false);
         assert_eq!(find(&all, XSAVE, 0), [0x60207, 11008, 11008, 0]);
         assert_eq!(find(&all, XSAVE, 1)[0], 31);
         assert_eq!((find(&all, XSAVE, 17), find(&all, XSAVE, 18)), ([64, 2752, 2, 0], [8192, 2816, 6, 0]));
@@ -375,7 +383,7 @@ mod tests {
         // Not of a model that has none, nor where their state is not.
         let mut other = model("max");
         restrict(&mut other, &host, true, true);
-        let all = table(&other, &host, 0);
+        let all = table(&other, &host, 0, false);
         assert_eq!(
             (find(&all, XSAVE, 0)[0], find(&all, PALETTES, 1), find(&all, MULTIPLIER, 0)),
             (0x207, [0; 4], [0; 4])
@@ -386,7 +394,7 @@ mod tests {
         config.enable(&TILES);
         let lost = restrict(&mut config, &host, true, true);
         assert!(TILES.iter().all(|f| lost.contains(f) && !config.has(*f)), "{lost:?}");
-        let all = table(&config, &host, 0);
+        let all = table(&config, &host, 0, false);
         assert_eq!((find(&all, XSAVE, 0)[0], find(&all, XSAVE, 1)[0]), (0x207, 15));
         assert_eq!((find(&all, XSAVE, 18), find(&all, PALETTES, 1)), ([0; 4], [0; 4]));
     }
@@ -415,9 +423,9 @@ mod tests {
         assert_eq!((config.vendor, config.family, config.model_number, config.stepping), (Vendor::Intel, 6, 0xcf, 2));
         restrict(&mut config, &host, true, true);
         assert!(config.has(Feature::Avx2) && config.has(Feature::Vmx));
-        assert_eq!(find(&table(&config, &host, 0), SVM, 0), [0xff, u32::MAX, 0, SVM_FEATURES]);
+        assert_eq!(find(&table(&config, &host, 0, false), SVM, 0), [0xff, u32::MAX, 0, SVM_FEATURES]);
         config.set(Feature::Svm, false);
-        assert_eq!(find(&table(&config, &host, 0), SVM, 0), [0; 4]);
-        assert_eq!(find(&table(&config, &host, 0), 1, 0)[0], 0x000c_06f2);
+        assert_eq!(find(&table(&config, &host, 0, false), SVM, 0), [0; 4]);
+        assert_eq!(find(&table(&config, &host, 0, false), 1, 0)[0], 0x000c_06f2);
     }
 }

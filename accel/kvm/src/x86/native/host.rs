@@ -5,7 +5,7 @@ use super::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use crate::DevKvm;
 use crate::host::{self, KernelVm, done, uninterrupted};
 use crate::rings;
-use crate::sys::{PageRing, WriteRing};
+use crate::sys::{PageRing, WriteRing, cap};
 use kvm_bindings as kb;
 use kvm_bindings::nested::KvmNestedStateBuffer;
 use kvm_bindings::{
@@ -59,8 +59,8 @@ impl System for DevKvm {
         let done = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM, u64::from(number)) };
         if done == 0 { Ok(()) } else { Err(Error::last_os_error()) }
     }
-    fn create_vm(&self) -> Result<Arc<dyn VmFile>> {
-        uninterrupted(|| io(self.0.create_vm())).map(|vm| Arc::new(Vm(vm)) as _)
+    fn create_vm(&self, kind: u32) -> Result<Arc<dyn VmFile>> {
+        uninterrupted(|| io(self.0.create_vm_with_type(kind.into()))).map(|vm| Arc::new(Vm(vm)) as _)
     }
 }
 
@@ -112,7 +112,8 @@ impl VmFile for Vm {
             n if n > 0 => (n as usize).max(XSAVE_AREA),
             _ => 0,
         };
-        Ok(Box::new(Vcpu::new(fd, self.0.run_size(), xsave)))
+        let faults = self.0.check_extension_raw(cap::MEMORY_FAULT_INFO.into()) > 0;
+        Ok(Box::new(Vcpu::new(fd, self.0.run_size(), xsave, faults)))
     }
 }
 
@@ -124,14 +125,16 @@ struct Vcpu {
     run_len: usize,
     /// Bytes of the XSAVE area; 0: the kernel knows the old size only.
     xsave: usize,
+    /// A run that fails with EFAULT says why in the shared page.
+    faults: bool,
     /// Where in the shared page the data of port I/O is, and how much.
     io: (usize, usize),
 }
 
 impl Vcpu {
-    fn new(mut fd: VcpuFd, run_len: usize, xsave: usize) -> Self {
+    fn new(mut fd: VcpuFd, run_len: usize, xsave: usize, faults: bool) -> Self {
         let run: *mut kvm_run = fd.get_kvm_run();
-        Self { fd, run, run_len, xsave, io: (0, 0) }
+        Self { fd, run, run_len, xsave, faults, io: (0, 0) }
     }
     fn exit(&mut self) -> Exit {
         let len = self.run_len;
@@ -201,7 +204,14 @@ impl Vcpu {
             }
             kb::KVM_EXIT_MEMORY_FAULT => {
                 // SAFETY: see above.
-                Exit::MemoryFault { address: unsafe { with.memory_fault.gpa } }
+                let f = unsafe { with.memory_fault };
+                let private = f.flags & u64::from(kb::KVM_MEMORY_EXIT_FLAG_PRIVATE) != 0;
+                Exit::MemoryFault { address: f.gpa, len: f.size, private }
+            }
+            kb::KVM_EXIT_HYPERCALL => {
+                // SAFETY: see above.
+                let h = unsafe { with.hypercall };
+                Exit::Hypercall { number: h.nr, args: [h.args[0], h.args[1], h.args[2], h.args[3]] }
             }
             kb::KVM_EXIT_UNKNOWN => {
                 // SAFETY: see above.
@@ -229,6 +239,10 @@ impl VcpuFile for Vcpu {
         match self.fd.run().map(drop) {
             Ok(()) => Ok(self.exit()),
             Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),
+            Err(e) if e.errno() == libc::EFAULT && self.faults => match self.exit() {
+                exit @ Exit::MemoryFault { .. } => Ok(exit),
+                _ => Err(Error::from_raw_os_error(e.errno())),
+            },
             Err(e) => Err(Error::from_raw_os_error(e.errno())),
         }
     }
@@ -246,6 +260,9 @@ impl VcpuFile for Vcpu {
         if run.exit_reason == kb::KVM_EXIT_X86_RDMSR {
             run.__bindgen_anon_1.msr.data = value.unwrap_or(0);
         }
+    }
+    fn set_hypercall_result(&mut self, value: u64) {
+        self.shared_mut().__bindgen_anon_1.hypercall.ret = value;
     }
     fn state(&self) -> RunState {
         let run = self.shared();

@@ -73,7 +73,7 @@ pub fn usable(choice: Choice, irqchip: Irqchip) -> Result<(), KvmError> {
 /// [`KvmError`] that says why not.
 pub fn probe(system: &dyn System, irqchip: Irqchip) -> Result<(), KvmError> {
     check(system, irqchip)?;
-    if has_extensions() { create(system).map(drop) } else { run_program(system) }
+    if has_extensions() { create(system, 0).map(drop) } else { run_program(system) }
 }
 
 /// Tries it.
@@ -101,9 +101,9 @@ fn attempt(system: &dyn System) -> Result<(), KvmError> {
     }
     let _ = ram.write(CODE, PROGRAM);
     let supported = system.supported_cpuid().during("KVM_GET_SUPPORTED_CPUID")?;
-    let vm = create(system)?;
+    let vm = create(system, 0)?;
     let host = ram.host_ptr().addr() as u64;
-    let region = Region { slot: 0, readonly: false, log: false, gpa: 0, len: LEN, host };
+    let region = Region { slot: 0, readonly: false, log: false, gpa: 0, len: LEN, host, private: None };
     vm.set_memory(&region).during("KVM_SET_USER_MEMORY_REGION")?;
     let result = run(&*vm, &supported);
     // The kernel lets go of the memory before it is unmapped.

@@ -32,9 +32,11 @@ pub trait System: Send + Sync {
     /// # Errors
     /// The kernel's: EINVAL if it does not know the question.
     fn permit_component(&self, number: u32) -> Result<()>;
+    /// A VM of a type (`KVM_X86_*_VM`), 0: the usual one.
+    ///
     /// # Errors
     /// The kernel's.
-    fn create_vm(&self) -> Result<Arc<dyn VmFile>>;
+    fn create_vm(&self, kind: u32) -> Result<Arc<dyn VmFile>>;
 }
 
 /// A virtual machine.
@@ -130,8 +132,16 @@ pub enum Exit {
     Notify,
     /// No room is left in the ring of pages that were written to.
     DirtyRingFull,
+    /// Memory that could not be accessed as the guest did: `private`, as guest code's alone, or not.
     MemoryFault {
         address: u64,
+        len: u64,
+        private: bool,
+    },
+    /// A hypercall that was asked for: R/EAX, and RBX, RCX, RDX, RSI. Answered by [`VcpuFile::set_hypercall_result`].
+    Hypercall {
+        number: u64,
+        args: [u64; 4],
     },
     /// The processor left guest code for a reason that the kernel does not know.
     Unknown {
@@ -144,7 +154,6 @@ pub enum Exit {
 /// The names of exits that come only if they are asked for, as nobody does, or on other architectures.
 const NOT_ASKED_FOR: &[(u32, &str)] = &[
     (kb::KVM_EXIT_EXCEPTION, "KVM_EXIT_EXCEPTION"),
-    (kb::KVM_EXIT_HYPERCALL, "KVM_EXIT_HYPERCALL"),
     (kb::KVM_EXIT_TPR_ACCESS, "KVM_EXIT_TPR_ACCESS"),
     (kb::KVM_EXIT_NMI, "KVM_EXIT_NMI"),
     (kb::KVM_EXIT_OSI, "KVM_EXIT_OSI"),
@@ -184,6 +193,8 @@ pub trait VcpuFile: Send {
     fn set_mmio_data(&mut self, data: [u8; 8]);
     /// The value read, or success of a write; `None`: #GP(0).
     fn set_msr_result(&mut self, value: Option<u64>);
+    /// What RAX is after the hypercall.
+    fn set_hypercall_result(&mut self, value: u64);
     fn state(&self) -> RunState;
     /// Asks for [`Exit::IrqWindow`].
     fn request_window(&mut self, on: bool);

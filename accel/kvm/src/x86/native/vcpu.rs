@@ -4,7 +4,7 @@ use super::chips;
 use super::cpuid;
 use super::registers::{APIC_BASE, APIC_BSP, Abilities, Registers};
 use super::sys::{Exit, VcpuFile, name_of};
-use super::vm::Core;
+use super::vm::{Core, HC_MAP_GPA_RANGE};
 use crate::error::{Context, KvmError};
 use crate::kick::Attached;
 use crate::mmio;
@@ -12,13 +12,15 @@ use crate::vcpu::{Cycle, Processor};
 use kvm_bindings as kb;
 use rhea_accel::ShutdownCause;
 use rhea_ir::guest::{Guest, Poll};
-use rhea_memory::{Access, WriteHolder};
+use rhea_memory::{Access, Gpa, Lookup, WriteHolder};
 use rhea_x86::hooks::pin;
 use rhea_x86::{DebugEvent, Feature, X86Cpu, X86Pins};
 use std::sync::Arc;
 
 /// An instruction that is not done after so many exits is none.
 const MOST_PARTS: u32 = 4096;
+/// `KVM_MAP_GPA_RANGE_ENCRYPTED`.
+const MAP_ENCRYPTED: u64 = 1 << 4;
 
 /// What only the vCPU's thread touches.
 pub struct Inner {
@@ -282,7 +284,22 @@ impl Inner {
                 };
                 return Err(KvmError::Refused(format!("{what} ({suberror}, {data:x?}){}", self.place())));
             }
-            Exit::MemoryFault { address } => {
+            Exit::Hypercall { number: HC_MAP_GPA_RANGE, args: [start, pages, attributes, _] } => {
+                self.incomplete = true;
+                let private = attributes & MAP_ENCRYPTED != 0;
+                let len = pages.checked_mul(rhea_memory::PAGE_SIZE);
+                let done = len.map_or(Ok(false), |len| self.vm.slots.set_private(start, len, private))?;
+                self.file.set_hypercall_result(if done { 0 } else { (-i64::from(libc::EINVAL)) as u64 });
+            }
+            Exit::Hypercall { number, .. } => {
+                return Err(KvmError::Refused(format!("hypercall {number} came out of the kernel{}", self.place())));
+            }
+            Exit::MemoryFault { address, len, private } => {
+                // It is used as what it is not: then it becomes that.
+                let is = matches!(self.vm.space.view().lookup(Gpa(address)), Lookup::Private);
+                if is != private && self.vm.slots.set_private(address, len, private)? {
+                    return Ok(());
+                }
                 let text = format!("memory at {address:#x} cannot be accessed{}", self.place());
                 return Err(KvmError::Refused(text));
             }

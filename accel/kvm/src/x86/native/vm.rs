@@ -56,6 +56,34 @@ const NEEDED_BY_SPLIT: &[(u32, &str)] = &[
     (kb::KVM_CAP_X2APIC_API, "KVM_CAP_X2APIC_API (Linux 4.8)"),
 ];
 
+/// What software-protected VMs need besides: capabilities and the bits that are wanted of their values.
+const NEEDED_BY_PRIVATE: &[(u32, i32, &str)] = &[
+    (
+        kb::KVM_CAP_VM_TYPES,
+        1 << kb::KVM_X86_SW_PROTECTED_VM,
+        "a type of VM for it (Linux 6.8 with CONFIG_KVM_SW_PROTECTED_VM, on a processor with nested paging)",
+    ),
+    (cap::GUEST_MEMFD, 1, "KVM_CAP_GUEST_MEMFD"),
+    (cap::MEMORY_ATTRIBUTES, kb::KVM_MEMORY_ATTRIBUTE_PRIVATE as i32, "KVM_CAP_MEMORY_ATTRIBUTES"),
+    (cap::USER_MEMORY2, 1, "KVM_CAP_USER_MEMORY2"),
+    (cap::MEMORY_FAULT_INFO, 1, "KVM_CAP_MEMORY_FAULT_INFO"),
+    (kb::KVM_CAP_EXIT_HYPERCALL, 1 << HC_MAP_GPA_RANGE, "exits by KVM_HC_MAP_GPA_RANGE"),
+];
+/// The hypercall by which a guest tells which memory is whose (Linux, Documentation/virt/kvm/x86/hypercalls.rst).
+pub(super) const HC_MAP_GPA_RANGE: u64 = 12;
+
+/// Can a guest have memory for itself?
+///
+/// # Errors
+/// [`KvmError::Refused`] that says what is missing.
+fn check_private(system: &dyn System) -> Result<(), KvmError> {
+    // Some say only that they are there.
+    match NEEDED_BY_PRIVATE.iter().find(|(capability, bits, _)| system.check(*capability) & bits == 0) {
+        Some((.., name)) => Err(KvmError::Refused(format!("sw-protected-vm: this host's kernel lacks {name}"))),
+        None => Ok(()),
+    }
+}
+
 /// Has the kernel all that is needed?
 ///
 /// # Errors
@@ -76,8 +104,8 @@ pub fn check(system: &dyn System, irqchip: Irqchip) -> Result<(), KvmError> {
 }
 
 /// Creates a VM; the kernel refuses a second hypervisor by EBUSY.
-pub fn create(system: &dyn System) -> Result<Arc<dyn VmFile>, KvmError> {
-    system.create_vm().map_err(|source| match source.raw_os_error() {
+pub fn create(system: &dyn System, kind: u32) -> Result<Arc<dyn VmFile>, KvmError> {
+    system.create_vm(kind).map_err(|source| match source.raw_os_error() {
         Some(libc::EBUSY) => KvmError::Busy,
         _ => KvmError::Call { call: "KVM_CREATE_VM", source },
     })
@@ -108,6 +136,8 @@ pub struct KvmVm {
     supported: Vec<kvm_cpuid_entry2>,
     tsc_deadline: bool,
     tsc_frequency: Option<u64>,
+    /// The guest can make memory its own.
+    private: bool,
     chips: Option<Arc<KernelChips>>,
     ioeventfd: bool,
     assigned: Arc<Assigned>,
@@ -123,10 +153,13 @@ impl KvmVm {
     /// # Errors
     /// [`KvmError`].
     pub fn new(system: &dyn System, setup: Setup) -> Result<Arc<Self>, KvmError> {
-        let Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency, dirty_ring } = setup;
+        let Setup { irqchip, space, hooks, control, virtual_wire, tsc_frequency, dirty_ring, private } = setup;
         check(system, irqchip)?;
         let supported = cpuid::supported(system)?;
-        let file = create(system)?;
+        if private.is_some() {
+            check_private(system)?;
+        }
+        let file = create(system, if private.is_some() { kb::KVM_X86_SW_PROTECTED_VM } else { 0 })?;
         file.set_identity_map(IDENTITY_PAGE).during("KVM_SET_IDENTITY_MAP_ADDR")?;
         file.set_tss_address(TASK_PAGES).during("KVM_SET_TSS_ADDR")?;
         let chips = match irqchip {
@@ -137,6 +170,10 @@ impl KvmVm {
         if file.check(kb::KVM_CAP_X86_USER_SPACE_MSR) > 0 {
             file.enable(kb::KVM_CAP_X86_USER_SPACE_MSR, [UNKNOWN_MSRS, 0, 0, 0])
                 .during("KVM_CAP_X86_USER_SPACE_MSR")?;
+        }
+        if private.is_some() {
+            file.enable(kb::KVM_CAP_EXIT_HYPERCALL, [1 << HC_MAP_GPA_RANGE, 0, 0, 0])
+                .during("KVM_CAP_EXIT_HYPERCALL")?;
         }
         let dirty_ring = use_rings(&*file, dirty_ring)?;
         let side = space.secure_side();
@@ -156,7 +193,7 @@ impl KvmVm {
         let spaces: Vec<_> = std::iter::once(space.clone()).chain(side.filter(|_| smm)).collect();
         let panic = control.clone();
         let failed = move |e: &KvmError| panic.guest_panic(&format!("KVM: {e}"));
-        let (slots, mut follow) = Slots::new(&any, &gate, &spaces, Box::new(failed))?;
+        let (slots, mut follow) = Slots::new(&any, &gate, &spaces, private.as_ref(), Box::new(failed))?;
         let (tsc_deadline, ioeventfd) =
             (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(cap::IOEVENTFD) > 0);
         let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
@@ -170,6 +207,7 @@ impl KvmVm {
             supported,
             tsc_deadline,
             tsc_frequency,
+            private: private.is_some(),
             chips,
             ioeventfd,
             assigned,
@@ -209,6 +247,9 @@ impl X86Vm for KvmVm {
             vcpu.push(Work::Own(Box::new(Inner::reset_lapic)));
         }
         chips.reset()
+    }
+    fn reset_memory(&self) -> Result<(), KvmError> {
+        self.core.slots.share_all()
     }
 }
 
@@ -275,7 +316,7 @@ impl GuestAccelerator<X86Cpu> for KvmVm {
         if let Some(hz) = self.tsc_frequency {
             set_tsc_frequency(&*file, hz, self.core.file.check(kb::KVM_CAP_TSC_CONTROL) > 0).map_err(fail)?;
         }
-        let table = cpuid::table(&guest.config, &self.supported, id);
+        let table = cpuid::table(&guest.config, &self.supported, id, self.private);
         file.set_cpuid(&table).during("KVM_SET_CPUID2").map_err(fail)?;
         if self.held_page != 0 {
             self.core.held.begin(file.write_ring(self.held_page));

@@ -2,7 +2,7 @@
 
 mod offered;
 
-use crate::kernel::{self, Bell, FakeVfio, LONG, Machine, Pages, Writes, any_vm, refuse, until};
+use crate::kernel::{self, Bell, FakePrivate, FakeVfio, LONG, Machine, Pages, Writes, any_vm, refuse, until};
 use kvm_bindings as kb;
 use kvm_bindings::nested::KvmNestedStateBuffer;
 use kvm_bindings::{
@@ -15,7 +15,7 @@ use rhea_accel::{
 };
 use rhea_clock::VirtualClock;
 use rhea_kvm::KvmError;
-use rhea_kvm::sys::{AnyVm, IoEvent, PageRing, Region, VfioDevice, WriteRing};
+use rhea_kvm::sys::{AnyVm, IoEvent, PageRing, PrivateMemory, Region, VfioDevice, WriteRing};
 use rhea_kvm::x86::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use rhea_kvm::x86::{Irqchip, KvmVm, Setup, X86Vm};
 use rhea_memory::{Access, AddressSpace, BusError, DirtyClient, Gpa, HeldWrites, Mapping, MmioDevice, RamBlock};
@@ -63,6 +63,9 @@ fn usual(capability: u32) -> i32 {
         kb::KVM_CAP_MAX_VCPU_ID => 255,
         kb::KVM_CAP_MULTI_ADDRESS_SPACE => 2,
         kb::KVM_CAP_DIRTY_LOG_RING_ACQ_REL => 0x10_0000,
+        kb::KVM_CAP_VM_TYPES => 3,
+        kb::KVM_CAP_MEMORY_ATTRIBUTES => 8,
+        kb::KVM_CAP_EXIT_HYPERCALL => 1 << 12,
         _ => 1,
     }
 }
@@ -114,7 +117,8 @@ impl System for FakeSystem {
         assert_eq!((number, self.0.count("create_vcpu")), (18, 0));
         self.0.call("permit_component")
     }
-    fn create_vm(&self) -> Result<Arc<dyn VmFile>> {
+    fn create_vm(&self, kind: u32) -> Result<Arc<dyn VmFile>> {
+        assert_eq!(kind, if self.0.plan.private { kb::KVM_X86_SW_PROTECTED_VM } else { 0 });
         self.0.call("create_vm")?;
         Ok(Arc::new(FakeVm(self.0.clone())))
     }
@@ -186,6 +190,9 @@ impl VcpuFile for FakeVcpu {
     }
     fn set_mmio_data(&mut self, _: [u8; 8]) {}
     fn set_msr_result(&mut self, _: Option<u64>) {}
+    fn set_hypercall_result(&mut self, value: u64) {
+        self.kernel.told.lock().push(format!("answer {}", value as i64));
+    }
     fn state(&self) -> RunState {
         RunState { ready: true, interrupts: true, ..RunState::default() }
     }
@@ -348,7 +355,7 @@ fn machine(plan: Plan, irqchip: Irqchip) -> std::result::Result<Fake, String> {
 }
 
 fn machine_at(plan: Plan, irqchip: Irqchip, tsc_frequency: Option<u64>) -> std::result::Result<Fake, String> {
-    let dirty_ring = plan.dirty_ring;
+    let (dirty_ring, private) = (plan.dirty_ring, plan.private);
     let kernel = Kernel::new(plan, usual);
     let space = AddressSpace::new("system");
     let ram = RamBlock::anonymous("ram", 0x10_0000).unwrap();
@@ -370,6 +377,7 @@ fn machine_at(plan: Plan, irqchip: Irqchip, tsc_frequency: Option<u64>) -> std::
         virtual_wire: true,
         tsc_frequency,
         dirty_ring,
+        private: private.then(|| ram.clone()),
     };
     let vm = KvmVm::new(&system, setup).map_err(|e| e.to_string())?;
     let mut config = rhea_x86::models::parse("qemu64").unwrap().config;
@@ -616,10 +624,12 @@ fn exits_of_all_kinds() {
         internal(1),
         internal(2),
         internal(77),
-        Exit::MemoryFault { address: 0x1000 },
+        Exit::MemoryFault { address: 0x1000, len: 0x1000, private: true },
+        Exit::MemoryFault { address: u64::MAX, len: u64::MAX, private: false },
+        Exit::Hypercall { number: 1, args: [0; 4] },
         Exit::SystemEvent(kb::KVM_SYSTEM_EVENT_CRASH),
         Exit::Unknown { reason: 0x7b },
-        Exit::Other(kb::KVM_EXIT_HYPERCALL),
+        Exit::Other(kb::KVM_EXIT_NMI),
         Exit::Other(99),
     ];
     for exit in panics {

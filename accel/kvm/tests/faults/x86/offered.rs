@@ -160,6 +160,96 @@ fn tiles_and_their_state() {
     }
 }
 
+/// Memory that guest code makes its own is out of reach for devices until it is shared again, or the machine is reset.
+#[test]
+fn memory_of_guest_code_alone() {
+    use rhea_memory::{BusError, Requester};
+    const PAGE: u64 = 0x1000;
+    let call = |start, pages, attributes| Exit::Hypercall { number: 12, args: [start, pages, attributes, 0] };
+    let plan = |exits: &[Exit]| Plan { private: true, exits: exits.to_vec(), ..Plan::default() };
+    let run = |exits: &[Exit]| {
+        let machine = machine(plan(exits), Irqchip::Split).unwrap();
+        assert_eq!(machine.kernel.told.lock().drain(..).collect::<Vec<_>>(), ["slot 0x0 0x10000 at 0x0"]);
+        machine.vcpu.resume();
+        until(|| machine.runs() > exits.len() as u32 || !machine.requests.is_empty());
+        machine
+    };
+    let told = |m: &Fake| std::mem::take(&mut *m.kernel.told.lock());
+    let device = Requester::Host;
+    let reads = |m: &Fake, at| m.space.read(Gpa(at), &mut [0; 16], device);
+    let machine = run(&[call(0x4000, 3, 1 << 4), call(0x5000, 1, 0)]);
+    assert_eq!(
+        told(&machine),
+        ["private 0x4000 0x3000", "answer 0", "shared 0x5000 0x1000", "free 0x5000 0x1000", "answer 0"]
+    );
+    for (page, refused) in [(3, false), (4, true), (5, false), (6, true), (7, false)] {
+        let at = page * PAGE;
+        let expected = if refused { Err(BusError::Refused) } else { Ok(()) };
+        assert_eq!(reads(&machine, at), expected, "{at:#x}");
+        assert_eq!(machine.space.write(Gpa(at), &[1; 8], device), expected, "{at:#x}");
+        assert_eq!(machine.space.host_slice(Gpa(at), 16).is_none(), refused, "{at:#x}");
+    }
+    machine.is_well();
+    // Not logged by the kernel: all of it may have changed.
+    machine.ram.start_dirty_log(DirtyClient::Migration);
+    assert_eq!(machine.ram.take_dirty(DirtyClient::Migration, 0, 16).len(), 16);
+    machine.ram.stop_dirty_log(DirtyClient::Migration);
+    // A reset gives all of it back.
+    machine.vcpu.request_pause();
+    machine.vm.reset_memory().unwrap();
+    assert_eq!(told(&machine), ["shared 0x0 0x10000", "shared 0x20000 0x1000", "free 0x0 0x100000"]);
+    assert_eq!((reads(&machine, 0x4000), reads(&machine, 0x6000)), (Ok(()), Ok(())));
+    // Ranges that are none, of what is no RAM, read-only, or more than there is: the guest is told, and nothing happens.
+    for exit in [
+        call(0x4000, 0, 1 << 4),
+        call(0x4001, 1, 1 << 4),
+        call(0, 17, 1 << 4),
+        call(0x2_0000, 1, 1 << 4),
+        call(0xe_0000, 1, 1 << 4),
+        call(0xffff_ffff_ffff_f000, 1, 0),
+        call(0x1000, u64::MAX, 1 << 4),
+        call(0x1000, 1 << 52, 1 << 4),
+    ] {
+        let machine = run(&[exit]);
+        assert_eq!(told(&machine), ["answer -22"]);
+        machine.is_well();
+    }
+    // An access that is not as the memory is makes it so; one that is, is an error, as is one to what cannot be.
+    let fault = |address, private| Exit::MemoryFault { address, len: PAGE, private };
+    let machine = run(&[fault(0x3000, true), fault(0x3000, false)]);
+    assert_eq!(told(&machine), ["private 0x3000 0x1000", "shared 0x3000 0x1000", "free 0x3000 0x1000"]);
+    machine.is_well();
+    for exit in [fault(0x3000, false), fault(0x2_0000, true), fault(0xd_0000, true)] {
+        assert!(run(&[exit]).panicked().contains("cannot be accessed"));
+    }
+    // What the kernel refuses.
+    for (call, says) in
+        [("create_private", "KVM_CREATE_GUEST_MEMFD"), ("enable", "KVM_CAP_"), ("create_vm", "KVM_CREATE_VM")]
+    {
+        let fail = Some((call, 1, libc::EINVAL));
+        let text = super::machine(Plan { fail, ..plan(&[]) }, Irqchip::Machine).err().unwrap();
+        assert!(text.contains(says) && text.lines().count() == 1, "{text}");
+    }
+    let fail = Some(("set_private", 1, libc::ENOMEM));
+    let refuses = super::machine(Plan { fail, ..plan(&[call(0x4000, 1, 1 << 4)]) }, Irqchip::Machine).unwrap();
+    refuses.vcpu.resume();
+    assert!(refuses.panicked().contains("KVM_SET_MEMORY_ATTRIBUTES"));
+    assert_eq!(reads(&refuses, 0x4000), Ok(()));
+    // And what it lacks.
+    for (capability, has) in [
+        (kb::KVM_CAP_VM_TYPES, 1),
+        (kb::KVM_CAP_VM_TYPES, 0),
+        (kb::KVM_CAP_GUEST_MEMFD, 0),
+        (kb::KVM_CAP_MEMORY_ATTRIBUTES, 0),
+        (kb::KVM_CAP_USER_MEMORY2, 0),
+        (kb::KVM_CAP_EXIT_HYPERCALL, 1),
+    ] {
+        let text =
+            super::machine(Plan { caps: [(capability, has)].into(), ..plan(&[]) }, Irqchip::Kernel).err().unwrap();
+        assert!(text.contains("sw-protected-vm: this host's kernel lacks") && text.lines().count() == 1, "{text}");
+    }
+}
+
 #[test]
 fn files_of_assigned_devices() {
     let machine_of = |fail| machine(Plan { fail, ..Plan::default() }, Irqchip::Kernel).unwrap();
