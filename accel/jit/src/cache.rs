@@ -242,7 +242,8 @@ impl Cache {
     /// is full.
     pub fn install(&mut self, id: u32, key: Key, made: Made, blob: CodeBlob, time: Duration) -> Option<Installed> {
         let Made { ranges, others, counter, optimised } = made;
-        let entry = self.code.append(&blob.bytes)?;
+        // Of blocks there are many, most of them run rarely: they are to be near each other.
+        let entry = self.code.append_at(&blob.bytes, if optimised { 64 } else { 16 })?;
         let guest_bytes = ranges.iter().map(|r| u64::from(r.to - r.from)).sum();
         let installed = Installed { pc: key.pc, entry, len: blob.bytes.len(), guest_bytes, optimised, time };
         self.stats.code_bytes += blob.bytes.len() as u64;

@@ -95,7 +95,12 @@ impl CodeMemory {
 
     /// Appends code at a 64-byte boundary; its executable address, or `None` when the memory is full.
     pub fn append(&mut self, bytes: &[u8]) -> Option<usize> {
-        let at = self.used.next_multiple_of(64);
+        self.append_at(bytes, 64)
+    }
+
+    /// The same at a multiple of `align`, a power of two from 16 on.
+    pub fn append_at(&mut self, bytes: &[u8], align: usize) -> Option<usize> {
+        let at = self.used.next_multiple_of(align);
         let end = at.checked_add(bytes.len())?;
         if end > self.map.len {
             return None;

@@ -6,7 +6,7 @@ use crate::blocks::Maker;
 use crate::cache::{Key, Made, Range};
 use crate::code::Soon;
 use crate::fetch::FetchEntry;
-use crate::translate::{CodePage, Source};
+use crate::translate::{CodePage, REGION_SIZES, Source};
 use crate::vm::Core;
 use crate::x64::{self, Entry, Region};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -130,34 +130,40 @@ impl<G: Guest> Compiler<G> {
             let f = page(va)?;
             if f.is_tracked() { code_page(f, va) } else { None }
         };
-        let Some(t) = src.region(key.pc, &hot, &mut more) else { return Outcome::Done };
-        if let Some(tell) = self.maker.listeners.compiled.get() {
-            tell(&t.func);
-        }
-        let (id, sites) = {
-            let mut cache = self.core.cache.lock();
-            if emptied() {
-                return Outcome::Done;
+        let mut compiled = None;
+        for size in REGION_SIZES {
+            let Some(t) = src.region(key.pc, size, &hot, &mut more) else { continue };
+            if let Some(tell) = self.maker.listeners.compiled.get() {
+                tell(&t.func);
             }
-            (cache.reserve(key), cache.sites(&t.func))
-        };
-        let entry = Entry { id, counter: 0 };
-        let region = Region {
-            func: &t.func,
-            helpers: G::HELPERS,
-            fns: &self.maker.fns,
-            entry,
-            others: &t.others,
-            sites: Some(sites),
-        };
-        let compiled = x64::compile(&region);
+            let (id, sites) = {
+                let mut cache = self.core.cache.lock();
+                if emptied() {
+                    return Outcome::Done;
+                }
+                (cache.reserve(key), cache.sites(&t.func))
+            };
+            let entry = Entry { id, counter: 0 };
+            let region = Region {
+                func: &t.func,
+                helpers: G::HELPERS,
+                fns: &self.maker.fns,
+                entry,
+                others: &t.others,
+                sites: Some(sites),
+            };
+            if let Ok(blob) = x64::compile(&region) {
+                compiled = Some((id, t, blob));
+                break;
+            }
+        }
         // A page that is being made a code page is one once all vCPUs know.
         let tracking = self.core.tracking.lock();
         let mut cache = self.core.cache.lock();
         let time = start.elapsed();
         cache.stats.region_time += time.as_nanos() as u64;
-        // Too big for the frame: the cheap tier stays.
-        let Ok(blob) = compiled else { return Outcome::Done };
+        // None that fits the frame: the cheap tier stays.
+        let Some((id, t, blob)) = compiled else { return Outcome::Done };
         if emptied() {
             return Outcome::Done;
         }

@@ -17,9 +17,19 @@ use std::collections::VecDeque;
 pub const MAX_BLOCK: u32 = 64;
 /// More bytes than such a block may be made from: the longest instructions are x86's, with fifteen.
 pub const MAX_BLOCK_BYTES: u64 = MAX_BLOCK as u64 * 16;
+
 /// Bounds of an optimised region.
-const MAX_REGION_BLOCKS: usize = 64;
-const MAX_REGION_INSNS: u32 = 700;
+#[derive(Clone, Copy, Debug)]
+pub struct RegionSize {
+    blocks: usize,
+    insns: u32,
+}
+
+/// What is tried, one after the other: a region too big for its frame is made smaller. Functions with many hot blocks gain where one
+/// region has all of them.
+pub const REGION_SIZES: [RegionSize; 2] =
+    [RegionSize { blocks: 192, insns: 2100 }, RegionSize { blocks: 64, insns: 700 }];
+
 const MAX_PAGES: usize = 4;
 /// Known return addresses compared in line at a return.
 const MAX_RETURNS: usize = 3;
@@ -153,6 +163,7 @@ impl<G: Guest> Source<'_, G> {
     pub fn region(
         &mut self,
         pc: u64,
+        size: RegionSize,
         hot: &dyn Fn(u64) -> bool,
         more: &mut dyn FnMut(u64) -> Option<CodePage>,
     ) -> Option<Translation> {
@@ -166,7 +177,7 @@ impl<G: Guest> Source<'_, G> {
             if starts.iter().any(|s| s.0 == at) {
                 continue;
             }
-            if starts.len() >= MAX_REGION_BLOCKS || insns >= MAX_REGION_INSNS {
+            if starts.len() >= size.blocks || insns >= size.insns {
                 break;
             }
             let va = at & !(PAGE_SIZE - 1);

@@ -756,7 +756,9 @@ impl Emit<'_> {
                 Stub::Data { label, bytes } => datas.push((label, bytes)),
             }
         }
-        self.asm.align(16);
+        if !datas.is_empty() {
+            self.asm.align(16);
+        }
         for (label, bytes) in datas {
             self.asm.bind(label);
             self.asm.bytes(&bytes.to_le_bytes());
