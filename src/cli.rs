@@ -1,11 +1,13 @@
 //! The command line: QEMU's words, with one dash or two.
 
+mod process;
 mod words;
 
 pub use words::forms;
 use words::{Given, help, scan};
 
 use crate::flame::FlameGraph;
+use crate::message::Prefix;
 use rhea_block::{DriveInterface, DriveOptions, Media};
 use rhea_clock::{RtcBase, RtcSource};
 use rhea_control::Address;
@@ -13,9 +15,10 @@ use rhea_device::chardev::{ChardevSpec, SocketAddress, SocketOptions};
 use rhea_device::options::split;
 use rhea_device::{LogMask, OptionDecl, OptionError, OptionKind, OptionSet};
 use rhea_display::VncOptions;
+use rhea_machine::NoneOptions;
 use rhea_machine::accel::{self, AccelKind};
 use rhea_machine::config::{BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig};
-use rhea_machine::machine::{Actions, Architecture, RebootAction, ShutdownAction};
+use rhea_machine::machine::{Actions, RebootAction, ShutdownAction};
 use rhea_machine::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use rhea_machine::pseries::PseriesOptions;
 use rhea_memory::Backing;
@@ -32,6 +35,10 @@ pub enum Action {
 pub struct Extras {
     pub control: Vec<ControlSpec>,
     pub flames: Option<FlameGraph>,
+    /// Goes on in the background.
+    pub daemonize: bool,
+    /// What messages begin with.
+    pub messages: Prefix,
 }
 
 /// A connection by which programs control the emulator.
@@ -98,6 +105,7 @@ fn help_of(given: &Given, default: &str) -> Option<String> {
                 match options::machine_name(&[name.to_owned()], default) {
                     Ok("q35") => Q35Options::help(),
                     Ok("pseries") => PseriesOptions::help(),
+                    Ok("none") => NoneOptions::help(),
                     _ => VirtOptions::help(),
                 }
             }
@@ -139,7 +147,21 @@ pub fn parse(args: impl Iterator<Item = String>, machine: &str) -> Result<Action
     }
     let (config, control) = config(&given, machine)?;
     let flames = given.last("flame-graph").map(FlameGraph::parse).transpose()?;
-    Ok(Action::Run(Box::new(config), Extras { control, flames }))
+    let daemonize = given.has("daemonize");
+    if daemonize && on_terminal(&config, &control) {
+        let text = "standard input and output are in use: give -display none (not -nographic), or connect -serial and -monitor elsewhere";
+        return Err(err("-daemonize", text));
+    }
+    let messages = process::messages(&given, config.name.as_deref())?;
+    Ok(Action::Run(Box::new(config), Extras { control, flames, daemonize, messages }))
+}
+
+/// Is a console or the control protocol on the terminal?
+fn on_terminal(config: &MachineConfig, control: &[ControlSpec]) -> bool {
+    let stdio = |spec: &ChardevSpec| matches!(spec, ChardevSpec::Stdio { .. });
+    config.serials.iter().chain(&config.monitors).any(|c| stdio(&c.spec))
+        || config.chardevs.iter().any(|(_, spec)| stdio(spec))
+        || control.iter().any(|c| matches!(c.address, Address::Stdio))
 }
 
 fn readable(option: &str, path: Option<PathBuf>) -> Result<Option<PathBuf>, OptionError> {
@@ -307,6 +329,8 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
             return Err(err(&format!("-{option}"), format!("'{value}' is not supported: use '{only}'")));
         }
     }
+    process::add_fds(given)?;
+    process::audio(given)?;
     for text in given.all("overcommit") {
         const DECLS: &[OptionDecl] = &[
             OptionDecl::new("mem-lock", OptionKind::Choice(&["off"]), Some("off"), "memory is not locked"),
@@ -318,6 +342,9 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
     if given.has("usb") || given.has("usbdevice") {
         machines.push("usb=on".to_owned());
     }
+    if given.has("no-acpi") {
+        machines.push("acpi=off".to_owned());
+    }
     if given.has("nographic") || !(given.has("display") || given.has("vnc")) {
         // Nobody looks at a display; a word of -M wins.
         machines.insert(0, "graphics=off".to_owned());
@@ -328,27 +355,23 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
     if let Some(word) = given.last("vga") {
         rhea_machine::display::adapter(word)?;
     }
-    let virt = !q35 && !pseries;
-    for (option, works) in [
-        ("boot", !virt),
-        ("fw_cfg", !pseries),
-        ("smbios", q35),
-        ("dtb", virt),
-        ("hdc", !virt),
-        ("hdd", !virt),
-        ("prom-env", pseries),
-    ] {
+    let virt = matches!(board, BoardOptions::Virt(_));
+    for (option, works) in
+        [("fw_cfg", !pseries), ("smbios", q35), ("dtb", virt), ("hdc", !virt), ("hdd", !virt), ("prom-env", pseries)]
+    {
         if given.has(option) && !works {
-            let name = if q35 { "q35" } else { "virt" };
-            let name = if pseries { "pseries" } else { name };
+            let name = board.kind().board;
             return Err(err(&format!("-{option}"), format!("the machine {name} does not have this")));
         }
     }
-    let architecture = match &board {
-        BoardOptions::Virt(_) => Architecture::Aarch64,
-        BoardOptions::Q35(_) => Architecture::X86_64,
-        BoardOptions::Pseries(_) => Architecture::Ppc64,
-    };
+    let architecture = board.architecture();
+    let order = given.last("boot").map(boot).transpose()?.unwrap_or_default();
+    if virt && order != (BootOptions { strict: order.strict, ..BootOptions::default() }) {
+        return Err(err("-boot", "the machine virt has strict= only"));
+    }
+    if virt && order.strict && !given.has("kernel") {
+        eprintln!("rhea: warning: -boot strict=on is not told to the firmware, which has its own boot order");
+    }
     let mut accels = given.all("accel");
     if accels.is_empty() && given.has("enable-kvm") {
         accels.push("kvm".to_owned());
@@ -435,7 +458,7 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
     }
     let icount = given.last("icount").map(options::parse_icount).transpose()?;
     let config = MachineConfig {
-        name: given.last("name").map(name).transpose()?,
+        name: given.last("name").map(process::name).transpose()?,
         cpu: given.last("cpu").unwrap_or(if q35 { "qemu64" } else { "max" }).to_owned(),
         smp: given.last("smp").map_or(Ok(Smp::ONE), Smp::parse)?,
         max_ram: memory.map_or(0, |m| m.max),
@@ -452,7 +475,7 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
         dtb: readable("-dtb", given.path("dtb"))?,
         // Firmware of a PC is searched for by name.
         bios: if !virt { given.path("bios") } else { readable("-bios", given.path("bios"))? },
-        boot: given.last("boot").map(boot).transpose()?.unwrap_or_default(),
+        boot: order,
         fw_cfg: given.all("fw_cfg").iter().map(|t| fw_cfg_file(t)).collect::<Result<_, _>>()?,
         uuid: given.last("uuid").map_or(Ok([0; 16]), uuid)?,
         smbios: given.all("smbios"),
@@ -549,20 +572,6 @@ fn actions(given: &Given) -> Result<Actions, OptionError> {
     Ok(all)
 }
 
-/// `-name [guest=]NAME[,process=NAME][,debug-threads=on|off]`
-fn name(text: &str) -> Result<String, OptionError> {
-    const DECLS: &[OptionDecl] = &[
-        OptionDecl::new("guest", OptionKind::Text, Some(""), "name of the guest"),
-        OptionDecl::new("process", OptionKind::Text, None, "name of the process"),
-        OptionDecl::new("debug-threads", OptionKind::Bool, Some("on"), "threads have names; always on"),
-    ];
-    let mut pairs = split(text);
-    if let Some((word, None)) = pairs.first().cloned() {
-        pairs[0] = ("guest".to_owned(), Some(word));
-    }
-    Ok(OptionSet::parse("-name", DECLS, &pairs)?.text("guest").unwrap_or("").to_owned())
-}
-
 /// `-prom-env NAME=VALUE`
 fn prom_env(given: &Given) -> Result<Vec<String>, OptionError> {
     let texts = given.all("prom-env");
@@ -602,7 +611,11 @@ fn ram(
         None => Backing::Anonymous,
     };
     Ok(RamConfig {
-        size: size.unwrap_or(if board.option() == "-M pseries" { 512 << 20 } else { 128 << 20 }),
+        size: size.unwrap_or(match board {
+            BoardOptions::Pseries(_) => 512 << 20,
+            BoardOptions::None(_) => 0,
+            _ => 128 << 20,
+        }),
         backing,
         prealloc: given.has("mem-prealloc"),
     })
@@ -627,6 +640,15 @@ mod tests {
         assert_eq!(c.gdb.as_deref(), Some("tcp::1234"));
         assert_eq!(c.serials, [Console { spec: ChardevSpec::Stdio { signals: false, mux: true }, with_monitor: true }]);
         assert_eq!(c.log_mask, LogMask::Unimp as u32 | LogMask::Int as u32);
+        let more = r#"-M none,accel=tcg -nodefaults -display none -daemonize -msg timestamp=on -audiodev {"driver":"none","id":"a"}"#;
+        let Ok(Action::Run(c, extras)) = run(more) else { panic!("does not parse") };
+        assert!(extras.daemonize && extras.messages == Prefix { time: true, guest: None });
+        assert_eq!((c.ram.size, c.board.kind().name), (0, "none"));
+        let Ok(Action::Run(c, _)) = run(r#"-M virt-10.0 -no-acpi -device {"driver":"edu","id":"e","dma_mask":5}"#)
+        else {
+            panic!("does not parse");
+        };
+        assert_eq!((c.devices[0].driver.as_str(), c.devices[0].value("dma_mask")), ("edu", Some("5")));
         for line in [
             "-help",
             "-version",
@@ -678,6 +700,16 @@ mod tests {
             "-mon chardev=x,mode=control",
             "-chardev null,id=x -mon x,mode=control",
             "-action reboot=never",
+            "-M none -smp 2 -daemonize",
+            "-daemonize",
+            "-add-fd fd=1,set=1",
+            "-add-fd fd=7",
+            "-add-fd fd=70000,set=1",
+            "-audiodev pa,id=a",
+            "-audiodev none",
+            "-msg when=on",
+            "-device {\"driver\":7}",
+            "-object {}",
         ] {
             match run(line) {
                 Err(e) => {

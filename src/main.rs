@@ -3,10 +3,12 @@
 mod cli;
 mod console;
 mod control;
+mod daemon;
 mod demo;
 mod flame;
 mod gdb;
 mod heap;
+mod message;
 mod monitor;
 mod panics;
 mod signals;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(e) => {
             eprintln!("rhea: {e}");
+            message::end();
             ExitCode::FAILURE
         }
     }
@@ -104,6 +107,10 @@ fn run_machine(config: &MachineConfig, extras: Extras) -> Result<i32, OptionErro
     if !matches!(config.accel, AccelKind::Kvm(_)) {
         heap::set_huge_pages(true);
     }
+    // Before there are threads, which only one of the two processes would have.
+    let daemon = |e: std::io::Error| OptionError::new("-daemonize", e.to_string());
+    let starter = extras.daemonize.then(daemon::start).transpose().map_err(daemon)?;
+    message::start(extras.messages).map_err(|e| OptionError::new("-msg", e.to_string()))?;
     let log = open_log(config)?;
     if let BoardOptions::Virt(options) = &config.board
         && let Some(path) = &options.dump_dtb
@@ -124,6 +131,7 @@ fn run_machine(config: &MachineConfig, extras: Extras) -> Result<i32, OptionErro
     let terminal = consoles.terminal.clone();
     let restored = terminal.clone();
     panics::end_process(move || {
+        message::end();
         if let Some(terminal) = &restored {
             terminal.restore();
         }
@@ -148,6 +156,11 @@ fn run_machine(config: &MachineConfig, extras: Extras) -> Result<i32, OptionErro
             options.debugger = Some(sender);
             gdb::serve(listener, receiver, machine.clone());
         }
+        if let Some(starter) = starter {
+            message::end();
+            // The log may go there.
+            starter.ready(config.log_mask != 0 && config.log_file.is_none()).map_err(daemon)?;
+        }
         let status = run::run(&machine, &requests, &options);
         if let Some(profiler) = profiler {
             profiler.finish();
@@ -170,5 +183,6 @@ fn run_machine(config: &MachineConfig, extras: Extras) -> Result<i32, OptionErro
     // Threads that wait for input of the host would keep the process.
     use std::io::Write;
     let _ = std::io::stdout().flush();
+    message::end();
     std::process::exit(status)
 }

@@ -213,7 +213,10 @@ impl Shell {
                         *self.cpu.lock() = n;
                         String::new()
                     }
-                    None => format!("cpu: expected a number from 0 to {}\n", self.machine.cpus().len() - 1),
+                    None => match self.machine.cpus().len() {
+                        0 => "cpu: the machine has no CPUs\n".to_owned(),
+                        n => format!("cpu: expected a number from 0 to {}\n", n - 1),
+                    },
                 }
             }
             "change" => self.change(&rest),
@@ -362,7 +365,9 @@ impl Shell {
         };
         let mut data = vec![0; count * size];
         let read = if virt {
-            let cpu = self.machine.cpus()[*self.cpu.lock()].clone();
+            let Some(cpu) = self.machine.cpus().get(*self.cpu.lock()).cloned() else {
+                return "x: the machine has no CPUs\n".to_owned();
+            };
             self.paused(|| cpu.read_memory(Gva(address), &mut data))
         } else {
             self.machine.space().read(Gpa(address), &mut data, Requester::Debugger)

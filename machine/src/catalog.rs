@@ -18,6 +18,34 @@ pub struct DeviceKind {
 /// Devices of PCI.
 pub const PCI: &str = "pci-device";
 
+/// Devices of the board: name, what it is, properties that `-global` changes.
+type Fixed = (&'static str, &'static str, &'static [OptionDecl]);
+
+/// Devices that boards have in any case.
+#[must_use]
+pub fn fixed_kinds(architecture: Architecture) -> Vec<DeviceKind> {
+    const VIRT: &[Fixed] = &[
+        ("cfi.pflash01", "flash of the firmware", &[]),
+        ("gpex-pcihost", "PCI Express host bridge", &[]),
+        ("pl011", "serial port", &[]),
+        ("pl031", "clock", &[]),
+        ("pl061", "general-purpose input and output", &[]),
+        ("virtio-mmio", "place for a virtio device", &[]),
+    ];
+    let list = match architecture {
+        Architecture::X86_64 => crate::q35::CHIPSET,
+        Architecture::Aarch64 => VIRT,
+        Architecture::Ppc64 => &[],
+    };
+    let kind = |(name, description, options): &(&'static str, &'static str, &[OptionDecl])| DeviceKind {
+        name,
+        description,
+        options: options.to_vec(),
+        parent: "device",
+    };
+    list.iter().map(kind).collect()
+}
+
 /// The devices that machines of an architecture may have.
 #[must_use]
 pub fn device_kinds(architecture: Architecture) -> Vec<DeviceKind> {

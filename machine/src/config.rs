@@ -1,16 +1,18 @@
 //! Everything the command line says, typed.
 
 use crate::accel::AccelKind;
-use crate::machine::Actions;
-use crate::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
+use crate::machine::{Actions, Architecture};
+use crate::none::NoneOptions;
+use crate::options::{self, MachineKind, ObjectSpec, Q35Options, RamUse, Smp, VirtOptions};
 use crate::pseries::PseriesOptions;
 use rhea_block::{DriveOptions, NodeOptions};
 use rhea_clock::{Counting, RtcBase, RtcSource};
 use rhea_device::chardev::ChardevSpec;
-use rhea_device::options::{OptionError, split};
+use rhea_device::options::{OptionError, split_or_json};
 use rhea_display::VncOptions;
-use rhea_memory::Backing;
+use rhea_memory::{Backing, RamBlock, RamOptions};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A `-device` before its driver parses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ impl DeviceSpec {
     /// # Errors
     /// [`OptionError`] if no driver is named.
     pub fn parse(text: &str) -> Result<Self, OptionError> {
-        let mut pairs = split(text);
+        let mut pairs = split_or_json("-device", text, "driver")?;
         match pairs.first().cloned() {
             Some((driver, None)) => {
                 pairs.remove(0);
@@ -66,6 +68,8 @@ pub enum BoardOptions {
     Virt(VirtOptions),
     Q35(Q35Options),
     Pseries(PseriesOptions),
+    /// Nothing but the emulator itself.
+    None(NoneOptions),
 }
 
 impl BoardOptions {
@@ -77,6 +81,7 @@ impl BoardOptions {
         Ok(match options::machine_name(texts, default)? {
             "q35" => Self::Q35(Q35Options::parse(texts)?),
             "pseries" => Self::Pseries(PseriesOptions::parse(texts)?),
+            "none" => Self::None(NoneOptions::parse(texts, default)?),
             _ => Self::Virt(VirtOptions::parse(texts)?),
         })
     }
@@ -87,6 +92,33 @@ impl BoardOptions {
             Self::Virt(_) => "-M virt",
             Self::Q35(_) => "-M q35",
             Self::Pseries(_) => "-M pseries",
+            Self::None(_) => "-M none",
+        }
+    }
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        match self {
+            Self::Virt(_) => Architecture::Aarch64,
+            Self::Q35(_) => Architecture::X86_64,
+            Self::Pseries(_) => Architecture::Ppc64,
+            Self::None(o) => o.architecture,
+        }
+    }
+    /// Which machine it is.
+    #[must_use]
+    pub fn kind(&self) -> &'static MachineKind {
+        let board = self.option().trim_start_matches("-M ");
+        // Each board has its machine.
+        options::MACHINES.iter().find(|m| m.board == board).unwrap_or(&options::MACHINES[0])
+    }
+    /// What the host may do with the RAM.
+    #[must_use]
+    pub fn ram_use(&self) -> RamUse {
+        match self {
+            Self::Virt(o) => o.ram_use,
+            Self::Q35(o) => o.ram_use,
+            Self::Pseries(o) => o.ram_use,
+            Self::None(_) => RamUse { dump: true, merge: true },
         }
     }
     #[must_use]
@@ -95,6 +127,7 @@ impl BoardOptions {
             Self::Virt(o) => o.memory_backend.as_deref(),
             Self::Q35(o) => o.memory_backend.as_deref(),
             Self::Pseries(o) => o.memory_backend.as_deref(),
+            Self::None(_) => None,
         }
     }
     /// `usb=`: whether the machine has a USB controller of its own; `None`: as it has a display.
@@ -104,6 +137,7 @@ impl BoardOptions {
             Self::Virt(o) => Some(o.usb),
             Self::Q35(o) => Some(o.usb),
             Self::Pseries(o) => o.usb,
+            Self::None(_) => Some(false),
         }
     }
     #[must_use]
@@ -112,6 +146,7 @@ impl BoardOptions {
             Self::Virt(o) => o.accel.as_deref(),
             Self::Q35(o) => o.accel.as_deref(),
             Self::Pseries(o) => o.accel.as_deref(),
+            Self::None(o) => o.accel.as_deref(),
         }
     }
 }
@@ -204,6 +239,23 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
+    /// Makes the RAM.
+    ///
+    /// # Errors
+    /// [`OptionError`]: the host does not have it.
+    pub fn make_ram(&self) -> Result<Arc<RamBlock>, OptionError> {
+        let fail = |e: &dyn std::fmt::Display| OptionError::new("-m", e.to_string());
+        let options = RamOptions {
+            name: "ram".into(),
+            len: self.ram.size,
+            backing: self.ram.backing.clone(),
+            prealloc: self.ram.prealloc,
+        };
+        let ram = RamBlock::new(options).map_err(|e| fail(&e))?;
+        let RamUse { dump, merge } = self.board.ram_use();
+        ram.set_host_use(dump, merge).map_err(|e| fail(&e))?;
+        Ok(ram)
+    }
     /// Does anybody look at the display (and not only at the serial port)?
     #[must_use]
     pub fn shown(&self) -> bool {
@@ -215,7 +267,7 @@ impl MachineConfig {
         match &self.board {
             BoardOptions::Virt(o) => &o.pflash,
             BoardOptions::Q35(o) => &o.pflash,
-            BoardOptions::Pseries(_) => &NO_FLASH,
+            BoardOptions::Pseries(_) | BoardOptions::None(_) => &NO_FLASH,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::options::ObjectSpec;
 use crate::plug::{Plugger, Plugs};
 use parking_lot::{Mutex, RwLock};
-use rhea_block::{Drive, DriveOptions};
+use rhea_block::{Drive, DriveOptions, Inherit, Node, NodeOptions};
 use rhea_device::{Device, OptionError};
 use rhea_pci::{PciBus, PciFunction, PciSlot};
 use std::collections::VecDeque;
@@ -105,15 +105,18 @@ impl HotPlug {
         self.removed.lock().push(Arc::new(f));
     }
     /// A function has left its bus.
-    pub fn removed(&self, function: &Arc<dyn PciFunction>) {
+    pub fn removed(&self, function: Arc<dyn PciFunction>) {
         function.quiesce();
-        let unit = self.plugs.lock().forget(function);
+        let unit = self.plugs.lock().forget(&function);
         if let Some(list) = self.devices.get() {
             // The data pointers are compared: it is known under another trait there.
-            let this = Arc::as_ptr(function).cast::<()>();
+            let this = Arc::as_ptr(&function).cast::<()>();
             list.write().retain(|d| Arc::as_ptr(d).cast::<()>() != this);
         }
-        self.tell(unit.and_then(|u| u.id).as_deref());
+        let id = unit.and_then(|u| u.id);
+        // What it used is free when that is told.
+        drop(function);
+        self.tell(id.as_deref());
     }
     /// Something else is gone; its id is free.
     pub fn removed_other(&self, id: &str) {
@@ -166,7 +169,7 @@ impl HotPlug {
         let found = self.plugs.lock().units.iter().find(|u| u.id.as_deref() == Some(id)).map(|u| u.function.clone());
         let function = found.ok_or_else(|| fail(format!("'{id}': no device that can be unplugged has this id")))?;
         if self.board.eject(&function).map_err(|e| fail(format!("'{id}': {e}")))? {
-            self.removed(&function);
+            self.removed(function);
         }
         Ok(())
     }
@@ -182,9 +185,7 @@ impl Machine {
     /// # Errors
     /// [`OptionError`].
     pub fn device_add(&self, spec: &DeviceSpec) -> Result<(), OptionError> {
-        self.changes("device_add")?.device_add(spec)?;
-        self.inventory().add_device(spec, true);
-        Ok(())
+        self.changes("device_add")?.device_add(spec)
     }
     /// `device_del`: asks the guest to give a device up.
     ///
@@ -251,6 +252,40 @@ impl Machine {
         options.readonly = readonly;
         let graph = hotplug.plugs.lock().graph.clone();
         options.open_in(&graph, name, hotplug.config.snapshot)
+    }
+    /// `blockdev-add`, as after `-blockdev`.
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    pub fn blockdev_add(&self, options: NodeOptions) -> Result<(), OptionError> {
+        let graph = self.changes("blockdev-add")?.plugs.lock().graph.clone();
+        graph.add(options, &Inherit::default()).map(|_| ()).map_err(|e| OptionError::new("blockdev-add", e))
+    }
+    /// `blockdev-del`: closes a node that nothing uses.
+    ///
+    /// # Errors
+    /// [`OptionError`].
+    pub fn blockdev_del(&self, name: &str) -> Result<(), OptionError> {
+        self.changes("blockdev-del")?.plugs.lock().remove_node(name).map_err(|e| OptionError::new("blockdev-del", e))
+    }
+    /// The nodes that have a name.
+    #[must_use]
+    pub fn block_nodes(&self) -> Vec<Arc<Node>> {
+        self.hotplug().map(|h| h.plugs.lock().graph.nodes()).unwrap_or_default()
+    }
+    /// A node as a medium for a drive that has none.
+    ///
+    /// # Errors
+    /// [`OptionError`]: there is no such node, or it is in use.
+    pub fn node_medium(&self, name: &str) -> Result<Arc<Drive>, OptionError> {
+        let fail = |what: &str| OptionError::new("blockdev-insert-medium", format!("'{name}': {what}"));
+        let plugs = self.changes("blockdev-insert-medium")?.plugs.lock();
+        let node = plugs.graph.get(name).ok_or_else(|| fail("there is no such node"))?;
+        let inserted = self.inventory().trays().iter().filter_map(|t| t.cd.medium()).any(|d| d.id() == name);
+        if inserted || plugs.uses_node(name) {
+            return Err(fail("the node is in use"));
+        }
+        Ok(Drive::for_node(name, &node))
     }
     /// `drive_del`: closes a drive that no device uses.
     ///

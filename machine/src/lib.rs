@@ -13,6 +13,7 @@ pub mod hotplug;
 pub mod inventory;
 pub mod machine;
 mod nic;
+mod none;
 pub mod options;
 mod pci;
 mod plug;
@@ -27,6 +28,7 @@ pub use board::Wiring;
 pub use config::{BoardOptions, MachineConfig};
 pub use inventory::Inventory;
 pub use machine::{Machine, MachineCpu, RunState};
+pub use none::NoneOptions;
 pub use profile::Sample;
 
 use rhea_accel::VmControl;
@@ -52,6 +54,7 @@ pub fn build(
         BoardOptions::Virt(options) => virt::build(config, options, wiring, control, log),
         BoardOptions::Q35(options) => q35::build(config, options, wiring, control, log),
         BoardOptions::Pseries(options) => pseries::build(config, options, wiring, control, log),
+        BoardOptions::None(options) => none::build(config, options, control, log),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Network back ends by option text.
 
 use rhea_device::OptionError;
-use rhea_device::options::split;
+use rhea_device::options::split_or_json;
 use rhea_net::{NetBackend, NetdevOptions};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// [`OptionError`].
 pub fn open(option: &str, text: &str) -> Result<(Option<String>, Arc<dyn NetBackend>), OptionError> {
     // The first word, or `type=` anywhere.
-    let mut rest = split(text);
+    let mut rest = split_or_json(option, text, "type")?;
     let place = match rest.first() {
         Some((_, None)) => 0,
         _ => rest.iter().position(|(k, _)| k == "type").unwrap_or(rest.len()),

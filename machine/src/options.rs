@@ -3,7 +3,7 @@
 use rhea_clock::{Counting, MAX_SHIFT, RtcBase, RtcSource};
 use rhea_device::options::{self, OptionDecl, OptionError, OptionKind, OptionSet};
 use rhea_memory::Backing;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 type Pairs = [(String, Option<String>)];
 
@@ -25,10 +25,26 @@ pub struct VirtOptions {
     /// Random seeds for the kernel in the device tree.
     pub dtb_randomness: bool,
     pub usb: bool,
+    pub ram_use: RamUse,
     /// Drive ids of the flash banks.
     pub pflash: [Option<String>; 2],
     pub memory_backend: Option<String>,
     pub accel: Option<String>,
+}
+
+/// What the host may do with the RAM beside holding it (`dump-guest-core=`, `mem-merge=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamUse {
+    /// It is part of core dumps.
+    pub dump: bool,
+    /// Equal pages may be merged.
+    pub merge: bool,
+}
+
+impl RamUse {
+    pub(crate) fn of(set: &OptionSet) -> Self {
+        Self { dump: set.bool("dump-guest-core"), merge: set.bool("mem-merge") }
+    }
 }
 
 /// `gic-version=`
@@ -42,14 +58,45 @@ pub enum GicVersion {
     Max,
 }
 
-/// Machines by name, with what `-M help` says. A versioned name keeps the machine the same in later versions.
-pub const MACHINES: &[(&str, &str)] = &[
-    ("pseries", "pSeries logical partition per PAPR (alias of pseries-1.0)"),
-    ("pseries-1.0", "pSeries logical partition per PAPR"),
-    ("q35", "Standard PC (Q35 + ICH9) (alias of q35-1.0)"),
-    ("q35-1.0", "Standard PC (Q35 + ICH9)"),
-    ("virt", "Arm virtual machine (alias of virt-1.0)"),
-    ("virt-1.0", "Arm virtual machine"),
+/// A machine that `-M` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineKind {
+    /// With a version: it stays the same machine in later versions.
+    pub name: &'static str,
+    /// The name without one, if there is such.
+    pub alias: Option<&'static str>,
+    /// Who builds it.
+    pub board: &'static str,
+    pub description: &'static str,
+}
+
+impl MachineKind {
+    const fn new(name: &'static str, alias: Option<&'static str>, board: &'static str, about: &'static str) -> Self {
+        Self { name, alias, board, description: about }
+    }
+    /// The machine that is called `name`, by its own name or its alias.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        MACHINES.iter().find(|m| m.name == name || m.alias == Some(name))
+    }
+    /// The properties that it takes.
+    #[must_use]
+    pub fn properties(&self) -> &'static [OptionDecl] {
+        match self.board {
+            "q35" => Q35,
+            "pseries" => crate::pseries::options::DECLS,
+            "virt" => VIRT,
+            _ => crate::none::DECLS,
+        }
+    }
+}
+
+/// The machines; versions are those of the machines of other emulators that they are like.
+pub const MACHINES: &[MachineKind] = &[
+    MachineKind::new("none", None, "none", "empty machine"),
+    MachineKind::new("pc-q35-10.0", Some("q35"), "q35", "Standard PC (Q35 + ICH9)"),
+    MachineKind::new("pseries-10.0", Some("pseries"), "pseries", "pSeries logical partition per PAPR"),
+    MachineKind::new("virt-10.0", Some("virt"), "virt", "Arm virtual machine"),
 ];
 
 const VIRT: &[OptionDecl] = &[
@@ -88,6 +135,8 @@ const VIRT: &[OptionDecl] = &[
     OptionDecl::new("accel", OptionKind::Text, None, "accelerator, as -accel"),
     OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "ignored: there is no display"),
     OptionDecl::new("usb", OptionKind::Bool, Some("off"), "USB controller"),
+    OptionDecl::new("dump-guest-core", OptionKind::Bool, Some("on"), "RAM is part of core dumps of the emulator"),
+    OptionDecl::new("mem-merge", OptionKind::Bool, Some("on"), "the host may merge equal pages of RAM"),
     OptionDecl::new("iommu", OptionKind::Choice(&["none"]), Some("none"), "there is no IOMMU"),
     OptionDecl::new("mte", OptionKind::Choice(&["off"]), Some("off"), "there is no memory tagging"),
     OptionDecl::new("ras", OptionKind::Choice(&["off"]), Some("off"), "there is no error injection"),
@@ -97,9 +146,12 @@ const VIRT: &[OptionDecl] = &[
 #[must_use]
 pub fn machine_help(default: &str) -> String {
     let mut text = "Supported machines are:\n".to_owned();
-    for (name, what) in MACHINES {
-        let mark = if *name == default { " (default)" } else { "" };
-        text.push_str(&format!("{name:<20} {what}{mark}\n"));
+    for m in MACHINES {
+        let mark = |name: &str| if name == default { " (default)" } else { "" };
+        if let Some(alias) = m.alias {
+            text.push_str(&format!("{alias:<20} {} (alias of {}){}\n", m.description, m.name, mark(alias)));
+        }
+        text.push_str(&format!("{:<20} {}{}\n", m.name, m.description, mark(m.name)));
     }
     text
 }
@@ -114,7 +166,7 @@ pub(crate) fn machine_pairs(
         let mut given = options::split(text);
         // The first word is the machine, unless it is a property of one.
         if let Some((name, None)) = given.first().cloned()
-            && !VIRT.iter().chain(Q35).chain(crate::pseries::options::DECLS).any(|d| d.key == name)
+            && !MACHINES.iter().flat_map(|m| m.properties()).any(|d| d.key == name)
             && name != "help"
         {
             given[0] = ("type".to_owned(), Some(name));
@@ -126,20 +178,16 @@ pub(crate) fn machine_pairs(
     }
     let name = pairs.iter().find(|(k, _)| k == "type").and_then(|(_, v)| v.clone());
     let name = name.unwrap_or_else(|| default.to_owned());
-    if !MACHINES.iter().any(|(n, _)| *n == name) {
+    let Some(kind) = MachineKind::find(&name) else {
         let message = match name.as_str() {
-            "pc" | "isapc" | "microvm" | "none" | "xenfv" | "xenpv" => {
-                format!("machine '{name}' is not supported: machines are pseries, q35 and virt")
-            }
-            n if n.starts_with("pc-") => {
+            n if matches!(n, "pc" | "isapc" | "microvm" | "xenfv" | "xenpv") || n.starts_with("pc-") => {
                 format!("machine '{name}' is not supported: machines are pseries, q35 and virt")
             }
             _ => format!("unknown machine '{name}': machines are pseries, q35 and virt (-M help lists them)"),
         };
         return Err(OptionError::new("-M", message));
-    }
-    let boards = ["pseries", "q35", "virt"];
-    Ok((boards.into_iter().find(|b| name.starts_with(b)).unwrap_or("virt"), pairs))
+    };
+    Ok((kind.board, pairs))
 }
 
 /// The name of the machine that the values of `-M` choose.
@@ -175,6 +223,8 @@ const Q35: &[OptionDecl] = &[
     OptionDecl::new("kernel_irqchip", OptionKind::Choice(&["off", "split"]), Some("off"), "the same"),
     OptionDecl::new("graphics", OptionKind::Bool, Some("on"), "firmware uses a display if there is one"),
     OptionDecl::new("usb", OptionKind::Bool, Some("off"), "USB controller"),
+    OptionDecl::new("dump-guest-core", OptionKind::Bool, Some("on"), "RAM is part of core dumps of the emulator"),
+    OptionDecl::new("mem-merge", OptionKind::Bool, Some("on"), "the host may merge equal pages of RAM"),
     OptionDecl::new("nvdimm", OptionKind::Choice(&["off"]), Some("off"), "there is no persistent memory"),
 ];
 
@@ -190,6 +240,7 @@ pub struct Q35Options {
     pub acpi: bool,
     pub graphics: bool,
     pub usb: bool,
+    pub ram_use: RamUse,
     /// Drive ids of the flash banks.
     pub pflash: [Option<String>; 2],
     pub memory_backend: Option<String>,
@@ -222,6 +273,7 @@ impl Q35Options {
             acpi: set.text("acpi") != Some("off"),
             graphics: set.bool("graphics"),
             usb: set.bool("usb"),
+            ram_use: RamUse::of(&set),
             pflash: [text("pflash0"), text("pflash1")],
             memory_backend: text("memory-backend"),
             confidential_guest: text("confidential-guest-support"),
@@ -278,6 +330,7 @@ impl VirtOptions {
             dump_dtb: set.text("dumpdtb").map(PathBuf::from),
             dtb_randomness: set.bool("dtb-randomness") && set.bool("dtb-kaslr-seed"),
             usb: set.bool("usb"),
+            ram_use: RamUse::of(&set),
             pflash: [text("pflash0"), text("pflash1")],
             memory_backend: text("memory-backend"),
             accel: text("accel"),
@@ -512,39 +565,76 @@ pub enum ObjectSpec {
     SwProtectedVm {
         id: String,
     },
+    /// Bytes that others refer to by the name, and nobody else is to see.
+    Secret {
+        id: String,
+        data: Hidden,
+    },
 }
 
+/// Bytes that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub Vec<u8>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+const ID: OptionDecl = OptionDecl::new("id", OptionKind::Text, None, "name");
+const SIZE: OptionDecl = OptionDecl::new("size", OptionKind::Size { unit: 1 }, None, "bytes");
+const PREALLOC: OptionDecl = OptionDecl::new("prealloc", OptionKind::Bool, Some("off"), "touch all pages at start");
+const SHARE: OptionDecl = OptionDecl::new("share", OptionKind::Bool, Some("off"), "writes reach the file");
+const FILE: OptionDecl = OptionDecl::new("mem-path", OptionKind::Text, None, "file or directory");
+const NAME: OptionDecl = OptionDecl::new("filename", OptionKind::Text, Some("/dev/urandom"), "source of entropy");
+const FD: OptionDecl =
+    OptionDecl::new("fd", OptionKind::Number { min: 3, max: 0xffff }, None, "/dev/iommu, opened by who starts this");
+
+const RAM_OBJECT: &[OptionDecl] = &[ID, SIZE, PREALLOC, SHARE];
+const FILE_OBJECT: &[OptionDecl] = &[ID, SIZE, PREALLOC, SHARE, FILE];
+const RNG_OBJECT: &[OptionDecl] = &[ID, NAME];
+const ID_ONLY: &[OptionDecl] = &[ID];
+const SECRET_OBJECT: &[OptionDecl] = &[
+    ID,
+    OptionDecl::new("data", OptionKind::Text, None, "the secret itself"),
+    OptionDecl::new("file", OptionKind::Text, None, "file that holds it"),
+    OptionDecl::new("format", OptionKind::Choice(&["raw"]), Some("raw"), "as it is"),
+];
+const IOMMUFD_OBJECT: &[OptionDecl] = &[ID, FD];
+
 /// The text of `-object help`.
-pub const OBJECT_HELP: &str = "List of user creatable objects:\n  iommufd\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n  sw-protected-vm\n";
+pub const OBJECT_HELP: &str = "List of user creatable objects:\n  iommufd\n  memory-backend-ram\n  memory-backend-file\n  rng-random\n  rng-builtin\n  secret\n  sw-protected-vm\n";
 
 impl ObjectSpec {
+    /// The properties of objects of a type.
+    #[must_use]
+    pub fn properties(kind: &str) -> Option<&'static [OptionDecl]> {
+        Some(match kind {
+            "memory-backend-ram" => RAM_OBJECT,
+            "memory-backend-file" => FILE_OBJECT,
+            "rng-random" => RNG_OBJECT,
+            "rng-builtin" | "sw-protected-vm" => ID_ONLY,
+            "iommufd" => IOMMUFD_OBJECT,
+            "secret" => SECRET_OBJECT,
+            _ => return None,
+        })
+    }
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
-            Self::Memory { id, .. } | Self::Rng { id, .. } | Self::Iommufd { id, .. } | Self::SwProtectedVm { id } => {
-                id
-            }
+            Self::Memory { id, .. }
+            | Self::Rng { id, .. }
+            | Self::Iommufd { id, .. }
+            | Self::SwProtectedVm { id }
+            | Self::Secret { id, .. } => id,
         }
     }
 
     /// # Errors
     /// [`OptionError`].
     pub fn parse(text: &str) -> Result<Self, OptionError> {
-        const ID: OptionDecl = OptionDecl::new("id", OptionKind::Text, None, "name");
-        const SIZE: OptionDecl = OptionDecl::new("size", OptionKind::Size { unit: 1 }, None, "bytes");
-        const PREALLOC: OptionDecl =
-            OptionDecl::new("prealloc", OptionKind::Bool, Some("off"), "touch all pages at start");
-        const SHARE: OptionDecl = OptionDecl::new("share", OptionKind::Bool, Some("off"), "writes reach the file");
-        const FILE: OptionDecl = OptionDecl::new("mem-path", OptionKind::Text, None, "file or directory");
-        const NAME: OptionDecl =
-            OptionDecl::new("filename", OptionKind::Text, Some("/dev/urandom"), "source of entropy");
-        const FD: OptionDecl = OptionDecl::new(
-            "fd",
-            OptionKind::Number { min: 3, max: 0xffff },
-            None,
-            "/dev/iommu, opened by who starts this",
-        );
-        let pairs = options::split(text);
+        let pairs = options::split_or_json("-object", text, "qom-type")?;
         let Some(((kind, None), rest)) = pairs.split_first() else {
             return Err(OptionError::new(
                 "-object",
@@ -565,11 +655,11 @@ impl ObjectSpec {
         };
         match kind.as_str() {
             "memory-backend-ram" => {
-                let (set, id) = parse(&[ID, SIZE, PREALLOC, SHARE])?;
+                let (set, id) = parse(RAM_OBJECT)?;
                 Ok(Self::Memory { id, size: size(&set)?, backing: Backing::Anonymous, prealloc: set.bool("prealloc") })
             }
             "memory-backend-file" => {
-                let (set, id) = parse(&[ID, SIZE, PREALLOC, SHARE, FILE])?;
+                let (set, id) = parse(FILE_OBJECT)?;
                 let path = set
                     .text("mem-path")
                     .ok_or_else(|| OptionError::new(&place, "property 'mem-path' is missing: mem-path=FILE"))?;
@@ -577,16 +667,25 @@ impl ObjectSpec {
                 Ok(Self::Memory { id, size: size(&set)?, backing, prealloc: set.bool("prealloc") })
             }
             "rng-random" | "rng-builtin" => {
-                let (set, id) = parse(if kind == "rng-random" { &[ID, NAME] } else { &[ID] })?;
+                let (set, id) = parse(if kind == "rng-random" { RNG_OBJECT } else { ID_ONLY })?;
                 Ok(Self::Rng { id, filename: set.text("filename").unwrap_or("/dev/urandom").into() })
             }
             "iommufd" => {
-                let (set, id) = parse(&[ID, FD])?;
+                let (set, id) = parse(IOMMUFD_OBJECT)?;
                 Ok(Self::Iommufd { id, fd: set.number("fd").map(|fd| fd as i32) })
             }
             "sw-protected-vm" => {
-                let (_, id) = parse(&[ID])?;
+                let (_, id) = parse(ID_ONLY)?;
                 Ok(Self::SwProtectedVm { id })
+            }
+            "secret" => {
+                let (set, id) = parse(SECRET_OBJECT)?;
+                let data = match (set.text("data"), set.text("file")) {
+                    (Some(data), None) => data.as_bytes().to_vec(),
+                    (None, Some(file)) => crate::files::read(&place, Path::new(file))?,
+                    _ => return Err(OptionError::new(&place, "expected one of data= and file=")),
+                };
+                Ok(Self::Secret { id, data: Hidden(data) })
             }
             _ => Err(OptionError::new("-object", format!("unknown type '{kind}' (-object help lists them)"))),
         }
@@ -612,9 +711,18 @@ mod tests {
         let v = virt("virt,gic-version=2,highmem=off,dumpdtb=x.dtb").unwrap();
         assert_eq!((v.gic_version, v.highmem_ecam, v.dump_dtb), (GicVersion::V2, false, Some("x.dtb".into())));
         assert!(VirtOptions::parse(&["virt,its=on".into(), "its=off".into()]).is_ok_and(|v| !v.its));
-        for bad in
-            ["pc", "virt,gic-version=5", "virt,zzz=1", "virt,acpi=on", "virt,gic-version=2,msi=its", "virt,mte=on"]
-        {
+        for (name, board) in [("q35", "q35"), ("pc-q35-10.0", "q35"), ("virt-10.0", "virt"), ("none", "none")] {
+            assert_eq!(machine_name(&[name.to_owned()], "virt"), Ok(board));
+        }
+        for bad in [
+            "pc",
+            "pc-q35-2.4",
+            "virt,gic-version=5",
+            "virt,zzz=1",
+            "virt,acpi=on",
+            "virt,gic-version=2,msi=its",
+            "virt,mte=on",
+        ] {
             assert!(virt(bad).unwrap_err().to_string().starts_with("-M"), "{bad}");
         }
     }
@@ -679,5 +787,10 @@ mod tests {
         assert!(ObjectSpec::parse("iommufd,id=i,fd=2").is_err());
         assert_eq!(ObjectSpec::parse("sw-protected-vm,id=p"), Ok(ObjectSpec::SwProtectedVm { id: "p".to_owned() }));
         assert!(ObjectSpec::parse("sw-protected-vm").is_err());
+        let secret = ObjectSpec::parse(r#"{"qom-type":"secret","id":"s","data":"a,b"}"#).unwrap();
+        assert_eq!(format!("{secret:?}"), "Secret { id: \"s\", data: 3 bytes }");
+        for bad in ["secret,id=s", "secret,id=s,data=x,format=hex", "secret,id=s,file=/no/such"] {
+            assert!(ObjectSpec::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -54,8 +54,13 @@ pub trait OwnBus {
     fn attach(&mut self, board: &mut Board, options: &DriveOptions, drive: Arc<Drive>) -> Result<(), OptionError>;
 }
 
-/// A drive with if=ide.
-type IdeDrive<'a> = (&'a DriveOptions, Arc<Drive>);
+/// A drive with if=ide, its name, and its medium.
+type IdeDrive<'a> = (&'a DriveOptions, String, Option<Arc<Drive>>);
+
+/// Is it a CD drive in which there is nothing?
+fn is_empty(options: &DriveOptions) -> bool {
+    options.media == Media::Cdrom && options.file.is_none() && options.format.is_none() && options.node.is_empty()
+}
 
 /// A PCI function that was plugged.
 pub struct Unit {
@@ -70,6 +75,8 @@ pub struct Unit {
 #[derive(Default)]
 pub struct Plugs {
     drives: Vec<(Arc<Drive>, bool)>,
+    /// The ids of CD drives without a medium that no device has yet.
+    empty: Vec<String>,
     /// Nodes below drives.
     pub graph: Arc<BlockGraph>,
     nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
@@ -114,7 +121,7 @@ impl Plugs {
         Ok(())
     }
     fn check_drive(&self, options: &DriveOptions, id: &str) -> Result<(), OptionError> {
-        if self.drives.iter().any(|(d, _)| d.id() == id) {
+        if self.drives.iter().any(|(d, _)| d.id() == id) || self.empty.iter().any(|e| e == id) {
             return Err(OptionError::new(&options.option, format!("the id '{id}' is given twice: ids must differ")));
         }
         Ok(())
@@ -132,6 +139,24 @@ impl Plugs {
                 Ok(())
             }
         }
+    }
+    /// Is a device at a node?
+    #[must_use]
+    pub fn uses_node(&self, name: &str) -> bool {
+        let of = |d: &Arc<Drive>| d.node().is_some_and(|n| n.name() == name);
+        self.drives.iter().any(|(d, used)| *used && of(d))
+    }
+    /// Closes a node that nothing uses.
+    ///
+    /// # Errors
+    /// There is none, or it is in use.
+    pub fn remove_node(&mut self, name: &str) -> Result<(), String> {
+        if self.uses_node(name) {
+            return Err(format!("node '{name}' is busy: a device uses it"));
+        }
+        // What a device that is gone was connected by.
+        self.drives.retain(|(d, used)| *used || d.id() != name || d.node().is_none_or(|n| n.name() != name));
+        self.graph.remove(name)
     }
     /// Opens a network back end (`-netdev`).
     ///
@@ -230,6 +255,8 @@ impl<'a> Plugger<'a> {
         let done = self.device(spec);
         if done.is_err() {
             self.plugs.ids = ids;
+            // Those of nodes were made for the device.
+            self.plugs.drives.truncate(drives.len());
             self.plugs.drives.iter_mut().zip(drives).for_each(|(d, used)| d.1 = used);
             self.plugs.nets.iter_mut().zip(nets).for_each(|(n, used)| n.2 = used);
         }
@@ -378,10 +405,23 @@ impl<'a> Plugger<'a> {
             if let Some(id) = &options.id {
                 self.plugs.check_drive(options, id)?;
             }
+            if is_empty(options) {
+                let name = options.id.clone().unwrap_or(name);
+                match options.interface {
+                    DriveInterface::Ide => ide.push((options, name, None)),
+                    DriveInterface::None => self.plugs.empty.push(name),
+                    _ => {
+                        let text =
+                            "a drive without a medium is at an AHCI port: use if=ide, or if=none and -device ide-cd";
+                        return Err(OptionError::new(&options.option, text));
+                    }
+                }
+                continue;
+            }
             let drive = options.open_in(&self.plugs.graph, &name, self.config.snapshot)?;
             match options.interface {
                 DriveInterface::Virtio => virtio.push(drive.clone()),
-                DriveInterface::Ide => ide.push((options, drive.clone())),
+                DriveInterface::Ide => ide.push((options, drive.id().to_owned(), Some(drive.clone()))),
                 DriveInterface::Scsi => match &mut self.own_bus {
                     Some(bus) => bus.attach(self.board, options, drive.clone())?,
                     None => return Err(OptionError::new(&options.option, "the machine has no SCSI adapter")),
@@ -407,7 +447,7 @@ impl<'a> Plugger<'a> {
             let default = match self.config.board {
                 BoardOptions::Q35(_) => "e1000e",
                 BoardOptions::Pseries(_) => "spapr-vlan",
-                BoardOptions::Virt(_) => "virtio-net-pci",
+                BoardOptions::Virt(_) | BoardOptions::None(_) => "virtio-net-pci",
             };
             let (mut model, mut card, mut rest) = (default.to_owned(), Vec::new(), Vec::new());
             for (key, value) in split(text) {

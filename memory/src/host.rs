@@ -262,6 +262,22 @@ impl HostMemory {
         }
     }
 
+    /// Whether the host may put the memory into core dumps, and merge equal pages of it.
+    pub(crate) fn set_use(&self, dump: bool, merge: bool) -> Result<()> {
+        let p = self.at(0, self.len as u64);
+        for (advice, needed) in [
+            (if dump { libc::MADV_DODUMP } else { libc::MADV_DONTDUMP }, !dump),
+            // A kernel without merging merges nothing.
+            (if merge { libc::MADV_MERGEABLE } else { libc::MADV_UNMERGEABLE }, false),
+        ] {
+            // SAFETY: in bounds (asserted); what the pages hold stays.
+            if unsafe { libc::madvise(p.cast(), self.len, advice) } != 0 && needed {
+                return Err(Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
     /// Gives whole pages back to the host.
     pub(crate) fn discard(&self, offset: u64, len: u64, shared_file: bool) -> Result<()> {
         let p = self.at(offset, len);

@@ -404,6 +404,14 @@ impl RamBlock {
     pub fn set_code_listener(&self, listener: Weak<dyn CodeWriteListener>) {
         *self.listener.lock() = Some(listener);
     }
+    /// Whether the host may put the memory into core dumps of this process (it does unless told), and merge equal pages of it (it does
+    /// not, and may be unable to).
+    ///
+    /// # Errors
+    /// The host cannot leave it out of dumps.
+    pub fn set_host_use(&self, dump: bool, merge: bool) -> std::io::Result<()> {
+        self.memory.set_use(dump, merge)
+    }
     /// Gives the whole pages of a range back to the host (they read as zero afterwards) unless one is pinned.
     ///
     /// # Errors

@@ -105,6 +105,7 @@ const OPTIONS: &[Opt] = &[
     arg(&["parallel"], "none", "no parallel port"),
     flag(&["nodefaults"], "do not create default devices"),
     flag(&["no-user-config"], "accepted: there are no configuration files"),
+    flag(&["no-acpi"], "no ACPI tables: '-M acpi=off'"),
     flag(&["no-reboot"], "exit instead of rebooting"),
     flag(&["no-shutdown"], "pause instead of exiting at power-off"),
     arg(
@@ -130,6 +131,10 @@ const OPTIONS: &[Opt] = &[
         "draw where the guest spends its time, with names from a System.map or an ELF file",
     ),
     arg(&["pidfile"], "file", "write the process id to this file"),
+    flag(&["daemonize"], "go on in the background once everything is ready"),
+    arg(&["msg"], "[timestamp=on|off][,guest-name=on|off]", "begin messages with the time, or the guest's name"),
+    arg(&["add-fd"], "fd=n,set=n[,opaque=text]", "/dev/fdset/SET as a file name stands for this descriptor"),
+    arg(&["audiodev"], "[driver=]none,id=n", "a back end for sound, which goes nowhere"),
 ];
 
 /// The options with a value: the last of their names, and the form of the value.
@@ -214,12 +219,10 @@ pub fn scan(args: impl Iterator<Item = String>) -> Result<Given, OptionError> {
 const ABSENT: &[&str] = &[
     "vnc",
     "audio",
-    "audiodev",
     "acpitable",
     "numa",
     "incoming",
     "loadvm",
-    "daemonize",
     "sandbox",
     "spice",
     "tpmdev",
@@ -243,8 +246,6 @@ const ABSENT: &[&str] = &[
     "fda",
     "plugin",
     "preconfig",
-    "msg",
-    "add-fd",
     "set",
     "iscsi",
     "singlestep",

@@ -6,15 +6,20 @@ use crossbeam_channel::bounded;
 use rhea_control::{Call, Commands, Error, Map, Value, json};
 use rhea_machine::Machine;
 use rhea_machine::machine::Architecture;
+use rhea_x86::models::Parsed;
+use rhea_x86::{Feature, Vendor};
 use std::time::Duration;
 
-pub fn register(commands: &mut Commands<Context>, _: &Machine) {
+pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
     commands.add(&[
         ("query-cpus-fast", fast),
         ("query-hotpluggable-cpus", hotpluggable),
         ("query-cpu-definitions", definitions),
         ("query-iothreads", iothreads),
     ]);
+    if machine.architecture() == Architecture::X86_64 {
+        commands.add(&[("query-cpu-model-expansion", expansion)]);
+    }
 }
 
 type Result = std::result::Result<Value, Error>;
@@ -137,11 +142,95 @@ fn definitions(context: &Context, _: &mut Call<'_>) -> Result {
             "typename": type_name(architecture, name),
             "unavailable-features": [],
             "migration-safe": name != "max",
-            "static": false,
+            "static": name == "base",
             "deprecated": false,
         })
     };
     Ok(rhea_machine::cpu_models(architecture).into_iter().map(one).collect())
+}
+
+/// A property of a CPU: name, type, value.
+type Property = (String, &'static str, Value);
+
+/// What a model of x86 has, as its object tells.
+fn x86_properties(parsed: &Parsed) -> Vec<Property> {
+    let cpu = &parsed.config;
+    let feature = |f: &Feature| (f.name().to_owned(), "bool", json!(cpu.has(*f)));
+    let mut all: Vec<_> = Feature::ALL.iter().map(feature).collect();
+    let numbers = [
+        ("family", cpu.family),
+        ("model", cpu.model_number),
+        ("stepping", cpu.stepping),
+        ("level", cpu.level),
+        ("xlevel", cpu.extended_level),
+        ("phys-bits", cpu.physical_bits),
+    ];
+    all.extend(numbers.map(|(name, n)| (name.to_owned(), "int", json!(n))));
+    let vendor = match cpu.vendor {
+        Vendor::Intel => "GenuineIntel",
+        Vendor::Amd => "AuthenticAMD",
+    };
+    all.push(("vendor".to_owned(), "string", json!(vendor)));
+    all.push(("model-id".to_owned(), "string", json!(cpu.brand)));
+    all
+}
+
+/// The properties of this machine's CPUs.
+pub fn properties(context: &Context) -> Vec<Property> {
+    if context.machine.architecture() != Architecture::X86_64 {
+        return Vec::new();
+    }
+    // It was accepted before.
+    let parsed = rhea_machine::q35::cpu_model(&context.config.cpu, &context.config.accel);
+    parsed.map_or_else(
+        |_| Vec::new(),
+        |parsed| {
+            let mut all = x86_properties(&parsed);
+            let missing: Vec<_> = parsed.absent.iter().map(|f| f.name()).collect();
+            all.push(("unavailable-features".to_owned(), "strList", json!(missing)));
+            all
+        },
+    )
+}
+
+/// The properties of CPU types.
+pub fn property_types(architecture: Architecture) -> Value {
+    let mut all = vec![json!({"name": "type", "type": "string"})];
+    if architecture == Architecture::X86_64 {
+        let known = |(name, kind): (&str, &str)| json!({"name": name, "type": kind});
+        let parsed = rhea_x86::models::parse("max");
+        all.extend(parsed.iter().flat_map(x86_properties).map(|(name, kind, _)| known((&name, kind))));
+        all.push(known(("unavailable-features", "strList")));
+        all.push(known(("migratable", "bool")));
+    }
+    json!(all)
+}
+
+/// A model with changes, as `-cpu` takes it; what that means comes back.
+fn expansion(context: &Context, call: &mut Call<'_>) -> Result {
+    let model = call.get("model").and_then(Value::as_object).cloned().unwrap_or_default();
+    let name = model.get("name").and_then(Value::as_str).unwrap_or_default();
+    let mut text = name.to_owned();
+    if let Some(props) = model.get("props") {
+        let props = props.as_object().ok_or_else(|| Error::new("Parameter 'model.props' expects an object"))?;
+        for (key, value) in rhea_device::options::json_pairs(props, "").map_err(Error::new)? {
+            let value = value.unwrap_or_default();
+            if key.contains([',', '=']) || value.contains(',') {
+                return Err(Error::new(format!("Parameter 'model.props.{key}': a value without commas is expected")));
+            }
+            text.push_str(&format!(",{key}={value}"));
+        }
+    }
+    let parsed = rhea_machine::q35::cpu_model(&text, &context.config.accel).map_err(|e| Error::new(e.message))?;
+    let fixed = call.text("type") == Some("static");
+    let mut props = Map::new();
+    for (key, _, value) in x86_properties(&parsed) {
+        // What differs from the model that has nothing.
+        if !fixed || value != json!(false) {
+            props.insert(key, value);
+        }
+    }
+    Ok(json!({"model": {"name": if fixed { "base" } else { name }, "props": props}}))
 }
 
 fn iothreads(_: &Context, _: &mut Call<'_>) -> Result {

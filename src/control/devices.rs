@@ -2,41 +2,29 @@
 
 use super::Context;
 use rhea_control::{Call, Commands, Error, Events, Map, Value, json};
+use rhea_device::options::json_pairs;
 use rhea_machine::Machine;
 use rhea_machine::config::DeviceSpec;
 use rhea_machine::inventory::DeviceEntry;
 use rhea_machine::options::ObjectSpec;
 use std::sync::Arc;
 
-pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
-    if machine.hotplug().is_some() {
-        commands.add(&[
-            ("device_add", device_add),
-            ("device_del", device_del),
-            ("netdev_add", netdev_add),
-            ("netdev_del", netdev_del),
-            ("object-add", object_add),
-            ("object-del", object_del),
-        ]);
-    }
+pub fn register(commands: &mut Commands<Context>) {
+    commands.add(&[
+        ("device_add", device_add),
+        ("device_del", device_del),
+        ("netdev_add", netdev_add),
+        ("netdev_del", netdev_del),
+        ("object-add", object_add),
+        ("object-del", object_del),
+    ]);
 }
 
 type Result<T = Value> = std::result::Result<T, Error>;
 
-/// A value as the command line has it.
-fn word(key: &str, value: &Value) -> Result<String> {
-    match value {
-        Value::Bool(on) => Ok(if *on { "on" } else { "off" }.to_owned()),
-        Value::Number(n) => Ok(n.to_string()),
-        Value::String(s) => Ok(s.clone()),
-        _ => Err(Error::new(format!("Invalid parameter type for '{key}', expected: string"))),
-    }
-}
-
 /// The members but `without`, as on the command line.
 fn pairs(members: &Map<String, Value>, without: &str) -> Result<Vec<(String, Option<String>)>> {
-    let rest = members.iter().filter(|(key, _)| *key != without);
-    rest.map(|(key, value)| Ok((key.clone(), Some(word(key, value)?)))).collect()
+    json_pairs(members, without).map_err(Error::new)
 }
 
 /// The same as one text after its first word.

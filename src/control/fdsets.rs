@@ -1,17 +1,9 @@
 //! File descriptors that programs hand over.
 
 use super::Context;
-use parking_lot::Mutex;
 use rhea_control::{Call, Commands, Error, Value, json};
-use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
-
-/// A descriptor, and what the program that gave it says about it.
-type Member = (OwnedFd, Option<String>);
-
-/// Sets of descriptors by number.
-#[derive(Default)]
-pub struct FdSets(Mutex<BTreeMap<i64, Vec<Member>>>);
+use rhea_device::fdset;
+use std::os::fd::AsRawFd;
 
 pub fn register(commands: &mut Commands<Context>) {
     commands.add(&[
@@ -40,46 +32,43 @@ fn close(_: &Context, call: &mut Call<'_>) -> Result {
     Ok(json!({}))
 }
 
-fn add(context: &Context, call: &mut Call<'_>) -> Result {
+fn add(_: &Context, call: &mut Call<'_>) -> Result {
     let fd = call.take_fd()?;
-    let mut sets = context.fdsets.0.lock();
-    let id = match call.number("fdset-id") {
-        Some(id) if id < 0 => return Err(Error::new("Parameter 'fdset-id' expects a non-negative value")),
-        Some(id) => id,
-        None => (0..).find(|id| !sets.contains_key(id)).unwrap_or(0),
-    };
+    let set = call.number("fdset-id");
+    if set.is_some_and(|id| id < 0) {
+        return Err(Error::new("Parameter 'fdset-id' expects a non-negative value"));
+    }
     let number = fd.as_raw_fd();
-    sets.entry(id).or_default().push((fd, call.text("opaque").map(str::to_owned)));
+    let id = fdset::add(set, fd, call.text("opaque").map(str::to_owned));
     Ok(json!({"fdset-id": id, "fd": number}))
 }
 
-fn remove(context: &Context, call: &mut Call<'_>) -> Result {
+fn remove(_: &Context, call: &mut Call<'_>) -> Result {
     let (id, fd) = (call.number("fdset-id").unwrap_or(-1), call.number("fd"));
-    let mut sets = context.fdsets.0.lock();
-    let missing = || match fd {
-        Some(fd) => Error::new(format!("File descriptor named 'fdset-id:{id}, fd:{fd}' not found")),
-        None => Error::new(format!("File descriptor named 'fdset-id:{id}' not found")),
-    };
-    let set = sets.get_mut(&id).ok_or_else(missing)?;
-    let before = set.len();
-    set.retain(|(have, _)| fd.is_some_and(|fd| fd != i64::from(have.as_raw_fd())));
-    if set.len() == before {
-        return Err(missing());
+    if fdset::remove(id, fd) {
+        return Ok(json!({}));
     }
-    if set.is_empty() {
-        sets.remove(&id);
-    }
-    Ok(json!({}))
+    Err(Error::new(match fd {
+        Some(fd) => format!("File descriptor named 'fdset-id:{id}, fd:{fd}' not found"),
+        None => format!("File descriptor named 'fdset-id:{id}' not found"),
+    }))
 }
 
-fn query(context: &Context, _: &mut Call<'_>) -> Result {
-    let sets = context.fdsets.0.lock();
-    let one = |(fd, opaque): &Member| {
-        let mut entry = json!({"fd": fd.as_raw_fd()});
-        if let Some(opaque) = opaque {
-            entry["opaque"] = json!(opaque);
+fn query(_: &Context, _: &mut Call<'_>) -> Result {
+    let mut sets: Vec<Value> = Vec::new();
+    for entry in fdset::list() {
+        let mut fd = json!({"fd": entry.fd});
+        if let Some(opaque) = entry.opaque {
+            fd["opaque"] = json!(opaque);
         }
-        entry
-    };
-    Ok(sets.iter().map(|(id, fds)| json!({"fdset-id": id, "fds": fds.iter().map(one).collect::<Vec<_>>()})).collect())
+        match sets.last_mut().filter(|set| set["fdset-id"] == entry.set) {
+            Some(Value::Object(set)) => {
+                if let Some(Value::Array(fds)) = set.get_mut("fds") {
+                    fds.push(fd);
+                }
+            }
+            _ => sets.push(json!({"fdset-id": entry.set, "fds": [fd]})),
+        }
+    }
+    Ok(Value::Array(sets))
 }

@@ -7,6 +7,8 @@ use rhea_control::{Call, Commands, Error, PROTOCOL, Value, json};
 use rhea_machine::Machine;
 use rhea_machine::accel::AccelKind;
 use rhea_machine::machine::Architecture;
+use rhea_machine::options::MachineKind;
+use std::sync::atomic::Ordering;
 
 pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
     if machine.architecture() == Architecture::Aarch64 {
@@ -21,6 +23,9 @@ pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
         ("query-machines", machines),
         ("query-tpm-models", no_tpm),
         ("query-tpm-types", no_tpm),
+        ("query-migrate-capabilities", migration_capabilities),
+        ("migrate-set-capabilities", set_migration_capabilities),
+        ("query-migrate", no_migration),
     ]);
 }
 
@@ -53,26 +58,54 @@ fn kvm(context: &Context, _: &mut Call<'_>) -> Result {
 
 fn machines(context: &Context, _: &mut Call<'_>) -> Result {
     let architecture = context.machine.architecture();
-    let (name, model, ram, acpi) = match architecture {
-        Architecture::Aarch64 => ("virt", "max", "mach-virt.ram", false),
-        Architecture::X86_64 => ("q35", "qemu64", "pc.ram", true),
-        Architecture::Ppc64 => ("pseries", "power10", "ppc_spapr.ram", false),
+    let (model, ram) = match architecture {
+        Architecture::Aarch64 => ("max", "mach-virt.ram"),
+        Architecture::X86_64 => ("qemu64", "pc.ram"),
+        Architecture::Ppc64 => ("power10", "ppc_spapr.ram"),
     };
-    Ok(json!([{
-        "name": name,
-        "is-default": true,
-        "cpu-max": rhea_machine::options::MAX_CPUS,
-        "hotpluggable-cpus": architecture == Architecture::Ppc64,
-        "numa-mem-supported": false,
-        "deprecated": false,
-        "default-cpu-type": type_name(architecture, model),
-        "default-ram-id": ram,
-        "acpi": acpi,
-    }]))
+    let one = |kind: &'static MachineKind| {
+        let none = kind.board == "none";
+        let mut entry = json!({
+            "name": kind.name,
+            "cpu-max": if none { 1 } else { rhea_machine::options::MAX_CPUS },
+            "hotpluggable-cpus": kind.board == "pseries",
+            "numa-mem-supported": false,
+            "deprecated": false,
+            "acpi": kind.board == "q35",
+        });
+        if let Some(alias) = kind.alias {
+            entry["alias"] = json!(alias);
+        }
+        if !none {
+            entry["is-default"] = json!(true);
+            entry["default-cpu-type"] = json!(type_name(architecture, model));
+            entry["default-ram-id"] = json!(ram);
+        }
+        entry
+    };
+    Ok(super::objects::machines(architecture).map(one).collect())
 }
 
 fn gic(_: &Context, _: &mut Call<'_>) -> Result {
     Ok([2, 3].iter().map(|version| json!({"version": version, "emulated": true, "kernel": false})).collect())
+}
+
+fn migration_capabilities(context: &Context, _: &mut Call<'_>) -> Result {
+    Ok(json!([{"capability": "events", "state": context.migration_events.load(Ordering::Relaxed)}]))
+}
+
+fn set_migration_capabilities(context: &Context, call: &mut Call<'_>) -> Result {
+    // There is only one.
+    let given = call.get("capabilities").and_then(Value::as_array).into_iter().flatten();
+    if let Some(on) = given.filter_map(|c| c["state"].as_bool()).next_back() {
+        context.migration_events.store(on, Ordering::Relaxed);
+    }
+    Ok(json!({}))
+}
+
+/// Machines are not migrated.
+fn no_migration(_: &Context, _: &mut Call<'_>) -> Result {
+    Ok(json!({}))
 }
 
 /// There is no TPM device yet.

@@ -25,6 +25,7 @@ use rhea_device::OptionError;
 use rhea_device::chardev::CharBackend;
 use rhea_display::VncServer;
 use rhea_machine::{Machine, MachineConfig};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -38,13 +39,14 @@ pub struct Context {
     pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
     /// Names of the control protocol's own connections.
     pub controls: Vec<(String, String)>,
-    pub fdsets: fdsets::FdSets,
     pub dump: Arc<Mutex<dump::Progress>>,
     pub events: Arc<Events>,
     /// The threads of the CPUs, once somebody asked.
     pub threads: OnceLock<Vec<i32>>,
     /// Where an absolute pointer was put last.
     pub pointer: Mutex<(u16, u16)>,
+    /// Clients want to be told of migrations.
+    pub migration_events: AtomicBool,
     me: OnceLock<Weak<Server<Context>>>,
 }
 
@@ -103,7 +105,7 @@ impl Control {
         dump::register(&mut commands, &parts.machine);
         objects::register(&mut commands);
         options::register(&mut commands);
-        devices::register(&mut commands, &parts.machine);
+        devices::register(&mut commands);
         pci::register(&mut commands);
         storage::register(&mut commands);
         input::register(&mut commands);
@@ -118,11 +120,11 @@ impl Control {
             vnc: parts.vnc,
             chardevs: parts.chardevs,
             controls: parts.controls,
-            fdsets: fdsets::FdSets::default(),
             dump: Arc::default(),
             events: events.clone(),
             threads: OnceLock::new(),
             pointer: Mutex::default(),
+            migration_events: AtomicBool::new(false),
             me: OnceLock::new(),
         };
         let package = format!("Rhea {}", env!("CARGO_PKG_VERSION"));

@@ -1,14 +1,14 @@
 //! The tree of objects, and types.
 
 use super::Context;
-use super::cpus::{model, path, type_name};
+use super::cpus::{self, model, path, type_name};
 use rhea_control::{Call, Commands, Error, Map, Value, json};
 use rhea_device::options::OptionSet;
 use rhea_device::{OptionDecl, OptionKind};
-use rhea_machine::catalog::device_kinds;
+use rhea_machine::catalog::{DeviceKind, device_kinds, fixed_kinds};
 use rhea_machine::inventory::DeviceEntry;
 use rhea_machine::machine::Architecture;
-use rhea_machine::options::ObjectSpec;
+use rhea_machine::options::{MACHINES, MachineKind, ObjectSpec};
 
 pub fn register(commands: &mut Commands<Context>) {
     commands.add(&[
@@ -19,6 +19,9 @@ pub fn register(commands: &mut Commands<Context>) {
         ("device-list-properties", device_properties),
     ]);
 }
+
+/// The child of a virtio device on PCI that is the device itself.
+pub const BACKEND: &str = "virtio-backend";
 
 type Result<T = Value> = std::result::Result<T, Error>;
 
@@ -72,16 +75,35 @@ fn describe(decl: &OptionDecl) -> Value {
     entry
 }
 
-fn options(context: &Context, driver: &str) -> Option<Vec<OptionDecl>> {
-    device_kinds(context.machine.architecture()).into_iter().find(|d| d.name == driver).map(|d| d.options)
+/// All devices, with those that nobody chooses.
+fn all_kinds(architecture: Architecture) -> impl Iterator<Item = DeviceKind> {
+    device_kinds(architecture).into_iter().chain(fixed_kinds(architecture))
 }
 
-fn machine_type(architecture: Architecture) -> &'static str {
-    match architecture {
-        Architecture::Aarch64 => "virt-machine",
-        Architecture::X86_64 => "q35-machine",
-        Architecture::Ppc64 => "pseries-machine",
-    }
+fn options(context: &Context, driver: &str) -> Option<Vec<OptionDecl>> {
+    all_kinds(context.machine.architecture()).find(|d| d.name == driver).map(|d| d.options)
+}
+
+/// The type of a machine.
+fn machine_type(kind: &MachineKind) -> String {
+    format!("{}-machine", kind.name)
+}
+
+/// The machines of an architecture.
+pub fn machines(architecture: Architecture) -> impl Iterator<Item = &'static MachineKind> {
+    let own = match architecture {
+        Architecture::Aarch64 => "virt",
+        Architecture::X86_64 => "q35",
+        Architecture::Ppc64 => "pseries",
+    };
+    MACHINES.iter().filter(move |m| m.board == own || m.board == "none")
+}
+
+/// The device behind a virtio device's transport.
+fn virtio_backend(entry: &DeviceEntry) -> Option<Property> {
+    let name = entry.spec.driver.trim_end_matches("-non-transitional");
+    let kind = name.strip_suffix("-pci").filter(|d| d.starts_with("virtio-"))?;
+    Some(Property::child(BACKEND, &format!("{kind}-device"), &format!("{}/{BACKEND}", entry.path())))
 }
 
 fn cpu_type(context: &Context) -> String {
@@ -95,6 +117,7 @@ fn object_type(object: &ObjectSpec) -> &'static str {
         ObjectSpec::Rng { .. } => "rng-random",
         ObjectSpec::Iommufd { .. } => "iommufd",
         ObjectSpec::SwProtectedVm { .. } => "sw-protected-vm",
+        ObjectSpec::Secret { .. } => "secret",
     }
 }
 
@@ -111,6 +134,7 @@ fn device(context: &Context, entry: &DeviceEntry) -> Vec<Property> {
     {
         all.push(Property::new("guest-stats", "guest statistics", statistics(&balloon.statistics())));
     }
+    all.extend(virtio_backend(entry));
     all
 }
 
@@ -140,7 +164,7 @@ fn statistics(tags: &[(u16, u64)]) -> Value {
 fn object(context: &Context, path_text: &str) -> Result<Vec<Property>> {
     let steps: Vec<&str> = path_text.split('/').filter(|s| !s.is_empty()).collect();
     let container = || vec![Property::new("type", "string", json!("container"))];
-    let architecture = context.machine.architecture();
+    let machine = machine_type(context.config.board.kind());
     let devices = context.machine.inventory().devices();
     let inside = |folder: &str| {
         let mut all = container();
@@ -159,13 +183,13 @@ fn object(context: &Context, path_text: &str) -> Result<Vec<Property>> {
     Ok(match steps[..] {
         [] => {
             let mut all = container();
-            all.push(Property::child("machine", machine_type(architecture), "/machine"));
+            all.push(Property::child("machine", &machine, "/machine"));
             all.push(Property::child("objects", "container", "/objects"));
             all.push(Property::child("chardevs", "container", "/chardevs"));
             all
         }
         ["machine"] => {
-            let mut all = vec![Property::new("type", "string", json!(machine_type(architecture)))];
+            let mut all = vec![Property::new("type", "string", json!(machine))];
             for folder in ["peripheral", "peripheral-anon", "unattached"] {
                 all.push(Property::child(folder, "container", &format!("/machine/{folder}")));
             }
@@ -198,7 +222,17 @@ fn object(context: &Context, path_text: &str) -> Result<Vec<Property>> {
             if !cpu {
                 return Err(Error::no_device(path_text));
             }
-            vec![Property::new("type", "string", json!(cpu_type(context)))]
+            let mut all = vec![Property::new("type", "string", json!(cpu_type(context)))];
+            all.extend(
+                cpus::properties(context).into_iter().map(|(name, kind, value)| Property::new(name, kind, value)),
+            );
+            all
+        }
+        ["machine", folder, name, BACKEND] => {
+            let entry = devices.iter().find(|d| d.folder() == folder && d.name() == name);
+            let child = entry.and_then(virtio_backend).ok_or_else(|| Error::no_device(path_text))?;
+            let kind = child.kind.trim_start_matches("child<").trim_end_matches('>').to_owned();
+            vec![Property::new("type", "string", json!(kind))]
         }
         _ => return Err(Error::no_device(path_text)),
     })
@@ -237,6 +271,7 @@ fn all_types(context: &Context) -> Vec<(String, &'static str, bool)> {
         ("device", "object"),
         ("machine", "object"),
         ("cpu", "device"),
+        ("accel", "object"),
         ("memory-backend", "object"),
         ("rng-backend", "object"),
         ("pci-device", "device"),
@@ -250,9 +285,14 @@ fn all_types(context: &Context) -> Vec<(String, &'static str, bool)> {
     ]
     .map(|(name, parent)| (name.to_owned(), parent, true))
     .to_vec();
-    all.push((machine_type(architecture).to_owned(), "machine", false));
-    all.push(("iommufd".to_owned(), "object", false));
     all.push(("sw-protected-vm".to_owned(), "confidential-guest-support", false));
+    all.extend(machines(architecture).map(|kind| (machine_type(kind), "machine", false)));
+    for name in ["kvm-accel", "tcg-accel"] {
+        all.push((name.to_owned(), "accel", false));
+    }
+    for name in ["iommufd", "secret"] {
+        all.push((name.to_owned(), "object", false));
+    }
     for name in ["memory-backend-ram", "memory-backend-file"] {
         all.push((name.to_owned(), "memory-backend", false));
     }
@@ -261,7 +301,7 @@ fn all_types(context: &Context) -> Vec<(String, &'static str, bool)> {
     }
     let models = rhea_machine::cpu_models(architecture);
     all.extend(models.into_iter().map(|(name, _)| (type_name(architecture, name), "cpu", false)));
-    all.extend(device_kinds(architecture).into_iter().map(|d| (d.name.to_owned(), d.parent, false)));
+    all.extend(all_kinds(architecture).map(|d| (d.name.to_owned(), d.parent, false)));
     all
 }
 
@@ -297,6 +337,17 @@ fn type_properties(context: &Context, call: &mut Call<'_>) -> Result {
     let name = call.required("typename");
     if let Some(decls) = options(context, name) {
         return Ok(decls.iter().map(describe).collect());
+    }
+    let typed = |decl: &OptionDecl| describe(decl);
+    if let Some(kind) = machines(context.machine.architecture()).find(|kind| machine_type(kind) == name) {
+        return Ok(kind.properties().iter().filter(|d| d.key != "type").map(typed).collect());
+    }
+    let models = rhea_machine::cpu_models(context.machine.architecture());
+    if models.iter().any(|(model, _)| type_name(context.machine.architecture(), model) == name) {
+        return Ok(cpus::property_types(context.machine.architecture()));
+    }
+    if let Some(decls) = ObjectSpec::properties(name) {
+        return Ok(decls.iter().map(typed).collect());
     }
     if all_types(context).iter().any(|(n, ..)| n == name) {
         return Ok(json!([{"name": "type", "type": "string"}]));

@@ -3,6 +3,8 @@
 use super::Context;
 use crate::cli;
 use rhea_control::{Call, Commands, Error, Map, Value, json};
+use rhea_device::chardev::ChardevSpec;
+use rhea_device::{OptionDecl, OptionKind};
 
 pub fn register(commands: &mut Commands<Context>) {
     commands.add(&[("query-command-line-options", query)]);
@@ -21,19 +23,40 @@ fn properties(form: &str) -> Vec<Value> {
         let after = form[at + 1..].trim_start_matches(']');
         let end = after.find([',', '[', ']']).unwrap_or(after.len());
         let kind = if &after[..end] == "on|off" { "boolean" } else { "string" };
-        if !name.is_empty() && !all.iter().any(|p| p["name"] == name) {
+        // Some stand for others.
+        if !name.is_empty() && name != "prop" && !all.iter().any(|p| p["name"] == name) {
             all.push(json!({"name": name, "type": kind}));
         }
     }
     all
 }
 
-fn query(_: &Context, call: &mut Call<'_>) -> Result<Value, Error> {
+/// Properties that are declared.
+fn declared<'a>(decls: impl Iterator<Item = &'a OptionDecl>) -> Value {
+    let mut all: Vec<Value> = Vec::new();
+    for decl in decls.filter(|d| d.key != "help") {
+        let kind = match decl.kind {
+            OptionKind::Bool => "boolean",
+            OptionKind::Number { .. } => "number",
+            OptionKind::Size { .. } => "size",
+            _ => "string",
+        };
+        if !all.iter().any(|p| p["name"] == decl.key) {
+            all.push(json!({"name": decl.key, "type": kind, "help": decl.help}));
+        }
+    }
+    json!(all)
+}
+
+fn query(context: &Context, call: &mut Call<'_>) -> Result<Value, Error> {
     let mut groups: Map<String, Value> = Map::new();
     for (name, form) in cli::forms() {
         let name = GROUPS.iter().find(|(option, _)| *option == name).map_or(name, |(_, group)| group);
         groups.insert(name.to_owned(), json!(properties(form)));
     }
+    let machines = super::objects::machines(context.machine.architecture());
+    groups.insert("machine".to_owned(), declared(machines.flat_map(|m| m.properties())));
+    groups.insert("chardev".to_owned(), declared(ChardevSpec::properties()));
     let wanted = call.text("option");
     let chosen: Vec<Value> = groups
         .into_iter()

@@ -1,8 +1,10 @@
 //! Commands about storage.
 
 use super::Context;
+use super::objects::BACKEND;
 use rhea_block::{BlockBackend, CacheMode, Drive, Node, NodeOptions, Throttle, ThrottleLimits};
 use rhea_control::{Call, Commands, Error, Events, Map, Value, json};
+use rhea_device::OptionError;
 use rhea_machine::Machine;
 use rhea_machine::inventory::{DeviceEntry, Inventory, Tray};
 use rhea_storage::TrayError;
@@ -22,6 +24,9 @@ pub fn register(commands: &mut Commands<Context>) {
         ("blockdev-close-tray", close_tray),
         ("blockdev-remove-medium", remove_medium),
         ("blockdev-change-medium", change_medium),
+        ("blockdev-insert-medium", insert_medium),
+        ("blockdev-add", add_node),
+        ("blockdev-del", remove_node),
     ]);
 }
 
@@ -30,7 +35,7 @@ pub fn send_events(machine: &Machine, events: &Arc<Events>) {
     let inventory = machine.inventory();
     for tray in inventory.trays() {
         let events = events.clone();
-        let id = tray_path(inventory, &tray).unwrap_or_default();
+        let id = tray_device(inventory, &tray).map(|d| qdev(&d)).unwrap_or_default();
         let device = tray.name;
         tray.cd.on_tray_moved(move |open| {
             events.emit("DEVICE_TRAY_MOVED", json!({"device": device, "id": id, "tray-open": open}));
@@ -38,12 +43,26 @@ pub fn send_events(machine: &Machine, events: &Arc<Events>) {
     }
 }
 
-/// The object of the device with a tray.
-fn tray_path(inventory: &Inventory, tray: &Tray) -> Option<String> {
-    let devices = inventory.devices();
+/// The device with a tray.
+fn tray_device(inventory: &Inventory, tray: &Tray) -> Option<DeviceEntry> {
     let of_drive = |d: &DeviceEntry| !tray.name.is_empty() && d.spec.value("drive") == Some(&tray.name);
-    let found = devices.iter().find(|d| of_drive(d) || tray.device.is_some() && d.id() == tray.device.as_deref());
-    found.map(DeviceEntry::path)
+    let mut devices = inventory.devices().into_iter();
+    devices.find(|d| of_drive(d) || tray.device.is_some() && d.id() == tray.device.as_deref())
+}
+
+/// How clients are told of the device that a drive is at: by its id; virtio devices are objects without one in those of the transport.
+fn qdev(device: &DeviceEntry) -> String {
+    match device.id() {
+        _ if device.spec.driver.starts_with("virtio-blk") => format!("{}/{BACKEND}", device.path()),
+        Some(id) => id.to_owned(),
+        None => device.path(),
+    }
+}
+
+/// Is it the device that `name` (an id or a path) means?
+fn is_named(device: &DeviceEntry, name: &str) -> bool {
+    let path = name.strip_suffix(BACKEND).and_then(|n| n.strip_suffix('/')).unwrap_or(name);
+    device.id() == Some(name) || device.path() == path
 }
 
 type Result = std::result::Result<Value, Error>;
@@ -130,16 +149,21 @@ fn about(node: Option<&Node>, drive: Option<&Drive>) -> Value {
     Value::Object(entry)
 }
 
-/// The object of the device that uses a drive.
+/// How clients are told of the device that uses a drive.
 fn device(context: &Context, drive: &Drive) -> Option<String> {
     let devices = context.machine.inventory().devices();
-    devices.iter().find(|d| d.spec.value("drive") == Some(drive.id())).map(DeviceEntry::path)
+    devices.iter().find(|d| d.spec.value("drive") == Some(drive.id())).map(qdev)
+}
+
+/// The name of a drive; what is made of a node for a device has none of its own.
+fn name(drive: &Drive) -> &str {
+    if drive.node().is_some_and(|n| n.name() == drive.id()) { "" } else { drive.id() }
 }
 
 fn block(context: &Context, _: &mut Call<'_>) -> Result {
     let one = |drive: &Drive| {
         let mut entry = json!({
-            "device": drive.id(),
+            "device": name(drive),
             "type": "unknown",
             "removable": false,
             "locked": false,
@@ -160,8 +184,8 @@ fn block(context: &Context, _: &mut Call<'_>) -> Result {
             entry["inserted"] = about(drive.node().as_deref(), Some(&drive));
             entry["io-status"] = json!("ok");
         }
-        if let Some(path) = tray_path(inventory, tray) {
-            entry["qdev"] = json!(path);
+        if let Some(device) = tray_device(inventory, tray) {
+            entry["qdev"] = json!(qdev(&device));
         }
         entry
     };
@@ -184,6 +208,9 @@ fn nodes(context: &Context, call: &mut Call<'_>) -> Result {
             collect(&node, Some(&drive), &mut all);
         }
     }
+    for node in context.machine.block_nodes() {
+        collect(&node, None, &mut all);
+    }
     if call.flag("flat") {
         for image in all.iter_mut().filter_map(|n| n["image"].as_object_mut()) {
             image.remove("backing-image");
@@ -205,7 +232,7 @@ fn statistics(context: &Context, call: &mut Call<'_>) -> Result {
             entry["node-name"] = json!(node.name());
         }
         if !nodes {
-            entry["device"] = json!(drive.id());
+            entry["device"] = json!(name(drive));
             if let Some(path) = device(context, drive) {
                 entry["qdev"] = json!(path);
             }
@@ -242,7 +269,7 @@ fn named(context: &Context, call: &Call<'_>) -> std::result::Result<Arc<Drive>, 
     let (id, name) = match (call.text("id"), call.text("device")) {
         (Some(id), None) => {
             let devices = inventory.devices();
-            let device = devices.iter().find(|d| d.id() == Some(id) || d.path() == id);
+            let device = devices.iter().find(|d| is_named(d, id));
             (id, device.and_then(|d| d.spec.value("drive")).map(str::to_owned))
         }
         (None, Some(device)) => (device, Some(device.to_owned())),
@@ -270,8 +297,8 @@ fn named_tray(context: &Context, call: &Call<'_>) -> std::result::Result<Tray, E
     let trays = inventory.trays();
     let (name, found) = match (call.text("id"), call.text("device")) {
         (Some(id), None) => {
-            let path = |t: &Tray| tray_path(inventory, t);
-            (id, trays.into_iter().find(|t| t.device.as_deref() == Some(id) || path(t).as_deref() == Some(id)))
+            let named = |t: &Tray| tray_device(inventory, t).is_some_and(|d| is_named(&d, id));
+            (id, trays.into_iter().find(|t| t.device.as_deref() == Some(id) || named(t)))
         }
         (None, Some(device)) => (device, trays.into_iter().find(|t| !device.is_empty() && t.name == device)),
         _ => return Err(Error::new("Need exactly one of 'device' and 'id'")),
@@ -305,6 +332,26 @@ fn close_tray(context: &Context, call: &mut Call<'_>) -> Result {
 fn remove_medium(context: &Context, call: &mut Call<'_>) -> Result {
     let tray = named_tray(context, call)?;
     moved(&tray.name, tray.cd.take_medium().map(|_| ()))
+}
+
+/// What went wrong, without the command's name.
+fn done(result: std::result::Result<(), OptionError>) -> Result {
+    result.map(|()| json!({})).map_err(|e| Error::new(e.message))
+}
+
+fn add_node(context: &Context, call: &mut Call<'_>) -> Result {
+    let options = NodeOptions::from_json(Value::Object(call.arguments().clone())).map_err(Error::new)?;
+    done(context.machine.blockdev_add(options))
+}
+
+fn remove_node(context: &Context, call: &mut Call<'_>) -> Result {
+    done(context.machine.blockdev_del(call.required("node-name")))
+}
+
+fn insert_medium(context: &Context, call: &mut Call<'_>) -> Result {
+    let tray = named_tray(context, call)?;
+    let medium = context.machine.node_medium(call.required("node-name")).map_err(|e| Error::new(e.message))?;
+    moved(call.required("id"), tray.cd.insert_medium(medium))
 }
 
 fn change_medium(context: &Context, call: &mut Call<'_>) -> Result {

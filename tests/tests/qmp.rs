@@ -1,10 +1,11 @@
 //! The control protocol on whole machines.
 
 use rhea_control::{Schema, Value, json};
-use rhea_tests::{Board, Emulator, Random, STEP, Scratch, require};
+use rhea_tests::{Board, Emulator, Random, STEP, Scratch, emulator_binary, require, run, run_command};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A program that controls an emulator.
@@ -203,7 +204,7 @@ fn queries() {
         let block = client.get("query-block");
         let entry = block.as_array().expect("a list").iter().find(|d| d["device"] == "d0").expect("the drive").clone();
         assert_eq!(entry["inserted"]["image"]["virtual-size"], 1 << 20);
-        assert_eq!(entry["qdev"], "/machine/peripheral/disk0");
+        assert_eq!(entry["qdev"], "/machine/peripheral/disk0/virtio-backend");
         let list = client.run("qom-list", json!({"path": "/machine/peripheral"})).expect("a list");
         assert!(
             list.as_array().is_some_and(|l| l.contains(&json!({"name": "disk0", "type": "child<virtio-blk-pci>"}))),
@@ -346,7 +347,116 @@ fn q35_from_outside() {
     assert!(guest.wait(STEP).success(), "{}", guest.transcript());
 }
 
-/// Devices come and go while the guest runs.
+/// What programs ask an emulator without a machine, which goes on in the background.
+#[test]
+fn probed_in_the_background() {
+    let scratch = Scratch::new();
+    for (program, machine, version) in
+        [("qemu-system-x86_64", "q35", "pc-q35-10.0"), ("qemu-system-aarch64", "virt", "virt-10.0")]
+    {
+        let link = scratch.path(program);
+        std::os::unix::fs::symlink(std::path::absolute(emulator_binary()).expect("a path"), &link).expect("a link");
+        let (socket, pid) = (scratch.path(&format!("{machine}.qmp")), scratch.path(&format!("{machine}.pid")));
+        let qmp = format!("unix:{socket},server=on,wait=off");
+        let mut command = Command::new(&link);
+        command.args(["-S", "-no-user-config", "-nodefaults", "-nographic", "-machine", "none,accel=tcg"]);
+        command.args(["-qmp", &qmp, "-pidfile", &pid, "-daemonize"]);
+        let started = run_command(command, STEP);
+        assert!(started.status.success(), "{}", started.stderr);
+        // All is there when the one that was started ends.
+        let process: i32 = std::fs::read_to_string(&pid).expect("the file").trim().parse().expect("a number");
+        let mut client = Client::ready(&socket);
+        let machines = client.get("query-machines");
+        let names: Vec<_> = machines.as_array().into_iter().flatten().map(|m| m["name"].clone()).collect();
+        assert_eq!(names, [json!("none"), json!(version)]);
+        assert_eq!(machines[1]["alias"], machine);
+        assert_eq!(client.get("query-cpus-fast"), json!([]));
+        for (property, of) in [("accel", "none".to_owned()), ("memory-backend", version.to_owned())] {
+            let listed =
+                client.run("qom-list-properties", json!({"typename": format!("{of}-machine")})).expect("a list");
+            assert!(listed.to_string().contains(property), "{listed}");
+        }
+        let refused = client.run("device_add", json!({"driver": "edu"})).unwrap_err();
+        assert_eq!(refused.0, "GenericError", "{}", refused.1);
+        if machine == "q35" {
+            let model = |name: &str, props: Value| json!({"type": "full", "model": {"name": name, "props": props}});
+            let has = |c: &mut Client, arguments| {
+                c.run("query-cpu-model-expansion", arguments).map(|m| m["model"]["props"]["avx2"].clone())
+            };
+            assert_eq!(has(&mut client, model("Haswell", json!({}))), Ok(json!(true)));
+            assert_eq!(has(&mut client, model("Haswell", json!({"avx2": false}))), Ok(json!(false)));
+            assert_eq!(has(&mut client, model("host", json!({}))).unwrap_err().0, "GenericError");
+            let fixed = client.run("query-cpu-model-expansion", json!({"type": "static", "model": {"name": "max"}}));
+            let fixed = fixed.expect("a model")["model"].clone();
+            assert_eq!(fixed["name"], "base");
+            // The same again from nothing.
+            let again = has(&mut client, json!({"type": "full", "model": fixed}));
+            assert_eq!(again, Ok(json!(true)));
+        }
+        client.get("quit");
+        let end = Instant::now() + STEP;
+        while rustix::process::Pid::from_raw(process).is_some_and(|p| rustix::process::test_kill_process(p).is_ok()) {
+            assert!(Instant::now() < end, "it has not ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    // What goes wrong is said before it goes there.
+    let failed = run(
+        &["-M", "none", "-nodefaults", "-display", "none", "-daemonize", "-msg", "timestamp=on", "-vga", "std"],
+        STEP,
+    );
+    let line = failed.stderr.trim_end();
+    assert!(!failed.status.success() && line.lines().count() == 1, "{line}");
+    assert!(line[10..].starts_with('T') && line.contains("Z rhea: -vga: "), "{line}");
+}
+
+/// Nodes come and go, and are put into drives.
+#[test]
+fn nodes_come_and_go() {
+    let scratch = Scratch::new();
+    let file = scratch.file("cd.iso", &[7; 100 * 2048]);
+    let empty = ["-drive", "if=none,id=slot,media=cdrom", "-drive", "media=cdrom,index=3"];
+    let more = ["-S", "-device", "ide-cd,id=cd,drive=slot,bus=ide.0"].into_iter().chain(empty).collect::<Vec<_>>();
+    let (_emulator, path) = start(&scratch, Board::Q35, false, &more);
+    let mut c = Client::ready(&path);
+    let drives = c.get("query-block");
+    let names: Vec<_> = drives.as_array().into_iter().flatten().map(|d| d["device"].clone()).collect();
+    assert_eq!(names, [json!("ide3-cd0"), json!("slot")], "{drives}");
+    let add = |c: &mut Client, options| c.run("blockdev-add", options);
+    let del = |c: &mut Client, name: &str| c.run("blockdev-del", json!({"node-name": name}));
+    add(&mut c, json!({"driver": "file", "node-name": "store", "filename": file, "read-only": true})).unwrap();
+    add(&mut c, json!({"driver": "raw", "node-name": "disc", "file": "store", "read-only": true})).unwrap();
+    for bad in [
+        json!({"driver": "raw", "node-name": "disc", "file": "store", "read-only": true}),
+        json!({"driver": "raw", "node-name": "other", "file": "nothing"}),
+        json!({"driver": "raw", "node-name": "other", "file": "store", "read-only": true, "colour": 1}),
+        json!({"driver": "raw", "file": "store", "read-only": true}),
+    ] {
+        assert_eq!(add(&mut c, bad).unwrap_err().0, "GenericError");
+    }
+    let nodes = c.run("query-named-block-nodes", json!({"flat": true})).expect("a list");
+    assert_eq!(nodes.as_array().map(Vec::len), Some(2), "{nodes}");
+    let insert = |c: &mut Client, node: &str| c.run("blockdev-insert-medium", json!({"id": "cd", "node-name": node}));
+    assert!(insert(&mut c, "disc").unwrap_err().1.contains("not open"));
+    c.run("blockdev-open-tray", json!({"id": "cd"})).unwrap();
+    assert_eq!(c.event("DEVICE_TRAY_MOVED")["data"]["id"], "cd");
+    assert!(insert(&mut c, "nothing").is_err());
+    insert(&mut c, "disc").unwrap();
+    assert!(insert(&mut c, "disc").is_err());
+    c.run("blockdev-close-tray", json!({"id": "cd"})).unwrap();
+    assert_eq!(c.get("query-block")[1]["inserted"]["node-name"], "disc");
+    // What is in use stays.
+    assert!(del(&mut c, "disc").is_err() && del(&mut c, "store").is_err());
+    c.run("eject", json!({"id": "cd"})).unwrap();
+    del(&mut c, "disc").unwrap();
+    del(&mut c, "store").unwrap();
+    assert!(del(&mut c, "store").is_err());
+    // A device that is refused does not keep its node.
+    add(&mut c, json!({"driver": "null-co", "node-name": "null"})).unwrap();
+    assert!(c.run("device_add", json!({"driver": "virtio-blk-pci", "drive": "null"})).is_err());
+    del(&mut c, "null").unwrap();
+}
+
 /// Media of CD drives are changed, and images that are none change nothing.
 #[test]
 fn media_are_changed() {
@@ -392,7 +502,7 @@ fn media_are_changed() {
 
     c.run("blockdev-change-medium", json!({"id": "extra", "filename": first})).unwrap();
     let extra = of(&mut c, "");
-    assert_eq!((size(&extra), &extra["qdev"]), (100, &json!("/machine/peripheral/extra")));
+    assert_eq!((size(&extra), &extra["qdev"]), (100, &json!("extra")));
     c.run("eject", json!({"id": "extra"})).unwrap();
     assert!(of(&mut c, "").get("inserted").is_none());
     for (device, class) in [("virtio0", "GenericError"), ("nothing", "DeviceNotFound")] {
@@ -412,6 +522,7 @@ fn media_are_changed() {
     assert!(human(&mut c, "eject virtio0").contains("not removable"));
 }
 
+/// Devices come and go while the guest runs.
 #[test]
 fn devices_come_and_go() {
     require!("amd64/kernel", "amd64/initramfs");

@@ -15,6 +15,7 @@ pub const MODELS: &[(&str, &str)] = &[
     ("Opteron_G1", "AMD Opteron 240 (Gen 1 Class Opteron)"),
     ("EPYC", "AMD EPYC Processor"),
     ("EPYC-Rome", "AMD EPYC-Rome Processor"),
+    ("base", "no features, to begin with"),
 ];
 
 /// Properties beside the features: name and description.
@@ -231,6 +232,7 @@ fn model(name: &str) -> Option<X86Config> {
         l3: Cache { size: 8192, ways: 16, per_die: true, inclusive: true },
     };
     let mut c = match name {
+        "base" => return Some(X86Config::bare(name, Vendor::Amd, 6, 6, 3)),
         "qemu64" => {
             let mut c = X86Config::bare(name, Vendor::Amd, 15, 107, 1);
             c.extended_level = 0x8000_000a;

@@ -3,10 +3,11 @@
 use crate::lock::{self, Locked};
 use crate::segment::total;
 use crate::{BlockBackend, Extent, ExtentKind, Geometry, Segment, error_text, vectored};
+use rhea_device::fdset;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,9 +48,11 @@ impl FileNode {
     /// # Errors
     /// One line that names the file and what is wrong.
     pub fn open(path: &Path, options: FileOptions) -> Result<Self, String> {
-        let open = |flags: i32| OpenOptions::new().read(true).write(!options.readonly).custom_flags(flags).open(path);
-        let file =
-            open(libc::O_CLOEXEC).map_err(|e| format!("cannot open '{}': {}", path.display(), error_text(&e)))?;
+        let opened = match fdset::open(path, !options.readonly) {
+            Some(file) => file,
+            None => OpenOptions::new().read(true).write(!options.readonly).custom_flags(libc::O_CLOEXEC).open(path),
+        };
+        let file = opened.map_err(|e| format!("cannot open '{}': {}", path.display(), error_text(&e)))?;
         Self::with_file(path, file, options)
     }
     /// Creates a file of `len` bytes, or empties one that nobody else uses.
@@ -92,7 +95,8 @@ impl FileNode {
                     .read(true)
                     .write(!options.readonly)
                     .custom_flags(libc::O_CLOEXEC | libc::O_DIRECT)
-                    .open(path)
+                    // By its descriptor, whatever the name stands for now.
+                    .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
                     .map_err(|e| match e.raw_os_error() {
                         Some(libc::EINVAL) => format!(
                             "file system of '{}' does not support O_DIRECT: use another cache= mode",

@@ -2,6 +2,7 @@
 
 pub mod chardev;
 pub mod dma;
+pub mod fdset;
 pub mod log;
 pub mod options;
 pub mod regs;

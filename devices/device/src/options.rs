@@ -1,5 +1,6 @@
 //! Typed `key=value` options: one declaration drives parsing, errors and `NAME,help`.
 
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -112,6 +113,52 @@ pub fn split(text: &str) -> Vec<(String, Option<String>)> {
             None => (p, None),
         })
         .collect()
+}
+
+/// The members of a JSON object but `without`, as [`split`] gives keys and values; a list is its key several times.
+///
+/// # Errors
+/// A member that no option can be.
+pub fn json_pairs(members: &Map<String, Value>, without: &str) -> Result<Vec<(String, Option<String>)>, String> {
+    fn word(key: &str, value: &Value) -> Result<String, String> {
+        match value {
+            Value::Bool(on) => Ok(if *on { "on" } else { "off" }.to_owned()),
+            Value::Number(n) => Ok(n.to_string()),
+            Value::String(s) => Ok(s.clone()),
+            // The protocol wraps the texts of a list.
+            Value::Object(m) if m.len() == 1 && m.get("str").is_some_and(Value::is_string) => word(key, &m["str"]),
+            _ => Err(format!("Invalid parameter type for '{key}', expected: string")),
+        }
+    }
+    let mut pairs = Vec::new();
+    for (key, value) in members.iter().filter(|(key, _)| *key != without) {
+        match value {
+            Value::Array(all) => {
+                for one in all {
+                    pairs.push((key.clone(), Some(word(key, one)?)));
+                }
+            }
+            one => pairs.push((key.clone(), Some(word(key, one)?))),
+        }
+    }
+    Ok(pairs)
+}
+
+/// Takes a value apart like [`split`], or, if it is a JSON object, by its members: that called `first` is the bare word in front.
+///
+/// # Errors
+/// [`OptionError`]: no JSON object, or one with members that no option can be.
+pub fn split_or_json(option: &str, text: &str, first: &str) -> Result<Vec<(String, Option<String>)>, OptionError> {
+    if !text.trim_start().starts_with('{') {
+        return Ok(split(text));
+    }
+    let members: Map<String, Value> =
+        serde_json::from_str(text).map_err(|e| OptionError::new(option, format!("invalid JSON: {e}")))?;
+    let word = members.get(first).and_then(Value::as_str);
+    let word = word.ok_or_else(|| OptionError::new(option, format!("property '{first}' is missing")))?;
+    let mut pairs = vec![(word.to_owned(), None)];
+    pairs.extend(json_pairs(&members, first).map_err(|e| OptionError::new(option, e))?);
+    Ok(pairs)
 }
 
 /// Parses a size with an optional suffix K, M, G, T (or KiB style), in bytes; a bare number counts in `unit` bytes.
@@ -329,6 +376,20 @@ mod tests {
         assert_eq!(set.mac("mac"), Some([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
         assert_eq!(set.text("file"), Some("a,b"));
         assert_eq!(OptionSet::parse("-x", DECLS, &[]).unwrap().number("size"), Some(64 << 20));
+    }
+
+    #[test]
+    fn json() {
+        let text = r#"{"driver":"x","on":true,"n":8,"file":"a,b","list":[{"str":"1"},"2"]}"#;
+        let pairs = split_or_json("-x", text, "driver").unwrap();
+        let some = |k: &str, v: &str| (k.to_owned(), Some(v.to_owned()));
+        let rest = [some("on", "on"), some("n", "8"), some("file", "a,b"), some("list", "1"), some("list", "2")];
+        assert_eq!((pairs[0].clone(), &pairs[1..]), (("x".to_owned(), None), &rest[..]));
+        assert_eq!(split_or_json("-x", "a,b=c", "driver").unwrap(), split("a,b=c"));
+        for bad in ["{", r#"{"n":1}"#, r#"{"driver":"x","n":null}"#, r#"{"driver":"x","n":{"a":1}}"#, "{}x"] {
+            let e = split_or_json("-x", bad, "driver").unwrap_err().to_string();
+            assert!(e.starts_with("-x: ") && e.lines().count() == 1, "{e}");
+        }
     }
 
     #[test]

@@ -47,14 +47,19 @@ const fn device(name: &'static str, model: Model, transport: Transport, descript
 pub const DEVICES: &[DeviceType] = &[
     device("virtio-balloon-device", Model::Balloon, Transport::Mmio, "memory balloon"),
     device("virtio-balloon-pci", Model::Balloon, Transport::Pci, "memory balloon"),
+    device("virtio-balloon-pci-non-transitional", Model::Balloon, Transport::Pci, "memory balloon, modern only"),
     device("virtio-blk-device", Model::Blk, Transport::Mmio, "block device"),
     device("virtio-blk-pci", Model::Blk, Transport::Pci, "block device"),
+    device("virtio-blk-pci-non-transitional", Model::Blk, Transport::Pci, "block device, modern only"),
     device("virtio-net-device", Model::Net, Transport::Mmio, "network device"),
     device("virtio-net-pci", Model::Net, Transport::Pci, "network device"),
+    device("virtio-net-pci-non-transitional", Model::Net, Transport::Pci, "network device, modern only"),
     device("virtio-rng-device", Model::Rng, Transport::Mmio, "entropy device"),
     device("virtio-rng-pci", Model::Rng, Transport::Pci, "entropy device"),
+    device("virtio-rng-pci-non-transitional", Model::Rng, Transport::Pci, "entropy device, modern only"),
     device("virtio-serial-device", Model::Serial, Transport::Mmio, "console bus for virtconsole and virtserialport"),
     device("virtio-serial-pci", Model::Serial, Transport::Pci, "console bus for virtconsole and virtserialport"),
+    device("virtio-serial-pci-non-transitional", Model::Serial, Transport::Pci, "console bus, modern only"),
 ];
 
 /// The properties of `virtconsole` and `virtserialport`.

@@ -36,7 +36,7 @@ fn take_out(port: &Port, hotplug: Option<&Weak<HotPlug>>) {
     let hotplug = hotplug.and_then(Weak::upgrade);
     for function in port.remove() {
         if let Some(hotplug) = &hotplug {
-            hotplug.removed(&function);
+            hotplug.removed(function);
         }
     }
 }

@@ -14,8 +14,8 @@ use std::sync::Arc;
 impl<'a> Plugger<'a> {
     /// Puts drives with if=ide into ports: those that say which first, the others into what is left.
     pub(super) fn attach_ide(&mut self, mut drives: Vec<IdeDrive<'a>>) -> Result<(), OptionError> {
-        drives.sort_by_key(|(options, _)| options.index.is_none());
-        for (options, drive) in drives {
+        drives.sort_by_key(|(options, ..)| options.index.is_none());
+        for (options, name, drive) in drives {
             let fail = |text: &str| OptionError::new(&options.option, text);
             let Some((_, controller)) = self.plugs.ahci.first() else {
                 return Err(fail("the machine has no IDE or AHCI controller: use if=virtio or if=none"));
@@ -24,17 +24,19 @@ impl<'a> Plugger<'a> {
                 Some(n) => u8::try_from(n).unwrap_or(u8::MAX),
                 None => controller.free_port().ok_or_else(|| fail("all ports of the AHCI controller are in use"))?,
             };
-            let done = if options.media == Media::Cdrom {
-                let name = drive.id().to_owned();
-                controller
-                    .attach_cd(port, Some(drive), CdOptions::default())
-                    .map(|cd| self.board.inventory.add_tray(&name, None, &cd))
-            } else if drive.readonly() {
-                return Err(fail("a disk is always writable: use media=cdrom, or snapshot=on"));
-            } else {
-                let physical_block = drive.backend().geometry().physical_block;
-                let disk = DiskOptions { physical_block, ..DiskOptions::default() };
-                controller.attach_disk(port, drive, disk).map(|_| ())
+            let medium = drive.clone();
+            let done = match drive.filter(|_| options.media != Media::Cdrom) {
+                Some(drive) if drive.readonly() => {
+                    return Err(fail("a disk is always writable: use media=cdrom, or snapshot=on"));
+                }
+                Some(drive) => {
+                    let physical_block = drive.backend().geometry().physical_block;
+                    let disk = DiskOptions { physical_block, ..DiskOptions::default() };
+                    controller.attach_disk(port, drive, disk).map(|_| ())
+                }
+                None => controller
+                    .attach_cd(port, medium, CdOptions::default())
+                    .map(|cd| self.board.inventory.add_tray(&name, None, &cd)),
             };
             done.map_err(|e| fail(&e.to_string()))?;
         }
@@ -46,7 +48,9 @@ impl<'a> Plugger<'a> {
         let option = format!("-device {}", kind.name);
         let pairs = self.with_globals(kind.name, &spec.pairs);
         let set = OptionSet::parse(&option, &kind.options(), &pairs)?;
-        let drive = self.named_drive(&option, spec)?;
+        let empty = spec.value("drive").and_then(|id| self.plugs.empty.iter().position(|e| e == id));
+        let empty = empty.filter(|_| kind.model == catalog::Model::IdeCd).map(|n| self.plugs.empty.remove(n));
+        let drive = if empty.is_some() { None } else { self.named_drive(&option, spec)? };
         self.take_id(&set)?;
         let boot = set.number("bootindex");
         if !kind.is_controller() {
@@ -61,7 +65,7 @@ impl<'a> Plugger<'a> {
             let controller = controller.clone();
             let port = port.or_else(|| controller.free_port());
             let port = port.ok_or_else(|| OptionError::new(&option, "all ports of the controller are in use"))?;
-            let name = drive.as_ref().map_or_else(String::new, |d| d.id().to_owned());
+            let name = drive.as_ref().map(|d| d.id().to_owned()).or(empty).unwrap_or_default();
             if let Attached::Cd(cd) = kind.attach(&set, &controller, port, drive)? {
                 self.board.inventory.add_tray(&name, set.text("id"), &cd);
             }

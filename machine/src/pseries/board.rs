@@ -26,7 +26,7 @@ use rhea_firmware::FdtNode;
 use rhea_irqchip::spapr::papr::{Hypercalls, RtasCalls};
 use rhea_irqchip::spapr::{self, ServerConfig, SpaprIrq, SpaprIrqConfig, numbers};
 use rhea_irqchip::xive::XivePlaces;
-use rhea_memory::{Gpa, RamBlock, RamOptions};
+use rhea_memory::Gpa;
 use rhea_ppc::{Isa, PpcConfig, PpcCpu, PpcPins};
 use rhea_spapr::rng::Rng;
 use rhea_spapr::rtc::Rtc;
@@ -157,13 +157,7 @@ pub fn build(
     let mut board = Board::new(&control, &log, config.icount);
     board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
-    let ram = RamBlock::new(RamOptions {
-        name: "ram".into(),
-        len: config.ram.size,
-        backing: config.ram.backing.clone(),
-        prealloc: config.ram.prealloc,
-    })
-    .map_err(|e| fail("-m", &e))?;
+    let ram = config.make_ram()?;
     board.keep_mapping(space.map_ram(Gpa(0), &ram, 0, ram.len(), 0).map_err(|e| fail("-m", &e))?);
     let partition = Partition::new(PartitionConfig {
         options: options.clone(),

@@ -336,7 +336,7 @@ impl Changes {
             phb.bus().detach(function.config().devfn());
             function.reset();
             if let Some(hotplug) = &hotplug {
-                hotplug.removed(&function);
+                hotplug.removed(function);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `-M pseries,...`
 
-use crate::options::machine_pairs;
+use crate::options::{RamUse, machine_pairs};
 use rhea_device::options::{self, OptionDecl, OptionError, OptionKind, OptionSet};
 
 /// `ic-mode=`: interrupt controllers the guest may choose from.
@@ -113,6 +113,7 @@ pub struct PseriesOptions {
     pub graphics: bool,
     /// A USB controller, with keyboard and mouse if there is a display; else there is one if there is a display.
     pub usb: Option<bool>,
+    pub ram_use: RamUse,
     pub memory_backend: Option<String>,
     pub accel: Option<String>,
     /// Not the hypervisor's kind of KVM.
@@ -194,8 +195,8 @@ pub const DECLS: &[OptionDecl] = &[
         None,
         "kind of KVM: there is HV only; of no effect without KVM",
     ),
-    OptionDecl::new("dump-guest-core", OptionKind::Bool, Some("on"), "of no effect: there are no dumps"),
-    OptionDecl::new("mem-merge", OptionKind::Bool, Some("on"), "of no effect: pages are not merged"),
+    OptionDecl::new("dump-guest-core", OptionKind::Bool, Some("on"), "RAM is part of core dumps of the emulator"),
+    OptionDecl::new("mem-merge", OptionKind::Bool, Some("on"), "the host may merge equal pages of RAM"),
     OptionDecl::new("aux-ram-share", OptionKind::Choice(&["off"]), Some("off"), "other memory is not shared"),
     OptionDecl::new("suppress-vmdesc", OptionKind::Bool, Some("off"), "of no effect: states describe themselves"),
 ];
@@ -266,6 +267,7 @@ impl PseriesOptions {
             },
             graphics: set.bool("graphics"),
             usb: set.given("usb").then(|| set.bool("usb")),
+            ram_use: RamUse::of(&set),
             memory_backend: text("memory-backend"),
             accel: text("accel"),
             kvm_pr: matches!(set.text("kvm-type"), Some("pr" | "PR")),

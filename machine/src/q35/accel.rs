@@ -30,6 +30,15 @@ pub fn host_model(kvm: Option<&DevKvm>) -> Result<Option<X86Config>, OptionError
     Ok(Some(model))
 }
 
+/// What `-cpu` means where an accelerator runs the machine.
+///
+/// # Errors
+/// [`OptionError`]: there is no such model, or a property is impossible.
+pub fn cpu_model(text: &str, kind: &AccelKind) -> Result<Parsed, OptionError> {
+    let host = host_model(open(kind)?.as_ref())?;
+    rhea_x86::models::parse_on(text, host).map_err(|e| OptionError::new("-cpu", e))
+}
+
 /// The accelerator of a machine.
 pub struct Chosen {
     pub vcpus: Arc<dyn GuestAccelerator<X86Cpu>>,

@@ -26,7 +26,7 @@ use rhea_device::{Log, OptionError};
 use rhea_firmware::acpi::{FACS_LEN, WakingVector};
 use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_firmware::x86::{BootImage, CpuStart, RamLayout};
-use rhea_memory::{AddressSpace, Gpa, RamBlock, RamOptions, Requester};
+use rhea_memory::{AddressSpace, Gpa, RamBlock, Requester};
 use rhea_pc::{A20Gate, CoprocessorError};
 use rhea_pci::{IntxLines, PciBus, PciFunction};
 use rhea_storage::Ahci;
@@ -206,13 +206,7 @@ pub fn build(
     let mut board = Board::new(&control, &log, config.icount);
     board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
-    let ram_options = RamOptions {
-        name: "ram".into(),
-        len: config.ram.size,
-        backing: config.ram.backing.clone(),
-        prealloc: config.ram.prealloc,
-    };
-    let ram = RamBlock::new(ram_options).map_err(|e| OptionError::new("-m", e.to_string()))?;
+    let ram = config.make_ram()?;
     let routing = board.routing.clone();
     let wires = IntxLines::of_pins(|device, pin| pirq::pin_line(&routing, device, pin));
     let bus = PciBus::with_wires("pcie.0", space.clone(), wires, None);

@@ -2,7 +2,7 @@
 
 use crate::config::{BoardOptions, MachineConfig};
 use rhea_chipset::lpc::pm;
-use rhea_device::OptionError;
+use rhea_device::{OptionDecl, OptionError, OptionKind};
 use rhea_firmware::acpi::SleepTypes;
 
 const LPC: &str = "ICH9-LPC";
@@ -10,17 +10,40 @@ const PIT: &str = "kvm-pit";
 const MCH: &str = "mch";
 const FLASH: &str = "cfi.pflash01";
 
+const SWITCH: OptionKind = OptionKind::Bool;
+
+/// Devices of the board that only `-global` can change: name, what it is, properties.
+pub const CHIPSET: &[(&str, &str, &[OptionDecl])] = &[
+    (
+        LPC,
+        "LPC bridge of the chipset",
+        &[
+            OptionDecl::new("disable_s3", SWITCH, Some("off"), "tables do not tell of suspend to RAM"),
+            OptionDecl::new("disable_s4", SWITCH, Some("off"), "tables do not tell of suspend to disk"),
+        ],
+    ),
+    (
+        FLASH,
+        "flash of the firmware",
+        &[OptionDecl::new("secure", SWITCH, Some("off"), "takes commands from system-management mode only")],
+    ),
+    (
+        MCH,
+        "memory controller hub",
+        &[OptionDecl::new(
+            "extended-tseg-mbytes",
+            OptionKind::Number { min: 0, max: 0xfff },
+            Some("16"),
+            "size of the extended TSEG in MiB",
+        )],
+    ),
+];
+
 /// Is it a property of a device of this board?
 #[must_use]
 pub fn is_global(board: &BoardOptions, driver: &str, property: &str) -> bool {
-    matches!(board, BoardOptions::Q35(_))
-        && matches!(
-            (driver, property),
-            (LPC, "disable_s3" | "disable_s4")
-                | (MCH, "extended-tseg-mbytes")
-                | (PIT, "lost_tick_policy")
-                | (FLASH, "secure")
-        )
+    let known = CHIPSET.iter().find(|d| d.0 == driver).is_some_and(|d| d.2.iter().any(|o| o.key == property));
+    matches!(board, BoardOptions::Q35(_)) && (known || (driver, property) == (PIT, "lost_tick_policy"))
 }
 
 /// What they say.

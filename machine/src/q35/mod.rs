@@ -13,6 +13,7 @@ mod pci_setup;
 mod platform;
 mod rom;
 
+pub use accel::cpu_model;
 pub use board::build;
-pub use globals::is_global;
+pub use globals::{CHIPSET, is_global};
 pub use platform::TEST_DEVICE;

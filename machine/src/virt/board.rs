@@ -23,7 +23,7 @@ use rhea_clock::RtcClock;
 use rhea_device::{Log, OptionError};
 use rhea_firmware::fw_cfg::{self, FwCfg};
 use rhea_irqchip::gic::{CpuOutputs, GicV2, GicV2Config, GicV2m, GicV3, GicV3Config, GicV3Cpu, Its};
-use rhea_memory::{Gpa, RamBlock, RamOptions};
+use rhea_memory::Gpa;
 use rhea_pci::{HostWindows, PcieHost};
 use rhea_virtio::VirtioMmio;
 use std::collections::VecDeque;
@@ -185,13 +185,7 @@ pub fn build(
     let tree = tree(config, options, &plan)?;
     let mut board = Board::new(&control, &log, config.icount);
     let (space, clock) = (board.space.clone(), board.clock.clone());
-    let ram_options = RamOptions {
-        name: "ram".into(),
-        len: config.ram.size,
-        backing: config.ram.backing.clone(),
-        prealloc: config.ram.prealloc,
-    };
-    let ram = RamBlock::new(ram_options).map_err(|e| OptionError::new("-m", e.to_string()))?;
+    let ram = config.make_ram()?;
     let mapped = space
         .map_ram(Gpa(plan.map.ram.start), &ram, 0, config.ram.size, 0)
         .map_err(|e| OptionError::new("-m", e.to_string()))?;

@@ -35,7 +35,10 @@ impl FileChar {
     /// # Errors
     /// The host's error.
     pub fn new(path: &str, append: bool) -> Result<Arc<Self>> {
-        let file = OpenOptions::new().create(true).write(!append).append(append).truncate(!append).open(path)?;
+        let file = match crate::fdset::open(Path::new(path), true) {
+            Some(file) => file?,
+            None => OpenOptions::new().create(true).write(!append).append(append).truncate(!append).open(path)?,
+        };
         Ok(Arc::new(Self { file: Mutex::new(file), path: path.to_owned() }))
     }
 }

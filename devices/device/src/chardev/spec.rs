@@ -29,7 +29,8 @@ const ID: OptionDecl = OptionDecl::new("id", OptionKind::Text, None, "name of th
 const MUX: OptionDecl = OptionDecl::new("mux", OptionKind::Bool, Some("off"), "several front ends share the back end");
 const SIGNAL: OptionDecl = OptionDecl::new("signal", OptionKind::Bool, Some("on"), "Ctrl-C acts on the emulator");
 const PATH: OptionDecl = OptionDecl::new("path", OptionKind::Text, None, "file name");
-const SOCKET: [OptionDecl; 9] = [
+const APPEND: OptionDecl = OptionDecl::new("append", OptionKind::Bool, Some("off"), "do not truncate");
+static SOCKET: [OptionDecl; 9] = [
     ID,
     OptionDecl::new(
         "fd",
@@ -49,6 +50,12 @@ const SOCKET: [OptionDecl; 9] = [
 impl ChardevSpec {
     /// The kinds of back ends.
     pub const KINDS: &[&str] = &["null", "stdio", "file", "pty", "pipe", "socket"];
+
+    /// The properties of all of them.
+    pub fn properties() -> impl Iterator<Item = &'static OptionDecl> {
+        const OTHERS: &[OptionDecl] = &[MUX, SIGNAL, APPEND];
+        SOCKET.iter().chain(OTHERS)
+    }
 
     /// The text of `-chardev help`.
     #[must_use]
@@ -82,8 +89,7 @@ impl ChardevSpec {
                 (set, spec)
             }
             "file" => {
-                let set =
-                    parse(&[ID, PATH, OptionDecl::new("append", OptionKind::Bool, Some("off"), "do not truncate")])?;
+                let set = parse(&[ID, PATH, APPEND])?;
                 let spec = Self::File { path: need(&set, "path")?, append: set.bool("append") };
                 (set, spec)
             }

@@ -49,6 +49,8 @@ pub enum TrayError {
     Locked,
     #[error("the tray is not open")]
     Closed,
+    #[error("there is a medium in the drive")]
+    Occupied,
 }
 
 /// Media events (MMC-5 6.7.2.5).
@@ -208,6 +210,20 @@ impl CdDrive {
     /// [`TrayError::Closed`].
     pub fn take_medium(&self) -> Result<Option<Arc<Drive>>, TrayError> {
         self.change(|s| if s.tray.open { Ok(s.medium.take()) } else { Err(TrayError::Closed) })
+    }
+    /// Puts a medium into the open tray, which stays open.
+    ///
+    /// # Errors
+    /// [`TrayError::Closed`], [`TrayError::Occupied`].
+    pub fn insert_medium(&self, medium: Arc<Drive>) -> Result<(), TrayError> {
+        self.change(|s| match (s.tray.open, &s.medium) {
+            (false, _) => Err(TrayError::Closed),
+            (true, Some(_)) => Err(TrayError::Occupied),
+            (true, None) => {
+                s.medium = Some(medium);
+                Ok(())
+            }
+        })
     }
     /// Opens the tray and takes the medium out.
     ///
