@@ -46,6 +46,8 @@ pub enum RunState {
     Shutdown,
     /// The guest crashed.
     GuestPanicked,
+    /// Something that the machine needs has failed.
+    InternalError,
 }
 
 impl RunState {
@@ -60,6 +62,7 @@ impl RunState {
             Self::Suspended => "suspended",
             Self::Shutdown => "shutdown",
             Self::GuestPanicked => "guest-panicked",
+            Self::InternalError => "internal-error",
         }
     }
     /// The text of `info status`.
@@ -73,7 +76,7 @@ impl RunState {
     /// Does it take a reset to run again?
     #[must_use]
     pub fn needs_reset(self) -> bool {
-        matches!(self, Self::Shutdown | Self::GuestPanicked)
+        matches!(self, Self::Shutdown | Self::GuestPanicked | Self::InternalError)
     }
 }
 

@@ -64,9 +64,10 @@ fn handle(machine: &Machine, request: VmRequest, options: &RunOptions) -> Option
         }
         VmRequest::Suspend => machine.suspend(),
         VmRequest::Wake(reason) => machine.wake(reason),
-        VmRequest::Stop => {
+        VmRequest::Stop | VmRequest::InternalError => {
             if matches!(machine.run_state(), RunState::Running | RunState::Suspended) {
-                machine.stop(RunState::Paused);
+                let failed = request == VmRequest::InternalError;
+                machine.stop(if failed { RunState::InternalError } else { RunState::Paused });
             }
         }
         VmRequest::Continue => {

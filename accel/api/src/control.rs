@@ -49,6 +49,8 @@ pub enum VmRequest {
     /// Pause (monitor `stop`) and continue.
     Stop,
     Continue,
+    /// Something that the machine needs has failed (an assigned device reports an error): it stands until it is reset.
+    InternalError,
     /// Leave the emulator at once with this status.
     Quit(i32),
     /// Leave the emulator because somebody outside of it wants so.

@@ -2,6 +2,7 @@
 
 mod guest;
 mod resets;
+mod saved;
 
 #[cfg(test)]
 mod tests;
@@ -10,8 +11,9 @@ use crate::bars::Bar;
 use crate::config::{self, COMMAND, Layout, Overrides};
 use crate::events::Events;
 use crate::interrupts::{Counters, Event, Interrupts, Message, Source, Surroundings, drain, event};
+use crate::migration::Migration;
 use crate::msix::Table;
-use crate::sys::{DeviceFile, DeviceInfo, IrqAction, IrqData, RegionInfo, irq, region};
+use crate::sys::{DeviceFile, DeviceInfo, IrqAction, IrqData, MigrationState, RegionInfo, irq, region};
 use guest::Guest;
 use parking_lot::Mutex;
 use rhea_accel::{
@@ -123,6 +125,8 @@ struct Inner {
     info: DeviceInfo,
     space: RegionInfo,
     groups: Groups,
+    /// `None`: it cannot migrate.
+    migration: Option<Migration>,
     device: Arc<dyn DeviceFile>,
     _keep: Box<dyn Any + Send + Sync>,
 }
@@ -226,6 +230,7 @@ impl VfioPci {
             info,
             space,
             groups,
+            migration: Migration::of(&device),
             device,
             _keep: keep,
         });
@@ -266,6 +271,8 @@ pub struct Status {
     /// Line of the pin, and controller's input at which it ends.
     pub route: Option<(u32, u32)>,
     pub tells_end: bool,
+    /// Its state in the protocol of migration; `None`: it cannot migrate.
+    pub migration: Option<MigrationState>,
     pub shown: bool,
     /// Bytes of BARs that are mapped.
     pub mapped: u64,
@@ -275,7 +282,7 @@ pub struct Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, host, mode, route, tells_end, shown, mapped, counters } = self;
+        let Self { name, host, mode, route, tells_end, migration, shown, mapped, counters } = self;
         let route = route.map_or_else(|| "none".to_owned(), |(line, end)| format!("line {line} to input {end}"));
         writeln!(f, "{name}: host {host}")?;
         writeln!(
@@ -284,6 +291,9 @@ impl fmt::Display for Status {
             if *tells_end { "controller" } else { "access" }
         )?;
         writeln!(f, "  BARs: {mapped} bytes mapped, {}", if *shown { "shown" } else { "hidden" })?;
+        if let Some(state) = migration {
+            writeln!(f, "  migration: {state}")?;
+        }
         write!(f, " ")?;
         for (name, value) in counters {
             write!(f, " {name}={value}")?;
@@ -379,7 +389,7 @@ impl Inner {
                     eprintln!(
                         "rhea: vfio-pci {host}: the device reports an error that is not corrected: the machine stops"
                     );
-                    self.environment.control.request(VmRequest::Stop);
+                    self.environment.control.request(VmRequest::InternalError);
                 } else {
                     self.trace(format_args!("the host wants it back"));
                     (self.environment.requested)();
@@ -429,6 +439,7 @@ impl Inner {
             mode: interrupts.kind().to_string(),
             route: self.route().and_then(|(line, end)| Some((line.number()?, end.number()?))),
             tells_end: self.tells_end(),
+            migration: self.migration.as_ref().map(Migration::state),
             shown: self.shown.load(SeqCst) && !self.asleep.load(SeqCst),
             mapped: self.bars.iter().map(Bar::mapped).sum(),
             counters: vec![
@@ -633,10 +644,10 @@ impl Device for VfioPci {
         resets::machine(&self.0);
     }
     fn save(&self) -> Saved {
-        Saved::NotMigratable("the state of an assigned device is in the device")
+        saved::save(&self.0)
     }
-    fn load(&self, _: &Saved) -> Result<(), LoadError> {
-        Err(LoadError::Mismatch("an assigned device has no saved state".to_owned()))
+    fn load(&self, saved: &Saved) -> Result<(), LoadError> {
+        saved::load(&self.0, saved)
     }
     fn quiesce(&self) {
         resets::give_up(&self.0);

@@ -14,6 +14,7 @@ mod error;
 mod events;
 pub mod interrupts;
 pub mod locate;
+pub mod migration;
 mod msix;
 pub mod ranges;
 mod space;

@@ -129,6 +129,16 @@ impl Table {
     pub fn messages(&self) -> Vec<Option<Message>> {
         (0..u32::from(self.place.vectors)).map(|n| self.message(n)).collect()
     }
+    pub fn entries(&self) -> Vec<[u32; 4]> {
+        self.state.lock().entries.clone()
+    }
+    /// Restores as many as there are. Nobody is told.
+    pub fn set_entries(&self, entries: Vec<[u32; 4]>) {
+        let of = &mut self.state.lock().entries;
+        of.iter_mut().zip(entries).for_each(|(entry, [low, high, data, control])| {
+            *entry = [low & !3, high, data, control & MASKED];
+        });
+    }
     pub fn reset(&self) {
         let mut state = self.state.lock();
         state.control = 0;

@@ -45,6 +45,10 @@ pub trait VirtioDevice: Send + Sync {
     fn start(&self, _features: u64) {}
     /// The driver made buffers available. Must not wait for the host.
     fn notify(&self, queue: u16);
+    /// The same on a thread beside the driver's, which runs on and may soon have more.
+    fn notify_apart(&self, queue: u16) {
+        self.notify(queue);
+    }
     /// Stops all activity and returns when nothing touches the guest's memory any more. The queues are reset afterwards.
     fn reset(&self) {}
     /// Returns when no request is in flight.
@@ -201,9 +205,18 @@ impl VirtioCore {
     }
     /// A notification of the driver.
     pub fn notify(&self, queue: u16) {
-        if queue < self.queues.count() && self.queues.running() {
+        if self.has_work(queue) {
             self.device.notify(queue);
         }
+    }
+    /// The same, by the thread of doorbells.
+    pub fn notify_apart(&self, queue: u16) {
+        if self.has_work(queue) {
+            self.device.notify_apart(queue);
+        }
+    }
+    fn has_work(&self, queue: u16) -> bool {
+        queue < self.queues.count() && self.queues.running()
     }
     /// A read of device-specific configuration, 1 to 8 bytes, little-endian.
     #[must_use]

@@ -7,6 +7,7 @@ use crate::queues::{Gate, Queues};
 use parking_lot::Mutex;
 use rhea_device::LoadError;
 use rhea_net::{MAX_FRAME, NetBackend, NetFrontend, Offload, Offloads};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use virtio_bindings::virtio_net as vn;
@@ -215,10 +216,20 @@ impl Net {
         }
     }
 
-    fn transmit(&self, queues: &Arc<Queues>) {
+    fn notified(&self, queue: u16, apart: bool) {
+        let Some(queues) = self.queues.get() else { return };
+        match queue {
+            RX => self.backend.receive_ready(),
+            TX => self.tx.run(|| self.transmit(queues, apart)),
+            CTRL => self.ctrl.run(|| self.control(queues)),
+            _ => (),
+        }
+    }
+    /// `apart`: the driver runs on meanwhile.
+    fn transmit(&self, queues: &Arc<Queues>, apart: bool) {
         let mut frame = self.tx_frame.lock();
-        let mut sent = false;
-        queues.drain(TX, |chain| {
+        let sent = Cell::new(false);
+        let work = |chain: Chain| {
             let len = chain.readable_len();
             if len <= HEADER as u64 || len > (HEADER + MAX_FRAME) as u64 {
                 queues.log().guest_error("virtio-net", format_args!("frame of impossible length"));
@@ -233,17 +244,22 @@ impl Net {
                 }
                 if let Some((header, data)) = frame[..len].split_first_chunk::<HEADER>() {
                     self.backend.send(data, Offload::from_bytes(header));
-                    sent = true;
+                    sent.set(true);
                 }
             }
             queues.push(TX, chain, 0);
             true
+        };
+        queues.drain_in_turns(TX, work, || {
+            if sent.take() {
+                self.backend.flush();
+            }
+            queues.signal(TX);
+            if apart {
+                // A driver that sends on has the next frame soon, and its notification costs more than to look again.
+                std::thread::yield_now();
+            }
         });
-        drop(frame);
-        if sent {
-            self.backend.flush();
-        }
-        queues.signal(TX);
     }
 
     fn control(&self, queues: &Arc<Queues>) {
@@ -391,13 +407,10 @@ impl VirtioDevice for Net {
         self.set_guest_offloads(self.guest_offloads.lock().unwrap_or(features));
     }
     fn notify(&self, queue: u16) {
-        let Some(queues) = self.queues.get() else { return };
-        match queue {
-            RX => self.backend.receive_ready(),
-            TX => self.tx.run(|| self.transmit(queues)),
-            CTRL => self.ctrl.run(|| self.control(queues)),
-            _ => (),
-        }
+        self.notified(queue, false);
+    }
+    fn notify_apart(&self, queue: u16) {
+        self.notified(queue, true);
     }
     fn reset(&self) {
         self.features.store(0, Ordering::Release);

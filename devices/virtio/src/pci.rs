@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rhea_device::{
     Device, LoadError, Log, RegisterDecl, RegisterHit, RegisterMap, RegisterRules, Saved, log_guest_error, state,
 };
-use rhea_memory::{Access, AccessRules, BusError, MmioDevice};
+use rhea_memory::{Access, AccessRules, BusError, MmioDevice, Requester};
 use rhea_pci::{
     BarKind, ConfigBuilder, Identity, IntxPin, Msix, PciConfig, PciConfigState, PciFunction, PciSlot, PcieType,
 };
@@ -252,7 +252,14 @@ impl MmioDevice for Registers {
     }
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
         match offset & !(STRUCT_SIZE - 1) {
-            NOTIFY => self.core.notify(((offset - NOTIFY) / u64::from(NOTIFY_MULTIPLIER)) as u16),
+            NOTIFY => {
+                let queue = ((offset - NOTIFY) / u64::from(NOTIFY_MULTIPLIER)) as u16;
+                if access.requester == Requester::Host {
+                    self.core.notify_apart(queue)
+                } else {
+                    self.core.notify(queue)
+                }
+            }
             COMMON => {
                 return COMMON_MAP.write(
                     offset,

@@ -168,13 +168,25 @@ impl Queues {
     }
     /// Hands every available chain to `work`, with the driver's notifications off meanwhile, until none is left or `work`
     /// returns false.
-    pub fn drain(&self, index: u16, mut work: impl FnMut(Chain) -> bool) {
+    pub fn drain(&self, index: u16, work: impl FnMut(Chain) -> bool) {
+        self.drain_in_turns(index, work, || {});
+    }
+    /// The same in turns: `after` each, the driver may have made more available, and is notified to do so only when it has not.
+    pub fn drain_in_turns(&self, index: u16, mut work: impl FnMut(Chain) -> bool, mut after: impl FnMut()) {
         loop {
             self.with(index, Queue::disable_notifications);
-            while let Some(chain) = self.pop(index) {
-                if !work(chain) {
-                    return;
+            loop {
+                let mut some = false;
+                while let Some(chain) = self.pop(index) {
+                    some = true;
+                    if !work(chain) {
+                        return after();
+                    }
                 }
+                if !some {
+                    break;
+                }
+                after();
             }
             if self.with(index, Queue::enable_notifications) != Some(true) || self.paused() {
                 return;

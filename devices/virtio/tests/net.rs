@@ -21,6 +21,8 @@ struct Backend {
     front: Mutex<Option<Arc<dyn NetFrontend>>>,
     sent: Mutex<Vec<(Vec<u8>, Offload)>>,
     flushes: AtomicU32,
+    /// Done at the next flush.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     ready: AtomicU32,
     offloads: Mutex<Offloads>,
 }
@@ -31,6 +33,9 @@ impl NetBackend for Backend {
     }
     fn flush(&self) {
         self.flushes.fetch_add(1, Ordering::SeqCst);
+        if let Some(work) = self.meanwhile.lock().unwrap().take() {
+            work();
+        }
     }
     fn set_frontend(&self, frontend: Arc<dyn NetFrontend>) {
         *self.front.lock().unwrap() = Some(frontend);
@@ -118,6 +123,30 @@ fn transmit() {
         d.wait_used(TX);
     }
     assert!(b.sent.lock().unwrap().is_empty() && !d.broken());
+}
+
+/// What the driver adds while a burst is sent is sent without another notification, which it is not asked for.
+#[test]
+fn frames_that_come_while_others_are_sent() {
+    let (mut d, b) = setup(|_| ());
+    d.start(PLAIN, SIZE);
+    for to in [1, 2] {
+        let data = [&Offload::default().to_bytes(0)[..], &frame([to; 6], 60)].concat();
+        d.add(TX, &[&data], &[]);
+    }
+    let (ram, rings) = (d.ram.clone(), 0x1_0000 * u64::from(TX));
+    let index = rings + 0x4002;
+    ram.write(index, &1u16.to_le_bytes()).unwrap();
+    *b.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let mut flags = [0; 2];
+        ram.read(rings + 0x8000, &mut flags).unwrap();
+        assert_eq!(u16::from_le_bytes(flags), 1, "VIRTQ_USED_F_NO_NOTIFY");
+        ram.write(index, &2u16.to_le_bytes()).unwrap();
+    }));
+    d.kick(TX);
+    assert_eq!((d.wait_used(TX), d.wait_used(TX)), (0, 0));
+    assert_eq!(b.sent.lock().unwrap().iter().map(|(f, _)| f[0]).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(b.flushes.load(Ordering::SeqCst), 2);
 }
 
 #[test]

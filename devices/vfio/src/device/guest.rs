@@ -135,7 +135,7 @@ impl Inner {
         Some((0..count).map(message).collect())
     }
     /// Makes the function's interrupts those that the registers say.
-    fn choose(&self) {
+    pub(super) fn choose(&self) {
         let mut guest = self.guest.lock();
         let msix = self.layout.msix.map(|m| self.config.read(m.at as u16 + 2, 2) as u16);
         let masks_changed = self.table.as_ref().zip(msix).is_some_and(|(t, control)| t.set_control(control));
@@ -179,7 +179,7 @@ impl Inner {
         }
     }
     /// In D3 nothing but the configuration space answers. The host's function stays awake.
-    fn set_power(self: &Arc<Self>) {
+    pub(super) fn set_power(self: &Arc<Self>) {
         let Some(pm) = self.layout.pm else { return };
         let state = self.config.read((pm + POWER_STATE) as u16, 2);
         let asleep = state & 3 == D3_HOT;

@@ -59,6 +59,9 @@ fn reset(inner: &Arc<Inner>, whole_bus: bool) {
         // It came too late.
         return inner.interrupts().give_up();
     }
+    if let Some(migration) = &inner.migration {
+        migration.was_reset();
+    }
     if let Some(table) = &inner.table {
         table.reset();
     }

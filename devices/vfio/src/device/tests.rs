@@ -1,8 +1,8 @@
 //! The function as a guest sees it, over the fake kernel.
 
 use super::*;
-use crate::sys::Host;
-use crate::sys::fake::{Call, FakeDevice, FakeKernel, FakeSetup, Log as Calls};
+use crate::sys::fake::{Call, FakeDevice, FakeKernel, FakeSetup, Log as Calls, content};
+use crate::sys::{Host, MigrationFlags};
 use rhea_accel::{IrqSink, MsiTarget, Route};
 use rhea_memory::{Access, AddressSpace, Gpa};
 use rhea_pci::{Devfn, IntxLines, PciBus};
@@ -443,7 +443,53 @@ fn notices_of_the_host() {
     wait("it is asked for", || m.requests.load(SeqCst) == 1);
     assert!(m.device.fire(irq::ERR, 0));
     let stop = m.requested.recv_timeout(Duration::from_secs(30));
-    assert_eq!(stop, Ok(VmRequest::Stop));
+    assert_eq!(stop, Ok(VmRequest::InternalError));
+}
+
+/// A function goes over with its registers, its vectors and its own state.
+#[test]
+fn a_function_moves() {
+    let flags = MigrationFlags { stop_copy: true, p2p: true, pre_copy: false };
+    let new = |migration| Machine::new(FakeSetup { migration, ..setup(space()) }, Choices::default());
+    let from = new(Some(flags));
+    *from.device.movable().content.lock() = content(b"what it is");
+    from.place();
+    from.write(MSIX + 2, 2, 0x8000);
+    from.store(TABLE + 0x30, 8, 0xfee0_0000);
+    from.store(TABLE + 0x38, 8, 0x77);
+    let saved = from.function.save();
+    let works = |m: &Machine| {
+        assert_eq!(m.function.status().migration, Some(MigrationState::Running));
+        assert_eq!((m.mode().as_str(), m.read(COMMAND, 2)), ("MSI-X, 1 vectors, 0 fast", 6));
+        assert_eq!(m.load(TABLE + 0x38, 8), 0x77);
+        assert!(m.device.fire(irq::MSIX, 3));
+        wait("the message", || m.controller.messages.lock().len() == 1);
+        assert_eq!(m.controller.messages.lock()[0].data, 0x77);
+    };
+    works(&from);
+    let to = new(Some(flags));
+    to.function.load(&saved).expect("it is taken");
+    assert_eq!(*to.device.movable().content.lock(), content(b"what it is"));
+    works(&to);
+    // Over one that does something else, asleep.
+    let busy = new(Some(flags));
+    busy.write(PM + 4, 2, 3);
+    busy.write(MSI + 2, 2, 1);
+    busy.device.set_intx(true);
+    busy.function.load(&saved).expect("it is taken");
+    works(&busy);
+    // Nor out of, or into, one that cannot; nor what is not whole.
+    let fixed = new(None);
+    assert!(matches!(fixed.function.save(), Saved::NotMigratable(_)));
+    assert!(fixed.function.load(&saved).is_err());
+    assert_eq!(fixed.function.status().migration, None);
+    let Saved::Bytes { version, mut data } = saved else { panic!("{saved:?}") };
+    data.pop();
+    assert!(to.function.load(&Saved::Bytes { version, data }).is_err());
+    // A device that gives none.
+    from.device.movable().fail = Some((MigrationState::StopCopy, MigrationState::Error));
+    assert!(matches!(from.function.save(), Saved::NotMigratable(_)));
+    assert_eq!(from.function.status().migration, Some(MigrationState::Running));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! A kernel that records what it is asked, keeps the rules of the real one, and fails when it is told to.
 
+mod migration;
+
 use super::*;
-use parking_lot::Mutex;
+pub(crate) use migration::{Movable, content};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Error, Write};
@@ -496,7 +499,7 @@ struct DeviceState {
     /// The level of INTx at the device.
     level: bool,
     unmask: Option<File>,
-    migration: Option<MigrationState>,
+    movable: Movable,
 }
 
 pub(crate) struct FakeDevice {
@@ -528,8 +531,8 @@ impl FakeDevice {
             .iter()
             .map(|(index, bytes)| (*index, bytes.iter().enumerate().map(|(i, b)| (i as u64, *b)).collect()))
             .collect();
-        let migration = setup.migration.map(|_| MigrationState::Running);
-        let state = DeviceState { open: true, contents, migration, ..DeviceState::default() };
+        let movable = Movable { state: setup.migration.map(|_| MigrationState::Running), ..Movable::default() };
+        let state = DeviceState { open: true, contents, movable, ..DeviceState::default() };
         Arc::new(Self { log, stuck: Mutex::new(()), setup, state: Mutex::new(state) })
     }
     fn close(&self) {
@@ -575,8 +578,9 @@ impl FakeDevice {
     pub(crate) fn connected(&self, index: u32, vector: u32) -> bool {
         self.state.lock().triggers.contains_key(&(index, vector))
     }
-    pub(crate) fn set_migration(&self, state: MigrationState) {
-        self.state.lock().migration = Some(state);
+    /// What of it migrates.
+    pub(crate) fn movable(&self) -> MappedMutexGuard<'_, Movable> {
+        MutexGuard::map(self.state.lock(), |state| &mut state.movable)
     }
 }
 
@@ -731,7 +735,10 @@ impl DeviceFile for Handle {
     }
     fn reset(&self) -> Result<()> {
         drop(self.0.stuck.lock());
-        self.0.log.note(Call::Reset)
+        self.0.log.note(Call::Reset)?;
+        let mut movable = self.0.movable();
+        movable.state = movable.state.map(|_| MigrationState::Running);
+        Ok(())
     }
     fn hot_reset_info(&self) -> Result<HotResetInfo> {
         Ok(self.0.setup.hot_reset.clone())
@@ -753,16 +760,12 @@ impl DeviceFile for Handle {
         self.0.setup.migration.map_or_else(|| error(libc::ENOTTY), Ok)
     }
     fn migration_state(&self) -> Result<MigrationState> {
-        self.0.state.lock().migration.map_or_else(|| error(libc::ENOTTY), Ok)
+        self.0.movable().state.map_or_else(|| error(libc::ENOTTY), Ok)
     }
     fn set_migration_state(&self, wanted: MigrationState) -> Result<Option<Box<dyn MigrationData>>> {
         self.0.log.note(Call::Migrate(wanted))?;
-        let mut state = self.0.state.lock();
-        if state.migration.is_none() {
-            return error(libc::ENOTTY);
-        }
-        state.migration = Some(wanted);
-        Ok(None)
+        let Some(flags) = self.0.setup.migration else { return error(libc::ENOTTY) };
+        self.0.movable().go(wanted, flags)
     }
     fn migration_data_size(&self) -> Result<u64> {
         Ok(0)

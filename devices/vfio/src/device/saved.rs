@@ -1,0 +1,98 @@
+//! The state of a function, saved and restored: what the guest has set up here, and what the function itself can tell of it.
+
+use super::Inner;
+use super::guest::Guest;
+use crate::migration::MigrationError;
+use crate::sys::MigrationState;
+use minicbor::{Decode, Encode};
+use rhea_device::{LoadError, Saved, state};
+use rhea_pci::PciConfigState;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+const VERSION: u32 = 1;
+/// Bytes of a function's own state that are kept in memory.
+const MOST: usize = 4 << 30;
+
+#[derive(Encode, Decode)]
+struct State {
+    #[n(0)]
+    config: PciConfigState,
+    /// Entries of the MSI-X table.
+    #[n(1)]
+    table: Vec<[u32; 4]>,
+    /// As the function's driver on the host gives it.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    data: Vec<u8>,
+}
+
+fn damaged(e: &MigrationError) -> LoadError {
+    LoadError::Damaged(e.to_string())
+}
+
+/// The function runs on after it; no processor does.
+pub(super) fn save(inner: &Inner) -> Saved {
+    let Some(migration) = inner.migration.as_ref().filter(|_| !inner.gone.load(SeqCst)) else {
+        return Saved::NotMigratable(
+            "the state of an assigned device is in the device, whose driver on the host cannot tell it",
+        );
+    };
+    let mut data = Vec::new();
+    let saved = migration.save(&mut |part| {
+        if data.len() + part.len() > MOST {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        data.extend_from_slice(part);
+        Ok(())
+    });
+    if let Err(e) = saved.and(migration.go(MigrationState::Running)) {
+        inner.warn(&format!("its state cannot be saved: {e}"));
+        return Saved::NotMigratable("an assigned device does not tell its state");
+    }
+    let table = inner.table.as_ref().map(|t| t.entries()).unwrap_or_default();
+    state::encode(VERSION, &State { config: inner.config.save(), table, data })
+}
+
+/// # Errors
+/// [`LoadError`]: the function is as after a reset then, or does nothing.
+pub(super) fn load(inner: &Arc<Inner>, saved: &Saved) -> Result<(), LoadError> {
+    let State { config, table, data } = state::decode(saved, VERSION)?;
+    let Some(migration) = inner.migration.as_ref().filter(|_| !inner.gone.load(SeqCst)) else {
+        return Err(LoadError::Mismatch("an assigned device whose driver on the host takes no state".to_owned()));
+    };
+    if table.len() != inner.table.as_ref().map_or(0, |t| t.vectors() as usize) {
+        return Err(LoadError::Mismatch("vectors of MSI-X".to_owned()));
+    }
+    inner.interrupts().stop();
+    inner.config.load(config)?;
+    let mut rest = &data[..];
+    migration
+        .load(&mut |into| {
+            let n = rest.len().min(into.len());
+            into[..n].copy_from_slice(&rest[..n]);
+            rest = &rest[n..];
+            Ok(n)
+        })
+        .map_err(|e| damaged(&e))?;
+    if let Some(of) = &inner.table {
+        of.set_entries(table);
+    }
+    *inner.guest.lock() = Guest::default();
+    // Awake, until the registers say otherwise.
+    inner.asleep.store(false, SeqCst);
+    for bar in &inner.bars {
+        bar.window.switch(true);
+    }
+    // The function asserts its pin itself, if it does.
+    if let Some(pin) = inner.config.intx() {
+        pin.set(false);
+    }
+    inner.forward_command();
+    inner.rewire();
+    inner.interrupts().start();
+    inner.choose();
+    inner.set_power();
+    inner.show();
+    migration.go(MigrationState::Running).map_err(|e| damaged(&e))
+}
