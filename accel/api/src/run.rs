@@ -122,6 +122,12 @@ impl RunControl {
             }
         }
     }
+    /// Is it to pause or to end, and has not got there?
+    #[must_use]
+    pub fn stopping(&self) -> bool {
+        let (wanted, told) = *self.control.lock();
+        wanted != Control::Running && told == Control::Running
+    }
     /// Is the thread to go on in guest code?
     #[must_use]
     pub fn running(&self) -> bool {
@@ -172,7 +178,7 @@ mod tests {
             assert!(!control.wait_paused(Some(Duration::ZERO)));
             wait(&|| ran.load(SeqCst) >= round);
             control.request_pause();
-            assert!(control.wait_paused(None));
+            assert!(control.wait_paused(None) && !control.stopping());
         }
         control.resume();
         work.store(true, SeqCst);

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "shares the guest's request word with other threads")]
 
 use crate::report::Counts;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+use rhea_accel::RunControl;
 use rhea_ir::env::EnvHeader;
 use rhea_ir::guest::{TlbFlush, request};
 use std::sync::Arc;
@@ -21,14 +22,6 @@ pub enum Work {
     Guest(Box<dyn FnOnce(&mut dyn std::any::Any) + Send>),
 }
 
-/// What a vCPU's thread does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Control {
-    Paused,
-    Running,
-    Stopped,
-}
-
 /// What other threads may touch of a vCPU.
 pub struct Shared {
     pub index: u32,
@@ -37,10 +30,7 @@ pub struct Shared {
     /// Is it between entering generated code and being back?
     pub in_code: AtomicBool,
     pub queue: Mutex<Vec<Work>>,
-    /// Wanted, and told.
-    pub control: Mutex<(Control, Control)>,
-    /// Wakes the thread from WFI or pause, and waiters for "paused".
-    pub changed: Condvar,
+    pub control: RunControl,
     pub counts: Arc<Counts>,
 }
 
@@ -58,8 +48,7 @@ impl Shared {
             exit_request: &raw const header.exit_request,
             in_code: AtomicBool::new(false),
             queue: Mutex::new(Vec::new()),
-            control: Mutex::new((Control::Paused, Control::Paused)),
-            changed: Condvar::new(),
+            control: RunControl::default(),
             counts: Arc::default(),
         }
     }
@@ -71,26 +60,19 @@ impl Shared {
     /// Sets request bits and wakes the thread if it sleeps.
     pub fn request(&self, bits: u32) {
         self.word().fetch_or(bits, Ordering::SeqCst);
-        // The lock orders this against a sleeper that has looked at the word and not yet slept.
-        self.wake();
+        self.control.wake();
     }
     /// Has something been asked of it that it has not seen?
     pub fn asked(&self) -> bool {
         self.word().load(Ordering::SeqCst) != 0
     }
-    /// Is it to pause or stop, and has not done so?
-    pub fn stops(&self) -> bool {
-        let c = self.control.lock();
-        c.0 != Control::Running && c.1 == Control::Running
+    /// Is there work for its thread while it is paused? Interrupts wait until it runs.
+    pub fn has_work(&self) -> bool {
+        self.word().load(Ordering::SeqCst) & request::ACCEL != 0 || !self.queue.lock().is_empty()
     }
     /// Was it interrupted while it waits?
     pub fn interrupted(&self) -> bool {
         self.word().load(Ordering::SeqCst) & request::INTERRUPT != 0
-    }
-    /// Lets a sleeping thread look again.
-    pub fn wake(&self) {
-        drop(self.control.lock());
-        self.changed.notify_all();
     }
     pub fn request_accel(&self) {
         self.request(request::ACCEL);

@@ -104,7 +104,7 @@ impl Turns {
             Some(next) => {
                 self.clock.begin(most);
                 if next.index != index {
-                    next.wake();
+                    next.control.wake();
                 }
             }
             None => self.clock.begin_idle(taken),

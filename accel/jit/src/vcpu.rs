@@ -9,13 +9,13 @@ use crate::context::Ctx;
 use crate::fetch::FetchEntry;
 use crate::interpret::{device_instruction, interpret};
 use crate::report::Look;
-use crate::shared::{Control, Shared, Work};
+use crate::shared::{Shared, Work};
 use crate::translate::{MAX_BLOCK, MAX_BLOCK_BYTES, Missing, Source};
 use crate::turns::Turns;
 use crate::vm::JitVm;
 use crate::x64::{self, Entry, Region, reason};
 use parking_lot::{Mutex, MutexGuard};
-use rhea_accel::{Vcpu, VcpuError};
+use rhea_accel::{Step, Vcpu, VcpuError};
 use rhea_ir::env::{EnvHeader, PAGE_SIZE};
 use rhea_ir::guest::{FpMode, Guest, NanRule, Poll, Raised, TlbFlush, request};
 use rhea_memory::view::Lookup;
@@ -23,7 +23,7 @@ use smallvec::{SmallVec, smallvec};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Times that a block is begun anew because its bytes are changed meanwhile.
 const ATTEMPTS: usize = 8;
@@ -143,55 +143,21 @@ impl<G: Guest> JitVcpu<G> {
         loop {
             // Paused or stopped, it lets others run.
             if let Some(turns) = &self.turns
-                && self.shared.stops()
+                && self.shared.control.stopping()
             {
                 turns.leave(self.shared.index);
             }
-            // Pause and stop.
-            {
-                let mut c = self.shared.control.lock();
-                match c.0 {
-                    Control::Stopped => {
-                        c.1 = Control::Stopped;
-                        self.shared.changed.notify_all();
-                        return;
-                    }
-                    Control::Paused => {
-                        c.1 = Control::Paused;
-                        self.shared.changed.notify_all();
-                        // Let others at the guest while paused; requests to run closures are served too.
-                        // `inner` is taken again without `control`: who holds it may send requests.
-                        let shared = &*self.shared;
-                        MutexGuard::unlocked(&mut guard, move || {
-                            if shared.word().load(Ordering::SeqCst) == 0 && shared.queue.lock().is_empty() {
-                                shared.changed.wait(&mut c);
-                            }
-                        });
-                        if !self.shared.queue.lock().is_empty() || self.shared.word().load(Ordering::SeqCst) != 0 {
-                            let keep = self.shared.word().swap(0, Ordering::SeqCst) & !request::ACCEL;
-                            self.do_work(&mut guard);
-                            // An interrupt request stands until the vCPU runs; do not spin on it.
-                            if keep != 0 {
-                                MutexGuard::unlocked(&mut guard, || {
-                                    let mut c = self.shared.control.lock();
-                                    // Resumed and paused again meanwhile: that pause waits to be told first.
-                                    let told = *c == (Control::Paused, Control::Paused);
-                                    if told && self.shared.queue.lock().is_empty() {
-                                        self.shared.changed.wait(&mut c);
-                                    }
-                                });
-                                self.shared.word().fetch_or(keep, Ordering::SeqCst);
-                            }
-                        }
-                        continue;
-                    }
-                    Control::Running => {
-                        if c.1 != Control::Running {
-                            c.1 = Control::Running;
-                            self.shared.changed.notify_all();
-                        }
-                    }
+            // While paused others may look at the guest: `inner` is theirs, and is taken again for work that comes.
+            let control = &self.shared.control;
+            let step = || control.step(|| self.shared.has_work());
+            match if control.running() { Step::Run } else { MutexGuard::unlocked(&mut guard, step) } {
+                Step::Stop => return,
+                Step::Work => {
+                    self.shared.word().fetch_and(!request::ACCEL, Ordering::SeqCst);
+                    self.do_work(&mut guard);
+                    continue;
                 }
+                Step::Run => {}
             }
             let inner = &mut *guard;
             self.shared.word().swap(0, Ordering::SeqCst);
@@ -209,7 +175,7 @@ impl<G: Guest> JitVcpu<G> {
                 Poll::Halt(timeout) => self.sleep(&mut guard, timeout),
                 Poll::Off => self.sleep(&mut guard, None),
                 Poll::Debug => {
-                    self.shared.control.lock().0 = Control::Paused;
+                    self.shared.control.request_pause();
                     if let Some(f) = &*self.on_debug.lock() {
                         f();
                     }
@@ -226,16 +192,8 @@ impl<G: Guest> JitVcpu<G> {
             return true;
         }
         MutexGuard::unlocked(guard, || {
-            let mut c = self.shared.control.lock();
-            loop {
-                if turns.has(index) {
-                    return true;
-                }
-                if self.shared.asked() || c.0 != Control::Running {
-                    return false;
-                }
-                self.shared.changed.wait(&mut c);
-            }
+            self.shared.control.sleep(|| turns.has(index) || self.shared.asked(), None);
+            turns.has(index)
         })
     }
 
@@ -254,20 +212,7 @@ impl<G: Guest> JitVcpu<G> {
     }
 
     fn sleep_until(&self, guard: &mut MutexGuard<'_, Inner<G>>, timeout: Option<Duration>) {
-        let until = timeout.map(|t| Instant::now() + t);
-        MutexGuard::unlocked(guard, || {
-            let mut c = self.shared.control.lock();
-            while self.shared.word().load(Ordering::SeqCst) == 0 && c.0 == Control::Running {
-                match until {
-                    Some(t) => {
-                        if self.shared.changed.wait_until(&mut c, t).timed_out() {
-                            return;
-                        }
-                    }
-                    None => self.shared.changed.wait(&mut c),
-                }
-            }
-        });
+        MutexGuard::unlocked(guard, || self.shared.control.sleep(|| self.shared.asked(), timeout));
     }
 
     /// Runs guest code until requests are to be looked at and the guest is to be polled.
@@ -670,44 +615,22 @@ impl<G: Guest> Vcpu for JitVcpu<G> {
         Ok(())
     }
     fn request_pause(&self) {
-        {
-            let mut c = self.shared.control.lock();
-            if c.0 == Control::Running {
-                c.0 = Control::Paused;
-            }
-        }
+        self.shared.control.request_pause();
         self.shared.request_accel();
     }
     fn wait_paused(&self, timeout: Option<Duration>) -> bool {
-        let until = timeout.map(|t| Instant::now() + t);
-        let mut c = self.shared.control.lock();
-        while c.1 == Control::Running {
-            match until {
-                Some(t) => {
-                    if self.shared.changed.wait_until(&mut c, t).timed_out() {
-                        return c.1 != Control::Running;
-                    }
-                }
-                None => self.shared.changed.wait(&mut c),
-            }
-        }
-        true
+        self.shared.control.wait_paused(timeout)
     }
     fn resume(&self) {
-        let mut c = self.shared.control.lock();
-        if c.0 == Control::Paused {
-            c.0 = Control::Running;
-            // A later request to pause must wait for the thread to get there.
-            c.1 = Control::Running;
-        }
-        drop(c);
+        // Whose turn it is first does not depend on which thread wakes first.
         if let Some(turns) = &self.turns {
             turns.ask(self.shared.index);
         }
+        self.shared.control.resume();
         self.shared.request_accel();
     }
     fn stop(&self) {
-        self.shared.control.lock().0 = Control::Stopped;
+        self.shared.control.request_stop();
         self.shared.request_accel();
         let t = self.thread.lock().take();
         if let Some(t) = t {

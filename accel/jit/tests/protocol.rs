@@ -1,6 +1,6 @@
 //! Models of what vCPU threads agree on with each other and with devices, explored over all interleavings: requests and
 //! sleep, pause and resume, work for others, tracking of code pages, emptying the code cache. Each function has the name
-//! of what it models in `vcpu.rs`, `vm.rs` and `softmmu.rs`.
+//! of what it models in `vcpu.rs`, `vm.rs` and `softmmu.rs`, or in `RunControl`, which the vCPUs of all accelerators share.
 //!
 //! The checker takes sequentially consistent loads and stores for acquire and release ones; where the order of a store
 //! before a load matters the models have a fence, as the host's locked instructions are.
@@ -52,6 +52,20 @@ impl Shared {
     fn sleep(&self) {
         let mut c = self.control.lock().unwrap();
         while self.word.load(SeqCst) == 0 && c.0 == Control::Running {
+            c = self.changed.wait(c).unwrap();
+        }
+    }
+    /// `RunControl::step`; paused: there is work.
+    fn step(&self) -> Control {
+        let mut c = self.control.lock().unwrap();
+        loop {
+            if c.0 != c.1 {
+                c.1 = c.0;
+                self.changed.notify_all();
+            }
+            if c.0 != Control::Paused || self.word.load(SeqCst) & ACCEL != 0 {
+                return c.0;
+            }
             c = self.changed.wait(c).unwrap();
         }
     }
@@ -272,41 +286,14 @@ fn pause_and_resume() {
         let vcpu = thread::spawn(move || {
             let s = s2;
             loop {
-                let mut c = s.control.lock().unwrap();
-                match c.0 {
-                    Control::Stopped => {
-                        c.1 = Control::Stopped;
-                        s.changed.notify_all();
-                        return;
-                    }
+                match s.step() {
+                    Control::Stopped => return,
                     Control::Paused => {
-                        c.1 = Control::Paused;
-                        s.changed.notify_all();
-                        if s.word.load(SeqCst) == 0 {
-                            c = s.changed.wait(c).unwrap();
-                        }
-                        drop(c);
-                        if s.word.load(SeqCst) != 0 {
-                            let keep = s.word.swap(0, SeqCst) & !ACCEL;
-                            if keep != 0 {
-                                let mut c = s.control.lock().unwrap();
-                                if *c == (Control::Paused, Control::Paused) {
-                                    c = s.changed.wait(c).unwrap();
-                                }
-                                drop(c);
-                                s.word.fetch_or(keep, SeqCst);
-                            }
-                        }
+                        s.word.fetch_and(!ACCEL, SeqCst);
                         continue;
                     }
-                    Control::Running => {
-                        if c.1 != Control::Running {
-                            c.1 = Control::Running;
-                            s.changed.notify_all();
-                        }
-                    }
+                    Control::Running => {}
                 }
-                drop(c);
                 s.word.swap(0, SeqCst);
                 // The guest waits for an interrupt.
                 s.sleep();
