@@ -154,8 +154,16 @@ impl Plugs {
         if self.uses_node(name) {
             return Err(format!("node '{name}' is busy: a device uses it"));
         }
-        // What a device that is gone was connected by.
-        self.drives.retain(|(d, used)| *used || d.id() != name || d.node().is_none_or(|n| n.name() != name));
+        // What a device that is gone was connected by. A processor that sleeps may have such a device in its view of memory still.
+        let mut left = Vec::new();
+        self.drives.retain(|(d, used)| {
+            let keep = *used || d.id() != name || d.node().is_none_or(|n| n.name() != name);
+            if !keep {
+                left.push(d.clone());
+            }
+            keep
+        });
+        left.iter().for_each(|drive| drive.let_go());
         self.graph.remove(name)
     }
     /// Opens a network back end (`-netdev`).

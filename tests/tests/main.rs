@@ -7,6 +7,7 @@ mod firmware;
 mod gdb;
 mod hostile;
 mod interrupts;
+mod libvirt;
 mod linux;
 mod pci;
 mod profile;

@@ -191,8 +191,15 @@ fn queries() {
             .iter()
             .filter_map(|c| c["name"].as_str().map(str::to_owned))
             .collect();
-        for command in commands.iter().filter(|c| c.starts_with("query-")) {
+        // One of them has to be told what to ask about.
+        for command in commands.iter().filter(|c| c.starts_with("query-") && *c != "query-cpu-model-expansion") {
             client.get(command);
+        }
+        if matches!(board, Board::Q35) {
+            let asked = json!({"type": "static", "model": {"name": "qemu64", "props": {"cx16": false}}});
+            let told = client.run("query-cpu-model-expansion", asked).expect("a model")["model"].clone();
+            assert_eq!((&told["name"], &told["props"]["sse2"]), (&json!("base"), &json!(true)), "{told}");
+            assert!(told["props"].get("cx16").is_none(), "{told}");
         }
         there.extend(commands);
         let schema = client.get("query-qmp-schema");

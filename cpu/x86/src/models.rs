@@ -554,7 +554,7 @@ mod tests {
         for (name, _) in MODELS {
             let p = ok(name);
             assert!(p.config.features().iter().all(Feature::available), "{name}");
-            let amd = matches!(*name, "qemu64" | "max" | "Opteron_G1" | "EPYC" | "EPYC-Rome");
+            let amd = matches!(*name, "qemu64" | "max" | "Opteron_G1" | "EPYC" | "EPYC-Rome" | "base");
             assert_eq!(p.config.vendor, if amd { Vendor::Amd } else { Vendor::Intel }, "{name}");
         }
         for (name, model, ..) in VERSIONS {

@@ -3,6 +3,7 @@
 use crate::segment::{segments_are_zero, total};
 use crate::{BlockBackend, CacheMode, DetectZeroes, ErrorPolicy, Node, Segment, Throttle};
 use parking_lot::{Condvar, Mutex, RwLock};
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -63,6 +64,40 @@ pub(crate) struct DriveSettings {
     /// Discards release storage.
     pub(crate) discard: bool,
     pub(crate) detect_zeroes: DetectZeroes,
+}
+
+/// What is below a drive that has let go.
+struct Gone;
+
+fn no_medium<T>() -> io::Result<T> {
+    Err(Errno::NOMEDIUM.into())
+}
+
+impl BlockBackend for Gone {
+    fn capacity(&self) -> u64 {
+        0
+    }
+    fn read(&self, _: u64, _: &mut [Segment]) -> io::Result<()> {
+        no_medium()
+    }
+    fn write(&self, _: u64, _: &[Segment]) -> io::Result<()> {
+        no_medium()
+    }
+    fn flush(&self) -> io::Result<()> {
+        no_medium()
+    }
+    fn discard(&self, _: u64, _: u64) -> io::Result<()> {
+        no_medium()
+    }
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
+        no_medium()
+    }
+    fn readonly(&self) -> bool {
+        true
+    }
+    fn description(&self) -> String {
+        "nothing".to_owned()
+    }
 }
 
 /// A drive; shared by a device and the monitor.
@@ -328,6 +363,11 @@ impl Drive {
         while jobs.pending > 0 {
             self.pool.drained.wait(&mut jobs);
         }
+    }
+    /// Lets go of what is below, for good: whoever still has the drive keeps no image open, and its requests fail. Waits for those that run.
+    pub fn let_go(&self) {
+        *self.backend.write() = Arc::new(Gone);
+        self.set_node(None);
     }
     /// Ends with the drive: waits a while for what was submitted, then leaves the image as not in use.
     ///

@@ -627,9 +627,14 @@ mod tests {
         assert_eq!(add("driver=raw,node-name=d,file.driver=null-co,file.node-name=e"), Ok("d".to_owned()));
         let user = graph.get("d").unwrap();
         assert!(graph.get("e").is_some() && graph.remove("d").unwrap_err().contains("busy"));
+        // Whoever still has a drive that has let go keeps nothing.
+        let drive = crate::Drive::for_node("d", &user);
         drop(user);
+        assert!(graph.remove("d").unwrap_err().contains("busy"));
+        drive.let_go();
         graph.remove("d").unwrap();
         assert!(graph.get("e").is_none());
+        assert!(drive.read_bytes(0, &mut [0; 512]).is_err() && drive.node().is_none());
         graph.remove("b").unwrap();
         graph.remove("a").unwrap();
         assert!(graph.nodes().is_empty());
