@@ -155,15 +155,13 @@ impl Plugs {
             return Err(format!("node '{name}' is busy: a device uses it"));
         }
         // What a device that is gone was connected by. A processor that sleeps may have such a device in its view of memory still.
-        let mut left = Vec::new();
-        self.drives.retain(|(d, used)| {
-            let keep = *used || d.id() != name || d.node().is_none_or(|n| n.name() != name);
-            if !keep {
-                left.push(d.clone());
+        self.drives.retain(|(d, _)| {
+            let gone = d.id() == name && d.node().is_some_and(|n| n.name() == name);
+            if gone {
+                d.let_go();
             }
-            keep
+            !gone
         });
-        left.iter().for_each(|drive| drive.let_go());
         self.graph.remove(name)
     }
     /// Opens a network back end (`-netdev`).

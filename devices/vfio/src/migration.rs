@@ -80,10 +80,6 @@ impl Migration {
         Some(Self { device: device.clone(), flags, now: Mutex::new(Now { state, stream: None }) })
     }
     #[must_use]
-    pub fn flags(&self) -> MigrationFlags {
-        self.flags
-    }
-    #[must_use]
     pub fn state(&self) -> State {
         self.now.lock().state
     }

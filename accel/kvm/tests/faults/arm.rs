@@ -1,10 +1,10 @@
 //! aarch64.
 
-use crate::kernel::{self, Bell, FakePrivate, FakeVfio, LONG, Machine, any_vm, refuse, until};
-use parking_lot::Mutex;
-use rhea_accel::{
-    Accelerator, GuestAccelerator, GuestVcpu, InterruptRouting, MsiMessage, ShutdownCause, VmControl, VmRequest,
+use crate::kernel::{
+    self, FakePrivate, FakeVfio, LONG, Machine, Run, any_vm, memory, refuse, until, use_eventfds, use_memory,
 };
+use parking_lot::Mutex;
+use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, MsiMessage, ShutdownCause, VmControl, VmRequest};
 use rhea_arm::hooks::NoHooks;
 use rhea_arm::timer::GenericTimers;
 use rhea_arm::{ArmConfig, ArmCpu};
@@ -14,13 +14,11 @@ use rhea_kvm::arm::abi::{self as kb, kvm_guest_debug, kvm_irq_routing_entry, kvm
 use rhea_kvm::arm::sys::{DeviceFile, Exit, System, VcpuFile, VmFile};
 use rhea_kvm::arm::{ArmVm, Gic, KvmVm, Setup, host_of};
 use rhea_kvm::sys::{AnyVm, IoEvent, PrivateMemory, Region, VfioDevice};
-use rhea_memory::{AddressSpace, DirtyClient, Gpa, Mapping, RamBlock};
-use std::collections::{BTreeMap, VecDeque};
+use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
+use std::collections::BTreeMap;
 use std::io::{Error, Result};
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 /// The number of the guest's virtual counter.
 const COUNTER: u64 = 0x6030_0000_0013_df1a;
@@ -44,8 +42,7 @@ struct FakeVm(Arc<Kernel>);
 struct FakeDevice(Arc<Kernel>);
 struct FakeVcpu {
     kernel: Arc<Kernel>,
-    byte: Box<AtomicU8>,
-    exits: VecDeque<Exit>,
+    run: Run<Exit>,
     registers: Mutex<BTreeMap<u64, Vec<u8>>>,
 }
 
@@ -90,8 +87,7 @@ impl VmFile for FakeVm {
         self.0.call("create_vcpu")?;
         Ok(Box::new(FakeVcpu {
             kernel: self.0.clone(),
-            byte: Box::default(),
-            exits: self.0.plan.exits.iter().cloned().collect(),
+            run: Run::new(&self.0.plan.exits),
             registers: Mutex::default(),
         }))
     }
@@ -109,20 +105,11 @@ impl DeviceFile for FakeDevice {
 impl VcpuFile for FakeVcpu {
     fn run(&mut self) -> Result<Exit> {
         self.kernel.call("run")?;
-        // A run that is to return at once ends an instruction and no more.
-        if self.byte.load(Ordering::SeqCst) == 0
-            && let Some(exit) = self.exits.pop_front()
-        {
-            return Ok(exit);
-        }
-        while self.byte.load(Ordering::SeqCst) == 0 {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        Ok(Exit::Interrupted)
+        Ok(self.run.end().unwrap_or(Exit::Interrupted))
     }
     fn set_mmio_data(&mut self, _: [u8; 8]) {}
     fn immediate_exit(&self) -> *mut u8 {
-        self.byte.as_ptr()
+        self.run.immediate.as_ptr()
     }
     fn init(&self, init: &kvm_vcpu_init) -> Result<()> {
         assert_eq!(init.target, 5);
@@ -188,13 +175,7 @@ fn has_its(gic: &Gic) -> bool {
 
 fn machine(plan: Plan, gic: Gic) -> std::result::Result<Fake, String> {
     let kernel = Kernel::new(plan, usual);
-    let space = AddressSpace::new("system");
-    let ram = RamBlock::anonymous("ram", 0x10_0000).unwrap();
-    let mappings = vec![
-        space.map_ram(Gpa(0), &ram, 0, 0x1_0000, 0).unwrap(),
-        space.map_rom(Gpa(0x2_0000), &ram, 0x2_0000, 0x1000, 0).unwrap(),
-        space.map_mmio(Gpa(0xe_0000), 0x1000, Arc::new(Bell), 0).unwrap(),
-    ];
+    let (space, ram, mappings) = memory();
     let (control, requests) = VmControl::new();
     let setup = Setup {
         gic,
@@ -229,17 +210,7 @@ impl Fake {
         }
         gic.set_level(u32::MAX, true);
         let Some(irqfd) = self.vm.services().irqfd else { return };
-        // Any file does for a kernel that looks at none.
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let fd = file.as_fd();
-        let line = InterruptRouting::new().line(5);
-        let _ = irqfd.attach(&line, fd, Some(fd));
-        let _ = irqfd.detach(&line, fd);
-        for _ in 0..2 {
-            if irqfd.attach_msi(message, fd).is_ok() {
-                let _ = irqfd.detach_msi(message, fd);
-            }
-        }
+        use_eventfds(&*irqfd, message);
     }
 }
 
@@ -266,11 +237,7 @@ impl Machine for Fake {
         self.vcpu.resume();
         until(|| self.runs() >= 1 || !self.requests.is_empty());
         self.interrupts();
-        self.ram.start_dirty_log(DirtyClient::Migration);
-        let _ = self.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX);
-        let more = self.space.map_ram(Gpa(0x10_0000), &self.ram, 0x3_0000, 0x1000, 0).unwrap();
-        drop(more);
-        self.ram.stop_dirty_log(DirtyClient::Migration);
+        use_memory(&self.space, &self.ram);
         assert!(self.with(|cpu| cpu.x[0]) != 1);
         self.pause();
         self.vcpu.resume();

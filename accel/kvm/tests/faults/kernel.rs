@@ -2,13 +2,14 @@
 //! VM; and how each call is refused in turn.
 
 use parking_lot::Mutex;
-use rhea_accel::{GuestVcpu, VmRequest};
+use rhea_accel::{GuestVcpu, InterruptRouting, IrqFd, MsiMessage, VmRequest};
 use rhea_kvm::sys::{HeldWrite, PageRing, PrivateMemory, VfioDevice, WriteRing};
-use rhea_memory::{Access, BusError, MmioDevice};
+use rhea_memory::{Access, AddressSpace, BusError, DirtyClient, Gpa, Mapping, MmioDevice, RamBlock};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, Result};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes so long.
@@ -196,6 +197,70 @@ impl MmioDevice for Bell {
     fn doorbells(&self) -> Vec<u64> {
         vec![0, 4, 8]
     }
+}
+
+/// What runs of a fake vCPU end with: one exit after the other, then by being asked to return.
+pub struct Run<E> {
+    /// `immediate_exit`.
+    pub immediate: Box<AtomicU8>,
+    exits: VecDeque<E>,
+}
+
+impl<E: Clone> Run<E> {
+    pub fn new(exits: &[E]) -> Self {
+        Self { immediate: Box::default(), exits: exits.iter().cloned().collect() }
+    }
+    /// `None`: it was interrupted.
+    pub fn end(&mut self) -> Option<E> {
+        let asked = || self.immediate.load(Ordering::SeqCst) != 0;
+        // A run that is to return at once ends an instruction and no more.
+        if !asked()
+            && let Some(exit) = self.exits.pop_front()
+        {
+            return Some(exit);
+        }
+        while !asked() {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        None
+    }
+}
+
+/// RAM, ROM of the same block, and a device with doorbells.
+pub fn memory() -> (Arc<AddressSpace>, Arc<RamBlock>, Vec<Mapping>) {
+    let space = AddressSpace::new("system");
+    let ram = RamBlock::anonymous("ram", 0x10_0000).unwrap();
+    let mappings = vec![
+        space.map_ram(Gpa(0), &ram, 0, 0x1_0000, 0).unwrap(),
+        space.map_rom(Gpa(0x2_0000), &ram, 0x2_0000, 0x1000, 0).unwrap(),
+        space.map_mmio(Gpa(0xe_0000), 0x1000, Arc::new(Bell), 0).unwrap(),
+    ];
+    (space, ram, mappings)
+}
+
+/// Looks for dirty pages, and maps and unmaps RAM meanwhile.
+pub fn use_memory(space: &Arc<AddressSpace>, ram: &Arc<RamBlock>) {
+    ram.start_dirty_log(DirtyClient::Migration);
+    let _ = ram.take_dirty(DirtyClient::Migration, 0, u64::MAX);
+    let more = space.map_ram(Gpa(0x10_0000), ram, 0x3_0000, 0x1000, 0).unwrap();
+    drop(more);
+    ram.stop_dirty_log(DirtyClient::Migration);
+}
+
+/// Connects eventfds to a line and to a message, and disconnects them; could the line be?
+pub fn use_eventfds(irqfd: &dyn IrqFd, message: MsiMessage) -> bool {
+    // Any file does for a kernel that looks at none.
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let fd = file.as_fd();
+    let line = InterruptRouting::new().line(5);
+    let attached = irqfd.attach(&line, fd, Some(fd)).is_ok();
+    let _ = irqfd.detach(&line, fd);
+    for _ in 0..2 {
+        if irqfd.attach_msi(message, fd).is_ok() {
+            let _ = irqfd.detach_msi(message, fd);
+        }
+    }
+    attached
 }
 
 /// A machine with one processor on a fake kernel.

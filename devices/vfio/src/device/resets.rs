@@ -65,9 +65,14 @@ fn reset(inner: &Arc<Inner>, whole_bus: bool) {
     if let Some(table) = &inner.table {
         table.reset();
     }
+    inner.config.reset();
+    begin(inner);
+}
+
+/// Awake, with INTx, and with what the command register says; nothing is known of what the guest did before.
+pub(super) fn begin(inner: &Arc<Inner>) {
     *inner.guest.lock() = Guest::default();
     inner.asleep.store(false, SeqCst);
-    inner.config.reset();
     for bar in &inner.bars {
         bar.window.switch(true);
     }

@@ -1,7 +1,6 @@
 //! The state of a function, saved and restored: what the guest has set up here, and what the function itself can tell of it.
 
-use super::Inner;
-use super::guest::Guest;
+use super::{Inner, resets};
 use crate::migration::MigrationError;
 use crate::sys::MigrationState;
 use minicbor::{Decode, Encode};
@@ -78,21 +77,13 @@ pub(super) fn load(inner: &Arc<Inner>, saved: &Saved) -> Result<(), LoadError> {
     if let Some(of) = &inner.table {
         of.set_entries(table);
     }
-    *inner.guest.lock() = Guest::default();
-    // Awake, until the registers say otherwise.
-    inner.asleep.store(false, SeqCst);
-    for bar in &inner.bars {
-        bar.window.switch(true);
-    }
     // The function asserts its pin itself, if it does.
     if let Some(pin) = inner.config.intx() {
         pin.set(false);
     }
-    inner.forward_command();
-    inner.rewire();
-    inner.interrupts().start();
+    resets::begin(inner);
+    // The registers may say otherwise.
     inner.choose();
     inner.set_power();
-    inner.show();
     migration.go(MigrationState::Running).map_err(|e| damaged(&e))
 }

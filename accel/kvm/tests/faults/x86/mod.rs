@@ -2,7 +2,10 @@
 
 mod offered;
 
-use crate::kernel::{self, Bell, FakePrivate, FakeVfio, LONG, Machine, Pages, Writes, any_vm, refuse, until};
+use crate::kernel::{
+    self, FakePrivate, FakeVfio, LONG, Machine, Pages, Run, Writes, any_vm, memory, refuse, until, use_eventfds,
+    use_memory,
+};
 use kvm_bindings as kb;
 use kvm_bindings::nested::KvmNestedStateBuffer;
 use kvm_bindings::{
@@ -10,9 +13,7 @@ use kvm_bindings::{
     kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 use parking_lot::Mutex;
-use rhea_accel::{
-    GuestAccelerator, GuestVcpu, InterruptRouting, LocalApics, MsiMessage, ShutdownCause, VmControl, VmRequest,
-};
+use rhea_accel::{GuestAccelerator, GuestVcpu, LocalApics, MsiMessage, ShutdownCause, VmControl, VmRequest};
 use rhea_clock::VirtualClock;
 use rhea_kvm::KvmError;
 use rhea_kvm::sys::{AnyVm, IoEvent, PageRing, PrivateMemory, Region, VfioDevice, WriteRing};
@@ -20,12 +21,9 @@ use rhea_kvm::x86::sys::{Exit, RunState, System, VcpuFile, VmFile};
 use rhea_kvm::x86::{Irqchip, KvmVm, Setup, X86Vm};
 use rhea_memory::{Access, AddressSpace, BusError, DirtyClient, Gpa, HeldWrites, Mapping, MmioDevice, RamBlock};
 use rhea_x86::{Feature, X86Cpu, X86Hooks};
-use std::collections::VecDeque;
 use std::io::{Error, Result};
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 /// Where writes are held back.
 const SLOW: u64 = 0xf_0000;
@@ -74,8 +72,7 @@ struct FakeSystem(Arc<Kernel>);
 struct FakeVm(Arc<Kernel>);
 struct FakeVcpu {
     kernel: Arc<Kernel>,
-    byte: Box<AtomicU8>,
-    exits: VecDeque<Exit>,
+    run: Run<Exit>,
     data: [u8; 16],
     regs: Mutex<kvm_regs>,
     sregs: Mutex<kvm_sregs>,
@@ -162,8 +159,7 @@ impl VmFile for FakeVm {
         *self.0.xsave.lock() = vec![0; if has_tiles(&self.0) { TILES_END } else { 4096 }];
         Ok(Box::new(FakeVcpu {
             kernel: self.0.clone(),
-            byte: Box::default(),
-            exits: self.0.plan.exits.iter().cloned().collect(),
+            run: Run::new(&self.0.plan.exits),
             data: [0; 16],
             regs: Mutex::default(),
             sregs: Mutex::default(),
@@ -174,16 +170,7 @@ impl VmFile for FakeVm {
 impl VcpuFile for FakeVcpu {
     fn run(&mut self) -> Result<Exit> {
         self.kernel.call("run")?;
-        // A run that is to return at once ends an instruction and no more.
-        if self.byte.load(Ordering::SeqCst) == 0
-            && let Some(exit) = self.exits.pop_front()
-        {
-            return Ok(exit);
-        }
-        while self.byte.load(Ordering::SeqCst) == 0 {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        Ok(Exit::Interrupted)
+        Ok(self.run.end().unwrap_or(Exit::Interrupted))
     }
     fn io_data(&mut self) -> &mut [u8] {
         &mut self.data
@@ -199,7 +186,7 @@ impl VcpuFile for FakeVcpu {
     fn request_window(&mut self, _: bool) {}
     fn set_cr8(&mut self, _: u64) {}
     fn immediate_exit(&self) -> *mut u8 {
-        self.byte.as_ptr()
+        self.run.immediate.as_ptr()
     }
     fn write_ring(&self, _: u32) -> Result<Box<dyn WriteRing>> {
         self.kernel.call("write_ring")?;
@@ -357,15 +344,9 @@ fn machine(plan: Plan, irqchip: Irqchip) -> std::result::Result<Fake, String> {
 fn machine_at(plan: Plan, irqchip: Irqchip, tsc_frequency: Option<u64>) -> std::result::Result<Fake, String> {
     let (dirty_ring, private) = (plan.dirty_ring, plan.private);
     let kernel = Kernel::new(plan, usual);
-    let space = AddressSpace::new("system");
-    let ram = RamBlock::anonymous("ram", 0x10_0000).unwrap();
+    let (space, ram, mut mappings) = memory();
     let slow = Arc::new(Slow::default());
-    let mappings = vec![
-        space.map_ram(Gpa(0), &ram, 0, 0x1_0000, 0).unwrap(),
-        space.map_rom(Gpa(0x2_0000), &ram, 0x2_0000, 0x1000, 0).unwrap(),
-        space.map_mmio(Gpa(0xe_0000), 0x1000, Arc::new(Bell), 0).unwrap(),
-        space.map_mmio(Gpa(SLOW), 0x1000, slow.clone(), 0).unwrap(),
-    ];
+    mappings.push(space.map_mmio(Gpa(SLOW), 0x1000, slow.clone(), 0).unwrap());
     let (control, requests) = VmControl::new();
     let hooks: Arc<dyn X86Hooks> = Arc::new(Hooks(control.clone()));
     let system = FakeSystem(kernel.clone());
@@ -401,18 +382,8 @@ impl Fake {
         for level in [true, false] {
             chips.io_apic().set_level(5, level);
         }
-        // Any file does for a kernel that looks at none.
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let fd = file.as_fd();
-        let line = InterruptRouting::new().line(5);
-        let attached = chips.attach(&line, fd, Some(fd)).is_ok();
+        let attached = use_eventfds(&*chips, message);
         assert!(!attached || !chips.split());
-        let _ = chips.detach(&line, fd);
-        for _ in 0..2 {
-            if chips.attach_msi(message, fd).is_ok() {
-                let _ = chips.detach_msi(message, fd);
-            }
-        }
     }
 }
 
@@ -439,11 +410,7 @@ impl Machine for Fake {
         self.pins.signal(rhea_x86::hooks::pin::NMI | rhea_x86::hooks::pin::SMI);
         self.pins.set_intr(true);
         self.interrupts();
-        self.ram.start_dirty_log(DirtyClient::Migration);
-        let _ = self.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX);
-        let more = self.space.map_ram(Gpa(0x10_0000), &self.ram, 0x3_0000, 0x1000, 0).unwrap();
-        drop(more);
-        self.ram.stop_dirty_log(DirtyClient::Migration);
+        use_memory(&self.space, &self.ram);
         assert!(self.with(|cpu| cpu.r[0]) != 1);
         self.pause();
         self.vcpu.resume();

@@ -23,7 +23,7 @@ fn writes_that_are_held_back() {
     assert_eq!(got(&later), [(28, 7)]);
     // Another device lies there, and then nothing.
     later.kernel.writes.lock().push_back(held(1));
-    let over = later.space.map_mmio(Gpa(SLOW), 0x1000, Arc::new(Bell), 1).unwrap();
+    let over = later.space.map_mmio(Gpa(SLOW), 0x1000, Arc::new(crate::kernel::Bell), 1).unwrap();
     assert_eq!((later.vm.counts().held, got(&later).len()), (0, 0));
     drop(over);
     assert_eq!(later.vm.counts().held, 1);
@@ -66,7 +66,7 @@ fn rings_of_dirty_pages() {
     assert_eq!((resets(&good), good.kernel.count("dirty_log")), (1, 0));
     // Taken before the slot goes.
     good.kernel.pages.lock().push_back((0, 5));
-    let over = good.space.map_mmio(Gpa(0), 0x1000, Arc::new(Bell), 1).unwrap();
+    let over = good.space.map_mmio(Gpa(0), 0x1000, Arc::new(crate::kernel::Bell), 1).unwrap();
     assert_eq!(good.ram.take_dirty(DirtyClient::Migration, 0, u64::MAX), [5]);
     drop(over);
     // A ring that is full.
