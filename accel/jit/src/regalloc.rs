@@ -160,6 +160,16 @@ impl Lives {
     }
 }
 
+/// Of flags: which of two compares a conditional one or a loop left.
+fn is_choice(i: &Inst) -> bool {
+    i.op == Op::Select && matches!(i.ty, Type::I32 | Type::V128)
+}
+
+/// Flags of integers.
+fn is_flags(op: Op) -> bool {
+    matches!(op, Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb)
+}
+
 /// Decides which values are deferred.
 fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
     let mut deferred = vec![false; f.insts.len()];
@@ -186,6 +196,16 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
             }
         }
     }
+    // Flags that are chosen between only where somebody leaves are computed there too.
+    for &b in order {
+        for &v in &f.blocks[b].insts {
+            let i = f.inst(v);
+            if is_choice(i) && uses[v.index()].edge == hot_uses[v.index()] {
+                let flags = |a: &&Value| is_flags(f.inst(**a).op);
+                i.args[1..3].iter().filter(flags).for_each(|a| uses[a.index()].edge += 1);
+            }
+        }
+    }
     for &b in order {
         for &v in &f.blocks[b].insts {
             let i = f.inst(v);
@@ -194,18 +214,12 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
             deferred[n] = match i.op {
                 Op::Const => fits_imm32(f, v),
                 Op::ICmp | Op::CondFlags | Op::OrderIs | Op::ToBool => u.cond == all,
-                Op::FlagsSub
-                | Op::FlagsAdd
-                | Op::FlagsAdc
-                | Op::FlagsLogic
-                | Op::FlagsCmp
-                | Op::FlagsSbb
-                | Op::FlagsVTest => u.flag + u.edge == all,
+                Op::FlagsVTest => u.flag + u.edge == all,
+                op if is_flags(op) => u.flag + u.edge == all,
                 Op::FlagsFCom => u.flag + u.edge == all && !clears && f.fp.is_host_x86(),
                 Op::VOrdered => u.edge == all,
                 Op::FlagsFCmp => u.flag == all && f.fp.host_compares() && !clears && f.fp.nan_rule == NanRule::Arm,
-                // Of flags: which of two compares a conditional one or a loop left.
-                Op::Select if matches!(i.ty, Type::I32 | Type::V128) => u.edge == all,
+                Op::Select if is_choice(i) => u.edge == all,
                 Op::VFromScalar | Op::VZeroHi | Op::Zext64 | Op::Order | Op::OrderOf => u.edge == all,
                 _ => false,
             };

@@ -63,7 +63,7 @@ impl ArmMode {
         /// `two_ranges`, zero-extended otherwise.
         tbii0 with_tbii0 15;
         tbii1 with_tbii1 16;
-        /// Pointer authentication enabled for each key (SCTLR_ELx.EnIA...).
+        /// Pointer authentication enabled for each key (SCTLR_ELx.EnIA...); these and the next are [`ArmMode::CONTROLS`].
         pauth_ia with_pauth_ia 19;
         pauth_ib with_pauth_ib 20;
         pauth_da with_pauth_da 21;
@@ -107,6 +107,18 @@ impl ArmMode {
         key_traps with_key_traps 45;
     }
 
+    const KEYS: u64 = 0xf << 19;
+    /// What generated code asks for where it needs it, so that the same code serves tasks with any keys enabled.
+    pub const CONTROLS: u64 = Self::KEYS | 1 << Self::BT_BIT;
+    /// The number of SCTLR_ELx.BT's bit among them.
+    pub const BT_BIT: u32 = 23;
+    /// The mode that code is translated for: whether any key is enabled; which of them, if their use traps.
+    pub const fn without_controls(self) -> ArmMode {
+        let keys = self.0 & Self::KEYS;
+        let keys = if keys != 0 && self.pac_trap_el() == 0 { Self::KEYS } else { keys };
+        ArmMode(self.0 & !Self::CONTROLS | keys)
+    }
+
     /// FP behaviour of a region translated under this mode.
     pub fn fp_mode(self) -> FpMode {
         FpMode {
@@ -119,9 +131,13 @@ impl ArmMode {
             nan_rule: NanRule::Arm,
         }
     }
-    /// Is the key of PAC instruction family enabled? 0 IA, 1 IB, 2 DA, 3 DB.
+    /// May the key of PAC instruction family be enabled? 0 IA, 1 IB, 2 DA, 3 DB.
     pub const fn pauth_key(self, key: u32) -> bool {
-        self.0 & (1 << (19 + (key & 3))) != 0
+        self.0 & (1 << Self::key_bit(key)) != 0
+    }
+    /// The number of the key's bit among [`ArmMode::CONTROLS`].
+    pub const fn key_bit(key: u32) -> u32 {
+        19 + (key & 3)
     }
 }
 
@@ -141,5 +157,11 @@ mod tests {
         assert_eq!(all.0.count_ones(), 2 + 4 + 4 + 2 + 2 + 2);
         assert_eq!(all.with_el(1).el(), 1);
         assert_eq!(ArmMode(0).with_dn(true).with_fz(true).with_dn(false), ArmMode(0).with_fz(true));
+        let controls = ArmMode(0).with_pauth_ia(true).with_pauth_ib(true).with_pauth_da(true).with_pauth_db(true);
+        assert_eq!(controls.with_bt(true).0, ArmMode::CONTROLS);
+        assert_eq!(ArmMode(0).with_bt(true).with_el(1).without_controls(), ArmMode(0).with_el(1));
+        assert_eq!(ArmMode(0).with_pauth_db(true).with_bt(true).without_controls(), controls);
+        let trapped = ArmMode(0).with_pauth_db(true).with_pac_trap_el(2);
+        assert_eq!(trapped.without_controls(), trapped);
     }
 }

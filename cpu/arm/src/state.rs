@@ -60,8 +60,10 @@ pub struct ArmCpu {
     pub keys: [[u64; 2]; 5],
     /// HCR_EL2 when the TLB entries of EL1&0 were made, as far as it matters to them.
     pub(crate) guest_hcr: u64,
-    /// Counts the changes of the keys.
+    /// Counts the changes of the keys and of which are enabled.
     pub(crate) key_epoch: u64,
+    /// [`ArmMode::CONTROLS`] of the current level, in their places.
+    pub(crate) controls: u64,
     /// System registers kept as plain values.
     pub sys: [u64; Reg::COUNT],
     pub config: Arc<ArmConfig>,
@@ -135,6 +137,7 @@ impl ArmCpu {
             keys: [[0; 2]; 5],
             guest_hcr: 0,
             key_epoch: 0,
+            controls: 0,
             sys: [0; Reg::COUNT],
             config: config.clone(),
             flushes: Vec::new(),
@@ -500,7 +503,13 @@ impl ArmCpu {
             self.modes[el as usize & 3] = self.mode_of_level(el);
             self.modes_valid |= 1 << el;
         }
-        let mut mode = self.modes[el as usize & 3].with_sp_sel(p & pstate::SP != 0);
+        let level = self.modes[el as usize & 3];
+        let controls = level.0 & ArmMode::CONTROLS;
+        if self.controls != controls {
+            self.controls = controls;
+            self.key_epoch = self.key_epoch.wrapping_add(1);
+        }
+        let mut mode = level.without_controls().with_sp_sel(p & pstate::SP != 0);
         if p & (pstate::PAN | pstate::UAO | pstate::IL) != 0 {
             let idx = mode.mmu_idx();
             if p & pstate::PAN != 0 && matches!(idx, mmu::E10_1 | mmu::E20_2 | mmu::SE10_1) {
@@ -654,6 +663,8 @@ pub mod slots {
         Slot::new(offset_of!(ArmCpu, keys) + 8 * which as usize, Type::I64)
     }
     pub const KEY_EPOCH: Slot = Slot::new(offset_of!(ArmCpu, key_epoch), Type::I64);
+    /// [`crate::mode::ArmMode::CONTROLS`] of the current level: to be read only.
+    pub const CONTROLS: Slot = Slot::new(offset_of!(ArmCpu, controls), Type::I64);
     /// A stored system register.
     pub const fn sys(r: Reg) -> Slot {
         Slot::new(offset_of!(ArmCpu, sys) + 8 * r as usize, Type::I64)

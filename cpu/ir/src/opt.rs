@@ -128,6 +128,38 @@ pub fn in_loops(f: &Function) -> Vec<bool> {
     looping
 }
 
+/// The head of the innermost loop around each block: of loops that are entered there only.
+pub fn loop_heads(f: &Function) -> Vec<Option<u32>> {
+    let n = f.blocks.len();
+    let order = reverse_post_order(f);
+    let idom = dominators(f, &order);
+    let preds = predecessors(f, &order);
+    let mut heads = vec![None; n];
+    let mut at = vec![usize::MAX; n];
+    order.iter().enumerate().for_each(|(k, &b)| at[b] = k);
+    // A head comes before the heads of loops inside of its own, which overwrite it.
+    for &head in &order {
+        let dominated = |mut b: usize| {
+            while at[b] > at[head] {
+                b = idom[b];
+            }
+            b == head
+        };
+        let mut work: Vec<usize> = preds[head].iter().copied().filter(|&b| dominated(b)).collect();
+        if work.is_empty() {
+            continue;
+        }
+        heads[head] = Some(head as u32);
+        while let Some(b) = work.pop() {
+            if heads[b] != Some(head as u32) {
+                heads[b] = Some(head as u32);
+                work.extend(&preds[b]);
+            }
+        }
+    }
+    heads
+}
+
 type Key = (Op, Type, u32, [Value; 4], u64);
 
 fn key(i: &Inst) -> Key {
@@ -262,5 +294,32 @@ pub fn remove_dead(f: &mut Function, helpers: &[HelperDesc]) {
     }
     for b in &mut f.blocks {
         b.insts.retain(|v| live[v.index()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn innermost_loops() {
+        // A loop of blocks 2 and 3 in one of 1 to 4; 0 and 5 are in none.
+        let text = "function round=0 nan=arm
+block0 @0x1000 insns=1:
+  v0 = const.bool 0x1
+  jump block1
+block1 @0x1000 insns=0:
+  jump block2
+block2 @0x1000 insns=0:
+  jump block3
+block3 @0x1000 insns=0:
+  branch v0, block2, block4
+block4 @0x1000 insns=0:
+  branch v0, block1, block5
+block5 @0x1000 insns=0:
+  jump goto {0x1008: }
+";
+        let f = crate::text::parse(text).unwrap();
+        assert_eq!(loop_heads(&f), [None, Some(1), Some(2), Some(2), Some(1), None]);
     }
 }

@@ -173,9 +173,12 @@ pub(super) struct Emit<'a> {
     pub links: Vec<LinkSite>,
     blocks: Vec<Label>,
     pub fp: FpMode,
-    /// Number of the next memory instruction, and whether they use [`EnvHeader::sites`].
+    /// Number of the next memory instruction that uses [`EnvHeader::sites`].
     pub site: u32,
-    pub looping: bool,
+    /// The block that is being emitted.
+    pub at_block: usize,
+    /// If memory instructions use sites.
+    pub steps: Option<super::share::Steps>,
     pub shares: Vec<super::share::Share>,
     pub active: Vec<Interval>,
     next_interval: usize,
@@ -225,7 +228,8 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         fp: r.func.fp,
         active: Vec::new(),
         site: 0,
-        looping: false,
+        at_block: 0,
+        steps: None,
         shares: Vec::new(),
         next_interval: 0,
         raised: None,
@@ -236,9 +240,10 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     };
     e.prologue();
     let order = &a.order;
-    e.looping = r.sites.is_some() && mostly_loops(r.func);
+    let looping = r.sites.is_some() && mostly_loops(r.func);
+    e.steps = looping.then(|| super::share::Steps::new(r.func));
     if !r.func.eager {
-        e.shares = super::share::shares(r, e.looping);
+        e.shares = super::share::shares(r, looping);
     }
     for (k, &b) in order.iter().enumerate() {
         e.block(b, order.get(k + 1).copied());
@@ -548,6 +553,7 @@ impl Emit<'_> {
     fn block(&mut self, b: usize, next: Option<usize>) {
         let label = self.blocks[b];
         self.asm.bind(label);
+        self.at_block = b;
         let f = self.f;
         let blk = &f.blocks[b];
         for (n, &v) in blk.insts.iter().enumerate() {

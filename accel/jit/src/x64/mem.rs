@@ -137,7 +137,8 @@ impl Emit<'_> {
             self.shared(role, m, tag, at, label);
             return (back, Place { base: RCX, index: Some(at.base), disp: at.disp });
         }
-        let site = self.r.sites.filter(|_| self.looping && m.bytes() <= 16).map(|first| {
+        let by_site = self.steps.as_ref().is_some_and(|s| !s.is_far(self.f, i.args[0], self.at_block));
+        let site = self.r.sites.filter(|_| by_site && m.bytes() <= 16).map(|first| {
             let n = first.wrapping_add(self.site) as usize % SITES;
             self.site += 1;
             H_SITES + n as i32 * 16

@@ -9,7 +9,7 @@ use super::encode::Place;
 use super::mem::{ADDEND, TAG_READ, TAG_WRITE};
 use super::*;
 use rhea_ir::Effects;
-use rhea_ir::func::{Function, Value};
+use rhea_ir::func::{Function, Target, Value};
 use rhea_ir::op::{Class, Op};
 use rhea_ir::types::MemOp;
 
@@ -72,6 +72,60 @@ fn root(f: &Function, mut v: Value) -> (Value, i64) {
         off = off.wrapping_add(c);
     }
     (v, off)
+}
+
+/// By how much values may grow from round to round of the innermost loop: parameters that go round with a constant added, and
+/// what is made of them.
+pub(super) struct Steps {
+    /// Of parameters.
+    by: Vec<i64>,
+    /// The block of each parameter.
+    home: Vec<u32>,
+    /// The head of the innermost loop around each block.
+    heads: Vec<Option<u32>>,
+}
+
+/// Accesses whose addresses move on by this much come to another page often: asking the TLB at once costs less than a site that
+/// does not know the page.
+const FAR: u64 = 1024;
+
+impl Steps {
+    pub fn new(f: &Function) -> Steps {
+        let mut steps = Steps { by: vec![0; f.insts.len()], home: vec![u32::MAX; f.insts.len()], heads: Vec::new() };
+        steps.heads = rhea_ir::opt::loop_heads(f);
+        for (b, block) in f.blocks.iter().enumerate() {
+            block.params.iter().for_each(|p| steps.home[p.index()] = b as u32);
+            for t in block.term.targets() {
+                let Target::Block(to, args) = t else { continue };
+                for (&p, &a) in f.blocks[to.index()].params.iter().zip(args) {
+                    let (from, by) = root(f, a);
+                    let known = &mut steps.by[p.index()];
+                    if from == p && by.unsigned_abs() > known.unsigned_abs() {
+                        *known = by;
+                    }
+                }
+            }
+        }
+        steps
+    }
+    fn of(&self, f: &Function, v: Value, head: u32, depth: u32) -> i64 {
+        let i = f.inst(v);
+        let arg = |n: usize| if depth == 0 { 0 } else { self.of(f, i.args[n], head, depth - 1) };
+        let constant = |n: usize| f.as_const(i.args[n]).map(|c| c as i64);
+        match i.op {
+            Op::Param if self.home[v.index()] == head => self.by[v.index()],
+            Op::Add => arg(0).wrapping_add(arg(1)),
+            Op::Sub => arg(0).wrapping_sub(arg(1)),
+            Op::Shl => constant(1).map_or(0, |c| arg(0).wrapping_shl(c as u32 & 63)),
+            Op::Mul => constant(1).map_or(0, |c| arg(0).wrapping_mul(c)),
+            Op::Zext64 | Op::Sext64 | Op::Trunc | Op::Copy => arg(0),
+            _ => 0,
+        }
+    }
+    /// Do the addresses of an access in block `b` go from page to page?
+    pub fn is_far(&self, f: &Function, address: Value, b: usize) -> bool {
+        self.heads[b].is_some_and(|head| self.of(f, address, head, 6).unsigned_abs() >= FAR)
+    }
 }
 
 /// Which accesses of the region share look-ups; one element for each operation, or none.

@@ -4,6 +4,7 @@ use super::pauth::{Key, auth};
 use super::{Flow, Insn, Pattern, Translator, pat};
 use crate::config::Feature;
 use crate::helpers::system;
+use crate::mode::ArmMode;
 use crate::state::slots;
 use rhea_ir::{Cond, Type, Value};
 
@@ -130,15 +131,19 @@ impl Translator<'_, '_> {
                 0xd503_245f => 0b0110,
                 0xd503_249f => 0b1010,
                 0xd503_24df => 0b1110,
-                // PACIASP, PACIBSP.
-                0xd503_233f | 0xd503_237f if self.mode.bt() => 0b0110,
-                0xd503_233f | 0xd503_237f => 0b1110,
+                // PACIASP, PACIBSP: 3 too unless SCTLR_ELx.BT is set.
+                0xd503_233f | 0xd503_237f => 0b0110,
                 // BRK, HLT.
                 w if w & 0xffe0_001f == 0xd420_0000 || w & 0xffe0_001f == 0xd440_0000 => 0b1110,
                 _ => 0,
             };
             if accepted != 0b1110 {
-                let btype = self.b.get(slots::BTYPE);
+                let mut btype = self.b.get(slots::BTYPE);
+                if matches!(word, 0xd503_233f | 0xd503_237f) {
+                    let bt = self.control(ArmMode::BT_BIT);
+                    let bt = self.b.trunc(bt);
+                    btype = self.b.and(btype, bt);
+                }
                 let (cond, value) = match accepted {
                     0b0110 => (Cond::Eq, 3),
                     0b1010 => (Cond::Eq, 2),

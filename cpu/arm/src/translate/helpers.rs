@@ -2,6 +2,7 @@
 
 use super::pac;
 use crate::crypto::poly;
+use crate::mode::ArmMode;
 use crate::state::ArmCpu;
 use rhea_ir::Effects;
 
@@ -14,7 +15,7 @@ rhea_ir::helper_table! {
     CRC32C = crc32c, (I32, I64, I32) -> I32, Effects::PURE;
     // The following read translation control, which changes only at the end of a region, and keys, whose changes
     // `slots::KEY_EPOCH` counts: given that too they are pure inside a region.
-    /// AddPAC: args (pointer, modifier, key 0 IA, 1 IB, 2 DA, 3 DB, epoch).
+    /// AddPAC: args (pointer, modifier, key 0 IA, 1 IB, 2 DA, 3 DB, epoch). The pointer, if the key is disabled.
     PAC = add_pac, (I64, I64, I32, I64) -> I64, Effects::PURE;
     /// Auth: the same arguments.
     AUT = auth, (I64, I64, I32, I64) -> I64, Effects::PURE;
@@ -39,11 +40,21 @@ extern "C" fn crc32c(_: &mut ArmCpu, acc: u64, value: u64, bytes: u64, _: u64) -
     poly::crc32c(acc as u32, value, bytes as u32) as u64
 }
 
+fn is_enabled(cpu: &ArmCpu, key: u64) -> bool {
+    cpu.controls >> ArmMode::key_bit(key as u32) & 1 != 0
+}
+
 extern "C" fn add_pac(cpu: &mut ArmCpu, ptr: u64, modifier: u64, key: u64, _: u64) -> u64 {
+    if !is_enabled(cpu, key) {
+        return ptr;
+    }
     pac::add(cpu, ptr, modifier, key as u32)
 }
 
 extern "C" fn auth(cpu: &mut ArmCpu, ptr: u64, modifier: u64, key: u64, _: u64) -> u64 {
+    if !is_enabled(cpu, key) {
+        return ptr;
+    }
     pac::auth(cpu, ptr, modifier, key as u32)
 }
 

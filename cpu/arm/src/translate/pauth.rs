@@ -3,6 +3,7 @@
 use super::{Flow, Insn, Pattern, Translator, helpers, pat};
 use crate::config::Feature;
 use crate::helpers::system;
+use crate::mode::ArmMode;
 use crate::state::slots;
 use rhea_ir::Value;
 
@@ -49,6 +50,15 @@ fn trap(t: &mut Translator) {
     }
 }
 
+impl Translator<'_, '_> {
+    /// All ones if a bit of [`ArmMode::CONTROLS`] is set at the current level, else 0 (I64).
+    pub(super) fn control(&mut self, bit: u32) -> Value {
+        let controls = self.b.get(slots::CONTROLS);
+        let top = self.shl(controls, 63 - bit);
+        self.sar(top, 63)
+    }
+}
+
 /// AddPAC with the key; unchanged if the key is disabled.
 fn add_pac(t: &mut Translator, ptr: Value, modifier: Value, key: Key) -> Value {
     if !t.mode.pauth_key(key as u32) {
@@ -72,10 +82,14 @@ pub(super) fn auth(t: &mut Translator, ptr: Value, modifier: Value, key: Key, co
     let epoch = t.b.get(slots::KEY_EPOCH);
     let r = t.b.call(helpers::AUT, &[ptr, modifier, k, epoch]);
     if fault {
-        // A good result is canonical and strips to itself.
+        // A good result is canonical and strips to itself; without its key nothing is checked.
         let data = t.c32(k_is_data(key));
         let stripped = t.b.call(helpers::STRIP, &[r, data]);
-        let bad = t.b.icmp(rhea_ir::Cond::Ne, r, stripped);
+        let enabled = t.control(ArmMode::key_bit(key as u32));
+        let wrong = t.b.xor(r, stripped);
+        let wrong = t.b.and(wrong, enabled);
+        let none = t.c64(0);
+        let bad = t.b.icmp(rhea_ir::Cond::Ne, wrong, none);
         t.raise_if(bad, |t| {
             let iss = t.c32(k_is_data(key) << 1 | (key as u32 & 1));
             t.b.call(system::PAC_FAIL, &[iss]);

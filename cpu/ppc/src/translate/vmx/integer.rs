@@ -5,7 +5,7 @@ use crate::translate::fp::cr_from_bits;
 use crate::translate::{Flow, Insn, Translator};
 use crate::vector::VecOp;
 use rhea_ir::simd::{Fmt, SimdOp};
-use rhea_ir::{Lane, Op, Type};
+use rhea_ir::{Lane, Op, Type, Value};
 
 /// Saturating addition or subtraction: VSCR.SAT is set where the wrapping one differs.
 pub(super) fn saturate(t: &mut Translator, i: Insn, op: Op, wrapping: Op, lane: Lane) -> Flow {
@@ -139,28 +139,104 @@ pub(super) fn compare_field(t: &mut Translator, i: Insn, signed: u32) -> Flow {
 /// Shifts and rotates of each element by the low bits of the other's.
 pub(super) fn shift(t: &mut Translator, i: Insn, op: VecOp, lane: Lane) -> Flow {
     let (a, b) = (t.vr(i.ra()), t.vr(i.rb()));
-    let wide = matches!(lane, Lane::S | Lane::D);
-    let double = lane == Lane::D;
-    if !wide || double && op == VecOp::ShiftRightSigned {
-        let r = t.vec_pure(op, 3 + lane as u32, [a, b, b]);
-        t.set_vr(i.rt(), r);
-        return Flow::Next;
-    }
     let mask = t.b.vconst(splat(lane, u64::from(lane.bits()) - 1));
     let n = t.vand(b, mask);
-    let left = if double { SimdOp::PSllVQ } else { SimdOp::PSllVD };
-    let right = if double { SimdOp::PSrlVQ } else { SimdOp::PSrlVD };
-    let r = match op {
-        VecOp::ShiftLeft => t.b.simd(left, Fmt::Ps, &[a, n], 0),
-        VecOp::ShiftRight => t.b.simd(right, Fmt::Ps, &[a, n], 0),
-        VecOp::ShiftRightSigned => t.b.simd(SimdOp::PSraVD, Fmt::Ps, &[a, n], 0),
-        _ => {
-            let bits = t.b.vconst(splat(lane, u64::from(lane.bits())));
-            let other = t.b.op2(Op::VSub, Type::V128, bits, n, lane as u32, 0);
-            let (l, r) = (t.b.simd(left, Fmt::Ps, &[a, n], 0), t.b.simd(right, Fmt::Ps, &[a, other], 0));
-            t.vor(l, r)
-        }
+    let r = match lane {
+        Lane::B => shift_bytes(t, op, a, n),
+        Lane::H => shift_halfwords(t, op, a, n),
+        _ => shift_wide(t, op, lane, a, n),
     };
     t.set_vr(i.rt(), r);
     Flow::Next
+}
+
+/// Words and doublewords.
+fn shift_wide(t: &mut Translator, op: VecOp, lane: Lane, a: Value, n: Value) -> Value {
+    let double = lane == Lane::D;
+    let left = if double { SimdOp::PSllVQ } else { SimdOp::PSllVD };
+    let right = if double { SimdOp::PSrlVQ } else { SimdOp::PSrlVD };
+    match op {
+        VecOp::ShiftLeft => t.b.simd(left, Fmt::Ps, &[a, n], 0),
+        VecOp::ShiftRight => t.b.simd(right, Fmt::Ps, &[a, n], 0),
+        VecOp::ShiftRightSigned if !double => t.b.simd(SimdOp::PSraVD, Fmt::Ps, &[a, n], 0),
+        VecOp::ShiftRightSigned => {
+            // Moved by half the range, so that nothing is negative.
+            let sign = t.b.vconst(splat(lane, 1 << 63));
+            let moved = t.vxor(a, sign);
+            let (r, by) = (t.b.simd(right, Fmt::Ps, &[moved, n], 0), t.b.simd(right, Fmt::Ps, &[sign, n], 0));
+            t.b.v2(Op::VSub, lane, r, by)
+        }
+        _ => {
+            let bits = t.b.vconst(splat(lane, u64::from(lane.bits())));
+            let other = t.b.v2(Op::VSub, lane, bits, n);
+            let (l, r) = (t.b.simd(left, Fmt::Ps, &[a, n], 0), t.b.simd(right, Fmt::Ps, &[a, other], 0));
+            t.vor(l, r)
+        }
+    }
+}
+
+/// Halfwords, as halves of words: where a result may run over, what it would run into is taken away.
+fn shift_halfwords(t: &mut Translator, op: VecOp, a: Value, n: Value) -> Value {
+    let low = t.b.vconst(splat(Lane::S, 0xffff));
+    let high = t.b.vconst(splat(Lane::S, 0xffff_0000));
+    let by_low = t.vand(n, low);
+    let by_high = t.b.v1_imm(Op::VShr, Lane::S, n, 16);
+    let up = t.b.v1_imm(Op::VShl, Lane::S, a, 16);
+    let by = |t: &mut Translator, op, v, n| t.b.simd(op, Fmt::Ps, &[v, n], 0);
+    let (l, h) = match op {
+        VecOp::ShiftLeft => {
+            let top = t.vand(a, high);
+            let (l, h) = (by(t, SimdOp::PSllVD, a, by_low), by(t, SimdOp::PSllVD, top, by_high));
+            (t.vand(l, low), h)
+        }
+        VecOp::ShiftRight | VecOp::ShiftRightSigned => {
+            let right = if op == VecOp::ShiftRight { SimdOp::PSrlVD } else { SimdOp::PSraVD };
+            let (l, h) = (by(t, right, up, by_low), by(t, right, a, by_high));
+            (t.b.v1_imm(Op::VShr, Lane::S, l, 16), t.vand(h, high))
+        }
+        _ => {
+            // Each twice, one behind the other.
+            let (bottom, top) = (t.vand(a, low), t.vand(a, high));
+            let down = t.b.v1_imm(Op::VShr, Lane::S, a, 16);
+            let (l, h) = (t.vor(bottom, up), t.vor(top, down));
+            let (l, h) = (by(t, SimdOp::PSllVD, l, by_low), by(t, SimdOp::PSllVD, h, by_high));
+            (t.b.v1_imm(Op::VShr, Lane::S, l, 16), t.vand(h, high))
+        }
+    };
+    t.vor(l, h)
+}
+
+/// Bytes, as halves of halfwords that are multiplied by powers of two.
+fn shift_bytes(t: &mut Translator, op: VecOp, a: Value, n: Value) -> Value {
+    let left = matches!(op, VecOp::ShiftLeft | VecOp::Rotate);
+    // To the right by n is to the left by 7 - n, and then 7 to the right.
+    let powers = t.b.vconst(if left { 0x8040_2010_0804_0201 } else { 0x0102_0408_1020_4080 });
+    let power = t.b.op2(Op::VTable, Type::V128, powers, n, 0, 0);
+    let low = t.b.vconst(splat(Lane::H, 0xff));
+    if op == VecOp::ShiftLeft {
+        let high = t.b.vconst(splat(Lane::H, 0xff00));
+        let (l, top) = (t.b.v2(Op::VMul, Lane::H, a, power), t.b.v1_imm(Op::VShr, Lane::H, a, 8));
+        let (l, power) = (t.vand(l, low), t.vand(power, high));
+        let h = t.b.v2(Op::VMul, Lane::H, top, power);
+        return t.vor(l, h);
+    }
+    let sign = t.b.vconst(splat(Lane::B, 0x80));
+    let from = if op == VecOp::ShiftRightSigned { t.vxor(a, sign) } else { a };
+    let product = |t: &mut Translator, v, power| {
+        let p = t.b.v2(Op::VMul, Lane::H, v, power);
+        if op == VecOp::Rotate {
+            let over = t.b.v1_imm(Op::VShr, Lane::H, p, 8);
+            t.vor(p, over)
+        } else {
+            t.b.v1_imm(Op::VShr, Lane::H, p, 7)
+        }
+    };
+    let (bottom, times) = (t.vand(from, low), t.vand(power, low));
+    let l = product(t, bottom, times);
+    let (top, times) = (t.b.v1_imm(Op::VShr, Lane::H, from, 8), t.b.v1_imm(Op::VShr, Lane::H, power, 8));
+    let h = product(t, top, times);
+    let (l, h) = (t.vand(l, low), t.b.v1_imm(Op::VShl, Lane::H, h, 8));
+    let r = t.vor(l, h);
+    // What the sign moved by was shifted too: 0x80 >> n.
+    if op == VecOp::ShiftRightSigned { t.b.v2(Op::VSub, Lane::B, r, power) } else { r }
 }
