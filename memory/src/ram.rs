@@ -59,9 +59,21 @@ pub trait CodeWriteListener: Send + Sync {
     fn code_written(&self, block: &RamBlock, offset: u64, len: u64);
 }
 
-/// Knows of writes that the methods of [`RamBlock`] do not see: those of guest code that runs on the host's processor.
+impl DirtyClient {
+    pub const ALL: [Self; DIRTY_CLIENTS] = [Self::Migration, Self::Display, Self::Snapshot];
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+fn bits_of(clients: &[DirtyClient]) -> u8 {
+    clients.iter().fold(0, |bits, client| bits | client.bit())
+}
+
+/// Knows of writes that the methods of [`RamBlock`] do not see: those of guest code that runs on the host's processor, and of devices of
+/// the host. Called with no lock of the block's held.
 pub trait DirtySource: Send + Sync {
-    /// Some client's dirty log of `block` is on (or none is any more): writes are to be tracked from now on.
+    /// The log of one of its clients of `block` is on (or none is any more): writes are to be tracked from now on.
     fn track(&self, block: &RamBlock, on: bool);
     /// Reports what was written since the last call by [`RamBlock::note_write`].
     fn collect(&self, block: &RamBlock);
@@ -71,6 +83,12 @@ pub trait DirtySource: Send + Sync {
 const HAS_CODE: u8 = 0x80;
 const DIRTY_MASK: u8 = 0x7f;
 const DIRTY_CLIENTS: usize = 3;
+
+/// Who knows of writes not seen here, and bits of the clients whose logs it is there for.
+struct Follower {
+    source: Weak<dyn DirtySource>,
+    clients: u8,
+}
 
 /// A block of guest memory: contiguous in host memory, zero at first, sparse.
 pub struct RamBlock {
@@ -83,7 +101,7 @@ pub struct RamBlock {
     code: Box<[AtomicU64]>,
     listener: Mutex<Option<Weak<dyn CodeWriteListener>>>,
     pins: OnceLock<Box<[AtomicU16]>>,
-    source: OnceLock<Weak<dyn DirtySource>>,
+    sources: Mutex<Vec<Follower>>,
     /// Pages that are guest code's alone.
     private: OnceLock<Box<[AtomicU64]>>,
 }
@@ -165,7 +183,7 @@ impl RamBlock {
             code: zeroed_words(words(len)),
             listener: Mutex::new(None),
             pins: OnceLock::new(),
-            source: OnceLock::new(),
+            sources: Mutex::default(),
             private: OnceLock::new(),
         })
     }
@@ -283,19 +301,32 @@ impl RamBlock {
 
     #[cold]
     fn note_write_slow(&self, flags: u8, offset: u64, len: u64) {
-        let first = offset / PAGE_SIZE;
-        let last = offset.saturating_add(len - 1).min(self.len - 1) / PAGE_SIZE;
-        for client in 0..DIRTY_CLIENTS {
-            if let (true, Some(bits)) = (flags & (1 << client) != 0, self.dirty[client].get()) {
-                for page in first..=last {
-                    set_bit(bits, page);
-                }
-            }
-        }
+        let (first, last) = self.pages(offset, len);
+        self.mark(flags, (first, last));
         if flags & HAS_CODE != 0 && (first..=last).any(|page| self.is_code_page(page)) {
             let listener = self.listener.lock().as_ref().and_then(Weak::upgrade);
             if let Some(listener) = listener {
                 listener.code_written(self, offset, len);
+            }
+        }
+    }
+    /// Marks pages dirty for some clients, as far as their logs are on, without a look at code: for who learns of writes later, or counts
+    /// what may have been written as written.
+    pub fn mark_dirty(&self, offset: u64, len: u64, clients: &[DirtyClient]) {
+        if len != 0 && offset < self.len {
+            self.mark(self.flags.load(Ordering::Acquire) & bits_of(clients), self.pages(offset, len));
+        }
+    }
+    /// First and last page of a range that is not empty.
+    fn pages(&self, offset: u64, len: u64) -> (u64, u64) {
+        (offset / PAGE_SIZE, offset.saturating_add(len - 1).min(self.len - 1) / PAGE_SIZE)
+    }
+    fn mark(&self, clients: u8, (first, last): (u64, u64)) {
+        for client in DirtyClient::ALL {
+            if let (true, Some(bits)) = (clients & client.bit() != 0, self.dirty[client as usize].get()) {
+                for page in first..=last {
+                    set_bit(bits, page);
+                }
             }
         }
     }
@@ -310,36 +341,51 @@ impl RamBlock {
                 word.store(0, Ordering::Relaxed);
             }
         }
-        let was = self.flags.fetch_or(1 << client as u8, Ordering::SeqCst);
-        if let Some(source) = self.dirty_source() {
-            if was & DIRTY_MASK == 0 {
+        let was = self.flags.fetch_or(client.bit(), Ordering::SeqCst);
+        let mut seen = false;
+        for (source, clients) in self.dirty_sources(client) {
+            if was & clients == 0 {
                 source.track(self, true);
             } else {
                 // What others have not asked for yet is theirs alone.
                 source.collect(self);
-                for word in bits {
-                    word.store(0, Ordering::Relaxed);
-                }
+                seen = true;
+            }
+        }
+        if seen {
+            for word in bits {
+                word.store(0, Ordering::Relaxed);
             }
         }
     }
     /// Stops a client's dirty log.
     pub fn stop_dirty_log(&self, client: DirtyClient) {
-        let bit = 1 << client as u8;
-        let was = self.flags.fetch_and(!bit, Ordering::SeqCst);
-        if was & DIRTY_MASK == bit
-            && let Some(source) = self.dirty_source()
-        {
-            source.track(self, false);
+        let was = self.flags.fetch_and(!client.bit(), Ordering::SeqCst);
+        for (source, clients) in self.dirty_sources(client) {
+            if was & clients == client.bit() {
+                source.track(self, false);
+            }
         }
     }
-    /// Who knows of writes not seen here (an accelerator); set once.
-    pub fn set_dirty_source(&self, source: Weak<dyn DirtySource>) {
-        // A machine has one accelerator: the first stays.
-        let _ = self.source.set(source);
+    /// Who knows of writes not seen here (an accelerator, devices of the host), for the logs of these clients; added once. Of logs that
+    /// are on already it is not told: [`Self::logged_for`] says.
+    pub fn add_dirty_source(&self, source: Weak<dyn DirtySource>, clients: &[DirtyClient]) {
+        let mut sources = self.sources.lock();
+        sources.retain(|f| f.source.strong_count() != 0);
+        if !sources.iter().any(|f| f.source.ptr_eq(&source)) {
+            sources.push(Follower { source, clients: bits_of(clients) });
+        }
     }
-    fn dirty_source(&self) -> Option<Arc<dyn DirtySource>> {
-        self.source.get().and_then(Weak::upgrade)
+    /// Those for the log of a client, with the clients they are there for.
+    fn dirty_sources(&self, client: DirtyClient) -> Vec<(Arc<dyn DirtySource>, u8)> {
+        let sources = self.sources.lock();
+        let of_client = sources.iter().filter(|f| f.clients & client.bit() != 0);
+        of_client.filter_map(|f| Some((f.source.upgrade()?, f.clients))).collect()
+    }
+    /// Is the dirty log of one of these clients on?
+    #[must_use]
+    pub fn logged_for(&self, clients: &[DirtyClient]) -> bool {
+        self.flags.load(Ordering::Acquire) & bits_of(clients) != 0
     }
     /// Is any dirty log on? (The JIT must then report its stores by [`Self::note_write`].)
     #[inline]
@@ -354,7 +400,7 @@ impl RamBlock {
         let Some(bits) = self.dirty[client as usize].get() else {
             return found;
         };
-        if let Some(source) = self.dirty_source() {
+        for (source, _) in self.dirty_sources(client) {
             source.collect(self);
         }
         let end = first_page.saturating_add(pages).min(self.len.div_ceil(PAGE_SIZE));

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use rhea_memory::*;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Records accesses; reads answer the offset's bytes.
 struct Probe {
@@ -183,6 +183,50 @@ impl CodeWriteListener for CodeWrites {
     fn code_written(&self, _block: &RamBlock, offset: u64, len: u64) {
         self.0.lock().push((offset, len));
     }
+}
+
+/// Knows of one page that was written.
+#[derive(Default)]
+struct Elsewhere(Mutex<Vec<&'static str>>);
+
+impl DirtySource for Elsewhere {
+    fn track(&self, _: &RamBlock, on: bool) {
+        self.0.lock().push(if on { "on" } else { "off" });
+    }
+    fn collect(&self, block: &RamBlock) {
+        self.0.lock().push("collect");
+        block.mark_dirty(0x3000, 1, &[DirtyClient::Migration, DirtyClient::Display]);
+    }
+}
+
+/// Each source is there for some logs: told when the first of them begins and the last ends, and asked for those only.
+#[test]
+fn sources_of_dirty_pages() {
+    use DirtyClient::{Display, Migration, Snapshot};
+    let ram = RamBlock::anonymous("ram", 1 << 20).unwrap();
+    let (all, some) = (Arc::new(Elsewhere::default()), Arc::new(Elsewhere::default()));
+    let (weak, other): (Weak<Elsewhere>, Weak<Elsewhere>) = (Arc::downgrade(&all), Arc::downgrade(&some));
+    ram.add_dirty_source(weak.clone(), &DirtyClient::ALL);
+    ram.add_dirty_source(weak, &DirtyClient::ALL);
+    ram.add_dirty_source(other, &[Migration, Snapshot]);
+    ram.start_dirty_log(Display);
+    assert!(ram.logged_for(&[Display]) && !ram.logged_for(&[Migration, Snapshot]));
+    ram.start_dirty_log(Migration);
+    assert_eq!(ram.take_dirty(Migration, 0, u64::MAX), [3]);
+    ram.start_dirty_log(Snapshot);
+    assert!(ram.take_dirty(Display, 0, 3).is_empty());
+    for client in DirtyClient::ALL {
+        ram.stop_dirty_log(client);
+    }
+    assert_eq!(*all.0.lock(), ["on", "collect", "collect", "collect", "collect", "off"]);
+    assert_eq!(*some.0.lock(), ["on", "collect", "collect", "off"]);
+    // Nobody's log is on, and one who is gone is not asked.
+    ram.mark_dirty(0, 1 << 20, &DirtyClient::ALL);
+    drop(some);
+    ram.start_dirty_log(Migration);
+    ram.mark_dirty(1 << 20, 1, &DirtyClient::ALL);
+    ram.mark_dirty(0x8fff, 2, &[Snapshot, Migration]);
+    assert_eq!(ram.take_dirty(Migration, 4, u64::MAX), [8, 9]);
 }
 
 #[test]

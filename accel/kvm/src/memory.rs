@@ -7,8 +7,8 @@ use crate::sys::{AnyVm, PageRing, PrivateMemory, Region, cap};
 use parking_lot::Mutex;
 use rhea_memory::ram::DirtySource;
 use rhea_memory::{
-    AddressSpace, ChangeListener, ChangeReason, FlatTarget, FlatView, Gpa, GpaRange, MemoryChange, RamBlock,
-    Subscription,
+    AddressSpace, ChangeListener, ChangeReason, DirtyClient, FlatTarget, FlatView, Gpa, GpaRange, MemoryChange,
+    RamBlock, Subscription,
 };
 use std::sync::{Arc, Weak};
 
@@ -216,7 +216,7 @@ impl Slots {
                 .map(|n| space << 16 | n)
                 .find(|id| !state.slots.iter().any(|s| s.id == *id));
             let id = free.ok_or(KvmError::Slots(self.most))?;
-            range.block.set_dirty_source(self.me.clone());
+            range.block.add_dirty_source(self.me.clone(), &DirtyClient::ALL);
             let private = self.may_be_private(state, &range);
             let logged = range.block.dirty_logging() && !private;
             let slot = Slot { id, range, logged, private };

@@ -99,7 +99,6 @@ impl Drop for Group {
 /// An address space of an iommufd with the devices attached to it.
 struct IommufdSpace {
     space: Arc<DmaSpace>,
-    ioas: u32,
     file: Arc<dyn IommuFile>,
     view: View,
 }
@@ -107,7 +106,8 @@ struct IommufdSpace {
 /// How a device got to its address space.
 enum Way {
     Group(Arc<Group>),
-    Iommufd(Arc<IommufdSpace>),
+    /// With its number in the iommufd.
+    Iommufd(Arc<IommufdSpace>, u32),
 }
 
 /// An assigned device: closed when this is dropped, and all others have dropped the file.
@@ -175,7 +175,11 @@ impl Vfio {
         };
         state.devices.push(place.name.clone());
         drop(state);
-        Ok(Assigned { vfio: self.clone(), device: Some(device), way: Some(way), place })
+        let assigned = Assigned { vfio: self.clone(), device: Some(device), way: Some(way), place };
+        if let Some(space) = assigned.space() {
+            space.joined(assigned.device());
+        }
+        Ok(assigned)
     }
 
     // ---- groups and containers ----
@@ -231,7 +235,7 @@ impl Vfio {
         // One that shows the same memory, if the kernel lets this group into it.
         for other in &state.groups {
             if other.container.view.same(&view) && file.set_container(&*other.container.file).is_ok() {
-                other.container.space.joined().during("what the host's IOMMU can map")?;
+                other.container.space.refresh().during("what the host's IOMMU can map")?;
                 return Ok(made(other.container.clone()));
             }
         }
@@ -259,7 +263,7 @@ impl Vfio {
             let power = cfg!(target_arch = "powerpc64");
             return Err(VfioError::NoKind { module: if power { "vfio_iommu_spapr_tce" } else { "vfio_iommu_type1" } });
         };
-        DmaSpace::new(backing.during("what the host's IOMMU can map")?, dma, self.report.clone())
+        DmaSpace::new(Arc::new(backing.during("what the host's IOMMU can map")?), dma, self.report.clone())
     }
 
     // ---- iommufd ----
@@ -289,7 +293,8 @@ impl Vfio {
         {
             watcher.removed(device.fd());
         }
-        Ok((device, Way::Iommufd(attached?)))
+        let (space, number) = attached?;
+        Ok((device, Way::Iommufd(space, number)))
     }
     fn attach(
         &self,
@@ -299,31 +304,26 @@ impl Vfio {
         file: &Arc<dyn IommuFile>,
         dma: &DmaHandle,
         view: View,
-    ) -> Result<Arc<IommufdSpace>, VfioError> {
+    ) -> Result<(Arc<IommufdSpace>, u32), VfioError> {
         let path = place.cdev.clone().unwrap_or_default();
-        device.bind_iommufd(file.fd()).map_err(|e| opening(e, path, "vfio-pci", &place.name))?;
+        let number = device.bind_iommufd(file.fd()).map_err(|e| opening(e, path, "vfio-pci", &place.name))?;
         state.spaces.retain(|s| s.strong_count() > 0);
         for space in state.spaces.iter().filter_map(Weak::upgrade) {
             let same = Arc::ptr_eq(&space.file, file) && space.view.same(&view);
-            if same && device.attach_ioas(space.ioas).is_ok() {
-                space.space.joined().during("what the host's IOMMU can map")?;
-                return Ok(space);
+            if same && space.space.backing().attach(device, number).is_ok() {
+                space.space.refresh().during("what the host's IOMMU can map")?;
+                return Ok((space, number));
             }
         }
         let ioas = file.ioas_alloc().during("an address space of the iommufd")?;
-        let made = || {
-            device.attach_ioas(ioas).during("putting the device into an address space of the iommufd")?;
-            let backing = Backing::iommufd(file.clone(), ioas).during("what the host's IOMMU can map")?;
-            DmaSpace::new(backing, dma, self.report.clone()).inspect_err(|_| {
-                let _ = device.detach_ioas();
-            })
-        };
-        let space = made().inspect_err(|_| {
-            let _ = file.destroy(ioas);
-        })?;
-        let space = Arc::new(IommufdSpace { space, ioas, file: file.clone(), view });
+        let backing = Backing::iommufd(file.clone(), ioas, device, number)
+            .during("putting the device into an address space of the iommufd")?;
+        let backing = Arc::new(backing);
+        let space =
+            DmaSpace::new(backing.clone(), dma, self.report.clone()).inspect_err(|_| backing.detach(device, number))?;
+        let space = Arc::new(IommufdSpace { space, file: file.clone(), view });
         state.spaces.push(Arc::downgrade(&space));
-        Ok(space)
+        Ok((space, number))
     }
 }
 
@@ -342,14 +342,14 @@ impl Assigned {
     pub fn space(&self) -> Option<&Arc<DmaSpace>> {
         match self.way.as_ref()? {
             Way::Group(group) => Some(&group.container.space),
-            Way::Iommufd(space) => Some(&space.space),
+            Way::Iommufd(space, _) => Some(&space.space),
         }
     }
     /// Descriptors of this machine's groups with these numbers, for a bus reset; `None` if one is not this machine's. Empty with an
     /// iommufd. Open as long as devices of them are assigned.
     #[must_use]
     pub fn groups(&self, numbers: &[u32]) -> Option<Vec<RawFd>> {
-        if matches!(self.way, Some(Way::Iommufd(_))) {
+        if matches!(self.way, Some(Way::Iommufd(..))) {
             return Some(Vec::new());
         }
         let state = self.vfio.state.lock();
@@ -360,6 +360,9 @@ impl Assigned {
 
 impl Drop for Assigned {
     fn drop(&mut self) {
+        if let (Some(space), Some(device)) = (self.space(), &self.device) {
+            space.left(device);
+        }
         let mut state = self.vfio.state.lock();
         let device = self.device.take();
         match self.way.take() {
@@ -370,12 +373,12 @@ impl Drop for Assigned {
                 // With the last device the group goes, and with the last group its container.
                 state.groups.retain(|g| *g.users.lock() != 0);
             }
-            Some(Way::Iommufd(space)) => {
+            Some(Way::Iommufd(space, number)) => {
                 if let Some(device) = device {
                     if let Some(watcher) = &self.vfio.watcher {
                         watcher.removed(device.fd());
                     }
-                    let _ = device.detach_ioas();
+                    space.space.backing().detach(&*device, number);
                 }
                 drop(space);
             }

@@ -2,7 +2,7 @@
 
 use crate::VfioError;
 use crate::error::Context;
-use crate::sys::{ContainerFile, ContainerInfo, DmaMap, IommuFile};
+use crate::sys::{ContainerFile, ContainerInfo, DeviceFile, DirtyBitmap, DmaMap, IommuFile};
 use parking_lot::Mutex;
 use rhea_device::dma::DmaWindow;
 use std::io;
@@ -18,7 +18,15 @@ pub(crate) enum Backing {
     /// spapr TCE, version 2: tables with an entry for each page, in windows; memory is registered first.
     Tce { file: Arc<dyn ContainerFile>, windows: Mutex<Vec<DmaWindow>> },
     /// As type 1, by number.
-    Iommufd { file: Arc<dyn IommuFile>, ioas: u32, info: Mutex<ContainerInfo> },
+    Iommufd { file: Arc<dyn IommuFile>, ioas: u32, info: Mutex<ContainerInfo>, attached: Mutex<Vec<Attachment>> },
+}
+
+/// A device in an address space of an iommufd.
+pub(crate) struct Attachment {
+    /// Its number in the iommufd.
+    device: u32,
+    /// The tables it uses, which tell what it writes; `None`: those that the kernel chose, which do not.
+    tables: Option<u32>,
 }
 
 impl Drop for Backing {
@@ -28,6 +36,23 @@ impl Drop for Backing {
             let _ = file.destroy(*ioas);
         }
     }
+}
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The kernel, or the device's IOMMU, has not what was asked for.
+fn lacking(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL))
+}
+
+/// The numbers of tables, each once.
+fn tables(attached: &[Attachment]) -> Vec<u32> {
+    let mut all: Vec<u32> = attached.iter().filter_map(|a| a.tables).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 impl Backing {
@@ -43,9 +68,110 @@ impl Backing {
         }
         Ok(Self::Tce { file, windows: Mutex::default() })
     }
-    pub(crate) fn iommufd(file: Arc<dyn IommuFile>, ioas: u32) -> io::Result<Self> {
-        let info = Mutex::new(file.ioas_info(ioas)?);
-        Ok(Self::Iommufd { file, ioas, info })
+    /// With a device in it, as many would have it.
+    pub(crate) fn iommufd(
+        file: Arc<dyn IommuFile>,
+        ioas: u32,
+        device: &dyn DeviceFile,
+        number: u32,
+    ) -> io::Result<Self> {
+        let attached = Mutex::default();
+        let made = Self::Iommufd { file, ioas, info: Mutex::default(), attached };
+        made.attach(device, number)?;
+        made.refresh().inspect_err(|_| made.detach(device, number))?;
+        Ok(made)
+    }
+    /// Another device of an iommufd.
+    ///
+    /// # Errors
+    /// It cannot be in this address space.
+    pub(crate) fn attach(&self, device: &dyn DeviceFile, number: u32) -> io::Result<()> {
+        let Self::Iommufd { file, ioas, attached, .. } = self else { return unsupported() };
+        let mut attached = attached.lock();
+        let known = tables(&attached).into_iter().find(|id| device.attach_ioas(*id).is_ok());
+        let tables = match known {
+            Some(id) => Some(id),
+            None => match file.hwpt_alloc(number, *ioas) {
+                Ok(id) => {
+                    device.attach_ioas(id).inspect_err(|_| drop(file.destroy(id)))?;
+                    Some(id)
+                }
+                Err(e) if lacking(&e) => {
+                    device.attach_ioas(*ioas)?;
+                    None
+                }
+                Err(e) => return Err(e),
+            },
+        };
+        attached.push(Attachment { device: number, tables });
+        Ok(())
+    }
+    /// It leaves again.
+    pub(crate) fn detach(&self, device: &dyn DeviceFile, number: u32) {
+        let Self::Iommufd { file, attached, .. } = self else { return };
+        let _ = device.detach_ioas();
+        let mut attached = attached.lock();
+        let before = tables(&attached);
+        attached.retain(|a| a.device != number);
+        for id in before.into_iter().filter(|id| !attached.iter().any(|a| a.tables == Some(*id))) {
+            let _ = file.destroy(id);
+        }
+    }
+    /// Has note taken of what devices write, or no longer.
+    ///
+    /// # Errors
+    /// Unsupported, or the kernel's: not all of it is noted then.
+    pub(crate) fn track_dirty(&self, on: bool) -> io::Result<()> {
+        match self {
+            Self::Type1 { file, info } => {
+                let page = self.page();
+                let can = info.lock().dirty.is_some_and(|d| d.page_sizes & page != 0);
+                if can { file.track_dirty(on) } else { unsupported() }
+            }
+            Self::Iommufd { file, attached, .. } => {
+                let attached = attached.lock();
+                if on && attached.iter().any(|a| a.tables.is_none()) {
+                    return unsupported();
+                }
+                let all = tables(&attached);
+                let done = all.iter().map(|id| file.hwpt_track_dirty(*id, on)).fold(Ok(()), io::Result::and);
+                if on && done.is_err() {
+                    for id in all {
+                        let _ = file.hwpt_track_dirty(id, false);
+                    }
+                }
+                done
+            }
+            Self::Tce { .. } => unsupported(),
+        }
+    }
+    /// Takes the pages of a range that were written; no mapping is cut by its edges.
+    ///
+    /// # Errors
+    /// The kernel's; what it has told is lost then.
+    pub(crate) fn dirty(&self, iova: u64, len: u64, dirty: &mut DirtyBitmap<'_>) -> io::Result<()> {
+        match self {
+            Self::Type1 { file, .. } => file.dirty(iova, len, dirty),
+            Self::Iommufd { file, attached, .. } => {
+                let all = tables(&attached.lock());
+                all.into_iter().try_for_each(|id| file.hwpt_dirty(id, iova, len, dirty))
+            }
+            Self::Tce { .. } => unsupported(),
+        }
+    }
+    /// Unmaps all that lies in the range, and takes the pages that were written up to then.
+    ///
+    /// # Errors
+    /// Unsupported where the one does not come with the other, or the kernel's: it may have been unmapped.
+    pub(crate) fn unmap_dirty(&self, iova: u64, len: u64, dirty: &mut DirtyBitmap<'_>) -> io::Result<()> {
+        match self {
+            Self::Type1 { file, .. } => file.unmap_dirty(iova, len, dirty).map(drop),
+            _ => unsupported(),
+        }
+    }
+    /// The smallest page of what may be mapped.
+    pub(crate) fn page(&self) -> u64 {
+        self.allowed().iter().map(|(.., page)| *page).min().unwrap_or(SMALLEST)
     }
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -58,7 +184,7 @@ impl Backing {
     pub(crate) fn refresh(&self) -> io::Result<()> {
         match self {
             Self::Type1 { file, info } => *info.lock() = file.info()?,
-            Self::Iommufd { file, ioas, info } => *info.lock() = file.ioas_info(*ioas)?,
+            Self::Iommufd { file, ioas, info, .. } => *info.lock() = file.ioas_info(*ioas)?,
             Self::Tce { .. } => {}
         }
         Ok(())

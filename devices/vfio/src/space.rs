@@ -3,10 +3,13 @@
 //! Whoever changes the memory map or a translation calls, and returns when the host's IOMMU has followed. What is mapped is compared with
 //! what is to be: nothing is touched that stays as it is.
 
+mod dirty;
+
 use crate::backing::Backing;
 use crate::ranges::{Cursor, Ranges};
-use crate::sys::{self, DmaMap};
+use crate::sys::{self, DeviceFile, DmaMap};
 use crate::{Report, VfioError};
+use dirty::Tracking;
 use parking_lot::Mutex;
 use rhea_device::dma::{DmaHandle, DmaWindow, Iommu, TranslationListener, Translations};
 use rhea_memory::{
@@ -67,6 +70,8 @@ pub struct Counters {
     /// Ranges left out, as they do not fill pages of the IOMMU.
     pub skipped: AtomicU64,
     pub failed: AtomicU64,
+    /// Pages of the IOMMU that were found written while a log is on.
+    pub dirty: AtomicU64,
 }
 
 #[derive(Default)]
@@ -78,11 +83,18 @@ struct Table {
     locked: u64,
     /// RAM of the address space when it was looked at last.
     ram: Vec<(GpaRange, usize, u64, bool)>,
+    /// Those that see these addresses.
+    devices: Vec<Weak<dyn DeviceFile>>,
+    /// While a dirty log of memory that is mapped is on.
+    tracking: Option<Tracking>,
+    /// That nobody tells what devices write was said.
+    said: bool,
 }
 
 /// The addresses of devices in one container.
 pub struct DmaSpace {
-    backing: Backing,
+    me: Weak<DmaSpace>,
+    backing: Arc<Backing>,
     memory: Arc<AddressSpace>,
     translations: OnceLock<Box<dyn Translations>>,
     subscription: OnceLock<Subscription>,
@@ -96,8 +108,9 @@ impl DmaSpace {
     ///
     /// # Errors
     /// [`VfioError`]: not all of the guest's memory can be mapped; nothing stays mapped.
-    pub(crate) fn new(backing: Backing, dma: &DmaHandle, report: Report) -> Result<Arc<Self>, VfioError> {
-        let space = Arc::new(Self {
+    pub(crate) fn new(backing: Arc<Backing>, dma: &DmaHandle, report: Report) -> Result<Arc<Self>, VfioError> {
+        let space = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             backing,
             memory: dma.space(),
             translations: OnceLock::new(),
@@ -119,11 +132,14 @@ impl DmaSpace {
         }
         Ok(space)
     }
-    /// Another device joined, which may reach less.
+    pub(crate) fn backing(&self) -> &Backing {
+        &self.backing
+    }
+    /// Looks again at what may be mapped: another device's group joined, which may reach less.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn joined(&self) -> io::Result<()> {
+    pub(crate) fn refresh(&self) -> io::Result<()> {
         let _table = self.table.lock();
         self.backing.refresh()
     }
@@ -143,13 +159,16 @@ impl DmaSpace {
         let (ranges, bytes) = self.mapped();
         let c = &self.counters;
         format!(
-            "{}, {ranges} ranges of {bytes:#x} bytes mapped; {} maps, {} unmaps, {} changes ignored, {} ranges skipped, {} failures",
+            "{}, {ranges} ranges of {bytes:#x} bytes mapped; {} maps, {} unmaps, {} changes ignored, {} ranges skipped, {} failures, \
+             {} pages written; {}",
             self.backing.name(),
             c.maps.load(Relaxed),
             c.unmaps.load(Relaxed),
             c.ignored.load(Relaxed),
             c.skipped.load(Relaxed),
             c.failed.load(Relaxed),
+            c.dirty.load(Relaxed),
+            self.tracked_by(),
         )
     }
 
@@ -285,9 +304,10 @@ impl DmaSpace {
             piece.block.pin(piece.offset, piece.len);
             table.locked += piece.len;
         }
-        let (first, last) = (piece.iova, piece.last());
+        let (first, last, block) = (piece.iova, piece.last(), piece.block.clone());
         let added = table.ranges.insert(first, last, piece);
         debug_assert!(added, "the kernel refuses what overlaps");
+        self.follow_log(table, &block);
     }
     /// Takes a range out: what it was, and the next one.
     fn forget(&self, table: &mut Table, cursor: Cursor) -> (Piece, Option<Cursor>) {
@@ -298,9 +318,13 @@ impl DmaSpace {
         }
         (piece, next)
     }
-    fn unmap(&self, first: u64, last: u64) -> io::Result<()> {
+    /// Unmaps what is still in the table, so that what was written there finds its way to the dirty log.
+    fn unmap(&self, table: &Table, first: u64, last: u64) -> io::Result<()> {
         self.counters.unmaps.fetch_add(1, Relaxed);
-        self.backing.unmap(first, last - first + 1)
+        match &table.tracking {
+            None => self.backing.unmap(first, last - first + 1),
+            Some(tracking) => self.unmap_tracked(table, tracking, first, last),
+        }
     }
 
     /// Makes the host's IOMMU do what is wanted from `first` to `last`. What fails is left out, and the first failure returned.
@@ -356,7 +380,7 @@ impl DmaSpace {
     }
     fn unmap_run(&self, table: &mut Table, run: Option<(u64, u64)>, failure: &mut Option<VfioError>) {
         let Some((first, last)) = run else { return };
-        match self.unmap(first, last) {
+        match self.unmap(table, first, last) {
             Ok(()) => {
                 let mut at = table.ranges.overlapping(first, last);
                 while let Some(cursor) = at.filter(|c| table.ranges.get(*c).0 <= last) {
@@ -375,7 +399,11 @@ impl DmaSpace {
         let end = table.ranges.get(cursor).1;
         let splits = self.backing.splits();
         let (lower, upper) = if splits { (from, to) } else { (start, end) };
-        self.unmap(lower, upper).map_err(|source| VfioError::Map { iova: lower, len: upper - lower + 1, source })?;
+        self.unmap(table, lower, upper).map_err(|source| VfioError::Map {
+            iova: lower,
+            len: upper - lower + 1,
+            source,
+        })?;
         let (whole, _) = self.forget(table, cursor);
         let rest: Vec<Piece> = whole.without(from, to).collect();
         if splits {
@@ -389,7 +417,7 @@ impl DmaSpace {
                 // At most the part below is there.
                 while let Some(cursor) = table.ranges.overlapping(start, end) {
                     let (first, last, _) = table.ranges.get(cursor);
-                    let _ = self.unmap(first, last);
+                    let _ = self.unmap(table, first, last);
                     self.forget(table, cursor);
                 }
                 if let Err(worse) = self.map(table, whole) {
@@ -416,7 +444,12 @@ impl DmaSpace {
             let mut at = table.ranges.first();
             while let Some(cursor) = at {
                 let (first, last, _) = table.ranges.get(cursor);
-                at = if stays(first, last) { table.ranges.next(cursor) } else { self.forget(table, cursor).1 };
+                at = if stays(first, last) {
+                    table.ranges.next(cursor)
+                } else {
+                    self.all_written(table, first, last);
+                    self.forget(table, cursor).1
+                };
             }
             self.backing.set_windows(&windows)?;
         }
@@ -493,6 +526,9 @@ impl DmaSpace {
         };
         let result = {
             let table = &mut *self.table.lock();
+            if change.reason == ChangeReason::SoftDirty {
+                self.look_at_logs(table);
+            }
             if !remaps || table.ram == self.ram() {
                 self.counters.ignored.fetch_add(1, Relaxed);
                 return;
@@ -535,7 +571,7 @@ impl Drop for DmaSpace {
         while let Some(cursor) = at {
             let (first, last, _) = table.ranges.get(cursor);
             // What fails goes when the container is closed, before which the memory is not freed: it is pinned.
-            let _ = self.unmap(first, last);
+            let _ = self.unmap(table, first, last);
             at = self.forget(table, cursor).1;
         }
         for (host, block) in std::mem::take(&mut table.registered) {

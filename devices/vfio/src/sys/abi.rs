@@ -50,6 +50,9 @@ pub const IOMMU_IOAS_ALLOC: Ioctl = iommu(0x81);
 pub const IOMMU_IOAS_IOVA_RANGES: Ioctl = iommu(0x84);
 pub const IOMMU_IOAS_MAP: Ioctl = iommu(0x85);
 pub const IOMMU_IOAS_UNMAP: Ioctl = iommu(0x86);
+pub const IOMMU_HWPT_ALLOC: Ioctl = iommu(0x89);
+pub const IOMMU_HWPT_SET_DIRTY_TRACKING: Ioctl = iommu(0x8b);
+pub const IOMMU_HWPT_GET_DIRTY_BITMAP: Ioctl = iommu(0x8c);
 
 // Identifiers of capabilities.
 pub const REGION_INFO_CAP_SPARSE_MMAP: u16 = 1;

@@ -362,9 +362,53 @@ impl IommuFile for Iommu {
         done(unsafe { ioctl_with_mut_ref(&self.0, abi::IOMMU_IOAS_UNMAP, &mut wanted) })?;
         Ok(wanted.length)
     }
+    fn hwpt_alloc(&self, device: u32, ioas: u32) -> Result<u32> {
+        let mut wanted = ioas::iommu_hwpt_alloc {
+            size: length::<ioas::iommu_hwpt_alloc>(),
+            flags: ioas::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+            dev_id: device,
+            pt_id: ioas,
+            data_type: ioas::iommu_hwpt_data_type_IOMMU_HWPT_DATA_NONE,
+            ..Default::default()
+        };
+        // SAFETY: the kernel reads and writes the structure, which has no data of its own.
+        done(unsafe { ioctl_with_mut_ref(&self.0, abi::IOMMU_HWPT_ALLOC, &mut wanted) })?;
+        Ok(wanted.out_hwpt_id)
+    }
+    fn hwpt_track_dirty(&self, hwpt: u32, on: bool) -> Result<()> {
+        let enable = ioas::iommufd_hwpt_set_dirty_tracking_flags_IOMMU_HWPT_DIRTY_TRACKING_ENABLE;
+        let wanted = ioas::iommu_hwpt_set_dirty_tracking {
+            size: length::<ioas::iommu_hwpt_set_dirty_tracking>(),
+            flags: if on { enable } else { 0 },
+            hwpt_id: hwpt,
+            __reserved: 0,
+        };
+        // SAFETY: the structure is only read.
+        done(unsafe { ioctl_with_ref(&self.0, abi::IOMMU_HWPT_SET_DIRTY_TRACKING, &wanted) }).map(drop)
+    }
+    fn hwpt_dirty(&self, hwpt: u32, iova: u64, len: u64, dirty: &mut DirtyBitmap<'_>) -> Result<()> {
+        room(len, dirty)?;
+        let wanted = ioas::iommu_hwpt_get_dirty_bitmap {
+            size: length::<ioas::iommu_hwpt_get_dirty_bitmap>(),
+            hwpt_id: hwpt,
+            iova,
+            length: len,
+            page_size: dirty.page_size,
+            data: dirty.words.as_mut_ptr().expose_provenance() as u64,
+            ..Default::default()
+        };
+        // SAFETY: the structure is only read; the kernel sets bits of the range's pages in the words, which have room for them.
+        done(unsafe { ioctl_with_ref(&self.0, abi::IOMMU_HWPT_GET_DIRTY_BITMAP, &wanted) }).map(drop)
+    }
 }
 
 struct Device(File);
+
+/// Have the words room for the bits of so many bytes?
+fn room(len: u64, dirty: &DirtyBitmap<'_>) -> Result<()> {
+    let pages = len.div_ceil(dirty.page_size.max(1));
+    if pages > dirty.words.len() as u64 * 64 { Err(Error::from(ErrorKind::InvalidInput)) } else { Ok(()) }
+}
 
 /// Length of `struct vfio_irq_set` without its data, and of `struct vfio_pci_hot_reset`.
 const IRQ_SET: usize = 20;
@@ -570,6 +614,11 @@ impl DeviceFile for Device {
         let record = self.feature(vfio::VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, vfio::VFIO_DEVICE_FEATURE_GET, 8, |_| ())?;
         Ok(record.u64(FEATURE))
     }
+    fn logs_dma(&self) -> bool {
+        let start = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
+        let probe = vfio::VFIO_DEVICE_FEATURE_PROBE | vfio::VFIO_DEVICE_FEATURE_SET;
+        self.feature(start, probe, 0, |_| ()).is_ok()
+    }
     fn start_dma_log(&self, page_size: u64, ranges: &[(u64, u64)]) -> Result<u64> {
         let ranges: Vec<[u64; 2]> = ranges.iter().map(|(iova, len)| [*iova, *len]).collect();
         let start = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
@@ -586,10 +635,7 @@ impl DeviceFile for Device {
         self.feature(stop, vfio::VFIO_DEVICE_FEATURE_SET, 0, |_| ()).map(drop)
     }
     fn dma_log(&self, iova: u64, len: u64, dirty: &mut DirtyBitmap<'_>) -> Result<()> {
-        let pages = len.div_ceil(dirty.page_size.max(1));
-        if pages > dirty.words.len() as u64 * 64 {
-            return Err(Error::from(ErrorKind::InvalidInput));
-        }
+        room(len, dirty)?;
         let report = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
         // struct vfio_device_feature_dma_logging_report: iova, length, page_size, bitmap.
         let fill = |record: &mut Record| {

@@ -259,6 +259,20 @@ pub trait IommuFile: Send + Sync {
     /// # Errors
     /// ENOENT if a mapping is only in part in the range, or there is none.
     fn ioas_unmap(&self, ioas: u32, iova: u64, len: u64) -> Result<u64>;
+    /// Makes tables of an address space for a device that is bound, which tell what was written by them; devices are attached to them
+    /// by their number as to the address space.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP if the device's IOMMU cannot tell.
+    fn hwpt_alloc(&self, device: u32, ioas: u32) -> Result<u32>;
+    /// # Errors
+    /// The kernel's.
+    fn hwpt_track_dirty(&self, hwpt: u32, on: bool) -> Result<()>;
+    /// Takes the dirty pages of a range.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn hwpt_dirty(&self, hwpt: u32, iova: u64, len: u64, dirty: &mut DirtyBitmap<'_>) -> Result<()>;
 }
 
 /// Of a device.
@@ -462,7 +476,7 @@ pub trait DeviceFile: Send + Sync {
     /// # Errors
     /// The kernel's.
     fn bind_iommufd(&self, iommufd: RawFd) -> Result<u32>;
-    /// Attaches a bound cdev to an address space; from one to another in one step.
+    /// Attaches a bound cdev to an address space, or to tables of one ([`IommuFile::hwpt_alloc`]); from one to another in one step.
     ///
     /// # Errors
     /// The kernel's.
@@ -487,10 +501,12 @@ pub trait DeviceFile: Send + Sync {
     /// # Errors
     /// The kernel's.
     fn migration_data_size(&self) -> Result<u64>;
-    /// The device logs its own writes in these ranges (first address, length); with which page size it does.
+    /// Can the device log its own writes?
+    fn logs_dma(&self) -> bool;
+    /// The device logs its own writes in these ranges (first address, length), which do not overlap; with which page size it does.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's; a driver may not take as many ranges, or as long ones.
     fn start_dma_log(&self, page_size: u64, ranges: &[(u64, u64)]) -> Result<u64>;
     /// # Errors
     /// The kernel's.

@@ -4,7 +4,7 @@ use super::{Bench, MIB, Tree};
 use crate::locate::{self, Roots};
 use crate::sys::fake::{Call, FakeKernel};
 use crate::sys::{ContainerInfo, DmaMap, Host, Kernel, extension};
-use crate::{VfioError, Wanted};
+use crate::{Iommufd, VfioError, Wanted};
 use rhea_device::dma::{DmaHandle, Iommu, IommuPlace, Translation};
 use rhea_memory::{AddressSpace, BusError, GpaRange};
 use std::path::Path;
@@ -80,39 +80,51 @@ fn opened_once() {
     bench.vfio.assign(wanted("01:00.0"), None, &bench.dma).expect("assigned again");
 }
 
+/// Devices share an address space, and its tables, if those can tell what is written.
 #[test]
 fn iommufd() {
-    let bench = Bench::new(FakeKernel::default());
-    let iommufd = bench.vfio.iommufd(None).expect("an iommufd");
-    let first = bench.vfio.assign(wanted("01:00.0"), Some(&iommufd), &bench.dma).expect("assigned");
-    let path = bench.tree.roots().dev.join("vfio/devices/vfio3").display().to_string();
-    let map = DmaMap { iova: 0, len: 4 * MIB, host: bench.host(&bench.ram), write: true };
-    assert_eq!(
-        bench.kernel.log.take(),
-        [
-            Call::OpenIommufd,
-            Call::OpenCdev(path),
-            Call::BindIommufd,
-            Call::IoasAlloc(1),
-            Call::AttachIoas(1),
-            Call::Map(map)
-        ]
-    );
-    let second = bench.vfio.assign(wanted("02:00.0"), Some(&iommufd), &bench.dma).expect("assigned");
-    assert_eq!(bench.kernel.log.take()[1..], [Call::BindIommufd, Call::AttachIoas(1)]);
-    assert_eq!(second.groups(&[1, 2]), Some(Vec::new()));
-    drop(first);
-    assert_eq!(bench.kernel.log.take(), [Call::DetachIoas, Call::Close("device")]);
-    drop(second);
-    assert_eq!(
-        bench.kernel.log.take(),
-        [Call::DetachIoas, Call::Close("device"), Call::Unmap(0, 4 * MIB), Call::Destroy(1)]
-    );
+    for tables_track in [false, true] {
+        let bench = Bench::new(FakeKernel { tables_track, ..FakeKernel::default() });
+        let iommufd = bench.vfio.iommufd(None).expect("an iommufd");
+        let first = bench.vfio.assign(wanted("01:00.0"), Some(&iommufd), &bench.dma).expect("assigned");
+        let path = bench.tree.roots().dev.join("vfio/devices/vfio3").display().to_string();
+        let map = DmaMap { iova: 0, len: 4 * MIB, host: bench.host(&bench.ram), write: true };
+        let to = if tables_track { 2 } else { 1 };
+        assert_eq!(
+            bench.kernel.log.take(),
+            [
+                Call::OpenIommufd,
+                Call::OpenCdev(path),
+                Call::BindIommufd,
+                Call::IoasAlloc(1),
+                Call::HwptAlloc(1),
+                Call::AttachIoas(to),
+                Call::Map(map)
+            ]
+        );
+        let second = bench.vfio.assign(wanted("02:00.0"), Some(&iommufd), &bench.dma).expect("assigned");
+        let calls = [Call::BindIommufd, Call::HwptAlloc(1), Call::AttachIoas(to)];
+        let calls = calls.into_iter().filter(|c| !tables_track || *c != Call::HwptAlloc(1));
+        assert_eq!(bench.kernel.log.take()[1..], calls.collect::<Vec<_>>());
+        assert_eq!(second.groups(&[1, 2]), Some(Vec::new()));
+        drop(first);
+        assert_eq!(bench.kernel.log.take(), [Call::DetachIoas, Call::Close("device")]);
+        drop(second);
+        let calls =
+            [Call::DetachIoas, Call::Destroy(2), Call::Close("device"), Call::Unmap(0, 4 * MIB), Call::Destroy(1)];
+        let calls = calls.into_iter().filter(|c| tables_track || *c != Call::Destroy(2));
+        assert_eq!(bench.kernel.log.take(), calls.collect::<Vec<_>>());
+        another_view(&bench, &iommufd);
+    }
+}
+
+fn another_view(bench: &Bench, iommufd: &Arc<Iommufd>) {
     // Another view of memory is another address space.
     let other = DmaHandle::new(AddressSpace::new("empty"), 8);
-    let _first = bench.vfio.assign(wanted("01:00.0"), Some(&iommufd), &bench.dma).expect("assigned");
-    let _second = bench.vfio.assign(wanted("02:00.0"), Some(&iommufd), &other).expect("assigned");
-    assert!(bench.kernel.log.take().contains(&Call::AttachIoas(3)));
+    let _first = bench.vfio.assign(wanted("01:00.0"), Some(iommufd), &bench.dma).expect("assigned");
+    let _second = bench.vfio.assign(wanted("02:00.0"), Some(iommufd), &other).expect("assigned");
+    let calls = bench.kernel.log.take();
+    assert_eq!(calls.iter().filter(|c| matches!(c, Call::IoasAlloc(_))).count(), 2);
 }
 
 /// A kernel call that fails leaves nothing behind, whichever it is.

@@ -308,7 +308,7 @@ impl Tables {
     }
 }
 
-fn behind(bench: &mut Bench, windows: Option<Vec<DmaWindow>>) -> Arc<Tables> {
+pub(super) fn behind(bench: &mut Bench, windows: Option<Vec<DmaWindow>>) -> Arc<Tables> {
     let tables = Tables::new(windows);
     let place = IommuPlace::default();
     assert!(place.set(tables.clone()).is_ok());

@@ -1,6 +1,7 @@
 //! Against the fake kernel and a fake sysfs.
 
 mod assign;
+mod dirty;
 mod maps;
 mod real;
 
