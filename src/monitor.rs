@@ -2,6 +2,7 @@
 
 mod display;
 mod editor;
+mod jobs;
 mod plug;
 
 use crate::control::Control;
@@ -78,6 +79,7 @@ const TOPICS: &[(&str, &str)] = &[
     ("vnc", "show the VNC servers"),
     ("hotpluggable-cpus", "show places for processors"),
     ("memory-devices", "show memory that was plugged"),
+    ("block-jobs", "show what is done to images in the background"),
 ];
 
 impl Monitor {
@@ -132,7 +134,7 @@ impl Shell {
         let server = &self.control.server;
         match first {
             None | Some("help" | "?") => {
-                let all = COMMANDS.iter().chain(plug::COMMANDS);
+                let all = COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS);
                 all.flat_map(|(names, ..)| names.split('|')).map(str::to_owned).collect()
             }
             Some("info") => {
@@ -177,6 +179,9 @@ impl Shell {
             _ => (command, None),
         };
         if let Some(answer) = plug::execute(&self.machine, command, &rest) {
+            return answer;
+        }
+        if let Some(answer) = jobs::execute(self, command, &rest) {
             return answer;
         }
         let Some((names, arguments, _)) = COMMANDS.iter().find(|(names, ..)| names.split('|').any(|n| n == command))
@@ -293,6 +298,7 @@ impl Shell {
                     let _ = writeln!(text, "{}: {}", part("label"), part("filename"));
                 }
             }
+            Some("block-jobs") => text = jobs::info(&self.list("query-block-jobs")),
             Some("mice") => text = self.mice(),
             Some("vnc") => text = display::vnc(&self.control.server.context().vnc),
             Some("hotpluggable-cpus") => text = machine.hotpluggable_cpus(),
@@ -391,7 +397,7 @@ impl Shell {
 
 fn help(of: Option<&str>) -> String {
     let mut text = String::new();
-    for (names, arguments, what) in COMMANDS.iter().chain(plug::COMMANDS) {
+    for (names, arguments, what) in COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS) {
         if of.is_none_or(|o| names.split('|').any(|n| n == o)) {
             let _ = writeln!(text, "{names} {arguments}{}-- {what}", if arguments.is_empty() { "" } else { " " });
         }

@@ -8,6 +8,7 @@ mod declaration;
 mod error;
 mod events;
 mod introspect;
+mod jobs;
 mod json;
 mod page;
 mod server;
@@ -17,6 +18,7 @@ mod transport;
 pub use declaration::Schema;
 pub use error::{Error, ErrorClass};
 pub use events::Events;
+pub use jobs::{Cancelled, Finish, Job, JobSettings, Jobs, Status, Work};
 pub use json::Splitter;
 pub use serde_json::{Map, Value, json};
 pub use server::{Call, Commands, Handler, Server};
@@ -34,6 +36,7 @@ pub fn schema() -> Schema {
         ("machine.qmp", include_str!("../schema/machine.qmp")),
         ("devices.qmp", include_str!("../schema/devices.qmp")),
         ("storage.qmp", include_str!("../schema/storage.qmp")),
+        ("jobs.qmp", include_str!("../schema/jobs.qmp")),
         ("interface.qmp", include_str!("../schema/interface.qmp")),
     ];
     Schema::parse(TEXTS).unwrap_or_else(|e| panic!("the declaration of the protocol: {e}"))

@@ -252,7 +252,7 @@ pub fn run(args: &mut Args, output: &mut Output<'_>) -> Result<i32, String> {
         }
         text.push_str(&human(&n));
         list.push(describe(&n));
-        node = n.child("backing").filter(|_| chain).cloned();
+        node = n.child("backing").filter(|_| chain);
     }
     if as_json {
         text = pretty(&if chain { Value::Array(list) } else { list.swap_remove(0) });

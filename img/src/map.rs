@@ -24,9 +24,9 @@ pub const SPEC: Spec = Spec {
 fn file_of(node: &Arc<Node>, depth: u32) -> Option<String> {
     let mut node = node.clone();
     for _ in 0..depth {
-        node = node.child("backing")?.clone();
+        node = node.child("backing")?;
     }
-    Some(node.child("data-file").map_or(node.filename(), |d| d.filename()).to_owned())
+    Some(node.child("data-file").unwrap_or_else(|| node.clone()).filename().to_owned())
 }
 
 /// As C prints it.

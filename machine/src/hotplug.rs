@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::options::ObjectSpec;
 use crate::plug::{Plugger, Plugs};
 use parking_lot::{Mutex, RwLock};
-use rhea_block::{Drive, DriveOptions, Inherit, Node, NodeOptions};
+use rhea_block::{BlockGraph, Drive, DriveOptions, Inherit, Node, NodeOptions};
 use rhea_device::{Device, OptionError};
 use rhea_pci::{PciBus, PciFunction, PciSlot};
 use std::collections::VecDeque;
@@ -258,8 +258,17 @@ impl Machine {
     /// # Errors
     /// [`OptionError`].
     pub fn blockdev_add(&self, options: NodeOptions) -> Result<(), OptionError> {
-        let graph = self.changes("blockdev-add")?.plugs.lock().graph.clone();
-        graph.add(options, &Inherit::default()).map(|_| ()).map_err(|e| OptionError::new("blockdev-add", e))
+        self.block_graph()?
+            .add(options, &Inherit::default())
+            .map(|_| ())
+            .map_err(|e| OptionError::new("blockdev-add", e))
+    }
+    /// The nodes of the machine's drives, for those who change what is below them.
+    ///
+    /// # Errors
+    /// [`OptionError`]: the machine has none.
+    pub fn block_graph(&self) -> Result<Arc<BlockGraph>, OptionError> {
+        Ok(self.changes("blockdev")?.plugs.lock().graph.clone())
     }
     /// `blockdev-del`: closes a node that nothing uses.
     ///

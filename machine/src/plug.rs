@@ -156,7 +156,7 @@ impl Plugs {
         }
         // What a device that is gone was connected by. A processor that sleeps may have such a device in its view of memory still.
         self.drives.retain(|(d, _)| {
-            let gone = d.id() == name && d.node().is_some_and(|n| n.name() == name);
+            let gone = d.is_anonymous() && d.node().is_some_and(|n| n.name() == name);
             if gone {
                 d.let_go();
             }

@@ -6,8 +6,10 @@ mod devices;
 mod dump;
 mod fdsets;
 mod human;
+mod images;
 mod info;
 mod input;
+mod jobs;
 mod life;
 mod memory;
 mod objects;
@@ -20,7 +22,7 @@ pub use life::actions;
 
 use crate::cli::ControlSpec;
 use parking_lot::Mutex;
-use rhea_control::{Commands, Events, Listener, Schema, Server};
+use rhea_control::{Commands, Events, Jobs, Listener, Schema, Server};
 use rhea_device::OptionError;
 use rhea_device::chardev::CharBackend;
 use rhea_display::VncServer;
@@ -41,6 +43,7 @@ pub struct Context {
     pub controls: Vec<(String, String)>,
     pub dump: Arc<Mutex<dump::Progress>>,
     pub events: Arc<Events>,
+    pub jobs: Arc<Jobs>,
     /// The threads of the CPUs, once somebody asked.
     pub threads: OnceLock<Vec<i32>>,
     /// Where an absolute pointer was put last.
@@ -108,6 +111,8 @@ impl Control {
         devices::register(&mut commands);
         pci::register(&mut commands);
         storage::register(&mut commands);
+        jobs::register(&mut commands);
+        images::register(&mut commands);
         input::register(&mut commands);
         info::register(&mut commands, &parts.machine);
         vnc::register(&mut commands);
@@ -122,6 +127,7 @@ impl Control {
             controls: parts.controls,
             dump: Arc::default(),
             events: events.clone(),
+            jobs: Jobs::new(&events),
             threads: OnceLock::new(),
             pointer: Mutex::default(),
             migration_events: AtomicBool::new(false),

@@ -16,8 +16,6 @@ pub fn register(commands: &mut Commands<Context>) {
         ("query-block", block),
         ("query-named-block-nodes", nodes),
         ("query-blockstats", statistics),
-        ("query-block-jobs", no_jobs),
-        ("query-jobs", no_jobs),
         ("block_set_io_throttle", set_throttle),
         ("eject", eject),
         ("blockdev-open-tray", open_tray),
@@ -67,14 +65,9 @@ fn is_named(device: &DeviceEntry, name: &str) -> bool {
 
 type Result = std::result::Result<Value, Error>;
 
-/// Nothing is done to images in the background.
-fn no_jobs(_: &Context, _: &mut Call<'_>) -> Result {
-    Ok(json!([]))
-}
-
 /// Backing files below a node.
 fn depth(node: &Node) -> u64 {
-    node.child("backing").map_or(0, |below| 1 + depth(below))
+    node.child("backing").map_or(0, |below| 1 + depth(&below))
 }
 
 fn image(filename: &str, format: &str, backend: &Arc<dyn BlockBackend>) -> Value {
@@ -93,7 +86,7 @@ fn chain(node: &Node) -> Value {
     let mut entry = image(node.filename(), node.driver(), &node.backend());
     if let Some(below) = node.child("backing") {
         entry["backing-filename"] = json!(below.filename());
-        entry["backing-image"] = chain(below);
+        entry["backing-image"] = chain(&below);
     }
     entry
 }
@@ -157,7 +150,7 @@ fn device(context: &Context, drive: &Drive) -> Option<String> {
 
 /// The name of a drive; what is made of a node for a device has none of its own.
 fn name(drive: &Drive) -> &str {
-    if drive.node().is_some_and(|n| n.name() == drive.id()) { "" } else { drive.id() }
+    if drive.is_anonymous() { "" } else { drive.id() }
 }
 
 fn block(context: &Context, _: &mut Call<'_>) -> Result {
@@ -240,6 +233,15 @@ fn statistics(context: &Context, call: &mut Call<'_>) -> Result {
         entry
     };
     Ok(context.machine.inventory().drives().iter().map(|d| one(d)).collect())
+}
+
+/// The drive of this name, or that of a device.
+pub fn drive(context: &Context, name: &str) -> Option<Arc<Drive>> {
+    let inventory = context.machine.inventory();
+    let devices = inventory.devices();
+    let of_device = devices.iter().find(|d| is_named(d, name)).and_then(|d| d.spec.value("drive"));
+    let drives = inventory.drives();
+    drives.into_iter().find(|d| d.id() == name && !d.is_anonymous() || Some(d.id()) == of_device)
 }
 
 /// The limits as commands name them, in the order of [`values`].

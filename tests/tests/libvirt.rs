@@ -201,6 +201,20 @@ fn guests_of_libvirt() {
     consoles[0].send("until head -c 3 /dev/sr0 | grep 777; do sleep 0.2; done; echo me''dium\n");
     consoles[0].expect("medium", STEP);
     libvirt.run(&["change-media", "q35", "sda", "--eject", "--live", "--force"]);
+    // An image over that of a disk and back into it, and a disk that is copied while it is in use.
+    let (over, copy) = (scratch.path("over.qcow2"), scratch.path("copy.raw"));
+    let spec = format!("vda,file={over}");
+    libvirt.run(&["snapshot-create-as", "q35", "snap", "--disk-only", "--no-metadata", "--diskspec", &spec]);
+    assert!(libvirt.run(&["domblklist", "q35"]).contains(&over));
+    libvirt.run(&["blockcommit", "q35", "vda", "--active", "--pivot", "--wait"]);
+    assert!(!libvirt.run(&["domblklist", "q35"]).contains(&over));
+    let words = ["blockcopy", "virt", "vda", &copy, "--format", "raw", "--transient-job", "--wait", "--pivot"];
+    libvirt.run(&words);
+    assert!(libvirt.run(&["domblklist", "virt"]).contains(&copy));
+    for (console, name) in consoles.iter_mut().zip(["q35", "virt"]) {
+        console.send("echo 3 >/proc/sys/vm/drop_caches; head -n 1 /dev/vda\n");
+        console.expect(&format!("disk of {name}"), STEP);
+    }
     // A guest that is slow to give a device up is waited for.
     for ((board, _), files) in boards.into_iter().zip(&given) {
         files.iter().for_each(|file| drop(libvirt.run(&["detach-device", board.machine(), file])));

@@ -106,6 +106,8 @@ pub struct Drive {
     /// Held shared while a request runs: whoever replaces it waits for those.
     backend: RwLock<Arc<dyn BlockBackend>>,
     node: Mutex<Option<Arc<Node>>>,
+    /// It was made of a node for a device, and has no name of its own.
+    anonymous: bool,
     throttle: RwLock<Option<Arc<Throttle>>>,
     settings: DriveSettings,
     pool: Arc<Pool>,
@@ -122,7 +124,7 @@ impl Drive {
     /// A drive over a node of the graph.
     #[must_use]
     pub fn for_node(id: &str, node: &Arc<Node>) -> Arc<Self> {
-        let s = node.settings();
+        let (s, backend) = (node.settings(), node.backend());
         let cache = match (s.direct, s.no_flush) {
             (_, true) => CacheMode::Unsafe,
             (true, false) => CacheMode::None,
@@ -130,24 +132,32 @@ impl Drive {
         };
         let settings =
             DriveSettings { cache, discard: s.discard, detect_zeroes: s.detect_zeroes, ..DriveSettings::default() };
-        let drive = Self::with_settings(id, node.backend(), settings);
-        drive.set_node(Some(node.clone()));
-        drive
+        Arc::new(Self::make(id, backend, settings, Some(node.clone())))
     }
     pub(crate) fn with_settings(id: &str, backend: Arc<dyn BlockBackend>, settings: DriveSettings) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::make(id, backend, settings, None))
+    }
+    /// `node`: the one that it is made of for a device.
+    fn make(id: &str, backend: Arc<dyn BlockBackend>, settings: DriveSettings, node: Option<Arc<Node>>) -> Self {
+        Self {
             id: id.to_owned(),
             backend: RwLock::new(backend),
-            node: Mutex::default(),
+            anonymous: node.is_some(),
+            node: Mutex::new(node),
             throttle: RwLock::default(),
             settings,
             pool: Arc::default(),
             counters: Counters::default(),
-        })
+        }
     }
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+    /// Its id is that of the node it was made of, for a device: it has no name of its own.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.anonymous
     }
     #[must_use]
     pub fn backend(&self) -> Arc<dyn BlockBackend> {

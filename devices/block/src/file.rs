@@ -3,6 +3,7 @@
 use crate::lock::{self, Locked};
 use crate::segment::total;
 use crate::{BlockBackend, Extent, ExtentKind, Geometry, Segment, error_text, vectored};
+use parking_lot::RwLock;
 use rhea_device::fdset;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions};
@@ -10,6 +11,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How to open a file.
@@ -31,12 +33,63 @@ pub struct FileOptions {
 /// A file or block device. It grows when written behind its end, where it reads as zero.
 pub struct FileNode {
     path: PathBuf,
-    file: File,
-    /// The same image opened with O_DIRECT, for requests that are aligned to `direct_align`.
-    direct: Option<File>,
+    opened: RwLock<Arc<Opened>>,
     len: AtomicU64,
     block_device: bool,
     options: FileOptions,
+}
+
+/// The descriptors of a file, as long as it is open for reading only, or for writing too.
+struct Opened {
+    file: File,
+    /// The same image opened with O_DIRECT, for requests that are aligned to [`DIRECT_ALIGN`].
+    direct: Option<File>,
+    readonly: bool,
+}
+
+impl Opened {
+    fn new(path: &Path, file: File, options: &FileOptions) -> Result<Self, String> {
+        let fail = |e: &io::Error| format!("cannot open '{}': {}", path.display(), error_text(e));
+        if !options.no_lock
+            && let Locked::No(lock) =
+                lock::acquire(&file, !options.readonly, options.force_share).map_err(|e| fail(&e))?
+        {
+            return Err(format!(
+                "failed to get {lock} lock on '{}': another process is using this image",
+                path.display()
+            ));
+        }
+        let direct = match options.direct {
+            true => Some(again(&file, !options.readonly, libc::O_DIRECT).map_err(|e| match e.raw_os_error() {
+                Some(libc::EINVAL) => {
+                    format!("file system of '{}' does not support O_DIRECT: use another cache= mode", path.display())
+                }
+                _ => fail(&e),
+            })?),
+            false => None,
+        };
+        Ok(Self { file, direct, readonly: options.readonly })
+    }
+    fn for_request(&self, offset: u64, segments: &[Segment], skip: u64, len: u64) -> &File {
+        match &self.direct {
+            Some(direct)
+                if offset.is_multiple_of(DIRECT_ALIGN)
+                    && len.is_multiple_of(DIRECT_ALIGN)
+                    && vectored::aligned(segments, skip, len, DIRECT_ALIGN) =>
+            {
+                direct
+            }
+            // The host keeps buffered and direct accesses of one file coherent.
+            _ => &self.file,
+        }
+    }
+}
+
+/// Opens a file by its descriptor, whatever its name stands for now.
+fn again(file: &File, write: bool, flags: libc::c_int) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(write).custom_flags(libc::O_CLOEXEC | flags);
+    options.open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Alignment that O_DIRECT accepts on every common file system.
@@ -65,7 +118,8 @@ impl FileNode {
         let file = flags.read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
         let node = Self::with_file(path, file, FileOptions::default())?;
         if !node.block_device {
-            node.file.set_len(0).and_then(|()| node.file.set_len(len)).map_err(fail)?;
+            let opened = node.opened();
+            opened.file.set_len(0).and_then(|()| opened.file.set_len(len)).map_err(fail)?;
             node.len.store(len, Ordering::Release);
         } else if node.capacity() < len {
             return Err(format!("'{}' is too small: it has {} bytes", path.display(), node.capacity()));
@@ -80,34 +134,8 @@ impl FileNode {
             return Err(format!("'{}' is neither a regular file nor a block device", path.display()));
         }
         let len = file.seek(SeekFrom::End(0)).map_err(|e| fail(&e))?;
-        if !options.no_lock
-            && let Locked::No(lock) =
-                lock::acquire(&file, !options.readonly, options.force_share).map_err(|e| fail(&e))?
-        {
-            return Err(format!(
-                "failed to get {lock} lock on '{}': another process is using this image",
-                path.display()
-            ));
-        }
-        let direct = match options.direct {
-            true => Some(
-                OpenOptions::new()
-                    .read(true)
-                    .write(!options.readonly)
-                    .custom_flags(libc::O_CLOEXEC | libc::O_DIRECT)
-                    // By its descriptor, whatever the name stands for now.
-                    .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
-                    .map_err(|e| match e.raw_os_error() {
-                        Some(libc::EINVAL) => format!(
-                            "file system of '{}' does not support O_DIRECT: use another cache= mode",
-                            path.display()
-                        ),
-                        _ => fail(&e),
-                    })?,
-            ),
-            false => None,
-        };
-        Ok(Self { path: path.to_owned(), file, direct, len: AtomicU64::new(len), block_device, options })
+        let opened = RwLock::new(Arc::new(Opened::new(path, file, &options)?));
+        Ok(Self { path: path.to_owned(), opened, len: AtomicU64::new(len), block_device, options })
     }
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -128,33 +156,51 @@ impl FileNode {
         if write {
             self.zero_by_writing(from, len)?;
         } else {
-            fallocate(&self.file, FallocateFlags::empty(), from, len)?;
+            fallocate(&self.opened().file, FallocateFlags::empty(), from, len)?;
         }
         self.grown(from + len);
         Ok(())
     }
 
+    /// Opens the file again, for reading only or for writing too.
+    ///
+    /// # Errors
+    /// One line: it must not be written, or somebody else uses it; it stays as it was.
+    pub fn set_readonly(&self, readonly: bool) -> Result<(), String> {
+        let mut opened = self.opened.write();
+        if opened.readonly == readonly {
+            return Ok(());
+        }
+        let file = match fdset::open(&self.path, !readonly) {
+            Some(file) => file,
+            None => again(&opened.file, !readonly, 0),
+        };
+        let file = file.map_err(|e| format!("cannot open '{}' again: {}", self.path.display(), error_text(&e)))?;
+        // The locks of the two would be in each other's way.
+        lock::release(&opened.file);
+        match Opened::new(&self.path, file, &FileOptions { readonly, ..self.options }) {
+            Ok(new) => *opened = Arc::new(new),
+            Err(e) => {
+                if !self.options.no_lock {
+                    // They were free a moment ago.
+                    let _ = lock::acquire(&opened.file, !opened.readonly, self.options.force_share);
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+    fn opened(&self) -> Arc<Opened> {
+        self.opened.read().clone()
+    }
     fn grown(&self, end: u64) {
         self.len.fetch_max(end, Ordering::AcqRel);
     }
-    fn for_request(&self, offset: u64, segments: &[Segment], skip: u64, len: u64) -> &File {
-        match &self.direct {
-            Some(direct)
-                if offset.is_multiple_of(DIRECT_ALIGN)
-                    && len.is_multiple_of(DIRECT_ALIGN)
-                    && vectored::aligned(segments, skip, len, DIRECT_ALIGN) =>
-            {
-                direct
-            }
-            // The host keeps buffered and direct accesses of one file coherent.
-            _ => &self.file,
-        }
-    }
     fn zero_by_writing(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
-        let piece = vec![0; len.min(1 << 20) as usize];
+        let (piece, opened) = (vec![0; len.min(1 << 20) as usize], self.opened());
         while len > 0 {
             let n = len.min(1 << 20);
-            self.file.write_all_at(&piece[..n as usize], offset)?;
+            opened.file.write_all_at(&piece[..n as usize], offset)?;
             offset += n;
             len -= n;
         }
@@ -178,10 +224,11 @@ impl BlockBackend for FileNode {
         self.read_part_now(offset, segments, 0, total(segments))
     }
     fn read_part_now(&self, offset: u64, segments: &mut [Segment], skip: u64, len: u64) -> Option<io::Result<()>> {
-        if self.direct.is_some() {
+        let opened = self.opened.read();
+        if opened.direct.is_some() {
             return None;
         }
-        match vectored::read(&self.file, offset, segments, skip, len, true) {
+        match vectored::read(&opened.file, offset, segments, skip, len, true) {
             Err(e)
                 if e.kind() == io::ErrorKind::WouldBlock
                     || matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)) =>
@@ -195,17 +242,17 @@ impl BlockBackend for FileNode {
         self.write_part(offset, segments, 0, total(segments))
     }
     fn read_part(&self, offset: u64, segments: &mut [Segment], skip: u64, len: u64) -> io::Result<()> {
-        vectored::read(self.for_request(offset, segments, skip, len), offset, segments, skip, len, false)
+        vectored::read(self.opened().for_request(offset, segments, skip, len), offset, segments, skip, len, false)
     }
     fn write_part(&self, offset: u64, segments: &[Segment], skip: u64, len: u64) -> io::Result<()> {
-        vectored::write(self.for_request(offset, segments, skip, len), offset, segments, skip, len)?;
+        vectored::write(self.opened().for_request(offset, segments, skip, len), offset, segments, skip, len)?;
         self.grown(offset + len);
         Ok(())
     }
     fn read_bytes(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        let mut done = 0;
+        let (mut done, opened) = (0, self.opened());
         while done < data.len() {
-            match self.file.read_at(&mut data[done..], offset + done as u64) {
+            match opened.file.read_at(&mut data[done..], offset + done as u64) {
                 Ok(0) => {
                     data[done..].fill(0);
                     break;
@@ -218,12 +265,13 @@ impl BlockBackend for FileNode {
         Ok(())
     }
     fn write_bytes(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset)?;
+        self.opened().file.write_all_at(data, offset)?;
         self.grown(offset + data.len() as u64);
         Ok(())
     }
     fn flush(&self) -> io::Result<()> {
-        if self.options.no_flush || self.options.readonly { Ok(()) } else { self.file.sync_data() }
+        let opened = self.opened();
+        if self.options.no_flush || opened.readonly { Ok(()) } else { opened.file.sync_data() }
     }
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         // Nothing is behind the end.
@@ -231,7 +279,7 @@ impl BlockBackend for FileNode {
         if !self.options.discard || len == 0 {
             return Ok(());
         }
-        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+        match fallocate(&self.opened().file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
             // A discard is a hint.
             Err(e) if !unsupported(e) => Err(e.into()),
             _ => Ok(()),
@@ -244,7 +292,7 @@ impl BlockBackend for FileNode {
         let punch = may_unmap && self.options.discard && offset + len <= self.capacity();
         let how =
             if punch { FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE } else { FallocateFlags::ZERO_RANGE };
-        match fallocate(&self.file, how, offset, len) {
+        match fallocate(&self.opened().file, how, offset, len) {
             Ok(()) => (),
             Err(e) if unsupported(e) => self.zero_by_writing(offset, len)?,
             Err(e) => return Err(e.into()),
@@ -253,10 +301,10 @@ impl BlockBackend for FileNode {
         Ok(())
     }
     fn readonly(&self) -> bool {
-        self.options.readonly
+        self.opened.read().readonly
     }
     fn geometry(&self) -> Geometry {
-        let physical_block = if self.block_device || self.direct.is_some() { 4096 } else { 512 };
+        let physical_block = if self.block_device || self.options.direct { 4096 } else { 512 };
         Geometry { physical_block, ..Geometry::default() }
     }
     fn description(&self) -> String {
@@ -269,8 +317,9 @@ impl BlockBackend for FileNode {
             return at(len, ExtentKind::Zero);
         }
         let len = len.min(end - offset);
+        let opened = self.opened();
         // The position of the descriptor is used for nothing else, and shared by nobody who minds.
-        let data = match rustix::fs::seek(self.file.as_fd(), rustix::fs::SeekFrom::Data(offset)) {
+        let data = match rustix::fs::seek(opened.file.as_fd(), rustix::fs::SeekFrom::Data(offset)) {
             Ok(at) => at,
             Err(rustix::io::Errno::NXIO) => return at(len, ExtentKind::Zero),
             Err(_) => return at(len, ExtentKind::Data),
@@ -278,18 +327,18 @@ impl BlockBackend for FileNode {
         if data > offset {
             return at(len.min(data - offset), ExtentKind::Zero);
         }
-        let hole = rustix::fs::seek(self.file.as_fd(), rustix::fs::SeekFrom::Hole(offset)).unwrap_or(end);
+        let hole = rustix::fs::seek(opened.file.as_fd(), rustix::fs::SeekFrom::Hole(offset)).unwrap_or(end);
         at(if hole > offset { len.min(hole - offset) } else { len }, ExtentKind::Data)
     }
     fn resize(&self, capacity: u64) -> io::Result<()> {
         if self.block_device {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a block device cannot be resized"));
         }
-        self.file.set_len(capacity)?;
+        self.opened().file.set_len(capacity)?;
         self.len.store(capacity, Ordering::Release);
         Ok(())
     }
     fn allocated_size(&self) -> Option<u64> {
-        self.file.metadata().ok().map(|m| m.blocks() * 512)
+        self.opened().file.metadata().ok().map(|m| m.blocks() * 512)
     }
 }

@@ -1,53 +1,19 @@
 //! The graph of block nodes: what options or file names describe is opened, and nodes are found by name.
 
 use crate::nbd::NbdClient;
+use crate::node::Parts;
 use crate::qcow2::{Qcow2, Qcow2Options};
 use crate::vmdk::Vmdk;
 use crate::vpc::Vpc;
 use crate::{
-    BlockBackend, DetectZeroes, FileNode, FileOptions, Format, NodeOptions, NodeRef, NullBackend, RawNode, Throttle,
-    ThrottleLimits, probe,
+    DetectZeroes, FileNode, FileOptions, Format, Kind, Node, NodeOptions, NodeRef, NodeSettings, NullBackend, RawNode,
+    Throttle, ThrottleLimits, probe,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// What a node is.
-#[derive(Clone)]
-pub enum Kind {
-    File(Arc<FileNode>),
-    Raw(Arc<RawNode>),
-    Qcow2(Arc<Qcow2>),
-    Vmdk(Arc<Vmdk>),
-    Vpc(Arc<Vpc>),
-    Nbd(Arc<NbdClient>),
-    Null(Arc<NullBackend>),
-}
-
-/// A node of the graph.
-pub struct Node {
-    name: String,
-    driver: &'static str,
-    filename: String,
-    kind: Kind,
-    /// By role: `file`, `backing`, `data-file`, `extent.0` and so on.
-    children: Vec<(String, Arc<Node>)>,
-    /// It was described with the node above it, and goes with that.
-    inline: bool,
-    settings: Settings,
-}
-
-/// What every node can be told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
-    pub readonly: bool,
-    pub direct: bool,
-    pub no_flush: bool,
-    pub discard: bool,
-    pub detect_zeroes: DetectZeroes,
-}
 
 /// What a node takes from whoever opens it unless its options say otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,62 +37,6 @@ pub struct Inherit {
 /// Images below each other that are followed.
 const MAX_DEPTH: u32 = 100;
 const ENDLESS: &str = "the chain of backing files is too long, or a loop";
-
-impl Node {
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-    #[must_use]
-    pub fn driver(&self) -> &'static str {
-        self.driver
-    }
-    /// The name of the image, as it can be given again.
-    #[must_use]
-    pub fn filename(&self) -> &str {
-        &self.filename
-    }
-    #[must_use]
-    pub fn kind(&self) -> &Kind {
-        &self.kind
-    }
-    #[must_use]
-    pub fn children(&self) -> &[(String, Arc<Node>)] {
-        &self.children
-    }
-    #[must_use]
-    pub fn child(&self, role: &str) -> Option<&Arc<Node>> {
-        self.children.iter().find(|(r, _)| r == role).map(|(_, n)| n)
-    }
-    #[must_use]
-    pub fn settings(&self) -> Settings {
-        self.settings
-    }
-    #[must_use]
-    pub fn backend(&self) -> Arc<dyn BlockBackend> {
-        match &self.kind {
-            Kind::File(b) => b.clone(),
-            Kind::Raw(b) => b.clone(),
-            Kind::Qcow2(b) => b.clone(),
-            Kind::Vmdk(b) => b.clone(),
-            Kind::Vpc(b) => b.clone(),
-            Kind::Nbd(b) => b.clone(),
-            Kind::Null(b) => b.clone(),
-        }
-    }
-    #[must_use]
-    pub fn qcow2(&self) -> Option<&Arc<Qcow2>> {
-        match &self.kind {
-            Kind::Qcow2(q) => Some(q),
-            _ => None,
-        }
-    }
-    /// Is `other` this node or below it?
-    #[must_use]
-    pub fn contains(&self, other: &str) -> bool {
-        self.name == other || self.children.iter().any(|(_, c)| c.contains(other))
-    }
-}
 
 /// Nodes by name.
 #[derive(Default)]
@@ -230,8 +140,8 @@ impl BlockGraph {
     pub fn remove(&self, name: &str) -> Result<(), String> {
         let mut nodes = self.nodes.lock();
         let node = nodes.get(name).ok_or_else(|| format!("there is no node '{name}'"))?;
-        if let Some(user) = nodes.values().find(|n| n.name != name && n.contains(name)) {
-            return Err(format!("node '{name}' is busy: it is used by node '{}'", user.name));
+        if let Some(user) = nodes.values().find(|n| n.name() != name && n.contains(name)) {
+            return Err(format!("node '{name}' is busy: it is used by node '{}'", user.name()));
         }
         // One reference is the table's.
         if Arc::strong_count(node) > 1 || Arc::strong_count(&node.backend()) > 2 {
@@ -240,14 +150,14 @@ impl BlockGraph {
         let Some(node) = nodes.remove(name) else { return Ok(()) };
         drop(nodes);
         let closed = node.backend().close().map_err(|e| format!("node '{name}': {}", crate::error_text(&e)));
-        let mut below: Vec<Arc<Node>> = node.children.iter().map(|(_, c)| c.clone()).collect();
+        let mut below: Vec<Arc<Node>> = node.children().into_iter().map(|(_, c)| c).collect();
         drop(node);
         while let Some(child) = below.pop() {
-            below.extend(child.children.iter().map(|(_, c)| c.clone()));
+            below.extend(child.children().into_iter().map(|(_, c)| c));
             // One reference is the table's, one is here; others are of users.
             let mut nodes = self.nodes.lock();
-            if child.inline && nodes.contains_key(&child.name) && Arc::strong_count(&child) <= 2 {
-                nodes.remove(&child.name);
+            if child.is_inline() && nodes.contains_key(child.name()) && Arc::strong_count(&child) <= 2 {
+                nodes.remove(child.name());
             }
         }
         closed
@@ -287,13 +197,13 @@ impl BlockGraph {
             None | Some(NodeRef::None) => Ok(None),
             Some(NodeRef::Name(name)) => {
                 let node = self.get(&name).ok_or_else(|| format!("there is no node '{name}'"))?;
-                if !inherit.readonly && node.settings.readonly {
+                if !inherit.readonly && node.settings().readonly {
                     return Err(format!("node '{name}' is read-only"));
                 }
                 if !inherit.readonly
                     && let Some(user) = self.nodes.lock().values().find(|n| n.writes(&name))
                 {
-                    return Err(format!("node '{name}' is in use by node '{}'", user.name));
+                    return Err(format!("node '{name}' is in use by node '{}'", user.name()));
                 }
                 Ok(Some(node))
             }
@@ -313,7 +223,7 @@ impl BlockGraph {
         let opened = self.open_one(o, inherit);
         if opened.is_err() {
             // What was opened below it is of no use.
-            self.nodes.lock().retain(|name, node| !node.inline || before.contains(name));
+            self.nodes.lock().retain(|name, node| !node.is_inline() || before.contains(name));
         }
         opened
     }
@@ -351,7 +261,7 @@ impl BlockGraph {
         inherit.force_share |= o.take_bool("force-share")?.unwrap_or(false);
         let detect_zeroes = DetectZeroes::take(&mut o)?;
         let driver = o.take_text("driver")?;
-        let settings = Settings {
+        let settings = NodeSettings {
             readonly: inherit.readonly,
             direct: inherit.direct,
             no_flush: inherit.no_flush,
@@ -377,15 +287,7 @@ impl BlockGraph {
             other => self.open_format(other, o, &inherit),
         }?;
         let name = name.unwrap_or_else(|| format!("#block{:03}", self.anonymous.fetch_add(1, Ordering::Relaxed)));
-        let node = Arc::new(Node {
-            name: name.clone(),
-            driver: opened.driver,
-            filename: opened.filename,
-            kind: opened.kind,
-            children: opened.children,
-            inline: inherit.depth > 1,
-            settings,
-        });
+        let node = Arc::new(Node::new(name.clone(), opened, inherit.depth > 1, settings));
         if !name.starts_with('#') {
             self.nodes.lock().insert(name, node.clone());
         }
@@ -440,7 +342,7 @@ impl BlockGraph {
         let file = self.child(below, inherit)?.ok_or("'file' is missing: the node that the image is in")?;
         let readonly = inherit.readonly || file.backend().readonly();
         if readonly && !inherit.readonly {
-            return Err(format!("'{}' is read-only", file.filename));
+            return Err(format!("'{}' is read-only", file.filename()));
         }
         let (format, guessed) = match driver {
             Some("raw") => (Format::Raw, false),
@@ -451,11 +353,11 @@ impl BlockGraph {
                 let mut head = vec![0; 512.min(file.backend().capacity() as usize)];
                 file.backend()
                     .read_bytes(0, &mut head)
-                    .map_err(|e| format!("cannot read '{}': {}", file.filename, crate::error_text(&e)))?;
+                    .map_err(|e| format!("cannot read '{}': {}", file.filename(), crate::error_text(&e)))?;
                 (probe(&head), true)
             }
         };
-        let filename = file.filename.clone();
+        let filename = file.filename().to_owned();
         let mut children = vec![("file".to_owned(), file.clone())];
         let backend = file.backend();
         let kind = match format {
@@ -555,20 +457,6 @@ impl BlockGraph {
             }
         };
         Ok(Parts { driver: format.name(), filename, kind, children })
-    }
-}
-
-struct Parts {
-    driver: &'static str,
-    filename: String,
-    kind: Kind,
-    children: Vec<(String, Arc<Node>)>,
-}
-
-impl Node {
-    /// Does this node write to the node called `name`?
-    fn writes(&self, name: &str) -> bool {
-        !self.settings.readonly && self.children.iter().any(|(role, c)| role != "backing" && c.name == name)
     }
 }
 

@@ -7,7 +7,7 @@ mod rebase;
 
 pub use compare::{Difference, compare};
 pub use convert::{ConvertOptions, convert};
-pub use create::{ImageOptions, create};
+pub use create::{ImageOptions, create, create_in};
 pub use rebase::rebase;
 
 use crate::{BlockBackend, Extent, ExtentKind};

@@ -6,9 +6,11 @@ mod extent;
 mod file;
 mod graph;
 pub mod image;
+pub mod job;
 mod lock;
 mod memory;
 pub mod nbd;
+mod node;
 mod node_options;
 mod options;
 mod overlay;
@@ -25,8 +27,9 @@ mod vpc;
 pub use drive::{Completion, Drive, Operation};
 pub use extent::{Extent, ExtentKind};
 pub use file::{FileNode, FileOptions};
-pub use graph::{BlockGraph, Inherit, Kind, Node, open_image};
+pub use graph::{BlockGraph, Inherit, open_image};
 pub use memory::{MemoryBackend, NullBackend};
+pub use node::{Kind, Node, NodeSettings};
 pub use node_options::{NodeOptions, NodeRef};
 pub use options::{
     CacheMode, DRIVE_OPTIONS, DetectZeroes, DriveInterface, DriveOptions, ErrorPolicy, Media, parse_blockdev,

@@ -15,11 +15,15 @@ const USES: i64 = 100;
 const DENIES: i64 = 200;
 
 fn fcntl(file: &File, command: libc::c_int, kind: libc::c_int, byte: i64) -> io::Result<libc::flock> {
+    fcntl_range(file, command, kind, byte, 1)
+}
+
+fn fcntl_range(file: &File, command: libc::c_int, kind: libc::c_int, byte: i64, bytes: i64) -> io::Result<libc::flock> {
     let mut lock = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: byte,
-        l_len: 1,
+        l_len: bytes,
         l_pid: 0,
     };
     // SAFETY: the command takes a pointer to a valid flock, which the kernel may fill in.
@@ -35,6 +39,12 @@ pub(crate) enum Locked {
     Unsupported,
     /// Somebody else's use conflicts; the name of the lock that could not be had.
     No(String),
+}
+
+/// Gives up all locks of an image.
+pub(crate) fn release(file: &File) {
+    // Locks that are not there are not an error.
+    let _ = fcntl_range(file, libc::F_OFD_SETLK, libc::F_UNLCK, USES, DENIES + 100 - USES);
 }
 
 fn word(permission: i64) -> &'static str {

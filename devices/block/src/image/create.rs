@@ -75,35 +75,49 @@ pub fn create(path: &Path, options: &ImageOptions) -> Result<(), String> {
             file.flush().map_err(|e| format!("cannot write '{}': {}", path.display(), crate::error_text(&e)))
         }
         ImageOptions::Qcow2(options) => {
-            let mut options = options.clone();
-            options.size = options.size.checked_next_multiple_of(512).ok_or("the size is too large")?;
             let at = |e: String| format!("'{}': {e}", path.display());
             let data_file = match &options.data_file {
                 Some(name) => {
                     let name = Path::new(name);
                     Some(match FileNode::open(name, FileOptions::default()) {
-                        Ok(file) => {
-                            file.resize(options.size).map_err(|e| at(crate::error_text(&e)))?;
-                            Arc::new(file)
-                        }
+                        Ok(file) => Arc::new(file),
                         Err(_) => Arc::new(FileNode::create(name, options.size)?),
                     })
                 }
                 None => None,
             };
-            let file = Arc::new(FileNode::create(path, 0)?);
-            let backend: Arc<dyn BlockBackend> = file.clone();
-            qcow2::create(&backend, &options, data_file.clone().map(|f| f as Arc<dyn BlockBackend>)).map_err(at)?;
-            let prealloc = options.preallocation;
-            match data_file {
-                Some(data) => preallocate(&data, 0, options.size, prealloc),
-                // The tables are written, and lie before the data that has no storage yet.
-                None => match prealloc {
-                    Preallocation::Full => fill(&file),
-                    _ => preallocate(&file, 0, file.capacity(), prealloc),
-                },
-            }
+            create_in(&Arc::new(FileNode::create(path, 0)?), options.clone(), data_file).map_err(at)
         }
+    }
+}
+
+/// Creates a qcow2 image in a file, whose content is lost; `data_file`: where its data goes, if not there too.
+///
+/// # Errors
+/// One line.
+pub fn create_in(
+    file: &Arc<FileNode>,
+    mut options: qcow2::CreateOptions,
+    data_file: Option<Arc<FileNode>>,
+) -> Result<(), String> {
+    let fail = |e: std::io::Error| crate::error_text(&e);
+    options.size = options.size.checked_next_multiple_of(512).ok_or("the size is too large")?;
+    if !file.is_block_device() {
+        file.resize(0).map_err(fail)?;
+    }
+    if let Some(data) = &data_file {
+        data.resize(options.size).map_err(fail)?;
+    }
+    let backend: Arc<dyn BlockBackend> = file.clone();
+    qcow2::create(&backend, &options, data_file.clone().map(|f| f as Arc<dyn BlockBackend>))?;
+    let prealloc = options.preallocation;
+    match data_file {
+        Some(data) => preallocate(&data, 0, options.size, prealloc),
+        // The tables are written, and lie before the data that has no storage yet.
+        None => match prealloc {
+            Preallocation::Full => fill(file),
+            _ => preallocate(file, 0, file.capacity(), prealloc),
+        },
     }
 }
 

@@ -105,7 +105,7 @@ impl Qcow2 {
         if fix != Fix::Nothing {
             self.check_writable()?;
         }
-        if !self.options.readonly {
+        if !self.is_readonly() {
             self.settle()?;
         }
         let mut guard = self.meta.lock();

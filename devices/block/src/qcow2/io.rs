@@ -411,7 +411,7 @@ impl BlockBackend for Qcow2 {
         self.write_source(offset, len, &Source::Segments(segments, skip))
     }
     fn flush(&self) -> io::Result<()> {
-        if self.options.readonly {
+        if self.is_readonly() {
             return Ok(());
         }
         self.flush_tables()?;
@@ -461,7 +461,7 @@ impl BlockBackend for Qcow2 {
         self.zero_clusters(start, stop - start, may_unmap)
     }
     fn readonly(&self) -> bool {
-        self.options.readonly
+        self.is_readonly()
     }
     fn geometry(&self) -> Geometry {
         self.file.geometry()
@@ -502,6 +502,6 @@ impl BlockBackend for Qcow2 {
         self.backing()
     }
     fn close(&self) -> io::Result<()> {
-        if self.options.readonly { Ok(()) } else { self.finish() }
+        if self.is_readonly() { Ok(()) } else { self.finish() }
     }
 }

@@ -122,6 +122,7 @@ pub struct Qcow2 {
     data_file: OnceLock<Arc<dyn BlockBackend>>,
     backing: RwLock<Option<Arc<dyn BlockBackend>>>,
     options: Qcow2Options,
+    readonly: AtomicBool,
     cluster_bits: u32,
     version: u32,
     extended: bool,
@@ -198,6 +199,7 @@ impl Qcow2 {
             data_file: OnceLock::new(),
             backing: RwLock::new(None),
             options,
+            readonly: AtomicBool::new(options.readonly),
             cluster_bits,
             version: header.version,
             extended: header.extended_l2(),
@@ -240,12 +242,30 @@ impl Qcow2 {
     pub fn backing(&self) -> Option<Arc<dyn BlockBackend>> {
         self.backing.read().clone()
     }
+    fn is_readonly(&self) -> bool {
+        self.readonly.load(Ordering::Acquire)
+    }
+    /// From now on the image is only read, and left as not in use; or it is written too, as [`Self::prepare`] says. Nobody may be writing.
+    ///
+    /// # Errors
+    /// The host's, or damage.
+    pub fn set_readonly(&self, readonly: bool) -> stdio::Result<()> {
+        if readonly && !self.is_readonly() {
+            self.finish()?;
+        }
+        self.readonly.store(readonly, Ordering::Release);
+        let ready = self.prepare();
+        if ready.is_err() {
+            self.readonly.store(true, Ordering::Release);
+        }
+        ready
+    }
     /// Makes a writable image ready: repairs reference counts that a crash left behind, drops what would become wrong.
     ///
     /// # Errors
     /// The host's, or damage that is more than that.
     pub fn prepare(&self) -> stdio::Result<()> {
-        if self.options.readonly {
+        if self.is_readonly() {
             return Ok(());
         }
         let (dirty, stale) = {
@@ -306,7 +326,7 @@ impl Qcow2 {
         self.data_file.get().unwrap_or(&self.file).as_ref()
     }
     fn check_writable(&self) -> stdio::Result<()> {
-        if self.options.readonly {
+        if self.is_readonly() {
             return Err(stdio::ErrorKind::PermissionDenied.into());
         }
         if self.corrupt.load(Ordering::Acquire) {
@@ -317,7 +337,7 @@ impl Qcow2 {
     /// Damage was found. The image is marked, and not written any more.
     fn damaged(&self, m: &mut Meta, what: impl Into<String>) -> stdio::Error {
         let what = what.into();
-        if !self.options.readonly && !self.options.check && !self.corrupt.swap(true, Ordering::AcqRel) {
+        if !self.is_readonly() && !self.options.check && !self.corrupt.swap(true, Ordering::AcqRel) {
             if self.version >= 3 {
                 m.header.incompatible |= incompatible::CORRUPT;
                 // The image is refused anyway.
@@ -349,7 +369,7 @@ impl Qcow2 {
 
 impl Drop for Qcow2 {
     fn drop(&mut self) {
-        if !self.options.readonly
+        if !self.is_readonly()
             && !self.options.check
             && let Err(e) = BlockBackend::close(self)
         {
