@@ -106,7 +106,7 @@ impl HotPlug {
     }
     /// A function has left its bus.
     pub fn removed(&self, function: Arc<dyn PciFunction>) {
-        function.quiesce();
+        function.release();
         let unit = self.plugs.lock().forget(&function);
         if let Some(list) = self.devices.get() {
             // The data pointers are compared: it is known under another trait there.

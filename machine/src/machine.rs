@@ -444,7 +444,7 @@ impl Machine {
         }
         self.parts.clock.stop();
         for device in self.devices() {
-            device.quiesce();
+            device.release();
         }
     }
 }

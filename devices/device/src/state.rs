@@ -38,6 +38,10 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// [`LoadError`]; the device is then in an undefined state and the machine is not started.
     fn load(&self, state: &Saved) -> Result<(), LoadError>;
+    /// The machine ends, or the device leaves it: gives back what it has of the host, in bounded time. Nothing else follows.
+    fn release(&self) {
+        self.quiesce();
+    }
     /// Stops own activity (threads, DMA) and returns when all is at rest; `resume` undoes it.
     fn quiesce(&self) {}
     fn resume(&self) {}

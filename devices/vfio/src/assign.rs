@@ -3,6 +3,7 @@
 use crate::backing::Backing;
 use crate::error::Context;
 use crate::locate::{Place, Roots};
+use crate::migration::Peers;
 use crate::space::DmaSpace;
 use crate::sys::{API_VERSION, ContainerFile, DeviceFile, GroupFile, Host, IommuFile, Kernel, extension};
 use crate::{Report, VfioError};
@@ -37,6 +38,7 @@ pub struct Vfio {
     roots: Roots,
     report: Report,
     watcher: Option<Arc<dyn AssignedFiles>>,
+    peers: Arc<Peers>,
     state: Mutex<State>,
 }
 
@@ -135,7 +137,7 @@ impl Vfio {
         watcher: Option<Arc<dyn AssignedFiles>>,
         report: Report,
     ) -> Arc<Self> {
-        Arc::new(Self { host, roots, report, watcher, state: Mutex::default() })
+        Arc::new(Self { host, roots, report, watcher, peers: Arc::default(), state: Mutex::default() })
     }
     /// Opens `/dev/iommu`, or takes that file from somebody else.
     ///
@@ -336,6 +338,11 @@ impl Assigned {
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
+    }
+    /// All functions of the machine that can migrate.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.vfio.peers
     }
     /// What it may reach.
     #[must_use]

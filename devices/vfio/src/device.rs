@@ -11,7 +11,7 @@ use crate::bars::Bar;
 use crate::config::{self, COMMAND, Layout, Overrides};
 use crate::events::Events;
 use crate::interrupts::{Counters, Event, Interrupts, Message, Source, Surroundings, drain, event};
-use crate::migration::Migration;
+use crate::migration::{Migration, Peers};
 use crate::msix::Table;
 use crate::sys::{DeviceFile, DeviceInfo, IrqAction, IrqData, MigrationState, RegionInfo, irq, region};
 use guest::Guest;
@@ -48,6 +48,8 @@ pub struct Opened {
     pub device: Arc<dyn DeviceFile>,
     /// `0000:01:00.0`
     pub name: String,
+    /// All functions of the machine that can migrate.
+    pub peers: Arc<Peers>,
     /// Descriptors of these groups, if all are this machine's, for a reset of a whole bus.
     pub groups: Groups,
     /// What it is open by, dropped after the device.
@@ -126,7 +128,10 @@ struct Inner {
     space: RegionInfo,
     groups: Groups,
     /// `None`: it cannot migrate.
-    migration: Option<Migration>,
+    migration: Option<Arc<Migration>>,
+    peers: Arc<Peers>,
+    /// The machine is at rest, and wants the function to be.
+    resting: AtomicBool,
     device: Arc<dyn DeviceFile>,
     _keep: Box<dyn Any + Send + Sync>,
 }
@@ -154,7 +159,7 @@ impl VfioPci {
         choices: Choices,
         environment: Environment,
     ) -> Result<Arc<Self>, DeviceError> {
-        let Opened { device, name: host, groups, keep } = opened;
+        let Opened { device, name: host, peers, groups, keep } = opened;
         let info = call("what the device is", device.info())?;
         if !info.pci {
             return Err(DeviceError::NotPci);
@@ -230,10 +235,15 @@ impl VfioPci {
             info,
             space,
             groups,
-            migration: Migration::of(&device),
+            migration: Migration::of(&device).map(Arc::new),
+            peers,
+            resting: AtomicBool::new(false),
             device,
             _keep: keep,
         });
+        if let Some(migration) = &inner.migration {
+            inner.peers.add(migration);
+        }
         call("waiting for its interrupts", inner.connect(has_intx))?;
         Ok(Arc::new(Self(inner)))
     }
@@ -241,6 +251,36 @@ impl VfioPci {
     #[must_use]
     pub fn status(&self) -> Status {
         self.0.status()
+    }
+    /// Why the machine can neither be saved nor moved with the function in it.
+    #[must_use]
+    pub fn blocker(&self) -> Option<String> {
+        saved::blocker(&self.0)
+    }
+    /// The machine is to be moved; the guest runs on.
+    ///
+    /// # Errors
+    /// The function does not take part.
+    pub fn moving(&self) -> Result<(), String> {
+        saved::moving(&self.0)
+    }
+    /// Part of its state before it is stopped, at most `most` bytes; nothing: there is no more for now.
+    ///
+    /// # Errors
+    /// The function's.
+    pub fn moving_data(&self, most: usize) -> Result<Vec<u8>, String> {
+        saved::moving_data(&self.0, most)
+    }
+    /// The move is over, or was given up.
+    pub fn moved(&self) {
+        saved::moved(&self.0);
+    }
+    /// Takes what [`Self::moving_data`] gave elsewhere; [`Device::load`] is given the rest.
+    ///
+    /// # Errors
+    /// [`LoadError`]: the function is as after a reset.
+    pub fn take_data(&self, data: &[u8]) -> Result<(), LoadError> {
+        saved::take_data(&self.0, data)
     }
     /// What can be asked for its status as long as it lives.
     #[must_use]
@@ -439,7 +479,7 @@ impl Inner {
             mode: interrupts.kind().to_string(),
             route: self.route().and_then(|(line, end)| Some((line.number()?, end.number()?))),
             tells_end: self.tells_end(),
-            migration: self.migration.as_ref().map(Migration::state),
+            migration: self.migration.as_ref().map(|m| m.state()),
             shown: self.shown.load(SeqCst) && !self.asleep.load(SeqCst),
             mapped: self.bars.iter().map(Bar::mapped).sum(),
             counters: vec![
@@ -650,6 +690,12 @@ impl Device for VfioPci {
         saved::load(&self.0, saved)
     }
     fn quiesce(&self) {
+        saved::rest(&self.0);
+    }
+    fn resume(&self) {
+        saved::run_on(&self.0);
+    }
+    fn release(&self) {
         resets::give_up(&self.0);
     }
 }

@@ -9,7 +9,7 @@ use crate::sys::{DeviceFile, MigrationData, MigrationFlags, MigrationState as St
 use parking_lot::Mutex;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use thiserror::Error;
 
 /// Bytes that are read or written at once.
@@ -62,6 +62,14 @@ fn saves(state: State) -> bool {
 struct Now {
     state: State,
     stream: Option<Box<dyn MigrationData>>,
+    /// Bytes that are left of what the function had before the stop when it was asked last; `None`: it is asked again.
+    left: Option<u64>,
+}
+
+impl Now {
+    fn new(state: State) -> Self {
+        Self { state, stream: None, left: None }
+    }
 }
 
 /// The states of a function that can migrate.
@@ -77,7 +85,7 @@ impl Migration {
     pub fn of(device: &Arc<dyn DeviceFile>) -> Option<Self> {
         let flags = device.migration_flags().ok().filter(|f| f.stop_copy)?;
         let state = device.migration_state().ok()?;
-        Some(Self { device: device.clone(), flags, now: Mutex::new(Now { state, stream: None }) })
+        Some(Self { device: device.clone(), flags, now: Mutex::new(Now::new(state)) })
     }
     #[must_use]
     pub fn state(&self) -> State {
@@ -85,7 +93,7 @@ impl Migration {
     }
     /// The function was reset: it runs, whatever it did.
     pub fn was_reset(&self) {
-        *self.now.lock() = Now { state: State::Running, stream: None };
+        *self.now.lock() = Now::new(State::Running);
     }
     fn has(&self, state: State) -> bool {
         match state {
@@ -118,7 +126,7 @@ impl Migration {
                 now.state = to;
                 // What comes before the stop and what comes after it is one stream.
                 if stream.is_some() || !(saves(from) && saves(to)) {
-                    now.stream = stream;
+                    (now.stream, now.left) = (stream, None);
                 }
                 Ok(())
             }
@@ -136,27 +144,64 @@ impl Migration {
         }
     }
 
-    /// What is read at most at once before the stop, while the guest runs, to `sink`; what there is still to read. Begins it if need be.
+    /// The machine is to be moved: what can be read before the stop will be.
     ///
     /// # Errors
-    /// [`MigrationError`]: a function without pre-copy has no such state.
-    pub fn precopy(&self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<PrecopyInfo, MigrationError> {
-        let mut now = self.now.lock();
-        if !matches!(now.state, State::PreCopy | State::PreCopyP2p) {
-            self.change(&mut now, State::PreCopy)?;
-        }
-        let state = now.state;
-        let stream = now.stream.as_mut().ok_or(MigrationError::NoData(state))?;
-        let mut data = vec![0; CHUNK];
-        match stream.read(&mut data) {
-            Ok(n) => sink(&data[..n]).map_err(MigrationError::Data)?,
-            // Nothing at the moment.
-            Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => {}
-            Err(e) => return Err(MigrationError::Data(e)),
-        }
-        stream.precopy_info().map_err(MigrationError::Data)
+    /// [`MigrationError`]: it runs on.
+    pub fn begin(&self) -> Result<(), MigrationError> {
+        if self.has(State::PreCopy) { self.go(State::PreCopy) } else { Ok(()) }
     }
-    /// Stops the function and reads what is left of its state, to `sink`. It stays stopped; [`Self::go`] lets it run on.
+    /// Part of its state, at most `most` bytes, while the guest runs; nothing: that was as much as it had when a part was asked for after
+    /// the last time that there was nothing. [`Self::save`] gives the rest.
+    ///
+    /// # Errors
+    /// [`MigrationError`].
+    pub fn part(&self, most: usize) -> Result<Vec<u8>, MigrationError> {
+        let now = &mut *self.now.lock();
+        if !matches!(now.state, State::PreCopy | State::PreCopyP2p) {
+            return Ok(Vec::new());
+        }
+        let stream = now.stream.as_mut().ok_or(MigrationError::NoData(now.state))?;
+        let left = match now.left.take() {
+            Some(left) => left,
+            None => {
+                let PrecopyInfo { initial, dirty } = stream.precopy_info().map_err(MigrationError::Data)?;
+                initial.saturating_add(dirty)
+            }
+        };
+        if left == 0 {
+            return Ok(Vec::new());
+        }
+        let mut data = vec![0; most.clamp(1, CHUNK)];
+        let n = match stream.read(&mut data) {
+            Ok(n) => n,
+            // Nothing at the moment.
+            Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => 0,
+            Err(e) => return Err(MigrationError::Data(e)),
+        };
+        data.truncate(n);
+        now.left = (n > 0).then_some(left.saturating_sub(n as u64));
+        Ok(data)
+    }
+    /// The move is over, or given up: a function that was not stopped runs on as always.
+    ///
+    /// # Errors
+    /// [`MigrationError`].
+    pub fn end(&self) -> Result<(), MigrationError> {
+        if matches!(self.state(), State::PreCopy | State::PreCopyP2p) { self.go(State::Running) } else { Ok(()) }
+    }
+    /// Stops the function, which keeps what it was read of before.
+    ///
+    /// # Errors
+    /// [`MigrationError`].
+    fn stop(&self) -> Result<(), MigrationError> {
+        match self.state() {
+            State::PreCopy | State::PreCopyP2p => self.go(State::StopCopy),
+            State::StopCopy | State::Resuming => Ok(()),
+            _ => self.go(State::Stop),
+        }
+    }
+    /// Stops the function and reads its state, or what is left of it, to `sink`. It stays stopped; [`Self::go`] lets it run on.
     ///
     /// # Errors
     /// [`MigrationError`]: it is stopped, if it can be, and loses nothing.
@@ -169,24 +214,45 @@ impl Migration {
         };
         copied.and(self.change(&mut now, State::Stop))
     }
-    /// Gives the function a state, of which `source` has the data; 0 bytes: that was all. It is stopped then.
+    /// Gives the function a part of a state that was read by [`Self::part`].
+    ///
+    /// # Errors
+    /// [`MigrationError`]: it has no part of that state, as it was reset.
+    pub fn take_part(&self, mut data: &[u8]) -> Result<(), MigrationError> {
+        let given = self.give(&mut self.now.lock(), &mut |into| {
+            let n = data.len().min(into.len());
+            into[..n].copy_from_slice(&data[..n]);
+            data = &data[n..];
+            Ok(n)
+        });
+        given.inspect_err(|_| self.wipe())
+    }
+    fn give(
+        &self,
+        now: &mut Now,
+        source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<(), MigrationError> {
+        self.change(now, State::Resuming)?;
+        match now.stream.as_mut() {
+            Some(stream) => copy_in(&mut **stream, source).map_err(MigrationError::Data),
+            None => Err(MigrationError::NoData(State::Resuming)),
+        }
+    }
+    fn wipe(&self) {
+        let state = if self.device.reset().is_ok() { State::Running } else { State::Error };
+        *self.now.lock() = Now::new(state);
+    }
+    /// Gives the function a state, or the rest of one, of which `source` has the data; 0 bytes: that was all. It is stopped then.
     ///
     /// # Errors
     /// [`MigrationError`]: it has no part of that state, as it was reset.
     pub fn load(&self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<(), MigrationError> {
-        let mut now = self.now.lock();
-        self.change(&mut now, State::Resuming)?;
-        let copied = match now.stream.as_mut() {
-            Some(stream) => copy_in(&mut **stream, source).map_err(MigrationError::Data),
-            None => Err(MigrationError::NoData(State::Resuming)),
+        let done = {
+            let now = &mut *self.now.lock();
+            // At the end of the data the function looks whether it is whole.
+            self.give(now, source).and_then(|()| self.change(now, State::Stop))
         };
-        // At the end of the data the function looks whether it is whole.
-        let done = copied.and_then(|()| self.change(&mut now, State::Stop));
-        if done.is_err() {
-            let state = if self.device.reset().is_ok() { State::Running } else { State::Error };
-            *now = Now { state, stream: None };
-        }
-        done
+        done.inspect_err(|_| self.wipe())
     }
 }
 
@@ -221,26 +287,47 @@ fn copy_in(stream: &mut dyn MigrationData, source: &mut dyn FnMut(&mut [u8]) -> 
     }
 }
 
-/// Stops functions that may do DMA to each other: none does it to one that is stopped already.
-///
-/// # Errors
-/// The first's that does not stop; the others are stopped as far as they can be.
-pub fn stop_all(all: &[&Migration]) -> Result<(), MigrationError> {
-    in_steps(all, State::Stop)
-}
+/// Functions that may do DMA to each other: none does it to one that is stopped already.
+#[derive(Default)]
+pub struct Peers(Mutex<Vec<Weak<Migration>>>);
 
-/// Lets functions run that may do DMA to each other.
-///
-/// # Errors
-/// The first's that does not run.
-pub fn run_all(all: &[&Migration]) -> Result<(), MigrationError> {
-    in_steps(all, State::Running)
-}
-
-fn in_steps(all: &[&Migration], to: State) -> Result<(), MigrationError> {
-    let step = |to| all.iter().filter(|m| m.has(to)).map(|m| m.go(to)).fold(Ok(()), Result::and);
-    let quiet = step(State::RunningP2p);
-    step(to).and(quiet)
+impl Peers {
+    /// Another, as long as it lives.
+    pub fn add(&self, migration: &Arc<Migration>) {
+        let mut all = self.0.lock();
+        all.retain(|m| m.strong_count() != 0);
+        all.push(Arc::downgrade(migration));
+    }
+    fn all(&self) -> Vec<Arc<Migration>> {
+        self.0.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+    /// Stops one of them, all of which are to be stopped.
+    ///
+    /// # Errors
+    /// The one's, which does not stop.
+    pub fn stop(&self, one: &Migration) -> Result<(), MigrationError> {
+        for m in self.all().into_iter().filter(|m| m.flags.p2p) {
+            // One that does not is stopped as well as it can be.
+            let _ = match m.state() {
+                State::Running => m.go(State::RunningP2p),
+                State::PreCopy => m.go(State::PreCopyP2p),
+                _ => Ok(()),
+            };
+        }
+        one.stop()
+    }
+    /// Lets one of them run, all of which are to run.
+    ///
+    /// # Errors
+    /// The one's, which does not run.
+    pub fn run(&self, one: &Migration) -> Result<(), MigrationError> {
+        for m in self.all().into_iter().filter(|m| m.flags.p2p) {
+            if matches!(m.state(), State::Stop | State::StopCopy) {
+                let _ = m.go(State::RunningP2p);
+            }
+        }
+        one.go(State::Running)
+    }
 }
 
 #[cfg(test)]

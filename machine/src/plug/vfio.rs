@@ -82,6 +82,7 @@ impl Plugger<'_> {
         let opened = Opened {
             device: assigned.device().clone(),
             name: assigned.place().name.clone(),
+            peers: assigned.peers().clone(),
             groups: Box::new(move |numbers| of_groups.groups(numbers)),
             keep: Box::new(assigned),
         };

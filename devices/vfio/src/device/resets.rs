@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// Does `f` on a thread of its own; a function that is not done with it in time is given up.
-fn limited(inner: &Arc<Inner>, what: &str, f: impl FnOnce(&Arc<Inner>) + Send + 'static) {
+pub(super) fn limited(inner: &Arc<Inner>, what: &str, f: impl FnOnce(&Arc<Inner>) + Send + 'static) {
     let ((done, finished), limit) = (bounded(1), inner.environment.patience);
     let of = inner.clone();
     let spawned = std::thread::Builder::new().name("vfio-reset".to_owned()).spawn(move || {

@@ -30,7 +30,66 @@ fn damaged(e: &MigrationError) -> LoadError {
     LoadError::Damaged(e.to_string())
 }
 
-/// The function runs on after it; no processor does.
+pub(super) fn blocker(inner: &Inner) -> Option<String> {
+    if inner.gone.load(SeqCst) {
+        return Some(format!("{} does not answer any more", inner.host));
+    }
+    let why = || format!("the driver of {} on the host cannot tell its state", inner.host);
+    inner.migration.is_none().then(why)
+}
+
+/// One that cannot be moved has no part in it: [`blocker`] says so before.
+pub(super) fn moving(inner: &Inner) -> Result<(), String> {
+    inner.migration.as_ref().map_or(Ok(()), |m| m.begin()).map_err(|e| e.to_string())
+}
+
+pub(super) fn moving_data(inner: &Inner, most: usize) -> Result<Vec<u8>, String> {
+    inner.migration.as_ref().map_or_else(|| Ok(Vec::new()), |m| m.part(most)).map_err(|e| e.to_string())
+}
+
+pub(super) fn moved(inner: &Inner) {
+    if let Some(Err(e)) = inner.migration.as_ref().map(|m| m.end()) {
+        inner.warn(&format!("it does not run on: {e}"));
+    }
+}
+
+pub(super) fn take_data(inner: &Inner, data: &[u8]) -> Result<(), LoadError> {
+    let Some(migration) = inner.migration.as_ref().filter(|_| !inner.gone.load(SeqCst)) else {
+        return Err(stateless());
+    };
+    migration.take_part(data).map_err(|e| damaged(&e))
+}
+
+fn stateless() -> LoadError {
+    LoadError::Mismatch("an assigned device whose driver on the host takes no state".to_owned())
+}
+
+/// The machine comes to rest, and the function with it, if it can. What it has signalled is the machine's then.
+pub(super) fn rest(inner: &Arc<Inner>) {
+    if inner.migration.is_none() || inner.gone.load(SeqCst) || inner.resting.swap(true, SeqCst) {
+        return;
+    }
+    resets::limited(inner, "stopping it", |inner| {
+        let Some(migration) = &inner.migration else { return };
+        match inner.peers.stop(migration) {
+            Ok(()) => inner.interrupts().catch_up(),
+            Err(e) => inner.warn(&format!("it is not stopped: {e}")),
+        }
+    });
+}
+
+/// The machine goes on.
+pub(super) fn run_on(inner: &Arc<Inner>) {
+    if inner.resting.swap(false, SeqCst) && !inner.gone.load(SeqCst) {
+        resets::limited(inner, "letting it run", |inner| {
+            if let Some(Err(e)) = inner.migration.as_ref().map(|m| inner.peers.run(m)) {
+                inner.warn(&format!("it does not run: {e}"));
+            }
+        });
+    }
+}
+
+/// The function runs on after it, unless the machine is at rest; no processor does.
 pub(super) fn save(inner: &Inner) -> Saved {
     let Some(migration) = inner.migration.as_ref().filter(|_| !inner.gone.load(SeqCst)) else {
         return Saved::NotMigratable(
@@ -45,7 +104,8 @@ pub(super) fn save(inner: &Inner) -> Saved {
         data.extend_from_slice(part);
         Ok(())
     });
-    if let Err(e) = saved.and(migration.go(MigrationState::Running)) {
+    let goes_on = || if inner.resting.load(SeqCst) { Ok(()) } else { migration.go(MigrationState::Running) };
+    if let Err(e) = saved.and(goes_on()) {
         inner.warn(&format!("its state cannot be saved: {e}"));
         return Saved::NotMigratable("an assigned device does not tell its state");
     }
@@ -58,7 +118,7 @@ pub(super) fn save(inner: &Inner) -> Saved {
 pub(super) fn load(inner: &Arc<Inner>, saved: &Saved) -> Result<(), LoadError> {
     let State { config, table, data } = state::decode(saved, VERSION)?;
     let Some(migration) = inner.migration.as_ref().filter(|_| !inner.gone.load(SeqCst)) else {
-        return Err(LoadError::Mismatch("an assigned device whose driver on the host takes no state".to_owned()));
+        return Err(stateless());
     };
     if table.len() != inner.table.as_ref().map_or(0, |t| t.vectors() as usize) {
         return Err(LoadError::Mismatch("vectors of MSI-X".to_owned()));
@@ -85,5 +145,5 @@ pub(super) fn load(inner: &Arc<Inner>, saved: &Saved) -> Result<(), LoadError> {
     // The registers may say otherwise.
     inner.choose();
     inner.set_power();
-    migration.go(MigrationState::Running).map_err(|e| damaged(&e))
+    if inner.resting.load(SeqCst) { Ok(()) } else { migration.go(MigrationState::Running).map_err(|e| damaged(&e)) }
 }

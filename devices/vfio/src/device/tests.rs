@@ -117,8 +117,13 @@ impl Machine {
                 asked.fetch_add(1, SeqCst);
             }),
         };
-        let opened =
-            Opened { device: file, name: "0000:01:00.0".to_owned(), groups: Box::new(|_| None), keep: Box::new(()) };
+        let opened = Opened {
+            device: file,
+            name: "0000:01:00.0".to_owned(),
+            peers: Arc::default(),
+            groups: Box::new(|_| None),
+            keep: Box::new(()),
+        };
         let slot = bus.slot(Devfn(8));
         let function = VfioPci::new(opened, &slot, choices, environment).expect("the fake is a function");
         bus.attach(function.clone()).expect("the slot is free");
@@ -342,7 +347,7 @@ fn a_route_that_no_guest_changes() {
         assert_eq!((counter("joined-fast"), counter("failures")), (joined, 0), "{status}");
         assert!(if fast { counter("intx") <= ROUNDS } else { counter("intx") >= ROUNDS }, "{status}");
         assert_eq!(status.mode, if fast { "INTx fast" } else { "INTx slow" });
-        m.function.quiesce();
+        m.function.release();
         assert_eq!((m.device.eventfds(), lines.0.lock().len()), (0, 0));
     }
 }
@@ -492,13 +497,80 @@ fn a_function_moves() {
     assert_eq!(from.function.status().migration, Some(MigrationState::Running));
 }
 
+/// Moved while the guest runs: a part before the stop, the rest after it; what it signalled before is here, and it runs there.
+#[test]
+fn a_function_moves_while_it_runs() {
+    use MigrationState::{PreCopy, Running, Stop, StopCopy};
+    let flags = MigrationFlags { stop_copy: true, p2p: true, pre_copy: true };
+    let new = |migration| Machine::new(FakeSetup { migration, ..setup(space()) }, Choices::default());
+    let state = |m: &Machine| m.function.status().migration;
+    let from = new(Some(flags));
+    from.place();
+    from.write(MSIX + 2, 2, 0x8000);
+    from.store(TABLE + 0x30, 8, 0xfee0_0000);
+    from.store(TABLE + 0x38, 8, 0x77);
+    *from.device.movable().content.lock() = content(b"what it is, and what it will be");
+    *from.device.movable().ready.lock() = 20;
+    assert_eq!(from.function.blocker(), None);
+    // Given up before the stop.
+    from.function.moving().expect("it begins");
+    assert_eq!(state(&from), Some(PreCopy));
+    from.function.moved();
+    assert_eq!(state(&from), Some(Running));
+    from.function.moving().expect("it begins");
+    let mut parts = Vec::new();
+    while let Some(part) = from.function.moving_data(9).ok().filter(|p| !p.is_empty()) {
+        parts.push(part);
+    }
+    assert_eq!(parts.concat().len(), 20);
+    assert!(from.device.fire(irq::MSIX, 3));
+    from.function.quiesce();
+    assert_eq!((state(&from), from.controller.messages.lock().len()), (Some(StopCopy), 1));
+    let saved = from.function.save();
+    from.function.moved();
+    assert_eq!(state(&from), Some(Stop), "it is the other's now");
+    let to = new(Some(flags));
+    to.function.quiesce();
+    parts.iter().for_each(|part| to.function.take_data(part).expect("it is taken"));
+    to.function.load(&saved).expect("it is taken");
+    assert_eq!(*to.device.movable().content.lock(), content(b"what it is, and what it will be"));
+    assert_eq!((state(&to), to.mode().as_str()), (Some(Stop), "MSI-X, 1 vectors, 0 fast"));
+    to.function.resume();
+    assert_eq!(state(&to), Some(Running));
+    // It failed there: it runs on here.
+    from.function.resume();
+    from.function.resume();
+    assert_eq!(state(&from), Some(Running));
+    // A reset at rest is a fresh start, and what is at rest is saved as it stands.
+    to.function.quiesce();
+    assert!(matches!(to.function.save(), Saved::Bytes { .. }));
+    assert_eq!(state(&to), Some(Stop));
+    to.function.reset();
+    to.function.resume();
+    assert_eq!(state(&to), Some(Running));
+    // One that cannot says so by name, and nothing happens to it.
+    let fixed = new(None);
+    let why = fixed.function.blocker().expect("it cannot");
+    assert_eq!(why, "the driver of 0000:01:00.0 on the host cannot tell its state");
+    fixed.calls.take();
+    fixed.function.quiesce();
+    fixed.function.resume();
+    assert!(fixed.function.take_data(&[1]).is_err() && fixed.calls.take().is_empty());
+    // Nor does one that does not stop hold up the machine.
+    to.device.movable().fail = Some((MigrationState::RunningP2p, Running));
+    to.device.movable().state = Some(Running);
+    to.function.quiesce();
+    to.function.resume();
+    assert_eq!(state(&to), Some(Running));
+}
+
 #[test]
 fn nothing_is_left() {
     let m = Machine::new(setup(space()), Choices::default());
     m.place();
     m.device.set_intx(true);
     wait("the line rises", || m.up());
-    m.function.quiesce();
+    m.function.release();
     assert!(!m.up());
     assert_eq!((m.device.eventfds(), m.released.load(SeqCst), m.mode().as_str()), (0, 1, "none"));
     let unmapped = m.calls.take().iter().filter(|c| matches!(c, Call::UnmapRegion(..))).count();
@@ -525,7 +597,7 @@ fn a_function_that_hangs() {
     let began = Instant::now();
     m.write(EXPRESS + 8, 2, 0x8000);
     m.function.reset();
-    m.function.quiesce();
+    m.function.release();
     assert!(began.elapsed() < Duration::from_secs(20));
     assert_eq!((m.read(0, 4), m.up()), (u32::MAX, false));
     drop(stuck);
@@ -559,7 +631,7 @@ fn hostile_configuration_spaces() {
             m.write(at, 2, value);
             m.read(at, 2);
         }
-        m.function.quiesce();
+        m.function.release();
         assert_eq!(m.device.eventfds(), 0);
     }
 }

@@ -28,7 +28,10 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use vectors::{Slot, Vectors};
 
 /// An eventfd, closed when the last who waits for it has let go.
@@ -171,6 +174,8 @@ pub struct Interrupts {
     intx: bool,
     mode: Mutex<Mode>,
     state: Mutex<State>,
+    /// How many signals are being carried.
+    carried: AtomicUsize,
     pub counters: Counters,
 }
 
@@ -179,7 +184,8 @@ impl Interrupts {
     #[must_use]
     pub fn new(device: Arc<dyn DeviceFile>, intx: bool, around: Box<dyn Surroundings>) -> Arc<Self> {
         let (mode, state) = (Mutex::new(Mode::None), Mutex::default());
-        Arc::new(Self { device, around, intx, mode, state, counters: Counters::default() })
+        let carried = AtomicUsize::new(0);
+        Arc::new(Self { device, around, intx, mode, state, carried, counters: Counters::default() })
     }
 
     // ---- transitions ----
@@ -259,10 +265,26 @@ impl Interrupts {
 
     /// An eventfd that is watched was signalled.
     pub fn signalled(&self, source: Source) {
+        self.carried.fetch_add(1, SeqCst);
         match source {
             Source::Intx => self.intx_signalled(),
             Source::Vector(n) => self.vector_signalled(n),
             Source::Error | Source::Request => {}
+        }
+        self.carried.fetch_sub(1, SeqCst);
+    }
+
+    /// Carries what has been signalled and not been seen yet, when the function does nothing any more, and waits (not for long) for who is
+    /// carrying some of it.
+    pub fn catch_up(&self) {
+        let vectors = self.state.lock().vectors.len() as u32;
+        self.intx_signalled();
+        (0..vectors).for_each(|n| self.vector_signalled(n));
+        for _ in 0..1000 {
+            if self.carried.load(SeqCst) == 0 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 

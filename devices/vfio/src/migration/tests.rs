@@ -105,28 +105,68 @@ fn moves() {
     *source.movable().content.lock() = content(b"the first part, ");
     *source.movable().ready.lock() = 14;
     let mut data = Vec::new();
-    let mut left = u64::MAX;
-    while left > 0 {
-        let info = from.precopy(&mut take(&mut data)).expect("pre-copy");
-        assert_eq!(info.dirty, 10);
-        left = info.initial;
+    assert!(from.part(8).expect("nothing").is_empty(), "it is not asked yet");
+    from.begin().expect("pre-copy");
+    loop {
+        let part = from.part(2).expect("pre-copy");
+        if part.is_empty() {
+            break;
+        }
+        assert!(part.len() <= 2);
+        data.extend(part);
     }
     // Nothing at the moment.
-    assert_eq!(from.precopy(&mut take(&mut data)).expect("pre-copy").initial, 0);
+    assert!(from.part(8).expect("pre-copy").is_empty());
     assert_eq!((data.len(), from.state()), (14, State::PreCopy));
+    let early = data.len();
     source.movable().content.lock()[14..].copy_from_slice(b"ond part, ");
+    // Stopped by itself, it goes on with the same stream.
+    let alone = Peers::default();
+    alone.stop(&from).expect("stopped");
+    assert_eq!(from.state(), State::StopCopy);
     from.save(&mut take(&mut data)).expect("stop-copy");
     assert_eq!(data, [&16u64.to_le_bytes()[..], b"the fiond part, "].concat());
     assert_eq!(from.state(), State::Stop);
     use State::{PreCopy, PreCopyP2p, Stop, StopCopy};
     assert_eq!(source.movable().path, [PreCopy, PreCopyP2p, StopCopy, Stop]);
     // It is there as it was: it may run on here, or there.
-    let (_kernel, target, to) = device(MigrationFlags { stop_copy: true, ..MigrationFlags::default() });
-    to.load(&mut give(&data)).expect("resuming");
+    let (kernel, target, to) = device(MigrationFlags { stop_copy: true, ..MigrationFlags::default() });
+    for part in data[..early].chunks(5) {
+        to.take_part(part).expect("a part");
+    }
+    alone.stop(&to).expect("it is stopped already");
+    to.load(&mut give(&data[early..])).expect("resuming");
     assert_eq!(*target.movable().content.lock(), data);
     assert_eq!(to.state(), State::Stop);
-    run_all(&[&from, &to]).expect("both run");
+    alone.run(&from).and(alone.run(&to)).expect("both run");
     assert_eq!((from.state(), to.state()), (State::Running, State::Running));
+    // What is given up before the stop, and what has nothing before it.
+    from.begin().and(to.begin()).expect("begun");
+    assert_eq!((from.state(), to.state()), (State::PreCopy, State::Running));
+    assert!(to.part(9).expect("none").is_empty());
+    from.end().and(to.end()).expect("given up");
+    assert_eq!((from.state(), to.state()), (State::Running, State::Running));
+    // A function that has always more is asked again when it gave what it said.
+    *source.movable().ready.lock() = 6;
+    *source.movable().content.lock() = content(&[1; 12]);
+    from.begin().expect("pre-copy");
+    let mut given = 0;
+    for n in 1.. {
+        *source.movable().ready.lock() = 6 + n;
+        *source.movable().content.lock() = content(&vec![1; 12 + n]);
+        let part = from.part(2).expect("a part");
+        if part.is_empty() {
+            break;
+        }
+        given += part.len();
+    }
+    assert_eq!(given, 21, "as it was said at first");
+    // Parts that are refused leave nothing of them.
+    kernel.log.take();
+    kernel.log.fail_after(0, libc::EIO);
+    assert!(to.take_part(&[0; 9]).is_err());
+    assert_eq!(to.state(), State::Running);
+    assert!(kernel.log.take().contains(&Call::Reset));
 }
 
 #[test]
@@ -160,12 +200,23 @@ fn data_that_fails() {
 fn functions_stop_together() {
     let (_k1, a, one) = device(ALL);
     let (_k2, b, two) = device(MigrationFlags { stop_copy: true, ..MigrationFlags::default() });
-    stop_all(&[&one, &two]).expect("both stop");
-    assert_eq!(a.movable().path, [State::RunningP2p, State::Stop]);
-    assert_eq!(b.movable().path, [State::Stop]);
-    run_all(&[&one, &two]).expect("both run");
-    assert_eq!(a.movable().path[2..], [State::RunningP2p, State::Running]);
-    b.movable().fail = Some((State::Stop, State::Running));
-    assert!(stop_all(&[&one, &two]).is_err());
-    assert_eq!((one.state(), two.state()), (State::Stop, State::Running));
+    let (one, two) = (Arc::new(one), Arc::new(two));
+    let (_k3, c, three) = device(ALL);
+    let three = Arc::new(three);
+    let peers = Peers::default();
+    [&one, &two, &three].into_iter().for_each(|m| peers.add(m));
+    three.begin().expect("pre-copy");
+    peers.stop(&one).expect("it stops");
+    use State::{PreCopy, PreCopyP2p, RunningP2p, Stop, StopCopy};
+    assert_eq!(a.movable().path, [RunningP2p, Stop]);
+    assert_eq!(c.movable().path, [PreCopy, PreCopyP2p]);
+    peers.stop(&two).and(peers.stop(&three)).expect("the others stop");
+    assert_eq!((b.movable().path.clone(), three.state()), (vec![Stop], StopCopy));
+    peers.run(&two).expect("it runs");
+    assert_eq!((one.state(), two.state(), three.state()), (RunningP2p, State::Running, RunningP2p));
+    peers.run(&one).and(peers.run(&three)).expect("they run");
+    assert_eq!(a.movable().path[2..], [RunningP2p, State::Running]);
+    b.movable().fail = Some((Stop, State::Running));
+    assert!(peers.stop(&two).is_err());
+    assert_eq!((one.state(), two.state()), (RunningP2p, State::Running));
 }
