@@ -147,12 +147,13 @@ impl MmioDevice for Hpet {
     fn read(&self, offset: u64, access: Access) -> Result<u64, BusError> {
         let register = offset & 0x3f8;
         let read = |state: &State, now| state.read(register, now, self.abilities);
-        // A comparator and the status depend on the matches so far; the counter, which is polled, does not.
-        let value = if register == 0x0f0 {
-            let state = self.state.lock();
-            read(&state, self.clock.now_ns())
-        } else {
-            self.change(|state, now| read(state, now))
+        let value = match register {
+            // The counter is polled.
+            0x0f0 => read(&self.state.lock(), self.clock.now_ns()),
+            // Comparators and the status depend on the matches so far.
+            0x020 => self.change(|state, now| read(state, now)),
+            0x100.. if register & 0x18 == 8 => self.change(|state, now| read(state, now)),
+            _ => read(&self.state.lock(), 0),
         };
         Ok((value & mask(offset, access.size)) >> (offset % 8 * 8))
     }

@@ -149,12 +149,12 @@ impl State {
         }
         lines
     }
-    /// When the next match is, in ns.
+    /// When the next match is that interrupts, in ns. What others change is seen only by who looks, who catches up first.
     pub fn next_event(&self) -> Option<u64> {
         if !self.enabled() {
             return None;
         }
-        let due = self.timers.iter().filter_map(|timer| timer.due).min()?;
+        let due = self.timers.iter().filter(|timer| timer.is(INT_ENABLE)).filter_map(|timer| timer.due).min()?;
         // Beyond the end of the clock: never.
         due.checked_mul(TICK_NS).and_then(|ns| ns.checked_add(self.enabled_at))
     }

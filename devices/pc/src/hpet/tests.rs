@@ -184,6 +184,28 @@ fn fires_by_itself() {
     assert!(r.clock.now_ns() >= 5_000_000);
 }
 
+/// Nobody is woken for matches of which nothing comes, and they are there for who looks.
+#[test]
+fn silent_matches() {
+    let r = rig();
+    // Periodic without interrupts, then level-triggered.
+    r.wr(0x100, 1 << 3 | 1 << 6);
+    r.wr(0x108, 1000);
+    r.wr(0x10, 1);
+    assert_eq!(r.hpet.timer.deadline(), None);
+    r.clock.set_ns(10 * 2500);
+    assert_eq!((r.rd(0x108), r.rd(0x20)), (3000, 0));
+    r.wr(0x100, 1 << 1 | 1 << 3);
+    r.clock.set_ns(10 * 3500);
+    assert_eq!((r.hpet.timer.deadline(), r.rd(0x20), r.rd(0x108)), (None, 1, 4000));
+    // The next one interrupts.
+    r.wr(0x20, 1);
+    r.wr(0x100, 1 << 1 | 1 << 2 | 1 << 3 | 2 << 9);
+    assert_eq!((r.hpet.timer.deadline(), r.count(2)), (Some(10 * 4000), 0));
+    r.at(4000);
+    assert_eq!(r.count(2), 1);
+}
+
 #[test]
 fn saves() {
     let r = rig();
