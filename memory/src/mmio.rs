@@ -119,9 +119,15 @@ pub trait MmioDevice: Send + Sync {
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError>;
 
     /// Offsets of registers whose writes only say that there is work: value, size and who writes do not matter, several may become one,
-    /// and an accelerator may do the write on a thread of its own while guest code runs on. Always the same.
+    /// and an accelerator may [`Self::ring`] them on a thread of its own while guest code runs on. Always the same.
     fn doorbells(&self) -> Vec<u64> {
         Vec::new()
+    }
+    /// Does what a write to the doorbell at `offset` says that there is to do; true: not all of it, so that other doorbells of the device
+    /// have their turn before this one is rung again.
+    fn ring(&self, offset: u64) -> bool {
+        let _ = self.write(offset, 0, Access::host(2));
+        false
     }
 
     /// Not `None`: an accelerator may hold back writes to this device while guest code runs on. They are done one by one, in order, before

@@ -2,7 +2,7 @@
 //!
 //! [`sys`] is what the kernel offers on all hosts, as a trait, so that tests can stand in for it; [`host`] is the real one. Slots of
 //! guest memory follow the machine's address space ([`memory`]), and so do its doorbells ([`doorbells`]); vCPU threads ([`vcpu`]) and
-//! those that want something of them agree by [`kick`]. What concerns one architecture is in a module of its own: what a machine sees
+//! those that want something of them agree by [`kick`]. [`parts`] puts these together. What concerns one architecture is in a module of its own: what a machine sees
 //! of it is there on every host, what does it on hosts of that architecture (that of aarch64 and ppc64 is on others for tests).
 //!
 //! Lock order: `Gate::exclusive` → the list of slots. The list of doorbells is held for the kernel's calls only. A vCPU's `inner` is
@@ -20,6 +20,7 @@ pub mod kick;
 mod memory;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod mmio;
+mod parts;
 pub mod ppc;
 #[cfg(target_arch = "x86_64")]
 mod rings;

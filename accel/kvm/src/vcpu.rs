@@ -1,11 +1,8 @@
 //! A vCPU's thread: the same for all architectures, which say what a [`Processor`] does.
 #![expect(unsafe_code, reason = "hands a byte of the page shared with the kernel to the signal handler")]
 
-use crate::Counts;
-use crate::doorbells::Doorbells;
 use crate::error::KvmError;
 use crate::kick::{Attached, Kick, request};
-use crate::memory::Slots;
 use parking_lot::Mutex;
 use rhea_accel::{GuestVcpu, RunControl, Step, Vcpu, VcpuError};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,17 +71,6 @@ pub struct KvmVcpu<P: Processor> {
     exits: AtomicU64,
 }
 
-/// What a VM has used and done so far.
-pub fn counts<P: Processor>(slots: &Slots, doorbells: Option<&Doorbells>, vcpus: &[Arc<KvmVcpu<P>>]) -> Counts {
-    Counts {
-        slots: slots.used(),
-        doorbells: doorbells.map_or(0, Doorbells::count),
-        held: 0,
-        exits: vcpus.iter().map(|v| v.exits()).sum(),
-        kicks: vcpus.iter().map(|v| v.kicks()).sum(),
-    }
-}
-
 impl<P: Processor> KvmVcpu<P> {
     pub(crate) fn new(index: u32, inner: P) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
@@ -144,7 +130,8 @@ impl<P: Processor> KvmVcpu<P> {
                     }
                     self.kick.take();
                     self.work(&mut inner, &attached);
-                    self.cycle(&mut inner, &attached);
+                    // Whoever wants something leaves a request: until then there is nothing else to look at.
+                    while self.cycle(&mut inner, &attached) && self.kick.pending() == 0 {}
                 }
             }
         }
@@ -178,15 +165,18 @@ impl<P: Processor> KvmVcpu<P> {
         }
     }
 
-    fn cycle(&self, inner: &mut P, attached: &Attached) {
+    /// Runs guest code once; may it go on?
+    fn cycle(&self, inner: &mut P, attached: &Attached) -> bool {
         match inner.cycle(attached) {
-            Ok(Cycle::KeptOut) => {}
+            Ok(Cycle::KeptOut) => return true,
             Ok(Cycle::Idle) => self.control.sleep(|| self.kick.pending() != 0, None),
             Ok(Cycle::Ran) => {
-                self.exits.fetch_add(1, Ordering::Relaxed);
+                // Nobody else counts.
+                self.exits.store(self.exits() + 1, Ordering::Relaxed);
+                return true;
             }
             Ok(Cycle::DebugStop) => {
-                self.exits.fetch_add(1, Ordering::Relaxed);
+                self.exits.store(self.exits() + 1, Ordering::Relaxed);
                 self.control.request_pause();
                 if let Some(f) = &*self.on_debug.lock() {
                     f();
@@ -194,6 +184,7 @@ impl<P: Processor> KvmVcpu<P> {
             }
             Err(e) => inner.fail(&e),
         }
+        false
     }
 }
 

@@ -45,9 +45,11 @@ pub trait VirtioDevice: Send + Sync {
     fn start(&self, _features: u64) {}
     /// The driver made buffers available. Must not wait for the host.
     fn notify(&self, queue: u16);
-    /// The same on a thread beside the driver's, which runs on and may soon have more.
-    fn notify_apart(&self, queue: u16) {
+    /// The same on a thread beside the driver's, which runs on and may soon have more; true: it is to be called again, when other queues
+    /// had their turn.
+    fn notify_apart(&self, queue: u16) -> bool {
         self.notify(queue);
+        false
     }
     /// Stops all activity and returns when nothing touches the guest's memory any more. The queues are reset afterwards.
     fn reset(&self) {}
@@ -209,11 +211,9 @@ impl VirtioCore {
             self.device.notify(queue);
         }
     }
-    /// The same, by the thread of doorbells.
-    pub fn notify_apart(&self, queue: u16) {
-        if self.has_work(queue) {
-            self.device.notify_apart(queue);
-        }
+    /// The same, by the thread of doorbells ([`VirtioDevice::notify_apart`]).
+    pub fn notify_apart(&self, queue: u16) -> bool {
+        self.has_work(queue) && self.device.notify_apart(queue)
     }
     fn has_work(&self, queue: u16) -> bool {
         queue < self.queues.count() && self.queues.running()

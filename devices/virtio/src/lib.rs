@@ -4,6 +4,7 @@
 //! driver-visible status; a transport ([`VirtioMmio`], [`VirtioPci`]) shows the core to the guest.
 
 pub mod balloon;
+mod beside;
 pub mod blk;
 pub mod catalog;
 pub mod console;

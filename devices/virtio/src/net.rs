@@ -1,5 +1,6 @@
 //! Network device (virtio 1.2, 5.1), one queue pair and the control queue.
 
+use crate::beside::Patience;
 use crate::core::{VirtioDevice, config_bytes};
 use crate::features;
 use crate::queue::{Chain, QueueError};
@@ -102,7 +103,7 @@ pub struct Net {
     /// Also held while a frame is received, so that reset can wait for that.
     filter: Mutex<Filter>,
     tx: Gate,
-    tx_frame: Mutex<Vec<u8>>,
+    sending: Mutex<Sending>,
     ctrl: Gate,
     /// Offloads of the receiving side as the driver last set them; none: as negotiated.
     guest_offloads: Mutex<Option<u64>>,
@@ -115,6 +116,13 @@ impl NetFrontend for Front {
     fn receive(&self, frame: &[u8], offload: Offload) -> bool {
         self.0.upgrade().is_none_or(|net| net.receive(frame, offload))
     }
+}
+
+/// What sending keeps from one time to the next.
+#[derive(Default)]
+struct Sending {
+    frame: Vec<u8>,
+    patience: Patience,
 }
 
 enum Delivery {
@@ -131,7 +139,7 @@ impl Net {
             features: AtomicU64::new(0),
             filter: Mutex::new(Filter::new(options.mac)),
             tx: Gate::default(),
-            tx_frame: Mutex::default(),
+            sending: Mutex::default(),
             ctrl: Gate::default(),
             guest_offloads: Mutex::default(),
             options,
@@ -216,20 +224,23 @@ impl Net {
         }
     }
 
-    fn notified(&self, queue: u16, apart: bool) {
-        let Some(queues) = self.queues.get() else { return };
+    /// `apart`: the driver runs on meanwhile. True: to be called again.
+    fn notified(&self, queue: u16, apart: bool) -> bool {
+        let Some(queues) = self.queues.get() else { return false };
+        let mut more = false;
         match queue {
             RX => self.backend.receive_ready(),
-            TX => self.tx.run(|| self.transmit(queues, apart)),
+            TX => self.tx.run(|| more = self.transmit(queues, apart)),
             CTRL => self.ctrl.run(|| self.control(queues)),
             _ => (),
         }
+        more
     }
-    /// `apart`: the driver runs on meanwhile.
-    fn transmit(&self, queues: &Arc<Queues>, apart: bool) {
-        let mut frame = self.tx_frame.lock();
+    fn transmit(&self, queues: &Arc<Queues>, apart: bool) -> bool {
+        let mut sending = self.sending.lock();
+        let Sending { frame, patience } = &mut *sending;
         let sent = Cell::new(false);
-        let work = |chain: Chain| {
+        let mut work = |chain: Chain| {
             let len = chain.readable_len();
             if len <= HEADER as u64 || len > (HEADER + MAX_FRAME) as u64 {
                 queues.log().guest_error("virtio-net", format_args!("frame of impossible length"));
@@ -250,16 +261,16 @@ impl Net {
             queues.push(TX, chain, 0);
             true
         };
-        queues.drain_in_turns(TX, work, || {
+        let mut flush = || {
             if sent.take() {
                 self.backend.flush();
             }
-            queues.signal(TX);
-            if apart {
-                // A driver that sends on has the next frame soon, and its notification costs more than to look again.
-                std::thread::yield_now();
-            }
-        });
+        };
+        if apart {
+            return queues.drain_in_turns(TX, Some(patience), work, flush);
+        }
+        while queues.drain_in_turns(TX, None, &mut work, &mut flush) {}
+        false
     }
 
     fn control(&self, queues: &Arc<Queues>) {
@@ -409,8 +420,8 @@ impl VirtioDevice for Net {
     fn notify(&self, queue: u16) {
         self.notified(queue, false);
     }
-    fn notify_apart(&self, queue: u16) {
-        self.notified(queue, true);
+    fn notify_apart(&self, queue: u16) -> bool {
+        self.notified(queue, true)
     }
     fn reset(&self) {
         self.features.store(0, Ordering::Release);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rhea_device::{
     Device, LoadError, Log, RegisterDecl, RegisterHit, RegisterMap, RegisterRules, Saved, log_guest_error, state,
 };
-use rhea_memory::{Access, AccessRules, BusError, MmioDevice, Requester};
+use rhea_memory::{Access, AccessRules, BusError, MmioDevice};
 use rhea_pci::{
     BarKind, ConfigBuilder, Identity, IntxPin, Msix, PciConfig, PciConfigState, PciFunction, PciSlot, PcieType,
 };
@@ -79,6 +79,11 @@ const COMMON_MAP: RegisterMap<Reg> = RegisterMap::new(&[
     RegisterDecl::array(0x28, 4, ReadWrite, Reg::Driver, 2),
     RegisterDecl::array(0x30, 4, ReadWrite, Reg::Device, 2),
 ]);
+
+/// The queue whose doorbell is at `offset`, from [`NOTIFY`] on.
+fn queue_of(offset: u64) -> u16 {
+    ((offset - NOTIFY) / u64::from(NOTIFY_MULTIPLIER)) as u16
+}
 
 /// Interrupts by MSI-X vector, or by INTx and the ISR status.
 struct Interrupt {
@@ -252,14 +257,7 @@ impl MmioDevice for Registers {
     }
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
         match offset & !(STRUCT_SIZE - 1) {
-            NOTIFY => {
-                let queue = ((offset - NOTIFY) / u64::from(NOTIFY_MULTIPLIER)) as u16;
-                if access.requester == Requester::Host {
-                    self.core.notify_apart(queue)
-                } else {
-                    self.core.notify(queue)
-                }
-            }
+            NOTIFY => self.core.notify(queue_of(offset)),
             COMMON => {
                 return COMMON_MAP.write(
                     offset,
@@ -280,6 +278,9 @@ impl MmioDevice for Registers {
     fn doorbells(&self) -> Vec<u64> {
         let step = u64::from(NOTIFY_MULTIPLIER);
         (0..self.core.queues().count()).map(|queue| NOTIFY + u64::from(queue) * step).collect()
+    }
+    fn ring(&self, offset: u64) -> bool {
+        offset >= NOTIFY && self.core.notify_apart(queue_of(offset))
     }
     fn rules(&self) -> AccessRules {
         AccessRules::ANY

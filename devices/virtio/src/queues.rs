@@ -168,30 +168,22 @@ impl Queues {
     }
     /// Hands every available chain to `work`, with the driver's notifications off meanwhile, until none is left or `work`
     /// returns false.
-    pub fn drain(&self, index: u16, work: impl FnMut(Chain) -> bool) {
-        self.drain_in_turns(index, work, || {});
-    }
-    /// The same in turns: `after` each, the driver may have made more available, and is notified to do so only when it has not.
-    pub fn drain_in_turns(&self, index: u16, mut work: impl FnMut(Chain) -> bool, mut after: impl FnMut()) {
+    pub fn drain(&self, index: u16, mut work: impl FnMut(Chain) -> bool) {
         loop {
             self.with(index, Queue::disable_notifications);
-            loop {
-                let mut some = false;
-                while let Some(chain) = self.pop(index) {
-                    some = true;
-                    if !work(chain) {
-                        return after();
-                    }
+            while let Some(chain) = self.pop(index) {
+                if !work(chain) {
+                    return;
                 }
-                if !some {
-                    break;
-                }
-                after();
             }
             if self.with(index, Queue::enable_notifications) != Some(true) || self.paused() {
                 return;
             }
         }
+    }
+    /// Is a chain available? Nothing is taken.
+    pub(crate) fn has_available(&self, index: u16) -> bool {
+        !self.paused() && self.with(index, Queue::has_available) == Some(true)
     }
     pub(crate) fn reset(&self) {
         for q in &self.queues {

@@ -5,8 +5,8 @@ mod driver;
 use driver::{Driver, SIZE};
 use rhea_device::Device;
 use rhea_net::{NetBackend, NetFrontend, Offload, Offloads};
-use rhea_virtio::features;
 use rhea_virtio::net::{Net, NetOptions};
+use rhea_virtio::{VirtioDevice, features};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -147,6 +147,44 @@ fn frames_that_come_while_others_are_sent() {
     assert_eq!((d.wait_used(TX), d.wait_used(TX)), (0, 0));
     assert_eq!(b.sent.lock().unwrap().iter().map(|(f, _)| f[0]).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(b.flushes.load(Ordering::SeqCst), 2);
+}
+
+/// On a thread beside the driver: it is interrupted for several frames at once, turns end although there is more, and at the end it is
+/// asked to notify again.
+#[test]
+fn transmit_beside_the_driver() {
+    let backend = Arc::new(Backend::default());
+    let net = Net::new(backend.clone(), NetOptions { tx_queue_size: 512, ..NetOptions::new(MAC) });
+    let mut d = Driver::new(net.clone());
+    d.start(PLAIN, 512);
+    let (ram, rings) = (d.ram.clone(), 0x1_0000 * u64::from(TX));
+    let no_notify = move || {
+        let mut flags = [0; 2];
+        ram.read(rings + 0x8000, &mut flags).unwrap();
+        flags[0] == 1
+    };
+    let data = [&Offload::default().to_bytes(0)[..], &frame([1; 6], 60)].concat();
+    for _ in 0..300 {
+        d.add(TX, &[&data], &[]);
+    }
+    assert!(net.notify_apart(TX as u16) && no_notify() && d.line.level());
+    assert_eq!(backend.sent.lock().unwrap().len(), 256);
+    assert!(!net.notify_apart(TX as u16) && !no_notify());
+    assert_eq!(backend.sent.lock().unwrap().len(), 300);
+    // One that comes while it is looked for more is sent without being told of, and then the driver is told.
+    d.write(0x64, 1);
+    let (line, seen) = (d.line.clone(), Arc::new(AtomicU32::new(0)));
+    for _ in 0..2 {
+        d.add(TX, &[&data], &[]);
+    }
+    let (ram, index, levels) = (d.ram.clone(), rings + 0x4002, seen.clone());
+    ram.write(index, &301u16.to_le_bytes()).unwrap();
+    *backend.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        levels.store(u32::from(line.level()) + 1, Ordering::SeqCst);
+        ram.write(index, &302u16.to_le_bytes()).unwrap();
+    }));
+    assert!(!net.notify_apart(TX as u16) && !no_notify() && d.line.level());
+    assert_eq!((backend.sent.lock().unwrap().len(), seen.load(Ordering::SeqCst)), (302, 1));
 }
 
 #[test]

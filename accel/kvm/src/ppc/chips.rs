@@ -204,7 +204,7 @@ impl KernelIrqchip for KernelChips {
         if !(if mode == Mode::Xics { self.xics } else { self.xive }) {
             return false;
         }
-        let made = self.core.gate.exclusively(|| {
+        let made = self.core.parts.gate.exclusively(|| {
             let made = self.make(mode, sources);
             self.core.set_kernel_irqchip(made.is_ok());
             made
@@ -231,7 +231,7 @@ impl KernelIrqchip for KernelChips {
         }
         // There is no second one as long as somebody has the first.
         *open.wanted.lock() = false;
-        self.core.gate.exclusively(|| {
+        self.core.parts.gate.exclusively(|| {
             let pending = open.sources.iter().filter(|(irq, level)| carry && !**level && open.pending(**irq));
             let pending = pending.map(|(irq, _)| *irq).collect();
             if open.pages.is_some() {

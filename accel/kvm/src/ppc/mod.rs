@@ -13,7 +13,8 @@ mod vcpu;
 mod vm;
 
 pub use chips::Places;
-pub use vm::{KvmVm, check};
+use vm::check;
+pub use vm::{KvmVm, host as host_of};
 
 use crate::{Choice, Counts, DEV_KVM, DevKvm, KvmError};
 use rhea_accel::spapr::KernelIrqchip;

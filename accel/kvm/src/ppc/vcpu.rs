@@ -36,6 +36,8 @@ pub struct Inner {
     stuck: bool,
     /// The level of the external interrupt that the kernel was told.
     external: bool,
+    /// What the kernel has of the guest's time base.
+    ahead: i64,
 }
 
 impl Inner {
@@ -59,6 +61,7 @@ impl Inner {
             incomplete: false,
             stuck: false,
             external: false,
+            ahead: 0,
         })
     }
 
@@ -220,7 +223,15 @@ impl Processor for Inner {
         self.file.immediate_exit()
     }
     fn resumed(&mut self) {
-        self.vm.vcpu_resumed();
+        let ahead = self.vm.vcpu_resumed();
+        if ahead == self.ahead {
+            return;
+        }
+        match self.file.set_reg(abi::KVM_REG_PPC_TB_OFFSET, u128::from(ahead as u64)) {
+            Ok(()) => self.ahead = ahead,
+            // It then runs on as it would have.
+            Err(e) => eprintln!("rhea: -accel kvm: the guest's clock did not stand: KVM_SET_ONE_REG: {e}"),
+        }
     }
     fn paused(&mut self) {
         self.vm.vcpu_paused();
@@ -252,8 +263,8 @@ impl Processor for Inner {
             return Ok(Cycle::Idle);
         }
         self.give()?;
-        if !attached.enter(&self.vm.gate) {
-            self.vm.gate.wait_open();
+        if !attached.enter(&self.vm.parts.gate) {
+            self.vm.parts.gate.wait_open();
             return Ok(Cycle::KeptOut);
         }
         (self.fresh, self.incomplete) = (false, false);

@@ -5,22 +5,19 @@ use super::chips::{KernelChips, Places};
 use super::sys::{System, VmFile};
 use super::vcpu::Inner;
 use super::{Host, PpcVm, Setup};
-use crate::assigned::Assigned;
-use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
-use crate::kick::Gate;
-use crate::memory::Slots;
-use crate::sys::{AnyVm, IoEvent, cap};
+use crate::parts::Parts;
+use crate::sys::cap;
 use crate::{Counts, KvmVcpu};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rhea_accel::spapr::KernelIrqchip;
-use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VmControl};
-use rhea_memory::{AddressSpace, Gpa, Subscription};
-use rhea_ppc::{PpcCpu, PpcHooks};
+use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IrqFd, Services, Vcpu, VcpuError, VmControl};
+use rhea_memory::AddressSpace;
+use rhea_ppc::{PpcCpu, PpcHooks, timebase};
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// What every VM needs of the kernel.
 const NEEDED: &[(u32, &str)] = &[
@@ -94,17 +91,26 @@ pub fn host(system: &dyn System) -> Result<Host, KvmError> {
 /// What vCPUs need of the VM; lives as long as any of them.
 pub(super) struct Core {
     pub file: Arc<dyn VmFile>,
-    pub gate: Arc<Gate>,
+    /// The guest's clock is the time base: when the machine stood still.
+    pub parts: Parts<Instant>,
     pub space: Arc<AddressSpace>,
     pub hooks: Arc<dyn PpcHooks>,
     pub control: VmControl,
     /// The interrupt controller in use is in the kernel.
     in_kernel: AtomicBool,
-    slots: Arc<Slots>,
-    /// `None`: writes to them end guest code.
-    doorbells: Option<Doorbells>,
-    /// How many vCPUs are not paused.
-    running: Mutex<u32>,
+    /// What the guest's time base is ahead of the host's.
+    ahead: AtomicI64,
+}
+
+/// What the kernel has of the difference of two time bases.
+const TIME_STEP: u64 = 1 << 24;
+
+/// A time base that was `ahead`, after it stood for a while: it does not go back, and not on by more than the kernel's steps want.
+fn behind(ahead: i64, stood: Duration) -> i64 {
+    let ticks = (stood.as_nanos() * u128::from(timebase::FREQUENCY_HZ) / 1_000_000_000) as i64;
+    let exact = ahead.saturating_sub(ticks);
+    let step = TIME_STEP as i64;
+    exact.checked_add(step - 1).map_or(exact, |up| up.div_euclid(step) * step)
 }
 
 /// The vCPUs of a VM, by index.
@@ -113,11 +119,8 @@ pub(super) type Vcpus = Arc<RwLock<Vec<Arc<KvmVcpu<Inner>>>>>;
 /// The VM of one machine.
 pub struct KvmVm {
     core: Arc<Core>,
-    ioeventfd: bool,
-    assigned: Arc<Assigned>,
     vcpus: Vcpus,
     chips: OnceLock<Arc<KernelChips>>,
-    _follow: Vec<Subscription>,
 }
 
 impl KvmVm {
@@ -144,23 +147,10 @@ impl KvmVm {
         if rpt_invalidate {
             file.enable(abi::KVM_CAP_PPC_RPT_INVALIDATE, [0; 4]).during("KVM_CAP_PPC_RPT_INVALIDATE")?;
         }
-        let gate = Arc::new(Gate::default());
-        let panic = control.clone();
-        let failed = move |e: &KvmError| panic.guest_panic(&format!("KVM: {e}"));
-        let any: Arc<dyn AnyVm> = file.clone();
-        let (slots, follow) = Slots::new(&any, &gate, std::slice::from_ref(&space), None, Box::new(failed))?;
-        let ioeventfd = file.check(cap::IOEVENTFD) > 0;
-        let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
-        let in_kernel = AtomicBool::new(false);
-        let core = Core { file, gate, space, hooks, control, in_kernel, slots, doorbells, running: Mutex::default() };
-        Ok(Arc::new(Self {
-            core: Arc::new(core),
-            ioeventfd,
-            assigned: Assigned::new(any),
-            vcpus: Arc::default(),
-            chips: OnceLock::new(),
-            _follow: follow,
-        }))
+        let parts = Parts::new(file.clone(), std::slice::from_ref(&space), None, &control)?;
+        let (in_kernel, ahead) = (AtomicBool::new(false), AtomicI64::new(0));
+        let core = Arc::new(Core { file, parts, space, hooks, control, in_kernel, ahead });
+        Ok(Arc::new(Self { core, vcpus: Arc::default(), chips: OnceLock::new() }))
     }
 }
 
@@ -172,25 +162,22 @@ impl Core {
     pub fn set_kernel_irqchip(&self, on: bool) {
         self.in_kernel.store(on, SeqCst);
     }
-    pub fn vcpu_resumed(&self) {
-        *self.running.lock() += 1;
+    /// What the guest's time base is to be ahead of the host's, now that a vCPU goes on.
+    pub fn vcpu_resumed(&self) -> i64 {
+        self.parts.resumed(|stood: Instant| {
+            self.ahead.store(behind(self.ahead.load(SeqCst), stood.elapsed()), SeqCst);
+            Ok(())
+        });
+        self.ahead.load(SeqCst)
     }
     pub fn vcpu_paused(&self) {
-        let last = {
-            let mut running = self.running.lock();
-            *running = running.saturating_sub(1);
-            *running == 0
-        };
-        // What the guest has rung is done before the machine stands.
-        if let (true, Some(doorbells)) = (last, &self.doorbells) {
-            doorbells.settle();
-        }
+        self.parts.paused(|| Some(Instant::now()));
     }
 }
 
 impl PpcVm for KvmVm {
     fn counts(&self) -> Counts {
-        crate::vcpu::counts(&self.core.slots, self.core.doorbells.as_ref(), &self.vcpus.read())
+        self.core.parts.counts(&self.vcpus.read())
     }
     fn irqchip(&self, places: Places) -> Option<Arc<dyn KernelIrqchip>> {
         let chips = KernelChips::new(&self.core, &self.vcpus, places)?;
@@ -205,7 +192,7 @@ impl PpcVm for KvmVm {
         }
     }
     fn set_hash(&self, order: u32) -> Result<(), KvmError> {
-        self.core.gate.exclusively(|| {
+        self.core.parts.gate.exclusively(|| {
             let mut result = self.core.file.allocate_htab(order);
             for _ in 0..TRIES {
                 if !result.as_ref().is_err_and(|e| e.kind() == ErrorKind::ResourceBusy) {
@@ -219,7 +206,7 @@ impl PpcVm for KvmVm {
     }
     fn set_radix(&self, process_table: u64, gtse: bool) -> Result<(), KvmError> {
         let flags = abi::KVM_PPC_MMUV3_RADIX | if gtse { abi::KVM_PPC_MMUV3_GTSE } else { 0 };
-        self.core.gate.exclusively(|| {
+        self.core.parts.gate.exclusively(|| {
             self.core.file.configure_mmu(flags, process_table | PATE_GR).during("KVM_PPC_CONFIGURE_V3_MMU")
         })
     }
@@ -230,10 +217,8 @@ impl Accelerator for KvmVm {
         "kvm"
     }
     fn services(&self) -> Services {
-        let ioeventfd = self.ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>);
         let irqfd = self.core.file.check(cap::IRQFD) > 0;
-        let irqfd = self.chips.get().filter(|_| irqfd).map(|chips| chips.clone() as Arc<dyn IrqFd>);
-        Services { irqfd, ioeventfd, assigned: Some(self.assigned.clone()) }
+        self.core.parts.services(self.chips.get().filter(|_| irqfd).map(|chips| chips.clone() as Arc<dyn IrqFd>))
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
         self.vcpus.read().iter().map(|v| v.clone() as Arc<dyn Vcpu>).collect()
@@ -251,27 +236,22 @@ impl GuestAccelerator<PpcCpu> for KvmVm {
         let file = self.core.file.create_vcpu(index).during("KVM_CREATE_VCPU").map_err(fail)?;
         file.enable(abi::KVM_CAP_PPC_PAPR, [0; 4]).during("KVM_CAP_PPC_PAPR").map_err(fail)?;
         let vcpu = KvmVcpu::new(index, Inner::new(&self.core, index, guest, file).map_err(fail)?);
-        self.core.gate.add(vcpu.kick_handle());
+        self.core.parts.gate.add(vcpu.kick_handle());
         self.vcpus.write().push(vcpu.clone());
         Ok(vcpu)
     }
 }
 
-/// Doorbells.
-struct IoEvents(Arc<dyn VmFile>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl IoEvents {
-    fn set(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>, attach: bool) -> std::io::Result<()> {
-        let event = IoEvent { address: gpa.0, size, data, port: false, fd: fd.as_raw_fd() };
-        self.0.ioeventfd(&event, attach)
-    }
-}
-
-impl IoEventFd for IoEvents {
-    fn attach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()> {
-        self.set(gpa, size, data, fd, true)
-    }
-    fn detach(&self, gpa: Gpa, size: u8, data: Option<u64>, fd: BorrowedFd<'_>) -> std::io::Result<()> {
-        self.set(gpa, size, data, fd, false)
+    #[test]
+    fn the_time_base_stands() {
+        let step = Duration::from_nanos(TIME_STEP * 1_000_000_000 / timebase::FREQUENCY_HZ);
+        let at = |ahead: i64, stood| behind(ahead << 24, stood) >> 24;
+        assert_eq!((at(0, Duration::ZERO), at(0, step / 2), at(0, step * 2)), (0, 0, -2));
+        assert_eq!((at(-2, step * 5 / 2), at(7, step / 3), at(7, step * 4 / 3)), (-4, 7, 6));
+        assert_eq!(behind(i64::MIN, Duration::from_secs(1)) % (1 << 24), 0);
     }
 }

@@ -30,6 +30,8 @@ pub struct Plan<E> {
     pub dirty_ring: u32,
     /// The host's processor has no SVM.
     pub no_svm: bool,
+    /// It is not of the guest's version.
+    pub other_version: bool,
     /// The guest can make its RAM its own.
     pub private: bool,
     /// Components of XSAVE's state that its kernel knows; `None`: it does not know the question.
@@ -45,6 +47,7 @@ impl<E> Default for Plan<E> {
             exits: Vec::new(),
             dirty_ring: 0,
             no_svm: false,
+            other_version: false,
             private: false,
             components: None,
         }

@@ -4,5 +4,6 @@
 
 mod arm;
 mod kernel;
+mod ppc;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -146,11 +146,11 @@ impl Processor for Inner {
     }
     fn resumed(&mut self) {
         let file = &*self.file;
-        self.vm.vcpu_resumed(|counter| write(file, super::registers::COUNTER, counter.into()));
+        self.vm.parts.resumed(|counter| write(file, super::registers::COUNTER, counter.into()));
     }
     fn paused(&mut self) {
         let file = &*self.file;
-        self.vm.vcpu_paused(|| read(file, super::registers::COUNTER).ok().map(|v| v as u64));
+        self.vm.parts.paused(|| read(file, super::registers::COUNTER).ok().map(|v| v as u64));
     }
     fn fetch(&mut self, attached: &Attached) -> Result<(), KvmError> {
         if self.fresh {
@@ -186,8 +186,8 @@ impl Processor for Inner {
             return Ok(Cycle::Idle);
         }
         self.give()?;
-        if !attached.enter(&self.vm.gate) {
-            self.vm.gate.wait_open();
+        if !attached.enter(&self.vm.parts.gate) {
+            self.vm.parts.gate.wait_open();
             return Ok(Cycle::KeptOut);
         }
         (self.fresh, self.incomplete) = (false, false);

@@ -8,17 +8,14 @@ use super::registers::{read, system};
 use super::sys::{System, VcpuFile, VmFile};
 use super::vcpu::Inner;
 use crate::Counts;
-use crate::assigned::Assigned;
-use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
-use crate::kick::Gate;
-use crate::memory::Slots;
-use crate::sys::{API_VERSION, AnyVm, IoEvents, cap};
+use crate::parts::Parts;
+use crate::sys::API_VERSION;
 use crate::vcpu::{KvmVcpu, Work};
 use parking_lot::{Mutex, RwLock};
-use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VmControl};
+use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IrqFd, Services, Vcpu, VcpuError, VmControl};
 use rhea_arm::{ArmConfig, ArmCpu, ArmHooks};
-use rhea_memory::{AddressSpace, Subscription};
+use rhea_memory::AddressSpace;
 use std::sync::Arc;
 
 /// What every VM needs of the kernel.
@@ -119,48 +116,14 @@ fn features(pmu: bool, sve: bool, pauth: bool) -> u32 {
 /// What vCPUs need of the VM; lives as long as any of them.
 pub(super) struct Core {
     pub file: Arc<dyn VmFile>,
-    pub gate: Arc<Gate>,
+    /// The guest's clock is its virtual counter.
+    pub parts: Parts<u64>,
     pub space: Arc<AddressSpace>,
     pub hooks: Arc<dyn ArmHooks>,
     pub control: VmControl,
     pub sve: bool,
     /// Breakpoints and watchpoints for debuggers.
     pub stops: (usize, usize),
-    /// Keeps the memory that the kernel shows.
-    slots: Arc<Slots>,
-    /// `None`: writes to them end guest code.
-    doorbells: Option<Doorbells>,
-    /// How many vCPUs are not paused, and the guest's counter since the last one was.
-    running: Mutex<(u32, Option<u64>)>,
-}
-
-impl Core {
-    // ---- the guest's virtual counter stands while the machine does ----
-
-    pub fn vcpu_resumed(&self, set: impl FnOnce(u64) -> Result<(), KvmError>) {
-        let mut running = self.running.lock();
-        if running.0 == 0
-            && let Some(counter) = running.1.take()
-            && let Err(e) = set(counter)
-        {
-            // It then runs on as it would have.
-            eprintln!("rhea: -accel kvm: the guest's clock did not stand: {e}");
-        }
-        running.0 += 1;
-    }
-    pub fn vcpu_paused(&self, get: impl FnOnce() -> Option<u64>) {
-        let mut running = self.running.lock();
-        running.0 = running.0.saturating_sub(1);
-        let last = running.0 == 0;
-        if last {
-            running.1 = get();
-        }
-        drop(running);
-        // What the guest has rung is done before the machine stands.
-        if let (true, Some(doorbells)) = (last, &self.doorbells) {
-            doorbells.settle();
-        }
-    }
 }
 
 /// The VM of one machine.
@@ -169,11 +132,9 @@ pub struct KvmVm {
     gic: Arc<KernelGic>,
     init: kvm_vcpu_init,
     pmu: Option<u32>,
-    assigned: Arc<Assigned>,
     vcpus: RwLock<Vec<Arc<KvmVcpu<Inner>>>>,
     /// Of the processors so far.
     affinities: Mutex<Vec<u64>>,
-    _follow: Vec<Subscription>,
 }
 
 impl KvmVm {
@@ -187,19 +148,12 @@ impl KvmVm {
         let mut init = file.preferred_target().during("KVM_ARM_PREFERRED_TARGET")?;
         init.features[0] = features(pmu.is_some(), sve, pauth);
         let gic = KernelGic::new(&file, &gic, spis)?;
-        let gate = Arc::new(Gate::default());
-        let any: Arc<dyn AnyVm> = file.clone();
-        let panic = control.clone();
-        let failed = move |e: &KvmError| panic.guest_panic(&format!("KVM: {e}"));
-        let (slots, follow) = Slots::new(&any, &gate, std::slice::from_ref(&space), None, Box::new(failed))?;
-        let ioeventfd = file.check(cap::IOEVENTFD) > 0;
-        let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
+        let parts = Parts::new(file.clone(), std::slice::from_ref(&space), None, &control)?;
         let stop = |capability| system.check(capability).max(0) as usize;
         let stops = (stop(kb::KVM_CAP_GUEST_DEBUG_HW_BPS), stop(kb::KVM_CAP_GUEST_DEBUG_HW_WPS));
-        let (running, assigned) = (Mutex::default(), Assigned::new(any));
-        let core = Core { file, gate, space, hooks, control, sve, stops, slots, doorbells, running };
+        let core = Core { file, parts, space, hooks, control, sve, stops };
         let (core, vcpus, affinities) = (Arc::new(core), RwLock::default(), Mutex::default());
-        Ok(Arc::new(Self { core, gic, init, pmu, assigned, vcpus, affinities, _follow: follow }))
+        Ok(Arc::new(Self { core, gic, init, pmu, vcpus, affinities }))
     }
 }
 
@@ -217,7 +171,7 @@ impl ArmVm for KvmVm {
         Ok(())
     }
     fn counts(&self) -> Counts {
-        crate::vcpu::counts(&self.core.slots, self.core.doorbells.as_ref(), &self.vcpus.read())
+        self.core.parts.counts(&self.vcpus.read())
     }
     fn reset_gic(&self) -> Result<(), KvmError> {
         self.gic.reset(&self.affinities.lock())
@@ -229,12 +183,7 @@ impl Accelerator for KvmVm {
         "kvm"
     }
     fn services(&self) -> Services {
-        let ioeventfd = self.core.file.check(cap::IOEVENTFD) > 0;
-        Services {
-            irqfd: self.gic.has_irqfd().then(|| self.gic.clone() as Arc<dyn IrqFd>),
-            ioeventfd: ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>),
-            assigned: Some(self.assigned.clone()),
-        }
+        self.core.parts.services(self.gic.has_irqfd().then(|| self.gic.clone() as Arc<dyn IrqFd>))
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
         self.vcpus.read().iter().map(|v| v.clone() as Arc<dyn Vcpu>).collect()
@@ -253,7 +202,7 @@ impl GuestAccelerator<ArmCpu> for KvmVm {
         let inner = Inner::new(&self.core, index, guest, file, self.init).map_err(fail)?;
         self.affinities.lock().push(inner.affinity().map_err(fail)?);
         let vcpu = KvmVcpu::new(index, inner);
-        self.core.gate.add(vcpu.kick_handle());
+        self.core.parts.gate.add(vcpu.kick_handle());
         self.vcpus.write().push(vcpu.clone());
         Ok(vcpu)
     }

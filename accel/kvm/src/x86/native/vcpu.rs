@@ -248,7 +248,7 @@ impl Inner {
                 self.memory(address, len, write, data);
             }
             Exit::Halt => self.halted = true,
-            Exit::DirtyRingFull => self.vm.slots.empty_rings(),
+            Exit::DirtyRingFull => self.vm.parts.slots.empty_rings(),
             Exit::Shutdown => {
                 (self.stuck, self.was_shut_down) = (true, true);
                 self.vm.hooks.shutdown(index);
@@ -288,7 +288,7 @@ impl Inner {
                 self.incomplete = true;
                 let private = attributes & MAP_ENCRYPTED != 0;
                 let len = pages.checked_mul(rhea_memory::PAGE_SIZE);
-                let done = len.map_or(Ok(false), |len| self.vm.slots.set_private(start, len, private))?;
+                let done = len.map_or(Ok(false), |len| self.vm.parts.slots.set_private(start, len, private))?;
                 self.file.set_hypercall_result(if done { 0 } else { (-i64::from(libc::EINVAL)) as u64 });
             }
             Exit::Hypercall { number, .. } => {
@@ -297,7 +297,7 @@ impl Inner {
             Exit::MemoryFault { address, len, private } => {
                 // It is used as what it is not: then it becomes that.
                 let is = matches!(self.vm.space.view().lookup(Gpa(address)), Lookup::Private);
-                if is != private && self.vm.slots.set_private(address, len, private)? {
+                if is != private && self.vm.parts.slots.set_private(address, len, private)? {
                     return Ok(());
                 }
                 let text = format!("memory at {address:#x} cannot be accessed{}", self.place());
@@ -418,8 +418,8 @@ impl Processor for Inner {
         }
         self.give()?;
         self.inject()?;
-        if !attached.enter(&self.vm.gate) {
-            self.vm.gate.wait_open();
+        if !attached.enter(&self.vm.parts.gate) {
+            self.vm.parts.gate.wait_open();
             return Ok(Cycle::KeptOut);
         }
         (self.fresh, self.incomplete) = (false, false);

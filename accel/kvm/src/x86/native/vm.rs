@@ -7,19 +7,16 @@ use super::registers::Abilities;
 use super::sys::{System, VcpuFile, VmFile};
 use super::vcpu::Inner;
 use crate::Counts;
-use crate::assigned::Assigned;
-use crate::doorbells::Doorbells;
 use crate::error::{Context, KvmError};
 use crate::held::Held;
-use crate::kick::Gate;
-use crate::memory::Slots;
+use crate::parts::Parts;
 use crate::rings::PAGE_ENTRY;
-use crate::sys::{API_VERSION, AnyVm, IoEvents, cap};
+use crate::sys::{API_VERSION, AnyVm, cap};
 use crate::vcpu::{KvmVcpu, Work};
 use kvm_bindings as kb;
 use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2};
-use parking_lot::{Mutex, RwLock};
-use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IoEventFd, IrqFd, Services, Vcpu, VcpuError, VmControl};
+use parking_lot::RwLock;
+use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IrqFd, Services, Vcpu, VcpuError, VmControl};
 use rhea_memory::{AddressSpace, Subscription, WriteHolder};
 use rhea_x86::{Feature, X86Config, X86Cpu, X86Hooks};
 use std::sync::Arc;
@@ -114,20 +111,14 @@ pub fn create(system: &dyn System, kind: u32) -> Result<Arc<dyn VmFile>, KvmErro
 /// What vCPUs need of the VM; lives as long as any of them.
 pub(super) struct Core {
     pub file: Arc<dyn VmFile>,
-    pub gate: Arc<Gate>,
+    pub parts: Parts<kvm_clock_data>,
     pub space: Arc<AddressSpace>,
     pub hooks: Arc<dyn X86Hooks>,
     pub control: VmControl,
     pub can: Abilities,
     pub virtual_wire: bool,
-    /// Keeps the memory that the kernel shows.
-    pub slots: Arc<Slots>,
     /// Writes to devices that the kernel keeps for a while.
     pub held: Arc<Held>,
-    /// `None`: writes to them end guest code.
-    doorbells: Option<Doorbells>,
-    /// How many vCPUs are not paused, and the guest's clock since the last one was.
-    running: Mutex<(u32, Option<kvm_clock_data>)>,
 }
 
 /// The VM of one machine.
@@ -139,14 +130,12 @@ pub struct KvmVm {
     /// The guest can make memory its own.
     private: bool,
     chips: Option<Arc<KernelChips>>,
-    ioeventfd: bool,
-    assigned: Arc<Assigned>,
     /// Where in what a vCPU shares the ring of held writes is, in pages; 0: the kernel has none.
     held_page: u32,
     /// Entries of the rings of pages that were written to.
     dirty_ring: u32,
     vcpus: RwLock<Vec<Arc<KvmVcpu<Inner>>>>,
-    _follow: Vec<Subscription>,
+    _follow: Subscription,
 }
 
 impl KvmVm {
@@ -188,20 +177,13 @@ impl KvmVm {
             xcrs: file.check(kb::KVM_CAP_XCRS) > 0,
             pkru: cpuid::pkru_offset(&supported),
         };
-        let gate = Arc::new(Gate::default());
         let any: Arc<dyn AnyVm> = file.clone();
         let spaces: Vec<_> = std::iter::once(space.clone()).chain(side.filter(|_| smm)).collect();
-        let panic = control.clone();
-        let failed = move |e: &KvmError| panic.guest_panic(&format!("KVM: {e}"));
-        let (slots, mut follow) = Slots::new(&any, &gate, &spaces, private.as_ref(), Box::new(failed))?;
-        let (tsc_deadline, ioeventfd) =
-            (file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0, file.check(cap::IOEVENTFD) > 0);
-        let doorbells = if ioeventfd { Doorbells::new(&any, &space).ok() } else { None };
+        let parts = Parts::new(any.clone(), &spaces, private.as_ref(), &control)?;
+        let tsc_deadline = file.check(kb::KVM_CAP_TSC_DEADLINE_TIMER) > 0;
         let held_page = u32::try_from(file.check(cap::COALESCED_MMIO)).unwrap_or(0);
-        let (held, follow_held) = Held::new(&any, &space);
-        follow.push(follow_held);
-        let (running, assigned) = (Mutex::default(), Assigned::new(any));
-        let core = Core { file, gate, space, hooks, control, can, virtual_wire, slots, held, doorbells, running };
+        let (held, follow) = Held::new(&any, &space);
+        let core = Core { file, parts, space, hooks, control, can, virtual_wire, held };
         Ok(Arc::new(Self {
             core: Arc::new(core),
             supported,
@@ -209,8 +191,6 @@ impl KvmVm {
             tsc_frequency,
             private: private.is_some(),
             chips,
-            ioeventfd,
-            assigned,
             held_page,
             dirty_ring,
             vcpus: RwLock::default(),
@@ -236,10 +216,7 @@ impl X86Vm for KvmVm {
         self.core.can.smm
     }
     fn counts(&self) -> Counts {
-        Counts {
-            held: self.core.held.count(),
-            ..crate::vcpu::counts(&self.core.slots, self.core.doorbells.as_ref(), &self.vcpus.read())
-        }
+        Counts { held: self.core.held.count(), ..self.core.parts.counts(&self.vcpus.read()) }
     }
     fn reset_chips(&self) -> Result<(), KvmError> {
         let Some(chips) = &self.chips else { return Ok(()) };
@@ -249,7 +226,7 @@ impl X86Vm for KvmVm {
         chips.reset()
     }
     fn reset_memory(&self) -> Result<(), KvmError> {
-        self.core.slots.share_all()
+        self.core.parts.slots.share_all()
     }
 }
 
@@ -257,31 +234,13 @@ impl Core {
     // ---- the guest's clock stands while the machine does ----
 
     pub fn vcpu_resumed(&self) {
-        let mut running = self.running.lock();
-        if running.0 == 0
-            && let Some(clock) = running.1.take()
-        {
+        self.parts.resumed(|clock| {
             let clock = kvm_clock_data { clock: clock.clock, ..Default::default() };
-            // The clock then runs on as it would have.
-            if let Err(e) = self.file.set_clock(&clock) {
-                eprintln!("rhea: -accel kvm: the guest's clock did not stand: {e}");
-            }
-        }
-        running.0 += 1;
+            self.file.set_clock(&clock).during("KVM_SET_CLOCK")
+        });
     }
     pub fn vcpu_paused(&self) {
-        let mut running = self.running.lock();
-        running.0 = running.0.saturating_sub(1);
-        let last = running.0 == 0;
-        if last {
-            running.1 = self.file.clock().ok();
-        }
-        drop(running);
-        // What the guest has rung is done before the machine stands.
-        if let (true, Some(doorbells)) = (last, &self.doorbells) {
-            doorbells.settle();
-        }
-        if last {
+        if self.parts.paused(|| self.file.clock().ok()) {
             self.held.settle();
         }
     }
@@ -292,11 +251,8 @@ impl Accelerator for KvmVm {
         "kvm"
     }
     fn services(&self) -> Services {
-        Services {
-            irqfd: self.chips.as_ref().filter(|c| c.has_irqfd()).map(|c| c.clone() as Arc<dyn IrqFd>),
-            ioeventfd: self.ioeventfd.then(|| Arc::new(IoEvents(self.core.file.clone())) as Arc<dyn IoEventFd>),
-            assigned: Some(self.assigned.clone()),
-        }
+        let chips = self.chips.as_ref().filter(|chips| chips.has_irqfd());
+        self.core.parts.services(chips.map(|chips| chips.clone() as Arc<dyn IrqFd>))
     }
     fn vcpus(&self) -> Vec<Arc<dyn Vcpu>> {
         self.vcpus.read().iter().map(|v| v.clone() as Arc<dyn Vcpu>).collect()
@@ -323,10 +279,10 @@ impl GuestAccelerator<X86Cpu> for KvmVm {
         }
         if self.dirty_ring != 0 {
             let ring = file.page_ring(self.dirty_ring).during("the ring of dirty pages").map_err(fail)?;
-            self.core.slots.add_ring(ring);
+            self.core.parts.slots.add_ring(ring);
         }
         let vcpu = KvmVcpu::new(index, Inner::new(&self.core, index, guest, file).map_err(fail)?);
-        self.core.gate.add(vcpu.kick_handle());
+        self.core.parts.gate.add(vcpu.kick_handle());
         self.vcpus.write().push(vcpu.clone());
         Ok(vcpu)
     }
