@@ -500,6 +500,8 @@ fn config(given: &Given, machine: &str) -> Result<(MachineConfig, Vec<ControlSpe
         no_defaults: given.has("nodefaults"),
         snapshot: given.has("snapshot"),
         actions: actions(given)?,
+        incoming: given.last("incoming").map(str::to_owned),
+        load_snapshot: given.last("loadvm").map(str::to_owned),
         paused: given.has("S"),
         gdb: given.last("gdb").map(str::to_owned).or_else(|| given.has("s").then(|| "tcp::1234".to_owned())),
         log_mask: given.all("d").iter().try_fold(0, |m, t| log_mask(t).map(|n| m | n))?,

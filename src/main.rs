@@ -20,6 +20,7 @@ use rhea_device::{Log, OptionError};
 use rhea_machine::accel::AccelKind;
 use rhea_machine::config::{BoardOptions, MachineConfig};
 use rhea_machine::run::{self, RunOptions};
+use rhea_machine::state::SnapshotNodes;
 use rhea_machine::virt;
 use std::process::ExitCode;
 
@@ -150,8 +151,15 @@ fn run_machine(config: &MachineConfig, extras: Extras) -> Result<i32, OptionErro
         });
         consoles.start_monitors(&control);
         extras.control.into_iter().try_for_each(|c| control.listen(c))?;
+        if let Some(tag) = &config.load_snapshot {
+            let loaded = machine.load_snapshot(tag, &SnapshotNodes::default());
+            loaded.map_err(|e| OptionError::new("-loadvm", format!("'{tag}': {e}")))?;
+        }
         let profiler = extras.flames.map(|f| f.start(&machine)).transpose()?;
-        let mut options = RunOptions { paused: config.paused, debugger: None };
+        if let Some(uri) = &config.incoming {
+            control::migration::start_incoming(control.server.context(), uri)?;
+        }
+        let mut options = RunOptions { paused: config.paused || config.incoming.is_some(), debugger: None };
         if let Some((listener, sender, receiver)) = debugger {
             options.debugger = Some(sender);
             gdb::serve(listener, receiver, machine.clone());

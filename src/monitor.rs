@@ -3,9 +3,10 @@
 mod display;
 mod editor;
 mod jobs;
+mod migration;
 mod plug;
 
-use crate::control::Control;
+use crate::control::{Control, snapshots};
 use editor::{Edit, Editor};
 use parking_lot::Mutex;
 use rhea_accel::{ShutdownCause, VmRequest};
@@ -62,6 +63,9 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("balloon", "megabytes", "ask the guest to have this much memory"),
     ("memsave", "addr size file", "save virtual memory of the CPU to a file"),
     ("pmemsave", "addr size file", "save physical memory to a file"),
+    ("savevm", "[tag]", "save a snapshot of machine and disks, in place of one of this name"),
+    ("loadvm", "tag", "load a snapshot"),
+    ("delvm", "tag", "delete a snapshot"),
     ("mouse_set", "index", "choose which pointer gets events ('info mice')"),
 ];
 
@@ -80,6 +84,7 @@ const TOPICS: &[(&str, &str)] = &[
     ("hotpluggable-cpus", "show places for processors"),
     ("memory-devices", "show memory that was plugged"),
     ("block-jobs", "show what is done to images in the background"),
+    ("snapshots", "show the snapshots that can be loaded"),
 ];
 
 impl Monitor {
@@ -134,11 +139,12 @@ impl Shell {
         let server = &self.control.server;
         match first {
             None | Some("help" | "?") => {
-                let all = COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS);
+                let all = COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(migration::COMMANDS);
                 all.flat_map(|(names, ..)| names.split('|')).map(str::to_owned).collect()
             }
             Some("info") => {
                 let mut all: Vec<String> = names(TOPICS);
+                all.extend(names(migration::TOPICS));
                 all.extend(self.machine.topics().map(|(name, _)| name.to_owned()));
                 all
             }
@@ -178,7 +184,8 @@ impl Shell {
             Some((c @ ("x" | "xp"), f)) => (c, Some(f)),
             _ => (command, None),
         };
-        if let Some(answer) = plug::execute(&self.machine, command, &rest) {
+        let plugged = plug::execute(&self.machine, command, &rest);
+        if let Some(answer) = plugged.or_else(|| self.move_machine(command, &rest)) {
             return answer;
         }
         if let Some(answer) = jobs::execute(self, command, &rest) {
@@ -240,6 +247,13 @@ impl Shell {
                 _ => "balloon: expected a size in megabytes\n".to_owned(),
             },
             "memsave" | "pmemsave" => self.save_memory(command, &rest),
+            "savevm" | "loadvm" | "delvm" if rest.len() > 1 => {
+                format!("{command}: extraneous characters at the end of line\n")
+            }
+            "savevm" | "loadvm" | "delvm" if !self.list("query-block-jobs").is_empty() => {
+                format!("Error: {command}: an image is in use by a block job\n")
+            }
+            "savevm" | "loadvm" | "delvm" => snapshots::human(&self.machine, command, rest.first().copied()),
             "mouse_move" => display::mouse_move(&self.machine, &rest),
             "mouse_button" => display::mouse_button(&self.machine, &rest),
             "mouse_set" => display::mouse_set(&self.machine, &rest),
@@ -253,7 +267,7 @@ impl Shell {
         let mut text = String::new();
         match rest.first().copied() {
             None => {
-                for (name, what) in TOPICS.iter().copied().chain(machine.topics()) {
+                for (name, what) in TOPICS.iter().chain(migration::TOPICS).copied().chain(machine.topics()) {
                     let _ = writeln!(text, "info {name} -- {what}");
                 }
             }
@@ -302,8 +316,9 @@ impl Shell {
             Some("mice") => text = self.mice(),
             Some("vnc") => text = display::vnc(&self.control.server.context().vnc),
             Some("hotpluggable-cpus") => text = machine.hotpluggable_cpus(),
+            Some("snapshots") => text = snapshots::human(machine, "snapshots", None),
             Some("memory-devices") => text = machine.memory_devices(),
-            Some(topic) => match machine.info(topic) {
+            Some(topic) => match self.move_info(topic).or_else(|| machine.info(topic)) {
                 Some(answer) => text = answer,
                 None => text = format!("info: unknown topic '{topic}' ('info' lists the topics)\n"),
             },
@@ -397,7 +412,7 @@ impl Shell {
 
 fn help(of: Option<&str>) -> String {
     let mut text = String::new();
-    for (names, arguments, what) in COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS) {
+    for (names, arguments, what) in COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(migration::COMMANDS) {
         if of.is_none_or(|o| names.split('|').any(|n| n == o)) {
             let _ = writeln!(text, "{names} {arguments}{}-- {what}", if arguments.is_empty() { "" } else { " " });
         }

@@ -18,6 +18,7 @@ use rhea_block::{Inherit, Node, NodeOptions};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
+pub use info::snapshots as snapshot_table;
 pub use nbd::run as nbd;
 
 /// Where output goes.

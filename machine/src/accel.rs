@@ -84,6 +84,9 @@ impl Device for KernelChips {
             eprintln!("rhea: warning: {}: it is not reset: {e}", self.name);
         }
     }
+    fn blocker(&self) -> Option<String> {
+        Some("its state is in the kernel: use -accel kvm,kernel-irqchip=off".to_owned())
+    }
     fn save(&self) -> Saved {
         Saved::NotMigratable("state in the kernel")
     }

@@ -8,7 +8,7 @@ use rhea_clock::{Counting, VirtualClock};
 use rhea_device::chardev::CharBackend;
 use rhea_device::{Device, DmaHandle, Log};
 use rhea_display::Console;
-use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice};
+use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice, RamBlock};
 use rhea_pc::InputHub;
 use rhea_pci::PciFunction;
 use std::any::Any;
@@ -39,6 +39,8 @@ pub struct Board {
     pub clock: Arc<VirtualClock>,
     pub log: Log,
     pub devices: Vec<Arc<dyn Device>>,
+    /// Memory whose content is part of the machine's state.
+    pub ram: Vec<Arc<RamBlock>>,
     pub info: Vec<(&'static str, &'static str, Info)>,
     pub keep: Vec<Box<dyn Any + Send + Sync>>,
     pub control: VmControl,
@@ -66,6 +68,7 @@ impl Board {
             clock: icount.map_or_else(VirtualClock::new, VirtualClock::counted),
             log: log.clone(),
             devices: Vec::new(),
+            ram: Vec::new(),
             info: Vec::new(),
             keep: Vec::new(),
             control: control.clone(),
@@ -90,6 +93,7 @@ impl Board {
             clock: clock.clone(),
             log: log.clone(),
             devices: Vec::new(),
+            ram: Vec::new(),
             info: Vec::new(),
             keep: Vec::new(),
             control: control.clone(),

@@ -223,6 +223,10 @@ pub struct MachineConfig {
     pub snapshot: bool,
     /// What becomes of the machine when the guest ends it.
     pub actions: Actions,
+    /// `-loadvm`: the snapshot to start with.
+    pub load_snapshot: Option<String>,
+    /// `-incoming`: where a machine comes from, which takes this one's place.
+    pub incoming: Option<String>,
     /// `-S`: do not start the CPUs.
     pub paused: bool,
     /// `-gdb` device, like `tcp::1234`.
@@ -255,6 +259,23 @@ impl MachineConfig {
         let RamUse { dump, merge } = self.board.ram_use();
         ram.set_host_use(dump, merge).map_err(|e| fail(&e))?;
         Ok(ram)
+    }
+    /// Options that the guest sees and that devices do not tell in their state, with their values.
+    #[must_use]
+    pub fn guest_visible(&self) -> Vec<(String, String)> {
+        let Smp { cpus, max_cpus, sockets, dies, clusters, cores, threads } = self.smp;
+        let smp = format!(
+            "cpus={cpus},maxcpus={max_cpus},sockets={sockets},dies={dies},clusters={clusters},cores={cores},threads={threads}"
+        );
+        let counted = if self.icount.is_some() { "on" } else { "off" };
+        let values = [
+            ("-M", self.board.option().trim_start_matches("-M ").to_owned()),
+            ("-cpu", self.cpu.clone()),
+            ("-smp", smp),
+            ("-m maxmem", self.max_ram.max(self.ram.size).to_string()),
+            ("-icount", counted.to_owned()),
+        ];
+        values.map(|(option, value)| (option.to_owned(), value)).to_vec()
     }
     /// Does anybody look at the display (and not only at the serial port)?
     #[must_use]

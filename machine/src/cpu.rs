@@ -4,6 +4,7 @@ use crate::machine::MachineCpu;
 use crate::profile::{self, Frame, Sample};
 use crossbeam_channel::{Receiver, bounded};
 use rhea_accel::{DebugStop, GuestVcpu, Vcpu, VcpuDebug, VcpuError, VmControl, WatchKind};
+use rhea_device::{LoadError, Saved};
 use rhea_ir::guest::Guest;
 use rhea_memory::{AddressSpace, BusError, Gpa, Gva, Requester};
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub trait BoardGuest: Guest {
     fn add_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind);
     fn remove_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind);
     fn set_step(&mut self, on: bool);
+    fn save_state(&mut self) -> Saved;
+    /// # Errors
+    /// As of [`MachineCpu::load_state`].
+    fn load_state(&mut self, state: &Saved) -> Result<(), LoadError>;
     /// Why it stopped for the debugger.
     fn take_stop(&mut self) -> DebugStop;
 }
@@ -150,6 +155,13 @@ impl<G: BoardGuest> MachineCpu for BoardCpu<G> {
     }
     fn present(&self) -> bool {
         (self.present)()
+    }
+    fn save_state(&self) -> Saved {
+        self.with(G::save_state).unwrap_or(Saved::NotMigratable("its thread has ended"))
+    }
+    fn load_state(&self, state: Saved) -> Result<(), LoadError> {
+        let ended = || Err(LoadError::Mismatch("its thread has ended".to_owned()));
+        self.with(move |cpu| cpu.load_state(&state)).unwrap_or_else(ended)
     }
 }
 

@@ -22,6 +22,7 @@ pub mod pseries;
 pub mod q35;
 mod rom;
 pub mod run;
+pub mod state;
 pub mod virt;
 
 pub use board::Wiring;
@@ -50,12 +51,14 @@ pub fn build(
             format!("'maxcpus={}': the machine has no hot-plug of CPUs: it must equal cpus", config.smp.max_cpus);
         return Err(OptionError::new("-smp", text));
     }
-    match &config.board {
+    let machine = match &config.board {
         BoardOptions::Virt(options) => virt::build(config, options, wiring, control, log),
         BoardOptions::Q35(options) => q35::build(config, options, wiring, control, log),
         BoardOptions::Pseries(options) => pseries::build(config, options, wiring, control, log),
         BoardOptions::None(options) => none::build(config, options, control, log),
-    }
+    }?;
+    machine.set_configured(config.guest_visible());
+    Ok(machine)
 }
 
 /// The text of `-cpu help` for a machine.

@@ -6,12 +6,12 @@ use crate::profile::Sample;
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{InterruptRouting, ShutdownCause, Vcpu, VcpuDebug, VmControl, WakeReason};
 use rhea_clock::VirtualClock;
-use rhea_device::{Device, Log, LogMask};
+use rhea_device::{Device, LoadError, Log, LogMask, Saved};
 use rhea_display::Console;
-use rhea_memory::AddressSpace;
+use rhea_memory::{AddressSpace, RamBlock};
 use rhea_pc::InputHub;
 use std::any::Any;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 /// A CPU as the machine sees it.
@@ -28,6 +28,13 @@ pub trait MachineCpu: Vcpu + VcpuDebug {
     fn sample(&self) -> Option<Sample>;
     /// Is it plugged?
     fn present(&self) -> bool;
+    /// The state of the paused CPU.
+    fn save_state(&self) -> Saved;
+    /// Takes over a state; devices and clock have theirs.
+    ///
+    /// # Errors
+    /// [`LoadError`]; the CPU must not be started then.
+    fn load_state(&self, state: Saved) -> Result<(), LoadError>;
 }
 
 /// Where the machine is in its life.
@@ -48,6 +55,16 @@ pub enum RunState {
     GuestPanicked,
     /// Something that the machine needs has failed.
     InternalError,
+    /// Its state is being saved.
+    SaveVm,
+    /// Its state is being restored, or could not be.
+    RestoreVm,
+    /// The last part of a move: the guest stands still.
+    FinishMigrate,
+    /// It was moved away.
+    PostMigrate,
+    /// It waits for the state of a machine that moves here.
+    InMigrate,
 }
 
 impl RunState {
@@ -63,6 +80,11 @@ impl RunState {
             Self::Shutdown => "shutdown",
             Self::GuestPanicked => "guest-panicked",
             Self::InternalError => "internal-error",
+            Self::SaveVm => "save-vm",
+            Self::RestoreVm => "restore-vm",
+            Self::FinishMigrate => "finish-migrate",
+            Self::PostMigrate => "postmigrate",
+            Self::InMigrate => "inmigrate",
         }
     }
     /// The text of `info status`.
@@ -77,6 +99,16 @@ impl RunState {
     #[must_use]
     pub fn needs_reset(self) -> bool {
         matches!(self, Self::Shutdown | Self::GuestPanicked | Self::InternalError)
+    }
+    /// Why the machine cannot be started or reset by a command in this state.
+    #[must_use]
+    pub fn held(self) -> Option<&'static str> {
+        match self {
+            Self::InMigrate => Some("Guest is waiting for an incoming migration"),
+            Self::FinishMigrate => Some("Migration is not finalized yet"),
+            Self::RestoreVm => Some("The state of the machine could not be restored: reset it, or load another"),
+            _ => None,
+        }
     }
 }
 
@@ -160,6 +192,10 @@ pub struct Parts {
     pub cpus: Vec<Arc<dyn MachineCpu>>,
     /// In the order of reset.
     pub devices: Vec<Arc<dyn Device>>,
+    /// The RAM that is always there.
+    pub ram: Vec<Arc<RamBlock>>,
+    /// RAM that comes and goes.
+    pub plugged_ram: Box<dyn Fn() -> Vec<Arc<RamBlock>> + Send + Sync>,
     /// Loads memory contents again after the devices were reset (kernel, device tree).
     pub reload: Box<dyn Fn() + Send + Sync>,
     pub power_button: Box<dyn Fn() + Send + Sync>,
@@ -188,6 +224,8 @@ pub struct Machine {
     /// The run state, and whether the guest has suspended the machine, which outlasts a look by the user.
     state: Mutex<(RunState, bool)>,
     actions: Mutex<Actions>,
+    /// Options that a machine whose state is taken over must have alike.
+    configured: OnceLock<Vec<(String, String)>>,
     listeners: Mutex<Vec<Arc<dyn Fn(MachineEvent) + Send + Sync>>>,
 }
 
@@ -218,7 +256,15 @@ impl Machine {
             cpu.start()?;
         }
         let state = Mutex::new((RunState::Prelaunch, false));
-        Ok(Arc::new(Self { parts, devices, woken, state, actions: Mutex::default(), listeners: Mutex::default() }))
+        Ok(Arc::new(Self {
+            parts,
+            devices,
+            woken,
+            state,
+            actions: Mutex::default(),
+            configured: OnceLock::new(),
+            listeners: Mutex::default(),
+        }))
     }
     #[must_use]
     pub fn name(&self) -> &str {
@@ -305,6 +351,35 @@ impl Machine {
     }
     pub fn set_actions(&self, actions: Actions) {
         *self.actions.lock() = actions;
+    }
+    /// Sets, once, what [`Self::configured`] says.
+    pub(crate) fn set_configured(&self, options: Vec<(String, String)>) {
+        let _ = self.configured.set(options);
+    }
+    /// Options that a machine whose state is taken over must have alike.
+    pub(crate) fn configured(&self) -> &[(String, String)] {
+        self.configured.get().map_or(&[], Vec::as_slice)
+    }
+    /// The RAM whose content is saved.
+    #[must_use]
+    pub fn memory_blocks(&self) -> Vec<Arc<RamBlock>> {
+        self.parts.ram.iter().cloned().chain((self.parts.plugged_ram)()).collect()
+    }
+    /// Has the guest suspended the machine to RAM?
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.state.lock().1
+    }
+    pub(crate) fn set_suspended(&self, suspended: bool) {
+        self.state.lock().1 = suspended;
+    }
+    /// From its start on, it waits for the state of another.
+    pub fn await_state(&self) {
+        self.set_run_state(RunState::InMigrate);
+    }
+    /// Changes the word for why the machine stands still.
+    pub(crate) fn set_run_state(&self, state: RunState) {
+        self.state.lock().0 = state;
     }
     /// Tells `listener` of changes, in the thread that makes them.
     pub fn listen(&self, listener: impl Fn(MachineEvent) + Send + Sync + 'static) {

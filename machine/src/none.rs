@@ -89,6 +89,8 @@ pub fn build(
         log,
         cpus: Vec::new(),
         devices: Vec::new(),
+        ram: Vec::new(),
+        plugged_ram: Box::new(Vec::new),
         reload: Box::new(|| {}),
         power_button: Box::new(|| {}),
         info: Vec::new(),

@@ -72,7 +72,7 @@ fn handle(machine: &Machine, request: VmRequest, options: &RunOptions) -> Option
         }
         VmRequest::Continue => {
             let state = machine.run_state();
-            if state != RunState::Running && !state.needs_reset() {
+            if state != RunState::Running && !state.needs_reset() && state.held().is_none() {
                 machine.start();
             }
         }
@@ -91,6 +91,7 @@ fn handle(machine: &Machine, request: VmRequest, options: &RunOptions) -> Option
             }
         }
         VmRequest::Fence(fence) => fence.pass(),
+        VmRequest::Call(call) => call.run(),
         VmRequest::Quit(status) => return Some(status),
         VmRequest::End(cause) => {
             machine.tell(MachineEvent::Shutdown { cause, reset: false });

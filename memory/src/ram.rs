@@ -102,6 +102,8 @@ pub struct RamBlock {
     listener: Mutex<Option<Weak<dyn CodeWriteListener>>>,
     pins: OnceLock<Box<[AtomicU16]>>,
     sources: Mutex<Vec<Follower>>,
+    /// Pages that a [`DirtySource`] lets guest code write to unseen until it is asked the next time.
+    open: OnceLock<Box<[AtomicU64]>>,
     /// Pages that are guest code's alone.
     private: OnceLock<Box<[AtomicU64]>>,
 }
@@ -184,6 +186,7 @@ impl RamBlock {
             listener: Mutex::new(None),
             pins: OnceLock::new(),
             sources: Mutex::default(),
+            open: OnceLock::new(),
             private: OnceLock::new(),
         })
     }
@@ -386,6 +389,28 @@ impl RamBlock {
     #[must_use]
     pub fn logged_for(&self, clients: &[DirtyClient]) -> bool {
         self.flags.load(Ordering::Acquire) & bits_of(clients) != 0
+    }
+    /// Takes note that the page `page` may be written to without a call of [`Self::note_write`] from now on, until the source of the
+    /// dirty log has taken it back ([`Self::take_open`]).
+    #[inline]
+    pub fn open_page(&self, page: u64) {
+        set_bit(self.open.get_or_init(|| zeroed_words(words(self.len))), page);
+    }
+    /// The pages of [`Self::open_page`], each once. For the source of the dirty log, which then makes sure that they are written to no
+    /// longer, and calls [`Self::mark_dirty`] for them.
+    #[must_use]
+    pub fn take_open(&self) -> Vec<u64> {
+        let mut pages = Vec::new();
+        for (n, word) in (0u64..).zip(self.open.get().into_iter().flatten()) {
+            if word.load(Ordering::Relaxed) != 0 {
+                let mut taken = word.swap(0, Ordering::SeqCst);
+                while taken != 0 {
+                    pages.push(n * 64 + u64::from(taken.trailing_zeros()));
+                    taken &= taken - 1;
+                }
+            }
+        }
+        pages
     }
     /// Is any dirty log on? (The JIT must then report its stores by [`Self::note_write`].)
     #[inline]

@@ -8,7 +8,6 @@ use rhea_machine::Machine;
 use rhea_machine::accel::AccelKind;
 use rhea_machine::machine::Architecture;
 use rhea_machine::options::MachineKind;
-use std::sync::atomic::Ordering;
 
 pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
     if machine.architecture() == Architecture::Aarch64 {
@@ -23,9 +22,6 @@ pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
         ("query-machines", machines),
         ("query-tpm-models", no_tpm),
         ("query-tpm-types", no_tpm),
-        ("query-migrate-capabilities", migration_capabilities),
-        ("migrate-set-capabilities", set_migration_capabilities),
-        ("query-migrate", no_migration),
     ]);
 }
 
@@ -88,24 +84,6 @@ fn machines(context: &Context, _: &mut Call<'_>) -> Result {
 
 fn gic(_: &Context, _: &mut Call<'_>) -> Result {
     Ok([2, 3].iter().map(|version| json!({"version": version, "emulated": true, "kernel": false})).collect())
-}
-
-fn migration_capabilities(context: &Context, _: &mut Call<'_>) -> Result {
-    Ok(json!([{"capability": "events", "state": context.migration_events.load(Ordering::Relaxed)}]))
-}
-
-fn set_migration_capabilities(context: &Context, call: &mut Call<'_>) -> Result {
-    // There is only one.
-    let given = call.get("capabilities").and_then(Value::as_array).into_iter().flatten();
-    if let Some(on) = given.filter_map(|c| c["state"].as_bool()).next_back() {
-        context.migration_events.store(on, Ordering::Relaxed);
-    }
-    Ok(json!({}))
-}
-
-/// Machines are not migrated.
-fn no_migration(_: &Context, _: &mut Call<'_>) -> Result {
-    Ok(json!({}))
 }
 
 /// There is no TPM device yet.

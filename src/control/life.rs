@@ -49,10 +49,17 @@ fn cont(context: &Context, _: &mut Call<'_>) -> Result {
     if context.machine.run_state().needs_reset() {
         return Err(Error::new("Resetting the Virtual Machine is required"));
     }
+    if let Some(why) = context.machine.run_state().held() {
+        return Err(Error::new(why));
+    }
     request(context, VmRequest::Continue)
 }
 
 fn reset(context: &Context, _: &mut Call<'_>) -> Result {
+    let state = context.machine.run_state();
+    if let Some(why) = state.held().filter(|_| state != RunState::RestoreVm) {
+        return Err(Error::new(why));
+    }
     request(context, VmRequest::Reset(ShutdownCause::Control))
 }
 

@@ -12,10 +12,13 @@ mod input;
 mod jobs;
 mod life;
 mod memory;
+pub mod migration;
 mod objects;
 mod options;
 mod pci;
+pub mod snapshots;
 mod storage;
+mod streams;
 mod vnc;
 
 pub use life::actions;
@@ -26,8 +29,8 @@ use rhea_control::{Commands, Events, Jobs, Listener, Schema, Server};
 use rhea_device::OptionError;
 use rhea_device::chardev::CharBackend;
 use rhea_display::VncServer;
+use rhea_machine::state::Migration;
 use rhea_machine::{Machine, MachineConfig};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -49,7 +52,8 @@ pub struct Context {
     /// Where an absolute pointer was put last.
     pub pointer: Mutex<(u16, u16)>,
     /// Clients want to be told of migrations.
-    pub migration_events: AtomicBool,
+    pub migration_events: Arc<migration::Wanted>,
+    pub migration: Arc<Migration>,
     me: OnceLock<Weak<Server<Context>>>,
 }
 
@@ -115,10 +119,13 @@ impl Control {
         images::register(&mut commands);
         input::register(&mut commands);
         info::register(&mut commands, &parts.machine);
+        migration::register(&mut commands);
+        snapshots::register(&mut commands);
         vnc::register(&mut commands);
         fdsets::register(&mut commands);
         chardevs::register(&mut commands);
         human::register(&mut commands);
+        let wanted = Arc::default();
         let context = Context {
             machine: parts.machine,
             config: parts.config,
@@ -130,7 +137,8 @@ impl Control {
             jobs: Jobs::new(&events),
             threads: OnceLock::new(),
             pointer: Mutex::default(),
-            migration_events: AtomicBool::new(false),
+            migration: migration::new(&events, &wanted),
+            migration_events: wanted,
             me: OnceLock::new(),
         };
         let package = format!("Rhea {}", env!("CARGO_PKG_VERSION"));

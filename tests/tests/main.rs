@@ -15,4 +15,5 @@ mod pseries;
 mod pseries_interrupts;
 mod q35;
 mod qmp;
+mod state;
 mod usb;

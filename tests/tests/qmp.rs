@@ -634,3 +634,44 @@ fn strange_requests() {
     client.get("quit");
     assert!(machine.wait(STEP).success(), "{}", machine.transcript());
 }
+
+/// Snapshots as jobs, of a machine that was never started.
+#[test]
+fn snapshot_jobs() {
+    let scratch = Scratch::new();
+    let (socket, image) = (scratch.path("qmp"), scratch.path("disk.qcow2"));
+    assert!(run(&["img", "create", "-f", "qcow2", &image, "64M"], STEP).status.success());
+    let node = format!("driver=qcow2,node-name=n,file.driver=file,file.filename={image}");
+    let device = "virtio-blk-pci,drive=n,id=disk";
+    let qmp = format!("unix:{socket},server=on,wait=off");
+    let args =
+        ["-M", "virt", "-S", "-nodefaults", "-display", "none", "-m", "64M", "-blockdev", &node, "-device", device];
+    let _guest = Emulator::start(&[&args[..], &["-qmp", &qmp]].concat());
+    let mut client = Client::ready(&socket);
+    let job = |client: &mut Client, command: &str, id: &str, tag: &str| {
+        let mut arguments = json!({"job-id": id, "tag": tag, "devices": ["n"]});
+        if command != "snapshot-delete" {
+            arguments["vmstate"] = json!("n");
+        }
+        client.run(command, arguments).expect("a job");
+        loop {
+            let jobs = client.run("query-jobs", Value::Null).expect("jobs");
+            let job = jobs.as_array().into_iter().flatten().find(|j| j["id"] == id).expect("the job").clone();
+            if job["status"] == "concluded" {
+                assert_eq!(client.run("job-dismiss", json!({"id": id})), Ok(json!({})));
+                return job.get("error").and_then(Value::as_str).map(str::to_owned);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    assert_eq!(job(&mut client, "snapshot-save", "a", "one"), None);
+    let again = job(&mut client, "snapshot-save", "b", "one").expect("an error");
+    assert_eq!(again, "Snapshot 'one' already exists in one or more devices");
+    assert_eq!(job(&mut client, "snapshot-load", "c", "one"), None);
+    assert_eq!(client.run("query-status", Value::Null).expect("the status")["status"], "paused");
+    assert!(job(&mut client, "snapshot-load", "d", "two").is_some());
+    assert_eq!(job(&mut client, "snapshot-delete", "e", "one"), None);
+    assert!(job(&mut client, "snapshot-delete", "f", "one").is_some());
+    assert_eq!(client.run("query-jobs", Value::Null), Ok(json!([])));
+    assert!(client.events.iter().any(|e| e["event"] == "JOB_STATUS_CHANGE" && e["data"]["status"] == "concluded"));
+}

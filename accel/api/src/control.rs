@@ -1,6 +1,7 @@
 //! Requests to the machine's main loop.
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub enum VmRequest {
     Unplug(String),
     /// Tell that everything asked for before was done.
     Fence(Fence),
+    /// Do this, between two changes of the machine's life.
+    Call(Call),
 }
 
 /// One end of [`VmControl::settle`].
@@ -80,6 +83,34 @@ impl PartialEq for Fence {
 }
 
 impl Eq for Fence {}
+
+/// Work for the main loop.
+#[derive(Clone)]
+pub struct Call(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+
+impl Call {
+    /// Does it; once.
+    pub fn run(&self) {
+        let work = self.0.lock().take();
+        if let Some(work) = work {
+            work();
+        }
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Call")
+    }
+}
+
+impl PartialEq for Call {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Call {}
 
 /// A handle to the main loop; cheap to clone, callable from any thread, never blocks.
 #[derive(Clone)]
@@ -118,6 +149,16 @@ impl VmControl {
         self.request(VmRequest::Fence(Fence(sender)));
         passed.recv_timeout(limit).is_ok()
     }
+    /// Has the main loop run `f` and waits for it; `None`: the emulator ends. Not for the main loop's thread.
+    pub fn run<R: Send + 'static>(&self, f: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+        let (sender, result) = bounded(1);
+        let work: Box<dyn FnOnce() + Send> = Box::new(move || {
+            // Who asked waits.
+            let _ = sender.send(f());
+        });
+        self.request(VmRequest::Call(Call(Arc::new(Mutex::new(Some(work))))));
+        result.recv().ok()
+    }
     pub fn reset(&self, cause: ShutdownCause) {
         self.request(VmRequest::Reset(cause));
     }
@@ -143,13 +184,16 @@ mod tests {
         assert!(!control.settle(Duration::from_millis(1)));
         let loops = std::thread::spawn(move || {
             for request in requests {
-                if let VmRequest::Fence(fence) = request {
-                    fence.pass();
+                match request {
+                    VmRequest::Fence(fence) => fence.pass(),
+                    VmRequest::Call(call) => call.run(),
+                    _ => {}
                 }
             }
         });
         control.request(VmRequest::Stop);
         assert!(control.settle(Duration::from_secs(60)));
+        assert_eq!(control.run(|| 7), Some(7));
         drop(control);
         assert!(loops.join().is_ok());
     }

@@ -96,8 +96,15 @@ impl Ctx {
             // Announce the writable mapping before asking whether the page holds code: see `JitVm::track_page`.
             self.written.set(host as u64);
             std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-            if block.is_code_page(offset / PAGE_SIZE) || block.dirty_logging() {
+            if block.is_code_page(offset / PAGE_SIZE) {
                 write |= tag::SLOW;
+            } else if block.dirty_logging() {
+                // A page that is only read is not taken for a dirty one.
+                if kind == Kind::Read {
+                    write |= tag::SLOW;
+                } else {
+                    block.open_page(offset / PAGE_SIZE);
+                }
             }
         }
         let addend = (host as u64).wrapping_sub(page);

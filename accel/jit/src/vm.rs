@@ -14,9 +14,11 @@ use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, Services, Vcpu, VcpuError};
 use rhea_clock::VirtualClock;
 use rhea_ir::env::PAGE_SIZE;
-use rhea_ir::guest::Guest;
+use rhea_ir::guest::{Guest, TlbFlush};
 use rhea_memory::ram::CodeWriteListener;
-use rhea_memory::{AddressSpace, ChangeListener, MemoryChange, RamBlock, Subscription};
+use rhea_memory::{
+    AddressSpace, ChangeListener, DirtyClient, DirtySource, FlatTarget, MemoryChange, RamBlock, Subscription,
+};
 use std::io;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -223,11 +225,45 @@ impl CodeWriteListener for Core {
     }
 }
 
+impl DirtySource for Core {
+    fn track(&self, block: &RamBlock, on: bool) {
+        if on {
+            // Mappings made before are writable for good.
+            self.collect(block);
+        }
+    }
+    fn collect(&self, block: &RamBlock) {
+        // A page opened after this is of the next time; what is written to those here before all TLBs are empty is seen by who reads
+        // them after the call.
+        let pages = block.take_open();
+        self.on_others(u32::MAX, &|| Work::Flush(TlbFlush::All));
+        for page in pages {
+            block.mark_dirty(page * PAGE_SIZE, 1, &DirtyClient::ALL);
+        }
+    }
+}
+
+impl Core {
+    /// Is asked for what guest code writes, from now on.
+    fn follow_dirty(&self) {
+        for space in std::iter::once(self.space.clone()).chain(self.space.secure_side()) {
+            for range in space.view().ranges() {
+                if let FlatTarget::Ram(ram) = &range.target
+                    && !ram.block.is_device()
+                {
+                    ram.block.add_dirty_source(self.me.clone(), &DirtyClient::ALL);
+                }
+            }
+        }
+    }
+}
+
 struct MapFollower(Weak<Core>);
 
 impl ChangeListener for MapFollower {
     fn memory_changed(&self, _: &MemoryChange) {
         if let Some(c) = self.0.upgrade() {
+            c.follow_dirty();
             c.map_generation.fetch_add(1, Ordering::SeqCst);
             for s in c.shareds.read().iter() {
                 s.request_accel();
@@ -278,6 +314,7 @@ impl<G: Guest> JitVm<G> {
             stop_world: AtomicBool::new(false),
             turns: options.counting.as_ref().and_then(Turns::new).map(Arc::new),
         });
+        core.follow_dirty();
         let follow = std::iter::once(space.clone()).chain(space.secure_side());
         let follow = follow.map(|s| s.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))))).collect();
         let listeners = Arc::new(Listeners::default());

@@ -4,6 +4,7 @@ use crate::bits;
 use crate::config::Feature;
 use crate::reg::Reg;
 use crate::state::ArmCpu;
+use minicbor::{Decode, Encode};
 use rhea_clock::Timer;
 
 /// Event counters (PMCR_EL0.N).
@@ -28,16 +29,25 @@ const CHAIN: u32 = 0x1e;
 pub const COMMON_EVENTS: u64 = 1 << SW_INCR | 1 << CPU_CYCLES | 1 << CHAIN;
 
 /// The registers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct PmuRegs {
+    #[n(0)]
     pub control: u32,
+    #[n(1)]
     pub enabled: u32,
+    #[n(2)]
     pub interrupts: u32,
+    #[n(3)]
     pub overflow: u32,
+    #[n(4)]
     pub select: u32,
+    #[n(5)]
     pub cycle_filter: u32,
+    #[n(6)]
     pub types: [u32; COUNTERS],
+    #[n(7)]
     pub cycles: u64,
+    #[n(8)]
     pub counters: [u32; COUNTERS],
 }
 

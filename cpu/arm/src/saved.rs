@@ -5,31 +5,51 @@ use crate::pmu::PmuRegs;
 use crate::reg::Reg;
 use crate::state::ArmCpu;
 use crate::timer::TimerSaved;
+use minicbor::{Decode, Encode};
 use rhea_ir::guest::{TlbFlush, request};
 
+/// Version of what [`ArmSaved`] is encoded as.
+pub const VERSION: u32 = 1;
+
 /// See [`ArmCpu::save`].
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct ArmSaved {
+    #[n(0)]
     pub pc: u64,
+    #[n(1)]
     pub x: [u64; 31],
     /// SP_EL0 to SP_EL3.
+    #[n(2)]
     pub sp: [u64; 4],
+    #[cbor(n(3), with = "crate::saved::wide")]
     pub v: [u128; 32],
     /// PSTATE as in an SPSR.
+    #[n(4)]
     pub pstate: u32,
+    #[n(5)]
     pub fpcr: u32,
+    #[n(6)]
     pub fpsr: u32,
     /// TPIDR_EL0, TPIDRRO_EL0, TPIDR_EL1, TPIDR_EL2, TPIDR_EL3.
+    #[n(7)]
     pub tpidr: [u64; 5],
+    #[n(8)]
     pub keys: [[u64; 2]; 5],
     /// By [`Reg`].
+    #[n(9)]
     pub sys: Vec<u64>,
     /// Breakpoint and watchpoint registers: BVR, BCR, WVR, WCR.
+    #[n(10)]
     pub debug: [[u64; 16]; 4],
+    #[n(11)]
     pub pmu: PmuRegs,
+    #[n(12)]
     pub timers: TimerSaved,
+    #[n(13)]
     pub halted: bool,
+    #[n(14)]
     pub powered_off: bool,
+    #[n(15)]
     pub event: bool,
 }
 
@@ -105,5 +125,35 @@ impl ArmCpu {
         self.flush(TlbFlush::All, false);
         self.pmu_sync();
         self.request(request::INTERRUPT);
+    }
+}
+
+/// Vector registers in saved state: two words each, the low one first.
+mod wide {
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+
+    const COUNT: usize = 32;
+
+    pub fn encode<C, W: Write>(
+        v: &[u128; COUNT],
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        e.array(2 * COUNT as u64)?;
+        for register in v {
+            e.u64(*register as u64)?.u64((register >> 64) as u64)?;
+        }
+        Ok(())
+    }
+    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<[u128; COUNT], Error> {
+        if d.array()? != Some(2 * COUNT as u64) {
+            return Err(Error::message("another number of vector registers"));
+        }
+        let mut v = [0; COUNT];
+        for register in &mut v {
+            *register = u128::from(d.u64()?) | u128::from(d.u64()?) << 64;
+        }
+        Ok(v)
     }
 }

@@ -245,6 +245,10 @@ impl ArmCpu {
         self.powered_off = true;
         self.request(rhea_ir::guest::request::INTERRUPT);
     }
+    /// Tells the board whether the processor is on, after it has taken over a state.
+    pub fn tell_power(&self) {
+        self.hooks.power_state(self.index, !self.powered_off);
+    }
     /// PSCI CPU_ON: reset state, then `boot_at`. Runs on this vCPU's thread.
     pub fn power_on(&mut self, entry: u64, context: u64) {
         self.reset_state();

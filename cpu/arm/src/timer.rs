@@ -1,5 +1,6 @@
 //! The generic timer (DDI 0487 D12): one counter per machine clock, five timers per processor.
 
+use minicbor::{Decode, Encode};
 use parking_lot::Mutex;
 use rhea_clock::{Timer, VirtualClock};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,10 +50,13 @@ struct State {
 }
 
 /// What [`GenericTimers::save`] gives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct TimerSaved {
+    #[n(0)]
     pub ctl: [u32; 5],
+    #[n(1)]
     pub cval: [u64; 5],
+    #[n(2)]
     pub cntvoff: u64,
 }
 

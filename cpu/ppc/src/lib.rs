@@ -13,7 +13,7 @@ pub mod mmu;
 pub mod mode;
 pub mod models;
 mod pmu;
-mod saved;
+pub mod saved;
 pub mod spr;
 pub mod state;
 pub mod system;

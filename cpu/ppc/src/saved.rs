@@ -2,31 +2,54 @@
 
 use crate::mmu::slb::SlbEntry;
 use crate::state::PpcCpu;
+use minicbor::{Decode, Encode};
 use rhea_ir::guest::{TlbFlush, request};
 
+/// Version of what [`PpcSaved`] is encoded as.
+pub const VERSION: u32 = 1;
+
 /// See [`PpcCpu::save`].
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct PpcSaved {
+    #[n(0)]
     pub pc: u64,
+    #[n(1)]
     pub gpr: [u64; 32],
+    #[n(2)]
     pub lr: u64,
+    #[n(3)]
     pub ctr: u64,
+    #[n(4)]
     pub tar: u64,
+    #[n(5)]
     pub msr: u64,
+    #[n(6)]
     pub cr: u32,
+    #[n(7)]
     pub xer: u64,
+    #[cbor(n(8), with = "crate::saved::wide")]
     pub vsr: [u128; 64],
     /// VSCR with SAT.
+    #[n(9)]
     pub vscr: u32,
+    #[n(10)]
     pub fpscr: u64,
     /// By number.
+    #[n(11)]
     pub spr: Vec<u64>,
+    #[n(12)]
     pub slb: Vec<SlbEntry>,
+    #[n(13)]
     pub time_base: u64,
+    #[n(14)]
     pub decrementer: u64,
+    #[n(15)]
     pub halted: bool,
+    #[n(16)]
     pub prodded: bool,
+    #[n(17)]
     pub powered_off: bool,
+    #[n(18)]
     pub machine_check: Option<(u64, u64, u64)>,
 }
 
@@ -113,5 +136,35 @@ impl PpcCpu {
         self.rebuild_mode();
         self.flush(TlbFlush::All, false);
         self.request(request::INTERRUPT);
+    }
+}
+
+/// Vector registers in saved state: two words each, the low one first.
+mod wide {
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+
+    const COUNT: usize = 64;
+
+    pub fn encode<C, W: Write>(
+        v: &[u128; COUNT],
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        e.array(2 * COUNT as u64)?;
+        for register in v {
+            e.u64(*register as u64)?.u64((register >> 64) as u64)?;
+        }
+        Ok(())
+    }
+    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<[u128; COUNT], Error> {
+        if d.array()? != Some(2 * COUNT as u64) {
+            return Err(Error::message("another number of vector registers"));
+        }
+        let mut v = [0; COUNT];
+        for register in &mut v {
+            *register = u128::from(d.u64()?) | u128::from(d.u64()?) << 64;
+        }
+        Ok(v)
     }
 }

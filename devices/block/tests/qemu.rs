@@ -147,6 +147,55 @@ fn backing_chains() {
     }
 }
 
+/// The state of a machine behind the end of the disk: kept with its snapshot, nowhere else.
+#[test]
+fn machine_state() {
+    use rhea_block::qcow2::{VmStateReader, VmStateWriter};
+    use std::io::{Read, Write};
+    if !tools() {
+        return;
+    }
+    let scratch = Scratch::new("machine_state");
+    for shape in ["", "cluster_size=4k", "compat=0.10", "extended_l2=on"] {
+        let image = scratch.text("image.qcow2");
+        create(image.as_ref(), &ImageOptions::Qcow2(options(shape))).unwrap();
+        let node = open(&image, false);
+        let q = node.qcow2().unwrap();
+        let mut model = vec![0; SIZE as usize];
+        mutate(&*node.backend(), &mut model, &mut Random(5), 40);
+        // What a writer leaves without a snapshot is gone with the next one.
+        VmStateWriter::new(q).unwrap().write_all(&vec![3; 2 << 20]).unwrap();
+        let states: Vec<Vec<u8>> =
+            [1u8, 2].iter().map(|n| (0..3_000_000u32).map(|i| (i >> 9) as u8 ^ n).collect()).collect();
+        for (name, state) in ["a", "b"].iter().zip(&states) {
+            let mut writer = VmStateWriter::new(q).unwrap();
+            writer.write_all(state).unwrap();
+            writer.flush().unwrap();
+            assert_eq!(writer.written(), state.len() as u64);
+            q.create_snapshot_with(name, 1, 2, 3, writer.written()).unwrap();
+            q.drop_vm_state().unwrap();
+            mutate(&*node.backend(), &mut model, &mut Random(6), 40);
+        }
+        let read = |name: &str| {
+            let mut data = Vec::new();
+            VmStateReader::new(q, name).unwrap().read_to_end(&mut data).unwrap();
+            data
+        };
+        assert!(read("a") == states[0] && read("b") == states[1]);
+        same(&content(&*node.backend()), &model, shape);
+        q.apply_snapshot("a").unwrap();
+        q.drop_vm_state().unwrap();
+        assert!(read("a") == states[0] && read("b") == states[1]);
+        assert!(VmStateReader::new(q, "c").is_err());
+        q.delete_snapshot("a").unwrap();
+        assert!(read("b") == states[1]);
+        node.backend().close().unwrap();
+        drop(node);
+        check(&image, false);
+        assert!(good("qemu-img", &["snapshot", "-l", &image]).contains("2.86 MiB"));
+    }
+}
+
 #[test]
 fn snapshots() {
     if !tools() {

@@ -8,6 +8,7 @@ use super::hooks::BoardHooks;
 use super::hotplug::{Changes, ChangesParts};
 use super::memory::GuestRam;
 use super::options::{Compat, IcMode, PseriesOptions, ResizeHpt};
+use super::partition::saved::PartitionDevice;
 use super::partition::{Late, Partition, PartitionConfig};
 use super::platform;
 use super::rtas::Rtas;
@@ -158,6 +159,7 @@ pub fn build(
     board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
     let ram = config.make_ram()?;
+    board.ram.push(ram.clone());
     board.keep_mapping(space.map_ram(Gpa(0), &ram, 0, ram.len(), 0).map_err(|e| fail("-m", &e))?);
     let partition = Partition::new(PartitionConfig {
         options: options.clone(),
@@ -293,6 +295,8 @@ pub fn build(
         byte_order: Box::new(move |order| screens.iter().for_each(|s| s.display().set_byte_order(order))),
     });
 
+    let plugged_ram = partition.ram.clone();
+    board.devices.push(Arc::new(PartitionDevice(partition.clone())));
     let entry = images.entry();
     let cpus: Vec<Arc<dyn MachineCpu>> =
         guests.into_iter().map(|v| cpu::start(v, &space, &partition, entry) as _).collect();
@@ -320,6 +324,8 @@ pub fn build(
         log,
         cpus,
         devices: board.devices,
+        ram: board.ram,
+        plugged_ram: Box::new(move || plugged_ram.blocks()),
         reload: Box::new(reload),
         power_button: Box::new(power_button),
         info: board.info,

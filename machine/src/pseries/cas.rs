@@ -16,6 +16,11 @@ impl OptionVector {
     pub fn new(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
     }
+    /// The bytes, without the length.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
     /// Byte `n`, counted from 1; 0 beyond the vector.
     #[must_use]
     pub fn byte(&self, n: usize) -> u8 {

@@ -4,6 +4,7 @@ use super::partition::Partition;
 use crate::cpu::{BoardCpu, BoardGuest};
 use crate::profile::{Frame, FrameLink};
 use rhea_accel::{DebugStop, GuestVcpu, WatchKind};
+use rhea_device::{LoadError, Saved, state};
 use rhea_memory::{AddressSpace, Gva};
 use rhea_ppc::PpcCpu;
 use rhea_ppc::bits::msr;
@@ -173,6 +174,14 @@ impl BoardGuest for PpcCpu {
     }
     fn set_step(&mut self, on: bool) {
         self.set_host_step(on);
+    }
+    fn save_state(&mut self) -> Saved {
+        state::encode(rhea_ppc::saved::VERSION, &self.save())
+    }
+    fn load_state(&mut self, saved: &Saved) -> Result<(), LoadError> {
+        let saved: rhea_ppc::PpcSaved = state::decode(saved, rhea_ppc::saved::VERSION)?;
+        self.load(&saved);
+        Ok(())
     }
     fn take_stop(&mut self) -> DebugStop {
         match self.take_debug_event() {

@@ -147,6 +147,38 @@ impl Connectors {
         self.map.lock().get_mut(&index).map(|c| f(kind, c)).ok_or(Refused::NoConnector)
     }
 
+    // ---- saved state ----
+
+    /// Index, state, flags (1: something is there, 2: it is to be taken away), indicator. A configuration that is being told
+    /// begins anew.
+    #[must_use]
+    pub fn save(&self) -> Vec<(u32, u8, u8, u32)> {
+        let map = self.map.lock();
+        let flags = |c: &Connector| u8::from(c.present) | u8::from(c.unplugging) << 1;
+        map.iter().map(|(index, c)| (*index, c.state as u8, flags(c), c.indicator)).collect()
+    }
+    /// Takes it over; false: these are not the connectors, or not what is at them.
+    #[must_use]
+    pub fn load(&self, saved: &[(u32, u8, u8, u32)]) -> bool {
+        const STATES: [State; 4] = [State::Unusable, State::Isolated, State::Unisolated, State::Configured];
+        let mut map = self.map.lock();
+        let fits = |(index, state, flags, _): &(u32, u8, u8, u32)| {
+            usize::from(*state) < STATES.len() && map.get(index).is_some_and(|c| c.present == (flags & 1 != 0))
+        };
+        if saved.len() != map.len() || !saved.iter().all(fits) {
+            return false;
+        }
+        for (index, state, flags, indicator) in saved {
+            if let Some(c) = map.get_mut(index) {
+                c.state = STATES[usize::from(*state)];
+                c.unplugging = flags & 2 != 0;
+                c.indicator = *indicator;
+                c.steps.clear();
+            }
+        }
+        true
+    }
+
     // ---- the platform's side ----
 
     /// A resource is there now; `running`: the partition is to take it in, otherwise its tree has it.

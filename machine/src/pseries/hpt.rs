@@ -187,6 +187,35 @@ impl Hpt {
         self.table.store(Arc::new(Table::new(if order == 0 { 0 } else { order.clamp(MIN_ORDER, MAX_ORDER) })));
     }
 
+    /// The entries that are not zero: index and both doublewords. `None`: the guest is changing the table's size.
+    #[must_use]
+    pub fn save(&self) -> Option<Vec<(u64, u64, u64)>> {
+        let pending = self.change.lock();
+        let table = self.table.load();
+        let entries = (0..table.len()).map(|n| (n, table.read(n))).filter(|(_, e)| *e != [0; 2]);
+        pending.is_none().then(|| entries.map(|(n, e)| (n, e[0], e[1])).collect())
+    }
+    /// Takes over a table; false: it is none the partition can have.
+    #[must_use]
+    pub fn load(&self, order: u32, entries: &[(u64, u64, u64)]) -> bool {
+        if order != 0 && !(MIN_ORDER..=self.max_order.max(MIN_ORDER)).contains(&order) {
+            return false;
+        }
+        let table = Table::new(order);
+        let sound = |(index, v, r): &(u64, u64, u64)| {
+            *index < table.len() && (v & pte0::VALID == 0 || self.allowed(*v, *r).is_ok())
+        };
+        if !entries.iter().all(sound) {
+            return false;
+        }
+        for (index, v, r) in entries {
+            table.write(*index, [*v, *r]);
+        }
+        *self.change.lock() = None;
+        self.table.store(Arc::new(table));
+        true
+    }
+
     /// May the partition map this page with these storage attributes?
     fn allowed(&self, v: u64, r: u64) -> Result<(), Status> {
         let shift = page_shift(v, r).filter(|s| *s <= self.max_page_shift).ok_or(Status::PARAMETER)?;

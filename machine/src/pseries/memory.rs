@@ -46,6 +46,11 @@ impl GuestRam {
     pub fn added(&self) -> Vec<(u64, u64)> {
         self.added.load().iter().map(|(at, block)| (*at, block.len())).collect()
     }
+    /// The blocks behind the first one.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<Arc<RamBlock>> {
+        self.added.load().iter().map(|(_, block)| block.clone()).collect()
+    }
     /// Are all `len` bytes at `address` RAM?
     #[must_use]
     pub fn has(&self, address: u64, len: u64) -> bool {

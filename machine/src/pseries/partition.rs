@@ -1,5 +1,7 @@
 //! The partition: what hypercalls, RTAS and the client interface work on, and how its processors are started and stopped.
 
+pub mod saved;
+
 use super::cas::{ClientVectors, Offer, Outcome};
 use super::client::{self, Client};
 use super::drc::{self, Connectors, DrcType};
@@ -99,6 +101,7 @@ pub struct Partition {
     /// What firmware or the client interface made of the tree.
     updated: Mutex<Option<FdtNode>>,
     rtas: Mutex<Option<u64>>,
+    little_endian: AtomicBool,
     late: OnceLock<Late>,
     /// The VM, if the processors run under KVM.
     kernel: OnceLock<Arc<dyn PpcVm>>,
@@ -163,6 +166,7 @@ impl Partition {
             input: Mutex::default(),
             updated: Mutex::new(None),
             rtas: Mutex::new(None),
+            little_endian: AtomicBool::new(false),
             late: OnceLock::new(),
             kernel: OnceLock::new(),
             kernel_hpt: AtomicU32::new(0),
@@ -202,10 +206,17 @@ impl Partition {
         }
         if let Some(late) = self.late() {
             late.events.reset();
-            (late.byte_order)(ByteOrder::Big);
         }
+        self.set_byte_order(false);
         for index in self.drcs.reset() {
             self.released(index);
+        }
+    }
+    /// The partition runs in this order of bytes now: displays are told.
+    pub fn set_byte_order(&self, little: bool) {
+        self.little_endian.store(little, Ordering::SeqCst);
+        if let Some(late) = self.late() {
+            (late.byte_order)(if little { ByteOrder::Little } else { ByteOrder::Big });
         }
     }
     fn initial_hpt_order(&self) -> u32 {

@@ -207,6 +207,7 @@ pub fn build(
     board.boot_order = Some(Vec::new());
     let (space, clock) = (board.space.clone(), board.clock.clone());
     let ram = config.make_ram()?;
+    board.ram.push(ram.clone());
     let routing = board.routing.clone();
     let wires = IntxLines::of_pins(|device, pin| pirq::pin_line(&routing, device, pin));
     let bus = PciBus::with_wires("pcie.0", space.clone(), wires, None);
@@ -409,6 +410,8 @@ pub fn build(
         log,
         cpus,
         devices: board.devices,
+        ram: board.ram,
+        plugged_ram: Box::new(Vec::new),
         reload: Box::new(reload),
         power_button: Box::new(move || power.power_button()),
         info: board.info,

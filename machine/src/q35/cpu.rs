@@ -4,6 +4,7 @@ use crate::cpu::{BoardCpu, BoardGuest};
 use crate::profile::{Frame, FrameLink};
 use parking_lot::Mutex;
 use rhea_accel::{DebugStop, GuestVcpu, WatchKind};
+use rhea_device::{LoadError, Saved, state};
 use rhea_firmware::acpi::WakingVector;
 use rhea_firmware::x86::CpuStart;
 use rhea_ir::guest::Guest;
@@ -292,6 +293,14 @@ impl BoardGuest for X86Cpu {
     }
     fn set_step(&mut self, on: bool) {
         self.set_host_step(on);
+    }
+    fn save_state(&mut self) -> Saved {
+        let state = X86Cpu::save_state(self);
+        state::encode(rhea_x86::saved::VERSION, &state)
+    }
+    fn load_state(&mut self, saved: &Saved) -> Result<(), LoadError> {
+        let saved: rhea_x86::X86Saved = state::decode(saved, rhea_x86::saved::VERSION)?;
+        X86Cpu::load_state(self, &saved).map_err(|e| LoadError::Mismatch(e.to_owned()))
     }
     fn take_stop(&mut self) -> DebugStop {
         match self.take_debug_event() {

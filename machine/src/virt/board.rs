@@ -186,6 +186,7 @@ pub fn build(
     let mut board = Board::new(&control, &log, config.icount);
     let (space, clock) = (board.space.clone(), board.clock.clone());
     let ram = config.make_ram()?;
+    board.ram.push(ram.clone());
     let mapped = space
         .map_ram(Gpa(plan.map.ram.start), &ram, 0, config.ram.size, 0)
         .map_err(|e| OptionError::new("-m", e.to_string()))?;
@@ -287,6 +288,8 @@ pub fn build(
         log,
         cpus,
         devices: board.devices,
+        ram: board.ram,
+        plugged_ram: Box::new(Vec::new),
         reload: Box::new(move || images.lock().load(&memory, &ram)),
         power_button,
         info: board.info,

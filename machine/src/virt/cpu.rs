@@ -5,6 +5,7 @@ use crate::profile::{Frame, FrameLink};
 use rhea_accel::{DebugStop, GuestVcpu, WatchKind};
 use rhea_arm::debug::{DebugEvent, HostWatch};
 use rhea_arm::{ArmConfig, ArmCpu};
+use rhea_device::{LoadError, Saved, state};
 use rhea_firmware::AffinityState;
 use rhea_ir::guest::Guest;
 use rhea_memory::{AddressSpace, Gva};
@@ -195,6 +196,15 @@ impl BoardGuest for ArmCpu {
     }
     fn set_step(&mut self, on: bool) {
         self.set_host_step(on);
+    }
+    fn save_state(&mut self) -> Saved {
+        state::encode(rhea_arm::saved::VERSION, &self.save())
+    }
+    fn load_state(&mut self, saved: &Saved) -> Result<(), LoadError> {
+        let saved: rhea_arm::ArmSaved = state::decode(saved, rhea_arm::saved::VERSION)?;
+        self.load(&saved);
+        self.tell_power();
+        Ok(())
     }
     fn take_stop(&mut self) -> DebugStop {
         match self.take_debug_event() {

@@ -80,6 +80,7 @@ fn secure(board: &mut Board, wiring: &Wiring) -> Result<(), OptionError> {
         .map_ram(Gpa(map::SECURE_MEM.start), &memory, 0, memory.len(), 0)
         .map_err(|e| fail(e.to_string()))?;
     board.keep_mapping(mapping);
+    board.ram.push(memory);
     Ok(())
 }
 

@@ -121,6 +121,8 @@ fn config(scratch: &Scratch, options: &str, cpus: u32, drives: &[&str], devices:
         ram_slots: 0,
         snapshot: false,
         actions: Default::default(),
+        load_snapshot: None,
+        incoming: None,
         paused: true,
         icount: None,
         gdb: None,

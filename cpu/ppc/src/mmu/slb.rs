@@ -2,13 +2,16 @@
 
 use super::segments::Segment;
 use crate::state::PpcCpu;
+use minicbor::{Decode, Encode};
 
 /// An entry as slbmte has it: RB without the index, and RS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct SlbEntry {
     /// ESID in bits 0–35, V.
+    #[n(0)]
     pub esid: u64,
     /// B, VSID, Ks, Kp, N, L, C, LP.
+    #[n(1)]
     pub vsid: u64,
 }
 

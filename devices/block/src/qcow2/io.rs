@@ -254,6 +254,10 @@ impl Qcow2 {
         }
         Ok(())
     }
+    /// Writes anywhere that the L1 table covers.
+    pub(super) fn write_bytes_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_source(offset, data.len() as u64, &Source::Segments(&[Segment::Host(data.to_vec())], 0))
+    }
     /// Gives every cluster of a range a place, without data.
     pub(super) fn allocate_range(&self, offset: u64, len: u64) -> io::Result<()> {
         self.write_source(offset, len, &Source::Nothing)

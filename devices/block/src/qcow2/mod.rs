@@ -20,12 +20,14 @@ mod refcount;
 mod resize;
 mod snapshot;
 mod table;
+mod vmstate;
 
 pub use bitmap::Bitmap;
 pub use check::{CheckReport, Fix};
 pub use compress::Compressor;
 pub use create::{CreateOptions, Preallocation, create};
 pub use snapshot::Snapshot;
+pub use vmstate::{VmStateReader, VmStateWriter};
 
 use crate::range_lock::RangeLock;
 use crate::{BlockBackend, Inherit, NodeOptions};

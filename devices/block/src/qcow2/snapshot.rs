@@ -126,7 +126,7 @@ impl Qcow2 {
         read_words(&*self.file, s.l1_offset, s.l1_size as usize)
     }
     /// Adds `delta` to the counts of all that an L1 table leads to; negative ones after the next flush.
-    fn count_tree(&self, m: &mut Meta, l1: &[u64], up: bool) -> io::Result<()> {
+    pub(super) fn count_tree(&self, m: &mut Meta, l1: &[u64], up: bool) -> io::Result<()> {
         let step = if self.extended { 2 } else { 1 };
         for entry in l1 {
             let table = entry & OFFSET;
@@ -228,7 +228,7 @@ impl Qcow2 {
     pub(super) fn snapshot_table_len(&self, m: &Meta) -> u64 {
         table_bytes(&m.snapshots).len() as u64
     }
-    fn check_snapshots(&self) -> io::Result<()> {
+    pub(super) fn check_snapshots(&self) -> io::Result<()> {
         self.check_writable()?;
         if self.has_data_file {
             let text = "images with an external data file have no internal snapshots";
@@ -380,16 +380,39 @@ impl Qcow2 {
     ///
     /// # Errors
     /// There is none, the host's, or damage.
-    pub fn read_snapshot(&self, which: &str, mut offset: u64, mut data: &mut [u8]) -> io::Result<()> {
-        let (snapshot, l1) = {
-            let m = self.meta.lock();
-            let snapshot = m.snapshots[Self::snapshot_index(&m, which)?].clone();
-            let l1 = self.snapshot_l1(&snapshot)?;
-            (snapshot, l1)
-        };
+    pub fn read_snapshot(&self, which: &str, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        let snapshot = self.snapshot(which)?;
         if offset.saturating_add(data.len() as u64) > snapshot.disk_size.next_multiple_of(512) {
             return Err(crate::out_of_range());
         }
+        self.read_tree(&self.snapshot_l1(&snapshot)?, offset, data, self.backing().as_deref())
+    }
+    /// Reads the state of the machine that is with a snapshot.
+    pub(super) fn read_vm_state(&self, which: &str, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        let snapshot = self.snapshot(which)?;
+        if offset.saturating_add(data.len() as u64) > snapshot.vm_state_size {
+            return Err(crate::out_of_range());
+        }
+        let start = self.vm_state_start(snapshot.disk_size);
+        let at = start.checked_add(offset).ok_or_else(crate::out_of_range)?;
+        self.read_tree(&self.snapshot_l1(&snapshot)?, at, data, None)
+    }
+    /// A snapshot, by id or name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn snapshot(&self, which: &str) -> io::Result<Snapshot> {
+        let m = self.meta.lock();
+        Ok(m.snapshots[Self::snapshot_index(&m, which)?].clone())
+    }
+    /// Reads what an L1 table leads to.
+    fn read_tree(
+        &self,
+        l1: &[u64],
+        mut offset: u64,
+        mut data: &mut [u8],
+        backing: Option<&dyn BlockBackend>,
+    ) -> io::Result<()> {
         let cluster = self.cluster();
         while !data.is_empty() {
             let table = l1.get(self.l1_index(offset)).map_or(0, |e| e & OFFSET);
@@ -410,7 +433,7 @@ impl Qcow2 {
                 Kind::Compressed => now.copy_from_slice(&self.unpack(entry.word)?[within as usize..][..n]),
                 Kind::Absent => {
                     now.fill(0);
-                    if let Some(backing) = self.backing() {
+                    if let Some(backing) = backing {
                         let inside = (n as u64).min(backing.capacity().saturating_sub(offset));
                         backing.read_bytes(offset, &mut now[..inside as usize])?;
                     }

@@ -343,6 +343,9 @@ impl Device for IoApic {
         self.select.store(0, SeqCst);
         self.id.store(0, SeqCst);
     }
+    fn collects(&self) -> bool {
+        true
+    }
     fn save(&self) -> Saved {
         let pins: [Pin; IOAPIC_PINS] = std::array::from_fn(|n| *self.pins[n].lock());
         let levels = pins.iter().enumerate().fold(0, |all, (n, pin)| all | u32::from(pin.level) << n);

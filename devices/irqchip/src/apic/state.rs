@@ -126,6 +126,9 @@ impl Device for ApicBus {
     fn reset(&self) {
         self.reset_all();
     }
+    fn collects(&self) -> bool {
+        true
+    }
     fn save(&self) -> Saved {
         encode(VERSION, &State { lapics: self.lapics.iter().map(Lapic::save).collect() })
     }

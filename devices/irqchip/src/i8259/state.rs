@@ -27,6 +27,9 @@ impl Device for I8259 {
             ((), 0)
         });
     }
+    fn collects(&self) -> bool {
+        true
+    }
     fn save(&self) -> Saved {
         let pair = self.pair.lock();
         encode(VERSION, &State { master: pair.master.clone(), slave: pair.slave.clone() })

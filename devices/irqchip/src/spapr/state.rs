@@ -45,6 +45,9 @@ impl Device for SpaprIrq {
     }
     /// Nothing yet: [`SpaprIrq::restart`].
     fn reset(&self) {}
+    fn collects(&self) -> bool {
+        true
+    }
     fn save(&self) -> Saved {
         if self.core.active_kernel().is_some() {
             return Saved::NotMigratable("interrupt controllers in the kernel");

@@ -4,6 +4,7 @@
 mod tree;
 
 use super::memory::GuestRam;
+use minicbor::{Decode, Encode};
 use rhea_firmware::FdtNode;
 use std::collections::BTreeMap;
 use tree::Packages;
@@ -56,19 +57,27 @@ pub enum After {
 }
 
 /// What an instance handle stands for.
+#[derive(Clone, Encode, Decode)]
 struct Instance {
+    #[n(0)]
     package: u32,
+    #[n(1)]
     path: String,
+    #[n(2)]
     console: bool,
 }
 
 /// The state of the interface.
-#[derive(Default)]
+#[derive(Clone, Default, Encode, Decode)]
 pub struct Client {
+    #[n(0)]
     packages: Packages,
+    #[n(1)]
     instances: BTreeMap<u32, Instance>,
+    #[n(2)]
     next: u32,
     /// Start and end of memory that is taken.
+    #[n(3)]
     claims: Vec<(u64, u64)>,
 }
 
@@ -89,6 +98,11 @@ impl Client {
             client.name_console(handle);
         }
         client
+    }
+    /// Is it one that there can be? For saved state.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.packages.is_sound() && self.instances.len() <= MAX_INSTANCES && self.claims.len() <= MAX_CLAIMS + 16
     }
     fn name_console(&mut self, handle: u32) {
         if let Some(chosen) = self.packages.find("/chosen") {

@@ -1,15 +1,20 @@
 //! The device tree as the client interface walks it: nodes with handles.
 
+use minicbor::{Decode, Encode};
 use rhea_firmware::FdtNode;
 use std::collections::BTreeMap;
 
 /// A node.
-#[derive(Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub struct Package {
     /// With unit address; empty for the root.
+    #[n(0)]
     pub name: String,
+    #[n(1)]
     pub parent: Option<u32>,
+    #[n(2)]
     pub children: Vec<u32>,
+    #[n(3)]
     pub properties: Vec<(String, Vec<u8>)>,
 }
 
@@ -21,14 +26,19 @@ impl Package {
 }
 
 /// The tree: nodes by phandle. Handles stay when the tree is built again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Encode, Decode)]
 pub struct Packages {
+    #[n(0)]
     nodes: BTreeMap<u32, Package>,
+    #[n(1)]
     root: u32,
     /// Handles that were given out, by path.
+    #[n(2)]
     handles: BTreeMap<String, u32>,
+    #[n(3)]
     next: u32,
     /// Bytes of names and values.
+    #[n(4)]
     size: usize,
 }
 
@@ -38,6 +48,25 @@ const MAX_SIZE: usize = 4 << 20;
 const FIRST: u32 = 0x1000_0000;
 
 impl Packages {
+    /// Is every node in the tree, and the tree one? For saved state.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        const DEEPEST: usize = 64;
+        let rooted = |handle: u32| {
+            let mut at = handle;
+            for _ in 0..DEEPEST {
+                match self.nodes.get(&at).map(|n| n.parent) {
+                    Some(None) => return at == self.root,
+                    Some(Some(parent)) => at = parent,
+                    None => return false,
+                }
+            }
+            false
+        };
+        let children =
+            |h: &u32, n: &Package| n.children.iter().all(|c| self.nodes.get(c).is_some_and(|c| c.parent == Some(*h)));
+        self.size <= MAX_SIZE && self.nodes.iter().all(|(h, n)| rooted(*h) && children(h, n))
+    }
     /// Takes the nodes of `root` in place of those there were.
     pub fn load(&mut self, root: &FdtNode) {
         self.nodes.clear();

@@ -3,7 +3,6 @@
 use super::UNSUPPORTED_FLAG;
 use crate::pseries::options::Compat;
 use crate::pseries::partition::Partition;
-use rhea_display::ByteOrder;
 use rhea_irqchip::spapr::papr::{Args, Status};
 use rhea_ppc::PpcCpu;
 use rhea_ppc::bits::lpcr;
@@ -74,9 +73,7 @@ pub fn set(p: &Partition, cpu: &mut PpcCpu, a: &Args) -> Result<(), Status> {
                 _ => return Err(UNSUPPORTED_FLAG),
             };
             p.on_all(cpu, move |cpu| cpu.set_lpcr(cpu.lpcr() & !lpcr::ILE | ile));
-            if let Some(late) = p.late() {
-                (late.byte_order)(if ile == 0 { ByteOrder::Big } else { ByteOrder::Little });
-            }
+            p.set_byte_order(ile != 0);
         }
         _ => return Err(Status::P2),
     }

@@ -79,6 +79,18 @@ impl Events {
         self.epow.waiting.lock().clear();
         self.hot_plug.waiting.lock().clear();
     }
+    /// What waits, of both interrupts.
+    #[must_use]
+    pub fn save(&self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let waiting = |source: &Source| source.waiting.lock().iter().cloned().collect();
+        (waiting(&self.epow), waiting(&self.hot_plug))
+    }
+    /// Takes it over; that something waits is the interrupt controller's to know.
+    pub fn load(&self, (epow, hot_plug): (Vec<Vec<u8>>, Vec<Vec<u8>>)) {
+        for (source, events) in [(&self.epow, epow), (&self.hot_plug, hot_plug)] {
+            *source.waiting.lock() = events.into_iter().take(MOST_WAITING).collect();
+        }
+    }
     /// The next event of the classes in `mask`.
     pub fn take(&self, mask: u32) -> Option<Vec<u8>> {
         let of = |class: u32, source: &Source| if mask & class != 0 { source.take() } else { None };

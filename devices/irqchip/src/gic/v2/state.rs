@@ -41,6 +41,9 @@ impl Device for GicV2 {
     fn reset(&self) {
         self.reset_all();
     }
+    fn collects(&self) -> bool {
+        true
+    }
     fn save(&self) -> Saved {
         let words = self.engine.save_words();
         let cpus = (0..self.cpus()).filter_map(|n| {

@@ -389,6 +389,9 @@ impl Device for Its {
         *self.regs.lock() = Regs::default();
         self.forget();
     }
+    fn collects(&self) -> bool {
+        true
+    }
     fn save(&self) -> Saved {
         encode(1, &*self.regs.lock())
     }

@@ -50,6 +50,9 @@ impl Device for GicV3 {
     fn reset(&self) {
         self.reset_all();
     }
+    fn collects(&self) -> bool {
+        true
+    }
     fn save(&self) -> Saved {
         let words = self.engine.save_words();
         let cpus = (0..self.engine.cpus()).filter_map(|n| {

@@ -1,0 +1,509 @@
+//! The machine moves to another process while its guest runs: pages are sent, those that the guest has written to meanwhile again, and
+//! when few are left the guest stands still for the rest.
+//!
+//! Where the other end can answer, it says "ok" when it has taken the machine over, and starts it when it is told "go": never do two
+//! processes run it. Until then the machine goes on here whatever fails.
+
+use super::ram;
+use super::stream::{Kind, Result, StateError, Writer};
+use crate::machine::{Machine, RunState};
+use parking_lot::Mutex;
+use rhea_memory::{DirtyClient, PAGE_SIZE, RamBlock};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MigrationParameters {
+    /// Bytes a second; 0: no limit.
+    pub max_bandwidth: u64,
+    /// Milliseconds for which the guest may stand still.
+    pub downtime_limit: u64,
+    /// Pages are compressed, with this level of zstd.
+    pub zstd: Option<i32>,
+}
+
+impl Default for MigrationParameters {
+    fn default() -> Self {
+        Self { max_bandwidth: 128 << 20, downtime_limit: 300, zstd: None }
+    }
+}
+
+/// Where a move is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MigrationStatus {
+    #[default]
+    None,
+    Setup,
+    Active,
+    /// The guest stands still.
+    Device,
+    Completed,
+    Failed,
+    Cancelling,
+    Cancelled,
+}
+
+impl MigrationStatus {
+    /// The word of the control protocol.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Setup => "setup",
+            Self::Active => "active",
+            Self::Device => "device",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelling => "cancelling",
+            Self::Cancelled => "cancelled",
+        }
+    }
+    /// Is the machine being moved?
+    #[must_use]
+    pub fn busy(self) -> bool {
+        matches!(self, Self::Setup | Self::Active | Self::Device | Self::Cancelling)
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    pub status: MigrationStatus,
+    pub error: Option<String>,
+    /// Bytes of RAM, those that are still to be sent, and what has gone through the stream.
+    pub total: u64,
+    pub remaining: u64,
+    pub transferred: u64,
+    /// Pages sent.
+    pub pages: u64,
+    /// Rounds over what was written to.
+    pub rounds: u64,
+    /// Bytes a second, lately.
+    pub bandwidth: u64,
+    /// Pages a second that the guest writes to.
+    pub dirty_rate: u64,
+    /// In milliseconds.
+    pub expected_downtime: u64,
+    pub downtime: u64,
+    pub setup_time: u64,
+    pub total_time: u64,
+}
+
+/// A stream's end.
+pub struct Channel {
+    pub to: Box<dyn Write + Send>,
+    /// Answers of the other end, if it can give any.
+    pub from: Option<Box<dyn Read + Send>>,
+    /// Makes whoever waits for the other end fail.
+    pub shut: Box<dyn Fn() + Send + Sync>,
+    /// Called when all was written and `to` is closed: whether it arrived where no one answers.
+    pub end: Box<dyn FnOnce() -> io::Result<()> + Send>,
+}
+
+type Listener = Box<dyn Fn(MigrationStatus) + Send + Sync>;
+
+/// The move of one machine.
+#[derive(Default)]
+pub struct Migration {
+    progress: Mutex<Progress>,
+    parameters: Mutex<MigrationParameters>,
+    cancel: Arc<AtomicBool>,
+    shut: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    listeners: Mutex<Vec<Listener>>,
+    started: Mutex<Option<Instant>>,
+}
+
+impl Migration {
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let mut progress = self.progress.lock().clone();
+        if let Some(started) = *self.started.lock() {
+            progress.total_time = started.elapsed().as_millis() as u64;
+        }
+        progress
+    }
+    #[must_use]
+    pub fn parameters(&self) -> MigrationParameters {
+        *self.parameters.lock()
+    }
+    pub fn set_parameters(&self, parameters: MigrationParameters) {
+        *self.parameters.lock() = parameters;
+    }
+    /// Tells `listener` of each change of the status.
+    pub fn listen(&self, listener: impl Fn(MigrationStatus) + Send + Sync + 'static) {
+        self.listeners.lock().push(Box::new(listener));
+    }
+    fn set(&self, status: MigrationStatus) {
+        if std::mem::replace(&mut self.progress.lock().status, status) != status {
+            self.listeners.lock().iter().for_each(|l| l(status));
+        }
+    }
+    /// Gives up a move that is not over; the machine goes on.
+    pub fn cancel(&self) {
+        {
+            let mut progress = self.progress.lock();
+            if !progress.status.busy() || progress.status == MigrationStatus::Cancelling {
+                return;
+            }
+            progress.status = MigrationStatus::Cancelling;
+        }
+        self.listeners.lock().iter().for_each(|l| l(MigrationStatus::Cancelling));
+        self.cancel.store(true, Ordering::SeqCst);
+        if let Some(shut) = &*self.shut.lock() {
+            shut();
+        }
+    }
+    /// Begins a move, in a thread of its own. `open` opens the stream, in that thread.
+    ///
+    /// # Errors
+    /// There is one already, or the machine cannot be moved.
+    pub fn start(
+        self: &Arc<Self>,
+        machine: &Arc<Machine>,
+        open: impl FnOnce() -> io::Result<Channel> + Send + 'static,
+    ) -> Result<()> {
+        if let Some(why) = machine.run_state().held() {
+            return Err(StateError::Other(why.to_owned()));
+        }
+        machine.check_blockers()?;
+        machine.check_moved_disks()?;
+        {
+            let mut progress = self.progress.lock();
+            if progress.status.busy() {
+                return Err(StateError::Other("There's a migration process in progress".to_owned()));
+            }
+            let total = machine.memory_blocks().iter().map(|b| b.len()).sum();
+            *progress = Progress { total, remaining: total, ..Progress::default() };
+        }
+        self.cancel.store(false, Ordering::SeqCst);
+        *self.started.lock() = Some(Instant::now());
+        self.set(MigrationStatus::Setup);
+        let (this, machine) = (self.clone(), machine.clone());
+        let thread = move || {
+            let result = open().map_err(StateError::from).and_then(|channel| this.send(&machine, channel));
+            this.end(result);
+        };
+        if let Err(e) = std::thread::Builder::new().name("rhea-migration".to_owned()).spawn(thread) {
+            self.end(Err(e.into()));
+        }
+        Ok(())
+    }
+    fn end(&self, result: Result<()>) {
+        *self.shut.lock() = None;
+        let total = self.started.lock().take().map_or(0, |s| s.elapsed().as_millis() as u64);
+        let cancelled = self.cancel.load(Ordering::SeqCst);
+        let status = {
+            let mut progress = self.progress.lock();
+            progress.total_time = total;
+            match &result {
+                Ok(()) => MigrationStatus::Completed,
+                Err(_) if cancelled => MigrationStatus::Cancelled,
+                Err(e) => {
+                    progress.error = Some(e.to_string());
+                    MigrationStatus::Failed
+                }
+            }
+        };
+        self.set(status);
+    }
+    fn check(&self) -> Result<()> {
+        match self.cancel.load(Ordering::SeqCst) {
+            true => Err(StateError::Other("the migration was cancelled".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// The whole move.
+    fn send(self: &Arc<Self>, machine: &Arc<Machine>, channel: Channel) -> Result<()> {
+        let Channel { to, from, shut, end } = channel;
+        *self.shut.lock() = Some(shut);
+        self.check()?;
+        let sent = Arc::new(AtomicU64::new(0));
+        let paced = Paced { to, migration: self.clone(), sent: sent.clone(), since: Instant::now(), bytes: 0 };
+        let mut writer = Writer::new(BufWriter::with_capacity(1 << 20, paced))?;
+        writer.zstd = self.parameters().zstd;
+        let blocks = machine.memory_blocks();
+        let mut moving = 0;
+        let devices = machine.devices();
+        let result = (|| {
+            for device in &devices {
+                moving += 1;
+                let fail = |e| StateError::Section(format!("device '{}'", device.name()), e);
+                device.moving().map_err(fail)?;
+            }
+            blocks.iter().for_each(|b| b.start_dirty_log(DirtyClient::Migration));
+            machine.write_head(&mut writer, from.is_some())?;
+            self.progress.lock().setup_time = self.started.lock().map_or(0, |s| s.elapsed().as_millis() as u64);
+            self.check()?;
+            self.set(MigrationStatus::Active);
+            let all = blocks.iter().map(|b| (b.clone(), (0..b.len() / PAGE_SIZE).collect())).collect();
+            self.rounds(machine, &mut writer, all, &sent)
+        })();
+        let stopped = result.and_then(|()| self.stop(machine));
+        let result = match stopped {
+            Ok((before, since)) => {
+                let result = self.last(machine, writer, from, before, &sent).and_then(|()| Ok(end()?));
+                self.progress.lock().downtime = since.elapsed().as_millis() as u64;
+                let (own, moved) = (machine.clone(), result.is_ok());
+                machine.control().run(move || {
+                    if moved {
+                        own.set_run_state(RunState::PostMigrate);
+                    } else {
+                        own.unrest();
+                        own.go_on(before);
+                    }
+                });
+                result
+            }
+            Err(e) => Err(e),
+        };
+        blocks.iter().for_each(|b| b.stop_dirty_log(DirtyClient::Migration));
+        devices.iter().take(moving).for_each(|d| d.moved());
+        result
+    }
+    /// Sends pages until few enough are left.
+    fn rounds<W: Write>(
+        &self,
+        machine: &Machine,
+        writer: &mut Writer<W>,
+        mut pages: Vec<(Arc<RamBlock>, Vec<u64>)>,
+        sent: &AtomicU64,
+    ) -> Result<()> {
+        loop {
+            let (begin, before) = (Instant::now(), sent.load(Ordering::Relaxed));
+            self.pages(writer, &pages)?;
+            for device in machine.devices() {
+                let fail = |e| StateError::Section(format!("device '{}'", device.name()), e);
+                loop {
+                    self.check()?;
+                    let data = device.moving_data(1 << 20).map_err(fail)?;
+                    if data.is_empty() {
+                        break;
+                    }
+                    writer.section(Kind::Data, device.name(), 1, &data)?;
+                }
+            }
+            writer.flush()?;
+            let time = begin.elapsed().as_secs_f64().max(1e-6);
+            let bytes = sent.load(Ordering::Relaxed) - before;
+            pages = dirty(machine);
+            let count: u64 = pages.iter().map(|(_, p)| p.len() as u64).sum();
+            let limit = self.parameters();
+            let mut progress = self.progress.lock();
+            // A round of nearly nothing says nothing of the stream.
+            if bytes > 1 << 20 || progress.bandwidth == 0 {
+                progress.bandwidth = (bytes as f64 / time) as u64;
+            }
+            progress.rounds += 1;
+            progress.dirty_rate = (count as f64 / time) as u64;
+            progress.remaining = count * PAGE_SIZE;
+            // What the limit of the bandwidth slows down is not slow when the guest stands still.
+            let speed = progress.bandwidth.max(1 << 20);
+            progress.expected_downtime = (u128::from(progress.remaining) * 1000 / u128::from(speed)) as u64;
+            if progress.expected_downtime <= limit.downtime_limit {
+                drop(progress);
+                // They are taken again with the guest standing still: what is dirty stays so.
+                for (block, list) in &pages {
+                    let mark = |page: &u64| block.mark_dirty(page * PAGE_SIZE, 1, &[DirtyClient::Migration]);
+                    list.iter().for_each(mark);
+                }
+                return Ok(());
+            }
+        }
+    }
+    fn pages<W: Write>(&self, writer: &mut Writer<W>, pages: &[(Arc<RamBlock>, Vec<u64>)]) -> Result<()> {
+        for (block, list) in pages {
+            for (first, count) in ram::runs(list) {
+                self.check()?;
+                ram::write(writer, block, first, count)?;
+                let mut progress = self.progress.lock();
+                progress.pages += count;
+                progress.remaining = progress.remaining.saturating_sub(count * PAGE_SIZE);
+                progress.transferred = writer.written;
+            }
+        }
+        Ok(())
+    }
+    /// The guest stands still from here on; in which state it was, and since when.
+    fn stop(self: &Arc<Self>, machine: &Arc<Machine>) -> Result<(RunState, Instant)> {
+        let (this, own) = (self.clone(), machine.clone());
+        let stopped = machine.control().run(move || {
+            this.check()?;
+            let (before, since) = (own.run_state(), Instant::now());
+            if let Some(why) = before.held() {
+                return Err(StateError::Other(why.to_owned()));
+            }
+            own.stop(RunState::FinishMigrate);
+            own.rest().inspect_err(|_| own.go_on(before))?;
+            Ok((before, since))
+        });
+        stopped.unwrap_or_else(|| Err(StateError::Other("the emulator ends".to_owned())))
+    }
+    /// The rest of the stream, and what the other end says to it.
+    fn last<W: Write>(
+        &self,
+        machine: &Machine,
+        mut writer: Writer<W>,
+        from: Option<Box<dyn Read + Send>>,
+        before: RunState,
+        sent: &AtomicU64,
+    ) -> Result<()> {
+        if !self.cancel.load(Ordering::SeqCst) {
+            self.set(MigrationStatus::Device);
+        }
+        self.pages(&mut writer, &dirty(machine))?;
+        machine.write_rest(&mut writer, before.runs())?;
+        let mut to = writer.finish()?;
+        self.progress.lock().remaining = 0;
+        self.check()?;
+        if let Some(from) = from {
+            let mut answer = String::new();
+            BufReader::new(from.take(4096)).read_line(&mut answer)?;
+            match answer.trim_end() {
+                "ok" => {}
+                "" => return Err(StateError::Other("the other end has given up".to_owned())),
+                text => return Err(StateError::Other(format!("the other end says: {text}"))),
+            }
+            self.check()?;
+            to.write_all(b"go\n")?;
+            to.flush()?;
+        }
+        self.progress.lock().transferred = sent.load(Ordering::Relaxed);
+        Ok(())
+    }
+
+    // ---- the other end ----
+
+    /// Takes the machine over, in a thread of its own: `open` waits for the stream. The machine stands still in
+    /// [`RunState::InMigrate`] and is started if it ran where it comes from and `start` says so. `failed` is called if nothing comes of
+    /// it, and the machine is of no use.
+    ///
+    /// # Errors
+    /// There is one already, or no thread.
+    pub fn receive(
+        self: &Arc<Self>,
+        machine: &Arc<Machine>,
+        start: bool,
+        open: impl FnOnce() -> io::Result<Source> + Send + 'static,
+        failed: impl FnOnce(&StateError) + Send + 'static,
+    ) -> Result<()> {
+        {
+            let mut progress = self.progress.lock();
+            if progress.status != MigrationStatus::None {
+                return Err(StateError::Other("The incoming migration has already been started".to_owned()));
+            }
+            progress.total = machine.memory_blocks().iter().map(|b| b.len()).sum();
+        }
+        *self.started.lock() = Some(Instant::now());
+        self.set(MigrationStatus::Setup);
+        let (this, machine) = (self.clone(), machine.clone());
+        let thread = move || {
+            let result = open().map_err(StateError::from).and_then(|Source { from, answers }| {
+                this.set(MigrationStatus::Active);
+                receive(&machine, from, answers, start)
+            });
+            if let Err(e) = &result {
+                failed(e);
+            }
+            this.end(result);
+        };
+        std::thread::Builder::new().name("rhea-migration".to_owned()).spawn(thread)?;
+        Ok(())
+    }
+}
+
+/// The end of a stream at which a machine arrives.
+pub struct Source {
+    pub from: Box<dyn Read + Send>,
+    /// Where the machine comes from, if it can be told something.
+    pub answers: Option<Box<dyn Write + Send>>,
+}
+
+/// What was written to since the last call.
+fn dirty(machine: &Machine) -> Vec<(Arc<RamBlock>, Vec<u64>)> {
+    let taken = |b: Arc<RamBlock>| {
+        let pages = b.take_dirty(DirtyClient::Migration, 0, u64::MAX);
+        (b, pages)
+    };
+    machine.memory_blocks().into_iter().map(taken).collect()
+}
+
+/// Writes no faster than the limit, while the guest runs.
+struct Paced {
+    to: Box<dyn Write + Send>,
+    migration: Arc<Migration>,
+    sent: Arc<AtomicU64>,
+    since: Instant,
+    bytes: u64,
+}
+
+impl Write for Paced {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let limit = self.migration.parameters().max_bandwidth;
+        let paced = limit != 0 && self.migration.progress.lock().status == MigrationStatus::Active;
+        let piece = if paced { data.len().min(256 << 10) } else { data.len() };
+        let n = self.to.write(&data[..piece])?;
+        self.sent.fetch_add(n as u64, Ordering::Relaxed);
+        if paced {
+            self.bytes += n as u64;
+            let due = Duration::from_secs_f64(self.bytes as f64 / limit as f64);
+            while let Some(ahead) = due.checked_sub(self.since.elapsed()).filter(|a| !a.is_zero()) {
+                if self.migration.cancel.load(Ordering::SeqCst) {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+                std::thread::sleep(ahead.min(Duration::from_millis(50)));
+            }
+            if self.since.elapsed() > Duration::from_secs(1) {
+                (self.since, self.bytes) = (Instant::now(), 0);
+            }
+        }
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// Takes the machine over.
+fn receive(
+    machine: &Arc<Machine>,
+    from: impl Read,
+    mut answers: Option<Box<dyn Write + Send>>,
+    start: bool,
+) -> Result<()> {
+    machine.check_blockers()?;
+    machine.rest()?;
+    let mut from = BufReader::with_capacity(1 << 20, from);
+    let mut result = machine.read_state(&mut from, true).and_then(|(rest, asks)| {
+        let own = machine.clone();
+        let applied = machine.control().run(move || own.apply_state(rest));
+        let life = applied.unwrap_or_else(|| Err(StateError::Other("the emulator ends".to_owned())))?;
+        Ok((life, asks))
+    });
+    if let (Err(e), Some(to)) = (&result, &mut answers) {
+        // Who is told may be gone.
+        let _ = writeln!(to, "{e}").and_then(|()| to.flush());
+    }
+    if let (Ok((_, true)), Some(to)) = (&result, &mut answers) {
+        let mut word = String::new();
+        let gone =
+            writeln!(to, "ok").and_then(|()| to.flush()).and_then(|()| from.by_ref().take(64).read_line(&mut word));
+        if gone.is_err() || word != "go\n" {
+            result = Err(StateError::Other("the source has not let the machine go".to_owned()));
+        }
+    }
+    let (life, _) = result?;
+    let own = machine.clone();
+    machine.control().run(move || {
+        own.unrest();
+        if life.running && start {
+            own.start();
+        } else {
+            own.set_run_state(RunState::Paused);
+        }
+    });
+    Ok(())
+}

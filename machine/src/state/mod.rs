@@ -1,0 +1,12 @@
+//! The state of a whole machine: saved, restored, moved to another process.
+
+mod machine;
+mod migrate;
+mod ram;
+mod snapshots;
+mod stream;
+
+pub use machine::{Life, Rest};
+pub use migrate::{Channel, Migration, MigrationParameters, MigrationStatus, Progress, Source};
+pub use snapshots::SnapshotNodes;
+pub use stream::StateError;

@@ -1,0 +1,221 @@
+//! The machine moves to another process: what the control protocol and the human monitor say about it.
+
+use super::Context;
+use super::streams::{Incoming, Uri, connect};
+use rhea_accel::VmRequest;
+use rhea_control::{Call, Commands, Error, Events, Value, json};
+use rhea_device::OptionError;
+use rhea_machine::Machine;
+use rhea_machine::machine::RunState;
+use rhea_machine::state::{Migration, MigrationParameters, MigrationStatus, Progress};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub fn register(commands: &mut Commands<Context>) {
+    commands.add(&[
+        ("migrate", migrate),
+        ("migrate_cancel", cancel),
+        ("migrate-incoming", incoming),
+        ("query-migrate", query),
+        ("query-migrate-parameters", parameters),
+        ("migrate-set-parameters", set_parameters),
+        ("query-migrate-capabilities", capabilities),
+        ("migrate-set-capabilities", set_capabilities),
+    ]);
+}
+
+type Result<T = Value> = std::result::Result<T, Error>;
+
+/// What is told only to clients that want it.
+#[derive(Default)]
+pub struct Wanted(AtomicBool);
+
+/// The move of a machine, whose changes are told to clients that want that.
+pub fn new(events: &Arc<Events>, wanted: &Arc<Wanted>) -> Arc<Migration> {
+    let migration = Arc::new(Migration::default());
+    let (events, wanted) = (events.clone(), wanted.clone());
+    migration.listen(move |status| {
+        if wanted.0.load(Ordering::Relaxed) {
+            events.emit("MIGRATION", json!({"status": status.word()}));
+        }
+    });
+    migration
+}
+
+fn uri(call: &Call<'_>) -> Result<Uri> {
+    if call.get("channels").is_some() {
+        return Err(Error::new("'channels' is not supported: use 'uri'"));
+    }
+    let text = call.text("uri").ok_or_else(|| Error::new("need either 'uri' or 'channels' argument"))?;
+    Uri::parse(text).map_err(Error::new)
+}
+
+/// The descriptor that a URI names.
+fn fd(uri: &Uri, call: &Call<'_>) -> Result<Option<OwnedFd>> {
+    match uri {
+        Uri::Fd(name) => call.named_fds().take(name).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn migrate(context: &Context, call: &mut Call<'_>) -> Result {
+    if call.flag("resume") {
+        return Err(Error::new("'resume' is not supported: there is no post-copy"));
+    }
+    let uri = uri(call)?;
+    if uri == Uri::Defer {
+        return Err(Error::new("unknown migration protocol: defer"));
+    }
+    let fd = fd(&uri, call)?;
+    let started = context.migration.start(&context.machine, move || connect(&uri, fd));
+    started.map(|()| json!({})).map_err(|e| Error::new(e.to_string()))
+}
+
+fn cancel(context: &Context, _: &mut Call<'_>) -> Result {
+    context.migration.cancel();
+    Ok(json!({}))
+}
+
+fn incoming(context: &Context, call: &mut Call<'_>) -> Result {
+    if context.machine.run_state() != RunState::InMigrate {
+        return Err(Error::new("'-incoming' was not specified on the command line"));
+    }
+    let uri = uri(call)?;
+    if uri == Uri::Defer {
+        return Err(Error::new("unknown migration protocol: defer"));
+    }
+    let fd = fd(&uri, call)?;
+    receive(&context.machine, &context.migration, !context.config.paused, &uri, fd)
+        .map_err(|e| Error::new(e.message))?;
+    Ok(json!({}))
+}
+
+/// Waits for a machine at `uri`; the emulator ends if nothing comes of it.
+fn receive(
+    machine: &Arc<Machine>,
+    migration: &Arc<Migration>,
+    start: bool,
+    uri: &Uri,
+    fd: Option<OwnedFd>,
+) -> std::result::Result<(), OptionError> {
+    let fail = |e: &dyn std::fmt::Display| OptionError::new("-incoming", e.to_string());
+    if migration.progress().status != MigrationStatus::None {
+        return Err(fail(&"The incoming migration has already been started"));
+    }
+    let listening = Incoming::listen(uri, fd).map_err(|e| fail(&Error::from(e)))?;
+    let control = machine.control().clone();
+    let failed = move |e: &rhea_machine::state::StateError| {
+        eprintln!("rhea: -incoming: {e}");
+        control.request(VmRequest::Quit(1));
+    };
+    migration.receive(machine, start, move || listening.accept(), failed).map_err(|e| fail(&e))
+}
+
+/// `-incoming`
+///
+/// # Errors
+/// [`OptionError`]: a URI that is none, or nothing can be waited for there.
+pub fn start_incoming(context: &Context, text: &str) -> std::result::Result<(), OptionError> {
+    let uri = Uri::parse(text).map_err(|e| OptionError::new("-incoming", e))?;
+    context.machine.await_state();
+    match &uri {
+        Uri::Defer => Ok(()),
+        Uri::Fd(_) => Err(OptionError::new("-incoming", "use 'defer', and 'getfd' before 'migrate-incoming'")),
+        _ => receive(&context.machine, &context.migration, !context.config.paused, &uri, None),
+    }
+}
+
+fn query(context: &Context, _: &mut Call<'_>) -> Result {
+    let p = context.migration.progress();
+    let mut info = json!({});
+    let blockers = context.machine.state_blockers();
+    if !blockers.is_empty() {
+        info["blocked-reasons"] = json!(blockers);
+    }
+    if p.status == MigrationStatus::None {
+        return Ok(info);
+    }
+    info["status"] = json!(p.status.word());
+    if let Some(error) = &p.error {
+        info["error-desc"] = json!(error);
+    }
+    if context.machine.run_state() == RunState::InMigrate || p.rounds == 0 && !p.status.busy() {
+        return Ok(info);
+    }
+    info["total-time"] = json!(p.total_time);
+    info["setup-time"] = json!(p.setup_time);
+    match p.status {
+        MigrationStatus::Completed => info["downtime"] = json!(p.downtime),
+        _ => info["expected-downtime"] = json!(p.expected_downtime),
+    }
+    info["ram"] = ram(&p);
+    Ok(info)
+}
+
+fn ram(p: &Progress) -> Value {
+    const PAGE: u64 = 4096;
+    let pages_per_second = (p.pages * 1000).checked_div(p.total_time).unwrap_or(0);
+    json!({
+        "transferred": p.transferred,
+        "remaining": p.remaining,
+        "total": p.total,
+        "duplicate": 0,
+        "normal": p.pages,
+        "normal-bytes": p.pages * PAGE,
+        "dirty-pages-rate": p.dirty_rate,
+        "mbps": p.bandwidth as f64 * 8.0 / 1e6,
+        "dirty-sync-count": p.rounds,
+        "postcopy-requests": 0,
+        "page-size": PAGE,
+        "multifd-bytes": 0,
+        "pages-per-second": pages_per_second,
+    })
+}
+
+fn parameters(context: &Context, _: &mut Call<'_>) -> Result {
+    let MigrationParameters { max_bandwidth, downtime_limit, zstd } = context.migration.parameters();
+    Ok(json!({
+        "max-bandwidth": max_bandwidth,
+        "downtime-limit": downtime_limit,
+        "multifd-compression": if zstd.is_some() { "zstd" } else { "none" },
+        "multifd-zstd-level": zstd.unwrap_or(1),
+    }))
+}
+
+fn set_parameters(context: &Context, call: &mut Call<'_>) -> Result {
+    let mut p = context.migration.parameters();
+    if let Some(n) = call.unsigned("max-bandwidth") {
+        p.max_bandwidth = n;
+    }
+    if let Some(n) = call.unsigned("downtime-limit") {
+        if n > 2_000_000 {
+            return Err(Error::new("Parameter 'downtime-limit' expects an integer in the range of 0 to 2000 seconds"));
+        }
+        p.downtime_limit = n;
+    }
+    let level = call.unsigned("multifd-zstd-level");
+    if level.is_some_and(|n| n > 20) {
+        return Err(Error::new("Parameter 'multifd-zstd-level' expects a value between 0 and 20"));
+    }
+    p.zstd = match call.text("multifd-compression") {
+        Some("zstd") => Some(level.map_or(1, |n| n as i32)),
+        Some(_) => None,
+        None => p.zstd.map(|old| level.map_or(old, |n| n as i32)),
+    };
+    context.migration.set_parameters(p);
+    Ok(json!({}))
+}
+
+fn capabilities(context: &Context, _: &mut Call<'_>) -> Result {
+    Ok(json!([{"capability": "events", "state": context.migration_events.0.load(Ordering::Relaxed)}]))
+}
+
+fn set_capabilities(context: &Context, call: &mut Call<'_>) -> Result {
+    // There is only one; others are refused with their names where arguments are checked.
+    let given = call.get("capabilities").and_then(Value::as_array).into_iter().flatten();
+    if let Some(on) = given.filter_map(|c| c["state"].as_bool()).next_back() {
+        context.migration_events.0.store(on, Ordering::Relaxed);
+    }
+    Ok(json!({}))
+}
