@@ -412,7 +412,9 @@ impl Shell {
 
 fn help(of: Option<&str>) -> String {
     let mut text = String::new();
-    for (names, arguments, what) in COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(migration::COMMANDS) {
+    for (names, arguments, what) in
+        COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(migration::COMMANDS)
+    {
         if of.is_none_or(|o| names.split('|').any(|n| n == o)) {
             let _ = writeln!(text, "{names} {arguments}{}-- {what}", if arguments.is_empty() { "" } else { " " });
         }

@@ -7,11 +7,7 @@ use rhea_machine::state::{SnapshotNodes, StateError};
 use std::sync::Arc;
 
 pub fn register(commands: &mut Commands<Context>) {
-    commands.add(&[
-        ("snapshot-save", save),
-        ("snapshot-load", load),
-        ("snapshot-delete", delete),
-    ]);
+    commands.add(&[("snapshot-save", save), ("snapshot-load", load), ("snapshot-delete", delete)]);
 }
 
 type Result<T = Value> = std::result::Result<T, Error>;

@@ -1,6 +1,10 @@
-//! The state of whole machines: snapshots of a running Linux.
+//! The state of whole machines: snapshots of a running Linux, a program that is moved from process to process.
 
-use rhea_tests::{Board, Emulator, STEP, Scratch, require, run};
+use rhea_control::{Value, json};
+use rhea_tests::{Board, Emulator, STEP, Scratch, guest_file, require, run};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 /// A qcow2 image.
 fn image(scratch: &Scratch) -> String {
@@ -112,4 +116,152 @@ fn snapshots_of_another_machine_are_refused() {
     }
     let ended = run(&start(&["-m", "64M"], &["-loadvm", "two", "-accel", "tcg"]), STEP);
     assert!(ended.stderr.contains("rhea: -loadvm: 'two': Device 'd' does not have the requested snapshot 'two'"));
+}
+
+/// A machine whose serial port is on the emulator's streams and whose monitor is reached by the control protocol: what the guest
+/// prints does not get between.
+struct Machine {
+    emulator: Emulator,
+    control: BufReader<UnixStream>,
+}
+
+impl Machine {
+    fn start(scratch: &Scratch, name: &str, args: &[&str]) -> Self {
+        let socket = scratch.path(&format!("qmp-{name}"));
+        let qmp = format!("unix:{socket},server=on,wait=off");
+        let own = ["-nodefaults", "-display", "none", "-serial", "stdio", "-vga", "none", "-qmp", &qmp];
+        let emulator = Emulator::start(&[&own[..], args].concat());
+        let end = Instant::now() + STEP;
+        let stream = loop {
+            match UnixStream::connect(&socket) {
+                Ok(stream) => break stream,
+                Err(e) => assert!(Instant::now() < end, "{e}: {}", emulator.transcript()),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        stream.set_read_timeout(Some(STEP)).expect("a time limit");
+        let mut machine = Self { emulator, control: BufReader::new(stream) };
+        machine.execute(json!({"execute": "qmp_capabilities"}));
+        machine
+    }
+    fn execute(&mut self, request: Value) -> Value {
+        self.control.get_mut().write_all(format!("{request}\n").as_bytes()).expect("the emulator reads");
+        loop {
+            let mut line = String::new();
+            let n = self.control.read_line(&mut line).expect("a line");
+            assert!(n != 0, "{request}: the connection ended: {}", self.emulator.transcript());
+            let answer: Value = line.parse().expect("JSON");
+            if answer.get("return").is_some() || answer.get("error").is_some() {
+                return answer;
+            }
+        }
+    }
+    /// What the human monitor answers.
+    fn monitor(&mut self, line: &str) -> String {
+        let arguments = json!({"command-line": line});
+        let answer = self.execute(json!({"execute": "human-monitor-command", "arguments": arguments}));
+        answer["return"].as_str().unwrap_or_else(|| panic!("{line}: {answer}")).to_owned()
+    }
+    /// The program goes on, and has found nothing wrong.
+    fn runs(&mut self) {
+        for _ in 0..2 {
+            self.emulator.expect_any(&["turn ", "FAIL"], STEP);
+        }
+        assert!(!self.emulator.transcript().contains("FAIL"), "{}", self.emulator.transcript());
+    }
+}
+
+/// A program that writes all of a piece of memory and finds it again, on the way between processes.
+fn moves(board: Board, program: &str, from: u64, args: &[&str]) {
+    let scratch = Scratch::new();
+    let kernel = guest_file(program);
+    // `RHEA_MOVES=100` for a night.
+    let times = std::env::var("RHEA_MOVES").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
+    let words = format!("from={from} mib=16");
+    let common = ["-M", board.machine(), "-m", "256M", "-kernel", &kernel, "-append", &words];
+    let common = [&common[..], args].concat();
+    let mut guest = Machine::start(&scratch, "start", &common);
+    guest.emulator.expect("turn 1\r\n", STEP);
+    for round in 0..times {
+        let place = format!("unix:{}", scratch.path(&format!("move-{round}")));
+        let mut next = Machine::start(&scratch, &round.to_string(), &[&common[..], &["-incoming", &place]].concat());
+        assert_eq!(next.monitor("info status").trim(), "VM status: paused (inmigrate)");
+        if round == 1 {
+            assert_eq!(guest.monitor("migrate_set_parameter multifd-compression zstd"), "");
+        }
+        assert_eq!(guest.monitor(&format!("migrate {place}")), "", "{}", next.emulator.transcript());
+        assert_eq!(guest.monitor("info status").trim(), "VM status: paused (postmigrate)");
+        next.runs();
+        assert!(!guest.emulator.transcript().contains("FAIL"), "{}", guest.emulator.transcript());
+        guest = next;
+    }
+}
+
+#[test]
+fn moves_on_virt() {
+    require!("bare-moving");
+    moves(Board::Virt, "bare-moving", 0x4400_0000, &["-cpu", "max"]);
+}
+
+#[test]
+fn moves_on_q35() {
+    require!("amd64/bare-moving");
+    moves(Board::Q35, "amd64/bare-moving", 0x400_0000, &[]);
+}
+
+#[test]
+fn moves_on_pseries() {
+    require!("ppc64el/bare-moving-big.elf");
+    moves(Board::Pseries, "ppc64el/bare-moving-big.elf", 0x400_0000, &["-M", "pseries,x-vof=on"]);
+}
+
+/// The machine goes on where it is when the other end is another machine, goes away, or the move is given up.
+#[test]
+fn moves_that_fail_leave_the_machine_running() {
+    require!("amd64/bare-moving");
+    let scratch = Scratch::new();
+    let kernel = guest_file("amd64/bare-moving");
+    let program = ["-M", "q35", "-kernel", &kernel, "-append", "from=67108864 mib=16"];
+    let mut guest = Machine::start(&scratch, "start", &[&program[..], &["-m", "256M"]].concat());
+    guest.emulator.expect("turn 1\r\n", STEP);
+    let incoming = |name: &str, memory: &str, place: &str| {
+        Machine::start(&scratch, name, &[&program[..], &["-m", memory, "-incoming", place]].concat())
+    };
+
+    let place = format!("unix:{}", scratch.path("other"));
+    let mut other = incoming("other", "512M", &place);
+    let differs = "memory 'ram': the saved machine has 268435456 bytes, this one 536870912 bytes";
+    assert!(guest.monitor(&format!("migrate {place}")).starts_with("Error: migration: "));
+    other.emulator.expect(&format!("rhea: -incoming: {differs}"), STEP);
+    assert!(!other.emulator.wait(STEP).success());
+    guest.runs();
+    assert!(guest.monitor(&format!("migrate unix:{}", scratch.path("nobody"))).starts_with("Error: migration: "));
+    assert!(guest.monitor("migrate rdma:a:1").contains("'rdma' is not supported"));
+    assert!(guest.monitor("migrate_set_capability postcopy-ram on").contains("postcopy-ram"));
+
+    // So slow that it does not come to its end.
+    assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 1"), "");
+    let place = format!("unix:{}", scratch.path("slow"));
+    let mut slow = incoming("slow", "256M", &place);
+    assert_eq!(guest.monitor(&format!("migrate -d {place}")), "");
+    guest.runs();
+    assert!(guest.monitor("info migrate").contains("status: active"));
+    assert_eq!(guest.monitor("migrate_cancel"), "");
+    assert!(!slow.emulator.wait(STEP).success());
+    guest.runs();
+
+    // A file is a stream too; one that is damaged is refused.
+    assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 0"), "");
+    let file = scratch.path("file");
+    assert_eq!(guest.monitor(&format!("migrate file:{file}")), "");
+    assert_eq!(guest.monitor("cont"), "");
+    guest.runs();
+    incoming("again", "256M", &format!("file:{file}")).runs();
+    let mut bytes = std::fs::read(&file).expect("the file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = format!("file:{}", scratch.file("damaged", &bytes));
+    let refused =
+        run(&[&program[..], &["-m", "256M", "-nographic", "-accel", "tcg", "-incoming", &damaged]].concat(), STEP);
+    assert!(!refused.status.success() && refused.stderr.contains("its checksum is wrong"), "{}", refused.stderr);
 }
