@@ -11,6 +11,7 @@ use rhea_display::Console;
 use rhea_memory::{AddressSpace, RamBlock};
 use rhea_pc::InputHub;
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -224,6 +225,8 @@ pub struct Machine {
     /// The run state, and whether the guest has suspended the machine, which outlasts a look by the user.
     state: Mutex<(RunState, bool)>,
     actions: Mutex<Actions>,
+    /// Devices are at rest, until the machine starts.
+    resting: AtomicBool,
     /// Options that a machine whose state is taken over must have alike.
     configured: OnceLock<Vec<(String, String)>>,
     listeners: Mutex<Vec<Arc<dyn Fn(MachineEvent) + Send + Sync>>>,
@@ -262,6 +265,7 @@ impl Machine {
             woken,
             state,
             actions: Mutex::default(),
+            resting: AtomicBool::new(false),
             configured: OnceLock::new(),
             listeners: Mutex::default(),
         }))
@@ -373,6 +377,15 @@ impl Machine {
     pub(crate) fn set_suspended(&self, suspended: bool) {
         self.state.lock().1 = suspended;
     }
+    pub(crate) fn set_resting(&self) {
+        self.resting.store(true, Ordering::SeqCst);
+    }
+    /// Lets devices go on that were brought to rest.
+    pub(crate) fn unrest(&self) {
+        if self.resting.swap(false, Ordering::SeqCst) {
+            self.devices().iter().for_each(|d| d.resume());
+        }
+    }
     /// From its start on, it waits for the state of another.
     pub fn await_state(&self) {
         self.set_run_state(RunState::InMigrate);
@@ -398,6 +411,7 @@ impl Machine {
         }
     }
     fn go(&self) {
+        self.unrest();
         let suspended = {
             let mut state = self.state.lock();
             state.0 = if state.1 { RunState::Suspended } else { RunState::Running };

@@ -107,8 +107,26 @@ pub fn run(machine: &Arc<Machine>, requests: &Receiver<VmRequest>, options: &Run
     if !options.paused {
         machine.start();
     }
+    // What the guest asked for at last before it was stopped to be moved, for when it goes on here.
+    let mut later = Vec::new();
+    let moving = || machine.run_state() == RunState::FinishMigrate;
+    let own =
+        |r: &VmRequest| matches!(r, VmRequest::Call(_) | VmRequest::Fence(_) | VmRequest::Quit(_) | VmRequest::End(_));
     // All senders gone cannot be: the machine holds one.
-    let status = requests.iter().find_map(|request| handle(machine, request, options)).unwrap_or(0);
+    let status = requests.iter().find_map(|request| {
+        if moving() && !own(&request) {
+            later.push(request);
+            return None;
+        }
+        let ended = handle(machine, request, options);
+        if later.is_empty() || moving() || ended.is_some() {
+            return ended;
+        }
+        let waiting = std::mem::take(&mut later);
+        let here = machine.run_state() != RunState::PostMigrate;
+        waiting.into_iter().filter(|_| here).find_map(|request| handle(machine, request, options))
+    });
+    let status = status.unwrap_or(0);
     machine.shut_down();
     status
 }

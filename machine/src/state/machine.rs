@@ -167,10 +167,8 @@ impl Machine {
         if rests.recv_timeout(PATIENCE).is_err() {
             return Err(StateError::Other("a device does not come to rest: the host does not answer".to_owned()));
         }
+        self.set_resting();
         self.flush_drives().inspect_err(|_| self.unrest())
-    }
-    pub(super) fn unrest(&self) {
-        self.devices().iter().for_each(|d| d.resume());
     }
     fn flush_drives(&self) -> Result<()> {
         for drive in self.inventory().drives().iter().filter(|d| !d.readonly()) {
