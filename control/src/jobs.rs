@@ -247,8 +247,10 @@ impl Job {
                 self.changed.wait(&mut state);
             }
         }
+        drop(state);
+        // Whoever looks at all jobs has the list first, and then one job after the other.
         jobs.list.lock().retain(|job| !Arc::ptr_eq(job, self));
-        self.set(&mut state, Status::Null);
+        self.set(&mut self.state.lock(), Status::Null);
     }
 
     fn tell(&self, verb: &str, may: &[Status], f: impl FnOnce(&mut State)) -> Result<(), Error> {
@@ -471,9 +473,9 @@ mod tests {
             std::thread::yield_now();
         }
     }
-    /// Work that takes steps as it is told, and what it says of its end.
-    fn stepped() -> (Work, Sender<u64>, Receiver<&'static str>) {
-        let (steps, step) = bounded::<u64>(0);
+    /// Work that takes steps as it is told, of which `room` may wait, and what it says of its end.
+    fn stepped(room: usize) -> (Work, Sender<u64>, Receiver<&'static str>) {
+        let (steps, step) = bounded::<u64>(room);
         let (end, ended) = bounded(1);
         let work = move |job: &Job| {
             job.set_total(10);
@@ -494,14 +496,16 @@ mod tests {
     #[test]
     fn a_job_from_begin_to_end() {
         let jobs = jobs();
-        let (work, steps, ended) = stepped();
+        let (work, steps, ended) = stepped(1);
         jobs.start(settings("j", false), work).unwrap();
-        assert!(jobs.start(settings("j", false), stepped().0).is_err_and(|e| e.text.contains("already in use")));
-        assert!(jobs.start(settings("k", false), stepped().0).is_err_and(|e| e.text.contains("'a' is busy")));
-        assert!(jobs.start(settings("0", false), stepped().0).is_err_and(|e| e.text.contains("Invalid")));
+        assert!(jobs.start(settings("j", false), stepped(1).0).is_err_and(|e| e.text.contains("already in use")));
+        assert!(jobs.start(settings("k", false), stepped(1).0).is_err_and(|e| e.text.contains("'a' is busy")));
+        assert!(jobs.start(settings("0", false), stepped(1).0).is_err_and(|e| e.text.contains("Invalid")));
         let job = jobs.get("j").unwrap();
         steps.send(4).unwrap();
-        steps.send(0).unwrap();
+        while jobs.list()[0]["current-progress"] != 4 {
+            std::thread::yield_now();
+        }
         let entry = jobs.list()[0].clone();
         assert_eq!((&entry["current-progress"], &entry["total-progress"]), (&json!(4), &json!(10)));
         assert!(job.complete().is_err() && job.dismiss().is_err() && job.finalize().is_err() && job.resume().is_err());
@@ -520,7 +524,7 @@ mod tests {
         until(&jobs, "concluded");
         assert_eq!(ended.recv(), Ok("done"));
         // What has ended is in nobody's way.
-        let (work, ..) = stepped();
+        let (work, ..) = stepped(1);
         jobs.start(settings("k", true), work).unwrap();
         job.dismiss().unwrap();
         while jobs.get("j").is_ok() {
@@ -531,7 +535,7 @@ mod tests {
     #[test]
     fn cancelled_and_failed() {
         let jobs = jobs();
-        let (work, steps, ended) = stepped();
+        let (work, steps, ended) = stepped(1);
         jobs.start(settings("j", false), work).unwrap();
         drop(steps);
         until(&jobs, "ready");
@@ -555,7 +559,7 @@ mod tests {
     #[test]
     fn speed() {
         let jobs = jobs();
-        let (work, steps, _ended) = stepped();
+        let (work, steps, _ended) = stepped(0);
         jobs.start(JobSettings { speed: 1000, ..settings("j", true) }, work).unwrap();
         let begin = Instant::now();
         // The last waits until the one before it is through.
