@@ -252,36 +252,6 @@ impl VfioPci {
     pub fn status(&self) -> Status {
         self.0.status()
     }
-    /// Why the machine can neither be saved nor moved with the function in it.
-    #[must_use]
-    pub fn blocker(&self) -> Option<String> {
-        saved::blocker(&self.0)
-    }
-    /// The machine is to be moved; the guest runs on.
-    ///
-    /// # Errors
-    /// The function does not take part.
-    pub fn moving(&self) -> Result<(), String> {
-        saved::moving(&self.0)
-    }
-    /// Part of its state before it is stopped, at most `most` bytes; nothing: there is no more for now.
-    ///
-    /// # Errors
-    /// The function's.
-    pub fn moving_data(&self, most: usize) -> Result<Vec<u8>, String> {
-        saved::moving_data(&self.0, most)
-    }
-    /// The move is over, or was given up.
-    pub fn moved(&self) {
-        saved::moved(&self.0);
-    }
-    /// Takes what [`Self::moving_data`] gave elsewhere; [`Device::load`] is given the rest.
-    ///
-    /// # Errors
-    /// [`LoadError`]: the function is as after a reset.
-    pub fn take_data(&self, data: &[u8]) -> Result<(), LoadError> {
-        saved::take_data(&self.0, data)
-    }
     /// What can be asked for its status as long as it lives.
     #[must_use]
     pub fn watcher(&self) -> Watcher {
@@ -697,5 +667,20 @@ impl Device for VfioPci {
     }
     fn release(&self) {
         resets::give_up(&self.0);
+    }
+    fn blocker(&self) -> Option<String> {
+        saved::blocker(&self.0)
+    }
+    fn moving(&self) -> Result<(), String> {
+        saved::moving(&self.0)
+    }
+    fn moving_data(&self, most: usize) -> Result<Vec<u8>, String> {
+        saved::moving_data(&self.0, most)
+    }
+    fn moved(&self) {
+        saved::moved(&self.0);
+    }
+    fn take_data(&self, data: &[u8]) -> Result<(), LoadError> {
+        saved::take_data(&self.0, data)
     }
 }
