@@ -272,7 +272,7 @@ impl MachineConfig {
             ("-M", self.board.option().trim_start_matches("-M ").to_owned()),
             ("-cpu", self.cpu.clone()),
             ("-smp", smp),
-            ("-m maxmem", self.max_ram.max(self.ram.size).to_string()),
+            ("-m maxmem", if self.max_ram > self.ram.size { self.max_ram.to_string() } else { "nothing".to_owned() }),
             ("-icount", counted.to_owned()),
         ];
         values.map(|(option, value)| (option.to_owned(), value)).to_vec()
