@@ -69,6 +69,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("mouse_set", "index", "choose which pointer gets events ('info mice')"),
 ];
 
+/// All of them.
+fn commands() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
+    COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(migration::COMMANDS)
+}
+
 const TOPICS: &[(&str, &str)] = &[
     ("version", "show the version"),
     ("name", "show the name of the machine"),
@@ -139,8 +144,7 @@ impl Shell {
         let server = &self.control.server;
         match first {
             None | Some("help" | "?") => {
-                let all = COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(migration::COMMANDS);
-                all.flat_map(|(names, ..)| names.split('|')).map(str::to_owned).collect()
+                commands().flat_map(|(names, ..)| names.split('|')).map(str::to_owned).collect()
             }
             Some("info") => {
                 let mut all: Vec<String> = names(TOPICS);
@@ -412,9 +416,7 @@ impl Shell {
 
 fn help(of: Option<&str>) -> String {
     let mut text = String::new();
-    for (names, arguments, what) in
-        COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(migration::COMMANDS)
-    {
+    for (names, arguments, what) in commands() {
         if of.is_none_or(|o| names.split('|').any(|n| n == o)) {
             let _ = writeln!(text, "{names} {arguments}{}-- {what}", if arguments.is_empty() { "" } else { " " });
         }

@@ -391,6 +391,27 @@ impl Jobs {
         }
         Ok(())
     }
+    /// Begins a job of one step, which stays until it is dismissed.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_step(
+        self: &Arc<Self>,
+        id: &str,
+        kind: &'static str,
+        uses: Vec<String>,
+        step: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) -> Result<(), Error> {
+        let id = id.to_owned();
+        let settings = JobSettings { id, kind, block: false, speed: 0, auto_finalize: true, auto_dismiss: false, uses };
+        let work = move |job: &Job| {
+            job.set_total(1);
+            step()?;
+            job.proceed(1)?;
+            Ok(Box::new(|| Ok(())) as Finish)
+        };
+        self.start(settings, Box::new(work))
+    }
     /// A job.
     ///
     /// # Errors

@@ -120,6 +120,20 @@ fn may_write(node: &Node) -> Result<()> {
     Ok(())
 }
 
+/// What is to be copied, and where to: a node that nobody uses.
+fn source_and_target(context: &Context, arguments: &Arguments) -> Result<(Arc<Node>, Arc<Node>)> {
+    let named = |key| node(context, text(arguments, key).unwrap_or_default());
+    let (source, target) = (named("device")?, named("target")?);
+    may_write(&target)?;
+    if source.contains(target.name()) || !drives_on(context, &target).is_empty() {
+        return Err(Error::new(format!("Node '{}' is busy: it is in use", target.name())));
+    }
+    if source.backend().capacity() != target.backend().capacity() {
+        return Err(Error::new("Source and target image have different sizes"));
+    }
+    Ok((source, target))
+}
+
 /// A copy that follows: of what, by which drive, and what comes in the place of the source.
 struct Following {
     copier: Arc<Copier>,
@@ -165,16 +179,9 @@ impl Following {
 }
 
 fn mirror(context: &Context, call: &mut Call<'_>) -> Result {
-    let (source, target) = (node(context, call.required("device"))?, node(context, call.required("target"))?);
-    may_write(&target)?;
+    let (source, target) = source_and_target(context, call.arguments())?;
     if call.text("copy-mode") == Some("write-blocking") {
         return Err(Error::new("'copy-mode': 'write-blocking' is not supported: use background"));
-    }
-    if source.contains(target.name()) || !drives_on(context, &target).is_empty() {
-        return Err(Error::new(format!("Node '{}' is busy: it is in use", target.name())));
-    }
-    if source.backend().capacity() != target.backend().capacity() {
-        return Err(Error::new("Source and target image have different sizes"));
     }
     let unit = match call.unsigned("granularity").unwrap_or(0) {
         0 => target.backend().cluster_size().clamp(4096, 64 << 10),
@@ -213,18 +220,10 @@ fn install(
 }
 
 fn backup(context: &Context, arguments: &Arguments) -> Result<(JobSettings, Work)> {
-    let name = |key| text(arguments, key).unwrap_or_default();
-    let (source, target) = (node(context, name("device"))?, node(context, name("target"))?);
-    may_write(&target)?;
-    if source.contains(target.name()) || !drives_on(context, &target).is_empty() {
-        return Err(Error::new(format!("Node '{}' is busy: it is in use", target.name())));
-    }
-    if source.backend().capacity() != target.backend().capacity() {
-        return Err(Error::new("Source and target image have different sizes"));
-    }
+    let (source, target) = source_and_target(context, arguments)?;
     let settings = settings(arguments, "backup", names(&[&source, &target]))?;
     let backup = Backup::new(&source.backend(), &target.backend()).map_err(Error::new)?;
-    let sync = name("sync").to_owned();
+    let sync = text(arguments, "sync").unwrap_or_default().to_owned();
     let drive = one_drive(context, &source)?;
     let ready = || match sync.as_str() {
         "full" | "none" => Ok(()),
@@ -563,22 +562,7 @@ fn create(context: &Context, call: &mut Call<'_>) -> Result {
         }
         Box::new(move || rhea_block::image::create_in(&file, qcow2, data))
     };
-    let settings = JobSettings {
-        id: call.required("job-id").to_owned(),
-        kind: "create",
-        block: false,
-        speed: 0,
-        auto_finalize: true,
-        auto_dismiss: false,
-        uses,
-    };
-    let work = move |job: &Job| {
-        job.set_total(1);
-        what()?;
-        job.proceed(1)?;
-        Ok(Box::new(|| Ok(())) as Finish)
-    };
-    begin(context, (settings, Box::new(work)))
+    context.jobs.start_step(call.required("job-id"), "create", uses, what).map(|()| json!({}))
 }
 
 /// Some of the options, by the names that images' options have.

@@ -1,7 +1,7 @@
 //! Snapshots of the machine in the images of its disks, and the jobs that make, load and delete them.
 
 use super::Context;
-use rhea_control::{Call, Commands, Error, Finish, JobSettings, Value, Work, json};
+use rhea_control::{Call, Commands, Error, Value, json};
 use rhea_machine::Machine;
 use rhea_machine::state::{SnapshotNodes, StateError};
 use std::sync::Arc;
@@ -35,25 +35,11 @@ fn start(
     let names = call.get("devices").and_then(Value::as_array);
     let devices: Option<Vec<String>> =
         names.map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect());
-    let settings = JobSettings {
-        id: call.required("job-id").to_owned(),
-        kind,
-        block: false,
-        speed: 0,
-        auto_finalize: true,
-        auto_dismiss: false,
-        uses: devices.clone().unwrap_or_default(),
-    };
+    let uses = devices.clone().unwrap_or_default();
     let nodes = SnapshotNodes { vmstate: call.text("vmstate").map(str::to_owned), devices };
     let (machine, tag) = (context.machine.clone(), call.required("tag").to_owned());
-    let run: Work = Box::new(move |job| {
-        job.set_total(1);
-        in_main_loop(&machine, move |machine| work(machine, &tag, &nodes))?;
-        job.proceed(1)?;
-        let finish: Finish = Box::new(|| Ok(()));
-        Ok(finish)
-    });
-    context.jobs.start(settings, run).map(|()| json!({}))
+    let step = move || in_main_loop(&machine, move |machine| work(machine, &tag, &nodes));
+    context.jobs.start_step(call.required("job-id"), kind, uses, step).map(|()| json!({}))
 }
 
 fn save(context: &Context, call: &mut Call<'_>) -> Result {

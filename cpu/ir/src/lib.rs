@@ -19,6 +19,7 @@ pub mod op;
 pub mod opt;
 pub mod promote;
 pub mod raw;
+pub mod saved;
 pub mod simd;
 mod simdfp;
 mod simplify;

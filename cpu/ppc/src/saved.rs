@@ -27,7 +27,7 @@ pub struct PpcSaved {
     pub cr: u32,
     #[n(7)]
     pub xer: u64,
-    #[cbor(n(8), with = "crate::saved::wide")]
+    #[cbor(n(8), with = "rhea_ir::saved")]
     pub vsr: [u128; 64],
     /// VSCR with SAT.
     #[n(9)]
@@ -136,35 +136,5 @@ impl PpcCpu {
         self.rebuild_mode();
         self.flush(TlbFlush::All, false);
         self.request(request::INTERRUPT);
-    }
-}
-
-/// Vector registers in saved state: two words each, the low one first.
-mod wide {
-    use minicbor::decode::{Decoder, Error};
-    use minicbor::encode::{self, Encoder, Write};
-
-    const COUNT: usize = 64;
-
-    pub fn encode<C, W: Write>(
-        v: &[u128; COUNT],
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), encode::Error<W::Error>> {
-        e.array(2 * COUNT as u64)?;
-        for register in v {
-            e.u64(*register as u64)?.u64((register >> 64) as u64)?;
-        }
-        Ok(())
-    }
-    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<[u128; COUNT], Error> {
-        if d.array()? != Some(2 * COUNT as u64) {
-            return Err(Error::message("another number of vector registers"));
-        }
-        let mut v = [0; COUNT];
-        for register in &mut v {
-            *register = u128::from(d.u64()?) | u128::from(d.u64()?) << 64;
-        }
-        Ok(v)
     }
 }

@@ -296,6 +296,12 @@ impl Qcow2 {
         self.settle()?;
         Ok(snapshot)
     }
+    /// Writes what has changed, then says anew in the tables which clusters are used once.
+    pub(super) fn settle_counts(&self) -> io::Result<()> {
+        self.settle()?;
+        self.refresh_copied(&mut self.meta.lock())?;
+        self.settle()
+    }
     /// Gives the disk the content of a snapshot, by id or name.
     ///
     /// # Errors
@@ -344,11 +350,7 @@ impl Qcow2 {
         self.count_tree(m, &old, false)?;
         self.mark_bitmaps(m, 0, snapshot.disk_size);
         drop(guard);
-        self.settle()?;
-        let mut m = self.meta.lock();
-        self.refresh_copied(&mut m)?;
-        drop(m);
-        self.settle()
+        self.settle_counts()
     }
     /// Forgets a snapshot, by id or name.
     ///
@@ -370,11 +372,7 @@ impl Qcow2 {
         self.count_tree(m, &l1, false)?;
         self.free_later(m, snapshot.l1_offset, u64::from(snapshot.l1_size) * 8);
         drop(guard);
-        self.settle()?;
-        let mut m = self.meta.lock();
-        self.refresh_copied(&mut m)?;
-        drop(m);
-        self.settle()
+        self.settle_counts()
     }
     /// Reads the disk as it was at a snapshot.
     ///

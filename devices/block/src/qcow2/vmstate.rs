@@ -55,11 +55,7 @@ impl Qcow2 {
         m.l2.clear();
         self.count_tree(m, &gone, false)?;
         drop(guard);
-        self.settle()?;
-        let mut m = self.meta.lock();
-        self.refresh_copied(&mut m)?;
-        drop(m);
-        self.settle()
+        self.settle_counts()
     }
 }
 
