@@ -38,6 +38,19 @@ pub struct Plan<E> {
     pub components: Option<u64>,
 }
 
+impl<E> Plan<E> {
+    /// A kernel without these capabilities.
+    pub fn without(caps: &[u32]) -> Self {
+        Self { caps: caps.iter().map(|c| (*c, 0)).collect(), ..Self::default() }
+    }
+}
+
+/// The one line for a kernel that lacks what is needed.
+#[track_caller]
+pub fn is_too_old(text: &str) {
+    assert!(text.contains("too old: it lacks") && text.lines().count() == 1, "{text}");
+}
+
 impl<E> Default for Plan<E> {
     fn default() -> Self {
         Self {
