@@ -4,7 +4,7 @@ use crate::control::Control;
 use crate::monitor::Monitor;
 use rhea_accel::{ShutdownCause, VmControl, VmRequest};
 use rhea_device::OptionError;
-use rhea_device::chardev::{self, CharBackend, ChardevSpec, Mux, MuxKey, StdioChar};
+use rhea_device::chardev::{self, CharBackend, ChardevSpec, Chardevs, Mux, MuxKey, StdioChar};
 use rhea_display::VncServer;
 use rhea_machine::config::{Console, MachineConfig};
 use rhea_machine::{Machine, Wiring};
@@ -14,31 +14,17 @@ use std::sync::Arc;
 pub struct Consoles {
     pub terminal: Option<Arc<StdioChar>>,
     serials: Vec<Arc<dyn CharBackend>>,
-    chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+    chardevs: Arc<Chardevs>,
     /// Back end of each monitor; the flag says that it greets at once (it does not share its back end).
     monitors: Vec<(Arc<dyn CharBackend>, bool)>,
     names: Vec<(String, Arc<dyn CharBackend>)>,
 }
 
-/// A back end by id; several front ends share it if it is a mux.
-enum Shared {
-    Plain(Arc<dyn CharBackend>),
-    Mux(Arc<Mux>),
-}
-
-impl Shared {
-    fn port(&self) -> Arc<dyn CharBackend> {
-        match self {
-            Self::Plain(b) => b.clone(),
-            Self::Mux(m) => m.port(),
-        }
-    }
-}
-
 struct Opener<'a> {
     control: &'a VmControl,
     terminal: Option<Arc<StdioChar>>,
-    by_id: Vec<(String, Shared)>,
+    muxes: Vec<(String, Arc<Mux>)>,
+    chardevs: Arc<Chardevs>,
 }
 
 impl Opener<'_> {
@@ -50,10 +36,13 @@ impl Opener<'_> {
                 self.terminal = Some(terminal.clone());
                 Ok(terminal)
             }
-            ChardevSpec::Id(id) => match self.by_id.iter().find(|(i, _)| i == id) {
-                Some((_, shared)) => Ok(shared.port()),
-                None => Err(OptionError::new(option, format!("'chardev:{id}': no -chardev has this id"))),
-            },
+            ChardevSpec::Id(id) => {
+                if let Some((_, mux)) = self.muxes.iter().find(|(i, _)| i == id) {
+                    return Ok(mux.port());
+                }
+                let missing = || OptionError::new(option, format!("'chardev:{id}': no -chardev has this id"));
+                self.chardevs.get(id).ok_or_else(missing)
+            }
             _ => chardev::open(option, spec),
         }
     }
@@ -69,16 +58,16 @@ impl Opener<'_> {
 
 /// Opens all. After an error the terminal is as it was: its handle is dropped.
 pub fn open(config: &MachineConfig, control: &VmControl) -> Result<Consoles, OptionError> {
-    let mut opener = Opener { control, terminal: None, by_id: Vec::new() };
+    let mut opener = Opener { control, terminal: None, muxes: Vec::new(), chardevs: Arc::default() };
+    let fail = |e| OptionError::new("-chardev", e);
     let (mut serials, mut monitors, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for (id, spec) in &config.chardevs {
         let backend = opener.backend("-chardev", spec)?;
-        names.push((id.clone(), backend.clone()));
-        let shared = match spec {
-            ChardevSpec::Stdio { mux: true, .. } => Shared::Mux(opener.mux(backend)),
-            _ => Shared::Plain(backend),
-        };
-        opener.by_id.push((id.clone(), shared));
+        if matches!(spec, ChardevSpec::Stdio { mux: true, .. }) {
+            opener.muxes.push((id.clone(), opener.mux(backend)));
+        } else {
+            opener.chardevs.add(id, backend, false).map_err(fail)?;
+        }
     }
     for (i, Console { spec, with_monitor }) in config.serials.iter().enumerate() {
         let backend = opener.backend("-serial", spec)?;
@@ -99,8 +88,11 @@ pub fn open(config: &MachineConfig, control: &VmControl) -> Result<Consoles, Opt
         let greets = !matches!(spec, ChardevSpec::Socket(_) | ChardevSpec::Id(_));
         monitors.push((backend, greets));
     }
-    let chardevs = opener.by_id.iter().map(|(id, shared)| (id.clone(), shared.port())).collect();
-    Ok(Consoles { terminal: opener.terminal, serials, chardevs, monitors, names })
+    // Devices come after serial ports and monitors: the first port has the keys.
+    for (id, mux) in &opener.muxes {
+        opener.chardevs.add(id, mux.port(), true).map_err(fail)?;
+    }
+    Ok(Consoles { terminal: opener.terminal, serials, chardevs: opener.chardevs, monitors, names })
 }
 
 /// Starts the VNC servers of a machine.
@@ -120,7 +112,11 @@ impl Consoles {
     pub fn wiring(&self) -> Wiring {
         Wiring { serials: self.serials.clone(), chardevs: self.chardevs.clone() }
     }
-    /// All back ends with their names.
+    /// Those of `-chardev`.
+    pub fn chardevs(&self) -> Arc<Chardevs> {
+        self.chardevs.clone()
+    }
+    /// Those of serial ports and monitors with their names.
     pub fn names(&self) -> &[(String, Arc<dyn CharBackend>)] {
         &self.names
     }

@@ -146,19 +146,22 @@ fn run_machine(config: &MachineConfig, extras: Extras) -> Result<i32, OptionErro
             machine: machine.clone(),
             config: config.clone(),
             vnc: servers,
-            chardevs: consoles.names().to_vec(),
+            chardevs: consoles.chardevs(),
+            consoles: consoles.names().to_vec(),
             controls: extras.control.iter().map(|c| (c.label.clone(), c.address.to_string())).collect(),
         });
-        consoles.start_monitors(&control);
-        extras.control.into_iter().try_for_each(|c| control.listen(c))?;
+        if let Some(uri) = &config.incoming {
+            // Before anybody can ask whether it waits.
+            control::migration::start_incoming(control.server.context(), uri)?;
+        }
         if let Some(tag) = &config.load_snapshot {
+            // Before anybody asks for it to run.
             let loaded = machine.load_snapshot(tag, &SnapshotNodes::default());
             loaded.map_err(|e| OptionError::new("-loadvm", format!("'{tag}': {e}")))?;
         }
+        consoles.start_monitors(&control);
+        extras.control.into_iter().try_for_each(|c| control.listen(c))?;
         let profiler = extras.flames.map(|f| f.start(&machine)).transpose()?;
-        if let Some(uri) = &config.incoming {
-            control::migration::start_incoming(control.server.context(), uri)?;
-        }
         let mut options = RunOptions { paused: config.paused || config.incoming.is_some(), debugger: None };
         if let Some((listener, sender, receiver)) = debugger {
             options.debugger = Some(sender);

@@ -1,5 +1,6 @@
 //! The human monitor (HMP): a line editor over a character back end and the commands.
 
+mod chardevs;
 mod display;
 mod editor;
 mod jobs;
@@ -56,10 +57,13 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("xp", "/fmt addr", "physical memory dump starting at 'addr'"),
     ("change", "device file [format [read-only-mode]]", "put another medium into a drive"),
     ("eject", "[-f] device", "take the medium out of a drive (-f: even if the guest has locked it)"),
+    ("set_password", "vnc password [keep]", "set the password that VNC clients must know"),
+    ("expire_password", "vnc time", "say until when it holds: now, never, +seconds, or seconds since 1970"),
     ("screendump", "file [device] [-f ppm|png]", "save the picture of a display"),
     ("sendkey", "keys [hold_ms]", "send keys, like 'ctrl-alt-f1', held for 100 ms"),
     ("mouse_move", "dx dy [dz]", "send motion and wheel of the mouse"),
     ("mouse_button", "state", "change the buttons of the mouse (1=L, 2=M, 4=R)"),
+    ("nmi", "", "send the processors a non-maskable interrupt"),
     ("balloon", "megabytes", "ask the guest to have this much memory"),
     ("memsave", "addr size file", "save virtual memory of the CPU to a file"),
     ("pmemsave", "addr size file", "save physical memory to a file"),
@@ -71,7 +75,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
 
 /// All of them.
 fn commands() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
-    COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(migration::COMMANDS)
+    COMMANDS.iter().chain(plug::COMMANDS).chain(jobs::COMMANDS).chain(chardevs::COMMANDS).chain(migration::COMMANDS)
 }
 
 const TOPICS: &[(&str, &str)] = &[
@@ -99,7 +103,14 @@ impl Monitor {
         if greet {
             monitor.greet();
         }
-        backend.set_frontend(monitor);
+        // What was typed by now is executed in this call, and may need the main loop, which has not begun.
+        let attach = {
+            let (backend, monitor) = (backend.clone(), monitor.clone());
+            move || backend.set_frontend(monitor)
+        };
+        if std::thread::Builder::new().name("rhea-monitor".to_owned()).spawn(attach).is_err() {
+            backend.set_frontend(monitor);
+        }
     }
 
     fn greet(&self) {
@@ -169,6 +180,17 @@ impl Shell {
         }
         self.act("blockdev-change-medium", arguments)
     }
+    fn password(&self, command: &str, rest: &[&str]) -> String {
+        let key = if command == "set_password" { "password" } else { "time" };
+        let (mut arguments, more) = match rest {
+            [protocol, value, more @ ..] => (json!({"protocol": protocol, key: value}), more),
+            _ => return format!("{command}: expected vnc and a {key}\n"),
+        };
+        if let [word] = more {
+            arguments["connected"] = json!(word);
+        }
+        self.act(command, arguments)
+    }
     /// Executes a command of the control protocol: its result, or an error as text.
     fn call(&self, command: &str, arguments: Value) -> Result<Value, String> {
         self.control.server.call(command, arguments).map_err(|e| format!("Error: {e}\n"))
@@ -180,9 +202,12 @@ impl Shell {
 
     /// Runs a command line; the answer ends with a newline or is empty.
     pub fn execute(&self, line: &str) -> String {
-        let mut words = line.split_whitespace();
-        let Some(command) = words.next() else { return String::new() };
-        let rest: Vec<&str> = words.collect();
+        let words = match words(line) {
+            Ok(words) => words,
+            Err(e) => return format!("{e}\n"),
+        };
+        let Some((command, rest)) = words.split_first() else { return String::new() };
+        let (command, rest) = (command.as_str(), rest.iter().map(String::as_str).collect::<Vec<_>>());
         // `x/4i` and `x /4i` are the same.
         let (command, format) = match command.split_once('/') {
             Some((c @ ("x" | "xp"), f)) => (c, Some(f)),
@@ -192,7 +217,8 @@ impl Shell {
         if let Some(answer) = plugged.or_else(|| self.move_machine(command, &rest)) {
             return answer;
         }
-        if let Some(answer) = jobs::execute(self, command, &rest) {
+        let done = jobs::execute(self, command, &rest).or_else(|| chardevs::execute(self, command, &rest));
+        if let Some(answer) = done {
             return answer;
         }
         let Some((names, arguments, _)) = COMMANDS.iter().find(|(names, ..)| names.split('|').any(|n| n == command))
@@ -216,6 +242,7 @@ impl Shell {
                 }
                 self.act(command, Value::Null)
             }
+            "nmi" => self.act("inject-nmi", Value::Null),
             "stop" | "s" => self.act("stop", Value::Null),
             "cont" | "c" => {
                 if self.machine.run_state() == RunState::Suspended {
@@ -241,6 +268,7 @@ impl Shell {
                 [device] => self.act("eject", json!({"device": device})),
                 _ => "eject: expected the name of a drive ('info block' lists them)\n".to_owned(),
             },
+            "set_password" | "expire_password" => self.password(command, &rest),
             "screendump" => self.screendump(&rest),
             "sendkey" => self.send_keys(&rest),
             "balloon" => match rest[..] {
@@ -321,7 +349,7 @@ impl Shell {
             Some("vnc") => text = display::vnc(&self.control.server.context().vnc),
             Some("hotpluggable-cpus") => text = machine.hotpluggable_cpus(),
             Some("snapshots") => text = snapshots::human(machine, "snapshots", None),
-            Some("memory-devices") => text = machine.memory_devices(),
+            Some("memory-devices") => text = plug::memory(machine),
             Some(topic) => match self.move_info(topic).or_else(|| machine.info(topic)) {
                 Some(answer) => text = answer,
                 None => text = format!("info: unknown topic '{topic}' ('info' lists the topics)\n"),
@@ -414,6 +442,39 @@ impl Shell {
     }
 }
 
+/// The words of a line. One that begins with a double quote ends with the next, and may have `\"`, `\\`, `\n` and `\r` in it; what follows
+/// `exec:` is a shell's.
+fn words(line: &str) -> Result<Vec<String>, &'static str> {
+    let (mut words, mut rest) = (Vec::new(), line.trim());
+    while !rest.is_empty() {
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let (mut word, mut letters) = (String::new(), quoted.chars());
+            loop {
+                match letters.next().ok_or("unterminated string literal")? {
+                    '"' => break,
+                    '\\' => word.push(match letters.next() {
+                        Some('n') => '\n',
+                        Some('r') => '\r',
+                        Some(same @ ('\\' | '"' | '\'')) => same,
+                        _ => return Err("unsupported escape code in a string literal"),
+                    }),
+                    letter => word.push(letter),
+                }
+            }
+            words.push(word);
+            rest = letters.as_str().trim_start();
+        } else if rest.starts_with("exec:") {
+            words.extend(rest.split_whitespace().map(str::to_owned));
+            break;
+        } else {
+            let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            words.push(word.to_owned());
+            rest = after.trim_start();
+        }
+    }
+    Ok(words)
+}
+
 fn help(of: Option<&str>) -> String {
     let mut text = String::new();
     for (names, arguments, what) in commands() {
@@ -447,5 +508,21 @@ impl CharFrontend for Monitor {
         if event == CharEvent::Opened {
             self.greet();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn words_of_a_line() {
+        let of = |line| words(line).map(|all| all.join("|"));
+        assert_eq!(of("  savevm  a b\t"), Ok("savevm|a|b".to_owned()));
+        assert_eq!(of(r#"savevm "a \" b\\" c"d "" "#), Ok(r#"savevm|a " b\|c"d|"#.to_owned()));
+        assert_eq!(of(r#"migrate exec:cat > "a b""#), Ok(r#"migrate|exec:cat|>|"a|b""#.to_owned()));
+        assert_eq!(of(r#"savevm "a"#), Err("unterminated string literal"));
+        assert_eq!(of(r#"savevm "\x""#), Err("unsupported escape code in a string literal"));
+        assert_eq!(of(" "), Ok(String::new()));
     }
 }

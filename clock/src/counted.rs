@@ -150,7 +150,7 @@ impl Counted {
 #[derive(Default)]
 pub(crate) struct Idle {
     pub since: Option<u64>,
-    /// Timers are fired meanwhile: nobody goes on before that has ended.
+    /// The clock's thread fires a timer (of a clock that counts, meanwhile: nobody goes on before that has ended).
     pub firing: bool,
     /// How often somebody went on.
     pub ended: u64,

@@ -137,7 +137,7 @@ impl VirtualClock {
             self.queue.ring();
         }
     }
-    /// Stops the time; no timer of the clock fires until [`Self::start`].
+    /// Stops the time; no timer of the clock fires until [`Self::start`], but one may be firing: see [`Self::settle`].
     pub fn stop(&self) {
         let mut timers = self.queue.timers.lock();
         if self.running() {
@@ -147,6 +147,13 @@ impl VirtualClock {
             self.held.store(self.running_ns(), Ordering::Release);
             self.origin.store(STOPPED, Ordering::Release);
             self.queue.ring();
+        }
+    }
+    /// Returns when no callback of a timer runs; the clock is stopped. Not for callbacks, nor with a lock that one takes.
+    pub fn settle(&self) {
+        let mut timers = self.queue.timers.lock();
+        while timers.idle.firing {
+            self.queue.fired.wait(&mut timers);
         }
     }
     #[must_use]
@@ -310,7 +317,10 @@ fn run(clock: &Weak<VirtualClock>, queue: &Queue) {
                 None => Step::Wait(None),
                 Some(_) if clock.counted.is_some() => clock.idle_step(&mut timers),
                 Some(origin) => match timers.take_due(clock.now_ns()) {
-                    Some(callback) => Step::Fire(callback),
+                    Some(callback) => {
+                        timers.idle.firing = true;
+                        Step::Fire(callback)
+                    }
                     None => Step::Wait(timers.next().map(|deadline| origin.wrapping_add(deadline))),
                 },
             };
@@ -395,6 +405,27 @@ mod tests {
         assert!(held >= 5_001_000);
         thread::sleep(Duration::from_millis(2));
         assert_eq!(clock.now_ns(), held);
+    }
+
+    /// What a timer has begun is done when the machine is looked at.
+    #[test]
+    fn settles() {
+        let clock = VirtualClock::new();
+        let (tx, rx) = mpsc::channel();
+        let done = Arc::new(AtomicBool::new(false));
+        let inside = done.clone();
+        let timer = clock.timer(move || {
+            tx.send(()).unwrap();
+            thread::sleep(Duration::from_millis(20));
+            inside.store(true, Ordering::SeqCst);
+        });
+        clock.settle();
+        timer.arm(0);
+        clock.start();
+        rx.recv().unwrap();
+        clock.stop();
+        clock.settle();
+        assert!(done.load(Ordering::SeqCst));
     }
 
     #[test]

@@ -331,6 +331,18 @@ fn good_id(id: &str) -> bool {
         && id.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
 }
 
+/// Does no job work on one of these nodes?
+fn unused(list: &[Arc<Job>], nodes: &[String]) -> Result<(), Error> {
+    let shared = |job: &&Arc<Job>| {
+        let ended = matches!(job.state.lock().status, Status::Concluded | Status::Null);
+        !ended && job.settings.uses.iter().any(|node| nodes.contains(node))
+    };
+    let Some(other) = list.iter().find(shared) else { return Ok(()) };
+    let node = other.settings.uses.iter().find(|node| nodes.contains(node)).map_or("", String::as_str);
+    let kind = other.settings.kind;
+    Err(Error::new(format!("Node '{node}' is busy: block device is in use by block job: {kind}")))
+}
+
 impl Jobs {
     #[must_use]
     pub fn new(events: &Arc<Events>) -> Arc<Self> {
@@ -351,18 +363,7 @@ impl Jobs {
             if list.iter().any(|job| job.settings.id == settings.id) {
                 return Err(Error::new(format!("Job ID '{}' already in use", settings.id)));
             }
-            let shared = |job: &&Arc<Job>| {
-                let ended = matches!(job.state.lock().status, Status::Concluded | Status::Null);
-                !ended && job.settings.uses.iter().any(|node| settings.uses.contains(node))
-            };
-            if let Some(other) = list.iter().find(shared) {
-                let node = other.settings.uses.iter().find(|node| settings.uses.contains(node));
-                return Err(Error::new(format!(
-                    "Node '{}' is busy: block device is in use by block job: {}",
-                    node.map_or("", String::as_str),
-                    other.settings.kind
-                )));
-            }
+            unused(&list, &settings.uses)?;
             let state = State {
                 status: Status::Created,
                 done: 0,
@@ -412,6 +413,13 @@ impl Jobs {
         };
         self.start(settings, Box::new(work))
     }
+    /// May somebody else work on this node?
+    ///
+    /// # Errors
+    /// A job does.
+    pub fn unused(&self, node: &str) -> Result<(), Error> {
+        unused(&self.list.lock(), &[node.to_owned()])
+    }
     /// A job.
     ///
     /// # Errors
@@ -429,6 +437,16 @@ impl Jobs {
     }
     fn find(&self, id: &str, block: bool) -> Option<Arc<Job>> {
         self.list.lock().iter().find(|job| job.settings.id == id && (job.settings.block || !block)).cloned()
+    }
+    /// The id of a job that works on images, if there is one.
+    #[must_use]
+    pub fn on_images(&self) -> Option<String> {
+        let jobs = self.list.lock().clone();
+        let works = |job: &&Arc<Job>| {
+            let over = matches!(job.state.lock().status, Status::Concluded | Status::Null);
+            job.settings.block && !over
+        };
+        jobs.iter().find(works).map(|job| job.settings.id.clone())
     }
     /// The answer of `query-jobs`.
     #[must_use]

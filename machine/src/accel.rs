@@ -190,18 +190,20 @@ fn kvm_options(set: &OptionSet) -> Result<KvmOptions, OptionError> {
 
 /// Walks the `-accel` values (or the colon-separated `-M accel=` list): the first that works for the guest; a line is printed for one
 /// that does not. Without any it is KVM where the host's processor has virtualization extensions for the guest and KVM works, else the
-/// JIT, or the interpreter on a host that the JIT makes no code for; then nothing is said.
+/// JIT, or the interpreter on a host that the JIT makes no code for; then nothing is said. A machine that runs nothing (`runs`: `-M none`)
+/// has the KVM of a list if it works at all: programs ask it whether they could use it, and libvirt asks again and again where it is
+/// not used although its device file can be opened.
 ///
 /// # Errors
 /// [`OptionError`]: an unknown name or property, or nothing on the list works, with `-icount` if that is given.
-pub fn select(texts: &[String], guest: Architecture, icount: bool) -> Result<AccelKind, OptionError> {
+pub fn select(texts: &[String], guest: Architecture, icount: bool, runs: bool) -> Result<AccelKind, OptionError> {
     let kvm = |choice, irqchip| {
         if icount {
             return Err(KvmError::Refused("it does not count instructions (-icount): use jit".to_owned()));
         }
         usable(guest, choice, irqchip)
     };
-    let kind = select_with(texts, &kvm, rhea_jit::HAS_BACK_END, icount)?;
+    let kind = select_with(texts, &kvm, rhea_jit::HAS_BACK_END, icount, runs)?;
     match kind {
         AccelKind::Kvm(KvmOptions { dirty_ring: 1.., .. }) if guest != Architecture::X86_64 => {
             Err(OptionError::new("-accel kvm", "'dirty-ring-size' is of x86-64 guests only"))
@@ -213,7 +215,7 @@ pub fn select(texts: &[String], guest: Architecture, icount: bool) -> Result<Acc
 /// Does KVM work, with these controllers in the kernel?
 type Usable<'a> = &'a dyn Fn(Choice, KernelIrqchip) -> Result<(), KvmError>;
 
-fn select_with(texts: &[String], kvm: Usable, jit: bool, icount: bool) -> Result<AccelKind, OptionError> {
+fn select_with(texts: &[String], kvm: Usable, jit: bool, icount: bool, runs: bool) -> Result<AccelKind, OptionError> {
     let mut wanted = Vec::new();
     for text in texts {
         let pairs = options::split(text);
@@ -259,7 +261,8 @@ fn select_with(texts: &[String], kvm: Usable, jit: bool, icount: bool) -> Result
         let (name, why) = match kind {
             AccelKind::Kvm(options) => {
                 let irqchip = options.irqchip;
-                match kvm(if last { Choice::Last } else { Choice::Listed }, irqchip.unwrap_or(KernelIrqchip::On)) {
+                let choice = if last || !runs { Choice::Last } else { Choice::Listed };
+                match kvm(choice, irqchip.unwrap_or(KernelIrqchip::On)) {
                     Ok(()) => return Ok(kind),
                     Err(why) => ("kvm", why.to_string()),
                 }
@@ -300,6 +303,9 @@ mod tests {
     use super::*;
 
     fn choose(texts: &[&str], works: &[&str]) -> Result<AccelKind, String> {
+        choose_for(texts, works, true)
+    }
+    fn choose_for(texts: &[&str], works: &[&str], runs: bool) -> Result<AccelKind, String> {
         let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
         let absent = || KvmError::Absent(rhea_kvm::DEV_KVM.to_owned());
         let slow = || KvmError::Unfit("it is slow".to_owned());
@@ -312,14 +318,16 @@ mod tests {
             },
             works != ["interp"],
             false,
+            runs,
         )
         .map_err(|e| e.to_string())
     }
 
     #[test]
     fn properties_of_the_jit() {
-        let choose =
-            |text: &str, icount| select(&[text.to_owned()], Architecture::X86_64, icount).map_err(|e| e.to_string());
+        let choose = |text: &str, icount| {
+            select(&[text.to_owned()], Architecture::X86_64, icount, true).map_err(|e| e.to_string())
+        };
         assert_eq!(choose("tcg,tb-size=64", false), Ok(AccelKind::Jit { code_bytes: Some(64 << 20) }));
         assert_eq!(choose("tcg,tb-size=0", false), Ok(AccelKind::Jit { code_bytes: None }));
         for icount in [false, true] {
@@ -359,6 +367,9 @@ mod tests {
         ] {
             assert_eq!(&choose(texts, works), expected, "{texts:?} {works:?}");
         }
+        // Nothing is to be run: what matters is that it works.
+        assert_eq!(choose_for(&["kvm:tcg"], &["slow"], false), kvm);
+        assert_eq!(choose_for(&["kvm:tcg"], &[], false), jit);
     }
 
     #[test]
@@ -380,15 +391,15 @@ mod tests {
         let e = choose(&["kvm:tcg"], &["interp"]).unwrap_err();
         assert_eq!(e, "-accel jit: it makes no code for this host's processor: use kvm or interp");
         // Other guests are not run by this host.
-        let e = select(&["kvm".into()], Architecture::Aarch64, false).unwrap_err().to_string();
+        let e = select(&["kvm".into()], Architecture::Aarch64, false, true).unwrap_err().to_string();
         assert!(e.contains("does not run aarch64 guests"), "{e}");
         assert_eq!(
-            select(&["kvm:jit".into()], Architecture::Ppc64, false).ok(),
+            select(&["kvm:jit".into()], Architecture::Ppc64, false, true).ok(),
             Some(AccelKind::Jit { code_bytes: None })
         );
-        assert_eq!(select(&[], Architecture::Ppc64, false).ok(), Some(AccelKind::Jit { code_bytes: None }));
-        assert_eq!(select(&[], Architecture::X86_64, true).ok(), Some(AccelKind::Jit { code_bytes: None }));
-        let e = select(&["kvm".into()], Architecture::X86_64, true).unwrap_err().to_string();
+        assert_eq!(select(&[], Architecture::Ppc64, false, true).ok(), Some(AccelKind::Jit { code_bytes: None }));
+        assert_eq!(select(&[], Architecture::X86_64, true, true).ok(), Some(AccelKind::Jit { code_bytes: None }));
+        let e = select(&["kvm".into()], Architecture::X86_64, true, true).unwrap_err().to_string();
         assert!(e.contains("does not count instructions"), "{e}");
     }
 }

@@ -5,7 +5,7 @@ use crate::machine::Info;
 use rhea_accel::{Accelerator, InterruptRouting, VmControl};
 use rhea_block::Drive;
 use rhea_clock::{Counting, VirtualClock};
-use rhea_device::chardev::CharBackend;
+use rhea_device::chardev::{CharBackend, Chardevs};
 use rhea_device::{Device, DmaHandle, Log};
 use rhea_display::Console;
 use rhea_memory::{AddressSpace, Gpa, Mapping, MmioDevice, RamBlock};
@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 pub struct Wiring {
     pub serials: Vec<Arc<dyn CharBackend>>,
     /// `-chardev` back ends by id.
-    pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+    pub chardevs: Arc<Chardevs>,
 }
 
 /// A fixed region: start and length.

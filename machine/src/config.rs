@@ -275,7 +275,28 @@ impl MachineConfig {
             ("-m maxmem", if self.max_ram > self.ram.size { self.max_ram.to_string() } else { "nothing".to_owned() }),
             ("-icount", counted.to_owned()),
         ];
-        values.map(|(option, value)| (option.to_owned(), value)).to_vec()
+        let mut values = values.map(|(option, value)| (option.to_owned(), value)).to_vec();
+        // What is not seen by the devices that there are.
+        let word = |on: bool| if on { "on" } else { "off" }.to_owned();
+        let of_board = match &self.board {
+            BoardOptions::Virt(o) => {
+                vec![
+                    ("virtualization", word(o.virtualization)),
+                    ("secure", word(o.secure)),
+                    ("highmem", word(o.highmem)),
+                ]
+            }
+            BoardOptions::Q35(o) => vec![("smm", word(o.smm)), ("acpi", word(o.acpi))],
+            BoardOptions::Pseries(o) => vec![
+                ("ic-mode", format!("{:?}", o.ic_mode).to_lowercase()),
+                ("max-cpu-compat", o.max_cpu_compat.map_or("nothing".to_owned(), |c| format!("{c:?}").to_lowercase())),
+                ("resize-hpt", format!("{:?}", o.resize_hpt).to_lowercase()),
+                ("cap-*", format!("{:?}", o.caps).to_lowercase()),
+            ],
+            BoardOptions::None(_) => Vec::new(),
+        };
+        values.extend(of_board.into_iter().map(|(key, value)| (format!("-M {key}"), value)));
+        values
     }
     /// Does anybody look at the display (and not only at the serial port)?
     #[must_use]

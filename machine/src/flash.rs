@@ -1,8 +1,9 @@
 //! Which drive is in which flash bank.
 
 use crate::config::MachineConfig;
-use rhea_block::{DriveInterface, DriveOptions};
+use rhea_block::{BlockGraph, Drive, DriveInterface, DriveOptions};
 use rhea_device::OptionError;
+use std::sync::Arc;
 
 /// Is the drive for a flash bank: `if=pflash`, or named by `-M pflash0=`, `-M pflash1=`? The bank, if it says which.
 #[must_use]
@@ -46,4 +47,14 @@ pub fn banks(config: &MachineConfig) -> Result<[Option<&DriveOptions>; 2], Optio
         }
     }
     Ok(banks)
+}
+
+/// Opens the drive of a bank, which is called `name` unless it has an id.
+///
+/// # Errors
+/// [`OptionError`]
+pub fn open(config: &MachineConfig, drive: &DriveOptions, name: &str) -> Result<Arc<Drive>, OptionError> {
+    let graph = BlockGraph::new();
+    graph.set_away(config.incoming.is_some());
+    drive.open_in(&graph, name, config.snapshot)
 }

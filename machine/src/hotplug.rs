@@ -22,6 +22,20 @@ use std::sync::{Arc, OnceLock};
 /// The devices of a machine, in the order of reset.
 pub type DeviceList = RwLock<Vec<Arc<dyn Device>>>;
 
+/// Memory that was plugged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryModule {
+    pub id: Option<String>,
+    /// The id of the object that it is of.
+    pub object: String,
+    pub slot: u32,
+    /// Where the guest sees it, and how many bytes.
+    pub start: u64,
+    pub size: u64,
+    /// It was not there when the machine started.
+    pub hotplugged: bool,
+}
+
 /// What a board does for devices that come and go.
 pub trait PlugBoard: Send + Sync {
     /// Can a PCI function be plugged at this place?
@@ -50,8 +64,8 @@ pub trait PlugBoard: Send + Sync {
     fn uses(&self, object: &str) -> bool;
     /// Places for processors with what is in them, for `info hotpluggable-cpus`.
     fn processors(&self) -> String;
-    /// Memory that was plugged, for `info memory-devices`.
-    fn memory(&self) -> String;
+    /// Memory that was plugged.
+    fn memory(&self) -> Vec<MemoryModule>;
     /// Whom to tell of what the guest has given up.
     fn connect(&self, hotplug: &Arc<HotPlug>);
 }
@@ -324,7 +338,7 @@ impl Machine {
     }
     /// The text of `info memory-devices`.
     #[must_use]
-    pub fn memory_devices(&self) -> String {
+    pub fn memory_devices(&self) -> Vec<MemoryModule> {
         self.hotplug().map(|h| h.board.memory()).unwrap_or_default()
     }
 }

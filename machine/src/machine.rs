@@ -200,6 +200,8 @@ pub struct Parts {
     /// Loads memory contents again after the devices were reset (kernel, device tree).
     pub reload: Box<dyn Fn() + Send + Sync>,
     pub power_button: Box<dyn Fn() + Send + Sync>,
+    /// Interrupts the guest where it cannot defer it, if the board can.
+    pub nmi: Option<Box<dyn Fn() + Send + Sync>>,
     /// Topic and text of board-specific `info` commands.
     pub info: Vec<(&'static str, &'static str, Info)>,
     /// Mappings and other things that live as long as the machine.
@@ -227,6 +229,8 @@ pub struct Machine {
     actions: Mutex<Actions>,
     /// Devices are at rest, until the machine starts.
     resting: AtomicBool,
+    /// Disks are in another process's hands.
+    pub(crate) disks_away: AtomicBool,
     /// Options that a machine whose state is taken over must have alike.
     configured: OnceLock<Vec<(String, String)>>,
     listeners: Mutex<Vec<Arc<dyn Fn(MachineEvent) + Send + Sync>>>,
@@ -266,6 +270,7 @@ impl Machine {
             state,
             actions: Mutex::default(),
             resting: AtomicBool::new(false),
+            disks_away: AtomicBool::new(false),
             configured: OnceLock::new(),
             listeners: Mutex::default(),
         }))
@@ -388,6 +393,8 @@ impl Machine {
     }
     /// From its start on, it waits for the state of another.
     pub fn await_state(&self) {
+        // They were opened so.
+        self.disks_away.store(true, Ordering::SeqCst);
         self.set_run_state(RunState::InMigrate);
     }
     /// Changes the word for why the machine stands still.
@@ -402,8 +409,11 @@ impl Machine {
         let listeners = self.listeners.lock().clone();
         listeners.iter().for_each(|l| l(event));
     }
-    /// Lets the CPUs run, unless the machine is suspended.
+    /// Lets the CPUs run, unless the machine is suspended, or its disks are another process's and cannot be taken back.
     pub fn start(&self) {
+        if let Err(e) = self.take_disks() {
+            return eprintln!("rhea: the machine cannot go on: {e}");
+        }
         let before = self.run_state();
         self.go();
         if !matches!(before, RunState::Running | RunState::Suspended) {
@@ -524,6 +534,15 @@ impl Machine {
     /// Presses the power button.
     pub fn power_button(&self) {
         (self.parts.power_button)();
+    }
+    /// Sends the processors a non-maskable interrupt; false: the board has none.
+    pub fn inject_nmi(&self) -> bool {
+        self.parts.nmi.as_ref().map(|nmi| nmi()).is_some()
+    }
+    /// Has the board a non-maskable interrupt?
+    #[must_use]
+    pub fn has_nmi(&self) -> bool {
+        self.parts.nmi.is_some()
     }
     /// Ends all activity: CPUs, devices, flushed disks.
     pub fn shut_down(&self) {

@@ -93,6 +93,7 @@ pub fn build(
         plugged_ram: Box::new(Vec::new),
         reload: Box::new(|| {}),
         power_button: Box::new(|| {}),
+        nmi: None,
         info: Vec::new(),
         keep: board.keep,
         displays: Vec::new(),

@@ -231,16 +231,10 @@ impl<'a> Plugger<'a> {
         bus: &Arc<PciBus>,
         free: VecDeque<Arc<VirtioMmio>>,
     ) -> Self {
-        Self {
-            board,
-            config,
-            wiring,
-            bus: bus.clone(),
-            free,
-            plugs: Plugs { objects: config.objects.clone(), ..Plugs::default() },
-            own_bus: None,
-            hot: None,
-        }
+        let plugs = Plugs { objects: config.objects.clone(), ..Plugs::default() };
+        // What a machine that moves here is to write is still in the hands of the process that runs it.
+        plugs.graph.set_away(config.incoming.is_some());
+        Self { board, config, wiring, bus: bus.clone(), free, plugs, own_bus: None, hot: None }
     }
 
     /// The machine runs already, with `plugs`.
@@ -769,7 +763,7 @@ impl<'a> Plugger<'a> {
         let Some(id) = set.text("chardev") else {
             return Err(OptionError::new(&option, "property 'chardev' is missing: chardev=ID"));
         };
-        let Some((_, backend)) = self.wiring.chardevs.iter().find(|(i, _)| i == id) else {
+        let Some(backend) = self.wiring.chardevs.get(id) else {
             return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
         };
         let bus = set.text("bus").map(|b| b.strip_suffix(".0").unwrap_or(b));
@@ -784,7 +778,7 @@ impl<'a> Plugger<'a> {
             number: set.number("nr").and_then(|n| u32::try_from(n).ok()),
             console: spec.driver == "virtconsole",
             name: set.text("name").unwrap_or_default().to_owned(),
-            backend: backend.clone(),
+            backend,
         };
         console.add_port(port).map_err(|e| OptionError::new(&option, e))
     }

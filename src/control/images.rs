@@ -37,7 +37,7 @@ fn text<'a>(arguments: &'a Arguments, name: &str) -> Option<&'a str> {
 }
 
 /// A node by its name, or by that of the drive on it, or of the drive's device.
-fn node(context: &Context, name: &str) -> Result<Arc<Node>> {
+pub fn node(context: &Context, name: &str) -> Result<Arc<Node>> {
     let of_graph = || context.machine.block_nodes().into_iter().find(|n| n.name() == name);
     let of_drive = || storage::drive(context, name).and_then(|d| d.node());
     let missing = || Error::new(format!("Cannot find device='{name}' nor node-name='{name}'"));
@@ -45,7 +45,7 @@ fn node(context: &Context, name: &str) -> Result<Arc<Node>> {
 }
 
 /// The drives on a node.
-fn drives_on(context: &Context, node: &Arc<Node>) -> Vec<Arc<Drive>> {
+pub fn drives_on(context: &Context, node: &Arc<Node>) -> Vec<Arc<Drive>> {
     let mut drives = context.machine.inventory().drives();
     drives.retain(|d| d.node().is_some_and(|n| Arc::ptr_eq(&n, node)));
     drives
@@ -113,7 +113,7 @@ fn one_drive(context: &Context, node: &Arc<Node>) -> Result<Option<Arc<Drive>>> 
     }
 }
 
-fn may_write(node: &Node) -> Result<()> {
+pub fn may_write(node: &Node) -> Result<()> {
     if node.settings().readonly {
         return Err(Error::new(format!("Node '{}' is read-only", node.name())));
     }

@@ -22,6 +22,9 @@ pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
         ("set-action", set_action),
         ("query-current-machine", current_machine),
     ]);
+    if machine.has_nmi() {
+        commands.add(&[("inject-nmi", inject_nmi)]);
+    }
     if machine.can_sleep() {
         commands.add(&[("system_wakeup", wake_up)]);
     }
@@ -52,6 +55,10 @@ fn cont(context: &Context, _: &mut Call<'_>) -> Result {
     if let Some(why) = context.machine.run_state().held() {
         return Err(Error::new(why));
     }
+    // Here an error has somebody to be told.
+    let machine = context.machine.clone();
+    let taken = context.machine.control().run(move || machine.take_disks());
+    taken.unwrap_or(Ok(())).map_err(|e| Error::new(e.to_string()))?;
     request(context, VmRequest::Continue)
 }
 
@@ -65,6 +72,11 @@ fn reset(context: &Context, _: &mut Call<'_>) -> Result {
 
 fn power_down(context: &Context, _: &mut Call<'_>) -> Result {
     request(context, VmRequest::PowerDown)
+}
+
+fn inject_nmi(context: &Context, _: &mut Call<'_>) -> Result {
+    context.machine.inject_nmi();
+    Ok(json!({}))
 }
 
 fn wake_up(context: &Context, _: &mut Call<'_>) -> Result {

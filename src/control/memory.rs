@@ -3,6 +3,7 @@
 use super::Context;
 use rhea_control::{Call, Commands, Error, ErrorClass, Events, Value, json};
 use rhea_machine::Machine;
+use rhea_machine::hotplug::MemoryModule;
 use rhea_memory::{Gpa, Gva, Requester};
 use rhea_virtio::balloon::Balloon;
 use std::fs::File;
@@ -14,6 +15,7 @@ pub fn register(commands: &mut Commands<Context>) {
         ("query-memory-size-summary", size),
         ("memsave", save_virtual),
         ("pmemsave", save_physical),
+        ("query-memory-devices", modules),
         ("query-balloon", balloon),
         ("balloon", set_balloon),
     ]);
@@ -66,6 +68,20 @@ fn save_physical(context: &Context, call: &mut Call<'_>) -> Result {
 fn active(context: &Context) -> std::result::Result<Arc<Balloon>, Error> {
     let balloon = context.machine.inventory().balloon();
     balloon.ok_or_else(|| Error::of(ErrorClass::DeviceNotActive, "No balloon device has been activated"))
+}
+
+fn modules(context: &Context, _: &mut Call<'_>) -> Result {
+    let one = |m: MemoryModule| {
+        let mut data = json!({
+            "addr": m.start, "size": m.size, "slot": m.slot, "node": 0, "memdev": format!("/objects/{}", m.object),
+            "hotplugged": m.hotplugged, "hotpluggable": true,
+        });
+        if let Some(id) = m.id {
+            data["id"] = json!(id);
+        }
+        json!({"type": "dimm", "data": data})
+    };
+    Ok(context.machine.memory_devices().into_iter().map(one).collect())
 }
 
 fn balloon(context: &Context, _: &mut Call<'_>) -> Result {

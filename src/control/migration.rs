@@ -3,8 +3,9 @@
 use super::Context;
 use super::streams::{Incoming, Uri, connect};
 use rhea_accel::VmRequest;
-use rhea_control::{Call, Commands, Error, Events, Value, json};
+use rhea_control::{Call, Commands, Error, Events, Jobs, Value, json};
 use rhea_device::OptionError;
+use rhea_device::chardev::SocketAddress;
 use rhea_machine::Machine;
 use rhea_machine::machine::RunState;
 use rhea_machine::state::{Migration, MigrationParameters, MigrationStatus, Progress};
@@ -16,6 +17,7 @@ pub fn register(commands: &mut Commands<Context>) {
     commands.add(&[
         ("migrate", migrate),
         ("migrate_cancel", cancel),
+        ("migrate-continue", go_on),
         ("migrate-incoming", incoming),
         ("query-migrate", query),
         ("query-migrate-parameters", parameters),
@@ -32,9 +34,10 @@ type Result<T = Value> = std::result::Result<T, Error>;
 pub struct Wanted(AtomicBool);
 
 /// The move of a machine, whose changes are told to clients that want that.
-pub fn new(events: &Arc<Events>, wanted: &Arc<Wanted>) -> Arc<Migration> {
+pub fn new(events: &Arc<Events>, wanted: &Arc<Wanted>, jobs: Arc<Jobs>) -> Arc<Migration> {
     let migration = Arc::new(Migration::default());
     let (events, wanted) = (events.clone(), wanted.clone());
+    migration.keep_disks(move || jobs.on_images().map(|id| format!("job '{id}' works on the images of its disks")));
     migration.listen(move |status| {
         if wanted.0.load(Ordering::Relaxed) {
             events.emit("MIGRATION", json!({"status": status.word()}));
@@ -51,10 +54,16 @@ fn uri(call: &Call<'_>) -> Result<Uri> {
     Uri::parse(text).map_err(Error::new)
 }
 
-/// The descriptor that a URI names.
+/// The descriptor that a URI names, or one that the process was started with.
 fn fd(uri: &Uri, call: &Call<'_>) -> Result<Option<OwnedFd>> {
     match uri {
-        Uri::Fd(name) => call.named_fds().take(name).map(Some),
+        // No name that `getfd` takes is a number.
+        Uri::Fd(name) => match name.parse() {
+            Ok(number) => {
+                Ok(Some(SocketAddress::inherited(number).map_err(|e| Error::new(format!("fd:{name}: {e}")))?))
+            }
+            Err(_) => call.named_fds().take(name).map(Some),
+        },
         _ => Ok(None),
     }
 }
@@ -74,6 +83,15 @@ fn migrate(context: &Context, call: &mut Call<'_>) -> Result {
 
 fn cancel(context: &Context, _: &mut Call<'_>) -> Result {
     context.migration.cancel();
+    Ok(json!({}))
+}
+
+fn go_on(context: &Context, call: &mut Call<'_>) -> Result {
+    let state = call.required("state");
+    if state != MigrationStatus::PreSwitchover.word() || !context.migration.go_on() {
+        let status = context.migration.progress().status.word();
+        return Err(Error::new(format!("Migration not in expected state: {status}")));
+    }
     Ok(json!({}))
 }
 
@@ -149,6 +167,9 @@ fn query(context: &Context, _: &mut Call<'_>) -> Result {
         MigrationStatus::Completed => info["downtime"] = json!(p.downtime),
         _ => info["expected-downtime"] = json!(p.expected_downtime),
     }
+    if p.throttle > 0 {
+        info["cpu-throttle-percentage"] = json!(p.throttle);
+    }
     info["ram"] = ram(&p);
     Ok(info)
 }
@@ -174,10 +195,14 @@ fn ram(p: &Progress) -> Value {
 }
 
 fn parameters(context: &Context, _: &mut Call<'_>) -> Result {
-    let MigrationParameters { max_bandwidth, downtime_limit, zstd } = context.migration.parameters();
+    let MigrationParameters { max_bandwidth, downtime_limit, zstd, throttle, .. } = context.migration.parameters();
     Ok(json!({
         "max-bandwidth": max_bandwidth,
         "downtime-limit": downtime_limit,
+        "throttle-trigger-threshold": throttle.threshold,
+        "cpu-throttle-initial": throttle.initial,
+        "cpu-throttle-increment": throttle.increment,
+        "max-cpu-throttle": throttle.most,
         "multifd-compression": if zstd.is_some() { "zstd" } else { "none" },
         "multifd-zstd-level": zstd.unwrap_or(1),
     }))
@@ -194,6 +219,26 @@ fn set_parameters(context: &Context, call: &mut Call<'_>) -> Result {
         }
         p.downtime_limit = n;
     }
+    let t = &mut p.throttle;
+    for (name, field, range) in [
+        ("throttle-trigger-threshold", &mut t.threshold, 1..=100),
+        ("cpu-throttle-initial", &mut t.initial, 1..=99),
+        ("cpu-throttle-increment", &mut t.increment, 1..=99),
+        ("max-cpu-throttle", &mut t.most, 1..=99),
+    ] {
+        if let Some(n) = call.unsigned(name) {
+            let n = u8::try_from(n).ok().filter(|n| range.contains(n));
+            let expected = || {
+                format!("Parameter '{name}' expects an integer in the range of {} to {}", range.start(), range.end())
+            };
+            *field = n.ok_or_else(|| Error::new(expected()))?;
+        }
+    }
+    if t.most < t.initial {
+        return Err(Error::new(
+            "Parameter 'max-cpu-throttle' expects an integer that is not below 'cpu-throttle-initial'",
+        ));
+    }
     let level = call.unsigned("multifd-zstd-level");
     if level.is_some_and(|n| n > 20) {
         return Err(Error::new("Parameter 'multifd-zstd-level' expects a value between 0 and 20"));
@@ -208,14 +253,32 @@ fn set_parameters(context: &Context, call: &mut Call<'_>) -> Result {
 }
 
 fn capabilities(context: &Context, _: &mut Call<'_>) -> Result {
-    Ok(json!([{"capability": "events", "state": context.migration_events.0.load(Ordering::Relaxed)}]))
+    let p = context.migration.parameters();
+    let all = [
+        ("events", context.migration_events.0.load(Ordering::Relaxed)),
+        ("pause-before-switchover", p.pause_before_switchover),
+        ("auto-converge", p.auto_converge),
+        ("return-path", p.return_path),
+    ];
+    Ok(all.iter().map(|(name, on)| json!({"capability": name, "state": on})).collect())
 }
 
 fn set_capabilities(context: &Context, call: &mut Call<'_>) -> Result {
-    // There is only one; others are refused with their names where arguments are checked.
-    let given = call.get("capabilities").and_then(Value::as_array).into_iter().flatten();
-    if let Some(on) = given.filter_map(|c| c["state"].as_bool()).next_back() {
-        context.migration_events.0.store(on, Ordering::Relaxed);
+    if context.migration.progress().status.busy() {
+        return Err(Error::new("There's a migration process in progress"));
     }
+    let mut p = context.migration.parameters();
+    // Others are refused with their names where arguments are checked.
+    for c in call.get("capabilities").and_then(Value::as_array).into_iter().flatten() {
+        let on = c["state"] == true;
+        match c["capability"].as_str() {
+            Some("events") => context.migration_events.0.store(on, Ordering::Relaxed),
+            Some("pause-before-switchover") => p.pause_before_switchover = on,
+            Some("auto-converge") => p.auto_converge = on,
+            Some("return-path") => p.return_path = on,
+            _ => {}
+        }
+    }
+    context.migration.set_parameters(p);
     Ok(json!({}))
 }

@@ -4,6 +4,7 @@ mod chardevs;
 mod cpus;
 mod devices;
 mod dump;
+mod exports;
 mod fdsets;
 mod human;
 mod images;
@@ -16,6 +17,7 @@ pub mod migration;
 mod objects;
 mod options;
 mod pci;
+mod reopen;
 pub mod snapshots;
 mod storage;
 mod streams;
@@ -27,7 +29,7 @@ use crate::cli::ControlSpec;
 use parking_lot::Mutex;
 use rhea_control::{Commands, Events, Jobs, Listener, Schema, Server};
 use rhea_device::OptionError;
-use rhea_device::chardev::CharBackend;
+use rhea_device::chardev::{CharBackend, Chardevs};
 use rhea_display::VncServer;
 use rhea_machine::state::Migration;
 use rhea_machine::{Machine, MachineConfig};
@@ -40,13 +42,15 @@ pub struct Context {
     /// What the machine was made from.
     pub config: MachineConfig,
     pub vnc: Vec<Arc<VncServer>>,
-    /// Names of character devices, with what is behind them.
-    pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+    pub chardevs: Arc<Chardevs>,
+    /// Names of serial ports and monitors, with what is behind them.
+    pub consoles: Vec<(String, Arc<dyn CharBackend>)>,
     /// Names of the control protocol's own connections.
     pub controls: Vec<(String, String)>,
     pub dump: Arc<Mutex<dump::Progress>>,
     pub events: Arc<Events>,
     pub jobs: Arc<Jobs>,
+    pub exports: exports::Exports,
     /// The threads of the CPUs, once somebody asked.
     pub threads: OnceLock<Vec<i32>>,
     /// Where an absolute pointer was put last.
@@ -91,7 +95,8 @@ pub struct Parts {
     pub machine: Arc<Machine>,
     pub config: MachineConfig,
     pub vnc: Vec<Arc<VncServer>>,
-    pub chardevs: Vec<(String, Arc<dyn CharBackend>)>,
+    pub chardevs: Arc<Chardevs>,
+    pub consoles: Vec<(String, Arc<dyn CharBackend>)>,
     pub controls: Vec<(String, String)>,
 }
 
@@ -117,6 +122,7 @@ impl Control {
         storage::register(&mut commands);
         jobs::register(&mut commands);
         images::register(&mut commands);
+        exports::register(&mut commands);
         input::register(&mut commands);
         info::register(&mut commands, &parts.machine);
         migration::register(&mut commands);
@@ -126,18 +132,21 @@ impl Control {
         chardevs::register(&mut commands);
         human::register(&mut commands);
         let wanted = Arc::default();
+        let jobs = Jobs::new(&events);
         let context = Context {
             machine: parts.machine,
             config: parts.config,
             vnc: parts.vnc,
             chardevs: parts.chardevs,
+            consoles: parts.consoles,
             controls: parts.controls,
             dump: Arc::default(),
             events: events.clone(),
-            jobs: Jobs::new(&events),
+            jobs: jobs.clone(),
+            exports: exports::Exports::default(),
             threads: OnceLock::new(),
             pointer: Mutex::default(),
-            migration: migration::new(&events, &wanted),
+            migration: migration::new(&events, &wanted, jobs),
             migration_events: wanted,
             me: OnceLock::new(),
         };

@@ -9,11 +9,13 @@ use rhea_machine::catalog::{DeviceKind, device_kinds, fixed_kinds};
 use rhea_machine::inventory::DeviceEntry;
 use rhea_machine::machine::Architecture;
 use rhea_machine::options::{MACHINES, MachineKind, ObjectSpec};
+use rhea_virtio::balloon::Statistics;
 
 pub fn register(commands: &mut Commands<Context>) {
     commands.add(&[
         ("qom-list", list),
         ("qom-get", get),
+        ("qom-set", set),
         ("qom-list-types", types),
         ("qom-list-properties", type_properties),
         ("device-list-properties", device_properties),
@@ -22,6 +24,9 @@ pub fn register(commands: &mut Commands<Context>) {
 
 /// The child of a virtio device on PCI that is the device itself.
 pub const BACKEND: &str = "virtio-backend";
+
+/// Seconds between two questions of the balloon for statistics.
+const POLLING: &str = "guest-stats-polling-interval";
 
 type Result<T = Value> = std::result::Result<T, Error>;
 
@@ -133,13 +138,14 @@ fn device(context: &Context, entry: &DeviceEntry) -> Vec<Property> {
         && let Some(balloon) = context.machine.inventory().balloon()
     {
         all.push(Property::new("guest-stats", "guest statistics", statistics(&balloon.statistics())));
+        all.push(Property::new(POLLING, "int", json!(balloon.polling_interval())));
     }
     all.extend(virtio_backend(entry));
     all
 }
 
 /// The balloon's statistics as clients know them (virtio 1.2, 5.5.6.3); all ones: the guest does not say.
-fn statistics(tags: &[(u16, u64)]) -> Value {
+fn statistics(known: &Statistics) -> Value {
     const NAMES: &[&str] = &[
         "stat-swap-in",
         "stat-swap-out",
@@ -154,10 +160,10 @@ fn statistics(tags: &[(u16, u64)]) -> Value {
     ];
     let mut stats = Map::new();
     for (tag, name) in NAMES.iter().enumerate() {
-        let given = tags.iter().find(|(t, _)| usize::from(*t) == tag).map_or(u64::MAX, |(_, v)| *v);
+        let given = known.entries.iter().find(|(t, _)| usize::from(*t) == tag).map_or(u64::MAX, |(_, v)| *v);
         stats.insert((*name).to_owned(), json!(given));
     }
-    json!({"stats": stats})
+    json!({"stats": stats, "last-update": known.updated})
 }
 
 /// The properties of the object at an absolute path.
@@ -208,8 +214,9 @@ fn object(context: &Context, path_text: &str) -> Result<Vec<Property>> {
         }
         ["chardevs"] => {
             let mut all = container();
-            let one = |(name, _): &(String, _)| Property::child(name, "chardev", &format!("/chardevs/{name}"));
-            all.extend(context.chardevs.iter().map(one));
+            let one = |name: &str| Property::child(name, "chardev", &format!("/chardevs/{name}"));
+            all.extend(context.chardevs.list().iter().map(|entry| one(&entry.name)));
+            all.extend(context.consoles.iter().map(|(name, _)| one(name)));
             all
         }
         ["machine", folder @ ("peripheral" | "peripheral-anon" | "unattached")] => inside(folder),
@@ -261,6 +268,23 @@ fn get(context: &Context, call: &mut Call<'_>) -> Result {
     }
     let kind = all.first().and_then(|p| p.value.as_str()).unwrap_or_default().to_owned();
     Err(Error::new(format!("Property '{kind}.{name}' not found")))
+}
+
+/// Sets a property.
+fn set(context: &Context, call: &mut Call<'_>) -> Result {
+    let (path, name) = (absolute(context, call.required("path"))?, call.required("property"));
+    let all = object(context, &path)?;
+    let kind = all.first().and_then(|p| p.value.as_str()).unwrap_or_default().to_owned();
+    if !all.iter().any(|p| p.name == name) {
+        return Err(Error::new(format!("Property '{kind}.{name}' not found")));
+    }
+    let (POLLING, Some(balloon)) = (name, context.machine.inventory().balloon()) else {
+        return Err(Error::new(format!("Property '{kind}.{name}' cannot be changed while the machine is there")));
+    };
+    let seconds = call.get("value").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+    let seconds = seconds.ok_or_else(|| Error::new(format!("'{name}' expects a number of seconds, 0: never")))?;
+    balloon.set_polling_interval(seconds)?;
+    Ok(json!({}))
 }
 
 /// Types with their parents; abstract ones are those that are somebody's parent.

@@ -23,7 +23,9 @@ pub fn register(commands: &mut Commands<Context>) {
         ("blockdev-remove-medium", remove_medium),
         ("blockdev-change-medium", change_medium),
         ("blockdev-insert-medium", insert_medium),
+        ("block_resize", resize),
         ("blockdev-add", add_node),
+        ("blockdev-reopen", super::reopen::reopen),
         ("blockdev-del", remove_node),
     ]);
 }
@@ -339,6 +341,28 @@ fn remove_medium(context: &Context, call: &mut Call<'_>) -> Result {
 /// What went wrong, without the command's name.
 fn done(result: std::result::Result<(), OptionError>) -> Result {
     result.map(|()| json!({})).map_err(|e| Error::new(e.message))
+}
+
+fn resize(context: &Context, call: &mut Call<'_>) -> Result {
+    let name = match (call.text("node-name"), call.text("device")) {
+        (Some(name), None) | (None, Some(name)) => name,
+        _ => return Err(Error::new("Need exactly one of 'device' and 'node-name'")),
+    };
+    let node = super::images::node(context, name)?;
+    let size = call.number("size").and_then(|n| u64::try_from(n).ok());
+    let size = size.ok_or_else(|| Error::new("Parameter 'size' expects a >0 size"))?;
+    if !size.is_multiple_of(rhea_block::SECTOR) {
+        return Err(Error::new("Parameter 'size' expects a multiple of 512"));
+    }
+    context.jobs.unused(node.name())?;
+    super::images::may_write(&node)?;
+    let drives = super::images::drives_on(context, &node);
+    match &drives[..] {
+        [] => node.backend().resize(size)?,
+        [drive] => drive.resize(size)?,
+        _ => return Err(Error::new(format!("Node '{}' is in use by several drives", node.name()))),
+    }
+    Ok(json!({}))
 }
 
 fn add_node(context: &Context, call: &mut Call<'_>) -> Result {

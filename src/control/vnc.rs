@@ -4,9 +4,18 @@ use super::Context;
 use rhea_control::{Call, Commands, Error, Events, Value, json};
 use rhea_display::{VncEvent, VncServer};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 pub fn register(commands: &mut Commands<Context>) {
     commands.add(&[("query-vnc", query), ("query-vnc-servers", servers)]);
+    commands.add(&[
+        ("set_password", set_password),
+        ("expire_password", expire_password),
+        ("change-vnc-password", |context, call| {
+            let text = call.required("password");
+            change(context, None, |server| server.set_password(text))
+        }),
+    ]);
 }
 
 type Result = std::result::Result<Value, Error>;
@@ -24,9 +33,9 @@ fn address(text: &str) -> Value {
 }
 
 /// The address, and how clients prove who they are.
-fn with_auth(text: &str) -> Value {
-    let mut entry = address(text);
-    entry["auth"] = json!("none");
+fn with_auth(server: &VncServer) -> Value {
+    let mut entry = address(server.address());
+    entry["auth"] = json!(server.auth());
     entry
 }
 
@@ -39,22 +48,63 @@ fn query(context: &Context, _: &mut Call<'_>) -> Result {
     let at = address(server.address());
     Ok(json!({
         "enabled": true, "host": at["host"], "family": at["family"], "service": at["service"],
-        "auth": "none", "clients": clients(server),
+        "auth": server.auth(), "clients": clients(server),
     }))
+}
+
+/// The name of a server.
+fn id(n: usize) -> String {
+    if n == 0 { "default".to_owned() } else { format!("vnc{n}") }
 }
 
 fn servers(context: &Context, _: &mut Call<'_>) -> Result {
     let one = |(n, server): (usize, &Arc<VncServer>)| {
-        let id = if n == 0 { "default".to_owned() } else { format!("vnc{n}") };
-        json!({"id": id, "server": [with_auth(server.address())], "clients": clients(server), "auth": "none"})
+        let (auth, here) = (server.auth(), with_auth(server));
+        json!({"id": id(n), "server": [here], "clients": clients(server), "auth": auth})
     };
     Ok(context.vnc.iter().enumerate().map(one).collect())
+}
+
+/// Changes something of the password of a server: of the first one, if none is named.
+fn change(context: &Context, name: Option<&str>, f: impl FnOnce(&VncServer) -> bool) -> Result {
+    let found = context.vnc.iter().enumerate().find(|(n, _)| name.is_none_or(|name| id(*n) == name));
+    let Some((_, server)) = found else { return Err(Error::new("Could not find a VNC server")) };
+    if !f(server) {
+        return Err(Error::new("VNC clients need no password: use '-vnc ...,password=on'"));
+    }
+    Ok(json!({}))
+}
+
+fn set_password(context: &Context, call: &mut Call<'_>) -> Result {
+    if call.text("connected").is_some_and(|word| word != "keep") {
+        return Err(Error::new("parameter 'connected' must be 'keep' when 'protocol' is 'vnc'"));
+    }
+    let text = call.required("password");
+    change(context, call.text("display"), |server| server.set_password(text))
+}
+
+/// When `text` is: `None` for never.
+fn moment(text: &str) -> std::result::Result<Option<SystemTime>, Error> {
+    let seconds = |text: &str| text.parse().ok().map(Duration::from_secs);
+    let at = match (text, text.strip_prefix('+')) {
+        ("never", _) => return Ok(None),
+        ("now", _) => Some(SystemTime::now()),
+        (_, Some(later)) => seconds(later).and_then(|d| SystemTime::now().checked_add(d)),
+        (text, None) => seconds(text).and_then(|d| SystemTime::UNIX_EPOCH.checked_add(d)),
+    };
+    let wrong = || Error::new(format!("'{text}' is no time: now, never, +SECONDS, or seconds since 1970"));
+    at.map(Some).ok_or_else(wrong)
+}
+
+fn expire_password(context: &Context, call: &mut Call<'_>) -> Result {
+    let at = moment(call.required("time"))?;
+    change(context, call.text("display"), |server| server.expire_password(at))
 }
 
 /// Has it told to those who listen when clients come and go.
 pub fn send_events(servers: &[Arc<VncServer>], events: &Arc<Events>) {
     for server in servers {
-        let (events, here) = (events.clone(), with_auth(server.address()));
+        let (events, here) = (events.clone(), with_auth(server));
         server.listen(move |event, peer| {
             let name = match event {
                 VncEvent::Connected => "VNC_CONNECTED",

@@ -1,4 +1,4 @@
-//! Work on images in the background.
+//! Work on images in use: in the background, by other programs.
 
 use super::Shell;
 use rhea_control::{Value, json};
@@ -12,6 +12,11 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
     ("block_job_complete", "device", "end a job that is ready"),
     ("block_job_pause", "device", "hold a job up"),
     ("block_job_resume", "device", "let a job go on"),
+    ("block_resize", "device size", "change the size of an image (k, M, G, T; bytes)"),
+    ("nbd_server_start", "host:port | unix:path", "start the NBD server"),
+    ("nbd_server_add", "[-w] device [name]", "export an image by the NBD server (-w: to be written, too)"),
+    ("nbd_server_remove", "[-f] name", "end an export (-f: with its connections)"),
+    ("nbd_server_stop", "", "end the NBD server, its exports and connections"),
     ("snapshot_blkdev", "[-n] device file [format]", "put a new image over that of a drive (-n: the file is there)"),
 ];
 
@@ -35,6 +40,13 @@ pub fn execute(shell: &Shell, command: &str, rest: &[&str]) -> Option<String> {
         ("block_job_complete", [device]) => Some(("block-job-complete", json!({"device": device}))),
         ("block_job_pause", [device]) => Some(("block-job-pause", json!({"device": device}))),
         ("block_job_resume", [device]) => Some(("block-job-resume", json!({"device": device}))),
+        ("block_resize", [device, text]) => size(text).map(|n| ("block_resize", json!({"device": device, "size": n}))),
+        ("nbd_server_start", [place]) => listen_at(place).map(|addr| ("nbd-server-start", json!({"addr": addr}))),
+        ("nbd_server_add", ["-w", more @ ..]) => export(more, true),
+        ("nbd_server_add", more) => export(more, false),
+        ("nbd_server_remove", ["-f", name]) => Some(("nbd-server-remove", json!({"name": name, "mode": "hard"}))),
+        ("nbd_server_remove", [name]) => Some(("nbd-server-remove", json!({"name": name}))),
+        ("nbd_server_stop", []) => Some(("nbd-server-stop", Value::Null)),
         ("snapshot_blkdev", ["-n", more @ ..]) => snapshot(more, "existing"),
         ("snapshot_blkdev", more) => snapshot(more, "absolute-paths"),
         _ => None,
@@ -43,6 +55,23 @@ pub fn execute(shell: &Shell, command: &str, rest: &[&str]) -> Option<String> {
         Some((name, arguments)) => shell.act(name, arguments),
         None => format!("{command}: expected {expected}\n"),
     })
+}
+
+/// An address as the control protocol has it.
+fn listen_at(place: &str) -> Option<Value> {
+    if let Some(path) = place.strip_prefix("unix:") {
+        return Some(json!({"type": "unix", "data": {"path": path}}));
+    }
+    let (host, port) = place.rsplit_once(':')?;
+    Some(json!({"type": "inet", "data": {"host": host, "port": port}}))
+}
+
+fn export(words: &[&str], writable: bool) -> Option<(&'static str, Value)> {
+    match words {
+        [device] => Some(("nbd-server-add", json!({"device": device, "writable": writable}))),
+        [device, name] => Some(("nbd-server-add", json!({"device": device, "name": name, "writable": writable}))),
+        _ => None,
+    }
 }
 
 fn snapshot(words: &[&str], mode: &str) -> Option<(&'static str, Value)> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 pub const COMMANDS: &[(&str, &str, &str)] = &[
     ("migrate", "[-d] uri", "move the machine to tcp:H:P, unix:P, exec:C, file:P or fd:N (-d: do not wait)"),
     ("migrate_cancel", "", "give a move up"),
+    ("migrate_continue", "state", "go on with a move that waits in this state (pre-switchover)"),
     ("migrate_incoming", "uri", "wait for a machine, after -incoming defer"),
     ("migrate_set_parameter", "parameter value", "set a parameter of moves ('info migrate_parameters')"),
     ("migrate_set_capability", "capability on|off", "use a capability of moves, or not ('info migrate_capabilities')"),
@@ -33,6 +34,7 @@ impl Shell {
                 }
             }
             ("migrate_cancel", []) => self.act("migrate_cancel", Value::Null),
+            ("migrate_continue", [state]) => self.act("migrate-continue", json!({"state": state})),
             ("migrate_incoming", uri) if !uri.is_empty() => self.act("migrate-incoming", json!({"uri": uri.join(" ")})),
             ("migrate_set_parameter", [name, value]) => {
                 // In bytes a second, or mebibytes if nothing is said.
@@ -58,7 +60,9 @@ impl Shell {
                 Err(e) => return e,
             };
             match info["status"].as_str() {
-                Some("setup" | "active" | "device" | "cancelling") => std::thread::sleep(Duration::from_millis(20)),
+                Some("setup" | "active" | "pre-switchover" | "device" | "cancelling") => {
+                    std::thread::sleep(Duration::from_millis(20))
+                }
                 Some("completed") => return String::new(),
                 status => {
                     let why = info["error-desc"].as_str().or(status).unwrap_or("it ended");

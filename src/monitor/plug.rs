@@ -5,6 +5,7 @@ use rhea_device::OptionError;
 use rhea_machine::Machine;
 use rhea_machine::config::DeviceSpec;
 use rhea_machine::options::ObjectSpec;
+use std::fmt::Write;
 
 /// Commands: name, arguments, help.
 pub const COMMANDS: &[(&str, &str, &str)] = &[
@@ -41,4 +42,15 @@ pub fn execute(machine: &Machine, command: &str, rest: &[&str]) -> Option<String
         _ => machine.netdev_del(&text),
     };
     Some(done.err().map_or_else(String::new, |e| format!("{e}\n")))
+}
+
+/// `info memory-devices`.
+pub fn memory(machine: &Machine) -> String {
+    let mut text = String::new();
+    for d in machine.memory_devices() {
+        let _ = writeln!(text, "Memory device [dimm]: \"{}\"", d.id.as_deref().unwrap_or(""));
+        let _ = writeln!(text, "  addr: {:#x}\n  slot: {}\n  node: 0\n  size: {}", d.start, d.slot, d.size);
+        let _ = writeln!(text, "  memdev: {}\n  hotplugged: {}\n  hotpluggable: true", d.object, d.hotplugged);
+    }
+    text
 }

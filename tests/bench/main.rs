@@ -9,20 +9,22 @@ use std::time::{Duration, Instant};
 use rhea_tests::{Board, Emulator, STEP, emulator_binary, guest_file, workspace};
 
 const USAGE: &str =
-    "usage: tests/bench/run [--machine M] [--runs N] [--only PATTERNS] [--cpu MODEL] [--no-boot] [--write]
-  --machine M      virt (the default), q35 or pseries
+    "usage: tests/bench/run [--machine M] [--programs] [--runs N] [--only PATTERNS] [--cpu MODEL] [--no-boot] [--write]
+  --machine M      virt, q35, pseries or all (the default)
+  --programs       Debian's programs (a compiler, gzip, zstd, OpenSSL, SQLite, Python) in place of the small ones
   --runs N         runs of each emulator (default 3); medians count
   --only PATTERNS  the programs whose names match these shell patterns, separated by commas
   --cpu MODEL      max (the default), cortex-a72, ...
   --no-boot        leaves the time from the start to the shell out
   --write          puts the table into docs/performance.md";
 
-const CLASSES: [&str; 4] = ["integer", "fp", "memory", "system"];
+const CLASSES: [&str; 5] = ["integer", "fp", "memory", "system", "programs"];
 /// For one run of all programs. An emulator that needs longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 struct Options {
-    board: Board,
+    boards: Vec<Board>,
+    programs: bool,
     runs: usize,
     only: String,
     cpu: String,
@@ -31,8 +33,15 @@ struct Options {
 }
 
 fn options() -> Result<Options, String> {
-    let mut options =
-        Options { board: Board::Virt, runs: 3, only: "*".into(), cpu: "max".into(), boot: true, write: false };
+    let mut options = Options {
+        boards: vec![Board::Virt, Board::Q35, Board::Pseries],
+        programs: false,
+        runs: 3,
+        only: "*".into(),
+        cpu: "max".into(),
+        boot: true,
+        write: false,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -41,13 +50,15 @@ fn options() -> Result<Options, String> {
                 options.runs = value()?.parse().ok().filter(|n| *n > 0).ok_or("--runs needs a positive number")?;
             }
             "--machine" => {
-                options.board = match value()?.as_str() {
-                    "virt" => Board::Virt,
-                    "q35" => Board::Q35,
-                    "pseries" => Board::Pseries,
-                    other => return Err(format!("--machine: '{other}' is not virt, q35 or pseries")),
+                options.boards = match value()?.as_str() {
+                    "virt" => vec![Board::Virt],
+                    "q35" => vec![Board::Q35],
+                    "pseries" => vec![Board::Pseries],
+                    "all" => options.boards,
+                    other => return Err(format!("--machine: '{other}' is not virt, q35, pseries or all")),
                 }
             }
+            "--programs" => options.programs = true,
             "--only" => options.only = value()?,
             "--cpu" => options.cpu = value()?,
             "--no-boot" => options.boot = false,
@@ -57,6 +68,13 @@ fn options() -> Result<Options, String> {
         }
     }
     Ok(options)
+}
+
+impl Options {
+    /// Is the time from the start to the shell measured?
+    fn boots(&self) -> bool {
+        self.boot && !self.programs
+    }
 }
 
 /// What one run printed: seconds and check value by program.
@@ -84,10 +102,10 @@ fn machine(board: Board) -> &'static str {
 }
 
 impl Contestant {
-    fn bench(&self, options: &Options) -> (Results, BTreeMap<String, String>) {
-        let board = options.board;
+    fn bench(&self, options: &Options, board: Board) -> (Results, BTreeMap<String, String>) {
         let append = format!("console={} quiet rhea.bench={}", board.console(), options.only);
-        let (kernel, initrd) = (guest_file(&board.file("kernel")), guest_file(&board.file("bench-initramfs")));
+        let initramfs = if options.programs { "programs-initramfs" } else { "bench-initramfs" };
+        let (kernel, initrd) = (guest_file(&board.file("kernel")), guest_file(&board.file(initramfs)));
         let args = [
             "-M",
             machine(board),
@@ -125,9 +143,9 @@ impl Contestant {
     }
 
     /// Seconds from the start of the emulator to the prompt of the guest's shell.
-    fn boot(&self, options: &Options) -> f64 {
-        let mut args = options.board.linux("");
-        args.extend(["-M", machine(options.board)].map(String::from));
+    fn boot(&self, options: &Options, board: Board) -> f64 {
+        let mut args = board.linux("");
+        args.extend(["-M", machine(board)].map(String::from));
         args.extend(["-cpu", &options.cpu, "-smp", "1", "-nic", "none"].map(String::from));
         let start = Instant::now();
         let mut guest = Emulator::start_program(&self.program, &args);
@@ -165,7 +183,8 @@ fn host() -> String {
 }
 
 fn main() -> ExitCode {
-    match options().and_then(|options| compare(&options)) {
+    let all = |options: Options| options.boards.iter().try_for_each(|&board| compare(&options, board));
+    match options().and_then(all) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("tests/bench/run: {why}");
@@ -174,9 +193,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(options: &Options) -> Result<(), String> {
+fn compare(options: &Options, board: Board) -> Result<(), String> {
     let rhea = Contestant { name: "Rhea", program: emulator_binary() };
-    let qemu = Contestant { name: "QEMU", program: PathBuf::from(options.board.qemu()) };
+    let qemu = Contestant { name: "QEMU", program: PathBuf::from(board.qemu()) };
     let mut benches: BTreeMap<String, Bench> = BTreeMap::new();
     let mut boots = (Vec::new(), Vec::new());
     let mut checks: BTreeMap<String, String> = BTreeMap::new();
@@ -186,12 +205,12 @@ fn compare(options: &Options) -> Result<(), String> {
         let order = if run % 2 == 0 { [&rhea, &qemu] } else { [&qemu, &rhea] };
         for contestant in order {
             let is_rhea = contestant.name == rhea.name;
-            eprintln!("run {} of {}: {}", run + 1, options.runs, contestant.name);
-            if options.boot {
-                let seconds = contestant.boot(options);
+            eprintln!("{}, run {} of {}: {}", board.machine(), run + 1, options.runs, contestant.name);
+            if options.boots() {
+                let seconds = contestant.boot(options, board);
                 if is_rhea { boots.0.push(seconds) } else { boots.1.push(seconds) }
             }
-            let (results, classes) = contestant.bench(options);
+            let (results, classes) = contestant.bench(options, board);
             for (name, (seconds, check)) in results {
                 let bench = benches.entry(name.clone()).or_default();
                 bench.class.clone_from(&classes[&name]);
@@ -210,7 +229,7 @@ fn compare(options: &Options) -> Result<(), String> {
     if benches.is_empty() {
         return Err(format!("no program matches '{}'", options.only));
     }
-    let table = table(options, &benches, &boots, &first_line(&qemu.program, "--version"));
+    let table = table(options, board, &benches, &boots, &first_line(&qemu.program, "--version"));
     println!("{table}");
     let incomplete: Vec<&str> = benches
         .iter()
@@ -223,17 +242,23 @@ fn compare(options: &Options) -> Result<(), String> {
     if !differing.is_empty() {
         return Err(format!("results differ:\n  {}", differing.join("\n  ")));
     }
-    if options.write { write(options.board, &table) } else { Ok(()) }
+    if options.write { write(options, board, &table) } else { Ok(()) }
 }
 
 fn table(
     options: &Options,
+    board: Board,
     benches: &BTreeMap<String, Bench>,
     boots: &(Vec<f64>, Vec<f64>),
     qemu_version: &str,
 ) -> String {
-    let board = options.board.machine();
-    let mut command = format!("tests/bench/run --machine {board} --runs {} --cpu {}", options.runs, options.cpu);
+    let programs = if options.programs { " --programs" } else { "" };
+    let mut command = format!(
+        "tests/bench/run --machine {}{programs} --runs {} --cpu {}",
+        board.machine(),
+        options.runs,
+        options.cpu
+    );
     if options.only != "*" {
         command += &format!(" --only '{}'", options.only);
     }
@@ -259,8 +284,10 @@ fn table(
         }
     }
     text += &means;
-    text += &format!("| **geometric mean** | **all** | | | **{:.2}** |\n", geometric_mean(&all));
-    if options.boot {
+    if !options.programs {
+        text += &format!("| **geometric mean** | **all** | | | **{:.2}** |\n", geometric_mean(&all));
+    }
+    if options.boots() {
         let (rhea, qemu) = (median(&boots.0), median(&boots.1));
         text += &format!("| start to shell | boot | {rhea:.2} | {qemu:.2} | {:.2} |\n", qemu / rhea);
     }
@@ -268,9 +295,9 @@ fn table(
 }
 
 /// Replaces what is between the machine's markers of docs/performance.md.
-fn write(board: Board, table: &str) -> Result<(), String> {
-    let begin = format!("<!-- table {}: begin -->", board.machine());
-    let end = format!("<!-- table {}: end -->", board.machine());
+fn write(options: &Options, board: Board, table: &str) -> Result<(), String> {
+    let name = format!("{}{}", board.machine(), if options.programs { " programs" } else { "" });
+    let (begin, end) = (format!("<!-- table {name}: begin -->"), format!("<!-- table {name}: end -->"));
     let path = workspace().join("docs/performance.md");
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let parts = text.split_once(&begin).and_then(|(head, rest)| Some((head, rest.split_once(&end)?.1)));

@@ -215,7 +215,7 @@ const REFUSED_Q35: &[(&str, &[&str])] = &[
     ("-M q35 -vga no-such-adapter", &["no-such-adapter"]),
     ("-M q35 -vnc 5", &["-vnc", "5"]),
     ("-M q35 -vnc :0,no-such-key=1", &["no-such-key"]),
-    ("-M q35 -vnc :0,password=on", &["password"]),
+    ("-M q35 -vnc :0,password=perhaps", &["password"]),
     ("-M q35 -vnc :99999", &["99999"]),
     ("-M q35 -vnc unix:{missing}/x", &["{missing}"]),
     ("-M q35 -display no-such-display", &["no-such-display"]),

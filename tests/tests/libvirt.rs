@@ -124,7 +124,8 @@ fn domain(board: Board, emulator: &str) -> String {
     )
 }
 
-/// Both guests are probed, defined, started, used by their consoles, given disks and network cards, relieved of them, and destroyed.
+/// Both guests are probed, defined, started, used by their consoles, given disks and network cards, relieved of them, saved, restored,
+/// moved to another daemon, and destroyed.
 #[test]
 fn guests_of_libvirt() {
     require!("kernel", "initramfs", "amd64/kernel", "amd64/initramfs");
@@ -228,9 +229,38 @@ fn guests_of_libvirt() {
     }
     // The same again finds everything free.
     libvirt.run(&["attach-device", "virt", &given[1][0]]);
+    libvirt.run(&["attach-device", "q35", &given[0][0]]);
+    // To a file and back, and back to a snapshot, each time in a new process.
+    let saved = scratch.path("saved");
+    libvirt.run(&["save", "q35", &saved]);
+    libvirt.run(&["restore", &saved]);
+    libvirt.run(&["snapshot-create-as", "q35", "internal"]);
+    libvirt.run(&["snapshot-revert", "q35", "internal"]);
+    libvirt.run(&["snapshot-delete", "q35", "internal"]);
+    assert_eq!(libvirt.run(&["snapshot-list", "q35", "--name"]).trim(), "");
+    // To another daemon: with the image where it is, and with a copy of it.
+    let other = Libvirt::start().expect("another daemon");
+    let to = format!("qemu+unix:///session?socket={}", other.scratch.path("run/libvirt/libvirt-sock"));
+    let place = |name: &str| format!("unix://{}", other.scratch.path(name));
+    let own = other.scratch.path("virt.raw");
+    std::fs::File::create(&own).and_then(|f| f.set_len(8 << 20)).expect("a disk");
+    let there = libvirt.run(&["dumpxml", "virt"]).replace(&scratch.path("virt.raw"), &own);
+    let there = scratch.file("there.xml", there.as_bytes());
+    let (way, disks) = (place("way"), place("disks"));
+    libvirt.run(&["migrate", "--live", "--unsafe", "q35", &to, "--migrateuri", &way]);
+    let copies = ["--copy-storage-all", "--disks-uri", &disks, "--xml", &there];
+    libvirt.run(&[&["migrate", "--live", "virt", &to, "--migrateuri", &way], &copies[..]].concat());
     for (board, _) in boards {
-        libvirt.run(&["destroy", board.machine()]);
-        libvirt.run(&["undefine", board.machine()]);
+        let name = board.machine();
+        assert!(libvirt.run(&["domstate", name]).contains("shut off"));
+        let mut console = Emulator::start_command_on_terminal(other.command(&["console", name]));
+        console.expect("Escape character", STEP);
+        console.send(
+            "\nuntil grep -q vda /proc/partitions; do sleep 0.2; done; echo 3 >/proc/sys/vm/drop_caches; head -n 1 /dev/vda\n",
+        );
+        console.expect(&format!("disk of {name}"), STEP);
+        other.run(&["destroy", name]);
+        libvirt.run(&["undefine", name]);
     }
     let left = libvirt.run(&["list", "--all", "--name"]);
     assert_eq!(left.trim(), "", "{}", libvirt.log());

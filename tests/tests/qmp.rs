@@ -197,6 +197,13 @@ fn queries() {
         for command in commands.iter().filter(|c| c.starts_with("query-") && *c != "query-cpu-model-expansion") {
             client.get(command);
         }
+        let polling = |value: Value| json!({"path": "b", "property": "guest-stats-polling-interval", "value": value});
+        assert_eq!(client.run("qom-set", polling(json!(3600))), Ok(json!({})));
+        let told = client.run("qom-get", json!({"path": "b", "property": "guest-stats-polling-interval"}));
+        assert_eq!(told, Ok(json!(3600)));
+        for bad in [polling(json!(-1)), polling(json!("x")), json!({"path": "b", "property": "type", "value": "x"})] {
+            assert!(client.run("qom-set", bad).is_err());
+        }
         if matches!(board, Board::Q35) {
             let asked = json!({"type": "static", "model": {"name": "qemu64", "props": {"cx16": false}}});
             let told = client.run("query-cpu-model-expansion", asked).expect("a model")["model"].clone();
@@ -314,7 +321,9 @@ fn actions() {
 fn q35_from_outside() {
     require!("amd64/kernel", "amd64/initramfs");
     let scratch = Scratch::new();
-    let (mut guest, path) = start(&scratch, Board::Q35, true, &["-cpu", "max", "-smp", "2", "-device", "VGA,id=v"]);
+    let second = ["-chardev", "null,id=second", "-device", "isa-serial,chardev=second"];
+    let more = [&["-cpu", "max", "-smp", "2", "-device", "VGA,id=v"], &second[..]].concat();
+    let (mut guest, path) = start(&scratch, Board::Q35, true, &more);
     let mut client = Client::ready(&path);
     guest.expect("guest# ", STEP);
     // Somewhere in it is the kernel.
@@ -334,6 +343,17 @@ fn q35_from_outside() {
     assert_eq!(done, Ok(json!({})));
     let saved = std::fs::read(&memory).expect("the memory");
     assert!(saved.len() as u64 == SIZE && saved.iter().any(|b| *b != 0));
+    // The second serial port gets something else behind it, and so what the guest says from then on.
+    let spoken = scratch.path("spoken");
+    let to_file = json!({"id": "second", "backend": {"type": "file", "data": {"out": spoken}}});
+    assert_eq!(client.run("chardev-change", to_file), Ok(json!({})));
+    let busy = client.run("chardev-remove", json!({"id": "second"}));
+    assert!(busy.is_err_and(|(_, text)| text.contains("busy")));
+    guest.send("echo something >/dev/ttyS1; sleep 1; echo spoken-$((40+2))\n");
+    guest.expect("spoken-42", STEP);
+    assert!(std::fs::read_to_string(&spoken).expect("the file").contains("something"));
+    client.get("inject-nmi");
+    guest.expect("NMI received", STEP);
     let core = scratch.path("core");
     let arguments = json!({"paging": false, "protocol": format!("file:{core}"), "detach": true});
     assert_eq!(client.run("dump-guest-memory", arguments), Ok(json!({})));
@@ -460,10 +480,108 @@ fn nodes_come_and_go() {
     del(&mut c, "disc").unwrap();
     del(&mut c, "store").unwrap();
     assert!(del(&mut c, "store").is_err());
+    // What is open for reading is opened for writing, and for reading again; nothing else changes.
+    add(&mut c, json!({"driver": "file", "node-name": "store", "filename": file, "read-only": true})).unwrap();
+    let reopen = |c: &mut Client, more: Value| {
+        let mut options = json!({"driver": "file", "node-name": "store", "filename": file});
+        options.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        c.run("blockdev-reopen", json!({"options": [options]})).map_err(|e| e.1)
+    };
+    let readonly = |c: &mut Client| c.get("query-named-block-nodes")[0]["ro"] == true;
+    reopen(&mut c, json!({})).unwrap();
+    assert!(!readonly(&mut c));
+    assert!(reopen(&mut c, json!({"discard": "unmap", "read-only": true})).unwrap_err().contains("discard"));
+    assert!(reopen(&mut c, json!({"driver": "raw", "read-only": true})).unwrap_err().contains("driver"));
+    assert!(!readonly(&mut c));
+    reopen(&mut c, json!({"read-only": true})).unwrap();
+    assert!(readonly(&mut c));
+    del(&mut c, "store").unwrap();
     // A device that is refused does not keep its node.
     add(&mut c, json!({"driver": "null-co", "node-name": "null"})).unwrap();
     assert!(c.run("device_add", json!({"driver": "virtio-blk-pci", "drive": "null"})).is_err());
     del(&mut c, "null").unwrap();
+}
+
+/// Back ends of character devices come and go, and what they had open is closed.
+#[test]
+fn chardevs_come_and_go() {
+    let scratch = Scratch::new();
+    let (_emulator, path) = start(&scratch, Board::Q35, false, &["-S"]);
+    let mut c = Client::ready(&path);
+    let socket = scratch.path("socket");
+    let listens = json!({"type": "socket", "data": {"addr": {"type": "unix", "data": {"path": socket}}}});
+    c.run("chardev-add", json!({"id": "s", "backend": listens})).unwrap();
+    assert!(c.run("chardev-add", json!({"id": "s", "backend": listens})).unwrap_err().1.contains("already exists"));
+    let mut peer = UnixStream::connect(&socket).expect("it listens");
+    let pty = c.run("chardev-add", json!({"id": "p", "backend": {"type": "pty", "data": {}}})).unwrap();
+    let pty = pty["pty"].as_str().unwrap_or_default().to_owned();
+    assert!(std::fs::exists(&pty).expect("an answer"), "{pty}");
+    let listed = c.get("query-chardev");
+    let of =
+        |id: &str| listed.as_array().and_then(|l| l.iter().find(|e| e["label"] == id).cloned()).unwrap_or_default();
+    assert_eq!(of("s")["frontend-open"], false, "{listed}");
+    assert_eq!(of("p")["filename"], format!("pty:{pty}"));
+    for (backend, why) in [
+        (json!({"type": "file", "data": {"out": "/nonexistent/x"}}), "/nonexistent/x"),
+        (json!({"type": "socket", "data": {"addr": listens["data"]["addr"], "wait": true}}), "wait"),
+        (json!({"type": "stdio", "data": {}}), "stdio"),
+    ] {
+        let (_, text) = c.run("chardev-add", json!({"id": "x", "backend": backend})).unwrap_err();
+        assert!(text.contains(why), "{text}");
+    }
+    c.run("chardev-remove", json!({"id": "s"})).unwrap();
+    // The peer is let go.
+    peer.set_read_timeout(Some(STEP)).expect("a time limit");
+    assert_eq!(std::io::Read::read(&mut peer, &mut [0]).expect("the end"), 0);
+    assert!(UnixStream::connect(&socket).is_err());
+    c.run("chardev-add", json!({"id": "s", "backend": listens})).unwrap();
+    UnixStream::connect(&socket).expect("it listens again");
+    c.run("chardev-remove", json!({"id": "p"})).unwrap();
+    assert!(c.run("chardev-remove", json!({"id": "p"})).unwrap_err().1.contains("not found"));
+}
+
+/// Nodes are served to other programs, which write to those that nobody uses.
+#[test]
+fn nodes_are_exported() {
+    let scratch = Scratch::new();
+    let (file, same) = (scratch.file("disk", &[7; 1 << 20]), scratch.file("same", &[7; 1 << 20]));
+    let other = scratch.file("other", &[9; 1 << 20]);
+    let used = "driver=null-co,node-name=used,size=1M";
+    let node = format!("driver=raw,node-name=disk,file.driver=file,file.filename={file}");
+    let more = ["-S", "-blockdev", &node, "-blockdev", used, "-device", "virtio-blk-pci,drive=used,id=d"];
+    let (_emulator, path) = start(&scratch, Board::Q35, false, &more);
+    let mut c = Client::ready(&path);
+    let add = |c: &mut Client, id: &str, node: &str, writable: bool| {
+        let name = format!("{id}-name");
+        let export = json!({"type": "nbd", "id": id, "node-name": node, "name": name, "writable": writable});
+        c.run("block-export-add", export).map_err(|e| e.1)
+    };
+    assert_eq!(add(&mut c, "e", "disk", true).unwrap_err(), "NBD server not running");
+    let socket = scratch.path("nbd");
+    let place = json!({"addr": {"type": "unix", "data": {"path": socket}}});
+    c.run("nbd-server-start", place.clone()).unwrap();
+    assert!(c.run("nbd-server-start", place.clone()).unwrap_err().1.contains("already running"));
+    assert!(add(&mut c, "u", "used", true).unwrap_err().contains("in use"));
+    add(&mut c, "u", "used", false).unwrap();
+    add(&mut c, "e", "disk", true).unwrap();
+    assert!(add(&mut c, "e", "disk", false).unwrap_err().contains("already in use"));
+    assert!(add(&mut c, "n", "nothing", false).is_err());
+    let url = |name: &str| format!("nbd+unix:///{name}?socket={socket}");
+    let img = |words: &[&str]| run(&[&["img"], words].concat(), STEP).status.success();
+    assert!(img(&["compare", "-f", "raw", "-F", "raw", &same, &url("e-name")]));
+    assert!(img(&["convert", "-n", "-f", "raw", "-O", "raw", &other, &url("e-name")]));
+    assert!(!img(&["convert", "-n", "-f", "raw", "-O", "raw", &other, &url("u-name")]));
+    assert!(std::fs::read(&file).expect("the image") == std::fs::read(&other).expect("the image"));
+    assert!(c.run("blockdev-del", json!({"node-name": "disk"})).unwrap_err().1.contains("busy"));
+    assert_eq!(c.get("query-block-exports")[1]["node-name"], "disk");
+    c.run("block-export-del", json!({"id": "e"})).unwrap();
+    assert_eq!(c.event("BLOCK_EXPORT_DELETED")["data"]["id"], "e");
+    c.run("blockdev-del", json!({"node-name": "disk"})).unwrap();
+    c.run("block_resize", json!({"node-name": "used", "size": 4096})).unwrap_err();
+    c.get("nbd-server-stop");
+    assert_eq!(c.event("BLOCK_EXPORT_DELETED")["data"]["id"], "u");
+    assert_eq!(c.run("nbd-server-stop", Value::Null).unwrap_err().1, "NBD server not running");
+    assert!(!img(&["info", &url("u-name")]));
 }
 
 /// Media of CD drives are changed, and images that are none change nothing.

@@ -1,8 +1,9 @@
 //! The state of whole machines: snapshots of a running Linux, a program that is moved from process to process.
 
 use rhea_control::{Value, json};
-use rhea_tests::{Board, Emulator, STEP, Scratch, guest_file, require, run};
+use rhea_tests::{Board, Emulator, STEP, Scratch, guest_file, require, run, run_command};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -12,15 +13,6 @@ fn image(scratch: &Scratch) -> String {
     let made = run(&["img", "create", "-f", "qcow2", &image, "64M"], STEP);
     assert!(made.status.success(), "{}", made.stderr);
     image
-}
-
-/// What the monitor answers to a command.
-fn monitor(guest: &mut Emulator, command: &str) -> String {
-    guest.send(&format!("\x01c{command}\n"));
-    guest.expect(&format!("(rhea) {command}"), STEP);
-    let answer = guest.expect("(rhea) ", STEP);
-    guest.send("\x01c");
-    answer
 }
 
 /// A command that prints `text` (and does not have it in itself) is run in the guest's shell.
@@ -36,29 +28,30 @@ fn snapshots(board: Board, args: &[&str]) {
     let image = image(&scratch);
     let drive = format!("if=none,id=d,file={image}");
     let mut all = args.to_vec();
-    all.extend(["-drive", &drive, "-device", "virtio-blk-pci,drive=d"]);
+    // The shell asks its terminal for the cursor after it has prompted, at any time: commands do not share the terminal with it.
+    let socket = scratch.path("qmp");
+    let qmp = format!("unix:{socket},server=on,wait=off");
+    all.extend(["-drive", &drive, "-device", "virtio-blk-pci,drive=d", "-qmp", &qmp]);
     let mut guest = board.start("", &all);
+    let mut control = Control::connect(&socket, &guest);
     guest.expect("guest# ", STEP);
     let read = "dd if=/dev/vda bs=512 count=1 iflag=direct 2>/dev/null | tr -d '\\0'";
     let write = |text: &str| {
         format!("echo {text} | dd of=/dev/vda bs=512 conv=sync oflag=direct 2>/dev/null; A={text}; echo $A-$((1+1))")
     };
     shell(&mut guest, &write("before"), "before-2");
-    assert_eq!(monitor(&mut guest, "savevm one").trim().trim_end_matches("(rhea)").trim(), "");
+    assert_eq!(control.monitor("savevm one"), "");
     shell(&mut guest, &write("after"), "after-2");
     for _ in 0..2 {
-        let answer = monitor(&mut guest, "loadvm one");
-        assert!(!answer.contains("Error"), "{answer}");
+        assert_eq!(control.monitor("loadvm one"), "");
         shell(&mut guest, &format!("echo $A+$({read})"), "before+before");
     }
-    assert!(monitor(&mut guest, "loadvm two").contains("does not have the requested snapshot 'two'"));
-    let list = monitor(&mut guest, "info snapshots");
+    assert!(control.monitor("loadvm two").contains("does not have the requested snapshot 'two'"));
+    let list = control.monitor("info snapshots");
     assert!(list.contains("one"), "{list}");
-    drop(guest);
+    drop((guest, control));
 
-    let socket = scratch.path("qmp");
-    let qmp = format!("unix:{socket},server=on,wait=off");
-    all.extend(["-loadvm", "one", "-qmp", &qmp]);
+    all.extend(["-loadvm", "one"]);
     let mut again = board.start("", &all);
     // The serial port's state comes with the machine: what is typed before is lost.
     let mut control = Control::connect(&socket, &again);
@@ -68,9 +61,8 @@ fn snapshots(board: Board, args: &[&str]) {
         std::thread::sleep(Duration::from_millis(20));
     }
     shell(&mut again, &format!("echo $A+$({read})"), "before+before");
-    assert!(!monitor(&mut again, "delvm one").contains("Error"));
-    assert!(monitor(&mut again, "info snapshots").contains("There is no snapshot available"));
-    drop(again);
+    assert_eq!(control.monitor("delvm one"), "");
+    assert!(control.monitor("info snapshots").contains("There is no snapshot available"));
 }
 
 #[test]
@@ -111,6 +103,7 @@ fn snapshots_of_another_machine_are_refused() {
     for (args, message) in [
         (&["-m", "128M"][..], "memory 'ram': the saved machine has 67108864 bytes, this one 134217728 bytes"),
         (&["-m", "64M", "-smp", "2"], "-smp: the saved machine has cpus=1"),
+        (&["-m", "64M", "-M", "q35,smm=off"], "-M smm: the saved machine has on, this one off"),
         (
             &["-m", "64M", "-device", "virtio-rng-pci"],
             "device 'virtio-rng-pci@02.0': the saved machine has no such device",
@@ -144,6 +137,9 @@ impl Control {
     }
     fn execute(&mut self, request: Value) -> Value {
         self.0.get_mut().write_all(format!("{request}\n").as_bytes()).expect("the emulator reads");
+        self.answer(&request.to_string())
+    }
+    fn answer(&mut self, request: &str) -> Value {
         loop {
             let mut line = String::new();
             let n = self.0.read_line(&mut line).expect("a line");
@@ -153,6 +149,25 @@ impl Control {
                 return answer;
             }
         }
+    }
+    /// Hands a descriptor over, to be called `name`.
+    fn give(&mut self, name: &str, fd: &UnixStream) {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        let request = json!({"execute": "getfd", "arguments": {"fdname": name}});
+        let text = format!("{request}\n");
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        let data = [std::io::IoSlice::new(text.as_bytes())];
+        sendmsg(self.0.get_ref(), &data, &mut control, SendFlags::empty()).expect("the emulator reads");
+        assert_eq!(self.answer(&text)["return"], json!({}));
+    }
+    /// What the human monitor answers.
+    fn monitor(&mut self, line: &str) -> String {
+        let arguments = json!({"command-line": line});
+        let answer = self.execute(json!({"execute": "human-monitor-command", "arguments": arguments}));
+        answer["return"].as_str().unwrap_or_else(|| panic!("{line}: {answer}")).to_owned()
     }
 }
 
@@ -172,11 +187,8 @@ impl Machine {
         let control = Control::connect(&socket, &emulator);
         Self { emulator, control }
     }
-    /// What the human monitor answers.
     fn monitor(&mut self, line: &str) -> String {
-        let arguments = json!({"command-line": line});
-        let answer = self.control.execute(json!({"execute": "human-monitor-command", "arguments": arguments}));
-        answer["return"].as_str().unwrap_or_else(|| panic!("{line}: {answer}")).to_owned()
+        self.control.monitor(line)
     }
     /// The program goes on, and has found nothing wrong.
     fn runs(&mut self) {
@@ -205,7 +217,28 @@ fn moves(board: Board, program: &str, from: u64, args: &[&str]) {
         if round == 1 {
             assert_eq!(guest.monitor("migrate_set_parameter multifd-compression zstd"), "");
         }
-        assert_eq!(guest.monitor(&format!("migrate {place}")), "", "{}", next.emulator.transcript());
+        if round == 2 {
+            // It writes faster than this is, until it is slowed down.
+            assert_eq!(guest.monitor("migrate_set_capability auto-converge on"), "");
+            assert_eq!(guest.monitor("migrate_set_parameter cpu-throttle-initial 95"), "");
+            assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 32"), "");
+        }
+        if round == 3 {
+            assert_eq!(guest.monitor("migrate_set_capability pause-before-switchover on"), "");
+            assert!(guest.monitor("migrate_continue pre-switchover").contains("not in expected state"));
+            assert_eq!(guest.monitor(&format!("migrate -d {place}")), "");
+            let end = Instant::now() + STEP;
+            while !guest.monitor("migrate_continue pre-switchover").is_empty() {
+                assert!(Instant::now() < end, "{}", guest.monitor("info migrate"));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            while !guest.monitor("info migrate").contains("status: completed") {
+                assert!(Instant::now() < end, "{}", guest.monitor("info migrate"));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        } else {
+            assert_eq!(guest.monitor(&format!("migrate {place}")), "", "{}", next.emulator.transcript());
+        }
         assert_eq!(guest.monitor("info status").trim(), "VM status: paused (postmigrate)");
         next.runs();
         assert!(!guest.emulator.transcript().contains("FAIL"), "{}", guest.emulator.transcript());
@@ -229,6 +262,138 @@ fn moves_on_q35() {
 fn moves_on_pseries() {
     require!("ppc64el/bare-moving-big.elf");
     moves(Board::Pseries, "ppc64el/bare-moving-big.elf", 0x400_0000, &["-M", "pseries,x-vof=on"]);
+}
+
+/// By each kind of stream, some of which can tell the source nothing.
+#[test]
+fn moves_by_every_stream() {
+    require!("amd64/bare-moving");
+    let scratch = Scratch::new();
+    let kernel = guest_file("amd64/bare-moving");
+    let program = ["-M", "q35", "-kernel", &kernel, "-append", "from=67108864 mib=16", "-m", "256M"];
+    let start =
+        |name: &str, from: &[&str]| -> Machine { Machine::start(&scratch, name, &[&program[..], from].concat()) };
+    let mut guest = start("start", &[]);
+    guest.emulator.expect("turn 1\r\n", STEP);
+    let moved = |guest: &mut Machine, mut next: Machine, to: &str| {
+        assert_eq!(guest.monitor(&format!("migrate {to}")), "", "{}", next.emulator.transcript());
+        next.runs();
+        *guest = next;
+    };
+
+    // A port that nobody has had a moment ago.
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let place = format!("tcp:127.0.0.1:{}", free());
+    let next = start("tcp", &["-incoming", &place]);
+    moved(&mut guest, next, &place);
+
+    let place = format!("tcp:127.0.0.1:{}", free());
+    let mut next = start("defer", &["-incoming", "defer"]);
+    assert!(guest.monitor(&format!("migrate {place}")).starts_with("Error: migration: "));
+    assert_eq!(next.monitor(&format!("migrate_incoming {place}")), "");
+    assert!(next.monitor(&format!("migrate_incoming {place}")).contains("already been started"));
+    moved(&mut guest, next, &place);
+
+    // The program writes its memory faster than a slow pipe takes it.
+    assert_eq!(guest.monitor("migrate_set_parameter downtime-limit 10000"), "");
+    let file = scratch.path("piped");
+    assert_eq!(guest.monitor(&format!("migrate exec:cat >{file}")), "");
+    let next = start("exec", &["-incoming", &format!("exec:cat {file}")]);
+    guest = next;
+    guest.runs();
+    assert!(guest.monitor("migrate exec:exit 3").starts_with("Error: migration: "));
+    guest.runs();
+
+    // Both ends of a pair of sockets, by the names that they are given.
+    let (here, there) = UnixStream::pair().expect("a pair");
+    let mut next = start("fd", &["-incoming", "defer"]);
+    guest.control.give("move", &here);
+    next.control.give("move", &there);
+    drop((here, there));
+    let command = |control: &mut Control, command: &str, uri: &str| {
+        control.execute(json!({"execute": command, "arguments": {"uri": uri}}))
+    };
+    assert_eq!(command(&mut next.control, "migrate-incoming", "fd:move")["return"], json!({}));
+    assert!(
+        command(&mut guest.control, "migrate", "fd:another")["error"]["desc"]
+            .as_str()
+            .is_some_and(|e| e.contains("another"))
+    );
+    assert_eq!(command(&mut guest.control, "migrate", "fd:move")["return"], json!({}));
+    next.runs();
+}
+
+/// A disk that the guest writes to all the while goes with the machine, or stays when that stays.
+#[test]
+fn disks_move_with_the_machine() {
+    require!("amd64/kernel", "amd64/initramfs");
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    let (kernel, initrd) = (guest_file("amd64/kernel"), guest_file("amd64/initramfs"));
+    let base = ["-M", "q35", "-m", "256M", "-kernel", &kernel, "-initrd", &initrd, "-append", "console=ttyS0 quiet"];
+    let start = |name: &str, image: &str, more: &[&str]| {
+        let drive = format!("if=none,id=d,file={image}");
+        let disk = ["-drive", &drive, "-device", "virtio-blk-pci,drive=d"];
+        Machine::start(&scratch, name, &[&base[..], &disk, more].concat())
+    };
+    let mut guest = start("first", &image, &[]);
+    guest.emulator.expect("guest# ", STEP);
+    assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 0"), "");
+    // Pieces of the disk by turns, each with its sum; another one is looked at again.
+    guest.emulator.send(
+        "d=/dev/vda; n=0; while [ ! -e /stop ]; do n=$((n+1)); s=$((n%48)); \
+         dd if=/dev/urandom of=/b bs=64k count=4 2>/dev/null; \
+         dd if=/b of=$d bs=256k seek=$s conv=notrunc oflag=direct 2>/dev/null || echo FAI''L $s; \
+         md5sum </b >/m$s; t=$((n*7%48)); \
+         [ -e /m$t ] && [ \"$(dd if=$d bs=256k skip=$t count=1 iflag=direct 2>/dev/null | md5sum)\" != \"$(cat /m$t)\" ] \
+         && echo FAI''L $t; echo tu''rn $n; done &\n",
+    );
+    guest.runs();
+
+    // The other end has an image that somebody else has, which it learns when this one has been given up.
+    let other = scratch.path("other.qcow2");
+    std::fs::copy(&image, &other).expect("a copy");
+    let _holder = Machine::start(&scratch, "holder", &["-M", "q35", "-S", "-drive", &format!("file={other}")]);
+    let place = format!("unix:{}", scratch.path("refused"));
+    let mut refused = start("refused", &other, &["-incoming", &place]);
+    assert!(guest.monitor(&format!("migrate {place}")).contains("another process is using this image"));
+    assert!(!refused.emulator.wait(STEP).success());
+    guest.runs();
+    let busy = run(&["img", "check", &image], STEP);
+    assert!(busy.stderr.contains("another process is using this image"), "{}", busy.stderr);
+
+    for round in 0..3 {
+        let place = format!("unix:{}", scratch.path(&format!("disk-{round}")));
+        let mut next = start(&round.to_string(), &image, &["-incoming", &place]);
+        assert_eq!(guest.monitor(&format!("migrate {place}")), "", "{}", next.emulator.transcript());
+        // The machine that was left cannot have its disks again while another has them.
+        assert!(guest.monitor("cont").contains("another process is using this image"));
+        next.runs();
+        assert!(!guest.emulator.transcript().contains("FAIL"), "{}", guest.emulator.transcript());
+        guest = next;
+    }
+    // To a file, and on from there with what the disk is then.
+    let file = format!("file:{}", scratch.path("saved"));
+    assert_eq!(guest.monitor(&format!("migrate {file}")), "");
+    let sound = run(&["img", "check", &image], STEP);
+    assert!(sound.status.success(), "{}{}", sound.stdout, sound.stderr);
+    assert_eq!(guest.monitor("cont"), "");
+    guest.runs();
+
+    guest.emulator.send("\ntouch /stop; wait; dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | md5sum; echo do''ne\n");
+    let end = guest.emulator.expect("done", STEP);
+    guest.control.execute(json!({"execute": "quit"}));
+    guest.emulator.wait(STEP);
+    assert!(!guest.emulator.transcript().contains("FAIL"), "{}", guest.emulator.transcript());
+    let sound = run(&["img", "check", &image], STEP);
+    assert!(sound.status.success(), "{}{}", sound.stdout, sound.stderr);
+    let raw = scratch.path("disk.raw");
+    assert!(run(&["img", "convert", "-O", "raw", &image, &raw], STEP).status.success());
+    let mut sum = std::process::Command::new("md5sum");
+    sum.arg(&raw);
+    let sum = run_command(sum, STEP).stdout;
+    let sum = sum.split(' ').next().expect("a sum");
+    assert!(sum.len() == 32 && end.contains(sum), "{sum}: {end}");
 }
 
 /// The machine goes on where it is when the other end is another machine, goes away, or the move is given up.

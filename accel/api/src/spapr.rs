@@ -1,4 +1,4 @@
-//! What the interrupt controllers of the pseries machine ask of an accelerator that has such controllers itself.
+//! What the pseries machine asks of an accelerator that has interrupt controllers, or tables that translate for devices, itself.
 
 use std::io::Result;
 
@@ -77,4 +77,21 @@ pub trait KernelIrqchip: Send + Sync {
     /// # Errors
     /// The host's.
     fn reset(&self) -> Result<()>;
+}
+
+/// Tables of translation control entries that the accelerator changes itself, so that the guest's hypercalls do not leave guest code, and
+/// nobody is told of a change.
+pub trait KernelTces: Send + Sync {
+    /// An empty table of `pages` entries, for pages of 2^`page_shift` bytes, the first with number `first` on the bus. `None`: the
+    /// accelerator cannot have it. There is one table for a bus number at a time.
+    fn create(&self, liobn: u32, page_shift: u32, first: u64, pages: u64) -> Option<Box<dyn KernelTable>>;
+    /// Calls `f` while no processor is in guest code, and no table changes.
+    fn exclusively(&self, f: &mut dyn FnMut());
+}
+
+/// Such a table. It ends when this is dropped; hypercalls for its bus leave guest code then.
+pub trait KernelTable: Send + Sync {
+    /// An entry; 0 beyond the end.
+    fn load(&self, index: usize) -> u64;
+    fn store(&self, index: usize, tce: u64);
 }

@@ -7,13 +7,14 @@
 use crate::code::{CodeMemory, Soon};
 use crate::fetch::FetchEntry;
 use crate::report::Installed;
+use crate::template::Templates;
 use crate::x64::{CodeBlob, LinkSite};
 use rhea_ir::func::Function;
 use rhea_ir::op::Class;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::io;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a translation depends on.
@@ -41,6 +42,7 @@ pub struct Meta {
     /// Pages other than the entry's that the region is made of.
     pub others: Box<[OtherPage]>,
     counter: usize,
+    targets: usize,
     /// What was made before for this key, since the last flush.
     previous: Option<u32>,
     pub optimised: bool,
@@ -73,6 +75,8 @@ pub struct OtherPage {
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Stats {
     pub blocks: u64,
+    /// Blocks that were copied, among these.
+    pub copied: u64,
     pub regions: u64,
     pub invalidated: u64,
     pub flushes: u64,
@@ -89,6 +93,7 @@ pub struct Stats {
 impl std::fmt::Display for Stats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "blocks translated    {} in {} ms", self.blocks, self.block_time / 1_000_000)?;
+        writeln!(f, "of these copied      {}", self.copied)?;
         writeln!(f, "regions optimised    {} in {} ms", self.regions, self.region_time / 1_000_000)?;
         writeln!(f, "invalidated          {}", self.invalidated)?;
         writeln!(f, "cache flushes        {}", self.flushes)?;
@@ -107,11 +112,31 @@ pub struct Cache {
     pages: FxHashMap<PageId, PageCode>,
     counters: Vec<Box<[AtomicI32]>>,
     counters_used: usize,
+    targets: Vec<Box<[Targets]>>,
+    targets_used: usize,
     next_site: u32,
+    /// Kept when code memory is emptied: they are not in it.
+    pub templates: Templates,
     pub stats: Stats,
 }
 
+/// Where an indirect branch went, and the address of the list that says so; 0: there is none.
+#[derive(Default)]
+pub struct Seen {
+    pub list: u64,
+    pub targets: Vec<u64>,
+}
+
+/// Where an indirect branch went, each address once, the first ones; 0 behind them. Generated code finds their end by its address.
+#[derive(Default)]
+#[repr(align(256))]
+struct Targets([AtomicU64; 32]);
+
+pub const LIST_BYTES: i32 = size_of::<Targets>() as i32;
+const _: () = assert!(size_of::<Targets>() == align_of::<Targets>());
+
 const COUNTER_CHUNK: usize = 4096;
+const TARGETS_CHUNK: usize = 64;
 
 /// Regions by id, at places that do not change: there are many, and moving them as they become more would cost more than they do.
 #[derive(Default)]
@@ -145,6 +170,8 @@ impl Metas {
 #[derive(Default)]
 struct PageCode {
     regions: Vec<u32>,
+    /// How many regions there may be before the dead ones are looked for: twice what was left last time.
+    crowded: usize,
     /// A bit for each 64 bytes that some of them, alive or dead, were made from: most stores to the page are to data beside it.
     chunks: u64,
 }
@@ -170,7 +197,10 @@ impl Cache {
             pages: FxHashMap::default(),
             counters: Vec::new(),
             counters_used: 0,
+            targets: Vec::new(),
+            targets_used: 0,
             next_site: 0,
+            templates: Templates::default(),
             stats: Stats::default(),
         })
     }
@@ -209,6 +239,7 @@ impl Cache {
             ranges: Ranges::new(),
             others: Box::default(),
             counter: 0,
+            targets: 0,
             previous: None,
             optimised: false,
             alive: false,
@@ -227,6 +258,27 @@ impl Cache {
         (n + 1, std::ptr::from_ref(cell) as usize)
     }
 
+    /// Room for where a block's indirect branch goes: its number (from 1) and its stable address.
+    pub fn targets(&mut self) -> (usize, usize) {
+        if self.targets_used == self.targets.len() * TARGETS_CHUNK {
+            self.targets.push((0..TARGETS_CHUNK).map(|_| Targets::default()).collect());
+        }
+        let n = self.targets_used;
+        self.targets_used += 1;
+        (n + 1, std::ptr::from_ref(&self.targets[n / TARGETS_CHUNK][n % TARGETS_CHUNK]) as usize)
+    }
+
+    /// Where the indirect branch at the end of the block of this key went while it was run in the cheap tier.
+    pub fn branched_to(&self, key: &Key) -> Seen {
+        let list = |m: &Meta| {
+            let n = m.targets.checked_sub(1)?;
+            self.targets.get(n / TARGETS_CHUNK)?.get(n % TARGETS_CHUNK)
+        };
+        let Some(list) = self.metas.chain(self.map.get(key).copied()).find_map(list) else { return Seen::default() };
+        let targets = list.0.iter().map(|t| t.load(Ordering::Relaxed)).filter(|&t| t != 0).collect();
+        Seen { list: std::ptr::from_ref(list) as u64, targets }
+    }
+
     pub fn stats(&self) -> Stats {
         Stats { used: self.code.used(), size: self.code.size(), ..self.stats }
     }
@@ -241,7 +293,7 @@ impl Cache {
     /// Installs a region under an id of [`Cache::reserve`] since the last flush; `time` is what it took to make. `None` when code memory
     /// is full.
     pub fn install(&mut self, id: u32, key: Key, made: Made, blob: CodeBlob, time: Duration) -> Option<Installed> {
-        let Made { ranges, others, counter, optimised } = made;
+        let Made { ranges, others, counter, targets, optimised } = made;
         // Of blocks there are many, most of them run rarely: they are to be near each other.
         let entry = self.code.append_at(&blob.bytes, if optimised { 64 } else { 16 })?;
         let guest_bytes = ranges.iter().map(|r| u64::from(r.to - r.from)).sum();
@@ -263,15 +315,17 @@ impl Cache {
             if ranges[..n].iter().any(|before| before.page == r.page) {
                 continue;
             }
-            if page.regions.len() >= 64 {
+            if page.regions.len() >= page.crowded.max(64) {
                 // Superseded regions pile up on hot pages.
                 page.regions.retain(|&r| self.metas.get(r).is_some_and(|m| m.alive));
+                page.crowded = page.regions.len() * 2;
             }
             page.regions.push(id);
         }
         let leave = entry + blob.leave as usize;
         let (links, others) = (blob.links.into(), others.into());
-        let meta = Meta { key, entry, leave, links, ranges, others, counter, previous, optimised, alive: true };
+        let meta =
+            Meta { key, entry, leave, links, ranges, others, counter, targets, previous, optimised, alive: true };
         if let Some(m) = self.metas.get_mut(id) {
             *m = meta;
         }
@@ -381,6 +435,8 @@ impl Cache {
         self.pages.clear();
         self.counters.clear();
         self.counters_used = 0;
+        self.targets.clear();
+        self.targets_used = 0;
         self.code.truncate(self.keep);
     }
 }
@@ -391,6 +447,8 @@ pub struct Made {
     pub others: Vec<OtherPage>,
     /// Number of its counter, 0: none.
     pub counter: usize,
+    /// Number of its [`Targets`], 0: none.
+    pub targets: usize,
     pub optimised: bool,
 }
 
@@ -408,7 +466,7 @@ mod tests {
         let id = c.reserve(key);
         let blob = CodeBlob { bytes: vec![0x90; 64].into(), links: Vec::new(), leave: 32 };
         let ranges = Ranges::from_buf([Range { page: (1, 1), from: 0, to: 4 }]);
-        let made = Made { ranges, others: Vec::new(), counter: 0, optimised: false };
+        let made = Made { ranges, others: Vec::new(), counter: 0, targets: 0, optimised: false };
         (id, c.install(id, key, made, blob, Duration::ZERO).unwrap().entry)
     }
     /// Where the head of a region jumps to.

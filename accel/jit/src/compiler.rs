@@ -3,9 +3,10 @@
 //! A region is made from copies of guest pages without a lock, and installed only if the pages are what they were then.
 
 use crate::blocks::Maker;
-use crate::cache::{Key, Made, Range};
+use crate::cache::{Key, Made, Range, Seen};
 use crate::code::Soon;
 use crate::fetch::FetchEntry;
+use crate::region::Profile;
 use crate::translate::{CodePage, REGION_SIZES, Source};
 use crate::vm::Core;
 use crate::x64::{self, Entry, Region};
@@ -126,13 +127,19 @@ impl<G: Guest> Compiler<G> {
             // Only what runs about as often as the head belongs with it.
             entered.is_some_and(|n| n * 16 >= self.threshold)
         };
+        let targets = |from: u64| {
+            let Some(f) = page(from) else { return Seen::default() };
+            self.core.cache.lock().branched_to(&f.key(from, key.mode))
+        };
         let mut more = |va: u64| {
             let f = page(va)?;
             if f.is_tracked() { code_page(f, va) } else { None }
         };
         let mut compiled = None;
         for size in REGION_SIZES {
-            let Some(t) = src.region(key.pc, size, &hot, &mut more) else { continue };
+            let Some(t) = src.region(key.pc, size, &Profile { hot: &hot, targets: &targets }, &mut more) else {
+                continue;
+            };
             if let Some(tell) = self.maker.listeners.compiled.get() {
                 tell(&t.func);
             }
@@ -143,7 +150,7 @@ impl<G: Guest> Compiler<G> {
                 }
                 (cache.reserve(key), cache.sites(&t.func))
             };
-            let entry = Entry { id, counter: 0 };
+            let entry = Entry { id, ..Entry::default() };
             let region = Region {
                 func: &t.func,
                 helpers: G::HELPERS,
@@ -170,7 +177,7 @@ impl<G: Guest> Compiler<G> {
         if !unchanged(std::iter::once(&job.first).chain(&job.pages), &src.pages, &t.ranges) {
             return Outcome::Stale;
         }
-        let made = Made { ranges: t.ranges, others: t.others, counter: 0, optimised: true };
+        let made = Made { ranges: t.ranges, others: t.others, counter: 0, targets: 0, optimised: true };
         let Some(code) = cache.install(id, key, made, blob, time) else { return Outcome::Full };
         drop(cache);
         drop(tracking);

@@ -277,8 +277,8 @@ const PASSED: f32 = 0.25;
 const STORED: f32 = 0.3;
 
 fn term_uses(f: &Function, deferred: &[bool], t: &Term, visit: &mut dyn FnMut(Value, f32)) {
-    if let Term::Branch { cond, .. } = t {
-        real_uses(f, deferred, *cond, &mut |v| visit(v, 1.0));
+    if let Some(v) = t.value() {
+        real_uses(f, deferred, v, &mut |v| visit(v, 1.0));
     }
     for t in t.targets() {
         match t {
@@ -395,8 +395,8 @@ pub fn allocate(
                 hot_uses[a.index()] += 1;
             }
         }
-        if let Term::Branch { cond, .. } = &f.blocks[b].term {
-            hot_uses[cond.index()] += 1;
+        if let Some(v) = f.blocks[b].term.value() {
+            hot_uses[v.index()] += 1;
         }
         for t in f.blocks[b].term.targets() {
             match t {

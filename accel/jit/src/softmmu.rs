@@ -128,6 +128,7 @@ impl Ctx {
             && let Some(host) = self.hit(va, kind, idx)
         {
             self.counts.slow(Slow::Revived);
+            self.set.tlb.grow_if_in_conflict(cpu.header_mut(), idx);
             return Ok(Place::Plain(host));
         }
         let t = match self.set.kept.get(va, kind, idx) {

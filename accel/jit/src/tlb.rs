@@ -7,6 +7,9 @@ const MIN_BITS: u32 = 9;
 /// Entries that were displaced last and are kept, so that two pages in turn do not cost a walk each time.
 const VICTIMS: usize = 16;
 const MAX_BITS: u32 = 15;
+/// So often may displaced entries be put back before the table is doubled, up to [`MAX_APART_BITS`]: pages in use at once that share a place.
+const CONFLICTS: u32 = 500;
+const MAX_APART_BITS: u32 = 13;
 /// Bits of an address that an MMU may ignore: differently tagged aliases of a page have entries of their own, in the same
 /// place of a table, and are dropped together.
 const TAG_BITS: u32 = 8;
@@ -25,6 +28,8 @@ struct Table {
     count: usize,
     /// Consecutive flushes with little use.
     quiet: u32,
+    /// Displaced entries put back since the last flush, or since the table was doubled for them.
+    conflicts: u32,
     /// Bit 0: there may be global entries in the lower half of the address space; bit 1: in the upper half.
     globals: u8,
 }
@@ -42,6 +47,7 @@ impl Table {
             local_count: 0,
             count: 0,
             quiet: 0,
+            conflicts: 0,
             globals: 0,
         }
     }
@@ -88,7 +94,7 @@ impl Table {
             self.entries.fill(TlbEntry::EMPTY);
         }
         self.locals.clear();
-        (self.local_count, self.count, self.globals) = (0, 0, 0);
+        (self.local_count, self.count, self.conflicts, self.globals) = (0, 0, 0, 0);
     }
     fn clear_but_globals(&mut self) {
         if self.globals == 0 {
@@ -195,6 +201,7 @@ impl Tlb {
         };
         let e = std::mem::replace(&mut self.victims[n].1, TlbEntry::EMPTY);
         self.insert(idx, va, e);
+        self.tables[idx as usize % MMU_INDEXES].conflicts += 1;
         true
     }
 
@@ -227,12 +234,23 @@ impl Tlb {
 
     /// Doubles a table that is crowded between flushes; called on misses.
     pub fn grow_if_crowded(&mut self, header: &mut EnvHeader, idx: u32) {
-        let t = &mut self.tables[idx as usize % MMU_INDEXES];
-        let len = t.entries.len();
-        if t.count * 4 <= len * 3 || len >= 1 << MAX_BITS {
-            return;
+        let t = &self.tables[idx as usize % MMU_INDEXES];
+        if t.count * 4 > t.entries.len() * 3 && t.entries.len() < 1 << MAX_BITS {
+            self.double(header, idx);
         }
-        let mut new = Table::new((len * 2).trailing_zeros());
+    }
+
+    /// Doubles a table in which pages displace each other; called when one was put back.
+    pub fn grow_if_in_conflict(&mut self, header: &mut EnvHeader, idx: u32) {
+        let t = &self.tables[idx as usize % MMU_INDEXES];
+        if t.conflicts > CONFLICTS && t.entries.len() < 1 << MAX_APART_BITS {
+            self.double(header, idx);
+        }
+    }
+
+    fn double(&mut self, header: &mut EnvHeader, idx: u32) {
+        let t = &mut self.tables[idx as usize % MMU_INDEXES];
+        let mut new = Table::new((t.entries.len() * 2).trailing_zeros());
         for e in t.entries.iter() {
             if let Some(p) = Table::page(e) {
                 new.put(p, *e);
@@ -417,5 +435,37 @@ mod tests {
         assert!(slow(&tlb, 2, 0x6000) && !slow(&tlb, 0, 0x1000));
         tlb.protect_host_page(0x70_0000);
         assert!(slow(&tlb, 0, 0x1000));
+    }
+
+    #[test]
+    fn pages_that_displace_each_other_get_places_of_their_own() {
+        let mut tlb = Tlb::new();
+        let mut header = EnvHeader::default();
+        let pages = [0x1000, 0x1000 + (PAGE_SIZE << 10), 0x1000 + (PAGE_SIZE << 40)];
+        for &va in &pages {
+            tlb.insert(1, va, TlbEntry { read: va, write: va, addend: 0, flags: 0 });
+        }
+        let mut put_back = 0;
+        for n in 0..100_000 {
+            let va = pages[n % 2];
+            if tlb.entry(1, va).read != va {
+                assert!(tlb.revive(1, va));
+                tlb.grow_if_in_conflict(&mut header, 1);
+                put_back += 1;
+            }
+        }
+        assert!((500..5000).contains(&put_back), "{put_back}");
+        // What no table is large enough for stays as it is.
+        tlb.insert(1, pages[2], TlbEntry { read: pages[2], write: pages[2], addend: 0, flags: 0 });
+        for n in 0..100_000 {
+            let va = pages[n % 2 * 2];
+            if tlb.entry(1, va).read != va {
+                assert!(tlb.revive(1, va));
+                tlb.grow_if_in_conflict(&mut header, 1);
+            }
+        }
+        assert_eq!(header.tlb[1].mask, ((1 << MAX_APART_BITS) - 1) * size_of::<TlbEntry>() as u64);
+        tlb.flush(u16::MAX);
+        assert!(pages.iter().all(|&va| tlb.entry(1, va).read != va && !tlb.revive(1, va)));
     }
 }

@@ -1,17 +1,12 @@
-//! From guest code to regions: single blocks in the cheap tier; in the optimising one loops, the calls in them and their
-//! neighbourhood, over a few pages.
+//! From guest code to IR: single blocks of the cheap tier, and what [`crate::region`] joins.
 
 use crate::cache::{OtherPage, PageId, Range, Ranges};
 use rhea_ir::env::PAGE_SIZE;
-use rhea_ir::func::{BlockId, Builder, ExitKind, Function, Inst, StateMap, Target, Term, Value};
+use rhea_ir::func::{BlockId, Builder, Function, Inst, StateMap, Value};
 use rhea_ir::guest::{Guest, Translated};
-use rhea_ir::lazy::lazy_flags;
-use rhea_ir::op::{Cond, Op};
-use rhea_ir::opt::{remove_dead, reverse_post_order, simplify_all};
-use rhea_ir::promote::promote;
+use rhea_ir::op::Op;
 use rhea_ir::types::Type;
 use rhea_ir::verify::{Stage, verify};
-use std::collections::VecDeque;
 
 /// Guest instructions in a block of the cheap tier.
 pub const MAX_BLOCK: u32 = 64;
@@ -21,18 +16,14 @@ pub const MAX_BLOCK_BYTES: u64 = MAX_BLOCK as u64 * 16;
 /// Bounds of an optimised region.
 #[derive(Clone, Copy, Debug)]
 pub struct RegionSize {
-    blocks: usize,
-    insns: u32,
+    pub blocks: usize,
+    pub insns: u32,
 }
 
 /// What is tried, one after the other: a region too big for its frame is made smaller. Functions with many hot blocks gain where one
 /// region has all of them.
 pub const REGION_SIZES: [RegionSize; 2] =
     [RegionSize { blocks: 192, insns: 2100 }, RegionSize { blocks: 64, insns: 700 }];
-
-const MAX_PAGES: usize = 4;
-/// Known return addresses compared in line at a return.
-const MAX_RETURNS: usize = 3;
 
 /// A page of guest code.
 #[derive(Clone)]
@@ -71,7 +62,7 @@ pub struct Source<'a, G: Guest> {
 }
 
 /// What became of a guest block.
-enum Block {
+pub enum Block {
     Made(BlockId),
     /// Its first instruction goes on in the next page, which is not among the pages.
     NextPage,
@@ -97,7 +88,7 @@ pub struct Translation {
 
 impl<G: Guest> Source<'_, G> {
     /// Translates the guest block at `pc` into a new IR block of `f`.
-    fn block(&self, f: &mut Function, pc: u64, max: u32, ranges: &mut Ranges) -> Block {
+    pub fn block(&self, f: &mut Function, pc: u64, max: u32, ranges: &mut Ranges) -> Block {
         let Some(page) = self.page(pc & !(PAGE_SIZE - 1)) else { return Block::None };
         let off = (pc - page.va) as usize;
         let Some(code) = page.bytes_from(off) else { return Block::None };
@@ -130,11 +121,11 @@ impl<G: Guest> Source<'_, G> {
             Translated::NeedsNextPage => Block::None,
         }
     }
-    fn page(&self, va: u64) -> Option<&CodePage> {
+    pub fn page(&self, va: u64) -> Option<&CodePage> {
         self.pages.iter().find(|p| p.va == va)
     }
     /// The pages behind the first that the ranges use.
-    fn others(&self, ranges: &[Range]) -> Vec<OtherPage> {
+    pub fn others(&self, ranges: &[Range]) -> Vec<OtherPage> {
         let used = |p: &&CodePage| ranges.iter().any(|r| r.page == p.id);
         self.pages
             .iter()
@@ -144,10 +135,26 @@ impl<G: Guest> Source<'_, G> {
             .collect()
     }
 
+    /// The same code at another address, a whole number of pages away.
+    pub fn moved(&self, by: u64) -> Self {
+        let mut pages = self.pages.clone();
+        for p in &mut pages {
+            p.va = p.va.wrapping_add(by);
+        }
+        Source { pages, ..*self }
+    }
+
     /// One guest block (or its first `max` instructions).
     pub fn single(&self, pc: u64, max: u32) -> Result<Translation, Missing> {
+        self.single_of(pc, max, None)
+    }
+    /// The same, if it is in one page, for use at other addresses ([`Function::movable`]).
+    pub fn movable(&self, pc: u64, max: u32) -> Option<Translation> {
+        self.single_of(pc, max, Some(pc & !(PAGE_SIZE - 1))).ok().filter(|t| t.ranges.len() == 1 && t.others.is_empty())
+    }
+    fn single_of(&self, pc: u64, max: u32, movable: Option<u64>) -> Result<Translation, Missing> {
         let mut func = Function::new(G::fp_mode(self.mode));
-        (func.counts, func.eager) = (self.counts, true);
+        (func.counts, func.eager, func.movable) = (self.counts, true, movable);
         let mut ranges = Ranges::new();
         match self.block(&mut func, pc, max, &mut ranges) {
             Block::Made(_) => {}
@@ -157,106 +164,6 @@ impl<G: Guest> Source<'_, G> {
         check::<G>(&func, Stage::Built);
         let others = self.others(&ranges);
         Ok(Translation { func, ranges, others })
-    }
-
-    /// The blocks reachable from `pc` that `hot` admits, joined into one region. `more` gives further pages.
-    pub fn region(
-        &mut self,
-        pc: u64,
-        size: RegionSize,
-        hot: &dyn Fn(u64) -> bool,
-        more: &mut dyn FnMut(u64) -> Option<CodePage>,
-    ) -> Option<Translation> {
-        let mut func = Function::new(G::fp_mode(self.mode));
-        func.counts = self.counts;
-        let mut ranges = Ranges::new();
-        let mut starts: Vec<(u64, BlockId)> = Vec::new();
-        let mut queue = VecDeque::from([pc]);
-        let mut insns = 0;
-        while let Some(at) = queue.pop_front() {
-            if starts.iter().any(|s| s.0 == at) {
-                continue;
-            }
-            if starts.len() >= size.blocks || insns >= size.insns {
-                break;
-            }
-            let va = at & !(PAGE_SIZE - 1);
-            if !self.pages.iter().any(|p| p.va == va) {
-                if self.pages.len() >= MAX_PAGES {
-                    continue;
-                }
-                let Some(p) = more(va) else { continue };
-                self.pages.push(p);
-            }
-            let first = func.blocks.len();
-            let mut made = self.block(&mut func, at, MAX_BLOCK, &mut ranges);
-            if matches!(made, Block::NextPage)
-                && self.pages.len() < MAX_PAGES
-                && let Some(p) = more(va.wrapping_add(PAGE_SIZE))
-            {
-                self.pages.push(p);
-                func.blocks.truncate(first);
-                made = self.block(&mut func, at, MAX_BLOCK, &mut ranges);
-            }
-            let Block::Made(id) = made else {
-                func.blocks.truncate(first);
-                if starts.is_empty() {
-                    return None;
-                }
-                continue;
-            };
-            starts.push((at, id));
-            insns += func.blocks[first].guest_insns;
-            for b in first..func.blocks.len() {
-                for t in func.blocks[b].term.targets() {
-                    if let Target::Exit(k @ (ExitKind::Goto | ExitKind::Call { .. }), s) = t {
-                        let to = func.state(*s).pc;
-                        if hot(to) {
-                            queue.push_back(to);
-                        }
-                        if let ExitKind::Call { ret } = *k
-                            && hot(to)
-                            && hot(ret)
-                        {
-                            queue.push_back(ret);
-                        }
-                    }
-                }
-            }
-        }
-        let find = |to: u64| starts.iter().find(|x| x.0 == to).map(|x| x.1);
-        // Edges inside the region, calls among them.
-        let mut returns: Vec<(u64, BlockId)> = Vec::new();
-        for b in 0..func.blocks.len() {
-            let mut term = std::mem::replace(&mut func.blocks[b].term, Term::Open);
-            for t in term.targets_mut() {
-                let Target::Exit(k, s) = t else { continue };
-                let (ExitKind::Goto | ExitKind::Call { .. }) = *k else { continue };
-                let Some(id) = find(func.state(*s).pc) else { continue };
-                if let ExitKind::Call { ret } = *k
-                    && let Some(to) = find(ret)
-                    && !returns.iter().any(|r| r.0 == ret)
-                {
-                    returns.push((ret, to));
-                }
-                *k = ExitKind::Inner(id);
-            }
-            func.blocks[b].term = term;
-        }
-        returns.truncate(MAX_RETURNS);
-        if !returns.is_empty() {
-            inline_returns(&mut func, &returns);
-        }
-        add_checks(&mut func);
-        check::<G>(&func, Stage::Built);
-        promote(&mut func, G::HELPERS).ok()?;
-        check::<G>(&func, Stage::Promoted);
-        simplify_all(&mut func);
-        lazy_flags(&mut func);
-        remove_dead(&mut func, G::HELPERS);
-        check::<G>(&func, Stage::Promoted);
-        let others = self.others(&ranges);
-        Some(Translation { func, ranges, others })
     }
 }
 
@@ -283,7 +190,7 @@ pub fn single_instruction<G: Guest>(
 }
 
 /// Debug builds verify what front ends and passes make.
-fn check<G: Guest>(f: &Function, stage: Stage) {
+pub fn check<G: Guest>(f: &Function, stage: Stage) {
     if cfg!(debug_assertions)
         && let Err(e) = verify(f, G::HELPERS, stage)
     {
@@ -301,65 +208,10 @@ fn check_count(f: &mut Function, id: BlockId) {
 }
 
 /// A point where the guest may be left, before block `b`.
-fn add_check(f: &mut Function, b: usize, op: Op, pc: u64, imm: u64) {
+pub fn add_check(f: &mut Function, b: usize, op: Op, pc: u64, imm: u64) {
     let mut i = Inst::new(op, Type::Void);
     i.imm = imm;
     i.state = f.push_state(StateMap { pc, dirty: Default::default() });
     let v: Value = f.push_inst(i);
     f.blocks[b].insts.insert(0, v);
-}
-
-/// Returns compare their target with the region's own return addresses: going on at an equal address is right whoever
-/// called.
-fn inline_returns(f: &mut Function, returns: &[(u64, BlockId)]) {
-    for b in 0..f.blocks.len() {
-        let Term::Jump(Target::Exit(ExitKind::Return(v), s)) = f.blocks[b].term else { continue };
-        let (mut at, mut s) = (b, s);
-        for (n, &(ret, to)) in returns.iter().enumerate() {
-            let mut c = Inst::new(Op::Const, Type::I64);
-            c.imm = ret;
-            let c = f.push_inst(c);
-            let mut i = Inst::new(Op::ICmp, Type::Bool);
-            i.args[0] = v;
-            i.args[1] = c;
-            i.aux = Cond::Eq as u32;
-            let cond = f.push_inst(i);
-            f.blocks[at].insts.extend([c, cond]);
-            let then = Target::Exit(ExitKind::Inner(to), s);
-            if n + 1 == returns.len() {
-                f.blocks[at].term = Term::Branch { cond, then, other: Target::Exit(ExitKind::Return(v), s), hint: 1 };
-                break;
-            }
-            // The next comparison in a block of its own, which changes no slot.
-            let pc = f.state(s).pc;
-            let next = f.new_block(pc);
-            f.blocks[at].term = Term::Branch { cond, then, other: Target::Exit(ExitKind::Inner(next), s), hint: 0 };
-            at = next.index();
-            s = f.push_state(StateMap { pc, dirty: Default::default() });
-        }
-    }
-}
-
-/// Every loop gets a point where it can be interrupted.
-fn add_checks(f: &mut Function) {
-    let order = reverse_post_order(f);
-    let mut at = vec![usize::MAX; f.blocks.len()];
-    for (k, &b) in order.iter().enumerate() {
-        at[b] = k;
-    }
-    let mut heads = Vec::new();
-    for (k, &b) in order.iter().enumerate() {
-        for t in f.blocks[b].term.targets() {
-            if let Target::Exit(ExitKind::Inner(to), _) = t
-                && at[to.index()] <= k
-                && !heads.contains(&to.index())
-            {
-                heads.push(to.index());
-            }
-        }
-    }
-    for h in heads {
-        let pc = f.blocks[h].pc;
-        add_check(f, h, Op::CheckExit, pc, 0);
-    }
 }

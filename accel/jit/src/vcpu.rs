@@ -446,7 +446,7 @@ impl<G: Guest> JitVcpu<G> {
             return Ok(None);
         }
         let Some(func) = device_instruction(inner, pc)? else { return Ok(None) };
-        let entry = Entry { id: u32::MAX, counter: 0 };
+        let entry = Entry { id: u32::MAX, ..Entry::default() };
         let region = Region { func: &func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
         let code = x64::compile(&region).ok().and_then(|blob| vm.core.cache.lock().add_transient(&blob.bytes));
         if code.is_none() {
@@ -542,7 +542,7 @@ impl<G: Guest> JitVcpu<G> {
                 return Err(Missing::Other);
             }
             let t = src.single(pc, 1)?;
-            let entry = Entry { id: u32::MAX, counter: 0 };
+            let entry = Entry { id: u32::MAX, ..Entry::default() };
             // Run at once, on the pages just looked up.
             let region = Region { func: &t.func, helpers: G::HELPERS, fns: &vm.fns, entry, others: &[], sites: None };
             let blob = x64::compile(&region).map_err(|_| Missing::Other)?;

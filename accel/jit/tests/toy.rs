@@ -133,11 +133,12 @@ fn options(interpret: bool, hot_threshold: Option<i32>, code_bytes: usize) -> Ji
     JitOptions { interpret, hot_threshold, code_bytes, background: false, counting: None }
 }
 
-fn tiers() -> [(&'static str, JitOptions); 4] {
+fn tiers() -> [(&'static str, JitOptions); 5] {
     [
         ("interpreter", options(true, None, 1 << 20)),
         ("blocks", options(false, None, 4 << 20)),
         ("regions", options(false, Some(1), 4 << 20)),
+        ("regions made when branches have gone to many places", options(false, Some(20), 4 << 20)),
         ("regions made in the background", JitOptions { background: true, ..options(false, Some(1), 4 << 20) }),
     ]
 }
@@ -208,7 +209,14 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 #[test]
 fn random_programs() {
     for seed in seeds(120) {
-        compare(seed, Style { only: None, modifies: false });
+        compare(seed, Style { only: None, modifies: false, dispatches: false });
+    }
+}
+
+#[test]
+fn dispatching_programs() {
+    for seed in seeds(300) {
+        compare(seed, Style { only: None, modifies: false, dispatches: true });
     }
 }
 
@@ -216,7 +224,7 @@ fn random_programs() {
 fn one_class_at_a_time() {
     for seed in seeds(4) {
         for k in 0..32 {
-            compare(1000 + seed * 100 + k as u64, Style { only: Some(k), modifies: false });
+            compare(1000 + seed * 100 + k as u64, Style { only: Some(k), modifies: false, dispatches: false });
         }
     }
 }
@@ -224,7 +232,7 @@ fn one_class_at_a_time() {
 #[test]
 fn self_modifying_programs() {
     for seed in seeds(100) {
-        compare(seed, Style { only: None, modifies: true });
+        compare(seed, Style { only: None, modifies: true, dispatches: false });
     }
 }
 
@@ -245,7 +253,7 @@ fn machines() {
             rewrites: !modifies && rng.next() & 1 == 0,
             flushes: rng.next() & 1 == 0,
         };
-        let style = Style { only: None, modifies };
+        let style = Style { only: None, modifies, dispatches: seed % 4 == 3 && !modifies };
         let mut want = Vec::new();
         let programs: Vec<Program> = (0..n as u64)
             .map(|k| {

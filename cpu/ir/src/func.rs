@@ -131,24 +131,47 @@ pub enum Term {
         other: Target,
         hint: i8,
     },
+    /// To the target beside the number that equals `value` (I64), else to `other`. No number is there twice. `note` is a word
+    /// for the back end, of no meaning here.
+    Switch {
+        value: Value,
+        cases: Vec<(u64, Target)>,
+        other: Target,
+        note: u64,
+    },
 }
 
 impl Term {
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        let (a, b) = match self {
-            Term::Open => (None, None),
-            Term::Jump(t) => (Some(t), None),
-            Term::Branch { then, other, .. } => (Some(then), Some(other)),
+        let (cases, a, b) = match self {
+            Term::Open => (&[][..], None, None),
+            Term::Jump(t) => (&[][..], Some(t), None),
+            Term::Branch { then, other, .. } => (&[][..], Some(then), Some(other)),
+            Term::Switch { cases, other, .. } => (&cases[..], Some(other), None),
         };
-        a.into_iter().chain(b)
+        cases.iter().map(|c| &c.1).chain(a).chain(b)
     }
     pub fn targets_mut(&mut self) -> impl Iterator<Item = &mut Target> {
-        let (a, b) = match self {
-            Term::Open => (None, None),
-            Term::Jump(t) => (Some(t), None),
-            Term::Branch { then, other, .. } => (Some(then), Some(other)),
+        let (cases, a, b) = match self {
+            Term::Open => (&mut [][..], None, None),
+            Term::Jump(t) => (&mut [][..], Some(t), None),
+            Term::Branch { then, other, .. } => (&mut [][..], Some(then), Some(other)),
+            Term::Switch { cases, other, .. } => (&mut cases[..], Some(other), None),
         };
-        a.into_iter().chain(b)
+        cases.iter_mut().map(|c| &mut c.1).chain(a).chain(b)
+    }
+    /// What decides between the targets.
+    pub fn value(&self) -> Option<Value> {
+        match self {
+            Term::Branch { cond: v, .. } | Term::Switch { value: v, .. } => Some(*v),
+            Term::Open | Term::Jump(_) => None,
+        }
+    }
+    pub fn value_mut(&mut self) -> Option<&mut Value> {
+        match self {
+            Term::Branch { cond: v, .. } | Term::Switch { value: v, .. } => Some(v),
+            Term::Open | Term::Jump(_) => None,
+        }
     }
 }
 
@@ -179,13 +202,15 @@ pub struct Function {
     /// and on [`ExitKind::Inner`] edges, which need no [`crate::promote`] then. State maps tell what was not written before. Code
     /// made so is made fast, and is small, as each slow path need not write all that changed since the beginning.
     pub eager: bool,
+    /// The page of the code, if what is made is to serve at other addresses as well: see [`Function::moves`].
+    pub movable: Option<u64>,
 }
 
 impl Function {
     pub fn new(fp: FpMode) -> Function {
         // Room for most single blocks.
         let (insts, blocks, states) = (Vec::with_capacity(64), Vec::with_capacity(2), Vec::with_capacity(16));
-        Function { insts, blocks, states, consts: Vec::new(), fp, counts: false, eager: false }
+        Function { insts, blocks, states, consts: Vec::new(), fp, counts: false, eager: false, movable: None }
     }
     pub fn inst(&self, v: Value) -> &Inst {
         &self.insts[v.index()]
@@ -217,6 +242,11 @@ impl Function {
             self.consts.len() - 1
         });
         i as u64
+    }
+    /// Does this constant look like an address that moves with code that is movable, within 2 GiB? Nothing but sums may be
+    /// computed from it ahead.
+    pub fn moves(&self, c: u64) -> bool {
+        self.movable.is_some_and(|page| c.wrapping_sub(page).wrapping_add(1 << 31) < 1 << 32)
     }
     /// If the value is an integer, Bool or FP constant, its bits.
     pub fn as_const(&self, v: Value) -> Option<u64> {

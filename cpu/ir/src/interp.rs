@@ -164,6 +164,10 @@ pub fn run<G: Guest, M: Memory<G>>(f: &Function, cpu: &mut G, mem: &mut M) -> Ou
                     other
                 }
             }
+            Term::Switch { value, cases, other, .. } => {
+                let value = fr.val(*value) as u64;
+                cases.iter().find(|c| c.0 == value).map_or(other, |c| &c.1)
+            }
         };
         match target {
             Target::Block(id, args) => {

@@ -4,7 +4,7 @@
 //! are used. In the same way a vector register that holds a scalar goes round the loop as that scalar, and where ways meet that
 //! all end in the same compare, its outcomes are compared where they are used.
 
-use crate::func::{Function, Inst, Target, Term, Value};
+use crate::func::{Function, Inst, Target, Value};
 use crate::op::Op;
 use crate::opt::{dominators, reverse_post_order};
 use crate::promote::{remove_trivial_params, rewrite};
@@ -127,8 +127,8 @@ fn operand_uses(f: &Function) -> Uses {
             }
             i.args().iter().for_each(|a| uses.whole[a.index()] = true);
         }
-        if let Term::Branch { cond, .. } = &b.term {
-            uses.whole[cond.index()] = true;
+        if let Some(v) = b.term.value() {
+            uses.whole[v.index()] = true;
         }
     }
     uses

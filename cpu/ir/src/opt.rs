@@ -264,8 +264,8 @@ pub fn remove_dead(f: &mut Function, helpers: &[HelperDesc]) {
                 mark(&mut live, &mut work, v);
             }
         }
-        if let Term::Branch { cond, .. } = &f.blocks[b].term {
-            mark(&mut live, &mut work, *cond);
+        if let Some(v) = f.blocks[b].term.value() {
+            mark(&mut live, &mut work, v);
         }
         for t in f.blocks[b].term.targets() {
             match t {

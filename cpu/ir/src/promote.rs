@@ -177,11 +177,13 @@ fn scan_block(
             }
         }
     }
-    // Both edges of a block carry the same dirty set.
+    // All edges of a block carry the same dirty set.
     if let Some(Target::Exit(_, s)) = block.term.targets().next() {
         for &(slot, v) in &f.state(*s).dirty {
             let s = slots.index(slot)?;
-            info.dirty_local |= 1 << s;
+            if !slot.is_passing() {
+                info.dirty_local |= 1 << s;
+            }
             info.known.retain(|k| k.0 != s);
             info.known.push((s, v));
         }
@@ -397,8 +399,8 @@ pub fn rewrite(f: &mut Function, repl: &[Value]) {
     }
     for b in &mut f.blocks {
         b.insts.retain(|v| repl[v.index()] == *v);
-        if let Term::Branch { cond, .. } = &mut b.term {
-            *cond = resolve(repl, *cond);
+        if let Some(v) = b.term.value_mut() {
+            *v = resolve(repl, *v);
         }
         for t in b.term.targets_mut() {
             match t {

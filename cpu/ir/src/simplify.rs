@@ -36,20 +36,27 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
     }
     let a = i.args[0];
     let b = i.args[1];
-    let ca = f.as_const(a);
-    let cb = if b.is_none() { None } else { f.as_const(b) };
+    let known = |v| f.as_const(v).filter(|&c| matches!(i.op, Op::Add | Op::Sub | Op::Copy) || !f.moves(c));
+    let ca = known(a);
+    let cb = if b.is_none() { None } else { known(b) };
     let arg_ty = f.ty(a);
     // Fold: all arguments constant and an integer-like result.
     if matches!(i.ty, Type::Bool | Type::I32 | Type::I64 | Type::F32 | Type::F64) {
         let mut x = [0u128; 3];
-        let all = i.args().iter().enumerate().all(|(n, &v)| match f.as_const(v) {
+        let all = i.args().iter().enumerate().all(|(n, &v)| match known(v) {
             Some(c) => {
                 x[n] = c as u128;
                 true
             }
             None => false,
         });
-        if all && let Some(r) = eval_pure(f, i, arg_ty, x) {
+        // What moves with the code gives what does too, or a distance.
+        let moving = x.iter().filter(|&&c| f.moves(c as u64)).count();
+        let follows = |r: u64| moving == 0 || f.moves(r) || i.op == Op::Sub && moving == 2 || i.op == Op::Copy;
+        if all
+            && let Some(r) = eval_pure(f, i, arg_ty, x)
+            && follows(r as u64)
+        {
             return Some(S::Const(i.ty, r as u64));
         }
     }

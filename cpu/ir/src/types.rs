@@ -104,9 +104,19 @@ pub struct Slot {
     pub late: bool,
 }
 
+/// Behind every guest's state.
+const PASSING: u32 = 1 << 31;
+
 impl Slot {
     pub const fn new(offset: usize, ty: Type) -> Slot {
         Slot { offset: offset as u32, ty, late: false }
+    }
+    /// Number `n` of the values that go from block to block as slots do before [`crate::promote`], and are never in memory.
+    pub const fn passing(n: u32, ty: Type) -> Slot {
+        Slot { offset: PASSING + n, ty, late: false }
+    }
+    pub const fn is_passing(self) -> bool {
+        self.offset >= PASSING
     }
     /// The same slot, [`Slot::late`].
     pub const fn late(self) -> Slot {

@@ -188,8 +188,8 @@ impl Verifier<'_> {
             if block.term == Term::Open {
                 self.error(Some(b), None, "has no terminator".into());
             }
-            if let Term::Branch { cond, .. } = &block.term {
-                self.exists(b, None, *cond);
+            if let Some(v) = block.term.value() {
+                self.exists(b, None, v);
             }
             for t in block.term.targets() {
                 match t {
@@ -277,6 +277,12 @@ impl Verifier<'_> {
                 && f.state(*s).dirty != f.state(*t).dirty
             {
                 self.error(Some(b), None, "the two edges of the branch leave different slots dirty".into());
+            }
+        }
+        if let Term::Switch { value, cases, .. } = &block.term {
+            self.uses(b, end, None, "the value", *value, Some(Type::I64));
+            if cases.iter().enumerate().any(|(n, c)| cases[..n].iter().any(|d| d.0 == c.0)) {
+                self.error(Some(b), None, "a number is in the switch twice".into());
             }
         }
         for t in block.term.targets() {

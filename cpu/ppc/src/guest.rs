@@ -90,7 +90,11 @@ impl Guest for PpcCpu {
         if self.sys.powered_off {
             return Poll::Off;
         }
-        let taken = self.take_pending() || self.event_branch();
+        // Before interrupts are looked at: a decrementer that passes zero after that must be found, whatever was taken.
+        let waits = self.decrementer_pending();
+        if !self.take_pending() {
+            self.event_branch();
+        }
         self.header.raised = 0;
         if self.sys.debug.event.is_some() {
             return Poll::Debug;
@@ -99,7 +103,7 @@ impl Guest for PpcCpu {
             return Poll::Off;
         }
         // The clock's timer may have come early, or for an earlier value.
-        if !taken && !self.decrementer_pending() {
+        if !waits {
             self.watch_decrementer();
         }
         if self.sys.counting != 0 {

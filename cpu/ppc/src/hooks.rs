@@ -9,12 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub mod pin {
     /// External interrupt: a level.
     pub const EXTERNAL: u32 = 1;
-    /// Nothing to take: makes the processor look (timer, start).
-    pub const WAKE: u32 = 2;
     /// System reset (NMI): latched, cleared by the processor when it takes it.
-    pub const SYSTEM_RESET: u32 = 4;
+    pub const SYSTEM_RESET: u32 = 2;
     /// Privileged doorbell (msgsndp): latched.
-    pub const DOORBELL: u32 = 8;
+    pub const DOORBELL: u32 = 4;
 }
 
 /// The interrupt inputs; set from any thread.

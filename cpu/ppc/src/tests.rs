@@ -321,3 +321,21 @@ fn decrementer_follows_the_clock() {
     b.cpu.set_time_base(1 << 50);
     assert_eq!((b.cpu.time_base(), b.cpu.decrementer()), (1 << 50, 0x7fff_ffff));
 }
+
+/// The timer goes off for an earlier value of the decrementer, and the poll that follows takes another interrupt.
+#[test]
+fn decrementer_is_not_lost_to_another_interrupt() {
+    let mut b = bench("power9");
+    b.cpu.set_lpcr(lpcr::LD);
+    b.cpu.set_decrementer(512);
+    b.cpu.set_decrementer(1 << 45);
+    b.clock.start();
+    while b.cpu.time.is_armed() {
+        std::thread::yield_now();
+    }
+    b.cpu.pins().set_external(true);
+    b.cpu.msr |= msr::EE;
+    assert_eq!(b.cpu.poll(), Poll::Run);
+    assert_eq!((b.cpu.header.pc, b.cpu.msr & msr::EE), (0x500, 0));
+    assert!(b.cpu.time.is_armed());
+}

@@ -58,6 +58,13 @@ impl TimeBase {
     }
 }
 
+#[cfg(test)]
+impl TimeBase {
+    pub fn is_armed(&self) -> bool {
+        self.timer.deadline().is_some()
+    }
+}
+
 impl PpcCpu {
     /// The time base.
     #[inline]

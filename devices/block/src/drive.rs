@@ -64,6 +64,8 @@ pub(crate) struct DriveSettings {
     /// Discards release storage.
     pub(crate) discard: bool,
     pub(crate) detect_zeroes: DetectZeroes,
+    /// What is written is gone at the end (`-snapshot`).
+    pub(crate) temporary: bool,
 }
 
 /// What is below a drive that has let go.
@@ -112,7 +114,11 @@ pub struct Drive {
     settings: DriveSettings,
     pool: Arc<Pool>,
     counters: Counters,
+    resized: Mutex<Vec<Resized>>,
 }
+
+/// Told of a new capacity; false: nobody listens any more.
+type Resized = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl Drive {
     /// A drive over `backend`, called `id` in messages.
@@ -148,6 +154,7 @@ impl Drive {
             settings,
             pool: Arc::default(),
             counters: Counters::default(),
+            resized: Mutex::default(),
         }
     }
     #[must_use]
@@ -162,6 +169,10 @@ impl Drive {
     #[must_use]
     pub fn backend(&self) -> Arc<dyn BlockBackend> {
         self.backend.read().clone()
+    }
+    /// Calls `f` with what is below the drive, as a request: what is below stays meanwhile.
+    pub fn with_backend<R>(&self, f: impl FnOnce(&dyn BlockBackend) -> R) -> R {
+        f(&**self.backend.read())
     }
     /// Replaces what is below the drive, between requests: `change` gets the old one while no request runs.
     ///
@@ -196,6 +207,11 @@ impl Drive {
     pub fn detect_zeroes(&self) -> DetectZeroes {
         self.settings.detect_zeroes
     }
+    /// What is written is gone at the end (`-snapshot`).
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.settings.temporary
+    }
     #[must_use]
     pub fn cache(&self) -> CacheMode {
         self.settings.cache
@@ -208,6 +224,29 @@ impl Drive {
     #[must_use]
     pub fn readonly(&self) -> bool {
         self.backend.read().readonly()
+    }
+    /// Calls `f` when the capacity has changed, until it says false.
+    pub fn on_resized(&self, f: impl Fn() -> bool + Send + Sync + 'static) {
+        self.resized.lock().push(Arc::new(f));
+    }
+    /// Changes the capacity of what is below, between requests, and tells the device.
+    ///
+    /// # Errors
+    /// The host's, or those of the format; it is read-only; `capacity` is no multiple of [`crate::SECTOR`].
+    pub fn resize(&self, capacity: u64) -> io::Result<()> {
+        if !capacity.is_multiple_of(crate::SECTOR) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let backend = self.backend.write();
+        if backend.readonly() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        backend.resize(capacity)?;
+        drop(backend);
+        let listeners = self.resized.lock().clone();
+        let gone: Vec<_> = listeners.into_iter().filter(|f| !f()).collect();
+        self.resized.lock().retain(|f| !gone.iter().any(|g| Arc::ptr_eq(f, g)));
+        Ok(())
     }
     /// `discard=unmap`: discards release storage.
     #[must_use]

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct FileOptions {
     pub no_lock: bool,
     /// Let others write to the image (`-U`).
     pub force_share: bool,
+    /// Another process has the image: it is neither locked nor written until [`crate::handover::take`].
+    pub away: bool,
 }
 
 /// A file or block device. It grows when written behind its end, where it reads as zero.
@@ -37,6 +39,7 @@ pub struct FileNode {
     len: AtomicU64,
     block_device: bool,
     options: FileOptions,
+    away: AtomicBool,
 }
 
 /// The descriptors of a file, as long as it is open for reading only, or for writing too.
@@ -50,14 +53,8 @@ struct Opened {
 impl Opened {
     fn new(path: &Path, file: File, options: &FileOptions) -> Result<Self, String> {
         let fail = |e: &io::Error| format!("cannot open '{}': {}", path.display(), error_text(e));
-        if !options.no_lock
-            && let Locked::No(lock) =
-                lock::acquire(&file, !options.readonly, options.force_share).map_err(|e| fail(&e))?
-        {
-            return Err(format!(
-                "failed to get {lock} lock on '{}': another process is using this image",
-                path.display()
-            ));
+        if !options.away {
+            acquire(path, &file, options)?;
         }
         let direct = match options.direct {
             true => Some(again(&file, !options.readonly, libc::O_DIRECT).map_err(|e| match e.raw_os_error() {
@@ -85,6 +82,20 @@ impl Opened {
     }
 }
 
+/// Locks an image as it is opened.
+fn acquire(path: &Path, file: &File, options: &FileOptions) -> Result<(), String> {
+    if options.no_lock {
+        return Ok(());
+    }
+    match lock::acquire(file, !options.readonly, options.force_share) {
+        Ok(Locked::No(lock)) => {
+            Err(format!("failed to get {lock} lock on '{}': another process is using this image", path.display()))
+        }
+        Ok(_) => Ok(()),
+        Err(e) => Err(format!("cannot open '{}': {}", path.display(), error_text(&e))),
+    }
+}
+
 /// Opens a file by its descriptor, whatever its name stands for now.
 fn again(file: &File, write: bool, flags: libc::c_int) -> io::Result<File> {
     let mut options = OpenOptions::new();
@@ -94,6 +105,8 @@ fn again(file: &File, write: bool, flags: libc::c_int) -> io::Result<File> {
 
 /// Alignment that O_DIRECT accepts on every common file system.
 const DIRECT_ALIGN: u64 = 4096;
+
+const AWAY: &str = "the image is in another process's hands";
 
 impl FileNode {
     /// Opens a file.
@@ -135,7 +148,9 @@ impl FileNode {
         }
         let len = file.seek(SeekFrom::End(0)).map_err(|e| fail(&e))?;
         let opened = RwLock::new(Arc::new(Opened::new(path, file, &options)?));
-        Ok(Self { path: path.to_owned(), opened, len: AtomicU64::new(len), block_device, options })
+        let away = AtomicBool::new(options.away);
+        let options = FileOptions { away: false, ..options };
+        Ok(Self { path: path.to_owned(), opened, len: AtomicU64::new(len), block_device, options, away })
     }
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -171,6 +186,9 @@ impl FileNode {
         if opened.readonly == readonly {
             return Ok(());
         }
+        if self.is_away() {
+            return Err(format!("'{}': {AWAY}", self.path.display()));
+        }
         let file = match fdset::open(&self.path, !readonly) {
             Some(file) => file,
             None => again(&opened.file, !readonly, 0),
@@ -190,6 +208,54 @@ impl FileNode {
         }
         Ok(())
     }
+    fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+    /// The image is written no more: what was written is on stable storage, locks are given up.
+    ///
+    /// # Errors
+    /// One line; it stays as it was.
+    pub(crate) fn give(&self) -> Result<(), String> {
+        let opened = self.opened.write();
+        if !self.is_away() {
+            let fail = |e: io::Error| format!("'{}': {}", self.path.display(), error_text(&e));
+            if !opened.readonly && !self.options.no_flush {
+                opened.file.sync_data().map_err(fail)?;
+            }
+            lock::release(&opened.file);
+            self.away.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+    /// The image is ours, with the length that it has now.
+    ///
+    /// # Errors
+    /// One line: another process has it.
+    pub(crate) fn take(&self) -> Result<(), String> {
+        let opened = self.opened.write();
+        if !self.is_away() {
+            return Ok(());
+        }
+        let taken = acquire(&self.path, &opened.file, &FileOptions { readonly: opened.readonly, ..self.options });
+        let end = taken.and_then(|()| {
+            // What this host has in memory of a file that another has written is old. A hint.
+            let _ = rustix::fs::fadvise(&opened.file, 0, None, rustix::fs::Advice::DontNeed);
+            let end = rustix::fs::seek(&opened.file, rustix::fs::SeekFrom::End(0));
+            end.map_err(|e| format!("'{}': {}", self.path.display(), error_text(&e.into())))
+        });
+        match end {
+            Ok(end) => self.len.store(end, Ordering::Release),
+            Err(e) => {
+                lock::release(&opened.file);
+                return Err(e);
+            }
+        }
+        self.away.store(false, Ordering::Release);
+        Ok(())
+    }
+    fn check_here(&self) -> io::Result<()> {
+        if self.is_away() { Err(io::Error::new(io::ErrorKind::PermissionDenied, AWAY)) } else { Ok(()) }
+    }
     fn opened(&self) -> Arc<Opened> {
         self.opened.read().clone()
     }
@@ -197,6 +263,7 @@ impl FileNode {
         self.len.fetch_max(end, Ordering::AcqRel);
     }
     fn zero_by_writing(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
+        self.check_here()?;
         let (piece, opened) = (vec![0; len.min(1 << 20) as usize], self.opened());
         while len > 0 {
             let n = len.min(1 << 20);
@@ -245,6 +312,7 @@ impl BlockBackend for FileNode {
         vectored::read(self.opened().for_request(offset, segments, skip, len), offset, segments, skip, len, false)
     }
     fn write_part(&self, offset: u64, segments: &[Segment], skip: u64, len: u64) -> io::Result<()> {
+        self.check_here()?;
         vectored::write(self.opened().for_request(offset, segments, skip, len), offset, segments, skip, len)?;
         self.grown(offset + len);
         Ok(())
@@ -265,15 +333,17 @@ impl BlockBackend for FileNode {
         Ok(())
     }
     fn write_bytes(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check_here()?;
         self.opened().file.write_all_at(data, offset)?;
         self.grown(offset + data.len() as u64);
         Ok(())
     }
     fn flush(&self) -> io::Result<()> {
         let opened = self.opened();
-        if self.options.no_flush || opened.readonly { Ok(()) } else { opened.file.sync_data() }
+        if self.options.no_flush || opened.readonly || self.is_away() { Ok(()) } else { opened.file.sync_data() }
     }
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_here()?;
         // Nothing is behind the end.
         let len = len.min(self.capacity().saturating_sub(offset));
         if !self.options.discard || len == 0 {
@@ -289,6 +359,7 @@ impl BlockBackend for FileNode {
         if len == 0 {
             return Ok(());
         }
+        self.check_here()?;
         let punch = may_unmap && self.options.discard && offset + len <= self.capacity();
         let how =
             if punch { FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE } else { FallocateFlags::ZERO_RANGE };
@@ -334,6 +405,7 @@ impl BlockBackend for FileNode {
         if self.block_device {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a block device cannot be resized"));
         }
+        self.check_here()?;
         self.opened().file.set_len(capacity)?;
         self.len.store(capacity, Ordering::Release);
         Ok(())

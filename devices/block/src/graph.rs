@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a node takes from whoever opens it unless its options say otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Inherit {
     pub discard: bool,
     pub no_lock: bool,
     pub force_share: bool,
+    /// Another process has what is to be written, until [`crate::handover::take`].
+    pub away: bool,
     /// Open neither backing files nor anything else that is only read through.
     pub no_backing: bool,
     /// Open images for a check or repair: damage is not repaired or refused on opening.
@@ -43,6 +45,8 @@ const ENDLESS: &str = "the chain of backing files is too long, or a loop";
 pub struct BlockGraph {
     nodes: Mutex<BTreeMap<String, Arc<Node>>>,
     anonymous: AtomicU64,
+    /// Images are opened as [`Inherit::away`] says.
+    away: AtomicBool,
     /// Limits that several drives share.
     throttles: Mutex<BTreeMap<String, Arc<Throttle>>>,
 }
@@ -103,6 +107,10 @@ impl BlockGraph {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+    /// Images that are opened from now on are in another process's hands if they are to be written, or they are not.
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::Release);
     }
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Node>> {
@@ -219,6 +227,7 @@ impl BlockGraph {
         if inherit.depth > 0 {
             return self.open_one(o, inherit);
         }
+        let inherit = &Inherit { away: inherit.away || self.away.load(Ordering::Acquire), ..*inherit };
         let before: Vec<String> = self.nodes.lock().keys().cloned().collect();
         let opened = self.open_one(o, inherit);
         if opened.is_err() {
@@ -311,11 +320,12 @@ impl BlockGraph {
             discard: inherit.discard,
             no_lock,
             force_share: inherit.force_share,
+            away: inherit.away && !inherit.readonly,
         };
         let path = PathBuf::from(&filename);
         let file = match FileNode::open(&path, options) {
             Err(e) if automatic && !inherit.readonly && e.contains("denied") => {
-                FileNode::open(&path, FileOptions { readonly: true, ..options }).map_err(|_| e)?
+                FileNode::open(&path, FileOptions { readonly: true, away: false, ..options }).map_err(|_| e)?
             }
             other => other?,
         };

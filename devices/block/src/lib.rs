@@ -5,6 +5,7 @@ mod drive;
 mod extent;
 mod file;
 mod graph;
+pub mod handover;
 pub mod image;
 pub mod job;
 mod lock;

@@ -132,6 +132,26 @@ impl Node {
         Ok(())
     }
 
+    /// Gives what is written of this node (not of those below) into the hands of another process.
+    pub(crate) fn give(&self) -> Result<(), String> {
+        match &self.kind {
+            Kind::File(file) => file.give(),
+            Kind::Qcow2(image) => {
+                image.hand_over().map_err(|e| format!("'{}': {}", self.filename, crate::error_text(&e)))
+            }
+            _ => self.backend().flush().map_err(|e| format!("'{}': {}", self.filename, crate::error_text(&e))),
+        }
+    }
+    /// Takes this node back; those below are there.
+    pub(crate) fn take(&self) -> Result<(), String> {
+        match &self.kind {
+            Kind::File(file) => file.take(),
+            Kind::Qcow2(image) => image.take_over().map_err(|e| format!("'{}': {e}", self.filename)),
+            Kind::Raw(image) => image.measure_again().map_err(|e| format!("'{}': {e}", self.filename)),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the image and what it is in again, for reading only or for writing too. Nobody may be writing.
     ///
     /// # Errors

@@ -348,6 +348,7 @@ impl DriveOptions {
             errors: (self.read_errors, self.write_errors),
             discard: self.discard,
             detect_zeroes: self.detect_zeroes,
+            temporary: snapshot,
         };
         let drive = Drive::with_settings(self.id.as_deref().unwrap_or(name), backend, settings);
         drive.set_node(Some(node));

@@ -35,6 +35,15 @@ impl RawNode {
         node.capacity.store(capacity, Ordering::Release);
         Ok(node)
     }
+    /// The file has changed meanwhile.
+    pub(crate) fn measure_again(&self) -> Result<(), String> {
+        let end = self.size.map_or(self.offset, |s| self.offset.saturating_add(s));
+        if end > self.file.capacity() {
+            return Err("offset and size do not lie within the file".to_owned());
+        }
+        self.capacity.store(self.measure().ok_or("the image is too large")?, Ordering::Release);
+        Ok(())
+    }
     /// The part of the last sector that the file lacks reads as zero.
     fn measure(&self) -> Option<u64> {
         self.size.unwrap_or(self.file.capacity() - self.offset).checked_next_multiple_of(SECTOR)

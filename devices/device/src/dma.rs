@@ -47,6 +47,10 @@ pub trait Iommu: Send + Sync {
 pub trait TranslationListener: Send + Sync {
     /// The translation of these bus addresses may be another; `None`: of all, and there may be other windows.
     fn translation_changed(&self, range: Option<GpaRange>);
+    /// Could it follow what is translated in a window there?
+    fn reaches(&self, _window: DmaWindow) -> bool {
+        true
+    }
 }
 
 /// What a requester's addresses lead to; the listener that it was made with is told of changes until it is gone.

@@ -5,13 +5,14 @@ use crate::guest::GuestRam;
 use crate::papr::{Answer, Args, Hypercalls, Status, hcall as h};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
+use rhea_accel::spapr::{KernelTable, KernelTces};
 use rhea_accel::{MsiMessage, MsiTarget};
 use rhea_device::LoadError;
 use rhea_device::dma::{DmaWindow, Iommu, Translated, Translation, TranslationListener, Translations};
 use rhea_memory::{BusError, Gpa, GpaRange};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// The device may read.
 pub const READ: u64 = 1;
@@ -21,12 +22,39 @@ pub const WRITE: u64 = 2;
 const MAX_INDIRECT: u64 = 512;
 const LIST_ALIGN: u64 = 4096;
 
+/// Where the entries are.
+enum Home {
+    Own(Vec<AtomicU64>),
+    /// Hypercalls change them past this program: nobody is told.
+    Kernel(Box<dyn KernelTable>),
+}
+
+impl Home {
+    /// 0 beyond the end.
+    #[inline]
+    fn get(&self, index: usize) -> u64 {
+        match self {
+            Self::Own(entries) => entries.get(index).map_or(0, |e| e.load(SeqCst)),
+            Self::Kernel(table) => table.load(index),
+        }
+    }
+    fn set(&self, index: usize, tce: u64) {
+        match self {
+            Self::Own(entries) => entries.get(index).map_or((), |e| e.store(tce, SeqCst)),
+            Self::Kernel(table) => table.store(index, tce),
+        }
+    }
+}
+
 /// A table: the window of a device's bus from `base` on.
 pub struct TceTable {
     liobn: u32,
     base: u64,
     page_shift: u32,
-    entries: Vec<AtomicU64>,
+    pages: usize,
+    /// Locked for writing while they move.
+    home: RwLock<Home>,
+    kernel: Option<Arc<dyn KernelTces>>,
     watchers: Mutex<Vec<(Vec<GpaRange>, Weak<AtomicBool>)>>,
     watched: AtomicUsize,
     followers: Followers,
@@ -43,18 +71,59 @@ fn tell(followers: &Followers, range: Option<GpaRange>) {
 }
 
 impl TceTable {
-    /// A table of `pages` pages of `1 << page_shift` bytes each (12 to 34) from bus address `base` on; nothing is translated yet.
-    #[must_use]
-    pub fn new(liobn: u32, base: u64, page_shift: u32, pages: u64) -> Arc<Self> {
-        Arc::new(Self {
+    /// A table of `pages` pages of `1 << page_shift` bytes each (12 to 34) from bus address `base` on; nothing is translated yet. It is
+    /// the accelerator's as long as nobody wants to be told of changes, if that can have it.
+    fn new(liobn: u32, base: u64, page_shift: u32, pages: u64, kernel: Option<Arc<dyn KernelTces>>) -> Arc<Self> {
+        let table = Self {
             liobn,
             base,
             page_shift: page_shift.clamp(12, 34),
-            entries: (0..pages).map(|_| AtomicU64::new(0)).collect(),
+            pages: pages as usize,
+            home: RwLock::new(Home::Own(Vec::new())),
+            kernel,
             watchers: Mutex::default(),
             watched: AtomicUsize::new(0),
             followers: Mutex::default(),
-        })
+        };
+        table.renew(&mut table.home.write());
+        Arc::new(table)
+    }
+    /// Does anybody want to be told of changes?
+    fn told(&self) -> bool {
+        self.followers.lock().iter().any(|f| f.strong_count() > 0)
+            || self.watchers.lock().iter().any(|(_, m)| m.strong_count() > 0)
+    }
+    /// Makes the entries anew, all 0.
+    fn renew(&self, home: &mut Home) {
+        // There is no second one of the same number.
+        *home = Home::Own(Vec::new());
+        let kernel = self.kernel.as_ref().filter(|_| !self.told());
+        let first = self.base >> self.page_shift;
+        let made = kernel.and_then(|k| k.create(self.liobn, self.page_shift, first, self.pages as u64));
+        let own = || Home::Own((0..self.pages).map(|_| AtomicU64::new(0)).collect());
+        *home = made.map_or_else(own, Home::Kernel);
+    }
+    /// Somebody is told of changes from now on: all hypercalls come here.
+    fn take_over(&self) {
+        let Some(kernel) = self.kernel.as_ref().filter(|_| self.in_kernel()) else { return };
+        kernel.exclusively(&mut || {
+            let mut home = self.home.write();
+            if let Home::Kernel(table) = &*home {
+                *home = Home::Own((0..self.pages).map(|n| AtomicU64::new(table.load(n))).collect());
+            }
+        });
+    }
+    /// Are the entries the accelerator's?
+    #[must_use]
+    pub fn in_kernel(&self) -> bool {
+        matches!(*self.home.read(), Home::Kernel(_))
+    }
+    /// It is nobody's window any more: its number is free, and nothing is translated.
+    fn retire(&self) {
+        *self.home.write() = Home::Own(Vec::new());
+    }
+    fn entry(&self, index: usize) -> u64 {
+        self.home.read().get(index)
     }
     /// The logical I/O bus number.
     #[must_use]
@@ -72,10 +141,10 @@ impl TceTable {
     /// Bytes of the window.
     #[must_use]
     pub fn size(&self) -> u64 {
-        (self.entries.len() as u64) << self.page_shift
+        (self.pages as u64) << self.page_shift
     }
     fn index(&self, address: u64) -> Option<usize> {
-        usize::try_from(address.checked_sub(self.base)? >> self.page_shift).ok().filter(|n| *n < self.entries.len())
+        usize::try_from(address.checked_sub(self.base)? >> self.page_shift).ok().filter(|n| *n < self.pages)
     }
     /// Where `address` leads, `None`: it is not in the window.
     ///
@@ -83,7 +152,7 @@ impl TceTable {
     /// The entry does not allow it.
     #[inline]
     pub fn translate(&self, address: u64, write: bool) -> Option<Result<Translation, BusError>> {
-        let entry = self.entries[self.index(address)?].load(SeqCst);
+        let entry = self.entry(self.index(address)?);
         if entry & if write { WRITE } else { READ } == 0 {
             return Some(Err(BusError::Refused));
         }
@@ -96,7 +165,7 @@ impl TceTable {
         let mask = (1u64 << self.page_shift) - 1;
         let first = self.index(address & !mask).ok_or(Status::PARAMETER)?;
         let end = usize::try_from(pages).ok().and_then(|n| first.checked_add(n));
-        end.filter(|end| *end <= self.entries.len()).map(|end| first..end).ok_or(Status::PARAMETER)
+        end.filter(|end| *end <= self.pages).map(|end| first..end).ok_or(Status::PARAMETER)
     }
     /// Sets the entry of a bus address.
     ///
@@ -104,13 +173,18 @@ impl TceTable {
     /// The address is not in the window.
     pub fn put(&self, address: u64, tce: u64) -> Answer {
         let range = self.range(address, 1)?;
-        self.store(range.start, tce);
-        self.notify(range);
+        self.store(range, std::iter::once(tce));
         Ok(())
     }
-    fn store(&self, index: usize, tce: u64) {
+    fn store(&self, range: std::ops::Range<usize>, tces: impl Iterator<Item = u64>) {
         let mask = (1u64 << self.page_shift) - 1;
-        self.entries[index].store(tce & !mask | tce & (READ | WRITE), SeqCst);
+        {
+            let home = self.home.read();
+            for (n, tce) in range.clone().zip(tces) {
+                home.set(n, tce & !mask | tce & (READ | WRITE));
+            }
+        }
+        self.notify(range);
     }
     /// Sets `pages` entries to one value.
     ///
@@ -118,10 +192,7 @@ impl TceTable {
     /// They leave the window.
     pub fn stuff(&self, address: u64, tce: u64, pages: u64) -> Answer {
         let range = self.range(address, pages)?;
-        for n in range.clone() {
-            self.store(n, tce);
-        }
-        self.notify(range);
+        self.store(range, std::iter::repeat(tce));
         Ok(())
     }
     /// The entry of a bus address.
@@ -130,7 +201,7 @@ impl TceTable {
     /// It is not in the window.
     pub fn get(&self, address: u64) -> Answer<u64> {
         let range = self.range(address, 1)?;
-        Ok(self.entries[range.start].load(SeqCst))
+        Ok(self.entry(range.start))
     }
     /// Tells who watches one of these entries.
     fn notify(&self, range: std::ops::Range<usize>) {
@@ -160,6 +231,8 @@ impl TceTable {
         watchers.retain(|(_, m)| m.strong_count() > 0);
         watchers.push((ranges.to_vec(), Arc::downgrade(mark)));
         self.watched.store(watchers.len(), SeqCst);
+        drop(watchers);
+        self.take_over();
     }
     /// The entries from `first` to `last` that allow anything, each for itself: as it comes it goes.
     fn mapped(&self, first: u64, last: u64, found: &mut dyn FnMut(Translated)) {
@@ -170,8 +243,8 @@ impl TceTable {
         }
         let index = |at: u64| ((at - self.base) >> self.page_shift) as usize;
         let (from, to) = (index(first.max(self.base)), index(last.min(end)));
-        for (n, entry) in self.entries.iter().enumerate().take(to + 1).skip(from) {
-            let entry = entry.load(SeqCst);
+        for n in from..=to.min(self.pages.saturating_sub(1)) {
+            let entry = self.entry(n);
             let (read, write) = (entry & READ != 0, entry & WRITE != 0);
             if read || write {
                 let iova = self.base + ((n as u64) << self.page_shift);
@@ -181,28 +254,25 @@ impl TceTable {
     }
     /// Clears all entries.
     pub fn clear(&self) {
-        for entry in &self.entries {
-            if entry.load(SeqCst) != 0 {
-                entry.store(0, SeqCst);
-            }
-        }
-        self.notify(0..self.entries.len());
+        self.renew(&mut self.home.write());
+        self.notify(0..self.pages);
     }
     /// Entries that are not 0, for saved state.
     #[must_use]
     pub fn save(&self) -> Vec<(u32, u64)> {
-        (0..).zip(&self.entries).map(|(n, e)| (n, e.load(SeqCst))).filter(|(_, e)| *e != 0).collect()
+        (0..self.pages).map(|n| (n as u32, self.entry(n))).filter(|(_, e)| *e != 0).collect()
     }
     /// # Errors
     /// Entries beyond the end.
     pub fn load(&self, entries: &[(u32, u64)]) -> Result<(), LoadError> {
         self.clear();
         for (n, tce) in entries {
-            let entry = self.entries.get(*n as usize);
-            let entry = entry.ok_or_else(|| LoadError::Mismatch(format!("size of DMA window {:#x}", self.liobn)))?;
-            entry.store(*tce, SeqCst);
+            if *n as usize >= self.pages {
+                return Err(LoadError::Mismatch(format!("size of DMA window {:#x}", self.liobn)));
+            }
+            self.home.read().set(*n as usize, *tce);
         }
-        self.notify(0..self.entries.len());
+        self.notify(0..self.pages);
         Ok(())
     }
 }
@@ -211,20 +281,47 @@ impl TceTable {
 pub struct TceTables {
     tables: RwLock<BTreeMap<u32, Arc<TceTable>>>,
     ram: GuestRam,
+    kernel: OnceLock<Arc<dyn KernelTces>>,
+    /// Hypercalls that came here.
+    calls: AtomicU64,
 }
 
 impl TceTables {
     /// `ram` is where H_PUT_TCE_INDIRECT has its lists.
     #[must_use]
     pub fn new(ram: GuestRam) -> Arc<Self> {
-        Arc::new(Self { tables: RwLock::default(), ram })
+        Arc::new(Self { tables: RwLock::default(), ram, kernel: OnceLock::new(), calls: AtomicU64::new(0) })
     }
-    /// Makes a table known; one with the same number is replaced.
-    pub fn add(&self, table: Arc<TceTable>) {
-        self.tables.write().insert(table.liobn, table);
+    /// Tables made from now on are the accelerator's where they can be.
+    pub fn set_kernel(&self, kernel: Arc<dyn KernelTces>) {
+        // Once, while the machine is built.
+        let _ = self.kernel.set(kernel);
     }
+    /// Makes an empty table of `pages` pages of `1 << page_shift` bytes each (12 to 34) from bus address `base` on. One with the same
+    /// number is replaced.
+    pub fn make(&self, liobn: u32, base: u64, page_shift: u32, pages: u64) -> Arc<TceTable> {
+        self.remove(liobn);
+        let table = TceTable::new(liobn, base, page_shift, pages, self.kernel.get().cloned());
+        self.tables.write().insert(liobn, table.clone());
+        table
+    }
+    /// The window is gone: it translates nothing any more.
     pub fn remove(&self, liobn: u32) {
-        self.tables.write().remove(&liobn);
+        let table = self.tables.write().remove(&liobn);
+        if let Some(table) = table {
+            table.retire();
+        }
+    }
+    /// A line for the monitor: where the tables are.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let tables = self.tables.read();
+        let kernel = tables.values().filter(|t| t.in_kernel()).count();
+        let calls = self.calls.load(SeqCst);
+        format!(
+            "TCE tables: {kernel} in the kernel, {} in the machine, {calls} hypercalls came here\n",
+            tables.len() - kernel
+        )
     }
     #[must_use]
     pub fn get(&self, liobn: u32) -> Option<Arc<TceTable>> {
@@ -244,10 +341,7 @@ impl TceTables {
         if !self.ram.read(list, &mut bytes) {
             return Err(Status::PARAMETER);
         }
-        for (n, tce) in range.clone().zip(bytes.chunks_exact(8)) {
-            table.store(n, tce.iter().fold(0, |v, b| v << 8 | u64::from(*b)));
-        }
-        table.notify(range);
+        table.store(range, bytes.chunks_exact(8).map(|tce| tce.iter().fold(0, |v, b| v << 8 | u64::from(*b))));
         Ok(())
     }
 }
@@ -261,6 +355,7 @@ impl Hypercalls for TceTables {
             h::H_PUT_TCE_INDIRECT => self.put_indirect(args),
             _ => return None,
         };
+        self.calls.fetch_add(1, SeqCst);
         Some(result.err().unwrap_or(Status::SUCCESS))
     }
 }
@@ -301,11 +396,24 @@ impl DmaWindows {
                 window.followers.lock().clone_from(&followers);
             }
         }
+        for window in windows.iter().filter(|w| w.told()) {
+            window.take_over();
+        }
         self.changed();
     }
     #[must_use]
     pub fn windows(&self) -> Arc<Vec<Arc<TceTable>>> {
         self.windows.load_full()
+    }
+    /// Is there room for messages beside this window, and could those that follow the windows follow it too?
+    #[must_use]
+    pub fn reaches(&self, window: DmaWindow) -> bool {
+        let range = GpaRange { start: Gpa(window.base), len: window.len };
+        if self.messages.as_ref().is_some_and(|(messages, _)| messages.overlaps(&range)) {
+            return false;
+        }
+        let followers: Vec<_> = self.followers.lock().iter().filter_map(Weak::upgrade).collect();
+        followers.iter().all(|follower| follower.reaches(window))
     }
     /// ibm,set-tce-bypass: addresses are guest-real ones.
     pub fn set_bypass(&self, on: bool) {
@@ -371,6 +479,9 @@ impl Iommu for DmaWindows {
             window.followers.lock().push(listener.clone());
         }
         drop(followers);
+        for window in self.windows.load().iter() {
+            window.take_over();
+        }
         Ok(Box::new(Followed(self)))
     }
 }

@@ -3,6 +3,7 @@
 mod board;
 
 use board::{Board, Random};
+use rhea_accel::spapr::{KernelTable, KernelTces};
 use rhea_clock::VirtualClock;
 use rhea_device::dma::{DmaWindow, TranslationListener};
 use rhea_device::{Device, LoadError, Log, Saved, state};
@@ -11,7 +12,9 @@ use rhea_pci::edu::Edu;
 use rhea_pci::{BarKind, ConfigBuilder, Devfn, Identity, PciConfig, PciConfigState, PciFunction, PciSlot};
 use rhea_spapr::papr::hcall as h;
 use rhea_spapr::{Phb, PhbConfig, RtasCalls};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 const IDENTITY: Identity =
     Identity { vendor: 0x1b36, device: 0x11e8, revision: 1, class: 0x02_0000, subsystem_vendor: 1, subsystem: 2 };
@@ -70,7 +73,9 @@ impl PciFunction for Card {
 
 /// Card at 01.0, educational device (MSI) at 02.0.
 fn bridge() -> (Board, Arc<Card>, Arc<Edu>) {
-    let b = Board::new();
+    bridge_of(Board::new())
+}
+fn bridge_of(b: Board) -> (Board, Arc<Card>, Arc<Edu>) {
     let card = Card::new(b.phb.bus().slot(Devfn::new(1, 0)));
     b.phb.bus().attach(card.clone()).unwrap();
     let identity = Identity { class: 0x00ff00, ..IDENTITY };
@@ -238,11 +243,15 @@ fn dma_windows() {
 
 /// Counts what it is told.
 #[derive(Default)]
-struct Told(parking_lot::Mutex<Vec<Option<GpaRange>>>);
+struct Told(parking_lot::Mutex<Vec<Option<GpaRange>>>, std::sync::atomic::AtomicU64);
 
 impl TranslationListener for Told {
     fn translation_changed(&self, range: Option<GpaRange>) {
         self.0.lock().push(range);
+    }
+    fn reaches(&self, window: DmaWindow) -> bool {
+        let end = self.1.load(std::sync::atomic::Ordering::SeqCst);
+        end == 0 || window.base + window.len <= end
     }
 }
 
@@ -288,6 +297,114 @@ fn dma_windows_are_followed() {
     b.ok(h::H_PUT_TCE, &[0x8000_0000, 0x1000, 0x6003]);
     b.phb.reset();
     assert_eq!(take(), [range(0x1000, 0x1000), range(0, low.len)]);
+}
+
+/// A kernel that has tables: each by its number, with its entries.
+#[derive(Default)]
+struct Kernel(Arc<parking_lot::Mutex<BTreeMap<u32, Vec<u64>>>>, std::sync::atomic::AtomicBool);
+
+struct KernelsTable(Arc<parking_lot::Mutex<BTreeMap<u32, Vec<u64>>>>, u32);
+
+impl KernelTces for Kernel {
+    fn create(&self, liobn: u32, page_shift: u32, first: u64, pages: u64) -> Option<Box<dyn KernelTable>> {
+        assert!(page_shift == 12 && first == 0 || page_shift == 16 && first == 0x800_0000_0000, "{first:x}");
+        if self.1.load(SeqCst) {
+            return None;
+        }
+        let old = self.0.lock().insert(liobn, vec![0; pages as usize]);
+        assert!(old.is_none(), "there is one with the number {liobn:#x}");
+        Some(Box::new(KernelsTable(self.0.clone(), liobn)))
+    }
+    fn exclusively(&self, f: &mut dyn FnMut()) {
+        f();
+    }
+}
+
+impl KernelTable for KernelsTable {
+    fn load(&self, index: usize) -> u64 {
+        self.0.lock()[&self.1].get(index).copied().unwrap_or(0)
+    }
+    fn store(&self, index: usize, tce: u64) {
+        if let Some(entry) = self.0.lock().get_mut(&self.1).and_then(|t| t.get_mut(index)) {
+            *entry = tce;
+        }
+    }
+}
+
+impl Drop for KernelsTable {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
+}
+
+/// Tables are the kernel's until somebody wants to be told of changes, and again after a reset when nobody does.
+#[test]
+fn dma_windows_of_the_kernel() {
+    let kernel = Arc::new(Kernel::default());
+    let (b, card, _) = bridge_of(Board::with(Some(kernel.clone())));
+    let dma = card.config.slot().dma();
+    b.pci("ibm,write-pci-config", &[CARD | 4, 2, 4], 1);
+    b.put(0x6000, b"tces");
+    let (mut data, high) = ([0; 4], 0x0800_0000_0000_0000);
+    let mut read = |address| dma.read(Gpa(address), &mut data).map(|()| data);
+    // What the kernel stores, and what it leaves to this program.
+    let guest = |liobn: u32, index: usize, tce| kernel.0.lock().get_mut(&liobn).map(|t| t[index] = tce).is_some();
+    assert!(guest(0x8000_0000, 1, 0x6003));
+    assert_eq!((read(0x1000), read(0x2000)), (Ok(*b"tces"), Err(BusError::Refused)));
+    b.ok(h::H_PUT_TCE, &[0x8000_0000, 0x2000, 0x6003]);
+    assert_eq!((read(0x2000), kernel.0.lock()[&0x8000_0000][2]), (Ok(*b"tces"), 0x6003));
+    b.pci("ibm,create-pe-dma-window", &[CARD, 16, 25], 4);
+    assert!(guest(0x8000_0001, 0, 3) && b.tces.describe().contains(": 2 in the kernel, 0 in the machine, 1 hyper"));
+    assert_eq!(read(high + 0x6000), Ok(*b"tces"));
+    let saved = b.phb.save();
+    b.phb.load(&saved).unwrap();
+    assert_eq!((read(high + 0x6000), read(0x1000), kernel.0.lock().len()), (Ok(*b"tces"), Ok(*b"tces"), 2));
+    // Queues that keep addresses.
+    let mark = dma.watch(&[GpaRange { start: Gpa(0x1000), len: 4 }]).unwrap();
+    assert!(kernel.0.lock().is_empty() && !mark.load(SeqCst));
+    assert_eq!((read(0x1000), read(high + 0x6000)), (Ok(*b"tces"), Ok(*b"tces")));
+    b.ok(h::H_PUT_TCE, &[0x8000_0000, 0x1000, 0]);
+    assert!(mark.load(SeqCst) && read(0x1000).is_err());
+    drop(mark);
+    b.phb.reset();
+    assert!(guest(0x8000_0000, 1, 0x6003) && read(0x2000).is_err() && kernel.0.lock().len() == 1);
+    // A device of the host, as long as it is there.
+    let told = Arc::new(Told::default());
+    let listener: std::sync::Weak<dyn TranslationListener> = Arc::<Told>::downgrade(&told);
+    let Ok(all) = dma.iommu().unwrap().clone().follow(0, listener) else { panic!("it can be followed") };
+    let mut found = Vec::new();
+    all.mapped(0, u64::MAX, &mut |t| found.push(t.iova));
+    assert_eq!(found, [0x1000]);
+    b.pci("ibm,create-pe-dma-window", &[CARD, 16, 25], 4);
+    b.phb.reset();
+    assert!(kernel.0.lock().is_empty());
+    drop((all, told));
+    b.phb.reset();
+    assert_eq!(kernel.0.lock().len(), 1);
+    // One that refuses: the machine's own.
+    kernel.1.store(true, SeqCst);
+    b.phb.reset();
+    b.ok(h::H_PUT_TCE, &[0x8000_0000, 0x1000, 0x6003]);
+    assert_eq!((read(0x1000), kernel.0.lock().len()), (Ok(*b"tces"), 0));
+}
+
+/// A window is where the host's IOMMU reaches it, and there is none if it reaches none.
+#[test]
+fn dma_windows_are_within_reach() {
+    let (b, card, _) = bridge();
+    let iommu = card.config.slot().dma().iommu().expect("the host bridge's").clone();
+    let told = Arc::new(Told::default());
+    let listener: std::sync::Weak<dyn TranslationListener> = Arc::<Told>::downgrade(&told);
+    let Ok(_all) = iommu.follow(0, listener) else { panic!("it can be followed") };
+    // At 1 << 42 are messages.
+    for (bits, base) in [(64, 1u64 << 59), (48, 1 << 47), (43, 1 << 41), (39, 1 << 38)] {
+        told.1.store(1u64.checked_shl(bits).unwrap_or(0), std::sync::atomic::Ordering::SeqCst);
+        let made = b.pci("ibm,create-pe-dma-window", &[CARD, 16, 25], 4);
+        assert_eq!(made, [0, 0x8000_0001, (base >> 32) as u32, base as u32]);
+        assert_eq!(b.rtas(&*b.phbs, "ibm,remove-pe-dma-window", &[made[1]], 1), [0]);
+    }
+    told.1.store(1 << 32, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(b.pci("ibm,create-pe-dma-window", &[CARD, 16, 25], 4)[0] as i32, -1);
 }
 
 /// As a kernel looks for functions with enhanced error handling: those that it finds have none, and there are no others.

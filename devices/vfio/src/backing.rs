@@ -220,6 +220,12 @@ impl Backing {
             }
         }
     }
+    /// Can there be a window like this, as far as one knows before it is made?
+    pub(crate) fn reaches(&self, window: DmaWindow) -> bool {
+        let last = window.base.saturating_add(window.len.max(1) - 1);
+        // The kernel has a place for each of its own windows.
+        self.registers() || self.allowed().iter().any(|(start, end, _)| *start <= window.base && last <= *end)
+    }
     /// Makes the windows these, which what is mapped in others must not need any more.
     ///
     /// # Errors

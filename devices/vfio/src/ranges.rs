@@ -1,14 +1,18 @@
 //! What is mapped for DMA: ranges that do not overlap, found by address and walked in order.
 //!
-//! The ranges are in leaves of some dozens, side by side in memory, and each leaf knows those before and after it: a step to the next
-//! range is constant, and seldom leaves the cache. A small ordered index finds the leaf. The crates that were looked at merge
+//! The ranges are in leaves of some dozens, and the leaves are one array; each knows those before and after it. Addresses are side by
+//! side, apart from the values, so that a walk reads little memory, in the order in which it lies there; and it asks for a leaf some steps
+//! before it comes to it. So a step to the next range is constant, however many there are. A small ordered index finds the leaf. The crates that were looked at merge
 //! neighbours, which must stay apart here (`rangemap`), or have a node for each range, so that a walk runs all over memory, and need
 //! unsafe code (`intrusive-collections`).
 
 use std::collections::BTreeMap;
+use std::{hint, mem};
 
 /// Most ranges of a leaf.
 const FULL: usize = 64;
+/// Addresses in a line of the cache.
+const LINE: usize = 8;
 const NONE: u32 = u32::MAX;
 
 /// The place of a range; valid until something is put in or taken out.
@@ -23,14 +27,41 @@ struct Leaf<T> {
     key: u64,
     before: u32,
     after: u32,
-    /// First addresses; then last addresses and values, at the same places.
-    firsts: Vec<u64>,
-    rest: Vec<(u64, T)>,
+    /// First and last addresses, of which as many count as there are values, at the same places.
+    firsts: [u64; FULL],
+    lasts: [u64; FULL],
+    values: Vec<T>,
 }
 
 impl<T> Leaf<T> {
     fn new(key: u64, before: u32, after: u32) -> Self {
-        Self { key, before, after, firsts: Vec::with_capacity(FULL), rest: Vec::with_capacity(FULL) }
+        Self { key, before, after, firsts: [0; FULL], lasts: [0; FULL], values: Vec::with_capacity(FULL) }
+    }
+    fn len(&self) -> usize {
+        self.values.len()
+    }
+    fn firsts(&self) -> &[u64] {
+        &self.firsts[..self.len()]
+    }
+    fn insert(&mut self, at: usize, first: u64, last: u64, value: T) {
+        let len = self.len();
+        self.firsts.copy_within(at..len, at + 1);
+        self.lasts.copy_within(at..len, at + 1);
+        (self.firsts[at], self.lasts[at]) = (first, last);
+        self.values.insert(at, value);
+    }
+    fn remove(&mut self, at: usize) -> T {
+        let len = self.len();
+        self.firsts.copy_within(at + 1..len, at);
+        self.lasts.copy_within(at + 1..len, at);
+        self.values.remove(at)
+    }
+    /// What it has from a place on goes to another leaf, which is empty.
+    fn give(&mut self, at: usize, other: &mut Self) {
+        let moved = self.len() - at;
+        other.firsts[..moved].copy_from_slice(&self.firsts[at..][..moved]);
+        other.lasts[..moved].copy_from_slice(&self.lasts[at..][..moved]);
+        other.values.extend(self.values.drain(at..));
     }
 }
 
@@ -67,11 +98,11 @@ impl<T> Ranges<T> {
     /// The leaf for an address, and where in it ranges start above the address.
     fn place(&self, address: u64) -> (u32, usize) {
         let leaf = self.index.range(..=address).next_back().map_or(0, |(_, n)| *n);
-        (leaf, self.leaf(leaf).firsts.partition_point(|first| *first <= address))
+        (leaf, self.leaf(leaf).firsts().partition_point(|first| *first <= address))
     }
     /// What is at this place, or else first in the leaf after it: no other than the first leaf is ever empty.
     fn at(&self, leaf: u32, at: usize) -> Option<Cursor> {
-        if at < self.leaf(leaf).firsts.len() {
+        if at < self.leaf(leaf).len() {
             return Some(Cursor { leaf, at });
         }
         let after = self.leaf(leaf).after;
@@ -83,7 +114,7 @@ impl<T> Ranges<T> {
             return Some(Cursor { leaf, at: at - 1 });
         }
         let leaf = self.leaf(leaf).before;
-        let last = self.leaves.get(leaf as usize)?.firsts.len().checked_sub(1)?;
+        let last = self.leaves.get(leaf as usize)?.len().checked_sub(1)?;
         Some(Cursor { leaf, at: last })
     }
     /// The range with the lowest address.
@@ -94,14 +125,26 @@ impl<T> Ranges<T> {
     /// The next range upwards: a constant step.
     #[must_use]
     pub fn next(&self, cursor: Cursor) -> Option<Cursor> {
+        // A step for a line of the cache.
+        if cursor.at.is_multiple_of(LINE) {
+            self.fetch(self.leaf(cursor.leaf).after, cursor.at);
+        }
         self.at(cursor.leaf, cursor.at + 1)
+    }
+    /// Reads of the leaf that comes next what a walk reads there, and who comes after it, so that it is in the cache when the walk is there.
+    fn fetch(&self, number: u32, at: usize) {
+        if let Some(leaf) = self.leaves.get(number as usize) {
+            hint::black_box((leaf.firsts[at], leaf.lasts[at]));
+            if at == 0 {
+                hint::black_box(self.leaves.get(leaf.after as usize).map(|leaf| leaf.after));
+            }
+        }
     }
     /// First and last address, and value.
     #[must_use]
     pub fn get(&self, cursor: Cursor) -> (u64, u64, &T) {
         let leaf = self.leaf(cursor.leaf);
-        let (last, value) = &leaf.rest[cursor.at];
-        (leaf.firsts[cursor.at], *last, value)
+        (leaf.firsts[cursor.at], leaf.lasts[cursor.at], &leaf.values[cursor.at])
     }
     /// The lowest range that has an address from `first` to `last`.
     #[must_use]
@@ -116,7 +159,11 @@ impl<T> Ranges<T> {
             return false;
         }
         let (mut number, mut at) = self.place(first);
-        if self.leaf(number).firsts.len() == FULL {
+        if self.leaf(number).len() == FULL {
+            if self.free.is_empty() && self.leaves.len() == self.leaves.capacity() {
+                self.sort();
+                (number, at) = self.place(first);
+            }
             // Those that come in rising order fill their leaves.
             let half = if at == FULL { FULL } else { FULL / 2 };
             let new = self.split(number, half, first);
@@ -125,21 +172,31 @@ impl<T> Ranges<T> {
                 (number, at) = (new, at - half);
             }
         }
-        let leaf = self.leaf_mut(number);
-        leaf.firsts.insert(at, first);
-        leaf.rest.insert(at, (last, value));
+        self.leaf_mut(number).insert(at, first, last, value);
         self.len += 1;
         true
+    }
+    /// Moves the leaves, none of which is free, to where a quarter more have room, if they are not in the order of their ranges: so most
+    /// of them are at any time, and a walk goes upwards in memory.
+    fn sort(&mut self) {
+        if (0..).zip(self.index.values()).all(|(n, number)| n == *number) {
+            return;
+        }
+        let mut sorted = Vec::with_capacity(self.leaves.len() + self.leaves.len() / 4 + 1);
+        let (count, mut leaves) = (self.index.len() as u32, mem::take(&mut self.leaves));
+        for (n, number) in (0..).zip(self.index.values_mut()) {
+            let Leaf { key, firsts, lasts, ref mut values, .. } = leaves[mem::replace(number, n) as usize];
+            let (before, after) = (n.checked_sub(1).unwrap_or(NONE), if n + 1 == count { NONE } else { n + 1 });
+            sorted.push(Leaf { key, before, after, firsts, lasts, values: mem::take(values) });
+        }
+        self.leaves = sorted;
     }
     /// Makes a leaf of the ranges of another from `at` on; `first` is to be its first if that are none.
     fn split(&mut self, number: u32, at: usize, first: u64) -> u32 {
         let leaf = self.leaf_mut(number);
-        let (firsts, rest) = (leaf.firsts.drain(at..).collect::<Vec<_>>(), leaf.rest.drain(at..).collect::<Vec<_>>());
-        let after = leaf.after;
-        let mut made = Leaf::new(firsts.first().copied().unwrap_or(first), number, after);
-        made.firsts.extend(firsts);
-        made.rest.extend(rest);
-        let key = made.key;
+        let (key, after) = (leaf.firsts().get(at).copied().unwrap_or(first), leaf.after);
+        let mut made = Leaf::new(key, number, after);
+        leaf.give(at, &mut made);
         let new = match self.free.pop() {
             Some(new) => {
                 *self.leaf_mut(new) = made;
@@ -159,13 +216,11 @@ impl<T> Ranges<T> {
     }
     /// Takes a range out: its value, and the next range upwards.
     pub fn remove(&mut self, cursor: Cursor) -> (T, Option<Cursor>) {
-        let leaf = self.leaf_mut(cursor.leaf);
-        leaf.firsts.remove(cursor.at);
-        let (_, value) = leaf.rest.remove(cursor.at);
+        let value = self.leaf_mut(cursor.leaf).remove(cursor.at);
         self.len -= 1;
         let next = self.at(cursor.leaf, cursor.at);
         let leaf = self.leaf(cursor.leaf);
-        if leaf.firsts.is_empty() && cursor.leaf != 0 {
+        if leaf.values.is_empty() && cursor.leaf != 0 {
             let (key, before, after) = (leaf.key, leaf.before, leaf.after);
             self.leaf_mut(before).after = after;
             if after != NONE {

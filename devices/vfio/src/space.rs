@@ -562,6 +562,9 @@ impl TranslationListener for DmaSpace {
         };
         self.told(result);
     }
+    fn reaches(&self, window: DmaWindow) -> bool {
+        self.backing.reaches(window)
+    }
 }
 
 impl Drop for DmaSpace {

@@ -5,11 +5,12 @@ use crate::core::{VirtioDevice, config_bytes};
 use crate::features;
 use crate::queue::{Chain, QueueError};
 use crate::queues::{Gate, Queues};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rhea_device::LoadError;
 use rhea_memory::Gpa;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The device type.
 pub const ID: u16 = 5;
@@ -20,6 +21,32 @@ const STATS: u16 = 2;
 const REPORTING: u16 = 3;
 const PAGE: u64 = 4096;
 const ENTRY: usize = 10;
+
+/// What the guest said of its memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Tag and value (5.5.6.3).
+    pub entries: Vec<(u16, u64)>,
+    /// When that was: seconds of the host's clock since 1970; 0: never.
+    pub updated: u64,
+}
+
+/// How often the guest is asked for statistics by itself.
+#[derive(Default)]
+struct Polling {
+    /// Seconds, 0: not at all; and how often that was changed: the thread of an earlier setting ends.
+    setting: Mutex<(u32, u64)>,
+    changed: Condvar,
+}
+
+impl Polling {
+    fn set(&self, seconds: u32) -> u64 {
+        let mut setting = self.setting.lock();
+        *setting = (seconds, setting.1 + 1);
+        self.changed.notify_all();
+        setting.1
+    }
+}
 
 /// A balloon.
 pub struct Balloon {
@@ -32,7 +59,8 @@ pub struct Balloon {
     gates: [Gate; 4],
     /// The buffer for the next statistics, and the last ones: tag and value.
     held: Mutex<Option<Chain>>,
-    statistics: Mutex<Vec<(u16, u64)>>,
+    statistics: Mutex<Statistics>,
+    polling: Arc<Polling>,
     /// Told of what the guest gave, in bytes.
     changed: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
 }
@@ -50,6 +78,7 @@ impl Balloon {
             gates: Default::default(),
             held: Mutex::default(),
             statistics: Mutex::default(),
+            polling: Arc::default(),
             changed: OnceLock::new(),
         })
     }
@@ -69,13 +98,54 @@ impl Balloon {
     pub fn actual(&self) -> u64 {
         u64::from(self.actual.load(Ordering::Acquire)) * PAGE
     }
-    /// The last statistics (tag, value), and asks for new ones.
+    /// The last statistics; asks for new ones, unless that is done regularly.
     #[must_use]
-    pub fn statistics(&self) -> Vec<(u16, u64)> {
-        if let (Some(queues), Some(chain)) = (self.queues.get(), self.held.lock().take()) {
-            queues.complete(STATS, chain, 0);
+    pub fn statistics(&self) -> Statistics {
+        if self.polling_interval() == 0 {
+            self.ask();
         }
         self.statistics.lock().clone()
+    }
+    /// Gives the guest its buffer for statistics, which it returns filled.
+    fn ask(&self) {
+        let held = self.held.lock().take();
+        if let (Some(queues), Some(chain)) = (self.queues.get(), held) {
+            queues.complete(STATS, chain, 0);
+        }
+    }
+    /// Seconds between two questions for statistics; 0: they are asked for when somebody looks.
+    #[must_use]
+    pub fn polling_interval(&self) -> u32 {
+        self.polling.setting.lock().0
+    }
+    /// Asks for statistics every so many seconds, or not (0).
+    ///
+    /// # Errors
+    /// The host has no thread for it.
+    pub fn set_polling_interval(self: &Arc<Self>, seconds: u32) -> std::io::Result<()> {
+        let mine = self.polling.set(seconds);
+        if seconds == 0 {
+            return Ok(());
+        }
+        let (balloon, polling) = (Arc::downgrade(self), self.polling.clone());
+        let run = move || {
+            let interval = Duration::from_secs(seconds.into());
+            while let Some(balloon) = balloon.upgrade() {
+                balloon.ask();
+                drop(balloon);
+                let mut setting = polling.setting.lock();
+                let end = std::time::Instant::now() + interval;
+                while setting.1 == mine && !polling.changed.wait_until(&mut setting, end).timed_out() {}
+                if setting.1 != mine {
+                    break;
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name("balloon-stats".to_owned()).spawn(run);
+        if spawned.is_err() {
+            self.polling.set(0);
+        }
+        spawned.map(drop)
     }
 
     /// The page numbers of a buffer.
@@ -124,6 +194,12 @@ impl Balloon {
             Self::discard(queues, u64::from(first) * PAGE, run as u64 * PAGE);
             rest = &rest[run..];
         }
+    }
+}
+
+impl Drop for Balloon {
+    fn drop(&mut self) {
+        self.polling.set(0);
     }
 }
 
@@ -196,7 +272,9 @@ impl VirtioDevice for Balloon {
                                 e[2..ENTRY].iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)),
                             )
                         };
-                        *self.statistics.lock() = data.chunks_exact(ENTRY).map(entry).collect();
+                        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+                        let entries = data.chunks_exact(ENTRY).map(entry).collect();
+                        *self.statistics.lock() = Statistics { entries, updated: now };
                         // Kept until statistics are wanted again.
                         let old = self.held.lock().replace(chain);
                         if let Some(old) = old {
@@ -211,7 +289,7 @@ impl VirtioDevice for Balloon {
     fn reset(&self) {
         self.gates.iter().for_each(Gate::wait);
         *self.held.lock() = None;
-        self.statistics.lock().clear();
+        *self.statistics.lock() = Statistics::default();
         self.actual.store(0, Ordering::Release);
     }
     fn quiesce(&self) {

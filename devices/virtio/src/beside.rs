@@ -13,6 +13,8 @@ const OWED: (u32, u64) = (16, 8192);
 const WORTH: u32 = 16;
 const LONGEST: Duration = Duration::from_millis(1);
 const SHORTEST: Duration = Duration::from_micros(1);
+/// Looks for more in that time, in the middle of something.
+const LOOKS: u32 = 4;
 /// After so many chains in a row the driver is in the middle of something. Else it is waited for as long as would have been of use lately.
 const STREAM: u32 = 4;
 
@@ -46,11 +48,17 @@ impl Patience {
             self.chains = self.chains.saturating_add(chains);
         }
     }
-    /// Looks until `found`, others going first.
+    /// Looks until `found`, others going first. In the middle of something it sleeps between two looks: its processor is free for who gets
+    /// what was sent, who else would take turns with the driver on the driver's, and more comes together.
     fn look(&mut self, began: Instant, mut found: impl FnMut() -> bool) -> bool {
-        let window = if self.chains >= STREAM { self.limit } else { self.window };
+        let stream = self.chains >= STREAM;
+        let window = if stream { self.limit } else { self.window };
         loop {
-            std::thread::yield_now();
+            if stream {
+                std::thread::sleep(window / LOOKS);
+            } else {
+                std::thread::yield_now();
+            }
             if found() {
                 return true;
             }

@@ -155,7 +155,7 @@ impl Blk {
         let queues = options.queues.clamp(1, 1024);
         let write_cache = options.write_cache.unwrap_or_else(|| drive.cache().write_cache());
         let config = Mutex::new(config_of(&drive, &options, queues, write_cache));
-        Arc::new(Self {
+        let blk = Arc::new(Self {
             drive,
             queues: OnceLock::new(),
             gates: (0..queues).map(|_| Gate::default()).collect(),
@@ -164,7 +164,18 @@ impl Blk {
             epoch: Arc::default(),
             config,
             options: BlkOptions { queues, ..options },
-        })
+        });
+        let told = Arc::downgrade(&blk);
+        blk.drive.on_resized(move || told.upgrade().map(|b| b.resized()).is_some());
+        blk
+    }
+    /// The capacity is another one.
+    fn resized(&self) {
+        let sectors = self.drive.capacity() / SECTOR;
+        self.config.lock()[..8].copy_from_slice(&sectors.to_le_bytes());
+        if let Some(queues) = self.queues.get() {
+            queues.config_changed();
+        }
     }
     #[must_use]
     pub fn drive(&self) -> &Arc<Drive> {

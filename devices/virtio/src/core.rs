@@ -84,6 +84,9 @@ pub struct CoreState {
     queues: QueuesState,
     #[cbor(n(4), with = "minicbor::bytes")]
     device: Vec<u8>,
+    /// Whether the driver has accepted them yet or not.
+    #[n(5)]
+    offered: Option<u64>,
 }
 
 /// Joins a device, its queues and the driver-visible status.
@@ -247,12 +250,20 @@ impl VirtioCore {
             driver_features: self.common.lock().driver_features,
             queues: self.queues.save(),
             device: self.device.save(),
+            offered: Some(self.offered),
         }
     }
     /// # Errors
     /// The state is not of this device.
     pub fn load(&self, state: CoreState) -> Result<(), LoadError> {
-        let CoreState { status: s, generation, driver_features, queues, device } = state;
+        let CoreState { status: s, generation, driver_features, queues, device, offered } = state;
+        if let Some(was) = offered.filter(|was| *was != self.offered) {
+            return Err(LoadError::Mismatch(format!(
+                "{}: features {was:#x} were offered, here {:#x} are",
+                self.device.name(),
+                self.offered
+            )));
+        }
         // Before FEATURES_OK the driver may have written anything.
         if s & status::FEATURES_OK != 0 && driver_features & !self.offered != 0 {
             return Err(LoadError::Mismatch(format!(

@@ -1,6 +1,6 @@
 //! PCI Express: devices come and go in the slots of ports with native hot-plug.
 
-use super::{HotPlug, PlugBoard};
+use super::{HotPlug, MemoryModule, PlugBoard};
 use crate::config::DeviceSpec;
 use crate::options::ObjectSpec;
 use parking_lot::Mutex;
@@ -90,8 +90,8 @@ impl PlugBoard for Express {
     fn processors(&self) -> String {
         String::new()
     }
-    fn memory(&self) -> String {
-        String::new()
+    fn memory(&self) -> Vec<MemoryModule> {
+        Vec::new()
     }
     fn connect(&self, hotplug: &Arc<HotPlug>) {
         let _ = self.hotplug.set(Arc::downgrade(hotplug));

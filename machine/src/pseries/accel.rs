@@ -13,6 +13,7 @@ use rhea_irqchip::xive::XivePlaces;
 use rhea_kvm::ppc::{self, Host, Places, PpcVm, Setup};
 use rhea_kvm::{Counts, DEV_KVM, DevKvm};
 use rhea_ppc::{PpcConfig, PpcCpu};
+use rhea_spapr::TceTables;
 use std::sync::Arc;
 
 /// Hashed pages larger than the host's own ones need memory of such pages.
@@ -93,6 +94,7 @@ pub fn build(
     options: &PseriesOptions,
     kernel: Option<&Kernel>,
     hooks: &Arc<BoardHooks>,
+    tces: &Arc<TceTables>,
 ) -> Result<(Arc<dyn GuestAccelerator<PpcCpu>>, Option<Arc<dyn PpcVm>>), OptionError> {
     let Some(kernel) = kernel else { return Ok((jit::<PpcCpu>(board, config)?, None)) };
     let setup = Setup {
@@ -104,13 +106,17 @@ pub fn build(
         rpt_invalidate: options.caps.rpt_invalidate,
     };
     let vm = ppc::create(&kernel.kvm, setup).map_err(|e| kvm_error(&e))?;
-    let shown = vm.clone();
+    if let Some(kernel) = vm.tces() {
+        tces.set_kernel(kernel);
+    }
+    let (shown, tces) = (vm.clone(), tces.clone());
     let info = move || {
         let Counts { slots, doorbells, exits, kicks, .. } = shown.counts();
         format!(
             "kvm support: enabled\nirqchip: {}\nmemory slots: {slots}\ndoorbells: {doorbells}\nexits: {exits}\n\
-             kicks: {kicks}\n",
-            if shown.kernel_irqchip() { "kernel" } else { "machine" }
+             kicks: {kicks}\n{}",
+            if shown.kernel_irqchip() { "kernel" } else { "machine" },
+            tces.describe()
         )
     };
     board.info.push(("kvm", "show what runs the processors", Box::new(info)));

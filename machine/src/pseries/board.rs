@@ -4,6 +4,7 @@ use super::accel::{self, Kernel};
 use super::boot::Images;
 use super::cas::Offer;
 use super::cpu;
+use super::hcall;
 use super::hooks::BoardHooks;
 use super::hotplug::{Changes, ChangesParts};
 use super::memory::GuestRam;
@@ -178,7 +179,8 @@ pub fn build(
 
     // Processors.
     let hooks = Arc::new(BoardHooks(partition.clone()));
-    let (accel, kvm) = accel::build(&mut board, config, options, kernel.as_ref(), &hooks)?;
+    let tces = TceTables::new(rhea_spapr::guest::GuestRam::new(&space));
+    let (accel, kvm) = accel::build(&mut board, config, options, kernel.as_ref(), &hooks, &tces)?;
     let accelerator: Arc<dyn Accelerator> = accel.clone();
     board.accelerator = Some(Arc::downgrade(&accelerator));
     if let Some(kvm) = &kvm {
@@ -224,7 +226,6 @@ pub fn build(
     board.info.push(("pic", "show the interrupt controllers", Box::new(move || shown.describe())));
 
     // Devices.
-    let tces = TceTables::new(rhea_spapr::guest::GuestRam::new(&space));
     let vio = VioBus::new(&space, &irq, &tces);
     let phbs = Phbs::new();
     let mut phb_config = PhbConfig::new(0, &space, &irq, &tces);
@@ -303,6 +304,9 @@ pub fn build(
     board.keep.push(Box::new(Detach(phbs.clone())));
     let wall = wall();
     let power_button = move || events.power_button(platform::date(wall.now().0));
+    // As if the hypervisor called H_SIGNAL_SYS_RESET for all processors.
+    let reset = partition.clone();
+    let nmi = move || hcall::system_reset_all(&reset);
     let reload = move || {
         restarted.restart();
         partition.reset();
@@ -328,6 +332,7 @@ pub fn build(
         plugged_ram: Box::new(move || plugged_ram.blocks()),
         reload: Box::new(reload),
         power_button: Box::new(power_button),
+        nmi: Some(Box::new(nmi)),
         info: board.info,
         keep: board.keep,
         displays: board.displays,

@@ -6,7 +6,7 @@ use super::platform::date;
 use super::rtas::events::{Events, HotPlugEvent};
 use super::tree::{self, LMB};
 use crate::config::DeviceSpec;
-use crate::hotplug::{HotPlug, PlugBoard};
+use crate::hotplug::{HotPlug, MemoryModule, PlugBoard};
 use crate::options::ObjectSpec;
 use parking_lot::Mutex;
 use rhea_accel::GuestAccelerator;
@@ -491,14 +491,16 @@ impl PlugBoard for Changes {
         }
         text
     }
-    fn memory(&self) -> String {
-        let mut text = String::new();
-        for d in self.dimms.lock().iter() {
-            let _ = writeln!(text, "Memory device [dimm]: \"{}\"", d.id.as_deref().unwrap_or(""));
-            let _ = writeln!(text, "  addr: {:#x}\n  slot: {}\n  node: 0\n  size: {}", d.start, d.slot, d.block.len());
-            let _ = writeln!(text, "  memdev: {}\n  hotplugged: {}\n  hotpluggable: true", d.object, !d.cold);
-        }
-        text
+    fn memory(&self) -> Vec<MemoryModule> {
+        let one = |d: &Dimm| MemoryModule {
+            id: d.id.clone(),
+            object: d.object.clone(),
+            slot: d.slot,
+            start: d.start,
+            size: d.block.len(),
+            hotplugged: !d.cold,
+        };
+        self.dimms.lock().iter().map(one).collect()
     }
     fn connect(&self, hotplug: &Arc<HotPlug>) {
         let _ = self.hotplug.set(Arc::downgrade(hotplug));

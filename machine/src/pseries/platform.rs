@@ -77,7 +77,7 @@ pub fn build(
         if n != 0 {
             return Err(OptionError::new(&options.option, "the machine has one NVRAM: use if=pflash once"));
         }
-        let opened = options.open("pflash0", config.snapshot)?;
+        let opened = crate::flash::open(config, options, "pflash0")?;
         board.flash_drives.push(opened.clone());
         drive = Some(opened);
     }
@@ -219,7 +219,7 @@ impl OwnBus for Plugged<'_> {
                 let Some(id) = set.text("chardev") else {
                     return Err(OptionError::new(&option, "property 'chardev' is missing: chardev=ID"));
                 };
-                let Some((_, backend)) = self.wiring.chardevs.iter().find(|(i, _)| i == id) else {
+                let Some(backend) = self.wiring.chardevs.get(id) else {
                     return Err(set.error("chardev", &format!("'{id}': no -chardev has this id")));
                 };
                 let slot = self.vio.slot(vty::KIND, unit).map_err(|e| fail(&e))?;

@@ -270,6 +270,7 @@ pub fn build(
         Some(chips) => interrupts::in_kernel(&mut board, chips),
         None => interrupts::build(&mut board, &spaces.io, cpus, &features)?,
     };
+    let nmi = interrupts::nmi(irqs.apic.as_ref(), &pins);
     // Each is set once, here.
     if let Some(apic) = &irqs.apic {
         let _ = hooks.apic.set(apic.clone());
@@ -414,6 +415,7 @@ pub fn build(
         plugged_ram: Box::new(Vec::new),
         reload: Box::new(reload),
         power_button: Box::new(move || power.power_button()),
+        nmi: Some(nmi),
         info: board.info,
         keep: board.keep,
         displays: board.displays,

@@ -297,6 +297,17 @@ fn outputs(pins: &Arc<X86Pins>) -> LapicOutputs {
     }
 }
 
+/// What interrupts the guest where it cannot defer it: an edge at LINT1 of all local APICs, which let it through or not.
+pub fn nmi(apic: Option<&Arc<ApicBus>>, pins: &[Arc<X86Pins>]) -> Box<dyn Fn() + Send + Sync> {
+    if let Some(apic) = apic {
+        let line = apic.lint(1);
+        return Box::new(move || line.pulse());
+    }
+    // What local APICs in the kernel let through is the kernel's to know. Firmware and guests open LINT1 of the boot processor.
+    let boot = pins.first().cloned();
+    Box::new(move || boot.iter().for_each(|pins| pins.signal(pin::NMI)))
+}
+
 /// Lets the guest move the registers of the local APICs: one more window for each address it chooses.
 fn relocatable(board: &Board, apic: &Arc<ApicBus>) {
     /// A guest that moves them more often has them where it wanted them last, and where it wanted them first.

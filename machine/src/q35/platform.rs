@@ -229,8 +229,8 @@ impl Isa<'_> {
         }
         let chardev = match set.text("chardev") {
             None => None,
-            Some(id) => match self.wiring.chardevs.iter().find(|(i, _)| i == id) {
-                Some((_, backend)) => Some(backend.clone()),
+            Some(id) => match self.wiring.chardevs.get(id) {
+                Some(backend) => Some(backend),
                 None => return Err(set.error("chardev", &format!("'{id}': no -chardev has this id"))),
             },
         };
@@ -250,7 +250,11 @@ impl Isa<'_> {
         let name = match (kind.model, place(&["iobase", "ioport"])) {
             (catalog::Model::I8042 | catalog::Model::PvPanic, _) => kind.name.to_owned(),
             (_, Some(port)) => format!("{}@{port:x}", kind.name),
-            (_, None) => format!("{}.{}", kind.name, board.devices.len()),
+            // Whatever other devices there are: they may have come while another process had the machine.
+            (_, None) => {
+                let alike = |name: &str| name.strip_prefix(kind.name).is_some_and(|rest| rest.starts_with(['.', '@']));
+                format!("{}.{}", kind.name, board.devices.iter().filter(|d| alike(d.name())).count())
+            }
         };
         let made = kind.make(&name, &set, &resources)?;
         for w in &made.windows {

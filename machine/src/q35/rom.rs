@@ -68,7 +68,7 @@ pub fn build(
                 Some(file) => format!("{}: '{}'", drive.option, file),
                 None => drive.option.clone(),
             };
-            let opened = drive.open(&format!("pflash{n}"), config.snapshot)?;
+            let opened = crate::flash::open(config, drive, &format!("pflash{n}"))?;
             let len = opened.capacity();
             if len == 0 || !len.is_multiple_of(FLASH_BLOCK) || map::FOUR_GIB - end + len > map::ROM_LIMIT {
                 let message = format!("{len} bytes: both banks have at most 16 MiB, in blocks of 4 KiB");

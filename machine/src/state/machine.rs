@@ -93,15 +93,6 @@ impl Machine {
         self.state_blockers().into_iter().next().map_or(Ok(()), |b| Err(StateError::Blocked(b)))
     }
 
-    /// Can the disks be used by another process when the machine is there?
-    ///
-    /// # Errors
-    /// [`StateError::Blocked`]: images are not handed over.
-    pub(super) fn check_moved_disks(&self) -> Result<()> {
-        let drives = self.inventory().drives();
-        let written = drives.iter().find(|d| !d.readonly());
-        written.map_or(Ok(()), |d| Err(StateError::Blocked(format!("drive '{}': images are not handed over", d.id()))))
-    }
     fn alike(&self, asks: bool) -> Alike {
         Alike {
             options: self.configured().to_vec(),
@@ -155,8 +146,10 @@ impl Machine {
     /// Brings all devices to rest and flushes disks; [`Self::unrest`] follows, unless there is an error.
     pub(super) fn rest(&self) -> Result<()> {
         let (resting, rests) = crossbeam_channel::bounded(0);
-        let all = self.devices();
+        let (all, clock) = (self.devices(), self.clock().clone());
         let wait = move || {
+            // A timer that fires changes its device.
+            clock.settle();
             all.iter().for_each(|d| d.quiesce());
             if resting.send(()).is_err() {
                 // Nobody waits any longer.

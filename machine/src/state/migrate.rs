@@ -6,8 +6,9 @@
 
 use super::ram;
 use super::stream::{Kind, Result, StateError, Writer};
+use super::throttle::{Throttle, ThrottleParameters};
 use crate::machine::{Machine, RunState};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rhea_memory::{DirtyClient, PAGE_SIZE, RamBlock};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
@@ -23,11 +24,26 @@ pub struct MigrationParameters {
     pub downtime_limit: u64,
     /// Pages are compressed, with this level of zstd.
     pub zstd: Option<i32>,
+    /// [`Migration::go_on`] is waited for when the guest stands still.
+    pub pause_before_switchover: bool,
+    /// What is said of the other end's answers, which are waited for wherever there can be any.
+    pub return_path: bool,
+    /// A guest that writes too fast is slowed down.
+    pub auto_converge: bool,
+    pub throttle: ThrottleParameters,
 }
 
 impl Default for MigrationParameters {
     fn default() -> Self {
-        Self { max_bandwidth: 128 << 20, downtime_limit: 300, zstd: None }
+        Self {
+            max_bandwidth: 128 << 20,
+            downtime_limit: 300,
+            zstd: None,
+            pause_before_switchover: false,
+            return_path: true,
+            auto_converge: false,
+            throttle: ThrottleParameters::default(),
+        }
     }
 }
 
@@ -38,6 +54,8 @@ pub enum MigrationStatus {
     None,
     Setup,
     Active,
+    /// The guest stands still; [`Migration::go_on`] is waited for.
+    PreSwitchover,
     /// The guest stands still.
     Device,
     Completed,
@@ -54,6 +72,7 @@ impl MigrationStatus {
             Self::None => "none",
             Self::Setup => "setup",
             Self::Active => "active",
+            Self::PreSwitchover => "pre-switchover",
             Self::Device => "device",
             Self::Completed => "completed",
             Self::Failed => "failed",
@@ -64,7 +83,7 @@ impl MigrationStatus {
     /// Is the machine being moved?
     #[must_use]
     pub fn busy(self) -> bool {
-        matches!(self, Self::Setup | Self::Active | Self::Device | Self::Cancelling)
+        matches!(self, Self::Setup | Self::Active | Self::PreSwitchover | Self::Device | Self::Cancelling)
     }
 }
 
@@ -88,6 +107,8 @@ pub struct Progress {
     /// In milliseconds.
     pub expected_downtime: u64,
     pub downtime: u64,
+    /// Percent of the processors' time that is taken from the guest.
+    pub throttle: u8,
     pub setup_time: u64,
     pub total_time: u64,
 }
@@ -104,6 +125,7 @@ pub struct Channel {
 }
 
 type Listener = Box<dyn Fn(MigrationStatus) + Send + Sync>;
+type HoldsDisks = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The move of one machine.
 #[derive(Default)]
@@ -111,9 +133,13 @@ pub struct Migration {
     progress: Mutex<Progress>,
     parameters: Mutex<MigrationParameters>,
     cancel: Arc<AtomicBool>,
+    /// Rings when `progress` has left [`MigrationStatus::PreSwitchover`].
+    left: Condvar,
     shut: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
     listeners: Mutex<Vec<Listener>>,
     started: Mutex<Option<Instant>>,
+    /// Says why the disks must stay here.
+    holds_disks: Mutex<Option<HoldsDisks>>,
 }
 
 impl Migration {
@@ -136,6 +162,14 @@ impl Migration {
     pub fn listen(&self, listener: impl Fn(MigrationStatus) + Send + Sync + 'static) {
         self.listeners.lock().push(Box::new(listener));
     }
+    /// `why` says why the disks must stay here at present, if they must: somebody works on them.
+    pub fn keep_disks(&self, why: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        *self.holds_disks.lock() = Some(Box::new(why));
+    }
+    fn check_holders(&self) -> Result<()> {
+        let why = self.holds_disks.lock().as_ref().and_then(|why| why());
+        why.map_or(Ok(()), |why| Err(StateError::Blocked(why)))
+    }
     fn set(&self, status: MigrationStatus) {
         if std::mem::replace(&mut self.progress.lock().status, status) != status {
             self.listeners.lock().iter().for_each(|l| l(status));
@@ -149,11 +183,36 @@ impl Migration {
                 return;
             }
             progress.status = MigrationStatus::Cancelling;
+            self.cancel.store(true, Ordering::SeqCst);
+            self.left.notify_all();
         }
         self.listeners.lock().iter().for_each(|l| l(MigrationStatus::Cancelling));
-        self.cancel.store(true, Ordering::SeqCst);
         if let Some(shut) = &*self.shut.lock() {
             shut();
+        }
+    }
+    /// Goes on with a move that waits in [`MigrationStatus::PreSwitchover`]; false: there is none.
+    pub fn go_on(&self) -> bool {
+        {
+            let mut progress = self.progress.lock();
+            if progress.status != MigrationStatus::PreSwitchover {
+                return false;
+            }
+            progress.status = MigrationStatus::Device;
+            self.left.notify_all();
+        }
+        self.listeners.lock().iter().for_each(|l| l(MigrationStatus::Device));
+        true
+    }
+    /// Waits for [`Self::go_on`] or the end, if that is wanted.
+    fn pause(&self) {
+        if !self.parameters().pause_before_switchover || self.cancel.load(Ordering::SeqCst) {
+            return;
+        }
+        self.set(MigrationStatus::PreSwitchover);
+        let mut progress = self.progress.lock();
+        while progress.status == MigrationStatus::PreSwitchover {
+            self.left.wait(&mut progress);
         }
     }
     /// Begins a move, in a thread of its own. `open` opens the stream, in that thread.
@@ -170,6 +229,10 @@ impl Migration {
         }
         machine.check_blockers()?;
         machine.check_moved_disks()?;
+        // Who waits before the disks are given up ends jobs then.
+        if !self.parameters().pause_before_switchover {
+            self.check_holders()?;
+        }
         {
             let mut progress = self.progress.lock();
             if progress.status.busy() {
@@ -248,15 +311,26 @@ impl Migration {
                 let result = self.last(machine, writer, from, before, &sent).and_then(|()| Ok(end()?));
                 self.progress.lock().downtime = since.elapsed().as_millis() as u64;
                 let (own, moved) = (machine.clone(), result.is_ok());
-                machine.control().run(move || {
+                let back = machine.control().run(move || {
                     if moved {
                         own.set_run_state(RunState::PostMigrate);
-                    } else {
-                        own.unrest();
-                        own.go_on(before);
+                        return Ok(());
                     }
+                    if let Err(e) = own.take_disks_back() {
+                        // 'cont' tries again.
+                        own.set_run_state(RunState::PostMigrate);
+                        return Err(e);
+                    }
+                    own.unrest();
+                    own.go_on(before);
+                    Ok(())
                 });
-                result
+                match (result, back) {
+                    (Err(e), Some(Err(taken))) => {
+                        Err(StateError::Other(format!("{e}; the machine stands still: {taken}")))
+                    }
+                    (result, _) => result,
+                }
             }
             Err(e) => Err(e),
         };
@@ -272,6 +346,7 @@ impl Migration {
         mut pages: Vec<(Arc<RamBlock>, Vec<u64>)>,
         sent: &AtomicU64,
     ) -> Result<()> {
+        let mut throttle = Throttle::new(machine.cpus());
         loop {
             let (begin, before) = (Instant::now(), sent.load(Ordering::Relaxed));
             self.pages(writer, &pages)?;
@@ -312,6 +387,9 @@ impl Migration {
                 }
                 return Ok(());
             }
+            if limit.auto_converge {
+                progress.throttle = throttle.round(&limit.throttle, progress.remaining, bytes);
+            }
         }
     }
     fn pages<W: Write>(&self, writer: &mut Writer<W>, pages: &[(Arc<RamBlock>, Vec<u64>)]) -> Result<()> {
@@ -351,10 +429,12 @@ impl Migration {
         before: RunState,
         sent: &AtomicU64,
     ) -> Result<()> {
-        if !self.cancel.load(Ordering::SeqCst) {
-            self.set(MigrationStatus::Device);
-        }
+        self.pause();
+        self.check()?;
+        self.set(MigrationStatus::Device);
         self.pages(&mut writer, &dirty(machine))?;
+        self.check_holders()?;
+        machine.give_disks()?;
         machine.write_rest(&mut writer, before.runs())?;
         let mut to = writer.finish()?;
         self.progress.lock().remaining = 0;
@@ -479,7 +559,11 @@ fn receive(
     let mut from = BufReader::with_capacity(1 << 20, from);
     let mut result = machine.read_state(&mut from, true).and_then(|(rest, asks)| {
         let own = machine.clone();
-        let applied = machine.control().run(move || own.apply_state(rest));
+        let applied = machine.control().run(move || {
+            // Flash looks at its drive.
+            own.take_disks()?;
+            own.apply_state(rest)
+        });
         let life = applied.unwrap_or_else(|| Err(StateError::Other("the emulator ends".to_owned())))?;
         Ok((life, asks))
     });

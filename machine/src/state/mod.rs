@@ -1,12 +1,15 @@
 //! The state of a whole machine: saved, restored, moved to another process.
 
+mod disks;
 mod machine;
 mod migrate;
 mod ram;
 mod snapshots;
 mod stream;
+mod throttle;
 
 pub use machine::{Life, Rest};
 pub use migrate::{Channel, Migration, MigrationParameters, MigrationStatus, Progress, Source};
 pub use snapshots::SnapshotNodes;
 pub use stream::StateError;
+pub use throttle::ThrottleParameters;

@@ -107,6 +107,7 @@ impl Machine {
         if let Some(why) = before.held() {
             return Err(other(why));
         }
+        self.take_disks()?;
         let images = self.images(nodes)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = name.map_or_else(|| format!("vm-{}", now.as_secs()), str::to_owned);
@@ -159,6 +160,7 @@ impl Machine {
         if matches!(before, RunState::InMigrate | RunState::FinishMigrate) {
             return Err(other(before.held().unwrap_or_default()));
         }
+        self.take_disks()?;
         let images = self.images(nodes)?;
         let missing = |node: &str| other(format!("Device '{node}' does not have the requested snapshot '{which}'"));
         for (node, image) in &images.all {

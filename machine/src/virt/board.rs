@@ -292,6 +292,7 @@ pub fn build(
         plugged_ram: Box::new(Vec::new),
         reload: Box::new(move || images.lock().load(&memory, &ram)),
         power_button,
+        nmi: None,
         info: board.info,
         keep: board.keep,
         displays: board.displays,

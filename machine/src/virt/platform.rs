@@ -90,7 +90,7 @@ fn flash(board: &mut Board, config: &MachineConfig) -> Result<(), OptionError> {
         let mut content = FlashOptions::default();
         let mut place = "-M virt".to_owned();
         if let Some(drive) = drive {
-            let opened = drive.open(&format!("pflash{n}"), config.snapshot)?;
+            let opened = crate::flash::open(config, drive, &format!("pflash{n}"))?;
             board.flash_drives.push(opened.clone());
             content.drive = Some(opened);
             place = match &drive.file {

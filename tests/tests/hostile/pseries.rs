@@ -136,7 +136,7 @@ impl Partition {
         ];
         let mut config = config(scratch, &format!("pseries,x-vof=on,{options}"), CPUS as u32, &drives, &devices);
         config.kernel = Some(scratch.file("program", &elf(&bytes(&program()))).into());
-        let wiring = Wiring { serials: vec![Arc::new(NullChar) as Arc<dyn CharBackend>], chardevs: Vec::new() };
+        let wiring = Wiring { serials: vec![Arc::new(NullChar) as Arc<dyn CharBackend>], chardevs: Arc::default() };
         let (machine, requests) = make(&config, &wiring);
         let mut partition = Self { machine, requests, tokens: [0; 2], ends: Vec::new() };
         partition.tokens = ["start-cpu", "query-cpu-stopped-state"].map(|name| partition.token(name));

@@ -129,6 +129,14 @@ fn images_change_below_a_running_guest() {
     assert_eq!((b.on().as_str(), b.sum()), ("disk", third.clone()));
     b.remove("over");
 
+    // Larger: the guest sees it, and what was there stays.
+    b.run("block_resize", json!({"node-name": "disk", "size": 2 * SIZE}));
+    b.guest.send("until [ $(cat /sys/block/vda/size) = 65536 ]; do sleep 1; done; echo larger-$((40+2))\n");
+    b.guest.expect("larger-42", STEP);
+    b.run("block_resize", json!({"device": "vd", "size": SIZE}));
+    b.guest.send("until [ $(cat /sys/block/vda/size) = 32768 ]; do sleep 1; done; echo as-before-$((40+2))\n");
+    b.guest.expect("as-before-42", STEP);
+
     // To another place; what is cancelled leaves the guest where it is.
     b.image("copy");
     let mirror = json!({"job-id": "m", "device": "disk", "target": "copy", "sync": "full"});

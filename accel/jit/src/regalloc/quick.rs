@@ -130,6 +130,11 @@ pub fn analyze(
             s.until(p);
             (s.all, s.cond) = (s.all + 1, s.cond + 1);
         }
+        if let Term::Switch { value, .. } = &block.term {
+            let s = &mut seen[value.index()];
+            s.until(p);
+            s.all += 1;
+        }
         for t in block.term.targets() {
             let Target::Exit(k, s) = t else { continue };
             if let Some(v) = exit_value(*k) {

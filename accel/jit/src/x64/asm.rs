@@ -188,8 +188,8 @@ impl Asm {
     pub fn place_of(&self, l: Label) -> Option<u32> {
         self.labels.get(l.0 as usize).copied().filter(|&at| at != UNBOUND)
     }
-    /// A displacement to a label; it ends the instruction.
-    fn displacement(&mut self, l: Label) {
+    /// A displacement to a label, counted from its end.
+    pub(super) fn displacement(&mut self, l: Label) {
         self.fixups.push((self.ops.ops.len() as u32, l));
         self.ops.ops.extend_from_slice(&[0; 4]);
     }

@@ -85,12 +85,14 @@ pub struct RuntimeFns {
 }
 
 /// What the region is entered with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Entry {
     /// Identifies the region in exit reasons.
     pub id: u32,
     /// Address of an i32 counted down at each entry; 0: none.
     pub counter: usize,
+    /// Address of the cache's list ([`crate::cache::Cache::targets`]) in which indirect branches say where they go; 0: none.
+    pub targets: usize,
 }
 
 /// Further pages whose mapping is checked at entry.
@@ -152,14 +154,18 @@ pub(super) enum Stub {
     Leave { state: StateId, label: Label, reason: u64 },
     /// Exit with pc stored and a reason (state is already in memory).
     Exit { label: Label, pc: u64, reason: u64 },
-    /// rax → pc, the branch is at `from`, then lookup.
-    Miss { label: Label, from: u64 },
+    /// rax → pc, the branch is at `from` if that has not been said, then lookup.
+    Miss { label: Label, from: Option<u64> },
     /// Where the shadow return stack leads.
     Landing { label: Label, pc: u64 },
     /// After a helper raised.
     Raised { label: Label },
     /// An edge's moves and the jump to its block.
     Edge { label: Label, target: Target, skip_state: bool },
+    /// Where a [`rhea_ir::func::Term::Switch`] goes whose table does not have the value.
+    Beside { label: Label, value: Value, cases: Vec<(u64, Label)>, other: Target, note: u64 },
+    /// The table of a switch.
+    Table { label: Label, entries: Vec<(u64, Label)> },
     /// 16 bytes of data.
     Data { label: Label, bytes: u128 },
 }
@@ -529,7 +535,12 @@ impl Emit<'_> {
     }
 
     fn exit_with(&mut self, reason: u64) {
-        self.asm.mov_ri(RAX, reason);
+        // With a region's number, at the same length for all of them: see `crate::template`.
+        if reason >> 16 != 0 {
+            self.asm.mov_imm64(RAX, reason)
+        } else {
+            self.asm.mov_ri(RAX, reason)
+        }
         self.asm.jmp_mem(ENV, H_EXIT);
     }
 
@@ -572,7 +583,11 @@ impl Emit<'_> {
             Term::Open => self.asm.ud2(),
             Term::Jump(t) => self.edge(t, next, false),
             Term::Branch { cond, then, other, hint } => self.branch(*cond, then, other, *hint, next),
+            Term::Switch { value, cases, other, note } => self.switch(*value, cases, other, *note),
         }
+    }
+    pub fn block_label(&self, b: usize) -> Label {
+        self.blocks[b]
     }
 
     /// True if what follows the compare `v` (number `n` of the block) makes the same compare before anything can leave.
@@ -633,7 +648,7 @@ impl Emit<'_> {
     }
 
     /// Goes along an edge from the current point.
-    fn edge(&mut self, t: &Target, next: Option<usize>, skip_state: bool) {
+    pub(super) fn edge(&mut self, t: &Target, next: Option<usize>, skip_state: bool) {
         match t {
             Target::Block(b, args) => {
                 let params = &self.f.blocks[b.index()].params;
@@ -672,6 +687,8 @@ impl Emit<'_> {
             self.gpr_to(v, RAX);
             if matches!(kind, ExitKind::Return(_)) {
                 self.pop_return();
+            } else if self.r.entry.targets != 0 {
+                self.note_target(self.r.entry.targets as u64);
             }
             // Hash the target and probe the jump cache.
             let miss = self.asm.label();
@@ -682,7 +699,8 @@ impl Emit<'_> {
             self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, RDX, 0);
             self.asm.jcc(Cc::Ne, miss);
             self.asm.jmp_mem(RDX, 8);
-            self.stubs.push(Stub::Miss { label: miss, from: pc });
+            let known = self.f.state(s).dirty.iter().any(|d| d.0.offset == H_BRANCH as u32);
+            self.stubs.push(Stub::Miss { label: miss, from: (!known).then_some(pc) });
             return;
         }
         match kind {
@@ -702,7 +720,7 @@ impl Emit<'_> {
         // Stubs may add stubs (edges with exits); the order keeps data last.
         self.in_stubs = true;
         let mut k = 0;
-        let mut datas = Vec::new();
+        let (mut datas, mut tables) = (Vec::new(), Vec::new());
         while k < self.stubs.len() {
             let s = std::mem::replace(&mut self.stubs[k], Stub::Exit { label: self.blocks[0], pc: 0, reason: 0 });
             k += 1;
@@ -747,8 +765,10 @@ impl Emit<'_> {
                 Stub::Miss { label, from } => {
                     self.asm.bind(label);
                     self.asm.store(true, ENV, H_PC, RAX);
-                    self.asm.mov_ri(RDX, from);
-                    self.asm.store(true, ENV, H_BRANCH, RDX);
+                    if let Some(from) = from {
+                        self.asm.mov_ri(RDX, from);
+                        self.asm.store(true, ENV, H_BRANCH, RDX);
+                    }
                     self.exit_with(reason::LOOKUP);
                 }
                 Stub::Raised { label } => {
@@ -759,8 +779,16 @@ impl Emit<'_> {
                     self.asm.bind(label);
                     self.edge(&target, None, skip_state);
                 }
+                Stub::Beside { label, value, cases, other, note } => {
+                    self.asm.bind(label);
+                    self.switch_beside(value, &cases, &other, note);
+                }
+                Stub::Table { label, entries } => tables.push((label, entries)),
                 Stub::Data { label, bytes } => datas.push((label, bytes)),
             }
+        }
+        for (label, entries) in tables {
+            self.switch_table(label, &entries);
         }
         if !datas.is_empty() {
             self.asm.align(16);

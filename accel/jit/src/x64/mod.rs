@@ -24,6 +24,7 @@ mod mem;
 mod moves;
 mod share;
 mod simd;
+mod switch;
 mod vec;
 
 pub use emit::{CodeBlob, Entry, FRAME_BYTES, LinkSite, Region, RuntimeFns, compile, reason};

@@ -374,10 +374,36 @@ pub struct Style {
     pub only: Option<u32>,
     /// Stores into its own code.
     pub modifies: bool,
+    /// Goes round through branches to many places, as interpreters do.
+    pub dispatches: bool,
+}
+
+/// Branches to one of eight places behind them, chosen by a register, between other instructions and branches back to the first.
+fn dispatches(rng: &mut Rng) -> Vec<u32> {
+    let branch = |register: u32| 31 | register << 16 | 3 << 20;
+    let back = |at: u32| 28 | at << 20;
+    let mut p = vec![branch(15)];
+    p.extend((1..15).map(|at| match rng.next() % 4 {
+        0 => branch([15, rng.next() as u32 % 16][rng.next() as usize % 2]),
+        1 => back(at),
+        _ => loop {
+            let w = sane(rng.next() as u32);
+            if w & 31 < 27 {
+                break w;
+            }
+        },
+    }));
+    p.extend((15..24).map(back));
+    p
 }
 
 pub fn program(seed: u64, style: Style) -> Vec<u32> {
     let mut rng = Rng(seed ^ 0x5555);
+    if style.dispatches {
+        let mut p = dispatches(&mut rng);
+        p.resize(WORDS + END_WORDS, u32::MAX);
+        return p;
+    }
     let len = 10 + rng.next() % (WORDS as u64 - 12);
     let mut p: Vec<u32> = (0..len)
         .map(|_| {

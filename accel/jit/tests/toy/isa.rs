@@ -520,6 +520,20 @@ pub fn emit(b: &mut Builder, w: u32, pc: u64) -> bool {
                 b.end_return(t);
                 return true;
             }
+            if imm % 4 == 3 {
+                // One of eight, or a call of one.
+                let next = b.iconst(Type::I64, pc + 4);
+                let q = b.get(Toy::X(c));
+                let far = b.bin_imm(Op::And, q, 28);
+                let t = b.add(next, far);
+                if imm & 4 != 0 {
+                    b.set(Toy::X(14), next);
+                    b.end_indirect_call(t, pc + 4);
+                } else {
+                    b.end_indirect(t);
+                }
+                return true;
+            }
             // Indirect to the next instruction.
             let n = b.iconst(Type::I64, pc + 4);
             let q = b.get(Toy::X(c));

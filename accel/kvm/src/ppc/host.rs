@@ -95,6 +95,11 @@ impl VmFile for Vm {
     fn create_device(&self, kind: u32) -> Result<Arc<dyn DeviceFile>> {
         host::create_device(&self.fd, kind).map(|fd| Arc::new(KernelDevice(fd)) as _)
     }
+    fn create_tces(&self, table: &abi::kvm_create_spapr_tce_64) -> Result<Arc<dyn DeviceFile>> {
+        // SAFETY: the structure is only read.
+        let fd = descriptor(unsafe { ioctl_with_ref(&self.fd, abi::KVM_CREATE_SPAPR_TCE_64, table) })?;
+        Ok(Arc::new(KernelDevice(fd)))
+    }
     fn has_device(&self, kind: u32) -> bool {
         let mut device = abi::kvm_create_device { type_: kind, fd: 0, flags: abi::KVM_CREATE_DEVICE_TEST };
         // SAFETY: the kernel reads and writes the structure.

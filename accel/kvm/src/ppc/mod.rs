@@ -9,6 +9,7 @@ mod chips;
 mod host;
 mod registers;
 pub mod sys;
+mod tces;
 mod vcpu;
 mod vm;
 
@@ -17,7 +18,7 @@ use vm::check;
 pub use vm::{KvmVm, host as host_of};
 
 use crate::{Choice, Counts, DEV_KVM, DevKvm, KvmError};
-use rhea_accel::spapr::KernelIrqchip;
+use rhea_accel::spapr::{KernelIrqchip, KernelTces};
 use rhea_accel::{GuestAccelerator, VmControl};
 use rhea_memory::AddressSpace;
 use rhea_ppc::{PpcCpu, PpcHooks};
@@ -63,6 +64,8 @@ pub trait PpcVm: GuestAccelerator<PpcCpu> {
     fn irqchip(&self, places: Places) -> Option<Arc<dyn KernelIrqchip>>;
     /// Is the interrupt controller in use the kernel's?
     fn kernel_irqchip(&self) -> bool;
+    /// TCE tables of the kernel; `None`: it has no such thing.
+    fn tces(&self) -> Option<Arc<dyn KernelTces>>;
     /// The names and tokens of RTAS calls: some of them are the kernel's while its controller is in use.
     fn set_rtas_tokens(&self, tokens: &[(String, u32)]);
     /// The partition translates by a hashed page table of 2^`order` bytes, which is empty now.

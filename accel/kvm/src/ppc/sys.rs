@@ -1,6 +1,6 @@
 //! What the kernel offers on ppc64, as traits: [`crate::DevKvm`] is the real thing, tests have others.
 
-use super::abi::{kvm_ppc_cpu_char, kvm_regs, kvm_sregs};
+use super::abi::{kvm_create_spapr_tce_64, kvm_ppc_cpu_char, kvm_regs, kvm_sregs};
 use crate::sys::AnyVm;
 use std::io::Result;
 use std::os::fd::RawFd;
@@ -51,6 +51,11 @@ pub trait VmFile: AnyVm {
     /// # Errors
     /// The kernel's.
     fn create_device(&self, kind: u32) -> Result<Arc<dyn DeviceFile>>;
+    /// Makes a table of translation control entries, whose pages are doublewords in the host's byte order.
+    ///
+    /// # Errors
+    /// The kernel's: EBUSY if there is one with this number, ENOMEM if it is more than may be locked.
+    fn create_tces(&self, table: &kvm_create_spapr_tce_64) -> Result<Arc<dyn DeviceFile>>;
     /// Can it be made?
     fn has_device(&self, kind: u32) -> bool;
 }

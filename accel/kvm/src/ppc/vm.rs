@@ -3,6 +3,7 @@
 use super::abi;
 use super::chips::{KernelChips, Places};
 use super::sys::{System, VmFile};
+use super::tces::Tces;
 use super::vcpu::Inner;
 use super::{Host, PpcVm, Setup};
 use crate::error::{Context, KvmError};
@@ -10,7 +11,7 @@ use crate::parts::Parts;
 use crate::sys::cap;
 use crate::{Counts, KvmVcpu};
 use parking_lot::RwLock;
-use rhea_accel::spapr::KernelIrqchip;
+use rhea_accel::spapr::{KernelIrqchip, KernelTces};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, IrqFd, Services, Vcpu, VcpuError, VmControl};
 use rhea_memory::AddressSpace;
 use rhea_ppc::{PpcCpu, PpcHooks, timebase};
@@ -33,8 +34,9 @@ const NEEDED: &[(u32, &str)] = &[
 ];
 
 /// Hypercalls that the kernel carries out when it is told to (LoPAPR table 14.1): H_CLEAR_MOD, H_CLEAR_REF, H_PAGE_INIT,
-/// H_LOGICAL_CI_LOAD, H_LOGICAL_CI_STORE, H_SET_MODE. What it does not know of them comes here all the same.
-const ENABLED: &[u64] = &[0x10, 0x14, 0x2c, 0x3c, 0x40, 0x31c];
+/// H_LOGICAL_CI_LOAD, H_LOGICAL_CI_STORE, H_STUFF_TCE, H_PUT_TCE_INDIRECT, H_SET_MODE. What it does not know of them comes here all the
+/// same.
+const ENABLED: &[u64] = &[0x10, 0x14, 0x2c, 0x3c, 0x40, 0x138, 0x13c, 0x31c];
 
 /// Guest radix: of the second doubleword of a partition's entry (Book III, 6.7.6).
 const PATE_GR: u64 = 1 << 63;
@@ -185,6 +187,9 @@ impl PpcVm for KvmVm {
     }
     fn kernel_irqchip(&self) -> bool {
         self.core.kernel_irqchip()
+    }
+    fn tces(&self) -> Option<Arc<dyn KernelTces>> {
+        (self.core.file.check(abi::KVM_CAP_SPAPR_TCE_64) > 0).then(|| Tces::new(&self.core) as _)
     }
     fn set_rtas_tokens(&self, tokens: &[(String, u32)]) {
         if let Some(chips) = self.chips.get() {

@@ -9,7 +9,7 @@ use rhea_accel::spapr::{Mode, XiveQueue, XiveTarget};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, MsiMessage, ShutdownCause, VmControl, VmRequest};
 use rhea_clock::VirtualClock;
 use rhea_kvm::KvmError;
-use rhea_kvm::ppc::abi::{self, kvm_ppc_cpu_char, kvm_regs, kvm_sregs};
+use rhea_kvm::ppc::abi::{self, kvm_create_spapr_tce_64, kvm_ppc_cpu_char, kvm_regs, kvm_sregs};
 use rhea_kvm::ppc::sys::{DeviceFile, DevicePages, Exit, System, VcpuFile, VmFile};
 use rhea_kvm::ppc::{KvmVm, Places, PpcVm, Setup, host_of};
 use rhea_kvm::sys::{AnyVm, IoEvent, PrivateMemory, Region, VfioDevice, cap};
@@ -118,6 +118,10 @@ impl VmFile for FakeVm {
     }
     fn create_device(&self, kind: u32) -> Result<Arc<dyn DeviceFile>> {
         self.1.call("create_device", kind.to_string())?;
+        Ok(Arc::new(FakeDevice(self.1.clone())))
+    }
+    fn create_tces(&self, t: &kvm_create_spapr_tce_64) -> Result<Arc<dyn DeviceFile>> {
+        self.1.call("create_tces", format!("{:#x} {} {:#x} {}", t.liobn, t.page_shift, t.offset, t.size))?;
         Ok(Arc::new(FakeDevice(self.1.clone())))
     }
     fn has_device(&self, _: u32) -> bool {
@@ -341,6 +345,10 @@ impl Machine for Fake {
         for result in [self.vm.set_hash(24), self.vm.set_radix(0x1234_000c, true), self.vm.set_hash(24)] {
             assert!(result.err().is_none_or(|e| e.to_string().lines().count() == 1));
         }
+        if let Some(tces) = self.vm.tces() {
+            let tables = [1, 2, 3].map(|n| tces.create(n, 12, 0, 64));
+            tables.iter().flatten().for_each(|t| t.store(1, t.load(0)));
+        }
         self.vcpu.resume();
         until(|| self.runs() >= 1 || !self.requests.is_empty());
         self.interrupts();
@@ -374,6 +382,8 @@ const CALLS: &[(&str, bool)] = &[
     ("mmu", true),
     ("interrupt", false),
     ("create_device", true),
+    ("create_tces", true),
+    ("map", true),
     ("set", true),
     ("get", true),
     ("token", true),
@@ -393,7 +403,7 @@ fn any_call_may_fail() {
     let m = machine(Plan { fail: Some(("reg", known + 5, libc::EIO)), ..Plan::default() }).unwrap();
     m.live();
     assert!(m.panicked().contains("KVM_GET_ONE_REG"));
-    for (at, name) in [(7, "KVM_CAP_PPC_DAWR1"), (8, "KVM_CAP_PPC_RPT_INVALIDATE")] {
+    for (at, name) in [(9, "KVM_CAP_PPC_DAWR1"), (10, "KVM_CAP_PPC_RPT_INVALIDATE")] {
         let text = machine(Plan { fail: Some(("enable", at, libc::EINVAL)), ..Plan::default() }).err().unwrap();
         assert!(text.contains(name) && text.lines().count() == 1, "{text}");
     }
@@ -436,6 +446,7 @@ fn missing_capabilities() {
         abi::KVM_CAP_IRQ_XICS,
         abi::KVM_CAP_PPC_IRQ_XIVE,
         abi::KVM_CAP_PPC_RTAS,
+        abi::KVM_CAP_SPAPR_TCE_64,
     ];
     for caps in optional.iter().map(std::slice::from_ref).chain([&optional[..]]) {
         let m = machine(Plan::without(caps)).unwrap();
@@ -445,6 +456,7 @@ fn missing_capabilities() {
     let m = machine(Plan::without(&optional)).unwrap();
     let services = m.vm.services();
     assert!(services.irqfd.is_none() && services.ioeventfd.is_none() && m.vm.irqchip(PLACES).is_none());
+    assert!(m.vm.tces().is_none());
 }
 
 /// What is asked of a host before there is a machine.
@@ -558,6 +570,41 @@ fn controllers_come_and_go() {
     chips.set_target(0x1200, XiveTarget { masked: false, server: 1, priority: 6, data: 9 }).unwrap();
     chips.set_queue(1, 6, XiveQueue { shift: 16, page: 0x1_0000, toggle: 1, index: 0 }).unwrap();
     assert_eq!(chips.close(true), [0]);
+}
+
+/// A table is the kernel's pages, of the host's size, and goes with them; one that the kernel refuses, or does not show, is none.
+#[test]
+fn tables_for_devices() {
+    let m = machine(Plan::default()).unwrap();
+    let tces = m.vm.tces().unwrap();
+    m.kernel.take();
+    let table = tces.create(0x8000_0001, 16, 0x800_0000_0000, 512).unwrap();
+    assert_eq!(table.load(3), 2u64.to_be());
+    table.store(511, 7);
+    m.vcpu.resume();
+    until(|| m.runs() >= 1);
+    let mut done = false;
+    tces.exclusively(&mut || done = true);
+    assert!(done);
+    m.kernel.take();
+    drop(table);
+    let mut calls = m.kernel.take();
+    calls.retain(|c| c != "run");
+    assert_eq!(calls, ["unmap", "close_device"]);
+    let table = tces.create(5, 12, 0, 1);
+    let mut calls = m.kernel.take();
+    calls.retain(|c| c != "run");
+    assert_eq!(calls, ["create_tces 0x5 12 0x0 1", "map 0"]);
+    drop(table);
+    for call in ["create_tces", "map"] {
+        for errno in [libc::EBUSY, libc::ENOMEM, libc::EINVAL, libc::ENOTTY] {
+            let m = machine(Plan { fail: Some((call, 1, errno)), ..Plan::default() }).unwrap();
+            let tces = m.vm.tces().unwrap();
+            // Nothing is left of it.
+            assert!(tces.create(5, 12, 0, 1).is_none() && m.kernel.has("close_device") == (call == "map"));
+            assert!(tces.create(5, 12, 0, 1).is_some(), "{call} {errno}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Cryptographic instructions and pointer authentication: what one instruction does, on values. A vector register is a
 //! `u128` with element 0 the least significant.
 
-pub mod aes;
 pub mod helpers;
 pub mod pauth;
 pub mod poly;

@@ -1,4 +1,4 @@
-//! Polynomial multiplication (PMUL, PMULL) and CRC32.
+//! Polynomial multiplication of bytes (PMUL, PMULL) and CRC32.
 
 /// PMUL: 16 products of bytes, the low 8 bits of each.
 pub fn pmul_bytes(a: u128, b: u128) -> u128 {
@@ -29,50 +29,6 @@ fn widen_bytes(v: u64) -> u128 {
     let v = (v | v << 32) & 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff;
     let v = (v | v << 16) & 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff;
     (v | v << 8) & 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff
-}
-
-/// PMULL of 64-bit elements.
-#[inline]
-pub fn pmull64(a: u64, b: u64) -> u128 {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(r) = host::pmull64(a, b) {
-        return r;
-    }
-    pmull64_portable(a, b)
-}
-
-/// Four bits at a time.
-fn pmull64_portable(a: u64, b: u64) -> u128 {
-    let a = u128::from(a);
-    let mut multiples = [0u128; 16];
-    for i in 1..16usize {
-        multiples[i] = multiples[i >> 1] << 1 ^ if i & 1 != 0 { a } else { 0 };
-    }
-    (0..16).rev().fold(0, |r, i| r << 4 ^ multiples[(b >> (4 * i) & 15) as usize])
-}
-
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "a function that needs a host feature is called after the feature was detected")]
-mod host {
-    use core::arch::x86_64::{__m128i, _mm_clmulepi64_si128, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_unpackhi_epi64};
-
-    #[target_feature(enable = "pclmulqdq,sse2")]
-    fn clmul(a: u64, b: u64) -> u128 {
-        let r: __m128i = _mm_clmulepi64_si128::<0>(_mm_cvtsi64_si128(a as i64), _mm_cvtsi64_si128(b as i64));
-        let low = _mm_cvtsi128_si64(r) as u64;
-        let high = _mm_cvtsi128_si64(_mm_unpackhi_epi64(r, r)) as u64;
-        u128::from(high) << 64 | u128::from(low)
-    }
-
-    #[inline]
-    pub fn pmull64(a: u64, b: u64) -> Option<u128> {
-        if std::arch::is_x86_feature_detected!("pclmulqdq") {
-            // SAFETY: the host has PCLMULQDQ, as just asked; SSE2 is part of x86-64.
-            Some(unsafe { clmul(a, b) })
-        } else {
-            None
-        }
-    }
 }
 
 /// `TABLES[k][b]`: the remainder of byte `b` followed by `k` zero bytes, bits reflected.
@@ -142,8 +98,6 @@ mod tests {
         };
         for _ in 0..500 {
             let (a, b) = (next(), next());
-            assert_eq!(pmull64(a, b), slow(a, b, 64));
-            assert_eq!(pmull64_portable(a, b), slow(a, b, 64));
             let (long, short) = (pmull_bytes(a, b), pmul_bytes(u128::from(a) << 64, u128::from(b) << 64));
             for i in 0..8 {
                 let want = slow(a >> (8 * i) & 0xff, b >> (8 * i) & 0xff, 8);
@@ -152,7 +106,6 @@ mod tests {
             }
             assert_eq!(short as u64, 0);
         }
-        assert_eq!(pmull64(u64::MAX, u64::MAX), 0x5555_5555_5555_5555_5555_5555_5555_5555);
     }
 
     #[test]

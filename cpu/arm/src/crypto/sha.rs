@@ -1,4 +1,4 @@
-//! SHA1*, SHA256*, SHA512* instructions. A vector is a 128-bit integer, element 0 the least significant.
+//! SHA1* and SHA512* instructions. A vector is a 128-bit integer, element 0 the least significant.
 
 use super::{dwords, from_dwords, from_words, words};
 
@@ -55,50 +55,6 @@ pub fn sha1su1(d: u128, n: u128) -> u128 {
     let mut r = t.map(|x| x.rotate_left(1));
     r[3] ^= t[0].rotate_left(2);
     from_words(r)
-}
-
-#[inline(always)]
-fn sha256_rounds(x: u128, y: u128, w: u128) -> (u128, u128) {
-    let (mut x, mut y) = (words(x), words(y));
-    for w in words(w) {
-        let s1 = y[0].rotate_right(6) ^ y[0].rotate_right(11) ^ y[0].rotate_right(25);
-        let s0 = x[0].rotate_right(2) ^ x[0].rotate_right(13) ^ x[0].rotate_right(22);
-        let t1 = y[3].wrapping_add(s1).wrapping_add(choose(y[0], y[1], y[2])).wrapping_add(w);
-        let t2 = s0.wrapping_add(majority(x[0], x[1], x[2]));
-        y = [x[3].wrapping_add(t1), y[0], y[1], y[2]];
-        x = [t1.wrapping_add(t2), x[0], x[1], x[2]];
-    }
-    (from_words(x), from_words(y))
-}
-
-/// SHA256H: `d` a b c d, `n` e f g h.
-pub fn sha256h(d: u128, n: u128, m: u128) -> u128 {
-    sha256_rounds(d, n, m).0
-}
-
-/// SHA256H2: `d` e f g h, `n` a b c d.
-pub fn sha256h2(d: u128, n: u128, m: u128) -> u128 {
-    sha256_rounds(n, d, m).1
-}
-
-/// SHA256SU0.
-pub fn sha256su0(d: u128, n: u128) -> u128 {
-    let (d_words, t) = (words(d), words(d >> 32 | n << 96));
-    from_words(core::array::from_fn(|i| {
-        let s0 = t[i].rotate_right(7) ^ t[i].rotate_right(18) ^ t[i] >> 3;
-        d_words[i].wrapping_add(s0)
-    }))
-}
-
-/// SHA256SU1.
-pub fn sha256su1(d: u128, n: u128, m: u128) -> u128 {
-    let (d, t, m) = (words(d), words(n >> 32 | m << 96), words(m));
-    let s1 = |x: u32| x.rotate_right(17) ^ x.rotate_right(19) ^ x >> 10;
-    let r0 = s1(m[2]).wrapping_add(d[0]).wrapping_add(t[0]);
-    let r1 = s1(m[3]).wrapping_add(d[1]).wrapping_add(t[1]);
-    let r2 = s1(r0).wrapping_add(d[2]).wrapping_add(t[2]);
-    let r3 = s1(r1).wrapping_add(d[3]).wrapping_add(t[3]);
-    from_words([r0, r1, r2, r3])
 }
 
 /// SHA512H.
@@ -213,26 +169,6 @@ mod tests {
                 lo as u64
             })
             .collect()
-    }
-
-    #[test]
-    fn sha256_of_abc() {
-        let k = root_fractions(64, true);
-        assert_eq!(k[0] >> 32, 0x428a2f98);
-        let h: Vec<u32> = root_fractions(8, false).iter().map(|x| (x >> 32) as u32).collect();
-        let mut w = quads(block_words(b"abc"));
-        let (x0, y0) = (from_words([h[0], h[1], h[2], h[3]]), from_words([h[4], h[5], h[6], h[7]]));
-        let (mut x, mut y) = (x0, y0);
-        for i in 0..16 {
-            if i >= 4 {
-                w.push(sha256su1(sha256su0(w[i - 4], w[i - 3]), w[i - 2], w[i - 1]));
-            }
-            let kw = add_words(w[i], from_words(core::array::from_fn(|j| (k[4 * i + j] >> 32) as u32)));
-            (x, y) = (sha256h(x, y, kw), sha256h2(y, x, kw));
-        }
-        let (x, y) = (words(add_words(x, x0)), words(add_words(y, y0)));
-        assert_eq!(x, [0xba7816bf, 0x8f01cfea, 0x414140de, 0x5dae2223]);
-        assert_eq!(y, [0xb00361a3, 0x96177a9c, 0xb410ff61, 0xf20015ad]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Entries of the cryptographic instructions over [`crate::crypto`].
 
-use crate::crypto::{aes, poly, sha, sm};
+use crate::crypto::{poly, sha, sm};
 use crate::state::ArmCpu;
 
 macro_rules! entries {
@@ -23,19 +23,11 @@ macro_rules! entries {
 }
 
 entries! {
-    aese 2 aes::aese;
-    aesd 2 aes::aesd;
-    aesmc 1 aes::aesmc;
-    aesimc 1 aes::aesimc;
     sha1c word sha::sha1c;
     sha1p word sha::sha1p;
     sha1m word sha::sha1m;
     sha1su0 3 sha::sha1su0;
     sha1su1 2 sha::sha1su1;
-    sha256h 3 sha::sha256h;
-    sha256h2 3 sha::sha256h2;
-    sha256su0 2 sha::sha256su0;
-    sha256su1 3 sha::sha256su1;
     sha512h 3 sha::sha512h;
     sha512h2 3 sha::sha512h2;
     sha512su0 2 sha::sha512su0;
@@ -51,5 +43,4 @@ entries! {
     sm4ekey 2 sm::sm4ekey;
     pmul 2 poly::pmul_bytes;
     pmull8 dwords poly::pmull_bytes;
-    pmull64 dwords poly::pmull64;
 }

@@ -215,6 +215,7 @@ impl Parser {
                 l.end()
             }
             Some(Token::Word("branch")) => self.branch(l),
+            Some(Token::Word("switch")) => self.switch(l),
             Some(Token::Word("open")) => {
                 l.word()?;
                 l.end()
@@ -304,6 +305,19 @@ impl Parser {
         l.expect(',')?;
         let other = self.target(l)?;
         self.current().term = Term::Branch { cond, then, other, hint };
+        l.end()
+    }
+
+    fn switch(&mut self, l: &mut Line) -> Result<()> {
+        l.word()?;
+        let value = self.use_value(l)?;
+        l.expect(',')?;
+        let other = self.target(l)?;
+        let mut cases = Vec::new();
+        while l.take(',') {
+            cases.push((l.u64()?, self.target(l)?));
+        }
+        self.current().term = Term::Switch { value, cases, other, note: 0 };
         l.end()
     }
 

@@ -229,6 +229,14 @@ fn block(func: &Function, f: &mut Formatter<'_>, n: usize, b: &Block) -> Result 
             f.write_str(",")?;
             target(func, f, other)?;
         }
+        Term::Switch { value, cases, other, .. } => {
+            write!(f, "  switch {value},")?;
+            target(func, f, other)?;
+            for (n, t) in cases {
+                write!(f, ", {n:#x}")?;
+                target(func, f, t)?;
+            }
+        }
     }
     writeln!(f)
 }

@@ -214,6 +214,12 @@ pub fn splice(f: &Function, b: &mut Builder) {
             Term::Branch { cond, then, other, hint } => {
                 Term::Branch { cond: value(*cond), then: target(then), other: target(other), hint: *hint }
             }
+            Term::Switch { value: v, cases, other, note } => Term::Switch {
+                value: value(*v),
+                cases: cases.iter().map(|(n, t)| (*n, target(t))).collect(),
+                other: target(other),
+                note: *note,
+            },
         };
     }
 }

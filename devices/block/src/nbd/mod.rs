@@ -1,9 +1,11 @@
 //! Network Block Device: client and server (fixed newstyle protocol).
 
 mod client;
+mod exported;
 mod server;
 
 pub use client::NbdClient;
+pub use exported::Exported;
 pub use server::{Address, Export, NbdServer};
 
 use crate::NodeOptions;

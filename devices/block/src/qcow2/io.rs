@@ -506,6 +506,6 @@ impl BlockBackend for Qcow2 {
         self.backing()
     }
     fn close(&self) -> io::Result<()> {
-        if self.is_readonly() { Ok(()) } else { self.finish() }
+        if self.is_readonly() || self.is_away() { Ok(()) } else { self.finish() }
     }
 }

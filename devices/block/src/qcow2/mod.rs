@@ -54,6 +54,8 @@ pub struct Qcow2Options {
     pub l2_cache: u64,
     /// Accept damage, for a check.
     pub check: bool,
+    /// Another process has the image: it is not written until [`crate::handover::take`].
+    pub away: bool,
     /// Barriers are not needed: what the host loses in a power failure is lost.
     pub no_flush: bool,
 }
@@ -62,12 +64,13 @@ impl Qcow2Options {
     /// The options of a reader or writer with defaults.
     #[must_use]
     pub fn new(readonly: bool) -> Self {
-        Self { readonly, lazy_refcounts: None, l2_cache: 32 << 20, check: false, no_flush: false }
+        Self { readonly, lazy_refcounts: None, l2_cache: 32 << 20, check: false, away: false, no_flush: false }
     }
     pub(crate) fn take(o: &mut NodeOptions, inherit: &Inherit) -> Result<Self, String> {
         let mut options = Self {
             lazy_refcounts: o.take_bool("lazy-refcounts")?,
             check: inherit.check,
+            away: inherit.away,
             no_flush: inherit.no_flush,
             ..Self::new(inherit.readonly)
         };
@@ -125,6 +128,8 @@ pub struct Qcow2 {
     backing: RwLock<Option<Arc<dyn BlockBackend>>>,
     options: Qcow2Options,
     readonly: AtomicBool,
+    /// Another process has the image: nothing is written, and what is known of it may be old.
+    away: AtomicBool,
     cluster_bits: u32,
     version: u32,
     extended: bool,
@@ -158,12 +163,8 @@ fn read_words(file: &dyn BlockBackend, offset: u64, count: usize) -> stdio::Resu
     Ok(words(&bytes))
 }
 
-impl Qcow2 {
-    /// Opens an image in `file`. Backing and data file are set by the caller, who then calls [`Self::prepare`].
-    ///
-    /// # Errors
-    /// One line.
-    pub fn open(file: Arc<dyn BlockBackend>, options: Qcow2Options) -> Result<(Arc<Self>, Found), String> {
+impl Meta {
+    fn read(file: &dyn BlockBackend, options: &Qcow2Options) -> Result<Self, String> {
         let fail = |e: stdio::Error| format!("cannot read the image: {}", crate::error_text(&e));
         let len = file.capacity();
         let mut head = vec![0; len.min(2 << 20) as usize];
@@ -188,9 +189,34 @@ impl Qcow2 {
         {
             return Err("a table lies behind the end of the file".to_owned());
         }
-        let l1 = read_words(&*file, header.l1_offset, header.l1_size as usize).map_err(fail)?;
-        let table = read_words(&*file, header.refcount_table_offset, (table_bytes / 8) as usize).map_err(fail)?;
-        let snapshots = snapshot::read_table(&*file, &header)?;
+        let l1 = read_words(file, header.l1_offset, header.l1_size as usize).map_err(fail)?;
+        let table = read_words(file, header.refcount_table_offset, (table_bytes / 8) as usize).map_err(fail)?;
+        let snapshots = snapshot::read_table(file, &header)?;
+        let cluster_bits = header.cluster_bits;
+        Ok(Self {
+            l1,
+            l1_dirty: std::collections::BTreeSet::new(),
+            l2: table::L2Cache::new(cluster_bits, options.l2_cache),
+            refs: refcount::Refcounts::new(cluster_bits, header.refcount_order, table),
+            frees: Vec::new(),
+            snapshots,
+            bitmaps: Vec::new(),
+            started: false,
+            fresh_from: len.next_multiple_of(1 << cluster_bits),
+            compressed_at: 0,
+            header,
+        })
+    }
+}
+
+impl Qcow2 {
+    /// Opens an image in `file`. Backing and data file are set by the caller, who then calls [`Self::prepare`].
+    ///
+    /// # Errors
+    /// One line.
+    pub fn open(file: Arc<dyn BlockBackend>, options: Qcow2Options) -> Result<(Arc<Self>, Found), String> {
+        let meta = Meta::read(&*file, &options)?;
+        let header = &meta.header;
         let found = Found {
             backing_file: header.backing_file.clone(),
             backing_format: header.backing_format.clone(),
@@ -202,6 +228,7 @@ impl Qcow2 {
             backing: RwLock::new(None),
             options,
             readonly: AtomicBool::new(options.readonly),
+            away: AtomicBool::new(options.away && !options.readonly),
             cluster_bits,
             version: header.version,
             extended: header.extended_l2(),
@@ -209,19 +236,7 @@ impl Qcow2 {
             raw_data_file: header.has_data_file() && header.autoclear & autoclear::RAW_DATA_FILE != 0,
             compression: header.compression,
             size: AtomicU64::new(header.size),
-            meta: Mutex::new(Meta {
-                l1,
-                l1_dirty: std::collections::BTreeSet::new(),
-                l2: table::L2Cache::new(cluster_bits, options.l2_cache),
-                refs: refcount::Refcounts::new(cluster_bits, header.refcount_order, table),
-                frees: Vec::new(),
-                snapshots,
-                bitmaps: Vec::new(),
-                started: false,
-                fresh_from: len.next_multiple_of(1 << cluster_bits),
-                compressed_at: 0,
-                header,
-            }),
+            meta: Mutex::new(meta),
             ranges: RangeLock::default(),
             flushing: Mutex::new(()),
             corrupt: AtomicBool::new(false),
@@ -247,6 +262,59 @@ impl Qcow2 {
     fn is_readonly(&self) -> bool {
         self.readonly.load(Ordering::Acquire)
     }
+    fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+    /// Another process is to write the image: nothing of it waits in memory, and it is written here no more.
+    ///
+    /// # Errors
+    /// The host's; it stays as it was.
+    pub(crate) fn hand_over(&self) -> stdio::Result<()> {
+        if !self.is_away() {
+            let _all = self.ranges.all();
+            if !self.corrupt.load(Ordering::Acquire) {
+                self.settle()?;
+            }
+            self.finish()?;
+            self.away.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+    /// Another process had the image: reads what that has made of it, and makes it ready.
+    ///
+    /// # Errors
+    /// One line: damage, the host's, or it is not the image that was opened any more.
+    pub(crate) fn take_over(&self) -> Result<(), String> {
+        if !self.is_away() {
+            return Ok(());
+        }
+        {
+            let _all = self.ranges.all();
+            let meta = Meta::read(&*self.file, &self.options)?;
+            let (old, new) = (self.header(), &meta.header);
+            let same = [
+                ("its version", old.version == new.version),
+                ("the size of its clusters", old.cluster_bits == new.cluster_bits),
+                ("its kind of L2 entries", old.extended_l2() == new.extended_l2()),
+                ("its compression", old.compression == new.compression),
+                ("its backing file", old.backing_file == new.backing_file),
+                ("its data file", old.has_data_file() == new.has_data_file() && old.data_file == new.data_file),
+            ];
+            if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
+                return Err(format!("{what} has changed since the image was opened"));
+            }
+            self.size.store(meta.header.size, Ordering::Release);
+            *self.meta.lock() = meta;
+            self.remember_tables();
+            *self.unpacked.lock() = None;
+            self.corrupt.store(false, Ordering::Release);
+            self.away.store(false, Ordering::Release);
+        }
+        self.prepare().map_err(|e| {
+            self.away.store(true, Ordering::Release);
+            crate::error_text(&e)
+        })
+    }
     /// From now on the image is only read, and left as not in use; or it is written too, as [`Self::prepare`] says. Nobody may be writing.
     ///
     /// # Errors
@@ -267,7 +335,7 @@ impl Qcow2 {
     /// # Errors
     /// The host's, or damage that is more than that.
     pub fn prepare(&self) -> stdio::Result<()> {
-        if self.is_readonly() {
+        if self.is_readonly() || self.is_away() {
             return Ok(());
         }
         let (dirty, stale) = {
@@ -331,6 +399,12 @@ impl Qcow2 {
         if self.is_readonly() {
             return Err(stdio::ErrorKind::PermissionDenied.into());
         }
+        if self.is_away() {
+            return Err(stdio::Error::new(
+                stdio::ErrorKind::PermissionDenied,
+                "the image is in another process's hands",
+            ));
+        }
         if self.corrupt.load(Ordering::Acquire) {
             return Err(invalid("the image is corrupt: nothing is written any more"));
         }
@@ -339,7 +413,7 @@ impl Qcow2 {
     /// Damage was found. The image is marked, and not written any more.
     fn damaged(&self, m: &mut Meta, what: impl Into<String>) -> stdio::Error {
         let what = what.into();
-        if !self.is_readonly() && !self.options.check && !self.corrupt.swap(true, Ordering::AcqRel) {
+        if !self.is_readonly() && !self.is_away() && !self.options.check && !self.corrupt.swap(true, Ordering::AcqRel) {
             if self.version >= 3 {
                 m.header.incompatible |= incompatible::CORRUPT;
                 // The image is refused anyway.
@@ -372,6 +446,7 @@ impl Qcow2 {
 impl Drop for Qcow2 {
     fn drop(&mut self) {
         if !self.is_readonly()
+            && !self.is_away()
             && !self.options.check
             && let Err(e) = BlockBackend::close(self)
         {

@@ -15,6 +15,8 @@ struct State {
     draining: bool,
     again: bool,
     closed: bool,
+    /// The last event of the kind was [`CharEvent::Opened`].
+    open: bool,
 }
 
 #[derive(Default)]
@@ -25,7 +27,15 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) fn set_frontend(&self, frontend: Arc<dyn CharFrontend>) {
-        self.state.lock().frontend = Some(frontend);
+        let open = {
+            let mut state = self.state.lock();
+            state.frontend = Some(frontend.clone());
+            state.open
+        };
+        // It came too late for that.
+        if open {
+            frontend.event(CharEvent::Opened);
+        }
         self.drain();
     }
 
@@ -82,7 +92,15 @@ impl Feed {
     }
 
     pub(super) fn event(&self, event: CharEvent) {
-        let frontend = self.state.lock().frontend.clone();
+        let frontend = {
+            let mut state = self.state.lock();
+            match event {
+                CharEvent::Opened => state.open = true,
+                CharEvent::Closed => state.open = false,
+                CharEvent::Break => {}
+            }
+            state.frontend.clone()
+        };
         if let Some(frontend) = frontend {
             frontend.event(event);
         }

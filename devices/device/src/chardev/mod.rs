@@ -3,6 +3,7 @@
 mod feed;
 mod memory;
 mod mux;
+mod named;
 mod outbox;
 mod simple;
 mod socket;
@@ -11,6 +12,7 @@ mod terminal;
 
 pub use memory::MemoryChar;
 pub use mux::{Mux, MuxKey, MuxPort};
+pub use named::{ChardevEntry, Chardevs};
 pub use simple::{FileChar, NullChar, PipeChar, PtyChar};
 pub use socket::{SocketAddress, SocketChar, SocketOptions};
 pub use spec::{ChardevSpec, open};

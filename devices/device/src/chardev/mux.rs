@@ -207,5 +207,11 @@ mod tests {
         serial.write(b"x");
         monitor.write(b"y");
         assert_eq!(terminal.take_output(), b"xy");
+        // Who comes when the keys are its own already is told.
+        let late = mux.port();
+        terminal.input(b"\x01c\x01chi");
+        let c = Front::new(100);
+        late.set_frontend(c.clone());
+        assert_eq!((c.0.lock().as_slice(), c.1.lock().as_slice()), (&b"hi"[..], &[CharEvent::Opened][..]));
     }
 }

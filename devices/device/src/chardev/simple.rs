@@ -4,9 +4,10 @@ use super::feed::Feed;
 use super::outbox::Outbox;
 use super::{CharBackend, CharFrontend};
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Result, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,11 +56,20 @@ impl CharBackend for FileChar {
     }
 }
 
-/// Starts a thread that reads `source` into `feed` until its end.
-pub(super) fn start_reader(mut source: impl Read + Send + 'static, feed: Arc<Feed>) -> Result<()> {
+/// Starts a thread that reads `source` into `feed` until its end, or until what is returned is dropped.
+pub(super) fn start_reader(mut source: impl Read + AsFd + Send + 'static, feed: Arc<Feed>) -> Result<OwnedFd> {
+    let (dropped, keep) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     std::thread::Builder::new().name("rhea-char-in".to_owned()).spawn(move || {
         let mut buffer = [0; 1024];
         loop {
+            let mut fds =
+                [PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN), PollFd::new(&dropped, PollFlags::empty())];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return,
+                Ok(_) if !fds[1].revents().is_empty() => return,
+                Ok(_) => {}
+            }
             match source.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(n) => feed.push(&buffer[..n]),
@@ -68,7 +78,7 @@ pub(super) fn start_reader(mut source: impl Read + Send + 'static, feed: Arc<Fee
             }
         }
     })?;
-    Ok(())
+    Ok(keep)
 }
 
 /// A pair of named pipes `PATH.in` and `PATH.out`, or one `PATH` both ways.
@@ -76,6 +86,7 @@ pub struct PipeChar {
     feed: Arc<Feed>,
     out: Outbox,
     path: String,
+    _reader: OwnedFd,
 }
 
 impl PipeChar {
@@ -92,8 +103,8 @@ impl PipeChar {
             }
         };
         let feed = Arc::new(Feed::default());
-        start_reader(input, feed.clone())?;
-        Ok(Arc::new(Self { feed, out: Outbox::new(output)?, path: path.to_owned() }))
+        let reader = start_reader(input, feed.clone())?;
+        Ok(Arc::new(Self { feed, out: Outbox::new(output)?, path: path.to_owned(), _reader: reader }))
     }
 }
 
@@ -125,6 +136,7 @@ pub struct PtyChar {
     name: String,
     /// Kept open so that the controlling side never sees a hang-up.
     _peer: OwnedFd,
+    _reader: OwnedFd,
 }
 
 impl PtyChar {
@@ -142,8 +154,8 @@ impl PtyChar {
         rustix::termios::tcsetattr(&peer, rustix::termios::OptionalActions::Now, &termios)?;
         let master = File::from(master);
         let feed = Arc::new(Feed::default());
-        start_reader(master.try_clone()?, feed.clone())?;
-        Ok(Arc::new(Self { feed, out: Outbox::new(master)?, name, _peer: peer }))
+        let reader = start_reader(master.try_clone()?, feed.clone())?;
+        Ok(Arc::new(Self { feed, out: Outbox::new(master)?, name, _peer: peer, _reader: reader }))
     }
     /// The name of the terminal a person opens.
     #[must_use]

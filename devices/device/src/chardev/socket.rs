@@ -5,10 +5,11 @@ use super::outbox::Outbox;
 use super::{CharBackend, CharEvent, CharFrontend};
 use parking_lot::Mutex;
 use std::io::{Read, Result, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where to listen or connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,13 @@ impl Stream {
             Self::Unix(s) => Self::Unix(s.try_clone()?),
         })
     }
+    fn shut_down(&self) {
+        // It may have ended already.
+        let _ = match self {
+            Self::Tcp(s) => s.shutdown(Shutdown::Both),
+            Self::Unix(s) => s.shutdown(Shutdown::Both),
+        };
+    }
 }
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
@@ -115,6 +123,14 @@ impl Listener {
             }
         })
     }
+    /// Whoever waits in [`Self::accept`] gets an error.
+    fn shut_down(&self) {
+        use rustix::net::{Shutdown, shutdown};
+        let _ = match self {
+            Self::Tcp(l) => shutdown(l, Shutdown::Both),
+            Self::Unix(l) => shutdown(l, Shutdown::Both),
+        };
+    }
     fn accept(&self) -> Result<Stream> {
         Ok(match self {
             Self::Tcp(l) => Stream::Tcp(l.accept()?.0),
@@ -138,6 +154,10 @@ struct Shared {
     feed: Feed,
     out: Mutex<Option<Outbox>>,
     options: SocketOptions,
+    listener: Option<Listener>,
+    /// The peer, to be let go at the end.
+    peer: Mutex<Option<Stream>>,
+    ended: AtomicBool,
 }
 
 impl SocketChar {
@@ -147,15 +167,21 @@ impl SocketChar {
     /// The host's error.
     pub fn new(options: SocketOptions) -> Result<Arc<Self>> {
         let description = format!("{}{}", options.address, if options.server { ",server=on" } else { "" });
-        let shared = Arc::new(Shared { feed: Feed::default(), out: Mutex::new(None), options });
-        let (mut first, mut listener) = (None, None);
-        if shared.options.server {
-            let l = Listener::new(&shared.options.address)?;
+        let listener = options.server.then(|| Listener::new(&options.address)).transpose()?;
+        let shared = Arc::new(Shared {
+            feed: Feed::default(),
+            out: Mutex::new(None),
+            options,
+            listener,
+            peer: Mutex::default(),
+            ended: AtomicBool::new(false),
+        });
+        let mut first = None;
+        if let Some(listener) = &shared.listener {
             if shared.options.wait {
                 eprintln!("rhea: waiting for a connection on {description}");
-                first = Some(l.accept()?);
+                first = Some(listener.accept()?);
             }
-            listener = Some(l);
         } else {
             first = Some(match &shared.options.address {
                 SocketAddress::Tcp(a) if a.starts_with(':') => {
@@ -174,7 +200,7 @@ impl SocketChar {
             if let Some(stream) = first {
                 mine.serve(stream);
             }
-            while let Some(listener) = &listener {
+            while let (Some(listener), false) = (&mine.listener, mine.ended.load(Ordering::SeqCst)) {
                 match listener.accept().and_then(|s| mine.attach(s)) {
                     Ok(stream) => mine.serve(stream),
                     Err(_) => std::thread::sleep(std::time::Duration::from_millis(100)),
@@ -195,6 +221,10 @@ impl Shared {
             stream.write_all(&[255, 251, 1, 255, 251, 3, 255, 251, 0, 255, 253, 0])?;
         }
         *self.out.lock() = Some(Outbox::new(stream.try_clone()?)?);
+        *self.peer.lock() = Some(stream.try_clone()?);
+        if self.ended.load(Ordering::SeqCst) {
+            stream.shut_down();
+        }
         Ok(stream)
     }
 
@@ -217,6 +247,7 @@ impl Shared {
             }
         }
         *self.out.lock() = None;
+        *self.peer.lock() = None;
         self.feed.event(CharEvent::Closed);
     }
 }
@@ -273,9 +304,6 @@ impl CharBackend for SocketChar {
     }
     fn set_frontend(&self, frontend: Arc<dyn CharFrontend>) {
         self.shared.feed.set_frontend(frontend);
-        if self.shared.out.lock().is_some() {
-            self.shared.feed.event(CharEvent::Opened);
-        }
     }
     fn accept_input(&self) {
         self.shared.feed.drain();
@@ -287,7 +315,17 @@ impl CharBackend for SocketChar {
 
 impl Drop for SocketChar {
     fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
         self.shared.feed.close();
+        if let Some(peer) = &*self.shared.peer.lock() {
+            peer.shut_down();
+        }
+        // A socket that was handed over is of others, too.
+        if let (Some(listener), false) =
+            (&self.shared.listener, matches!(self.shared.options.address, SocketAddress::Fd(_)))
+        {
+            listener.shut_down();
+        }
         if let (true, SocketAddress::Unix(path)) = (self.shared.options.server, &self.shared.options.address) {
             let _ = std::fs::remove_file(path);
         }

@@ -8,12 +8,14 @@ use rustix::termios::{
     InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 use std::io::{Result, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Standard input and output; a terminal is put in raw mode until [`Self::restore`] or drop.
 pub struct StdioChar {
     feed: Arc<Feed>,
     saved: Mutex<Option<Termios>>,
+    _reader: OwnedFd,
 }
 
 impl StdioChar {
@@ -46,8 +48,10 @@ impl StdioChar {
                 saved = Some(termios);
             }
         }
-        start_reader(std::io::stdin(), feed.clone())?;
-        Ok(Arc::new(Self { feed, saved: Mutex::new(saved) }))
+        // Not through the library's buffer, which poll does not see.
+        let input = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        let reader = start_reader(input, feed.clone())?;
+        Ok(Arc::new(Self { feed, saved: Mutex::new(saved), _reader: reader }))
     }
     /// Puts the terminal back as it was; to be called before the process exits.
     pub fn restore(&self) {

@@ -4,6 +4,7 @@
 //! Each client has a thread, which sleeps until the client says something or the picture changes. It writes an update as a whole
 //! before it listens again: a slow client holds one update and nobody else.
 
+mod auth;
 mod encode;
 mod keysym;
 mod options;

@@ -47,6 +47,8 @@ pub struct VncOptions {
     pub share: SharePolicy,
     /// Clients at most.
     pub connections: usize,
+    /// Clients must know a password, which is set later: until then none gets in.
+    pub password: bool,
 }
 
 const DECLS: &[OptionDecl] = &[
@@ -58,7 +60,7 @@ const DECLS: &[OptionDecl] = &[
         "what clients that want the display for themselves get",
     ),
     OptionDecl::new("connections", OptionKind::Number { min: 1, max: 256 }, Some("32"), "clients at most"),
-    OptionDecl::new("password", OptionKind::Bool, Some("off"), "authentication: not supported"),
+    OptionDecl::new("password", OptionKind::Bool, Some("off"), "clients must know what set_password says"),
     OptionDecl::new("reverse", OptionKind::Bool, Some("off"), "connect to a listening client: not supported"),
 ];
 
@@ -66,7 +68,7 @@ const DECLS: &[OptionDecl] = &[
 #[must_use]
 pub fn help() -> String {
     let mut text = rhea_device::options::help("[host]:display|unix:path|none", DECLS);
-    text.push_str("Display n is at TCP port 5900 + n. There is no authentication and no encryption: use an address of this host.\n");
+    text.push_str("Display n is at TCP port 5900 + n. There is no encryption, and a password keeps few away: use an address of this host.\n");
     text
 }
 
@@ -89,11 +91,6 @@ impl VncOptions {
             None => word,
         };
         let set = OptionSet::parse("-vnc", DECLS, &pairs)?;
-        if set.bool("password") {
-            return Err(
-                set.error("password", "authentication is not supported: use an address of this host or unix:path")
-            );
-        }
         if set.bool("reverse") {
             return Err(set.error("reverse", "connecting to a client is not supported: let the client connect"));
         }
@@ -125,7 +122,7 @@ impl VncOptions {
             _ => SharePolicy::AllowExclusive,
         };
         let connections = set.number("connections").map_or(32, |n| n as usize);
-        Ok(Some(Self { address, share, connections }))
+        Ok(Some(Self { address, share, connections, password: set.bool("password") }))
     }
 }
 
@@ -149,7 +146,7 @@ mod tests {
             ":x",
             ":59636",
             ":99999999999999999999",
-            ":1,password=on",
+            ":1,password=2",
             ":5,to=4",
             ":0,reverse",
             "unix:",

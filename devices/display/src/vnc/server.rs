@@ -1,5 +1,6 @@
 //! The listening end, and the list of clients.
 
+use super::auth::{CHALLENGE, Password};
 use super::session::{Session, Stream};
 use super::{SharePolicy, VncAddress, VncOptions};
 use crate::Console;
@@ -12,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How often the listener looks whether the server is still there.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -100,9 +101,19 @@ pub(super) struct Shared {
     clients: Mutex<Vec<Client>>,
     next: AtomicU64,
     listeners: Mutex<Vec<Listening>>,
+    /// What clients must know, if they must know anything.
+    password: Option<Mutex<Password>>,
 }
 
 impl Shared {
+    /// Must clients prove that they know the password?
+    pub(super) fn asks(&self) -> bool {
+        self.password.is_some()
+    }
+    /// Has the client answered a challenge well?
+    pub(super) fn proven(&self, challenge: &[u8; CHALLENGE], answer: &[u8; CHALLENGE]) -> bool {
+        self.password.as_ref().is_none_or(|p| p.lock().proves(challenge, answer, SystemTime::now()))
+    }
     fn tell(&self, event: VncEvent, peer: &str) {
         let listeners = self.listeners.lock().clone();
         listeners.iter().for_each(|l| l(event, peer));
@@ -184,6 +195,7 @@ impl VncServer {
             clients: Mutex::default(),
             next: AtomicU64::new(1),
             listeners: Mutex::default(),
+            password: options.password.then(Mutex::default),
         });
         let path = match &options.address {
             VncAddress::Unix(path) => Some(path.clone()),
@@ -199,6 +211,19 @@ impl VncServer {
     pub fn address(&self) -> &str {
         &self.address
     }
+    /// How clients prove who they are: `none`, or `vnc` by a password.
+    #[must_use]
+    pub fn auth(&self) -> &'static str {
+        if self.shared.asks() { "vnc" } else { "none" }
+    }
+    /// Sets the password for clients to come, of which eight bytes count; false: they need none (`password=on` is missing).
+    pub fn set_password(&self, text: &str) -> bool {
+        self.shared.password.as_ref().map(|p| p.lock().text = Some(text.to_owned())).is_some()
+    }
+    /// Until when the password holds; `None`: for good. False: there is none.
+    pub fn expire_password(&self, at: Option<SystemTime>) -> bool {
+        self.shared.password.as_ref().map(|p| p.lock().expires = at).is_some()
+    }
     /// The addresses of those who are connected.
     #[must_use]
     pub fn clients(&self) -> Vec<String> {
@@ -211,10 +236,14 @@ impl VncServer {
     /// Lines of `info vnc`.
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut text =
-            format!("Server: {} (auth: none, display: {})\n", self.address, self.shared.console.display().name());
+        let mut text = format!(
+            "Server: {} (auth: {}, display: {})\n",
+            self.address,
+            self.auth(),
+            self.shared.console.display().name()
+        );
         for client in &*self.shared.clients.lock() {
-            text.push_str(&format!("  Client: {} (auth: none)\n", client.peer));
+            text.push_str(&format!("  Client: {} (auth: {})\n", client.peer, self.auth()));
         }
         text
     }

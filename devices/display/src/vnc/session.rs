@@ -1,5 +1,6 @@
 //! One client.
 
+use super::auth::CHALLENGE;
 use super::encode::{Encoder, Encoding};
 use super::keysym;
 use super::pixel::{PixelFormat, SERVER_FORMAT};
@@ -78,6 +79,10 @@ mod pseudo {
     pub const EXTENDED_KEY: i32 = -258;
     pub const EXTENDED_DESKTOP_SIZE: i32 = -308;
 }
+
+/// Security types.
+const NO_SECURITY: u8 = 1;
+const PASSWORD: u8 = 2;
 
 /// Statuses of a change of the size that a client asked for.
 const SIZE_PROHIBITED: u16 = 1;
@@ -232,23 +237,41 @@ impl Session {
             .and_then(|v| v.strip_prefix("RFB 003."))
             .and_then(|v| v.trim_end().parse::<u32>().ok())
             .ok_or_else(|| broken("not a version of RFB"))?;
+        let kind = if self.shared.asks() { PASSWORD } else { NO_SECURITY };
         // Unknown ones below 7 are 3.3.
         if minor < 7 {
-            self.stream.write_all(&1u32.to_be_bytes())?;
+            self.stream.write_all(&u32::from(kind).to_be_bytes())?;
         } else {
-            self.stream.write_all(&[1, 1])?;
+            self.stream.write_all(&[1, kind])?;
             let mut choice = [0];
             self.stream.read_exact(&mut choice)?;
-            if choice != [1] {
+            if choice != [kind] {
                 return Err(broken("another security type than offered"));
             }
+        }
+        let proven = kind == NO_SECURITY || self.challenge()?;
+        if kind == PASSWORD || minor >= 8 {
+            self.stream.write_all(&u32::from(!proven).to_be_bytes())?;
+        }
+        if !proven {
             if minor >= 8 {
-                self.stream.write_all(&0u32.to_be_bytes())?;
+                const WHY: &[u8] = b"Authentication failed";
+                self.stream.write_all(&[&(WHY.len() as u32).to_be_bytes(), WHY].concat())?;
             }
+            return Ok(false);
         }
         let mut shared = [0];
         self.stream.read_exact(&mut shared)?;
         Ok(shared != [0] || self.shared.exclusive(self.id))
+    }
+
+    /// Does the client know the password?
+    fn challenge(&mut self) -> Result<bool> {
+        let (mut challenge, mut answer) = ([0; CHALLENGE], [0; CHALLENGE]);
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut challenge)?;
+        self.stream.write_all(&challenge)?;
+        self.stream.read_exact(&mut answer)?;
+        Ok(self.shared.proven(&challenge, &answer))
     }
 
     fn server_init(&mut self) -> Result<()> {

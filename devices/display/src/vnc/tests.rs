@@ -459,6 +459,55 @@ fn sharing() {
 }
 
 #[test]
+fn passwords() {
+    let t = setup("password", ",password=on");
+    assert!(t.server.describe().contains("auth: vnc"));
+    // What is read and written in turns; the answer to the challenge, which comes last, and what follows.
+    let log_in = |password: &str, minor: &[u8; 3]| {
+        let mut s = UnixStream::connect(&t.path).unwrap();
+        s.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        s.read_exact(&mut [0; 12]).unwrap();
+        s.write_all(&[b"RFB 003.", &minor[..], b"\n"].concat()).unwrap();
+        let mut challenge = [0; 16];
+        if minor == b"003" {
+            let mut kind = [0; 4];
+            s.read_exact(&mut kind).unwrap();
+            assert_eq!(kind, [0, 0, 0, 2]);
+        } else {
+            let mut kinds = [0; 2];
+            s.read_exact(&mut kinds).unwrap();
+            assert_eq!(kinds, [1, 2]);
+            s.write_all(&[2]).unwrap();
+        }
+        s.read_exact(&mut challenge).unwrap();
+        s.write_all(&super::auth::encrypt(password, &challenge)).unwrap();
+        let mut result = [0; 4];
+        s.read_exact(&mut result).unwrap();
+        if result == [0; 4] {
+            s.write_all(&[1]).unwrap();
+            s.read_exact(&mut [0; 24]).unwrap();
+            return true;
+        }
+        assert_eq!(result, [0, 0, 0, 1]);
+        let mut rest = Vec::new();
+        s.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest.is_empty(), minor != b"008");
+        false
+    };
+    assert!(!log_in("", b"008"), "no password is set");
+    assert!(t.server.set_password("tiger"));
+    for minor in [b"003", b"007", b"008"] {
+        assert!(!log_in("lion", minor));
+        assert!(log_in("tiger", minor));
+    }
+    assert!(t.server.expire_password(Some(std::time::SystemTime::now())));
+    assert!(!log_in("tiger", b"008"));
+    assert!(t.server.expire_password(None));
+    assert!(log_in("tiger", b"008"));
+    assert!(!setup("open", "").server.set_password("x"));
+}
+
+#[test]
 fn nonsense_ends_the_connection() {
     let t = setup("nonsense", "");
     for m in [&[9u8][..], &[255, 1, 0, 0], &[255, 7]] {

@@ -360,7 +360,7 @@ impl Lapic {
             self.pv.vector.store(vector.into(), SeqCst);
         }
     }
-    /// On the processor's thread: finds out whether the guest ended the interrupt by the bit in memory, and takes the offer back.
+    /// On the processor's thread, or while it stands still: finds out whether the guest ended the interrupt by the bit in memory, and takes the offer back.
     pub fn sync_pv(&self) {
         let vector = self.pv.vector.load(SeqCst);
         if vector == NONE {

@@ -64,8 +64,6 @@ struct LapicState {
 
 impl Lapic {
     fn save(&self) -> LapicState {
-        // So that no offer of the paravirtual EOI stands.
-        self.sync_pv();
         let Count { initial, divide, start, deadline, .. } = self.timer.save();
         LapicState {
             base: self.base.load(SeqCst),
@@ -128,6 +126,10 @@ impl Device for ApicBus {
     }
     fn collects(&self) -> bool {
         true
+    }
+    /// Offers of the paravirtual EOI are bits in the guest's memory: they are taken back before that is saved.
+    fn quiesce(&self) {
+        self.lapics.iter().for_each(Lapic::sync_pv);
     }
     fn save(&self) -> Saved {
         encode(VERSION, &State { lapics: self.lapics.iter().map(Lapic::save).collect() })

@@ -269,7 +269,7 @@ impl Device for Flash {
     }
     fn save(&self) -> Saved {
         let chips = self.chips.lock().each_ref().map(Chip::save);
-        saved::encode(1, &SavedV1 { chips, blocks: self.storage.volatile(self.block_len) })
+        saved::encode(1, &SavedV1 { chips, blocks: self.storage.volatile() })
     }
     fn load(&self, state: &Saved) -> Result<(), LoadError> {
         let s: SavedV1 = saved::decode(state, 1)?;

@@ -2,8 +2,10 @@
 
 use super::chip::Failure;
 use super::{FlashError, FlashOptions};
+use parking_lot::Mutex;
 use rhea_block::{Drive, Operation, Segment};
 use rhea_memory::RamBlock;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,14 +21,20 @@ pub(super) struct Storage {
     /// Something was written since the last flush.
     dirty: AtomicBool,
     flushing: Arc<AtomicBool>,
+    block_len: u64,
+    /// Where blocks begin that may be other than zero, if there is no drive: looking at all would take long while a machine moves.
+    filled: Mutex<BTreeSet<u64>>,
 }
 
-/// Copies into the block, but leaves pages alone that are zero, as fresh memory is.
+/// Copies into the block, but leaves pages alone that are so already, as zero ones of fresh memory are.
 fn place(memory: &RamBlock, at: u64, data: &[u8]) {
-    for (n, page) in data.chunks(rhea_memory::PAGE_SIZE as usize).enumerate() {
-        if page.iter().any(|b| *b != 0) {
-            // The caller checked the size.
-            let _ = memory.write(at + n as u64 * rhea_memory::PAGE_SIZE, page);
+    let mut old = vec![0; data.len()];
+    // The caller checked the size.
+    let _ = memory.read(at, &mut old);
+    let page = rhea_memory::PAGE_SIZE as usize;
+    for (n, (new, old)) in data.chunks(page).zip(old.chunks(page)).enumerate() {
+        if new != old {
+            let _ = memory.write(at + (n * page) as u64, new);
         }
     }
 }
@@ -34,12 +42,13 @@ fn place(memory: &RamBlock, at: u64, data: &[u8]) {
 impl Storage {
     pub fn new(name: &str, len: u64, block_len: u64, options: FlashOptions) -> Result<Self, FlashError> {
         let memory = RamBlock::anonymous(name, len).map_err(FlashError::Memory)?;
-        let mut writable = len;
+        let (mut writable, mut filled) = (len, BTreeSet::new());
         if let Some(image) = &options.image {
             if image.len() as u64 > len {
                 return Err(FlashError::Size { is: image.len() as u64, bank: len });
             }
             place(&memory, 0, image);
+            filled.extend((0..image.len() as u64).step_by(block_len.max(1) as usize));
         }
         if let Some(drive) = &options.drive {
             if drive.capacity() > len {
@@ -47,8 +56,15 @@ impl Storage {
             }
             writable = if drive.readonly() { 0 } else { drive.capacity() / block_len * block_len };
         }
-        let storage =
-            Self { memory, drive: options.drive, writable, dirty: AtomicBool::new(false), flushing: Arc::default() };
+        let storage = Self {
+            memory,
+            drive: options.drive,
+            writable,
+            dirty: AtomicBool::new(false),
+            flushing: Arc::default(),
+            block_len,
+            filled: Mutex::new(filled),
+        };
         storage.read_drive().map_err(FlashError::Read)?;
         Ok(storage)
     }
@@ -89,6 +105,9 @@ impl Storage {
             let Operation::Write { segments, .. } = write else { return Err(Failure::Storage) };
             let Some(Segment::Host(written)) = segments.into_iter().next() else { return Err(Failure::Storage) };
             data = written;
+        } else {
+            let blocks = at / self.block_len..end.div_ceil(self.block_len);
+            self.filled.lock().extend(blocks.map(|n| n * self.block_len));
         }
         self.memory.write(at, &data).map_err(|_| Failure::Protected)
     }
@@ -112,13 +131,13 @@ impl Storage {
     }
 
     /// The content that is not on a drive, for saved state: blocks that are not zero.
-    pub fn volatile(&self, block_len: u64) -> Vec<(u64, Vec<u8>)> {
+    pub fn volatile(&self) -> Vec<(u64, Vec<u8>)> {
         if self.drive.is_some() {
             return Vec::new();
         }
         let mut blocks = Vec::new();
-        for at in (0..self.memory.len()).step_by(block_len.max(1) as usize) {
-            let mut data = vec![0; block_len.min(self.memory.len() - at) as usize];
+        for at in self.filled.lock().iter().copied() {
+            let mut data = vec![0; self.block_len.min(self.memory.len() - at) as usize];
             if self.memory.read(at, &mut data).is_ok() && data.iter().any(|b| *b != 0) {
                 blocks.push((at, data));
             }
@@ -127,9 +146,22 @@ impl Storage {
     }
     /// Takes over saved content: of the drive, or `blocks`. False if it does not fit.
     pub fn restore(&self, blocks: &[(u64, Vec<u8>)]) -> bool {
-        if self.memory.fill(0, self.memory.len(), 0).is_err() {
+        if let Some(drive) = &self.drive {
+            // What is only read is as it was.
+            return drive.readonly() || self.read_drive().is_ok();
+        }
+        let fits = |at: u64, len: u64| {
+            at.is_multiple_of(self.block_len)
+                && len <= self.block_len
+                && at.checked_add(len).is_some_and(|end| end <= self.memory.len())
+        };
+        if !blocks.iter().all(|(at, data)| fits(*at, data.len() as u64)) {
             return false;
         }
-        self.read_drive().is_ok() && blocks.iter().all(|(at, data)| self.memory.write(*at, data).is_ok())
+        let mut filled = self.filled.lock();
+        let zeroed =
+            filled.iter().all(|at| self.memory.fill(*at, self.block_len.min(self.memory.len() - at), 0).is_ok());
+        filled.extend(blocks.iter().map(|(at, _)| *at));
+        zeroed && blocks.iter().all(|(at, data)| self.memory.write(*at, data).is_ok())
     }
 }

@@ -2,8 +2,10 @@
 
 use super::{DMA_SIZE, DMA64_BASE, Phb, Reply};
 use crate::papr::rtas;
-use crate::tce::TceTable;
+use rhea_device::dma::DmaWindow;
 
+/// Where a window beyond 32 bits is that cannot be at [`DMA64_BASE`]: powers of two.
+const DMA64_BITS: std::ops::Range<u32> = 32..48;
 /// Windows of a bridge.
 const MOST: usize = 2;
 /// Entries of a window at most, so that a guest cannot fill the host's memory with tables.
@@ -53,14 +55,20 @@ impl Phb {
         };
         // The first one is where it is after reset, the others beyond 32 bits.
         let low = list.is_empty() && 1u64 << window_shift <= DMA_SIZE.max(self.memory_end.next_power_of_two());
+        let len = 1u64 << window_shift;
+        let free = |base: u64| {
+            list.iter().all(|w| w.base() >= base + len || base >= w.base() + w.size())
+                && self.windows.reaches(DmaWindow { base, len, page_shift })
+        };
         let taken = list.iter().any(|w| w.base() == DMA64_BASE);
-        let base = if low || taken { 0 } else { DMA64_BASE };
-        if list.iter().any(|w| w.base() == base) {
-            return Some((rtas::HARDWARE_ERROR, Vec::new()));
-        }
-        let table = TceTable::new(self.liobn(number), base, page_shift, entries);
-        self.tces.add(table.clone());
-        list.push(table);
+        let base = if low || taken {
+            Some(0).filter(|base| free(*base))
+        } else {
+            // Lower where the host's IOMMU, behind which an assigned device is, has not so many bits.
+            [DMA64_BASE].into_iter().chain(DMA64_BITS.rev().map(|n| 1 << n)).find(|base| base % len == 0 && free(*base))
+        };
+        let Some(base) = base else { return Some((rtas::HARDWARE_ERROR, Vec::new())) };
+        list.push(self.tces.make(self.liobn(number), base, page_shift, entries));
         self.windows.set(list);
         Some((rtas::SUCCESS, vec![self.liobn(number), (base >> 32) as u32, base as u32]))
     }

@@ -13,7 +13,7 @@ pub use tree::function_node;
 
 use crate::SpaprIrq;
 use crate::papr::{RtasCalls, rtas, rtas_return};
-use crate::tce::{DmaWindows, TceTable, TceTables};
+use crate::tce::{DmaWindows, TceTables};
 use msi::Messages;
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::MsiTarget;
@@ -224,9 +224,7 @@ impl Phb {
         for old in self.windows.windows().iter() {
             self.tces.remove(old.liobn());
         }
-        let table = TceTable::new(self.liobn(0), 0, 12, DMA_SIZE >> 12);
-        self.tces.add(table.clone());
-        self.windows.set(vec![table]);
+        self.windows.set(vec![self.tces.make(self.liobn(0), 0, 12, DMA_SIZE >> 12)]);
     }
     /// The function a configuration address (bus in bits 23:16, device and function in 15:8) names.
     fn function(&self, address: u32) -> Option<Arc<dyn PciFunction>> {

@@ -64,22 +64,24 @@ impl Device for Phb {
     }
     fn load(&self, saved: &Saved) -> Result<(), LoadError> {
         let State { windows, messages } = decode(saved, VERSION)?;
-        let mut list = Vec::new();
-        for WindowState { liobn, base, page_shift, size, tces } in windows {
-            let sound = (12..=34).contains(&page_shift) && size >> page_shift <= MAX_ENTRIES;
-            if !sound || liobn & !0xff != self.liobn(0) & !0xff {
-                return Err(LoadError::Damaged(format!("DMA window {liobn:#x}")));
+        for w in &windows {
+            let sound = (12..=34).contains(&w.page_shift) && w.size >> w.page_shift <= MAX_ENTRIES;
+            if !sound || w.liobn & !0xff != self.liobn(0) & !0xff {
+                return Err(LoadError::Damaged(format!("DMA window {:#x}", w.liobn)));
             }
-            let table = TceTable::new(liobn, base, page_shift, size >> page_shift);
-            table.load(&tces)?;
-            list.push(table);
+            if w.tces.iter().any(|(n, _)| u64::from(*n) >= w.size >> w.page_shift) {
+                return Err(LoadError::Mismatch(format!("size of DMA window {:#x}", w.liobn)));
+            }
         }
         let _one = self.changing.lock();
         for old in self.windows.windows().iter() {
             self.tces.remove(old.liobn());
         }
-        for table in &list {
-            self.tces.add(table.clone());
+        let mut list = Vec::new();
+        for w in windows {
+            let table = self.tces.make(w.liobn, w.base, w.page_shift, w.size >> w.page_shift);
+            table.load(&w.tces)?;
+            list.push(table);
         }
         self.windows.set(list);
         // The numbers themselves are in the interrupt controller's state.

@@ -228,9 +228,7 @@ impl VioBus {
         let windows = DmaWindows::new(None);
         if kind.window != 0 {
             // The bus number is the unit address.
-            let table = TceTable::new(unit, 0, PAGE_SHIFT, kind.window >> PAGE_SHIFT);
-            self.tces.add(table.clone());
-            windows.set(vec![table]);
+            windows.set(vec![self.tces.make(unit, 0, PAGE_SHIFT, kind.window >> PAGE_SHIFT)]);
         }
         let place = rhea_device::dma::IommuPlace::default();
         // A fresh place is empty.

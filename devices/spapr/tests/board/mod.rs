@@ -1,6 +1,7 @@
 //! A partition: memory, interrupts on XICS, the VIO bus, a PCI host bridge; and how a guest calls them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use rhea_accel::spapr::KernelTces;
 use rhea_accel::{InterruptRouting, IrqLine, IrqSink};
 use rhea_device::Log;
 use rhea_irqchip::spapr::{IcMode, ServerConfig, SpaprIrqConfig};
@@ -52,6 +53,10 @@ pub struct Board {
 
 impl Board {
     pub fn new() -> Self {
+        Self::with(None)
+    }
+    /// With tables that are the accelerator's.
+    pub fn with(kernel: Option<Arc<dyn KernelTces>>) -> Self {
         let space = AddressSpace::new("partition");
         let block = RamBlock::anonymous("ram", RAM).unwrap();
         let map = space.map_ram(Gpa(0), &block, 0, RAM, 0).unwrap();
@@ -69,6 +74,9 @@ impl Board {
         .unwrap();
         let ram = GuestRam::new(&space);
         let tces = TceTables::new(ram.clone());
+        if let Some(kernel) = kernel {
+            tces.set_kernel(kernel);
+        }
         let vio = VioBus::new(&space, &irq, &tces);
         let phb = Phb::new(PhbConfig { memory_end: RAM, ..PhbConfig::new(0, &space, &irq, &tces) }).unwrap();
         let phbs = Phbs::new();

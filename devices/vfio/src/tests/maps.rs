@@ -191,7 +191,11 @@ fn pages_and_reach() {
         bench.memory.map_ram(Gpa(6 * MIB + 0x3000), &small, 0, 0x1000, 0).expect("room"),
         bench.memory.map_ram(Gpa(7 * MIB), &odd, 0, 0x23000, 0).expect("room"),
     );
-    let _assigned = bench.assign();
+    let assigned = bench.assign();
+    let space = assigned.space().expect("a space");
+    let windows = [(0, 16), (8, 8), (8, 9), (32, 1)].map(|(base, len)| (base * MIB, len * MIB));
+    let reached = windows.map(|(base, len)| space.reaches(DmaWindow { base, len, page_shift: 16 }));
+    assert_eq!(reached, [true, true, false, false]);
     let sizes: Vec<_> = bench.maps().iter().map(|m| (m.0, m.1)).collect();
     assert_eq!(sizes, [(0, 4 * MIB), (7 * MIB, 0x20000)]);
     assert!(bench.warnings.lock()[0].contains("fills no page of the host's IOMMU (0x10000 bytes)"));

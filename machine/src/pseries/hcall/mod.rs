@@ -6,6 +6,8 @@ mod mode;
 pub mod number;
 mod threads;
 
+pub use threads::system_reset_all;
+
 use super::client;
 use super::partition::Partition;
 use super::rtas::After;

@@ -125,6 +125,16 @@ pub fn system_reset(p: &Partition, me: u32, a: &Args) -> Result<(), Status> {
     Ok(())
 }
 
+/// Sends all processors that run a system reset, as the operator's console does.
+pub fn system_reset_all(p: &Partition) {
+    let pins = p.late().map_or(&[][..], |l| &l.pins);
+    for (pin, thread) in pins.iter().zip(&p.threads) {
+        if thread.present.load(Ordering::SeqCst) && thread.running.load(Ordering::SeqCst) {
+            pin.signal(pin::SYSTEM_RESET);
+        }
+    }
+}
+
 /// The machine is about to end or start anew: the processor runs no more until then.
 pub fn wait_for_end(cpu: &mut PpcCpu) {
     cpu.power_off();

@@ -3,22 +3,64 @@
 use super::{Done, helpers};
 use crate::config::Feature;
 use crate::translate::{Insn, Translator};
-use rhea_ir::{HelperId, Lane, Op, Type};
+use rhea_ir::simd::{Fmt, SimdOp};
+use rhea_ir::{HelperId, Lane, Op, Type, Value};
 
 /// AES: two registers; SHA two-register in `sha_two`.
 pub(super) fn aes(t: &mut Translator, i: Insn) -> Done {
     if i.bits(22, 2) != 0 || !t.cfg.has(Feature::Aes) {
         return None;
     }
-    let (h, with_d) = match i.bits(12, 5) {
-        4 => (helpers::AESE, true),
-        5 => (helpers::AESD, true),
-        6 => (helpers::AESMC, false),
-        7 => (helpers::AESIMC, false),
+    let (n, none) = (t.v(i.rn()), t.b.vconst(0));
+    // SubBytes and ShiftRows, or their inverses, are a last round with a key of 0.
+    let last = |t: &mut Translator, op, d| {
+        let state = t.bits(Op::VXor, d, n);
+        round(t, op, state, none)
+    };
+    let r = match i.bits(12, 5) {
+        4 => {
+            let d = t.v(i.rd());
+            last(t, SimdOp::AesEncLast, d)
+        }
+        5 => {
+            let d = t.v(i.rd());
+            last(t, SimdOp::AesDecLast, d)
+        }
+        6 => {
+            // MixColumns of that is another round; else what comes before it in one is undone first.
+            let before = *t.b.func.inst(n);
+            let encrypted = before.op == Op::Simd2 && SimdOp::of(before.aux) == Some(SimdOp::AesEncLast);
+            let state = match before.args[0] {
+                state if encrypted && before.args[1] == none => state,
+                _ => round(t, SimdOp::AesDecLast, n, none),
+            };
+            round(t, SimdOp::AesEnc, state, none)
+        }
+        7 => t.b.simd(SimdOp::AesImc, Fmt::Ps, &[n], 0),
         _ => return None,
     };
-    one_or_two(t, i, h, with_d);
+    t.set_v(i.rd(), r);
     Some(())
+}
+
+fn round(t: &mut Translator, op: SimdOp, state: Value, key: Value) -> Value {
+    t.b.simd(op, Fmt::Ps, &[state, key], 0)
+}
+
+/// A shuffle of words: those of `a` are 0 to 3, those of `b` 4 to 7.
+fn words(t: &mut Translator, a: Value, b: Value, from: [u8; 4]) -> Value {
+    t.b.shuffle(a, b, std::array::from_fn(|n| from[n / 4] * 4 + n as u8 % 4))
+}
+
+/// Four rounds of SHA-256: the state's words a to d and e to h, each the lowest first, after them.
+fn sha256_rounds(t: &mut Translator, abcd: Value, efgh: Value, w: Value) -> (Value, Value) {
+    // Two rounds at a time, of the words c, d, g, h and a, b, e, f, each the highest first; the latter are the next two's former.
+    let cdgh = words(t, abcd, efgh, [7, 6, 3, 2]);
+    let abef = words(t, abcd, efgh, [5, 4, 1, 0]);
+    let two = t.b.simd(SimdOp::Sha256Rnds2, Fmt::Ps, &[cdgh, abef, w], 0);
+    let w = words(t, w, w, [2, 3, 2, 3]);
+    let four = t.b.simd(SimdOp::Sha256Rnds2, Fmt::Ps, &[abef, two, w], 0);
+    (words(t, four, two, [3, 2, 7, 6]), words(t, four, two, [1, 0, 5, 4]))
 }
 
 /// Helpers of (Vd, Vn) or (Vn).
@@ -47,24 +89,23 @@ pub(super) fn sha_three(t: &mut Translator, i: Insn) -> Done {
     if i.bits(22, 2) != 0 || op == 7 || !t.cfg.has(f) {
         return None;
     }
-    let h = [
-        helpers::SHA1C,
-        helpers::SHA1P,
-        helpers::SHA1M,
-        helpers::SHA1SU0,
-        helpers::SHA256H,
-        helpers::SHA256H2,
-        helpers::SHA256SU1,
-    ][op as usize];
-    if op < 3 {
-        // The hash is one word.
-        let (d, n, m) = (t.v(i.rd()), t.v(i.rn()), t.v(i.rm()));
-        let n = t.b.vextract(Type::I32, Lane::S, n, 0);
-        let r = t.b.call(h, &[d, n, m]);
-        t.set_v(i.rd(), r);
-    } else {
-        three(t, i, h);
-    }
+    let (d, n, m) = (t.v(i.rd()), t.v(i.rn()), t.v(i.rm()));
+    let r = match op {
+        0..=2 => {
+            // The hash is one word.
+            let n = t.b.vextract(Type::I32, Lane::S, n, 0);
+            t.b.call([helpers::SHA1C, helpers::SHA1P, helpers::SHA1M][op as usize], &[d, n, m])
+        }
+        3 => t.b.call(helpers::SHA1SU0, &[d, n, m]),
+        4 => sha256_rounds(t, d, n, m).0,
+        5 => sha256_rounds(t, n, d, m).1,
+        _ => {
+            let next = words(t, n, m, [1, 2, 3, 4]);
+            let sum = t.b.v2(Op::VAdd, Lane::S, d, next);
+            t.b.simd(SimdOp::Sha256Msg2, Fmt::Ps, &[sum, m], 0)
+        }
+    };
+    t.set_v(i.rd(), r);
     Some(())
 }
 
@@ -84,7 +125,11 @@ pub(super) fn sha_two(t: &mut Translator, i: Insn) -> Done {
             t.set_fp(i.rd(), x);
         }
         1 => one_or_two(t, i, helpers::SHA1SU1, true),
-        _ => one_or_two(t, i, helpers::SHA256SU0, true),
+        _ => {
+            let (d, n) = (t.v(i.rd()), t.v(i.rn()));
+            let r = t.b.simd(SimdOp::Sha256Msg1, Fmt::Ps, &[d, n], 0);
+            t.set_v(i.rd(), r);
+        }
     }
     Some(())
 }

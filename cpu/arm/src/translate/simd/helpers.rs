@@ -17,7 +17,6 @@ rhea_ir::helper_table! {
     SAT2 = int::int_lanes, (I32, V128, V128) -> V128, STICKY;
     SAT3 = int::int_lanes, (I32, V128, V128, V128) -> V128, STICKY;
     PMULL8 = crypto::pmull8, (V128, V128) -> V128, Effects::PURE;
-    PMULL64 = crypto::pmull64, (V128, V128) -> V128, Effects::PURE;
     /// (signs, accumulator, a, b)
     MATRIX = int::matrix_entry, (I32, V128, V128, V128) -> V128, Effects::PURE;
     /// FP lanes: (descriptor, operands).
@@ -37,19 +36,11 @@ rhea_ir::helper_table! {
     S_TO_BF16 = fp::s_to_bf16, (F32) -> I32, STICKY;
     D_TO_S_ODD = fp::d_to_s_odd, (F64) -> F32, STICKY;
     JAVASCRIPT_INT = fp::javascript_int, (F64) -> I64, STICKY;
-    AESE = crypto::aese, (V128, V128) -> V128, Effects::PURE;
-    AESD = crypto::aesd, (V128, V128) -> V128, Effects::PURE;
-    AESMC = crypto::aesmc, (V128) -> V128, Effects::PURE;
-    AESIMC = crypto::aesimc, (V128) -> V128, Effects::PURE;
     SHA1C = crypto::sha1c, (V128, I32, V128) -> V128, Effects::PURE;
     SHA1P = crypto::sha1p, (V128, I32, V128) -> V128, Effects::PURE;
     SHA1M = crypto::sha1m, (V128, I32, V128) -> V128, Effects::PURE;
     SHA1SU0 = crypto::sha1su0, (V128, V128, V128) -> V128, Effects::PURE;
     SHA1SU1 = crypto::sha1su1, (V128, V128) -> V128, Effects::PURE;
-    SHA256H = crypto::sha256h, (V128, V128, V128) -> V128, Effects::PURE;
-    SHA256H2 = crypto::sha256h2, (V128, V128, V128) -> V128, Effects::PURE;
-    SHA256SU0 = crypto::sha256su0, (V128, V128) -> V128, Effects::PURE;
-    SHA256SU1 = crypto::sha256su1, (V128, V128, V128) -> V128, Effects::PURE;
     SHA512H = crypto::sha512h, (V128, V128, V128) -> V128, Effects::PURE;
     SHA512H2 = crypto::sha512h2, (V128, V128, V128) -> V128, Effects::PURE;
     SHA512SU0 = crypto::sha512su0, (V128, V128) -> V128, Effects::PURE;

@@ -6,6 +6,7 @@ use crate::config::Feature;
 use crate::simd_helpers::desc::Desc;
 use crate::simd_helpers::int::IntOp;
 use crate::translate::{Insn, Translator};
+use rhea_ir::simd::{Fmt, SimdOp};
 use rhea_ir::{Lane, Op, Value};
 
 impl Translator<'_, '_> {
@@ -424,13 +425,17 @@ fn pmull(t: &mut Translator, i: Insn) -> Done {
     if i.bit(29) {
         return None;
     }
-    let h = match i.bits(22, 2) {
-        0 => helpers::PMULL8,
-        3 if t.cfg.has(Feature::Pmull) => helpers::PMULL64,
+    let r = match i.bits(22, 2) {
+        0 => {
+            let (a, b) = (t.half_of(i.rn(), i.q()), t.half_of(i.rm(), i.q()));
+            t.b.call(helpers::PMULL8, &[a, b])
+        }
+        3 if t.cfg.has(Feature::Pmull) => {
+            let (a, b) = (t.v(i.rn()), t.v(i.rm()));
+            t.b.simd(SimdOp::PClMulQdq, Fmt::Ps, &[a, b], if i.q() { 0x11 } else { 0 })
+        }
         _ => return None,
     };
-    let (a, b) = (t.half_of(i.rn(), i.q()), t.half_of(i.rm(), i.q()));
-    let r = t.b.call(h, &[a, b]);
     t.set_v(i.rd(), r);
     Some(())
 }

@@ -1,8 +1,11 @@
-//! AES and polynomial products (Book I, 6.14, 6.15).
+//! AES, SHA-2 and polynomial products (Book I, 6.14, 6.15).
 
+use super::emit::pure;
 use crate::translate::{Flow, Insn, Translator};
-use rhea_ir::Value;
+use crate::vector::VecOp;
 use rhea_ir::simd::{Fmt, SimdOp};
+use rhea_ir::types::Lane;
+use rhea_ir::{Op, Value};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Round {
@@ -54,6 +57,48 @@ pub(super) fn polynomial(t: &mut Translator, i: Insn) -> Flow {
     let q = t.b.simd(SimdOp::PClMulQdq, Fmt::Ps, &[a, b], 0x11);
     let r = t.vxor(p, q);
     let r = t.swap(r);
+    t.set_vr(i.rt(), r);
+    Flow::Next
+}
+
+/// vshasigmaw, vshasigmad: the function of all lanes is the same in practice.
+pub(super) fn sha_sigma(t: &mut Translator, i: Insn, lane: Lane) -> Flow {
+    let (large, six) = (i.rb() >> 4 & 1 != 0, i.rb() & 15);
+    // One bit for each word; of those of doublewords every second one counts.
+    let (mask, op) = match lane {
+        Lane::S => (15, VecOp::ShaSigmaWord),
+        _ => (10, VecOp::ShaSigmaDouble),
+    };
+    let second = match six & mask {
+        0 => false,
+        n if n == mask => true,
+        _ => return pure(t, i, op, i.rb()),
+    };
+    // Two rotations, and a third one or a shift.
+    let (one, two, three) = match (lane, large, second) {
+        (Lane::S, false, false) => (7, 18, 3),
+        (Lane::S, false, true) => (17, 19, 10),
+        (Lane::S, true, false) => (2, 13, 22),
+        (Lane::S, true, true) => (6, 11, 25),
+        (_, false, false) => (1, 8, 7),
+        (_, false, true) => (19, 61, 6),
+        (_, true, false) => (28, 34, 39),
+        (_, true, true) => (14, 18, 41),
+    };
+    let a = t.vr(i.ra());
+    let mut r = t.b.v1_imm(Op::VShr, lane, a, three);
+    let mut add = |t: &mut Translator, op, by| {
+        let part = t.b.v1_imm(op, lane, a, by);
+        r = t.vxor(r, part);
+    };
+    let width = u64::from(lane.bits());
+    for by in [one, two] {
+        add(t, Op::VShr, by);
+        add(t, Op::VShl, width - by);
+    }
+    if large {
+        add(t, Op::VShl, width - three);
+    }
     t.set_vr(i.rt(), r);
     Flow::Next
 }

@@ -312,6 +312,30 @@ fn paravirtual_eoi() {
     assert_eq!((word(), m.has(0, ISR, 0x40)), (0, true));
 }
 
+/// What the guest may end by the bit when its memory is saved it may not end where it is loaded, unless it does so by EOI.
+#[test]
+fn paravirtual_eoi_of_a_machine_that_moves() {
+    let space = AddressSpace::new("test");
+    let ram = RamBlock::anonymous("ram", 0x1000).unwrap();
+    let _ram = space.map_ram(Gpa(0), &ram, 0, 0x1000, 0).unwrap();
+    let machine = || Machine::with_ids(&[0], |c| c.memory = Some(space.clone()));
+    let word = || space.load(Gpa(0x80), Access::host(4)).unwrap();
+    let m = machine();
+    m.bus.set_pv_eoi(0, Some(0x80));
+    m.icr(0, 0, 0x40);
+    assert_eq!((m.bus.acknowledge(0), word()), (Some(0x40), 1));
+    m.bus.quiesce();
+    let memory = word();
+    let saved = m.bus.save();
+    assert_eq!((memory, word()), (0, 0));
+    let other = machine();
+    other.bus.load(&saved).unwrap();
+    assert!(other.has(0, ISR, 0x40));
+    other.write(0, EOI, 0);
+    other.icr(0, 0, 0x41);
+    assert_eq!((other.bus.acknowledge(0), word()), (Some(0x41), 1));
+}
+
 #[test]
 fn saved_state() {
     let m = Machine::new(2);
