@@ -89,7 +89,6 @@ struct State {
     /// It is to end with what it has made as it is.
     soft: bool,
     finalize: bool,
-    dismiss: bool,
     /// Bytes and begin of the second in which the speed is limited.
     window: (Instant, u64),
 }
@@ -104,6 +103,7 @@ pub struct Job {
 
 /// All jobs.
 pub struct Jobs {
+    /// Locked before the state of a job.
     list: Mutex<Vec<Arc<Job>>>,
     events: Arc<Events>,
 }
@@ -228,6 +228,8 @@ impl Job {
             }
             finish()
         });
+        // Whoever hears of the end finds the job as it is then, and one that dismisses itself nowhere.
+        let mut list = jobs.list.lock();
         let mut state = self.state.lock();
         if let Err(e) = ended {
             if !state.cancel {
@@ -242,15 +244,10 @@ impl Job {
         let event = if state.cancel { "BLOCK_JOB_CANCELLED" } else { "BLOCK_JOB_COMPLETED" };
         self.block_event(&state, event);
         self.set(&mut state, Status::Concluded);
-        if !self.settings.auto_dismiss {
-            while !state.dismiss {
-                self.changed.wait(&mut state);
-            }
+        if self.settings.auto_dismiss {
+            list.retain(|job| !Arc::ptr_eq(job, self));
+            self.set(&mut state, Status::Null);
         }
-        drop(state);
-        // Whoever looks at all jobs has the list first, and then one job after the other.
-        jobs.list.lock().retain(|job| !Arc::ptr_eq(job, self));
-        self.set(&mut self.state.lock(), Status::Null);
     }
 
     fn tell(&self, verb: &str, may: &[Status], f: impl FnOnce(&mut State)) -> Result<(), Error> {
@@ -311,11 +308,6 @@ impl Job {
     pub fn finalize(&self) -> Result<(), Error> {
         self.tell("finalize", &[Status::Pending], |state| state.finalize = true)
     }
-    /// # Errors
-    /// It has not ended.
-    pub fn dismiss(&self) -> Result<(), Error> {
-        self.tell("dismiss", &[Status::Concluded], |state| state.dismiss = true)
-    }
     /// Bytes a second, 0: no limit.
     pub fn set_speed(&self, speed: u64) {
         let mut state = self.state.lock();
@@ -375,7 +367,6 @@ impl Jobs {
                 complete: false,
                 soft: false,
                 finalize: false,
-                dismiss: false,
                 window,
             };
             let events = self.events.clone();
@@ -438,10 +429,20 @@ impl Jobs {
     fn find(&self, id: &str, block: bool) -> Option<Arc<Job>> {
         self.list.lock().iter().find(|job| job.settings.id == id && (job.settings.block || !block)).cloned()
     }
+    /// Forgets a job: with the answer it is gone.
+    ///
+    /// # Errors
+    /// It has not ended.
+    pub fn dismiss(&self, job: &Arc<Job>) -> Result<(), Error> {
+        let mut list = self.list.lock();
+        job.tell("dismiss", &[Status::Concluded], |state| job.set(state, Status::Null))?;
+        list.retain(|other| !Arc::ptr_eq(other, job));
+        Ok(())
+    }
     /// The id of a job that works on images, if there is one.
     #[must_use]
     pub fn on_images(&self) -> Option<String> {
-        let jobs = self.list.lock().clone();
+        let jobs = self.list.lock();
         let works = |job: &&Arc<Job>| {
             let over = matches!(job.state.lock().status, Status::Concluded | Status::Null);
             job.settings.block && !over
@@ -451,7 +452,7 @@ impl Jobs {
     /// The answer of `query-jobs`.
     #[must_use]
     pub fn list(&self) -> Value {
-        let jobs = self.list.lock().clone();
+        let jobs = self.list.lock();
         let one = |job: &Arc<Job>| {
             let state = job.state.lock();
             let mut entry = json!({
@@ -468,7 +469,7 @@ impl Jobs {
     /// The answer of `query-block-jobs`.
     #[must_use]
     pub fn list_block(&self) -> Value {
-        let jobs = self.list.lock().clone();
+        let jobs = self.list.lock();
         let one = |job: &Arc<Job>| {
             let state = job.state.lock();
             let mut entry = json!({
@@ -547,7 +548,7 @@ mod tests {
         }
         let entry = jobs.list()[0].clone();
         assert_eq!((&entry["current-progress"], &entry["total-progress"]), (&json!(4), &json!(10)));
-        assert!(job.complete().is_err() && job.dismiss().is_err() && job.finalize().is_err() && job.resume().is_err());
+        assert!(job.complete().is_err() && jobs.dismiss(&job).is_err() && job.finalize().is_err() && job.resume().is_err());
         job.pause().unwrap();
         assert!(job.pause().is_err());
         steps.send(1).unwrap();
@@ -565,10 +566,8 @@ mod tests {
         // What has ended is in nobody's way.
         let (work, ..) = stepped(1);
         jobs.start(settings("k", true), work).unwrap();
-        job.dismiss().unwrap();
-        while jobs.get("j").is_ok() {
-            std::thread::yield_now();
-        }
+        jobs.dismiss(&job).unwrap();
+        assert!(jobs.get("j").is_err());
     }
 
     #[test]
@@ -585,10 +584,8 @@ mod tests {
         jobs.get("j").unwrap().cancel(true).unwrap();
         until(&jobs, "concluded");
         assert!(ended.recv().is_err() && jobs.list()[0].get("error").is_none());
-        jobs.get("j").unwrap().dismiss().unwrap();
-        while jobs.get("j").is_ok() {
-            std::thread::yield_now();
-        }
+        jobs.dismiss(&jobs.get("j").unwrap()).unwrap();
+        assert!(jobs.get("j").is_err());
         jobs.start(settings("f", false), Box::new(|_| Err("no space".to_owned()))).unwrap();
         until(&jobs, "concluded");
         assert_eq!(jobs.list()[0]["error"], "no space");

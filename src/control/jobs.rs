@@ -13,13 +13,13 @@ pub fn register(commands: &mut Commands<Context>) {
         ("job-cancel", |context, call| done(job(context, call)?.cancel(true))),
         ("job-complete", |context, call| done(job(context, call)?.complete())),
         ("job-finalize", |context, call| done(job(context, call)?.finalize())),
-        ("job-dismiss", |context, call| done(job(context, call)?.dismiss())),
+        ("job-dismiss", |context, call| done(context.jobs.dismiss(&job(context, call)?))),
         ("block-job-pause", |context, call| done(block_job(context, call, "device")?.pause())),
         ("block-job-resume", |context, call| done(block_job(context, call, "device")?.resume())),
         ("block-job-cancel", |context, call| done(block_job(context, call, "device")?.cancel(call.flag("force")))),
         ("block-job-complete", |context, call| done(block_job(context, call, "device")?.complete())),
         ("block-job-finalize", |context, call| done(block_job(context, call, "id")?.finalize())),
-        ("block-job-dismiss", |context, call| done(block_job(context, call, "id")?.dismiss())),
+        ("block-job-dismiss", |context, call| done(context.jobs.dismiss(&block_job(context, call, "id")?))),
         ("block-job-set-speed", set_speed),
     ]);
 }
