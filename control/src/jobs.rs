@@ -548,7 +548,9 @@ mod tests {
         }
         let entry = jobs.list()[0].clone();
         assert_eq!((&entry["current-progress"], &entry["total-progress"]), (&json!(4), &json!(10)));
-        assert!(job.complete().is_err() && jobs.dismiss(&job).is_err() && job.finalize().is_err() && job.resume().is_err());
+        assert!(
+            job.complete().is_err() && jobs.dismiss(&job).is_err() && job.finalize().is_err() && job.resume().is_err()
+        );
         job.pause().unwrap();
         assert!(job.pause().is_err());
         steps.send(1).unwrap();

@@ -1,8 +1,10 @@
-//! Memory for generated code: one memfd mapped twice, writable here and executable there (W^X), filled by a bump
+//! Memory for generated code: shared anonymous memory mapped twice, writable here and executable there (W^X), filled by a bump
 //! pointer and emptied as a whole while no vCPU runs generated code.
 #![expect(unsafe_code, reason = "maps executable memory and writes to it through raw pointers")]
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mprotect, mremap, munmap,
+};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -68,14 +70,18 @@ impl CodeMemory {
     /// # Errors
     /// The host's error.
     pub fn new(len: usize) -> io::Result<CodeMemory> {
-        let fd = rustix::fs::memfd_create("rhea-code", rustix::fs::MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&fd, len as u64)?;
-        // SAFETY: fresh shared mappings of a fresh file at addresses the kernel chooses.
-        let (rw, rx) = unsafe {
-            let rw = mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)?;
-            let rx = mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::EXEC, MapFlags::SHARED, &fd, 0)?;
-            (rw, rx)
-        };
+        // Not of a memfd: perf asks its map file (`--perf-map`) about anonymous memory only.
+        // SAFETY: a fresh shared mapping at an address the kernel chooses.
+        let rw =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)? };
+        // SAFETY: of a shared mapping an old size of nothing makes a second one, at an address the kernel chooses.
+        let rx = unsafe { mremap(rw, 0, len, MremapFlags::MAYMOVE) };
+        // SAFETY: the second mapping is ours, and nobody has seen it yet.
+        let rx = rx.and_then(|rx| unsafe { mprotect(rx, len, MprotectFlags::READ | MprotectFlags::EXEC) }.map(|()| rx));
+        let rx = rx.inspect_err(|_| {
+            // SAFETY: ours, and not used.
+            let _ = unsafe { munmap(rw, len) };
+        })?;
         match (NonNull::new(rw.cast()), NonNull::new(rx.cast())) {
             (Some(rw), Some(rx)) => Ok(CodeMemory { map: Arc::new(Mapping { rw, rx, len }), used: 0, ready: 0 }),
             _ => Err(io::Error::other("mmap returned null")),
