@@ -63,9 +63,13 @@ impl PerfMap {
         Ok(Self(Mutex::new(file)))
     }
     fn add(&self, code: &Installed) {
-        let line = format!("{:x} {:x} {} {:#x}\n", code.entry, code.len, code.what(), code.pc);
+        let [hot, cold] = code.parts;
+        let mut lines = format!("{:x} {:x} {} {:#x}\n", hot.0, hot.1, code.what(), code.pc);
+        if cold.1 != 0 {
+            lines += &format!("{:x} {:x} {} {:#x} (rare)\n", cold.0, cold.1, code.what(), code.pc);
+        }
         // Names for a profile: without them the guest runs on.
-        let _ = self.0.lock().write_all(line.as_bytes());
+        let _ = self.0.lock().write_all(lines.as_bytes());
     }
 }
 

@@ -208,7 +208,7 @@ impl Cache {
     /// Adds code that survives flushes (trampolines); before any region.
     pub fn add_permanent(&mut self, bytes: &[u8]) -> Option<usize> {
         let at = self.code.append(bytes)?;
-        self.keep = self.code.used();
+        self.keep = self.code.appended();
         Some(at)
     }
 
@@ -295,10 +295,16 @@ impl Cache {
     pub fn install(&mut self, id: u32, key: Key, made: Made, blob: CodeBlob, time: Duration) -> Option<Installed> {
         let Made { ranges, others, counter, targets, optimised } = made;
         // Of blocks there are many, most of them run rarely: they are to be near each other.
-        let entry = self.code.append_at(&blob.bytes, if optimised { 64 } else { 16 })?;
+        let CodeBlob { bytes, cold, crossings, mut links, leave } = blob;
+        let placed = self.code.place(&bytes, cold as usize, &crossings, if optimised { 64 } else { 16 })?;
+        let entry = placed.hot;
+        for link in &mut links {
+            link.at = placed.offset(link.at);
+            link.identity_at = link.identity_at.map(|at| placed.offset(at));
+        }
         let guest_bytes = ranges.iter().map(|r| u64::from(r.to - r.from)).sum();
-        let installed = Installed { pc: key.pc, entry, len: blob.bytes.len(), guest_bytes, optimised, time };
-        self.stats.code_bytes += blob.bytes.len() as u64;
+        let installed = Installed { pc: key.pc, parts: placed.parts(bytes.len()), guest_bytes, optimised, time };
+        self.stats.code_bytes += bytes.len() as u64;
         self.stats.guest_bytes += guest_bytes;
         if optimised {
             self.stats.regions += 1;
@@ -322,8 +328,8 @@ impl Cache {
             }
             page.regions.push(id);
         }
-        let leave = entry + blob.leave as usize;
-        let (links, others) = (blob.links.into(), others.into());
+        let leave = entry + placed.offset(leave) as usize;
+        let (links, others) = (links.into(), others.into());
         let meta =
             Meta { key, entry, leave, links, ranges, others, counter, targets, previous, optimised, alive: true };
         if let Some(m) = self.metas.get_mut(id) {
@@ -464,10 +470,11 @@ mod tests {
 
     fn install(c: &mut Cache, key: Key) -> (u32, usize) {
         let id = c.reserve(key);
-        let blob = CodeBlob { bytes: vec![0x90; 64].into(), links: Vec::new(), leave: 32 };
+        let crossings = Box::default();
+        let blob = CodeBlob { bytes: vec![0x90; 64].into(), cold: 64, crossings, links: Vec::new(), leave: 32 };
         let ranges = Ranges::from_buf([Range { page: (1, 1), from: 0, to: 4 }]);
         let made = Made { ranges, others: Vec::new(), counter: 0, targets: 0, optimised: false };
-        (id, c.install(id, key, made, blob, Duration::ZERO).unwrap().entry)
+        (id, c.install(id, key, made, blob, Duration::ZERO).unwrap().parts[0].0)
     }
     /// Where the head of a region jumps to.
     fn head(c: &Cache, entry: usize) -> Option<usize> {

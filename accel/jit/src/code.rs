@@ -36,13 +36,37 @@ impl Drop for Mapping {
 
 /// Code memory.
 ///
-/// Invariant: bytes below `used` belong to finished code and change only through [`CodeMemory::patch32`],
+/// Invariant: bytes below `used` and from `cold` on belong to finished code and change only through [`CodeMemory::patch32`],
 /// [`CodeMemory::patch_displacement`] and [`CodeMemory::patch_head`].
 pub struct CodeMemory {
     map: Arc<Mapping>,
     used: usize,
-    /// Up to here somebody was asked to have the host's pages ready.
+    /// What is rarely run fills the memory from its end: down to here.
+    cold: usize,
+    /// Up to here, and down to here, somebody was asked to have the host's pages ready.
     ready: usize,
+    cold_ready: usize,
+}
+
+/// Where code is whose rarely run part is elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    /// Address of the first part.
+    pub hot: usize,
+    /// Its bytes, and those between its end and the second part.
+    split: usize,
+    apart: usize,
+}
+
+impl Placed {
+    /// Counted from the first part: where a byte of the code is that was at `offset`.
+    pub fn offset(&self, offset: u32) -> u32 {
+        if (offset as usize) < self.split { offset } else { offset + self.apart as u32 }
+    }
+    /// Address and bytes of both parts of code of `len` bytes.
+    pub fn parts(&self, len: usize) -> [(usize, usize); 2] {
+        [(self.hot, self.split), (self.hot + self.split + self.apart, len - self.split)]
+    }
 }
 
 /// Code memory that is used soon.
@@ -83,20 +107,28 @@ impl CodeMemory {
             let _ = unsafe { munmap(rw, len) };
         })?;
         match (NonNull::new(rw.cast()), NonNull::new(rx.cast())) {
-            (Some(rw), Some(rx)) => Ok(CodeMemory { map: Arc::new(Mapping { rw, rx, len }), used: 0, ready: 0 }),
+            (Some(rw), Some(rx)) => {
+                Ok(CodeMemory { map: Arc::new(Mapping { rw, rx, len }), used: 0, cold: len, ready: 0, cold_ready: len })
+            }
             _ => Err(io::Error::other("mmap returned null")),
         }
     }
 
-    /// What comes next, once for each part, while there is still some that is ready.
+    /// What comes next at either end, once for each part, while there is still some that is ready.
     pub fn soon(&mut self) -> Option<Soon> {
         let from = self.ready.max(self.used / STEP * STEP);
-        let len = STEP.min(self.map.len.saturating_sub(from));
-        if self.used + STEP / 2 < self.ready || len == 0 {
-            return None;
+        let len = STEP.min(self.cold_ready.saturating_sub(from));
+        if self.used + STEP / 2 >= self.ready && len != 0 {
+            self.ready = from + len;
+            return Some(Soon { map: self.map.clone(), from, len });
         }
-        self.ready = from + len;
-        Some(Soon { map: self.map.clone(), from, len })
+        let to = self.cold_ready.min(self.cold.next_multiple_of(STEP)).min(self.map.len);
+        let len = STEP.min(to.saturating_sub(self.ready));
+        if self.cold < self.cold_ready + STEP / 2 && len != 0 {
+            self.cold_ready = to - len;
+            return Some(Soon { map: self.map.clone(), from: to - len, len });
+        }
+        None
     }
 
     /// Appends code at a 64-byte boundary; its executable address, or `None` when the memory is full.
@@ -108,22 +140,52 @@ impl CodeMemory {
     pub fn append_at(&mut self, bytes: &[u8], align: usize) -> Option<usize> {
         let at = self.used.next_multiple_of(align);
         let end = at.checked_add(bytes.len())?;
-        if end > self.map.len {
+        if end > self.cold {
             return None;
         }
-        // SAFETY: `at..end` is inside the mapping and above all finished code.
+        // SAFETY: `at..end` is inside the mapping and in no finished code.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.rw.as_ptr().add(at), bytes.len()) };
         self.used = end;
         Some(self.map.rx.as_ptr() as usize + at)
     }
 
-    /// Forgets all code from `keep` bytes on. The caller makes sure that nobody runs or will run it.
-    pub fn truncate(&mut self, keep: usize) {
-        self.used = self.used.min(keep);
+    /// Appends code whose part from offset `cold` on is rarely run: it comes elsewhere, and the displacements at the offsets `crossings`,
+    /// which lead from one part to the other, are changed accordingly. `None` when the memory is full.
+    pub fn place(&mut self, bytes: &[u8], cold: usize, crossings: &[u32], align: usize) -> Option<Placed> {
+        let (first, second) = bytes.split_at_checked(cold)?;
+        let at = self.used.next_multiple_of(align);
+        // Alignment within the code holds for both parts.
+        let start = self.cold.checked_sub(second.len())?;
+        let start = start.checked_sub(start.wrapping_sub(cold) % 16)?;
+        let apart = start.checked_sub(at.checked_add(cold)?)?;
+        let mut moved = Box::<[u8]>::from(bytes);
+        for &c in crossings {
+            let field = moved.get_mut(c as usize..c as usize + 4)?;
+            let displacement = u32::from_le_bytes((&*field).try_into().ok()?);
+            let apart = apart as u32;
+            let displacement =
+                if (c as usize) < cold { displacement.wrapping_add(apart) } else { displacement.wrapping_sub(apart) };
+            field.copy_from_slice(&displacement.to_le_bytes());
+        }
+        let hot = self.append_at(&moved[..first.len()], align)?;
+        // SAFETY: `start` and the bytes from there up to `self.cold` are inside the mapping and in no finished code.
+        unsafe { std::ptr::copy_nonoverlapping(moved[cold..].as_ptr(), self.map.rw.as_ptr().add(start), second.len()) };
+        self.cold = start;
+        Some(Placed { hot, split: cold, apart })
     }
 
-    pub fn used(&self) -> usize {
+    /// Forgets all code but the first `keep` bytes. The caller makes sure that nobody runs or will run it.
+    pub fn truncate(&mut self, keep: usize) {
+        self.used = self.used.min(keep);
+        self.cold = self.map.len;
+    }
+
+    /// Bytes from the beginning that code was appended to.
+    pub fn appended(&self) -> usize {
         self.used
+    }
+    pub fn used(&self) -> usize {
+        self.used + (self.map.len - self.cold)
     }
     /// All of it.
     pub fn size(&self) -> usize {
@@ -132,7 +194,7 @@ impl CodeMemory {
 
     fn offset(&self, addr: usize, size: usize) -> Option<usize> {
         let off = addr.checked_sub(self.map.rx.as_ptr() as usize)?;
-        (off + size <= self.used).then_some(off)
+        (off + size <= self.used || off >= self.cold && off + size <= self.map.len).then_some(off)
     }
 
     /// Points the 4-byte displacement at executable address `at` (4-byte aligned) to `target`, atomically with regard
@@ -192,13 +254,61 @@ pub unsafe fn enter(tramp: usize, env: *mut u8, code: usize) -> u64 {
 mod tests {
     use super::*;
 
+    /// Code of 96 bytes with jumps over its middle, forwards at 1 and backwards at 81.
+    fn two_parts() -> [u8; 96] {
+        let mut bytes = [0x90; 96];
+        bytes[..5].copy_from_slice(&[0xe9, 59, 0, 0, 0]);
+        bytes[80..85].copy_from_slice(&[0xe9, 0xb3, 0xff, 0xff, 0xff]);
+        bytes
+    }
+
+    #[test]
+    fn parts_apart() {
+        let mut code = CodeMemory::new(8192).unwrap();
+        let target = |code: &CodeMemory, at: usize| {
+            let bytes: Vec<u8> = [0, 4].iter().flat_map(|n| code.read32(at + n).unwrap().to_le_bytes()).collect();
+            assert_eq!(bytes[0], 0xe9);
+            (at + 5).wrapping_add_signed(i32::from_le_bytes(bytes[1..5].try_into().unwrap()) as isize)
+        };
+        let base = code.append(&[0x90; 8]).unwrap();
+        for cold in [64usize, 70] {
+            let placed = code.place(&two_parts(), cold, &[1, 81], 16).unwrap();
+            let at = |offset: u32| placed.hot + placed.offset(offset) as usize;
+            assert_eq!((at(0), at(5)), (placed.hot, placed.hot + 5));
+            assert_eq!(at(cold as u32) % 16, (placed.hot + cold) % 16);
+            // What led to 64 and to 8 does so still, wherever they are now; 64 is before the cut in the second round.
+            if cold == 64 {
+                assert_eq!(target(&code, at(0)), at(64));
+            }
+            assert_eq!(target(&code, at(80)), at(8));
+            let [hot, rare] = placed.parts(96);
+            assert_eq!((hot, rare), ((placed.hot, cold), (at(cold as u32), 96 - cold)));
+            assert!(rare.0 > base + 4096 && hot.0 < base + 4096);
+        }
+        // The two ends meet.
+        let mut placed = 0;
+        while code.place(&two_parts(), 64, &[1, 81], 64).is_some() {
+            placed += 1;
+        }
+        assert!(placed > 50 && code.used() <= code.size(), "{placed}");
+        assert!(code.append(&[0x90; 4096]).is_none());
+        code.truncate(code.appended());
+        assert!(code.place(&two_parts(), 64, &[1, 81], 64).is_none_or(|p| p.hot != base));
+        // Damaged offsets.
+        let mut code = CodeMemory::new(4096).unwrap();
+        assert!(code.place(&two_parts(), 97, &[], 16).is_none() && code.place(&two_parts(), 64, &[94], 16).is_none());
+        assert_eq!(code.used(), 0);
+    }
+
     #[test]
     fn made_ready_part_by_part() {
-        let mut code = CodeMemory::new(2 * STEP + 4096).unwrap();
+        let mut code = CodeMemory::new(3 * STEP + 4096).unwrap();
         let part = |s: Option<Soon>| s.map(|s| (s.from, s.len));
         let first = code.soon().unwrap();
         first.make_ready();
         assert_eq!((first.from, first.len), (0, STEP));
+        // And at the other end.
+        assert_eq!(part(code.soon()), Some((2 * STEP + 4096, STEP)));
         assert_eq!(part(code.soon()), None);
         code.append(&vec![0x90; STEP / 2 + 1]).unwrap();
         assert_eq!(part(code.soon()), Some((STEP, STEP)));

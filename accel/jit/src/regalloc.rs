@@ -166,7 +166,7 @@ fn is_choice(i: &Inst) -> bool {
 }
 
 /// Flags of integers.
-fn is_flags(op: Op) -> bool {
+pub(crate) fn is_flags(op: Op) -> bool {
     matches!(op, Op::FlagsSub | Op::FlagsAdd | Op::FlagsAdc | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb)
 }
 

@@ -4,6 +4,7 @@
 use crate::cache::{Ranges, Seen};
 use crate::indirect::{Site, compare, inline_branches, worthwhile};
 use crate::translate::{Block, CodePage, MAX_BLOCK, RegionSize, Source, Translation, add_check, check};
+use rhea_ir::carry::carries_beside_sums;
 use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::func::{BlockId, ExitKind, Function, Target, Term};
 use rhea_ir::guest::Guest;
@@ -94,6 +95,7 @@ impl<G: Guest> Source<'_, G> {
         simplify_all(&mut func);
         lazy_flags(&mut func);
         remove_dead(&mut func, G::HELPERS);
+        carries_beside_sums(&mut func);
         check::<G>(&func, Stage::Promoted);
         let others = self.others(&ranges);
         Some(Translation { func, ranges, others })

@@ -33,9 +33,8 @@ impl Listeners {
 pub struct Installed {
     /// Guest-virtual address of its first instruction.
     pub pc: u64,
-    /// Where it is, and how many bytes long.
-    pub entry: usize,
-    pub len: usize,
+    /// Where it is, and how many bytes long: what it is entered by, and what is rarely run.
+    pub parts: [(usize, usize); 2],
     /// Of the guest, that it was made from.
     pub guest_bytes: u64,
     /// A region made of hot blocks, not a block.
@@ -156,7 +155,8 @@ pub fn describe<'a>(stats: &Stats, vcpus: impl Iterator<Item = (u32, &'a Counts)
 
 impl fmt::Display for Installed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, Installed { pc, entry, len, guest_bytes, time, .. }) = (self.what(), self);
+        let (what, Installed { pc, parts: [(entry, hot), (_, cold)], guest_bytes, time, .. }) = (self.what(), self);
+        let len = hot + cold;
         let us = time.as_nanos() as f64 / 1000.0;
         write!(f, "{what} at {pc:#x}: {guest_bytes} bytes of the guest, {len} of the host at {entry:#x}, {us:.1} us")
     }

@@ -48,6 +48,8 @@ pub struct Template {
     guest: Box<[u8]>,
     code: Box<[u8]>,
     places: Box<[(u32, Kind)]>,
+    cold: u32,
+    crossings: Box<[u32]>,
     links: Box<[LinkSite]>,
     leave: u32,
     /// It notes where its indirect branch goes.
@@ -147,7 +149,13 @@ impl Template {
         let base = pc & !(PAGE_SIZE - 1);
         let apart = other_pc(pc).wrapping_sub(pc);
         let (a, b) = (&one.bytes, &two.bytes);
-        if a.len() != b.len() || one.leave != two.leave || one.links.len() != two.links.len() || entry.counter == 0 {
+        if a.len() != b.len()
+            || one.leave != two.leave
+            || one.cold != two.cold
+            || one.crossings != two.crossings
+            || one.links.len() != two.links.len()
+            || entry.counter == 0
+        {
             return None;
         }
         let mut places = Vec::new();
@@ -210,6 +218,8 @@ impl Template {
             guest: page.bytes_between(range.from.into(), range.to.into())?.into(),
             code: a.clone(),
             places: places.into(),
+            cold: one.cold,
+            crossings: one.crossings.clone(),
             links: one.links.clone().into(),
             leave: one.leave,
             notes: entry.targets != 0,
@@ -243,7 +253,8 @@ impl Template {
         let links = self.links.iter().map(|l| LinkSite { pc: l.pc.wrapping_add(moved), ..*l }).collect();
         let id: PageId = page.id;
         let ranges = Ranges::from_elem(Range { page: id, from: self.from, to: to as u16 }, 1);
-        Some((ranges, CodeBlob { bytes, links, leave: self.leave }))
+        let (cold, crossings) = (self.cold, self.crossings.clone());
+        Some((ranges, CodeBlob { bytes, cold, crossings, links, leave: self.leave }))
     }
 }
 
@@ -318,7 +329,10 @@ mod tests {
                 let entry = Entry { id: 0x7fff_1234, counter: pointer(1), targets: pointer(targets) };
                 let (ranges, copy) = t.at(to, entry, &page(to, &bytes)).expect("a copy");
                 let direct = blob(to, entry, true);
-                assert_eq!((copy.bytes, copy.links, copy.leave), (direct.bytes, direct.links, direct.leave));
+                assert_eq!(
+                    (copy.bytes, copy.links, copy.leave, copy.cold, copy.crossings),
+                    (direct.bytes, direct.links, direct.leave, direct.cold, direct.crossings)
+                );
                 assert_eq!((ranges[0].from, ranges[0].to), (range.from, range.to));
             }
             // Other bytes.

@@ -429,7 +429,7 @@ impl<G: Guest> JitVcpu<G> {
                     compiler.submit_soon(soon);
                 }
                 vm.listeners.installed(&code);
-                Ok(Some(code.entry))
+                Ok(Some(code.parts[0].0))
             }
             Some((Placed::There(entry), _)) => Ok(Some(entry)),
             Some((Placed::Full, _)) => {

@@ -175,6 +175,7 @@ pub fn eval_pure(func: &Function, inst: &Inst, arg_ty: Type, x: [u128; 3]) -> Op
         Op::ConstV => func.consts.get(imm as usize).copied().unwrap_or(0),
         Op::Copy => x[0],
         Op::Add => int(a.wrapping_add(b)),
+        Op::Adc => int(a.wrapping_add(b).wrapping_add(x[2] as u64 & 1)),
         Op::Sub => int(a.wrapping_sub(b)),
         Op::Mul => int(a.wrapping_mul(b)),
         Op::SMulHi => int(((a as i64 as i128 * b as i64 as i128) >> 64) as u64),

@@ -5,6 +5,7 @@
 //! state and a type), which the builder turns into SSA values. Whatever can fault, exit or take an interrupt carries
 //! a *state map* that says which value belongs in which slot there, so nothing is written back on the hot path.
 
+pub mod carry;
 pub mod decode;
 pub mod env;
 pub mod eval;

@@ -144,6 +144,8 @@ ops! {
 
     // Integer, on I32 and I64; result type = argument type.
     Add "add" 2 Pure;
+    /// `a + b + carry`: args (a, b, Bool).
+    Adc "adc" 3 Pure;
     Sub "sub" 2 Pure;
     Mul "mul" 2 Pure;
     /// High half of the signed 64×64 product (I64).

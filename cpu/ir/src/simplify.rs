@@ -89,6 +89,7 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
         Op::And if cb.is_some_and(|c| ones(i.ty, c)) => Some(S::Value(a)),
         Op::Mul if cb == Some(1) => Some(S::Value(a)),
         Op::UDiv | Op::SDiv if cb == Some(1) => Some(S::Value(a)),
+        Op::Adc if known(i.args[2]) == Some(0) => Some(inst2(Op::Add, i.ty, a, b, 0)),
         Op::Sub if ca == Some(0) => Some(inst1(Op::Neg, i.ty, b, 0)),
         // (x + c1) + c2
         Op::Add if cb.is_some() => {

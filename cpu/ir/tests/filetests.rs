@@ -10,6 +10,7 @@
 
 mod support;
 
+use rhea_ir::carry::carries_beside_sums;
 use rhea_ir::func::{ExitKind, Function};
 use rhea_ir::guest::Guest;
 use rhea_ir::interp::Outcome;
@@ -57,6 +58,10 @@ fn passes(name: &str, f: &Function) -> Result<Function, String> {
     }
     if matches!(name, "dce" | "simplify" | "optimise") {
         remove_dead(&mut g, HELPERS);
+    }
+    if name == "optimise" {
+        carries_beside_sums(&mut g);
+        verify(&g, HELPERS, Stage::Promoted).map_err(|e| format!("after carries_beside_sums: {e}\n{g}"))?;
     }
     Ok(g)
 }

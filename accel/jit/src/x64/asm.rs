@@ -154,15 +154,20 @@ impl Asm {
         }
         Asm { ops: SimpleAssembler { ops: Vec::with_capacity(4096) }, labels: Vec::new(), fixups: Vec::new() }
     }
-    /// The code, with labels resolved. What leads to one that was never bound traps.
-    pub fn finish(mut self) -> Box<[u8]> {
+    /// The code, with labels resolved, and the displacements that lead from before offset `cold` to what is from there on, or back. What
+    /// leads to a label that was never bound traps.
+    pub fn finish(mut self, cold: u32) -> (Box<[u8]>, Box<[u32]>) {
         let code = &mut self.ops.ops;
         let trap = code.len();
+        let mut crossings = Vec::new();
         for &(at, label) in &self.fixups {
             let to = match self.labels.get(label.0 as usize) {
                 Some(&to) if to != UNBOUND => to,
                 _ => trap as u32,
             };
+            if (at < cold) != (to < cold) {
+                crossings.push(at);
+            }
             if let Some(field) = code.get_mut(at as usize..at as usize + 4) {
                 field.copy_from_slice(&to.wrapping_sub(at + 4).to_le_bytes());
             }
@@ -172,7 +177,7 @@ impl Asm {
         }
         let bytes = Box::from(&code[..]);
         SPARE.set(Some(self));
-        bytes
+        (bytes, crossings.into())
     }
     pub fn offset(&self) -> usize {
         self.ops.ops.len()
@@ -781,7 +786,7 @@ mod tests {
         a.vpalignr(1, 2, 3, 4);
         a.vpblendw(1, 2, 3, 4);
         a.vinsertps(1, 2, 3, 4);
-        let code = a.finish();
+        let code = a.finish(u32::MAX).0;
         assert_eq!(code[..6], [0xc4, 0xe1, 0x68, 0xc2, 0xcb, 0x0d]);
         assert_eq!(code[6..12], [0xc4, 0xe3, 0x69, 0x0f, 0xcb, 4]);
         assert_eq!(code[12..18], [0xc4, 0xe3, 0x69, 0x0e, 0xcb, 4]);

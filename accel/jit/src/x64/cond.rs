@@ -337,6 +337,24 @@ impl Emit<'_> {
         }
     }
 
+    /// Leaves for `pc`, in a page known to be valid here, if the condition is `want`.
+    pub(super) fn linked_jump_if(&mut self, cond: Value, want: bool, pc: u64) {
+        let t = self.test_value(cond);
+        match if want { t } else { t.invert() } {
+            Test::Cc(c) => self.linked_jump_on(c, pc),
+            Test::Or(a, b) => {
+                self.linked_jump_on(a, pc);
+                self.linked_jump_on(b, pc);
+            }
+            Test::And(a, b) => {
+                let no = self.asm.label();
+                self.asm.jcc(a.invert(), no);
+                self.linked_jump_on(b, pc);
+                self.asm.bind(no);
+            }
+        }
+    }
+
     /// Jumps to `label` if the condition is `want`.
     pub(super) fn jump_if(&mut self, cond: Value, want: bool, label: Label) {
         let t = self.test_value(cond);

@@ -114,6 +114,10 @@ pub struct LinkSite {
 #[derive(Debug)]
 pub struct CodeBlob {
     pub bytes: Box<[u8]>,
+    /// From this offset on is what is rarely run, which may be put elsewhere (at an address that is the same modulo 16).
+    pub cold: u32,
+    /// Offsets of the displacements of four bytes that lead from one part to the other.
+    pub crossings: Box<[u32]>,
     pub links: Vec<LinkSite>,
     /// Offset of code that stores the entry's pc and leaves with [`reason::REQUESTED`].
     pub leave: u32,
@@ -168,6 +172,18 @@ pub(super) enum Stub {
     Table { label: Label, entries: Vec<(u64, Label)> },
     /// 16 bytes of data.
     Data { label: Label, bytes: u128 },
+    /// Was emitted.
+    Done,
+}
+
+impl Stub {
+    /// Is it run as often as the code that leads to it?
+    fn is_warm(&self) -> bool {
+        matches!(
+            self,
+            Stub::Edge { .. } | Stub::Landing { .. } | Stub::Beside { .. } | Stub::Table { .. } | Stub::Probe { .. }
+        )
+    }
 }
 
 pub(super) struct Emit<'a> {
@@ -193,6 +209,8 @@ pub(super) struct Emit<'a> {
     /// Out-of-line code is being emitted: `active` no longer follows the position.
     pub in_stubs: bool,
     leave: Option<Label>,
+    /// A carry that was computed with the sum before it.
+    pub carry: Option<Value>,
     /// Something did not fit.
     pub failed: bool,
 }
@@ -242,6 +260,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         data: Vec::new(),
         in_stubs: false,
         leave: None,
+        carry: None,
         failed: false,
     };
     e.prologue();
@@ -254,15 +273,15 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     for (k, &b) in order.iter().enumerate() {
         e.block(b, order.get(k + 1).copied());
     }
-    e.emit_stubs();
+    let cold = e.emit_stubs();
     if e.failed {
         return Err(OutOfSpill);
     }
     let links = std::mem::take(&mut e.links);
     let leave = e.leave.and_then(|l| e.asm.place_of(l)).unwrap_or(0);
-    let bytes = e.asm.finish();
+    let (bytes, crossings) = e.asm.finish(cold);
     recycle(a);
-    Ok(CodeBlob { bytes, links, leave })
+    Ok(CodeBlob { bytes, cold, crossings, links, leave })
 }
 
 impl Emit<'_> {
@@ -458,8 +477,17 @@ impl Emit<'_> {
 
     fn write_slots(&mut self, id: StateId, which: impl Fn(Slot) -> bool) {
         let f = self.f;
+        let mut last = None;
         for &(slot, v) in f.state(id).dirty.iter().filter(|d| which(d.0)) {
-            self.write_slot(slot.offset as i32, v);
+            let off = slot.offset as i32;
+            if last == Some(v) {
+                self.store_gpr(self.ty(v), off, RAX);
+            } else {
+                self.write_slot(off, v);
+            }
+            // Packed flags are computed where they are stored, and often stored twice.
+            let flags = self.deferred(v) && crate::regalloc::is_flags(f.inst(v).op);
+            last = flags.then_some(v);
         }
     }
 
@@ -577,6 +605,18 @@ impl Emit<'_> {
                 }
                 continue;
             }
+            if self.carry == Some(v) {
+                continue;
+            }
+            let next = || blk.insts[n + 1..].iter().copied().find(|&w| !self.deferred(w));
+            if matches!(f.inst(v).op, Op::Add | Op::Adc)
+                && let Some(w) = next()
+                && rhea_ir::carry::is_carry_of(f, w, v)
+            {
+                self.sum_and_carry(v, w);
+                self.carry = Some(w);
+                continue;
+            }
             self.inst(v);
         }
         match &blk.term {
@@ -632,6 +672,16 @@ impl Emit<'_> {
         let is_next = |t: &Target| t.block().is_some_and(|b| Some(b.index()) == next);
         let swap = !is_next(other) && (is_next(then) || hint > 0);
         let (near, far) = if swap { (then, other) } else { (other, then) };
+        if let Target::Exit(kind, s) = far
+            && (shared || self.f.state(*s).dirty.is_empty())
+            && matches!(kind, ExitKind::Goto)
+            && self.in_region_pages(self.f.state(*s).pc)
+        {
+            let pc = self.f.state(*s).pc;
+            self.linked_jump_if(cond, !swap, pc);
+            self.edge(near, next, shared);
+            return;
+        }
         let label = match far {
             Target::Block(b, args) if args.is_empty() => self.blocks[b.index()],
             Target::Exit(ExitKind::Inner(b), s) if shared || self.f.state(*s).dirty.is_empty() => {
@@ -716,86 +766,95 @@ impl Emit<'_> {
 
     // ---- stubs ----
 
-    fn emit_stubs(&mut self) {
-        // Stubs may add stubs (edges with exits); the order keeps data last.
+    /// Emits what is out of line; the offset from which on it is rarely run.
+    fn emit_stubs(&mut self) -> u32 {
         self.in_stubs = true;
+        // What the guest's own jumps lead to first: it is run as often as they are; data last. Stubs may add stubs (edges with exits).
+        self.emit_stubs_that(Stub::is_warm);
+        let cold = self.asm.offset() as u32;
+        self.emit_stubs_that(|s| !matches!(s, Stub::Data { .. }));
+        self.emit_stubs_that(|_| true);
+        cold
+    }
+
+    fn emit_stubs_that(&mut self, are: impl Fn(&Stub) -> bool) {
         let mut k = 0;
-        let (mut datas, mut tables) = (Vec::new(), Vec::new());
-        while k < self.stubs.len() {
-            let s = std::mem::replace(&mut self.stubs[k], Stub::Exit { label: self.blocks[0], pc: 0, reason: 0 });
-            k += 1;
-            match s {
-                Stub::Mem { v, label, back } => {
-                    self.asm.bind(label);
-                    self.mem_slow(v, back);
-                }
-                Stub::Probe { op, site, clear, tag, at, label, slow, hit } => {
-                    self.asm.bind(label);
-                    if let Some(word) = clear {
-                        self.asm.store_imm(true, RSP, word, 0);
-                    }
-                    self.probe(op, site, tag, at, slow, hit);
-                }
-                Stub::Addend { label, hit } => {
-                    self.asm.bind(label);
-                    self.asm.load(true, RCX, RCX, super::mem::ADDEND);
-                    self.asm.jmp(hit);
-                }
-                Stub::Fp { v, label, back } => {
-                    self.asm.bind(label);
-                    self.fp_slow(v);
-                    self.asm.jmp(back);
-                }
-                Stub::Leave { state, label, reason } => {
-                    self.asm.bind(label);
-                    self.write_state(state);
-                    let pc = self.f.state(state).pc;
-                    self.store_pc(pc);
-                    self.exit_with(reason);
-                }
-                Stub::Exit { label, pc, reason } => {
-                    self.asm.bind(label);
-                    self.store_pc(pc);
-                    self.exit_with(reason);
-                }
-                Stub::Landing { label, pc } => {
-                    self.asm.bind(label);
-                    self.linked_jump(pc);
-                }
-                Stub::Miss { label, from } => {
-                    self.asm.bind(label);
-                    self.asm.store(true, ENV, H_PC, RAX);
-                    if let Some(from) = from {
-                        self.asm.mov_ri(RDX, from);
-                        self.asm.store(true, ENV, H_BRANCH, RDX);
-                    }
-                    self.exit_with(reason::LOOKUP);
-                }
-                Stub::Raised { label } => {
-                    self.asm.bind(label);
-                    self.exit_with(reason::RAISED);
-                }
-                Stub::Edge { label, target, skip_state } => {
-                    self.asm.bind(label);
-                    self.edge(&target, None, skip_state);
-                }
-                Stub::Beside { label, value, cases, other, note } => {
-                    self.asm.bind(label);
-                    self.switch_beside(value, &cases, &other, note);
-                }
-                Stub::Table { label, entries } => tables.push((label, entries)),
-                Stub::Data { label, bytes } => datas.push((label, bytes)),
+        while let Some(stub) = self.stubs.get_mut(k) {
+            if are(stub) {
+                let stub = std::mem::replace(stub, Stub::Done);
+                self.emit_stub(stub);
             }
+            k += 1;
         }
-        for (label, entries) in tables {
-            self.switch_table(label, &entries);
-        }
-        if !datas.is_empty() {
-            self.asm.align(16);
-        }
-        for (label, bytes) in datas {
-            self.asm.bind(label);
-            self.asm.bytes(&bytes.to_le_bytes());
+    }
+
+    fn emit_stub(&mut self, stub: Stub) {
+        match stub {
+            Stub::Mem { v, label, back } => {
+                self.asm.bind(label);
+                self.mem_slow(v, back);
+            }
+            Stub::Probe { op, site, clear, tag, at, label, slow, hit } => {
+                self.asm.bind(label);
+                if let Some(word) = clear {
+                    self.asm.store_imm(true, RSP, word, 0);
+                }
+                self.probe(op, site, tag, at, slow, hit);
+            }
+            Stub::Addend { label, hit } => {
+                self.asm.bind(label);
+                self.asm.load(true, RCX, RCX, super::mem::ADDEND);
+                self.asm.jmp(hit);
+            }
+            Stub::Fp { v, label, back } => {
+                self.asm.bind(label);
+                self.fp_slow(v);
+                self.asm.jmp(back);
+            }
+            Stub::Leave { state, label, reason } => {
+                self.asm.bind(label);
+                self.write_state(state);
+                let pc = self.f.state(state).pc;
+                self.store_pc(pc);
+                self.exit_with(reason);
+            }
+            Stub::Exit { label, pc, reason } => {
+                self.asm.bind(label);
+                self.store_pc(pc);
+                self.exit_with(reason);
+            }
+            Stub::Landing { label, pc } => {
+                self.asm.bind(label);
+                self.linked_jump(pc);
+            }
+            Stub::Miss { label, from } => {
+                self.asm.bind(label);
+                self.asm.store(true, ENV, H_PC, RAX);
+                if let Some(from) = from {
+                    self.asm.mov_ri(RDX, from);
+                    self.asm.store(true, ENV, H_BRANCH, RDX);
+                }
+                self.exit_with(reason::LOOKUP);
+            }
+            Stub::Raised { label } => {
+                self.asm.bind(label);
+                self.exit_with(reason::RAISED);
+            }
+            Stub::Edge { label, target, skip_state } => {
+                self.asm.bind(label);
+                self.edge(&target, None, skip_state);
+            }
+            Stub::Beside { label, value, cases, other, note } => {
+                self.asm.bind(label);
+                self.switch_beside(value, &cases, &other, note);
+            }
+            Stub::Table { label, entries } => self.switch_table(label, &entries),
+            Stub::Done => {}
+            Stub::Data { label, bytes } => {
+                self.asm.align(16);
+                self.asm.bind(label);
+                self.asm.bytes(&bytes.to_le_bytes());
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use super::emit::{Emit, H_FP_FLAGS};
 use super::*;
 use crate::regalloc::Loc;
 use rhea_ir::func::{Inst, Value};
-use rhea_ir::op::{Class, Op};
+use rhea_ir::op::{Class, Cond, Op};
 use rhea_ir::types::Type;
 impl Emit<'_> {
     pub(super) fn inst(&mut self, v: Value) {
@@ -82,6 +82,32 @@ impl Emit<'_> {
         }
     }
 
+    /// A sum, and the test `w` of its carry ([`rhea_ir::carry::is_carry_of`]), from one addition.
+    pub(super) fn sum_and_carry(&mut self, v: Value, w: Value) {
+        let i = *self.f.inst(v);
+        let wide = i.ty == Type::I64;
+        let d = self.dst_gpr(v, RAX);
+        let t = if self.aliases_later_arg(&i, d, false) { RAX } else { d };
+        let imm = self.imm32(i.args[1]);
+        let y = if imm.is_none() { self.gpr(i.args[1], RCX) } else { RCX };
+        self.gpr_to(i.args[0], t);
+        let op = if i.op == Op::Adc { Alu::Adc } else { Alu::Add };
+        if i.op == Op::Adc {
+            let c = self.gpr(i.args[2], RDX);
+            self.asm.bt(false, c, 0);
+        }
+        match imm {
+            Some(c) => self.asm.alu_ri(op, wide, t, c),
+            None => self.asm.alu_rr(op, wide, t, y),
+        }
+        // Moves leave the host's flags alone.
+        self.put_gpr(v, t);
+        let e = self.dst_gpr(w, RDX);
+        self.asm.setcc(if self.f.inst(w).cond() == Cond::Uge { Cc::B } else { Cc::Ae }, e);
+        self.asm.movzx8(e, e);
+        self.put_gpr(w, e);
+    }
+
     /// Computes a deferred value into a scratch register.
     pub(super) fn compute_gpr(&mut self, v: Value, d: u8) {
         let i = *self.f.inst(v);
@@ -137,6 +163,13 @@ impl Emit<'_> {
             Op::Const => self.asm.mov_ri(d, i.imm),
             Op::Copy => self.gpr_to(a, d),
             Op::Add => self.alu(Alu::Add, i, d),
+            Op::Adc => {
+                let y = self.gpr(i.args[1], RCX);
+                self.gpr_to(a, d);
+                let c = self.gpr(i.args[2], RDX);
+                self.asm.bt(false, c, 0);
+                self.asm.alu_rr(Alu::Adc, w, d, y);
+            }
             Op::Sub => self.alu(Alu::Sub, i, d),
             Op::And => self.alu(Alu::And, i, d),
             Op::Or => self.alu(Alu::Or, i, d),

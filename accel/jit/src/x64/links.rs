@@ -17,16 +17,26 @@ impl Emit<'_> {
     /// A jump to a page known to be valid here, which can be patched.
     pub(super) fn linked_jump(&mut self, pc: u64) {
         let label = self.asm.label();
-        self.patchable_jump(pc, label, None);
+        self.patchable_jump(None, pc, label, None);
+    }
+
+    /// The same where a condition of the host's flags holds.
+    pub(super) fn linked_jump_on(&mut self, cc: Cc, pc: u64) {
+        let label = self.asm.label();
+        self.patchable_jump(Some(cc), pc, label, None);
     }
 
     /// A jump that can be patched, to `label` until then.
-    fn patchable_jump(&mut self, pc: u64, label: Label, identity_at: Option<u32>) {
+    fn patchable_jump(&mut self, cc: Option<Cc>, pc: u64, label: Label, identity_at: Option<u32>) {
+        let opcode = if cc.is_some() { 2 } else { 1 };
         // Its displacement must not straddle an aligned word.
-        self.asm.pad_before(1);
+        self.asm.pad_before(opcode);
         let n = self.links.len();
-        self.links.push(LinkSite { at: self.asm.offset() as u32 + 1, pc, identity_at });
-        self.asm.jmp(label);
+        self.links.push(LinkSite { at: (self.asm.offset() + opcode) as u32, pc, identity_at });
+        match cc {
+            Some(cc) => self.asm.jcc(cc, label),
+            None => self.asm.jmp(label),
+        }
         let reason = reason::LINK | (n as u64) << 4 | (self.r.entry.id as u64) << 16;
         self.stubs.push(Stub::Exit { label, pc, reason });
     }
@@ -40,7 +50,7 @@ impl Emit<'_> {
         self.asm.cmp_mem32_patched(RDX, at);
         let label = self.asm.label();
         self.asm.jcc(Cc::Ne, label);
-        self.patchable_jump(pc, label, Some(identity_at));
+        self.patchable_jump(None, pc, label, Some(identity_at));
     }
 
     /// Enters a return address into the shadow return stack, with code that goes there.

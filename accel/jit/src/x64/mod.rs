@@ -171,5 +171,5 @@ pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
         a.mov_ri(RAX, reason::RAISED);
         a.jmp_mem(ENV, H_EXIT);
     }
-    Trampoline { bytes: a.finish(), exit, no_return, thunks }
+    Trampoline { bytes: a.finish(u32::MAX).0, exit, no_return, thunks }
 }

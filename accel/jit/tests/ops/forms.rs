@@ -19,6 +19,7 @@ pub fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
         Copy => [Bool, I32, I64, I128, F32, F64, V128].into_iter().for_each(|t| add(t, plain(&[t]), 0, 0)),
         Add | Sub | Mul | SDiv | UDiv | AndNot | Shl | Shr | Sar | Rotr | Not | Neg | Clz | Ctz | Popcnt | Bswap
         | Bswap16 | Bitrev => [I32, I64].into_iter().for_each(|t| add(t, plain(&vec![t; n]), 0, 0)),
+        Adc => [I32, I64].into_iter().for_each(|t| add(t, plain(&[t, t, Bool]), 0, 0)),
         And | Or | Xor => [Bool, I32, I64].into_iter().for_each(|t| add(t, plain(&[t, t]), 0, 0)),
         SMulHi | UMulHi => add(I64, plain(&[I64, I64]), 0, 0),
         Extr => {

@@ -142,9 +142,7 @@ fn adc_sbc(t: &mut Translator, i: Insn) -> Flow {
     let b = t.reg(sf, i.rm());
     let b = if i.bit(30) { t.b.un(Op::Not, b) } else { b };
     let c = t.carry();
-    let ci = t.b.op1(Op::FromBool, Translator::ty(sf), c, 0, 0);
-    let r = t.b.add(a, b);
-    let r = t.b.add(r, ci);
+    let r = t.b.op3(Op::Adc, Translator::ty(sf), a, b, c, 0);
     if i.bit(29) {
         let f = t.b.op3(Op::FlagsAdc, Type::I32, a, b, c, 0);
         t.set_flags(f);

@@ -152,6 +152,12 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
             s.result(&[Bool, I32, I64, I128, F32, F64, V128])?;
             s.imm_below(1 << 31)
         }
+        Op::Adc => {
+            s.result(&INTS)?;
+            s.arg_is(0, &[i.ty])?;
+            s.arg_is(1, &[i.ty])?;
+            s.arg_is(2, &[Bool])
+        }
         Op::Copy => s.same(&[Bool, I32, I64, I128, F32, F64, V128]),
         Op::And | Op::Or | Op::Xor => s.same(&[Bool, I32, I64]),
         Op::Add

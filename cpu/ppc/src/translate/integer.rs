@@ -105,9 +105,7 @@ impl Translator<'_, '_> {
     /// `a + b + CA` with all that XO forms may set.
     fn sum_with_carry(&mut self, i: Insn, a: Value, b: Value) -> Flow {
         let ca = self.b.get(slots::CA);
-        let c = self.from_bool(ca);
-        let sum = self.b.add(a, b);
-        let sum = self.b.add(sum, c);
+        let sum = self.b.op3(Op::Adc, Type::I64, a, b, ca, 0);
         let carry32 = self.carry32(a, b, sum);
         let carry = if self.mode.sf() {
             let flags = self.b.op3(Op::FlagsAdc, Type::I32, a, b, ca, 0);

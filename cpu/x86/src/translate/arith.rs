@@ -168,8 +168,8 @@ impl Translator<'_, '_> {
             And => self.b.and(a, src),
             Xor => self.b.xor(a, src),
             Adc => {
-                let s = with_carry(self, src);
-                self.b.add(a, s)
+                let c = carry.unwrap_or(Value::NONE);
+                self.b.op3(Op::Adc, Self::ty(bits), a, src, c, 0)
             }
             _ => {
                 let s = with_carry(self, src);
@@ -192,12 +192,12 @@ impl Translator<'_, '_> {
                 self.flags_sub(bits, a, b);
             }
             (Adc | Sbb, Some(c)) => {
-                let wide = self.b.op1(Op::FromBool, Self::ty(bits), c, 0, 0);
-                let s = self.b.add(b, wide);
                 if m == Adc {
-                    let r = self.b.add(a, s);
+                    let r = self.b.op3(Op::Adc, Self::ty(bits), a, b, c, 0);
                     self.flags_carry(Op::FlagsAdc, bits, a, b, c, r);
                 } else {
+                    let wide = self.b.op1(Op::FromBool, Self::ty(bits), c, 0, 0);
+                    let s = self.b.add(b, wide);
                     let r = self.b.sub(a, s);
                     self.flags_carry(Op::FlagsSbb, bits, a, b, c, r);
                 }
@@ -542,9 +542,7 @@ impl Translator<'_, '_> {
         } else {
             self.carry()
         };
-        let c = self.b.op1(Op::FromBool, Self::ty(bits), carry, 0, 0);
-        let s = self.b.add(a, b);
-        let r = self.b.add(s, c);
+        let r = self.b.op3(Op::Adc, Self::ty(bits), a, b, carry, 0);
         let f = self.b.op3_imm(Op::FlagsAdc, Type::I32, a, b, carry, 0);
         self.write(0, bits, r);
         if over {
