@@ -93,6 +93,7 @@ impl<G: Guest> Source<'_, G> {
         promote(&mut func, G::HELPERS).ok()?;
         check::<G>(&func, Stage::Promoted);
         simplify_all(&mut func);
+        remove_dead(&mut func, G::HELPERS);
         lazy_flags(&mut func);
         remove_dead(&mut func, G::HELPERS);
         carries_beside_sums(&mut func);

@@ -6,7 +6,7 @@
 
 use crate::func::{Function, Inst, Target, Value};
 use crate::op::Op;
-use crate::opt::{dominators, reverse_post_order};
+use crate::opt::{dominators, retain_params, reverse_post_order};
 use crate::promote::{remove_trivial_params, rewrite};
 use crate::types::{Lane, Type};
 
@@ -350,21 +350,7 @@ fn operand(
 fn drop_replaced(f: &mut Function, repl: &[Value], shape: &Shape) {
     for b in 0..f.blocks.len() {
         let keep: Vec<bool> = f.blocks[b].params.iter().map(|p| repl[p.index()] == *p).collect();
-        retain(f, b, &keep, &shape.preds[b]);
-    }
-}
-
-fn retain(f: &mut Function, b: usize, keep: &[bool], preds: &[Edge]) {
-    if keep.iter().all(|k| *k) {
-        return;
-    }
-    let mut it = keep.iter();
-    f.blocks[b].params.retain(|_| *it.next().unwrap_or(&true));
-    for &(from, which) in preds {
-        if let Some(Target::Block(_, args)) = f.blocks[from].term.targets_mut().nth(which) {
-            let mut it = keep.iter();
-            args.retain(|_| *it.next().unwrap_or(&true));
-        }
+        retain_params(f, b, &keep, &shape.preds[b]);
     }
 }
 
@@ -394,7 +380,7 @@ fn tidy_params(f: &mut Function) {
                 any = true;
             }
         }
-        retain(f, b, &keep, &shape.preds[b]);
+        retain_params(f, b, &keep, &shape.preds[b]);
     }
     if any {
         rewrite(f, &repl);

@@ -240,7 +240,7 @@ pub fn simplify_all(f: &mut Function) {
     crate::promote::rewrite(f, &repl);
 }
 
-/// Removes operations nobody uses (state maps count as uses).
+/// Removes operations and parameters nobody uses (state maps count as uses).
 pub fn remove_dead(f: &mut Function, helpers: &[HelperDesc]) {
     let rpo = reverse_post_order(f);
     let mut live = vec![false; f.insts.len()];
@@ -250,6 +250,12 @@ pub fn remove_dead(f: &mut Function, helpers: &[HelperDesc]) {
             live[v.index()] = true;
             work.push(v);
         }
+    }
+    // Edges to each block, and of each parameter its block and place.
+    let mut edges: Vec<Vec<(usize, usize)>> = vec![Vec::new(); f.blocks.len()];
+    let mut places = FxHashMap::default();
+    for &b in &rpo {
+        places.extend(f.blocks[b].params.iter().enumerate().map(|(n, &p)| (p, (b, n))));
     }
     let needed = |i: &Inst| match i.op.class() {
         Class::Pure | Class::Slot => false,
@@ -267,9 +273,9 @@ pub fn remove_dead(f: &mut Function, helpers: &[HelperDesc]) {
         if let Some(v) = f.blocks[b].term.value() {
             mark(&mut live, &mut work, v);
         }
-        for t in f.blocks[b].term.targets() {
+        for (n, t) in f.blocks[b].term.targets().enumerate() {
             match t {
-                Target::Block(_, args) => args.iter().for_each(|&a| mark(&mut live, &mut work, a)),
+                Target::Block(to, _) => edges[to.index()].push((b, n)),
                 Target::Exit(k, s) => {
                     if let ExitKind::Indirect(v) | ExitKind::Return(v) | ExitKind::IndirectCall { target: v, .. } = k {
                         mark(&mut live, &mut work, *v);
@@ -291,9 +297,35 @@ pub fn remove_dead(f: &mut Function, helpers: &[HelperDesc]) {
                 mark(&mut live, &mut work, d.1);
             }
         }
+        if let Some(&(b, n)) = places.get(&v) {
+            for &(from, which) in &edges[b] {
+                if let Some(Target::Block(_, args)) = f.blocks[from].term.targets().nth(which)
+                    && let Some(&a) = args.get(n)
+                {
+                    mark(&mut live, &mut work, a);
+                }
+            }
+        }
     }
-    for b in &mut f.blocks {
-        b.insts.retain(|v| live[v.index()]);
+    for b in 0..f.blocks.len() {
+        f.blocks[b].insts.retain(|v| live[v.index()]);
+        let keep: Vec<bool> = f.blocks[b].params.iter().map(|p| live[p.index()]).collect();
+        retain_params(f, b, &keep, &edges[b]);
+    }
+}
+
+/// Keeps some of a block's parameters, and what comes for them by its edges (block and number of the target).
+pub(crate) fn retain_params(f: &mut Function, b: usize, keep: &[bool], edges: &[(usize, usize)]) {
+    if keep.iter().all(|k| *k) {
+        return;
+    }
+    let mut it = keep.iter();
+    f.blocks[b].params.retain(|_| *it.next().unwrap_or(&true));
+    for &(from, which) in edges {
+        if let Some(Target::Block(_, args)) = f.blocks[from].term.targets_mut().nth(which) {
+            let mut it = keep.iter();
+            args.retain(|_| *it.next().unwrap_or(&true));
+        }
     }
 }
 

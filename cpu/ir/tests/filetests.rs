@@ -53,6 +53,7 @@ fn passes(name: &str, f: &Function) -> Result<Function, String> {
         simplify_all(&mut g);
     }
     if name == "optimise" {
+        remove_dead(&mut g, HELPERS);
         lazy_flags(&mut g);
         verify(&g, HELPERS, Stage::Promoted).map_err(|e| format!("after lazy_flags: {e}\n{g}"))?;
     }
