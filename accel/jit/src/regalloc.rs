@@ -217,7 +217,6 @@ fn defer(f: &Function, order: &[usize], hot_uses: &[u32]) -> Vec<bool> {
                 Op::FlagsVTest => u.flag + u.edge == all,
                 op if is_flags(op) => u.flag + u.edge == all,
                 Op::FlagsFCom => u.flag + u.edge == all && !clears && f.fp.is_host_x86(),
-                Op::VOrdered => u.edge == all,
                 Op::FlagsFCmp => u.flag == all && f.fp.host_compares() && !clears && f.fp.nan_rule == NanRule::Arm,
                 Op::Select if is_choice(i) => u.edge == all,
                 Op::VFromScalar | Op::VZeroHi | Op::Zext64 | Op::Order | Op::OrderOf => u.edge == all,

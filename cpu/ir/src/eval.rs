@@ -1,7 +1,7 @@
 //! Values of operations on concrete arguments, for constant folding and the interpreter: the reference semantics.
 
 use crate::func::{Function, Inst};
-use crate::op::{Cond, Op};
+use crate::op::{Cond, Op, P_AND_A};
 use crate::types::{Lane, Type};
 
 pub use crate::simplify::{Simplified, simplify};
@@ -12,7 +12,8 @@ pub mod flags {
     pub const Z: u32 = 1 << 14;
     pub const C: u32 = 1 << 8;
     pub const V: u32 = 1;
-    pub const ALL: u32 = N | Z | C | V;
+    pub const P: u32 = 1 << 10;
+    pub const A: u32 = 1 << 12;
 }
 
 /// Low `bits` of `v`.
@@ -72,6 +73,8 @@ pub fn icmp(cond: Cond, a: u64, b: u64, bits: u32) -> bool {
         Cond::Pl => sext(a.wrapping_sub(b), bits) >= 0,
         Cond::Vs => (sext((a ^ b) & (a ^ a.wrapping_sub(b)), bits)) < 0,
         Cond::Vc => (sext((a ^ b) & (a ^ a.wrapping_sub(b)), bits)) >= 0,
+        Cond::Ps => (a.wrapping_sub(b) as u8).count_ones() & 1 == 0,
+        Cond::Pc => (a.wrapping_sub(b) as u8).count_ones() & 1 != 0,
     }
 }
 
@@ -95,6 +98,8 @@ pub fn cond_flags(cond: Cond, f: u32) -> bool {
         Cond::Vc => !v,
         Cond::CsOrZ => c || z,
         Cond::CcAndNz => !c && !z,
+        Cond::Ps => f & flags::P != 0,
+        Cond::Pc => f & flags::P == 0,
     }
 }
 
@@ -117,6 +122,15 @@ pub fn flags_adc(a: u64, b: u64, carry: bool, bits: u32) -> u32 {
         f |= flags::V;
     }
     f
+}
+
+/// P and A of a flags operation that has them, by its operands and their sum or difference.
+fn low_flags(inst: &Inst, a: u64, b: u64, r: u64) -> u32 {
+    let set = |on: bool, f: u32| if on { f } else { 0 };
+    if inst.aux & P_AND_A == 0 {
+        return 0;
+    }
+    set((r as u8).count_ones() & 1 == 0, flags::P) | set((a ^ b ^ r) & 16 != 0, flags::A)
 }
 
 /// Width of the integer operands of a flags operation.
@@ -237,15 +251,22 @@ pub fn eval_pure(func: &Function, inst: &Inst, arg_ty: Type, x: [u128; 3]) -> Op
         Op::Concat => a as u128 | (b as u128) << 64,
         Op::Lo64 => x[0] as u64 as u128,
         Op::Hi64 => x[0] >> 64,
-        Op::FlagsAdc => flags_adc(a, b, x[2] & 1 != 0, flag_bits(inst, arg_ty)) as u128,
-        Op::FlagsAdd => flags_adc(a, b, false, flag_bits(inst, arg_ty)) as u128,
+        Op::FlagsAdc | Op::FlagsAdd => {
+            let carry = inst.op == Op::FlagsAdc && x[2] & 1 != 0;
+            let r = a.wrapping_add(b).wrapping_add(carry.into());
+            (flags_adc(a, b, carry, flag_bits(inst, arg_ty)) | low_flags(inst, a, b, r)) as u128
+        }
         Op::FlagsSub => flags_adc(a, !b, true, flag_bits(inst, arg_ty)) as u128,
-        Op::FlagsCmp => (flags_adc(a, !b, true, flag_bits(inst, arg_ty)) ^ flags::C) as u128,
-        Op::FlagsSbb => (flags_adc(a, !b, x[2] & 1 == 0, flag_bits(inst, arg_ty)) ^ flags::C) as u128,
+        Op::FlagsCmp | Op::FlagsSbb => {
+            let borrow = inst.op == Op::FlagsSbb && x[2] & 1 != 0;
+            let r = a.wrapping_sub(b).wrapping_sub(borrow.into());
+            (flags_adc(a, !b, !borrow, flag_bits(inst, arg_ty)) ^ flags::C | low_flags(inst, a, b, r)) as u128
+        }
         Op::FlagsLogic => {
             let w = flag_bits(inst, arg_ty);
             let a = low(a, w);
-            (if a >> (w - 1) & 1 != 0 { flags::N } else { 0 } | if a == 0 { flags::Z } else { 0 }) as u128
+            let nz = if a >> (w - 1) & 1 != 0 { flags::N } else { 0 } | if a == 0 { flags::Z } else { 0 };
+            (nz | low_flags(inst, a, 0, a)) as u128
         }
         Op::FlagsVTest => {
             let mask = match inst.aux {
@@ -257,12 +278,6 @@ pub fn eval_pure(func: &Function, inst: &Inst, arg_ty: Type, x: [u128; 3]) -> Op
             (flag(x[0] & x[1], flags::Z) | flag(x[1] & !x[0], flags::C)) as u128
         }
         Op::VMoveMask => (0..lane.count()).fold(0, |r, i| r | (lane_get(x[0], lane, i) as u128 >> (lb - 1)) << i),
-        Op::VOrdered => {
-            let nan = |v: u128| {
-                if inst.aux & 1 != 0 { f64::from_bits(v as u64).is_nan() } else { f32::from_bits(v as u32).is_nan() }
-            };
-            !(nan(x[0]) || nan(x[1])) as u128
-        }
         Op::Simd1 | Op::Simd2 | Op::Simd3 => crate::simd::eval(inst.aux, imm, x),
         Op::Crc32c => {
             let n = (imm as u32).clamp(8, 64);

@@ -458,10 +458,11 @@ impl<'a> Builder<'a> {
         i.aux = aux;
         self.emit(i)
     }
-    pub fn op3_imm(&mut self, op: Op, ty: Type, a: Value, b: Value, c: Value, imm: u64) -> Value {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one operation")]
+    pub fn op3_imm(&mut self, op: Op, ty: Type, a: Value, b: Value, c: Value, aux: u32, imm: u64) -> Value {
         let mut i = Inst::new(op, ty);
         i.args[..3].copy_from_slice(&[a, b, c]);
-        i.imm = imm;
+        (i.aux, i.imm) = (aux, imm);
         self.emit(i)
     }
 

@@ -26,10 +26,14 @@ pub enum Cond {
     CsOrZ,
     /// Flags: neither C nor Z set.
     CcAndNz,
+    /// Flags: P set.
+    Ps,
+    /// Flags: P clear.
+    Pc,
 }
 
 impl Cond {
-    pub const ALL: [Cond; 16] = [
+    pub const ALL: [Cond; 18] = [
         Cond::Eq,
         Cond::Ne,
         Cond::Ult,
@@ -46,9 +50,11 @@ impl Cond {
         Cond::Vc,
         Cond::CsOrZ,
         Cond::CcAndNz,
+        Cond::Ps,
+        Cond::Pc,
     ];
     pub fn from_u32(v: u32) -> Cond {
-        Cond::ALL[(v as usize).min(15)]
+        Cond::ALL[(v as usize).min(17)]
     }
     pub const fn invert(self) -> Cond {
         match self {
@@ -68,6 +74,8 @@ impl Cond {
             Cond::Vc => Cond::Vs,
             Cond::CsOrZ => Cond::CcAndNz,
             Cond::CcAndNz => Cond::CsOrZ,
+            Cond::Ps => Cond::Pc,
+            Cond::Pc => Cond::Ps,
         }
     }
     /// The condition with its operands swapped (integer compares only).
@@ -85,6 +93,9 @@ impl Cond {
         }
     }
 }
+
+/// `aux` of flags of integers: P and A too.
+pub const P_AND_A: u32 = 1;
 
 /// Variants of floating-point arithmetic, for guests with [`crate::guest::NanRule::Ppc`].
 pub mod fp_imm {
@@ -205,7 +216,8 @@ ops! {
     Hi64 "hi64" 1 Pure;
 
     // Packed flags (I32): bit 15 N, 14 Z, 8 C, 0 V; all other bits zero. For integer operands `imm` is their width: 0 that of
-    // the type, or 8 or 16, then the bits above are not looked at.
+    // the type, or 8 or 16, then the bits above are not looked at. With `aux` [`P_AND_A`], not for FlagsSub: bit 10 P, the low byte of
+    // the result has an even number of ones, and 12 A, there is a carry or borrow from bit 3 (none of FlagsLogic).
     /// Flags of `a + b + carry`: args (a, b, Bool).
     FlagsAdc "flags_adc" 3 Pure;
     /// Flags of `a - b` with C = no borrow.
@@ -220,8 +232,8 @@ ops! {
     FlagsLogic "flags_logic" 1 Pure;
     /// FP compare: less N, equal Z and C, greater C, unordered C and V. `aux` 1: signalling (quiet NaN raises invalid).
     FlagsFCmp "flags_fcmp" 2 Fp;
-    /// FP compare of the lowest lanes of two vectors as x86 has it: less C, equal Z, greater none, unordered Z and C. `aux`
-    /// bit 0: doubles, bit 1: signalling, bit 2: unordered sets V too.
+    /// FP compare of the lowest lanes of two vectors as x86 has it: less C, equal Z, greater none, unordered Z, C and P (bit 10). `aux`
+    /// bit 0: doubles, bit 1: signalling.
     FlagsFCom "flags_fcom" 2 Fp;
     /// Z if `a & b` is zero, C if `b & !a` is. `aux` 0: of all bits, 1: of the top bits of singles, 2: of doubles.
     FlagsVTest "flags_vtest" 2 Pure;
@@ -360,8 +372,6 @@ ops! {
     VMulWideU "vmulwideu" 2 Pure;
     /// Top bits of the lanes of shape `aux` (B, S or D) as the low bits of an I32.
     VMoveMask "vmovemask" 1 Pure;
-    /// 1 if no lowest lane is NaN, else 0 (I64); `aux` 0: singles, 1: doubles.
-    VOrdered "vordered" 2 Pure;
     /// Operation `aux & 0xff` of [`crate::simd::SimdOp`] in format `aux >> 8` of [`crate::simd::Fmt`], with `imm` as its immediate.
     Simd1 "simd1" 1 Pure;
     Simd2 "simd2" 2 Pure;

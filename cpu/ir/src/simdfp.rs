@@ -281,7 +281,7 @@ pub(crate) fn compare(aux: u32, env: Env, daz: bool, a: u128, b: u128, raised: &
         Ordering::Less => flags::C,
         Ordering::Equal => flags::Z,
         Ordering::Greater => 0,
-        Ordering::Unordered => flags::Z | flags::C | if aux & 4 != 0 { flags::V } else { 0 },
+        Ordering::Unordered => flags::Z | flags::C | flags::P,
     };
     *raised |= u.raised;
     r

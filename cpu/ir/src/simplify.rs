@@ -178,7 +178,7 @@ pub fn simplify(f: &Function, i: &Inst) -> Option<Simplified> {
         Op::FlagsAdd | Op::FlagsCmp if cb == Some(0) => {
             let mut n = Inst::new(Op::FlagsLogic, i.ty);
             n.args[0] = a;
-            n.imm = i.imm;
+            (n.aux, n.imm) = (i.aux, i.imm);
             Some(S::Inst(n))
         }
         Op::Deposit if a == i.args[1] && i.imm & 0xff == 0 => Some(S::Value(a)),
@@ -345,7 +345,7 @@ fn simplify_cond(f: &Function, i: &Inst) -> Option<Simplified> {
     let cond = i.cond();
     match d.op {
         // Mi/Pl/Vs/Vc are compares of the difference too.
-        Op::FlagsSub if d.imm == 0 && !matches!(cond, Cond::CsOrZ | Cond::CcAndNz) => {
+        Op::FlagsSub if d.imm == 0 && !matches!(cond, Cond::CsOrZ | Cond::CcAndNz | Cond::Ps | Cond::Pc) => {
             Some(inst2(Op::ICmp, Type::Bool, d.args[0], d.args[1], cond as u32))
         }
         Op::FlagsCmp if d.imm == 0 => {
@@ -355,7 +355,7 @@ fn simplify_cond(f: &Function, i: &Inst) -> Option<Simplified> {
                 Cond::Ult => Cond::Uge,
                 Cond::CsOrZ => Cond::Ule,
                 Cond::CcAndNz => Cond::Ugt,
-                Cond::Ugt | Cond::Ule => return None,
+                Cond::Ugt | Cond::Ule | Cond::Ps | Cond::Pc => return None,
                 c => c,
             };
             Some(inst2(Op::ICmp, Type::Bool, d.args[0], d.args[1], cond as u32))

@@ -44,8 +44,10 @@ pub fn parse(text: &str) -> Result<Function, ParseError> {
     parse::function(text)
 }
 
-const CONDS: [&str; 16] =
-    ["eq", "ne", "ult", "ule", "ugt", "uge", "slt", "sle", "sgt", "sge", "mi", "pl", "vs", "vc", "csorz", "ccandnz"];
+const CONDS: [&str; 18] = [
+    "eq", "ne", "ult", "ule", "ugt", "uge", "slt", "sle", "sgt", "sge", "mi", "pl", "vs", "vc", "csorz", "ccandnz",
+    "ps", "pc",
+];
 const LANES: [&str; 4] = ["b", "h", "s", "d"];
 const RMWS: [&str; 10] = ["add", "and", "clr", "xor", "or", "xchg", "smax", "smin", "umax", "umin"];
 

@@ -30,6 +30,8 @@ pub mod packed {
     pub const Z: u32 = 1 << 14;
     pub const C: u32 = 1 << 8;
     pub const V: u32 = 1;
+    pub const P: u32 = 1 << 10;
+    pub const A: u32 = 1 << 12;
 }
 
 impl X86Cpu {
@@ -40,10 +42,10 @@ impl X86Cpu {
         if self.cf & packed::C != 0 {
             f |= CF;
         }
-        if (self.pf as u8).count_ones() & 1 == 0 {
+        if self.cc & packed::P != 0 {
             f |= PF;
         }
-        if (self.af_a ^ self.af_b ^ self.pf) & 16 != 0 {
+        if self.cc & packed::A != 0 {
             f |= AF;
         }
         if self.cc & packed::Z != 0 {
@@ -61,10 +63,8 @@ impl X86Cpu {
     pub fn set_status_flags(&mut self, f: u32) {
         let packed = |flag: u32, bit: u32| if f & flag != 0 { bit } else { 0 };
         self.cc = packed(SF, packed::N) | packed(ZF, packed::Z) | packed(CF, packed::C) | packed(OF, packed::V);
+        self.cc |= packed(PF, packed::P) | packed(AF, packed::A);
         self.cf = self.cc;
-        self.pf = if f & PF != 0 { 0 } else { 1 };
-        self.af_a = self.pf;
-        self.af_b = if f & AF != 0 { 16 } else { 0 };
     }
     /// The whole of EFLAGS as PUSHF sees it, with RF and VM.
     #[must_use]

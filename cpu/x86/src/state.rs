@@ -130,15 +130,10 @@ pub struct X86Cpu {
     pub header: EnvHeader,
     /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8–R15.
     pub r: [u64; 16],
-    /// Packed flags (see `rhea_ir::op`): N is SF, Z is ZF, V is OF; C is not looked at.
+    /// Packed flags (see `rhea_ir::op`): N is SF, Z is ZF, V is OF, P is PF, A is AF; C is not looked at.
     pub cc: u32,
     /// Packed flags of which only C counts: CF (a borrow sets it).
     pub cf: u32,
-    /// The low byte has even parity if PF is set.
-    pub pf: u64,
-    /// AF is bit 4 of `af_a ^ af_b ^ pf`.
-    pub af_a: u64,
-    pub af_b: u64,
     /// EFLAGS without CF, PF, AF, ZF, SF, OF; bit 1 set.
     pub eflags: u32,
     /// An interrupt was pending when `poll` last looked; every rise of an input makes it look. Only a hint.
@@ -222,9 +217,6 @@ pub mod slots {
     }
     pub const CC: Slot = Slot::new(offset_of!(X86Cpu, cc), Type::I32).late();
     pub const CF: Slot = Slot::new(offset_of!(X86Cpu, cf), Type::I32).late();
-    pub const PF: Slot = Slot::new(offset_of!(X86Cpu, pf), Type::I64).late();
-    pub const AF_A: Slot = Slot::new(offset_of!(X86Cpu, af_a), Type::I64).late();
-    pub const AF_B: Slot = Slot::new(offset_of!(X86Cpu, af_b), Type::I64).late();
     /// Generated code changes IF, AC (then the mode too) only.
     pub const EFLAGS: Slot = Slot::new(offset_of!(X86Cpu, eflags), Type::I32);
     /// See `X86Cpu::interrupt_waits`.

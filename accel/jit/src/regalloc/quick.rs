@@ -93,7 +93,7 @@ fn is_deferred(f: &Function, v: Value, i: &Inst, u: Seen) -> bool {
         Op::FlagsFCom => u.flag == u.all && f.fp.is_host_x86() && !clears(f),
         Op::FlagsFCmp => u.flag == u.all && f.fp.host_compares() && f.fp.nan_rule == NanRule::Arm && !clears(f),
         Op::Select if matches!(i.ty, Type::I32 | Type::V128) => u.all == 0,
-        Op::VOrdered | Op::VFromScalar | Op::VZeroHi | Op::Zext64 | Op::Order | Op::OrderOf => u.all == 0,
+        Op::VFromScalar | Op::VZeroHi | Op::Zext64 | Op::Order | Op::OrderOf => u.all == 0,
         _ => false,
     }
 }

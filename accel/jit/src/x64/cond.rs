@@ -49,6 +49,8 @@ fn cmp_cc(c: Cond) -> Cc {
         Cond::Pl => Cc::Ns,
         Cond::Vs => Cc::O,
         Cond::Vc => Cc::No,
+        Cond::Ps => Cc::P,
+        Cond::Pc => Cc::Np,
     }
 }
 
@@ -276,6 +278,8 @@ impl Emit<'_> {
             Cond::Vc => single(1, false),
             Cond::CsOrZ => single(0x4100, true),
             Cond::CcAndNz => single(0x4100, false),
+            Cond::Ps => single(0x400, true),
+            Cond::Pc => single(0x400, false),
             _ => (0, Cc::E),
         };
         if bit != 0 {

@@ -452,6 +452,8 @@ impl Emit<'_> {
             Cond::Ugt => (true, Test::Cc(Cc::B)),
             Cond::Vs => (false, Test::Cc(Cc::P)),
             Cond::Vc => (false, Test::Cc(Cc::Np)),
+            // There is no P.
+            Cond::Ps | Cond::Pc => return self.constant_test(cond == Cond::Pc),
         };
         if swap {
             self.ucomi(i, b, a)

@@ -6,7 +6,7 @@ use super::emit::{Emit, H_FP_FLAGS};
 use super::*;
 use crate::regalloc::Loc;
 use rhea_ir::func::{Inst, Value};
-use rhea_ir::op::{Class, Cond, Op};
+use rhea_ir::op::{Class, Cond, Op, P_AND_A};
 use rhea_ir::types::Type;
 impl Emit<'_> {
     pub(super) fn inst(&mut self, v: Value) {
@@ -297,7 +297,13 @@ impl Emit<'_> {
                     self.asm.cmc();
                 }
                 self.asm.lahf_seto();
-                self.asm.alu_ri(Alu::And, false, RAX, 0xc101);
+                let kept = match i.op {
+                    _ if i.aux & P_AND_A == 0 => 0xc101,
+                    // The host leaves A undefined.
+                    Op::FlagsLogic => 0xc501,
+                    _ => 0xd501,
+                };
+                self.asm.alu_ri(Alu::And, false, RAX, kept);
                 if d != RAX {
                     self.asm.mov_rr(false, d, RAX);
                 }
@@ -367,7 +373,6 @@ impl Emit<'_> {
             Op::FlagsFCmp => self.flags_fcmp(i, d, None),
             Op::FlagsFCom | Op::FlagsVTest => self.vector_flags(i, d),
             Op::VMoveMask => self.move_mask(i, d),
-            Op::VOrdered => self.ordered(i, d),
             Op::Crc32c => self.crc32c(i, d),
             _ => {
                 debug_assert!(false, "{} is not an integer operation", i.op.name());

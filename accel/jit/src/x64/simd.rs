@@ -415,24 +415,6 @@ impl Emit<'_> {
         self.asm.vex(c, d, 0, a);
     }
 
-    pub(super) fn ordered(&mut self, i: &Inst, d: u8) {
-        let a = self.xmm(i.args[0], X14);
-        let b = self.xmm(i.args[1], X15);
-        // By the bits: a compare would raise flags.
-        let w = i.aux & 1 != 0;
-        self.asm.vmov_to_gpr(w, RAX, a);
-        self.asm.vmov_to_gpr(w, RCX, b);
-        self.asm.alu_rr(Alu::Add, w, RAX, RAX);
-        self.asm.alu_rr(Alu::Add, w, RCX, RCX);
-        self.asm.alu_rr(Alu::Cmp, w, RAX, RCX);
-        self.asm.cmov(super::asm::Cc::B, RAX, RCX);
-        // Infinity without its sign.
-        self.asm.mov_ri(RCX, if w { 0xffe0 << 48 } else { 0xff00_0000 });
-        self.asm.alu_rr(Alu::Cmp, w, RAX, RCX);
-        self.asm.setcc(super::asm::Cc::Be, RAX);
-        self.asm.movzx8(d, RAX);
-    }
-
     pub(super) fn crc32c(&mut self, i: &Inst, d: u8) {
         self.gpr_to(i.args[0], RDX);
         let s = self.gpr(i.args[1], RAX);
@@ -460,29 +442,28 @@ impl Emit<'_> {
         }
     }
 
+    /// A test that always comes out like this.
+    pub(super) fn constant_test(&mut self, holds: bool) -> Test {
+        use super::asm::Cc;
+        self.asm.alu_rr(Alu::Cmp, false, RAX, RAX);
+        Test::Cc(if holds { Cc::E } else { Cc::Ne })
+    }
+
     /// Packed flags of those.
     pub(super) fn vector_flags(&mut self, i: &Inst, d: u8) {
         self.vector_compare(i);
-        let unordered = i.op == Op::FlagsFCom && i.aux & 4 != 0;
         self.asm.bytes(&[0x9f]);
-        if unordered {
-            self.asm.setcc(super::asm::Cc::P, RAX);
-        }
-        self.asm.alu_ri(Alu::And, false, RAX, 0x4100 | unordered as i32);
+        // The host clears P of FlagsVTest.
+        self.asm.alu_ri(Alu::And, false, RAX, 0x4500);
         if d != RAX {
             self.asm.mov_rr(false, d, RAX);
         }
     }
 
-    /// The test of a condition of those: N is clear, and V too unless it says "unordered".
+    /// The test of a condition of those: N and V are clear.
     pub(super) fn test_vector(&mut self, i: &Inst, cond: Cond) -> Test {
         use super::asm::Cc;
         self.vector_compare(i);
-        let unordered = i.op == Op::FlagsFCom && i.aux & 4 != 0;
-        let never = |e: &mut Self, inverted: bool| {
-            e.asm.alu_rr(Alu::Cmp, false, RAX, RAX);
-            Test::Cc(if inverted { Cc::E } else { Cc::Ne })
-        };
         match cond {
             Cond::Eq => Test::Cc(Cc::E),
             Cond::Ne => Test::Cc(Cc::Ne),
@@ -493,17 +474,12 @@ impl Emit<'_> {
             Cond::Ule => Test::Or(Cc::Ae, Cc::E),
             Cond::CsOrZ => Test::Cc(Cc::Be),
             Cond::CcAndNz => Test::Cc(Cc::A),
-            Cond::Vs if unordered => Test::Cc(Cc::P),
-            Cond::Vc if unordered => Test::Cc(Cc::Np),
-            // N differs from V when unordered.
-            Cond::Slt if unordered => Test::Cc(Cc::P),
-            Cond::Sge if unordered => Test::Cc(Cc::Np),
-            Cond::Sgt if unordered => Test::And(Cc::Ne, Cc::Np),
-            Cond::Sle if unordered => Test::Or(Cc::E, Cc::P),
+            Cond::Ps => Test::Cc(Cc::P),
+            Cond::Pc => Test::Cc(Cc::Np),
             Cond::Sgt => Test::Cc(Cc::Ne),
             Cond::Sle => Test::Cc(Cc::E),
-            Cond::Mi | Cond::Vs | Cond::Slt => never(self, false),
-            Cond::Pl | Cond::Vc | Cond::Sge => never(self, true),
+            Cond::Mi | Cond::Vs | Cond::Slt => self.constant_test(false),
+            Cond::Pl | Cond::Vc | Cond::Sge => self.constant_test(true),
         }
     }
 }

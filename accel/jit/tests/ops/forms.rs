@@ -1,6 +1,7 @@
 //! In which forms each operation is tested.
 
 use crate::operands::{Arg, Form, Rng};
+use rhea_ir::op::P_AND_A;
 use rhea_ir::simd::{Fmt, Shape, SimdOp, fma_kind};
 use rhea_ir::{Cond, Lane, MemOp, Op, RmwOp, Type};
 
@@ -57,13 +58,15 @@ pub fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
         Concat => add(I128, plain(&[I64, I64]), 0, 0),
         Lo64 | Hi64 => add(I64, plain(&[I128]), 0, 0),
         FlagsAdc | FlagsSbb => {
-            for width in [0, 8, 16] {
-                [I32, I64].into_iter().for_each(|t| add(I32, plain(&[t, t, Bool]), 0, width));
+            for (width, aux) in [(0, 0), (8, 0), (16, 0), (0, P_AND_A), (8, P_AND_A), (16, P_AND_A)] {
+                [I32, I64].into_iter().for_each(|t| add(I32, plain(&[t, t, Bool]), aux, width));
             }
         }
         FlagsSub | FlagsCmp | FlagsAdd | FlagsLogic => {
-            for width in [0, 8, 16] {
-                [I32, I64].into_iter().for_each(|t| add(I32, plain(&vec![t; n]), 0, width));
+            for (width, aux) in [(0, 0), (8, 0), (16, 0), (0, P_AND_A), (8, P_AND_A), (16, P_AND_A)] {
+                if (op, aux) != (FlagsSub, P_AND_A) {
+                    [I32, I64].into_iter().for_each(|t| add(I32, plain(&vec![t; n]), aux, width));
+                }
             }
         }
         Deposit => {
@@ -78,7 +81,7 @@ pub fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
                 [F32, F64].into_iter().for_each(|t| add(I32, plain(&[t, t]), aux, 0));
             }
         }
-        CondFlags => (0..16).for_each(|c| add(Bool, vec![Arg::Flags], c, 0)),
+        CondFlags => (0..Cond::ALL.len() as u32).for_each(|c| add(Bool, vec![Arg::AllFlags], c, 0)),
         FlagsFromNzcv => add(I32, plain(&[I32]), 0, 0),
         FlagsToNzcv => add(I32, vec![Arg::Flags], 0, 0),
         Bitcast => {
@@ -107,12 +110,7 @@ pub fn forms(op: Op, r: &mut Rng) -> Vec<Form> {
             }
         }
         FlagsFCom => {
-            (0..8).for_each(|aux| add(I32, vec![Arg::Floats(if aux & 1 != 0 { Lane::D } else { Lane::S }); 2], aux, 0))
-        }
-        VOrdered => {
-            for aux in [0, 1] {
-                add(I64, vec![Arg::Floats(if aux != 0 { Lane::D } else { Lane::S }); 2], aux, 0);
-            }
+            (0..4).for_each(|aux| add(I32, vec![Arg::Floats(if aux & 1 != 0 { Lane::D } else { Lane::S }); 2], aux, 0))
         }
         FlagsVTest => (0..3).for_each(|aux| add(I32, plain(&[V128, V128]), aux, 0)),
         VMoveMask => [Lane::B, Lane::S, Lane::D].into_iter().for_each(|l| add(I32, plain(&[V128]), l as u32, 0)),

@@ -3,7 +3,7 @@
 use crate::operands::{Arg, Form, Rng, random_arg};
 use rhea_ir::func::{ExitKind, Function, Inst, StateMap, Target, Term, Value};
 use rhea_ir::guest::FpMode;
-use rhea_ir::op::Class;
+use rhea_ir::op::{Class, Cond, P_AND_A};
 use rhea_ir::{Op, Slot, Type};
 
 /// Slots of arguments, results, values kept alive around the operation, and what became of those.
@@ -205,7 +205,7 @@ pub fn make(form: &Form, shape: Setting, fp: FpMode, r: &mut Rng) -> Function {
                 | Op::FlagsFromNzcv
         );
         for (n, &a) in form.args.iter().enumerate() {
-            if a.ty() == form.ty && !(address && n == 0) && (a != Arg::Flags || flags) {
+            if a.ty() == form.ty && !(address && n == 0) && (!matches!(a, Arg::Flags | Arg::AllFlags) || flags) {
                 let mut args = args.clone();
                 args[n] = v;
                 let again = m.apply(form, &args, &[]);
@@ -215,8 +215,10 @@ pub fn make(form: &Form, shape: Setting, fp: FpMode, r: &mut Rng) -> Function {
         let cond = match form.ty {
             Type::Bool => Some(v),
             Type::I32 if flags => {
-                let c = r.below(16) as u32;
-                let second = r.below(16) as u32;
+                // P only of what has it.
+                let p = form.op == Op::FlagsFCom || form.op.class() == Class::Pure && form.aux == P_AND_A;
+                let conds = if p { Cond::ALL.len() } else { Cond::Ps as usize };
+                let (c, second) = (r.below(conds) as u32, r.below(conds) as u32);
                 let other = m.inst(Op::CondFlags, Type::Bool, &[v], second, 0);
                 let f = m.inst(Op::FromBool, Type::I64, &[other], 0, 0);
                 m.result(f);

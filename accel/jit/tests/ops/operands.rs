@@ -26,6 +26,8 @@ pub enum Arg {
     Plain(Type),
     /// Packed flags.
     Flags,
+    /// With P and A too.
+    AllFlags,
     /// A vector of FP lanes.
     Floats(Lane),
     /// An address of guest memory.
@@ -36,7 +38,7 @@ impl Arg {
     pub fn ty(self) -> Type {
         match self {
             Arg::Plain(t) => t,
-            Arg::Flags => Type::I32,
+            Arg::Flags | Arg::AllFlags => Type::I32,
             Arg::Floats(_) => Type::V128,
             Arg::Address => Type::I64,
         }
@@ -173,8 +175,10 @@ pub fn lanes(r: &mut Rng, lane: Lane, mut f: impl FnMut(&mut Rng) -> u64) -> u12
 
 pub fn random_arg(r: &mut Rng, a: Arg) -> u128 {
     let v: u128 = match a {
-        Arg::Flags => {
-            [0x8000u64, 0x4000, 0x100, 1].iter().map(|&b| if r.below(2) == 0 { b } else { 0 }).sum::<u64>() as u128
+        Arg::Flags | Arg::AllFlags => {
+            let bits: &[u64] =
+                if a == Arg::Flags { &[0x8000, 0x4000, 0x100, 1] } else { &[0x8000, 0x4000, 0x1000, 0x400, 0x100, 1] };
+            bits.iter().map(|&b| if r.below(2) == 0 { b } else { 0 }).sum::<u64>() as u128
         }
         Arg::Floats(l) => lanes(r, l, |r| random_float(r, l)),
         // Around the end of a page, misaligned as like as not, and around the beginning of the hole.

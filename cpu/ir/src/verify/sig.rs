@@ -1,7 +1,7 @@
 //! What each operation wants of its arguments, its result and its small operands.
 
 use crate::func::{Function, Inst};
-use crate::op::{Cond, Op};
+use crate::op::{Cond, Op, P_AND_A};
 use crate::simd::{Fmt, SimdOp, fma_kind, type_ok};
 use crate::types::{Lane, Type};
 
@@ -54,7 +54,7 @@ impl Sig<'_> {
     }
 
     fn cond(&self) -> Checked {
-        want(self.i.aux < 16, || format!("no condition {}", self.i.aux))
+        want((self.i.aux as usize) < Cond::ALL.len(), || format!("no condition {}", self.i.aux))
     }
 
     fn imm_below(&self, limit: u64) -> Checked {
@@ -214,6 +214,7 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
         Op::FlagsAdc | Op::FlagsSub | Op::FlagsAdd | Op::FlagsLogic | Op::FlagsCmp | Op::FlagsSbb => {
             s.result(&[I32])?;
             want(matches!(i.imm, 0 | 8 | 16), || format!("operands of {} bits", i.imm))?;
+            want(i.aux == 0 || i.aux == P_AND_A && i.op != Op::FlagsSub, || format!("no flags of kind {}", i.aux))?;
             s.arg_is(0, &INTS)?;
             if n > 1 {
                 s.arg_is(1, &[s.arg(0)])?;
@@ -229,7 +230,7 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
         Op::FlagsFCom => {
             s.result(&[I32])?;
             s.args_are(0, V128)?;
-            want(i.aux < 8, || format!("no kind of comparison {}", i.aux))
+            want(i.aux < 4, || format!("no kind of comparison {}", i.aux))
         }
         Op::FlagsVTest => {
             s.result(&[I32])?;
@@ -240,11 +241,6 @@ pub(super) fn check(f: &Function, i: &Inst) -> Checked {
             s.result(&[I32])?;
             s.args_are(0, V128)?;
             s.lane(&[Lane::B, Lane::S, Lane::D])
-        }
-        Op::VOrdered => {
-            s.result(&[I64])?;
-            s.args_are(0, V128)?;
-            want(i.aux < 2, || format!("no format {}", i.aux))
         }
         Op::Crc32c => {
             s.result(&[I32])?;

@@ -340,7 +340,13 @@ impl X86Cpu {
         if (x as i64).overflowing_sub(y as i64).1 {
             f |= packed::V;
         }
+        let difference = a.wrapping_sub(b);
+        if (difference as u8).count_ones() & 1 == 0 {
+            f |= packed::P;
+        }
+        if (a ^ b ^ difference) & 16 != 0 {
+            f |= packed::A;
+        }
         (self.cc, self.cf) = (f, f);
-        (self.pf, self.af_a, self.af_b) = (a.wrapping_sub(b), a, b);
     }
 }

@@ -7,6 +7,7 @@ use crate::flags::packed;
 use crate::helpers::integer as calls;
 use crate::state::{gpr, slots};
 use iced_x86::{Mnemonic, Register};
+use rhea_ir::op::P_AND_A;
 use rhea_ir::{Cond, Op, RmwOp, Type, Value};
 
 impl Translator<'_, '_> {
@@ -84,30 +85,23 @@ impl Translator<'_, '_> {
 
     // ---- flags of additions and subtractions ----
 
-    fn pf_af(&mut self, result: Value, a: Value, b: Value) {
-        let (r, a, b) = (self.raw64(result), self.raw64(a), self.raw64(b));
-        self.set_pf_af(r, a, b);
-    }
     /// Sets the flags of `a - b`, returns the difference.
     pub(super) fn flags_sub(&mut self, bits: u32, a: Value, b: Value) -> Value {
         let r = self.b.sub(a, b);
-        let f = self.b.op2(Op::FlagsCmp, Type::I32, a, b, 0, Self::flag_width(bits));
+        let f = self.b.op2(Op::FlagsCmp, Type::I32, a, b, P_AND_A, Self::flag_width(bits));
         self.set_cc(f);
         self.set_cf(f);
-        self.pf_af(r, a, b);
         r
     }
-    fn flags_add(&mut self, bits: u32, a: Value, b: Value, r: Value) {
-        let f = self.b.op2(Op::FlagsAdd, Type::I32, a, b, 0, Self::flag_width(bits));
+    fn flags_add(&mut self, bits: u32, a: Value, b: Value) {
+        let f = self.b.op2(Op::FlagsAdd, Type::I32, a, b, P_AND_A, Self::flag_width(bits));
         self.set_cc(f);
         self.set_cf(f);
-        self.pf_af(r, a, b);
     }
-    fn flags_carry(&mut self, op: Op, bits: u32, a: Value, b: Value, c: Value, r: Value) {
-        let f = self.b.op3_imm(op, Type::I32, a, b, c, Self::flag_width(bits));
+    fn flags_carry(&mut self, op: Op, bits: u32, a: Value, b: Value, c: Value) {
+        let f = self.b.op3_imm(op, Type::I32, a, b, c, P_AND_A, Self::flag_width(bits));
         self.set_cc(f);
         self.set_cf(f);
-        self.pf_af(r, a, b);
     }
 
     /// A read-modify-write of the memory operand with LOCK; returns the old value.
@@ -185,22 +179,14 @@ impl Translator<'_, '_> {
         use Mnemonic::*;
         match (m, carry) {
             (Add, _) => {
-                let r = self.b.add(a, b);
-                self.flags_add(bits, a, b, r);
+                self.flags_add(bits, a, b);
             }
             (Sub, _) => {
                 self.flags_sub(bits, a, b);
             }
             (Adc | Sbb, Some(c)) => {
-                if m == Adc {
-                    let r = self.b.op3(Op::Adc, Self::ty(bits), a, b, c, 0);
-                    self.flags_carry(Op::FlagsAdc, bits, a, b, c, r);
-                } else {
-                    let wide = self.b.op1(Op::FromBool, Self::ty(bits), c, 0, 0);
-                    let s = self.b.add(b, wide);
-                    let r = self.b.sub(a, s);
-                    self.flags_carry(Op::FlagsSbb, bits, a, b, c, r);
-                }
+                let op = if m == Adc { Op::FlagsAdc } else { Op::FlagsSbb };
+                self.flags_carry(op, bits, a, b, c);
             }
             (Or, _) => {
                 let r = self.b.or(a, b);
@@ -232,13 +218,9 @@ impl Translator<'_, '_> {
         };
         // CF stays.
         let width = Self::flag_width(bits);
-        let (r, f) = if dec {
-            (self.b.sub(a, one), self.b.op2(Op::FlagsCmp, Type::I32, a, one, 0, width))
-        } else {
-            (self.b.add(a, one), self.b.op2(Op::FlagsAdd, Type::I32, a, one, 0, width))
-        };
+        let op = if dec { Op::FlagsCmp } else { Op::FlagsAdd };
+        let f = self.b.op2(op, Type::I32, a, one, P_AND_A, width);
         self.set_cc(f);
-        self.pf_af(r, a, one);
     }
 
     fn negate(&mut self) {
@@ -289,14 +271,12 @@ impl Translator<'_, '_> {
     }
     /// CF and OF from a Bool; SF, ZF, PF from the result as processors leave them; AF clear.
     fn product_flags(&mut self, bits: u32, lo: Value, overflow: Value) {
-        let f = self.b.op1(Op::FlagsLogic, Type::I32, lo, 0, Self::flag_width(bits));
+        let f = self.logic_flags(bits, lo);
         let (both, zero) = (self.c32(packed::C | packed::V), self.c32(0));
         let cv = self.b.select(overflow, both, zero);
         let f = self.b.or(f, cv);
         self.set_cc(f);
         self.set_cf(cv);
-        let r = self.raw64(lo);
-        self.set_pf_no_af(r);
     }
     fn multiply(&mut self, signed: bool) {
         let bits = self.op_bits(0);
@@ -434,7 +414,7 @@ impl Translator<'_, '_> {
         if !self.is_mem(0) {
             self.write(0, bits, r);
         }
-        self.flags_add(bits, a, b, r);
+        self.flags_add(bits, a, b);
     }
 
     fn cmpxchg(&mut self) {
@@ -543,7 +523,7 @@ impl Translator<'_, '_> {
             self.carry()
         };
         let r = self.b.op3(Op::Adc, Self::ty(bits), a, b, carry, 0);
-        let f = self.b.op3_imm(Op::FlagsAdc, Type::I32, a, b, carry, 0);
+        let f = self.b.op3(Op::FlagsAdc, Type::I32, a, b, carry, 0);
         self.write(0, bits, r);
         if over {
             let out = self.b.cond_flags(Cond::Uge, f);

@@ -6,7 +6,7 @@ use crate::flags::packed;
 use crate::helpers::integer as calls;
 use crate::state::{gpr, slots};
 use iced_x86::{Mnemonic, OpKind};
-use rhea_ir::{Cond, Op, RmwOp, Type, Value};
+use rhea_ir::{Cond, Op, RmwOp, Value};
 
 impl Translator<'_, '_> {
     pub(super) fn bits(&mut self) -> Option<Flow> {
@@ -78,8 +78,6 @@ impl Translator<'_, '_> {
                 let f = self.b.select(empty, z, none);
                 self.set_cc(f);
                 self.set_cf(none);
-                let odd = self.c64(1);
-                self.set_pf_no_af(odd);
             }
             Andn => {
                 let a = self.read(1, bits);
@@ -189,24 +187,21 @@ impl Translator<'_, '_> {
         let v = if Self::ty(64) == self.b.func.ty(v) { self.b.trunc(v) } else { v };
         self.and_imm(v, 1)
     }
-    /// Sets flags after a shift: all but AF if the count is not 0.
+    /// Sets flags after a shift, if the count is not 0; AF, which is undefined, is clear then.
     fn shift_flags(&mut self, count: Option<Value>, bits: u32, r: Value, c: Value, v: Option<Value>) {
-        let f = self.b.op1(Op::FlagsLogic, Type::I32, r, 0, Self::flag_width(bits));
+        let f = self.logic_flags(bits, r);
         let f = match v {
             Some(v) => self.b.or(f, v),
             None => f,
         };
-        let wide = self.raw64(r);
         let Some(count) = count else {
             self.set_cc(f);
             self.set_cf(c);
-            self.set_pf_no_af(wide);
             return;
         };
         let zero = self.cint(bits, 0);
         let some = self.b.icmp(Cond::Ne, count, zero);
-        // AF is undefined but for a count of 0, when it stays: its operands stay, and so does PF's.
-        for (slot, new) in [(slots::CC, f), (slots::CF, c), (slots::PF, wide)] {
+        for (slot, new) in [(slots::CC, f), (slots::CF, c)] {
             let old = self.b.get(slot);
             let v = self.b.select(some, new, old);
             self.b.set(slot, v);

@@ -5,6 +5,7 @@ use crate::exception::Vector;
 use crate::flags::packed;
 use crate::helpers::system as calls;
 use crate::state::{Seg, slots};
+use rhea_ir::op::P_AND_A;
 use rhea_ir::{Cond, Op, Type, Value};
 
 /// How an instruction leaves the translation of its block.
@@ -111,7 +112,7 @@ impl Translator<'_, '_> {
 
     // ---- status flags ----
 
-    /// ZF, SF and OF (bits Z, N, V of packed flags).
+    /// ZF, SF, OF, PF and AF (bits Z, N, V, P, A of packed flags).
     pub fn set_cc(&mut self, flags: Value) {
         self.b.set(slots::CC, flags);
     }
@@ -125,24 +126,14 @@ impl Translator<'_, '_> {
         let f = self.b.select(v, one, zero);
         self.set_cf(f);
     }
-    /// PF by the low byte of a value, AF by bit 4 of `a ^ b ^ result`; I64 each.
-    pub fn set_pf_af(&mut self, result: Value, a: Value, b: Value) {
-        self.b.set(slots::PF, result);
-        self.b.set(slots::AF_A, a);
-        self.b.set(slots::AF_B, b);
+    /// The status flags of a logical operation, AF clear.
+    pub fn logic_flags(&mut self, bits: u32, result: Value) -> Value {
+        self.b.op1(Op::FlagsLogic, Type::I32, result, P_AND_A, Self::flag_width(bits))
     }
-    /// PF by the result, AF clear.
-    pub fn set_pf_no_af(&mut self, result: Value) {
-        let zero = self.c64(0);
-        self.set_pf_af(result, result, zero);
-    }
-    /// All status flags of a logical operation.
     pub fn set_logic_flags(&mut self, bits: u32, result: Value) {
-        let f = self.b.op1(Op::FlagsLogic, Type::I32, result, 0, Self::flag_width(bits));
+        let f = self.logic_flags(bits, result);
         self.set_cc(f);
         self.set_cf(f);
-        let r = self.raw64(result);
-        self.set_pf_no_af(r);
     }
     /// The immediate of the `Flags*` operations for operands of `bits`.
     pub const fn flag_width(bits: u32) -> u64 {
@@ -155,19 +146,8 @@ impl Translator<'_, '_> {
     }
     /// PF as Bool.
     pub fn parity(&mut self) -> Value {
-        let p = self.b.get(slots::PF);
-        let i = *self.b.func.inst(p);
-        if i.op == Op::VOrdered {
-            // After COMISD and its like: unordered.
-            let f = self.b.op2(Op::FlagsFCom, Type::I32, i.args[0], i.args[1], i.aux | 4, 0);
-            return self.b.cond_flags(Cond::Vs, f);
-        }
-        let p = self.b.trunc(p);
-        let p = self.b.zext(p, 8);
-        let n = self.b.un(Op::Popcnt, p);
-        let odd = self.b.bin_imm(Op::And, n, 1);
-        let zero = self.c32(0);
-        self.b.icmp(Cond::Eq, odd, zero)
+        let f = self.b.get(slots::CC);
+        self.b.cond_flags(Cond::Ps, f)
     }
     /// The condition `tttn` of Jcc, SETcc and CMOVcc as Bool.
     pub fn condition(&mut self, tttn: u32) -> Value {

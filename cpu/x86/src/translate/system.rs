@@ -329,8 +329,6 @@ impl Translator<'_, '_> {
                 let f = self.c32(flags::packed::C);
                 self.set_cc(f);
                 self.set_cf(f);
-                let one = self.c64(1);
-                self.set_pf_no_af(one);
                 Flow::Next
             }
             Monitor => {

@@ -138,7 +138,7 @@ impl Translator<'_, '_> {
                         let sub = if matches!(op, MulSub | NegMulSub) { fp_imm::NEGATE_ADDEND } else { 0 };
                         let neg = if matches!(op, NegMulAdd | NegMulSub) { fp_imm::NEGATE_RESULT } else { 0 };
 
-                        self.b.op3_imm(Op::FMulAdd, f, a, b, c, imm | sub | neg)
+                        self.b.op3_imm(Op::FMulAdd, f, a, b, c, 0, imm | sub | neg)
                     }
                 }
             }

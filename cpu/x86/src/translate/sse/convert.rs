@@ -60,11 +60,8 @@ impl Translator<'_, '_> {
         debug_assert!(!self.is_mem(1) || self.i.memory_size().size() as u32 == bytes);
         let (a, b) = (self.vsrc(0), self.vsrc(1));
         let f = self.with_fp(|t| t.b.op2(Op::FlagsFCom, Type::I32, a.0, b.0, aux, 0));
-        let ordered = self.b.op2(Op::VOrdered, Type::I64, a.0, b.0, aux & 1, 0);
         self.set_cc(f);
         self.set_cf(f);
-        let zero = self.c64(0);
-        self.set_pf_af(ordered, zero, zero);
     }
 
     fn vector_test(&mut self, aux: u32) {
@@ -76,8 +73,6 @@ impl Translator<'_, '_> {
         }
         self.set_cc(f);
         self.set_cf(f);
-        let (zero, one) = (self.c64(0), self.c64(1));
-        self.set_pf_af(one, zero, zero);
     }
 
     fn from_int(&mut self, fmt: Fmt) {

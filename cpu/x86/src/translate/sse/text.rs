@@ -59,8 +59,6 @@ impl Translator<'_, '_> {
         debug_assert_eq!(self.b.func.ty(flags), Type::I32);
         self.set_cc(flags);
         self.set_cf(flags);
-        let (zero, one) = (self.c64(0), self.c64(1));
-        self.set_pf_af(one, zero, zero);
         Some(Flow::Next)
     }
 
