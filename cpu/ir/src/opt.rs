@@ -307,10 +307,10 @@ pub fn remove_dead(f: &mut Function, helpers: &[HelperDesc]) {
             }
         }
     }
-    for b in 0..f.blocks.len() {
+    for (b, edges) in edges.iter().enumerate() {
         f.blocks[b].insts.retain(|v| live[v.index()]);
         let keep: Vec<bool> = f.blocks[b].params.iter().map(|p| live[p.index()]).collect();
-        retain_params(f, b, &keep, &edges[b]);
+        retain_params(f, b, &keep, edges);
     }
 }
 
