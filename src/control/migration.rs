@@ -37,10 +37,17 @@ pub struct Wanted(AtomicBool);
 pub fn new(events: &Arc<Events>, wanted: &Arc<Wanted>, jobs: Arc<Jobs>) -> Arc<Migration> {
     let migration = Arc::new(Migration::default());
     let (events, wanted) = (events.clone(), wanted.clone());
+    let passes = (events.clone(), wanted.clone());
     migration.keep_disks(move || jobs.on_images().map(|id| format!("job '{id}' works on the images of its disks")));
     migration.listen(move |status| {
         if wanted.0.load(Ordering::Relaxed) {
             events.emit("MIGRATION", json!({"status": status.word()}));
+        }
+    });
+    let (events, wanted) = passes;
+    migration.listen_to_passes(move |pass| {
+        if wanted.0.load(Ordering::Relaxed) {
+            events.emit("MIGRATION_PASS", json!({"pass": pass}));
         }
     });
     migration
@@ -76,6 +83,7 @@ fn migrate(context: &Context, call: &mut Call<'_>) -> Result {
     if uri == Uri::Defer {
         return Err(Error::new("unknown migration protocol: defer"));
     }
+    uri.check(context.migration.parameters().multifd).map_err(Error::new)?;
     let fd = fd(&uri, call)?;
     let started = context.migration.start(&context.machine, move || connect(&uri, fd));
     started.map(|()| json!({})).map_err(|e| Error::new(e.to_string()))
@@ -121,13 +129,15 @@ fn receive(
     if migration.progress().status != MigrationStatus::None {
         return Err(fail(&"The incoming migration has already been started"));
     }
+    let more = migration.parameters().multifd;
+    uri.check(more).map_err(|e| fail(&e))?;
     let listening = Incoming::listen(uri, fd).map_err(|e| fail(&Error::from(e)))?;
     let control = machine.control().clone();
     let failed = move |e: &rhea_machine::state::StateError| {
         eprintln!("rhea: -incoming: {e}");
         control.request(VmRequest::Quit(1));
     };
-    migration.receive(machine, start, move || listening.accept(), failed).map_err(|e| fail(&e))
+    migration.receive(machine, start, move || listening.accept(more), failed).map_err(|e| fail(&e))
 }
 
 /// `-incoming`
@@ -189,13 +199,14 @@ fn ram(p: &Progress) -> Value {
         "dirty-sync-count": p.rounds,
         "postcopy-requests": 0,
         "page-size": PAGE,
-        "multifd-bytes": 0,
+        "multifd-bytes": p.multifd_bytes,
         "pages-per-second": pages_per_second,
     })
 }
 
 fn parameters(context: &Context, _: &mut Call<'_>) -> Result {
-    let MigrationParameters { max_bandwidth, downtime_limit, zstd, throttle, .. } = context.migration.parameters();
+    let p = context.migration.parameters();
+    let MigrationParameters { max_bandwidth, downtime_limit, zstd, throttle, multifd_channels, .. } = p;
     Ok(json!({
         "max-bandwidth": max_bandwidth,
         "downtime-limit": downtime_limit,
@@ -203,6 +214,7 @@ fn parameters(context: &Context, _: &mut Call<'_>) -> Result {
         "cpu-throttle-initial": throttle.initial,
         "cpu-throttle-increment": throttle.increment,
         "max-cpu-throttle": throttle.most,
+        "multifd-channels": multifd_channels,
         "multifd-compression": if zstd.is_some() { "zstd" } else { "none" },
         "multifd-zstd-level": zstd.unwrap_or(1),
     }))
@@ -239,6 +251,11 @@ fn set_parameters(context: &Context, call: &mut Call<'_>) -> Result {
             "Parameter 'max-cpu-throttle' expects an integer that is not below 'cpu-throttle-initial'",
         ));
     }
+    if let Some(n) = call.unsigned("multifd-channels") {
+        let n = u8::try_from(n).ok().filter(|n| *n > 0);
+        let expected = "Parameter 'multifd-channels' expects a value between 1 and 255";
+        p.multifd_channels = n.ok_or_else(|| Error::new(expected))?;
+    }
     let level = call.unsigned("multifd-zstd-level");
     if level.is_some_and(|n| n > 20) {
         return Err(Error::new("Parameter 'multifd-zstd-level' expects a value between 0 and 20"));
@@ -259,6 +276,7 @@ fn capabilities(context: &Context, _: &mut Call<'_>) -> Result {
         ("pause-before-switchover", p.pause_before_switchover),
         ("auto-converge", p.auto_converge),
         ("return-path", p.return_path),
+        ("multifd", p.multifd),
     ];
     Ok(all.iter().map(|(name, on)| json!({"capability": name, "state": on})).collect())
 }
@@ -276,6 +294,7 @@ fn set_capabilities(context: &Context, call: &mut Call<'_>) -> Result {
             Some("pause-before-switchover") => p.pause_before_switchover = on,
             Some("auto-converge") => p.auto_converge = on,
             Some("return-path") => p.return_path = on,
+            Some("multifd") => p.multifd = on,
             _ => {}
         }
     }

@@ -1,14 +1,14 @@
 //! Where a machine moves to and comes from: `tcp:HOST:PORT`, `unix:PATH`, `exec:COMMAND`, `file:PATH`, `fd:NAME`.
 
-use rhea_machine::state::{Channel, Source};
+use rhea_machine::state::{Accepting, Channel, Dial, Source};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a connection may take to be made.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +27,16 @@ pub enum Uri {
 }
 
 impl Uri {
+    /// # Errors
+    /// Several connections are wanted (`multifd`), and this stream is one.
+    pub fn check(&self, multifd: bool) -> Result<(), String> {
+        match self {
+            Self::Exec(_) | Self::File(_) | Self::Fd(_) if multifd => {
+                Err("Migration requires multi-channel URIs (e.g. tcp)".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -59,22 +69,33 @@ fn address(text: &str, all: bool) -> String {
     }
 }
 
-fn tcp_channel(stream: TcpStream) -> io::Result<Channel> {
-    stream.set_nodelay(true)?;
+fn connect_tcp(text: &str) -> io::Result<UnixStream> {
+    let mut last = io::Error::other("the host has no address");
+    for address in address(text, false).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(any(stream));
+            }
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+/// Streams of all families are read, written and shut in the same way.
+fn any(stream: TcpStream) -> UnixStream {
+    UnixStream::from(OwnedFd::from(stream))
+}
+
+fn socket_channel(stream: UnixStream, dial: Option<Dial>) -> io::Result<Channel> {
     let (from, shut) = (stream.try_clone()?, stream.try_clone()?);
     let shut = move || {
         // It is broken already then.
         let _ = shut.shutdown(Shutdown::Both);
     };
-    Ok(Channel { to: Box::new(stream), from: Some(Box::new(from)), shut: Box::new(shut), end: Box::new(|| Ok(())) })
-}
-
-fn unix_channel(stream: UnixStream) -> io::Result<Channel> {
-    let (from, shut) = (stream.try_clone()?, stream.try_clone()?);
-    let shut = move || {
-        let _ = shut.shutdown(Shutdown::Both);
-    };
-    Ok(Channel { to: Box::new(stream), from: Some(Box::new(from)), shut: Box::new(shut), end: Box::new(|| Ok(())) })
+    let (to, end) = (Box::new(stream), Box::new(|| Ok(())));
+    Ok(Channel { to, from: Some(Box::new(from)), shut: Box::new(shut), end, dial })
 }
 
 /// Is a descriptor a socket's?
@@ -97,16 +118,13 @@ fn ended(mut child: Child) -> io::Result<()> {
 pub fn connect(uri: &Uri, fd: Option<OwnedFd>) -> io::Result<Channel> {
     match uri {
         Uri::Tcp(text) => {
-            let mut last = io::Error::other("the host has no address");
-            for address in address(text, false).to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, PATIENCE) {
-                    Ok(stream) => return tcp_channel(stream),
-                    Err(e) => last = e,
-                }
-            }
-            Err(last)
+            let again = text.clone();
+            socket_channel(connect_tcp(text)?, Some(Box::new(move || connect_tcp(&again))))
         }
-        Uri::Unix(path) => unix_channel(UnixStream::connect(path)?),
+        Uri::Unix(path) => {
+            let again = path.clone();
+            socket_channel(UnixStream::connect(path)?, Some(Box::new(move || UnixStream::connect(&again))))
+        }
         Uri::Exec(command) => {
             let mut child = shell(command).stdin(Stdio::piped()).spawn()?;
             let to = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -114,11 +132,17 @@ pub fn connect(uri: &Uri, fd: Option<OwnedFd>) -> io::Result<Channel> {
             let shut = move || {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             };
-            Ok(Channel { to: Box::new(to), from: None, shut: Box::new(shut), end: Box::new(move || ended(child)) })
+            Ok(Channel {
+                to: Box::new(to),
+                from: None,
+                shut: Box::new(shut),
+                end: Box::new(move || ended(child)),
+                dial: None,
+            })
         }
         Uri::File(path) => file_channel(File::create(path)?),
         Uri::Fd(_) => match fd {
-            Some(fd) if is_socket(&fd) => unix_channel(UnixStream::from(fd)),
+            Some(fd) if is_socket(&fd) => socket_channel(UnixStream::from(fd), None),
             Some(fd) => file_channel(File::from(fd)),
             None => Err(io::ErrorKind::NotFound.into()),
         },
@@ -130,7 +154,7 @@ fn file_channel(file: File) -> io::Result<Channel> {
     let whole = file.try_clone()?;
     // A pipe has nothing to be synchronised.
     let end = move || if whole.metadata()?.is_file() { whole.sync_all() } else { Ok(()) };
-    Ok(Channel { to: Box::new(file), from: None, shut: Box::new(|| {}), end: Box::new(end) })
+    Ok(Channel { to: Box::new(file), from: None, shut: Box::new(|| {}), end: Box::new(end), dial: None })
 }
 
 /// Where a machine will come from, ready for it.
@@ -162,33 +186,83 @@ impl Incoming {
             Uri::Defer => return Err(io::ErrorKind::InvalidInput.into()),
         })
     }
-    /// Waits for it.
-    pub fn accept(self) -> io::Result<Source> {
-        let both = |from: Box<dyn Read + Send>, to: Box<dyn Write + Send>| Source { from, answers: Some(to) };
+    /// Waits for it; `more`: further connections may follow.
+    pub fn accept(self, more: bool) -> io::Result<Source> {
+        let one = |from: Box<dyn Read + Send>| Source { from, answers: None, accepting: None };
         Ok(match self {
             Self::Tcp(listener) => {
-                let stream = listener.accept()?.0;
-                both(Box::new(stream.try_clone()?), Box::new(stream))
+                let stream = any(listener.accept()?.0);
+                if more {
+                    listener.set_nonblocking(true)?;
+                }
+                let next = move || listener.accept().map(|(stream, _)| any(stream));
+                socket_source(stream, more.then_some(next))?
             }
             Self::Unix(listener, path) => {
                 let stream = listener.accept()?.0;
-                let _ = std::fs::remove_file(path);
-                both(Box::new(stream.try_clone()?), Box::new(stream))
+                let path = Removed(path);
+                if more {
+                    listener.set_nonblocking(true)?;
+                }
+                let next = move || {
+                    let _kept = &path;
+                    listener.accept().map(|(stream, _)| stream)
+                };
+                socket_source(stream, more.then_some(next))?
             }
             Self::Exec(command) => {
                 let mut child = shell(&command).stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
                 let from = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
                 let child = Arc::new(parking_lot::Mutex::new(child));
-                Source { from: Box::new(Of(from, child)), answers: None }
+                one(Box::new(Of(from, child)))
             }
-            Self::File(file) => Source { from: Box::new(file), answers: None },
+            Self::File(file) => one(Box::new(file)),
             Self::Fd(fd) if is_socket(&fd) => {
-                let stream = UnixStream::from(fd);
-                both(Box::new(stream.try_clone()?), Box::new(stream))
+                socket_source(UnixStream::from(fd), None::<fn() -> io::Result<UnixStream>>)?
             }
-            Self::Fd(fd) => Source { from: Box::new(File::from(fd)), answers: None },
+            Self::Fd(fd) => one(Box::new(File::from(fd))),
         })
     }
+}
+
+/// A socket's path, which goes with this.
+struct Removed(String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// `next` takes a further connection, if there is one.
+fn socket_source(
+    stream: UnixStream,
+    next: Option<impl Fn() -> io::Result<UnixStream> + Send + 'static>,
+) -> io::Result<Source> {
+    let (from, stop) = (stream.try_clone()?, stream.try_clone()?);
+    let accepting = next.map(|next| Accepting {
+        accept: Box::new(move |until| {
+            loop {
+                match next() {
+                    Ok(stream) => {
+                        stream.set_nonblocking(false)?;
+                        return Ok(stream);
+                    }
+                    Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+                    Err(_) if Instant::now() >= until => {
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody connects"));
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        }),
+        stop: Box::new(move || {
+            // It is broken already then.
+            let _ = stop.shutdown(Shutdown::Read);
+        }),
+    });
+    Ok(Source { from: Box::new(from), answers: Some(Box::new(stream)), accepting })
 }
 
 /// The output of a command, which is not left a zombie.

@@ -2,9 +2,9 @@
 
 use rhea_control::{Value, json};
 use rhea_tests::{Board, Emulator, STEP, Scratch, guest_file, require, run, run_command};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 /// A qcow2 image.
@@ -212,7 +212,16 @@ fn moves(board: Board, program: &str, from: u64, args: &[&str]) {
     guest.emulator.expect("turn 1\r\n", STEP);
     for round in 0..times {
         let place = format!("unix:{}", scratch.path(&format!("move-{round}")));
-        let mut next = Machine::start(&scratch, &round.to_string(), &[&common[..], &["-incoming", &place]].concat());
+        let channels = round == 4;
+        let incoming = ["-incoming", if channels { "defer" } else { &place }];
+        let mut next = Machine::start(&scratch, &round.to_string(), &[&common[..], &incoming].concat());
+        if channels {
+            for machine in [&mut guest, &mut next] {
+                assert_eq!(machine.monitor("migrate_set_capability multifd on"), "");
+                assert_eq!(machine.monitor("migrate_set_parameter multifd-channels 4"), "");
+            }
+            assert_eq!(next.monitor(&format!("migrate_incoming {place}")), "");
+        }
         assert_eq!(next.monitor("info status").trim(), "VM status: paused (inmigrate)");
         if round == 1 {
             assert_eq!(guest.monitor("migrate_set_parameter multifd-compression zstd"), "");
@@ -240,6 +249,9 @@ fn moves(board: Board, program: &str, from: u64, args: &[&str]) {
             assert_eq!(guest.monitor(&format!("migrate {place}")), "", "{}", next.emulator.transcript());
         }
         assert_eq!(guest.monitor("info status").trim(), "VM status: paused (postmigrate)");
+        let info = guest.monitor("info migrate");
+        let none = info.lines().any(|line| line.trim_end().ends_with("multifd-bytes: 0"));
+        assert_eq!(none, !channels, "{info}");
         next.runs();
         assert!(!guest.emulator.transcript().contains("FAIL"), "{}", guest.emulator.transcript());
         guest = next;
@@ -445,4 +457,128 @@ fn moves_that_fail_leave_the_machine_running() {
     let bare = ["-nodefaults", "-display", "none", "-vga", "none", "-serial", "null", "-accel", "tcg"];
     let refused = run(&[&program[..], &bare, &["-m", "256M", "-incoming", &damaged]].concat(), STEP);
     assert!(!refused.status.success() && refused.stderr.contains("its checksum is wrong"), "{}", refused.stderr);
+}
+
+/// What happens to a channel on its way.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Cut,
+    Garbled,
+}
+
+/// Connections to `here` go on to `there`; what the third one brings suffers from `fault` after some time.
+fn between(here: &str, there: &str, fault: Fault) {
+    let listener = UnixListener::bind(here).expect("a socket");
+    let there = there.to_owned();
+    let copy = |from: &UnixStream, to: &UnixStream, fault: Option<Fault>| {
+        let (mut from, mut to) = (from.try_clone().expect("a stream"), to.try_clone().expect("a stream"));
+        std::thread::spawn(move || {
+            let (mut data, mut sum) = (vec![0; 64 << 10], 0);
+            while let Ok(n @ 1..) = from.read(&mut data) {
+                sum += n;
+                match fault.filter(|_| sum > 100 << 10) {
+                    Some(Fault::Cut) => break,
+                    Some(Fault::Garbled) => data[..n].iter_mut().for_each(|b| *b ^= 0x55),
+                    None => {}
+                }
+                if to.write_all(&data[..n]).is_err() {
+                    break;
+                }
+            }
+            for end in [from, to] {
+                // Its other end may be gone.
+                let _ = end.shutdown(std::net::Shutdown::Both);
+            }
+        });
+    };
+    std::thread::spawn(move || {
+        for (number, link) in listener.incoming().enumerate() {
+            let (Ok(link), Ok(on)) = (link, UnixStream::connect(&there)) else { break };
+            copy(&link, &on, (number == 2).then_some(fault));
+            copy(&on, &link, None);
+        }
+    });
+}
+
+/// A channel that breaks or brings what nobody has sent ends the move; the machine goes on, and moves when all is well.
+#[test]
+fn moves_by_channels_that_fail_leave_the_machine_running() {
+    require!("amd64/bare-moving");
+    let scratch = Scratch::new();
+    let kernel = guest_file("amd64/bare-moving");
+    let program = ["-M", "q35", "-kernel", &kernel, "-append", "from=67108864 mib=16", "-m", "256M"];
+    let mut guest = Machine::start(&scratch, "start", &program);
+    guest.emulator.expect("turn 1\r\n", STEP);
+    let incoming = |name: &str, on: &str, place: &str| {
+        let mut next = Machine::start(&scratch, name, &[&program[..], &["-incoming", "defer"]].concat());
+        assert_eq!(next.monitor(&format!("migrate_set_capability multifd {on}")), "");
+        assert_eq!(next.monitor("migrate_set_parameter multifd-channels 3"), "");
+        assert_eq!(next.monitor(&format!("migrate_incoming {place}")), "");
+        next
+    };
+    assert_eq!(guest.monitor("migrate_set_capability multifd on"), "");
+    let several = "Migration requires multi-channel URIs (e.g. tcp)";
+    assert!(guest.monitor("migrate exec:cat").contains(several));
+    for (parameter, why) in [
+        ("multifd-channels 0", "Parameter 'multifd-channels' expects a value between 1 and 255"),
+        ("multifd-channels 256", "multifd-channels"),
+        ("multifd-compression qpl", "qpl"),
+    ] {
+        let answer = guest.monitor(&format!("migrate_set_parameter {parameter}"));
+        assert!(answer.contains(why), "{parameter}: {answer}");
+    }
+
+    let place = format!("unix:{}", scratch.path("off"));
+    let mut off = incoming("off", "off", &place);
+    let answer = guest.monitor(&format!("migrate {place}"));
+    assert!(answer.starts_with("Error: migration: "), "{answer}");
+    off.emulator.expect("rhea: -incoming: multifd: the saved machine has on, this one off", STEP);
+    assert!(!off.emulator.wait(STEP).success());
+    let place = format!("unix:{}", scratch.path("more"));
+    let mut more = incoming("more", "on", &place);
+    let answer = guest.monitor(&format!("migrate {place}"));
+    assert!(answer.contains("multifd-channels: the saved machine has 2, this one 3"), "{answer}");
+    assert!(!more.emulator.wait(STEP).success());
+    guest.runs();
+
+    assert_eq!(guest.monitor("migrate_set_parameter multifd-channels 3"), "");
+    // When a channel is cut, either end may be the first to see it; what is garbled is seen at one.
+    for (name, fault, why) in [("cut", Fault::Cut, ""), ("garbled", Fault::Garbled, "multifd channel 1: ")] {
+        let there = scratch.path(name);
+        let mut next = incoming(name, "on", &format!("unix:{there}"));
+        let here = scratch.path(&format!("{name}-way"));
+        between(&here, &there, fault);
+        let answer = guest.monitor(&format!("migrate unix:{here}"));
+        assert!(answer.starts_with("Error: migration: "), "{fault:?}: {answer}");
+        next.emulator.expect(&format!("rhea: -incoming: {why}"), STEP);
+        assert!(!next.emulator.wait(STEP).success());
+        assert_eq!(guest.monitor("info status").trim(), "VM status: running");
+        guest.runs();
+    }
+
+    // Several connections keep to one limit; a move by them can be given up.
+    assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 1"), "");
+    let place = format!("unix:{}", scratch.path("slow"));
+    let mut slow = incoming("slow", "on", &place);
+    assert_eq!(guest.monitor(&format!("migrate -d {place}")), "");
+    guest.runs();
+    let end = Instant::now() + STEP;
+    loop {
+        let info = guest.monitor("info migrate");
+        if info.contains("status: active") {
+            break;
+        }
+        assert!(info.contains("status: setup") && Instant::now() < end, "{info}{}", slow.emulator.transcript());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(guest.monitor("migrate_cancel"), "");
+    assert!(!slow.emulator.wait(STEP).success());
+    guest.runs();
+
+    assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 0"), "");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let place = format!("tcp:127.0.0.1:{port}");
+    let mut last = incoming("last", "on", &place);
+    assert_eq!(guest.monitor(&format!("migrate {place}")), "", "{}", last.emulator.transcript());
+    last.runs();
 }

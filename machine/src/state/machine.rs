@@ -1,5 +1,6 @@
 //! The machine as sections: what is saved, in which order it is taken over, and what must be alike.
 
+use super::multifd::{Plan, Receivers};
 use super::ram;
 use super::stream::{Kind, Reader, Result, Section, StateError, Writer};
 use crate::machine::{Machine, RunState};
@@ -31,6 +32,9 @@ struct Alike {
     /// The other end is to say whether it has taken the machine over.
     #[n(3)]
     asks: bool,
+    /// Pages come by channels.
+    #[n(4)]
+    multifd: Option<Plan>,
 }
 
 /// Time and life.
@@ -93,19 +97,20 @@ impl Machine {
         self.state_blockers().into_iter().next().map_or(Ok(()), |b| Err(StateError::Blocked(b)))
     }
 
-    fn alike(&self, asks: bool) -> Alike {
+    fn alike(&self, asks: bool, multifd: Option<Plan>) -> Alike {
         Alike {
             options: self.configured().to_vec(),
             memory: self.memory_blocks().iter().map(|b| (b.name().to_owned(), b.len())).collect(),
             devices: self.devices().iter().map(|d| d.name().to_owned()).collect(),
             asks,
+            multifd,
         }
     }
     /// The first difference between what was saved and this machine.
     fn compare(&self, saved: &Alike) -> Result<()> {
         let differs =
             |what: &str, was: &str, is: &str| Err(StateError::Differs(what.to_owned(), was.to_owned(), is.to_owned()));
-        let here = self.alike(false);
+        let here = self.alike(false, None);
         let text = |v: Option<&(String, String)>| v.map_or("nothing", |(_, v)| v.as_str()).to_owned();
         for (option, is) in &here.options {
             let was = text(saved.options.iter().find(|(o, _)| o == option));
@@ -173,9 +178,9 @@ impl Machine {
 
     // ---- out ----
 
-    /// How the machine is configured; `asks`: an answer is waited for.
-    pub(super) fn write_head<W: Write>(&self, writer: &mut Writer<W>, asks: bool) -> Result<()> {
-        writer.section(Kind::Machine, "", VERSION, &bytes(&self.alike(asks)))
+    /// How the machine is configured; `asks`: an answer is waited for; `multifd`: channels that bring the pages.
+    pub(super) fn write_head<W: Write>(&self, writer: &mut Writer<W>, asks: bool, multifd: Option<Plan>) -> Result<()> {
+        writer.section(Kind::Machine, "", VERSION, &bytes(&self.alike(asks, multifd)))
     }
     /// All of the RAM.
     pub(super) fn write_ram<W: Write>(&self, writer: &mut Writer<W>) -> Result<()> {
@@ -210,7 +215,7 @@ impl Machine {
     /// [`StateError`]; the machine is as it was.
     pub fn save_state<W: Write>(&self, to: W, running: bool) -> Result<W> {
         let mut writer = Writer::new(to)?;
-        self.write_head(&mut writer, false)?;
+        self.write_head(&mut writer, false, None)?;
         self.write_ram(&mut writer)?;
         self.write_rest(&mut writer, running)?;
         writer.finish()
@@ -224,6 +229,15 @@ impl Machine {
     /// # Errors
     /// [`StateError`]; with `apply`, RAM is then in any state.
     pub fn read_state<R: Read>(&self, from: R, apply: bool) -> Result<(Rest, bool)> {
+        self.read_from(from, apply, &mut Receivers::default())
+    }
+    /// [`Self::read_state`], with pages that may come by `channels`.
+    pub(super) fn read_from<R: Read>(
+        &self,
+        from: R,
+        apply: bool,
+        channels: &mut Receivers<'_>,
+    ) -> Result<(Rest, bool)> {
         let mut reader = Reader::new(from)?;
         let ended = || StateError::Truncated("its first section".to_owned());
         let first = reader.next()?.ok_or_else(ended)?;
@@ -233,10 +247,13 @@ impl Machine {
         let head: Alike = content(&first)?;
         self.compare(&head)?;
         let (blocks, devices) = (self.memory_blocks(), self.devices());
+        channels.begin(head.multifd.as_ref(), &blocks)?;
         let names: Vec<String> = self.cpus().iter().map(|c| cpu_name(c.index())).collect();
         let (mut life, mut sections) = (None, BTreeMap::new());
         while let Some(section) = reader.next()? {
             match section.kind {
+                Kind::Pages if channels.carry_pages() => return Err(section.error("it belongs to a channel")),
+                Kind::Round => channels.round(&section)?,
                 Kind::Pages => {
                     ram::read(&section, &blocks, apply)?;
                 }
@@ -262,6 +279,7 @@ impl Machine {
                 Kind::Machine | Kind::End => return Err(section.error("it is there twice")),
             }
         }
+        channels.end()?;
         let missing = |what: String| StateError::Section(what, "its state is missing".to_owned());
         let life = life.ok_or_else(|| missing("clock".to_owned()))?;
         for name in devices.iter().map(|d| d.name()).chain(names.iter().map(String::as_str)) {

@@ -4,6 +4,7 @@
 //! Where the other end can answer, it says "ok" when it has taken the machine over, and starts it when it is told "go": never do two
 //! processes run it. Until then the machine goes on here whatever fails.
 
+use super::multifd::{Accepting, Dial, Plan, READY, Receivers, Senders};
 use super::ram;
 use super::stream::{Kind, Result, StateError, Writer};
 use super::throttle::{Throttle, ThrottleParameters};
@@ -31,6 +32,16 @@ pub struct MigrationParameters {
     /// A guest that writes too fast is slowed down.
     pub auto_converge: bool,
     pub throttle: ThrottleParameters,
+    /// Pages go by several connections; how many, if so: 1 to 255.
+    pub multifd: bool,
+    pub multifd_channels: u8,
+}
+
+impl MigrationParameters {
+    /// The channels that are in use.
+    fn channels(&self) -> Option<u8> {
+        self.multifd.then_some(self.multifd_channels)
+    }
 }
 
 impl Default for MigrationParameters {
@@ -43,6 +54,8 @@ impl Default for MigrationParameters {
             return_path: true,
             auto_converge: false,
             throttle: ThrottleParameters::default(),
+            multifd: false,
+            multifd_channels: 2,
         }
     }
 }
@@ -96,6 +109,8 @@ pub struct Progress {
     pub total: u64,
     pub remaining: u64,
     pub transferred: u64,
+    /// What of it has gone through channels of multifd.
+    pub multifd_bytes: u64,
     /// Pages sent.
     pub pages: u64,
     /// Rounds over what was written to.
@@ -122,9 +137,12 @@ pub struct Channel {
     pub shut: Box<dyn Fn() + Send + Sync>,
     /// Called when all was written and `to` is closed: whether it arrived where no one answers.
     pub end: Box<dyn FnOnce() -> io::Result<()> + Send>,
+    /// Opens further connections, if that is possible.
+    pub dial: Option<Dial>,
 }
 
 type Listener = Box<dyn Fn(MigrationStatus) + Send + Sync>;
+type PassListener = Box<dyn Fn(u64) + Send + Sync>;
 type HoldsDisks = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The move of one machine.
@@ -137,6 +155,7 @@ pub struct Migration {
     left: Condvar,
     shut: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
     listeners: Mutex<Vec<Listener>>,
+    pass_listeners: Mutex<Vec<PassListener>>,
     started: Mutex<Option<Instant>>,
     /// Says why the disks must stay here.
     holds_disks: Mutex<Option<HoldsDisks>>,
@@ -162,6 +181,10 @@ impl Migration {
     pub fn listen(&self, listener: impl Fn(MigrationStatus) + Send + Sync + 'static) {
         self.listeners.lock().push(Box::new(listener));
     }
+    /// Tells `listener` how many rounds there were, after each.
+    pub fn listen_to_passes(&self, listener: impl Fn(u64) + Send + Sync + 'static) {
+        self.pass_listeners.lock().push(Box::new(listener));
+    }
     /// `why` says why the disks must stay here at present, if they must: somebody works on them.
     pub fn keep_disks(&self, why: impl Fn() -> Option<String> + Send + Sync + 'static) {
         *self.holds_disks.lock() = Some(Box::new(why));
@@ -174,6 +197,9 @@ impl Migration {
         if std::mem::replace(&mut self.progress.lock().status, status) != status {
             self.listeners.lock().iter().for_each(|l| l(status));
         }
+    }
+    fn tell_passes(&self, passes: u64) {
+        self.pass_listeners.lock().iter().for_each(|l| l(passes));
     }
     /// Gives up a move that is not over; the machine goes on.
     pub fn cancel(&self) {
@@ -281,13 +307,18 @@ impl Migration {
 
     /// The whole move.
     fn send(self: &Arc<Self>, machine: &Arc<Machine>, channel: Channel) -> Result<()> {
-        let Channel { to, from, shut, end } = channel;
-        *self.shut.lock() = Some(shut);
+        let Channel { to, mut from, shut, end, dial } = channel;
+        let shut: Arc<dyn Fn() + Send + Sync> = Arc::from(shut);
+        let main = shut.clone();
+        *self.shut.lock() = Some(Box::new(move || main()));
         self.check()?;
         let sent = Arc::new(AtomicU64::new(0));
-        let paced = Paced { to, migration: self.clone(), sent: sent.clone(), since: Instant::now(), bytes: 0 };
+        let pace = Arc::new(Pace::new(self.clone(), sent.clone()));
+        let paced = Paced { to, pace: pace.clone() };
         let mut writer = Writer::new(BufWriter::with_capacity(1 << 20, paced))?;
         writer.zstd = self.parameters().zstd;
+        let plan = self.parameters().channels().map(Plan::new).transpose()?;
+        let mut channels = None;
         let blocks = machine.memory_blocks();
         let mut moving = 0;
         let devices = machine.devices();
@@ -298,17 +329,28 @@ impl Migration {
                 device.moving().map_err(fail)?;
             }
             blocks.iter().for_each(|b| b.start_dirty_log(DirtyClient::Migration));
-            machine.write_head(&mut writer, from.is_some())?;
+            machine.write_head(&mut writer, from.is_some(), plan)?;
+            if let Some(plan) = &plan {
+                writer.flush()?;
+                channels = Some(self.open_channels(plan, &mut from, dial, &pace)?);
+            }
+            if let Some(channels) = &channels {
+                let stop = channels.stopper();
+                *self.shut.lock() = Some(Box::new(move || {
+                    stop();
+                    shut();
+                }));
+            }
             self.progress.lock().setup_time = self.started.lock().map_or(0, |s| s.elapsed().as_millis() as u64);
             self.check()?;
             self.set(MigrationStatus::Active);
             let all = blocks.iter().map(|b| (b.clone(), (0..b.len() / PAGE_SIZE).collect())).collect();
-            self.rounds(machine, &mut writer, all, &sent)
+            self.rounds(machine, &mut writer, &channels, all, &sent)
         })();
         let stopped = result.and_then(|()| self.stop(machine));
         let result = match stopped {
             Ok((before, since)) => {
-                let result = self.last(machine, writer, from, before, &sent).and_then(|()| Ok(end()?));
+                let result = self.last(machine, writer, &channels, from, before, &sent).and_then(|()| Ok(end()?));
                 self.progress.lock().downtime = since.elapsed().as_millis() as u64;
                 let (own, moved) = (machine.clone(), result.is_ok());
                 let back = machine.control().run(move || {
@@ -338,18 +380,43 @@ impl Migration {
         devices.iter().take(moving).for_each(|d| d.moved());
         result
     }
+    /// Makes the connections that pages go by, when the other end waits for them.
+    fn open_channels(
+        self: &Arc<Self>,
+        plan: &Plan,
+        from: &mut Option<Box<dyn Read + Send>>,
+        dial: Option<Dial>,
+        pace: &Arc<Pace>,
+    ) -> Result<Senders> {
+        let (Some(from), Some(dial)) = (from, dial) else {
+            return Err(StateError::Other("Migration requires multi-channel URIs (e.g. tcp)".to_owned()));
+        };
+        expect(from, READY)?;
+        let (this, own) = (self.clone(), pace.clone());
+        let tell = move |pages: u64, bytes: u64| {
+            let mut progress = this.progress.lock();
+            progress.pages += pages;
+            progress.remaining = progress.remaining.saturating_sub(pages * PAGE_SIZE);
+            progress.transferred += bytes;
+            progress.multifd_bytes += bytes;
+        };
+        let halt = move || own.halted.store(true, Ordering::SeqCst);
+        let wrap = |link| Paced { to: Box::new(link), pace: pace.clone() };
+        Senders::new(plan, &dial, self.parameters().zstd, wrap, Box::new(halt), Arc::new(tell))
+    }
     /// Sends pages until few enough are left.
     fn rounds<W: Write>(
         &self,
         machine: &Machine,
         writer: &mut Writer<W>,
+        channels: &Option<Senders>,
         mut pages: Vec<(Arc<RamBlock>, Vec<u64>)>,
         sent: &AtomicU64,
     ) -> Result<()> {
         let mut throttle = Throttle::new(machine.cpus());
         loop {
             let (begin, before) = (Instant::now(), sent.load(Ordering::Relaxed));
-            self.pages(writer, &pages)?;
+            self.pages(writer, channels, &pages)?;
             for device in machine.devices() {
                 let fail = |e| StateError::Section(format!("device '{}'", device.name()), e);
                 loop {
@@ -373,6 +440,7 @@ impl Migration {
                 progress.bandwidth = (bytes as f64 / time) as u64;
             }
             progress.rounds += 1;
+            let passes = progress.rounds;
             progress.dirty_rate = (count as f64 / time) as u64;
             progress.remaining = count * PAGE_SIZE;
             // What the limit of the bandwidth slows down is not slow when the guest stands still.
@@ -380,6 +448,7 @@ impl Migration {
             progress.expected_downtime = (u128::from(progress.remaining) * 1000 / u128::from(speed)) as u64;
             if progress.expected_downtime <= limit.downtime_limit {
                 drop(progress);
+                self.tell_passes(passes);
                 // They are taken again with the guest standing still: what is dirty stays so.
                 for (block, list) in &pages {
                     let mark = |page: &u64| block.mark_dirty(page * PAGE_SIZE, 1, &[DirtyClient::Migration]);
@@ -390,9 +459,26 @@ impl Migration {
             if limit.auto_converge {
                 progress.throttle = throttle.round(&limit.throttle, progress.remaining, bytes);
             }
+            drop(progress);
+            self.tell_passes(passes);
         }
     }
-    fn pages<W: Write>(&self, writer: &mut Writer<W>, pages: &[(Arc<RamBlock>, Vec<u64>)]) -> Result<()> {
+    fn pages<W: Write>(
+        &self,
+        writer: &mut Writer<W>,
+        channels: &Option<Senders>,
+        pages: &[(Arc<RamBlock>, Vec<u64>)],
+    ) -> Result<()> {
+        if let Some(channels) = channels {
+            for (block, list) in pages {
+                for (first, count) in ram::runs(list) {
+                    self.check()?;
+                    channels.pages(block, first, count)?;
+                }
+            }
+            let round = channels.round()?;
+            return writer.section(Kind::Round, "", 1, &round.to_le_bytes());
+        }
         for (block, list) in pages {
             for (first, count) in ram::runs(list) {
                 self.check()?;
@@ -425,6 +511,7 @@ impl Migration {
         &self,
         machine: &Machine,
         mut writer: Writer<W>,
+        channels: &Option<Senders>,
         from: Option<Box<dyn Read + Send>>,
         before: RunState,
         sent: &AtomicU64,
@@ -432,21 +519,18 @@ impl Migration {
         self.pause();
         self.check()?;
         self.set(MigrationStatus::Device);
-        self.pages(&mut writer, &dirty(machine))?;
+        self.pages(&mut writer, channels, &dirty(machine))?;
         self.check_holders()?;
         machine.give_disks()?;
         machine.write_rest(&mut writer, before.runs())?;
+        if let Some(channels) = channels {
+            channels.finish()?;
+        }
         let mut to = writer.finish()?;
         self.progress.lock().remaining = 0;
         self.check()?;
-        if let Some(from) = from {
-            let mut answer = String::new();
-            BufReader::new(from.take(4096)).read_line(&mut answer)?;
-            match answer.trim_end() {
-                "ok" => {}
-                "" => return Err(StateError::Other("the other end has given up".to_owned())),
-                text => return Err(StateError::Other(format!("the other end says: {text}"))),
-            }
+        if let Some(mut from) = from {
+            expect(&mut from, "ok")?;
             self.check()?;
             to.write_all(b"go\n")?;
             to.flush()?;
@@ -479,11 +563,11 @@ impl Migration {
         }
         *self.started.lock() = Some(Instant::now());
         self.set(MigrationStatus::Setup);
-        let (this, machine) = (self.clone(), machine.clone());
+        let (this, machine, channels) = (self.clone(), machine.clone(), self.parameters().channels());
         let thread = move || {
-            let result = open().map_err(StateError::from).and_then(|Source { from, answers }| {
+            let result = open().map_err(StateError::from).and_then(|source| {
                 this.set(MigrationStatus::Active);
-                receive(&machine, from, answers, start)
+                receive(&machine, source, channels, start)
             });
             if let Err(e) = &result {
                 failed(e);
@@ -500,6 +584,20 @@ pub struct Source {
     pub from: Box<dyn Read + Send>,
     /// Where the machine comes from, if it can be told something.
     pub answers: Option<Box<dyn Write + Send>>,
+    /// Further connections, if there can be any.
+    pub accepting: Option<Accepting>,
+}
+
+/// Waits until the other end says `word`.
+fn expect(from: &mut impl Read, word: &str) -> Result<()> {
+    let mut answer = String::new();
+    // Nothing behind the line is read.
+    BufReader::with_capacity(1, from.take(4096)).read_line(&mut answer)?;
+    match answer.trim_end() {
+        "" => Err(StateError::Other("the other end has given up".to_owned())),
+        text if text == word => Ok(()),
+        text => Err(StateError::Other(format!("the other end says: {text}"))),
+    }
 }
 
 /// What was written to since the last call.
@@ -511,33 +609,53 @@ fn dirty(machine: &Machine) -> Vec<(Arc<RamBlock>, Vec<u64>)> {
     machine.memory_blocks().into_iter().map(taken).collect()
 }
 
+/// What keeps all of a move's connections together to the limit.
+struct Pace {
+    migration: Arc<Migration>,
+    sent: Arc<AtomicU64>,
+    /// Bytes, and since when.
+    spent: Mutex<(Instant, u64)>,
+    /// A connection has failed: nobody waits any longer.
+    halted: AtomicBool,
+}
+
+impl Pace {
+    fn new(migration: Arc<Migration>, sent: Arc<AtomicU64>) -> Self {
+        Self { migration, sent, spent: Mutex::new((Instant::now(), 0)), halted: AtomicBool::new(false) }
+    }
+}
+
 /// Writes no faster than the limit, while the guest runs.
 struct Paced {
     to: Box<dyn Write + Send>,
-    migration: Arc<Migration>,
-    sent: Arc<AtomicU64>,
-    since: Instant,
-    bytes: u64,
+    pace: Arc<Pace>,
 }
 
 impl Write for Paced {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let limit = self.migration.parameters().max_bandwidth;
-        let paced = limit != 0 && self.migration.progress.lock().status == MigrationStatus::Active;
+        let Pace { migration, sent, spent, halted } = &*self.pace;
+        let limit = migration.parameters().max_bandwidth;
+        let paced = limit != 0 && migration.progress.lock().status == MigrationStatus::Active;
         let piece = if paced { data.len().min(256 << 10) } else { data.len() };
         let n = self.to.write(&data[..piece])?;
-        self.sent.fetch_add(n as u64, Ordering::Relaxed);
+        sent.fetch_add(n as u64, Ordering::Relaxed);
         if paced {
-            self.bytes += n as u64;
-            let due = Duration::from_secs_f64(self.bytes as f64 / limit as f64);
-            while let Some(ahead) = due.checked_sub(self.since.elapsed()).filter(|a| !a.is_zero()) {
-                if self.migration.cancel.load(Ordering::SeqCst) {
+            let (since, bytes) = {
+                let mut spent = spent.lock();
+                spent.1 += n as u64;
+                *spent
+            };
+            let due = Duration::from_secs_f64(bytes as f64 / limit as f64);
+            while let Some(ahead) = due.checked_sub(since.elapsed()).filter(|a| !a.is_zero()) {
+                if migration.cancel.load(Ordering::SeqCst) || halted.load(Ordering::SeqCst) {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
                 std::thread::sleep(ahead.min(Duration::from_millis(50)));
             }
-            if self.since.elapsed() > Duration::from_secs(1) {
-                (self.since, self.bytes) = (Instant::now(), 0);
+            let mut spent = spent.lock();
+            // Who writes meanwhile keeps what it is ahead by.
+            if spent.0 == since && since.elapsed() > Duration::from_secs(1) {
+                *spent = (Instant::now(), spent.1.saturating_sub(bytes));
             }
         }
         Ok(n)
@@ -548,16 +666,16 @@ impl Write for Paced {
 }
 
 /// Takes the machine over.
-fn receive(
-    machine: &Arc<Machine>,
-    from: impl Read,
-    mut answers: Option<Box<dyn Write + Send>>,
-    start: bool,
-) -> Result<()> {
+fn receive(machine: &Arc<Machine>, source: Source, channels: Option<u8>, start: bool) -> Result<()> {
+    let Source { from, mut answers, accepting } = source;
     machine.check_blockers()?;
     machine.rest()?;
     let mut from = BufReader::with_capacity(1 << 20, from);
-    let mut result = machine.read_state(&mut from, true).and_then(|(rest, asks)| {
+    let read = {
+        let mut channels = Receivers::new(channels, accepting, answers.as_mut());
+        machine.read_from(&mut from, true, &mut channels).map_err(|e| channels.error(e))
+    };
+    let mut result = read.and_then(|(rest, asks)| {
         let own = machine.clone();
         let applied = machine.control().run(move || {
             // Flash looks at its drive.

@@ -3,6 +3,7 @@
 mod disks;
 mod machine;
 mod migrate;
+mod multifd;
 mod ram;
 mod snapshots;
 mod stream;
@@ -10,6 +11,7 @@ mod throttle;
 
 pub use machine::{Life, Rest};
 pub use migrate::{Channel, Migration, MigrationParameters, MigrationStatus, Progress, Source};
+pub use multifd::{Accepting, Dial};
 pub use snapshots::SnapshotNodes;
 pub use stream::StateError;
 pub use throttle::ThrottleParameters;

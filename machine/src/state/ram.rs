@@ -13,6 +13,8 @@ pub const BATCH: u64 = 256;
 const PAGE: usize = PAGE_SIZE as usize;
 const MAP: usize = BATCH as usize / 8;
 const HEAD: usize = 10 + MAP;
+/// Bytes of a section's content, at most.
+pub const MOST: u32 = (HEAD + BATCH as usize * PAGE) as u32;
 
 fn is_zero(page: &[u8]) -> bool {
     page.as_chunks::<16>().0.iter().all(|c| u128::from_ne_bytes(*c) == 0)

@@ -69,11 +69,13 @@ pub enum Kind {
     Device = 5,
     Cpu = 6,
     End = 7,
+    /// All pages of a round have been sent, where they go by several channels.
+    Round = 8,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Machine, Self::Pages, Self::Data, Self::Clock, Self::Device, Self::Cpu, Self::End]
+        [Self::Machine, Self::Pages, Self::Data, Self::Clock, Self::Device, Self::Cpu, Self::End, Self::Round]
             .into_iter()
             .find(|k| *k as u8 == byte)
     }
@@ -86,6 +88,7 @@ impl Kind {
             Self::Device => "device",
             Self::Cpu => "CPU",
             Self::End => "end",
+            Self::Round => "round",
         }
     }
 }
@@ -186,12 +189,14 @@ pub struct Reader<R> {
     from: R,
     sections: u64,
     last: String,
+    /// Bytes of a section's content, at most.
+    pub limit: u32,
 }
 
 impl<R: Read> Reader<R> {
     /// Reads the head.
     pub fn new(from: R) -> Result<Self> {
-        let mut this = Self { from, sections: 0, last: "its head".to_owned() };
+        let mut this = Self { from, sections: 0, last: "its head".to_owned(), limit: MAX_CONTENT };
         let mut head = [0; HEAD];
         this.take(&mut head)?;
         if head[..8] != MAGIC || word(&head, 12) != crc32fast::hash(&head[..12]) {
@@ -217,7 +222,7 @@ impl<R: Read> Reader<R> {
         let kind = Kind::of(head[0]).ok_or_else(|| fail("its kind is not known"))?;
         let (flag, name_len) = (head[1], usize::from(u16::from_le_bytes([head[2], head[3]])));
         let (version, len, was) = (word(&head, 4), word(&head, 8), word(&head, 12));
-        if flag > ZSTD || len > MAX_CONTENT || was > MAX_CONTENT || flag == 0 && len != was {
+        if flag > ZSTD || len > self.limit || was > self.limit || flag == 0 && len != was {
             return Err(fail("its length or compression is impossible"));
         }
         let mut name = vec![0; name_len];
