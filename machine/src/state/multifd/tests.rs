@@ -154,7 +154,9 @@ fn hostile_channels_end_the_move() {
     assert!(hostile(&bad, true, 60).starts_with("multifd channel 1: "));
     assert_eq!(hostile(&stream(&[2]), true, 60), "multifd channel 1: round: the one after 0 is missing");
     assert_eq!(hostile(&stream(&[]), true, 60), "multifd channel 1: its stream has ended too early");
-    assert_eq!(hostile(&whole[..16], false, 0), "multifd channel 1: nothing comes");
+    // The good one may not have come to its end yet.
+    let silent = hostile(&whole[..16], false, 0);
+    assert!(silent.ends_with(": nothing comes"), "{silent}");
     // A section that no page needs is not waited for, nor is there room for it.
     let mut writer = Writer::new(Vec::new()).unwrap();
     writer.section(Kind::Pages, "ram", 1, &vec![0; ram::MOST as usize + 1]).unwrap();
