@@ -9,6 +9,7 @@ use rhea_net::NetBackend;
 use rhea_pci::PciBus;
 use rhea_storage::CdDrive;
 use rhea_virtio::balloon::Balloon;
+use rhea_virtio::console::PortWatcher;
 use std::sync::Arc;
 
 /// A device of the user's choice, or one that the board has without being asked.
@@ -80,6 +81,8 @@ struct Parts {
     nets: Option<Arc<dyn Fn() -> Vec<(String, Arc<dyn NetBackend>)> + Send + Sync>>,
     pci: Vec<Arc<PciBus>>,
     balloon: Option<Arc<Balloon>>,
+    /// Told of channels to the guest: the port's id, and whether the guest has it open.
+    ports: Option<Arc<dyn Fn(&str, bool) + Send + Sync>>,
     assigned: AssignedDevices,
     /// The numbers of devices without an id that come next: chosen ones, and others, before which the CPUs are counted.
     next: (usize, usize),
@@ -170,6 +173,21 @@ impl Inventory {
     #[must_use]
     pub fn assigned(&self) -> AssignedDevices {
         self.0.lock().assigned.clone()
+    }
+    /// Has `f` called with the id of each port that the guest opens (true) or closes. The newest one stays.
+    pub fn on_port(&self, f: impl Fn(&str, bool) + Send + Sync + 'static) {
+        self.0.lock().ports = Some(Arc::new(f));
+    }
+    /// What tells of the port `id`; also of one that was plugged before anybody listened.
+    #[must_use]
+    pub fn port_watcher(self: &Arc<Self>, id: &str) -> PortWatcher {
+        let (me, id) = (Arc::downgrade(self), id.to_owned());
+        Arc::new(move |open| {
+            let listener = me.upgrade().and_then(|inventory| inventory.0.lock().ports.clone());
+            if let Some(listener) = listener {
+                listener(&id, open);
+            }
+        })
     }
     pub fn set_balloon(&self, balloon: Option<Arc<Balloon>>) {
         self.0.lock().balloon = balloon;

@@ -779,6 +779,7 @@ impl<'a> Plugger<'a> {
             console: spec.driver == "virtconsole",
             name: set.text("name").unwrap_or_default().to_owned(),
             backend,
+            watcher: spec.value("id").map(|id| self.board.inventory.port_watcher(id)),
         };
         console.add_port(port).map_err(|e| OptionError::new(&option, e))
     }

@@ -74,8 +74,10 @@ fn object_del(context: &Context, call: &mut Call<'_>) -> Result {
     done(context.machine.object_del(call.required("id")))
 }
 
-/// Has it told when the guest has given up a device.
+/// Has it told when the guest has given up a device, and when it opens or closes a port.
 pub fn send_events(machine: &Arc<Machine>, events: &Arc<Events>) {
+    let ports = events.clone();
+    machine.inventory().on_port(move |id, open| ports.emit("VSERPORT_CHANGE", json!({"id": id, "open": open})));
     let Some(hotplug) = machine.hotplug() else { return };
     let (inventory, events) = (machine.inventory().clone(), events.clone());
     hotplug.on_removed(Box::new(move |id| {

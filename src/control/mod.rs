@@ -17,6 +17,7 @@ pub mod migration;
 mod objects;
 mod options;
 mod pci;
+mod probes;
 mod reopen;
 pub mod snapshots;
 mod storage;
@@ -128,6 +129,7 @@ impl Control {
         migration::register(&mut commands);
         snapshots::register(&mut commands);
         vnc::register(&mut commands);
+        probes::register(&mut commands, &parts.machine, &parts.config);
         fdsets::register(&mut commands);
         chardevs::register(&mut commands);
         human::register(&mut commands);

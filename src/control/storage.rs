@@ -27,6 +27,7 @@ pub fn register(commands: &mut Commands<Context>) {
         ("blockdev-add", add_node),
         ("blockdev-reopen", super::reopen::reopen),
         ("blockdev-del", remove_node),
+        ("x-blockdev-change", change_children),
     ]);
 }
 
@@ -372,6 +373,25 @@ fn add_node(context: &Context, call: &mut Call<'_>) -> Result {
 
 fn remove_node(context: &Context, call: &mut Call<'_>) -> Result {
     done(context.machine.blockdev_del(call.required("node-name")))
+}
+
+/// Only quorums have children that come and go, and there are none: it says what is wrong with the request, and refuses what is not.
+fn change_children(context: &Context, call: &mut Call<'_>) -> Result {
+    let name = call.required("parent");
+    let nodes = context.machine.block_nodes();
+    let node = |name: &str| nodes.iter().find(|n| n.name() == name).cloned();
+    let of_drive = || context.machine.inventory().drives().iter().find(|d| d.id() == name).and_then(|d| d.node());
+    let Some(parent) = node(name).or_else(of_drive) else {
+        return Err(Error::new(format!("Cannot find device='{name}' nor node-name='{name}'")));
+    };
+    Err(Error::new(match (call.text("child"), call.text("node")) {
+        (Some(_), Some(_)) => "The parameters child and node are in conflict".to_owned(),
+        (None, None) => "Either child or node must be specified".to_owned(),
+        (Some(child), None) if parent.child(child).is_none() => format!("Node '{name}' does not have child '{child}'"),
+        (Some(_), None) => format!("The node {name} does not support removing a child"),
+        (None, Some(new)) if node(new).is_none() => format!("Node '{new}' not found"),
+        (None, Some(_)) => format!("The node {name} does not support adding a child"),
+    }))
 }
 
 fn insert_medium(context: &Context, call: &mut Call<'_>) -> Result {

@@ -1,6 +1,7 @@
 //! The control protocol on whole machines.
 
 mod images;
+mod probes;
 
 use rhea_control::{Schema, Value, json};
 use rhea_tests::{Board, Emulator, Random, STEP, Scratch, emulator_binary, require, run, run_command};

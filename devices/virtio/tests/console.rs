@@ -59,7 +59,7 @@ impl CharBackend for Peer {
 }
 
 fn port(console: bool, name: &str, number: Option<u32>, backend: &Arc<Peer>) -> PortOptions {
-    PortOptions { number, console, name: name.to_owned(), backend: backend.clone() }
+    PortOptions { number, console, name: name.to_owned(), backend: backend.clone(), watcher: None }
 }
 
 fn control(number: u32, event: u16, value: u16) -> Vec<u8> {

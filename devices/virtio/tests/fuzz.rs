@@ -62,7 +62,13 @@ fn devices() -> Vec<Arc<dyn VirtioDevice>> {
     for name in ["", "channel"] {
         let backend = Arc::new(Echo(Mutex::new(None)));
         console
-            .add_port(PortOptions { number: None, console: name.is_empty(), name: name.to_owned(), backend })
+            .add_port(PortOptions {
+                number: None,
+                console: name.is_empty(),
+                name: name.to_owned(),
+                backend,
+                watcher: None,
+            })
             .unwrap();
     }
     vec![

@@ -2,7 +2,7 @@
 
 mod port;
 
-pub use port::PortOptions;
+pub use port::{PortOptions, PortWatcher};
 
 use crate::core::{VirtioDevice, config_bytes};
 use crate::features;
@@ -211,7 +211,7 @@ impl Console {
                 }
             }
             event::PORT_OPEN => {
-                port.guest_open.store(value != 0, Ordering::Release);
+                port.set_guest_open(value != 0);
                 if value != 0 {
                     port.backend.accept_input();
                 }
@@ -290,11 +290,7 @@ impl VirtioDevice for Console {
         self.ports.read().iter().for_each(|p| p.reset());
     }
     fn save(&self) -> Vec<u8> {
-        let port = |p: &Arc<Port>| PortState {
-            number: p.number,
-            guest_open: p.guest_open.load(Ordering::Acquire),
-            held: p.held(),
-        };
+        let port = |p: &Arc<Port>| PortState { number: p.number, guest_open: p.guest_open(), held: p.held() };
         let state = State {
             ports: self.ports.read().iter().map(port).collect(),
             messages: self.messages.lock().iter().cloned().map(Into::into).collect(),

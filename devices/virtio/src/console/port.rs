@@ -23,7 +23,12 @@ pub struct PortOptions {
     /// Told to the guest; empty: none.
     pub name: String,
     pub backend: Arc<dyn CharBackend>,
+    /// Told when somebody in the guest opens the port (true), and when nobody has it open any more.
+    pub watcher: Option<PortWatcher>,
 }
+
+/// Who is told whether the guest has a port open.
+pub type PortWatcher = Arc<dyn Fn(bool) + Send + Sync>;
 
 pub(super) struct Port {
     pub number: u32,
@@ -36,7 +41,8 @@ pub(super) struct Port {
     /// Somebody is at the back end's other side.
     pub host_open: AtomicBool,
     /// Somebody in the guest has the port open.
-    pub guest_open: AtomicBool,
+    guest_open: AtomicBool,
+    watcher: Option<PortWatcher>,
 }
 
 /// The receive queue of a port; the transmit queue is the next.
@@ -55,7 +61,7 @@ impl CharFrontend for Front {
     fn can_receive(&self) -> usize {
         let (Some(console), Some(port)) = (self.console.upgrade(), self.port.upgrade()) else { return 0 };
         // What comes before anybody listens waits in the back end.
-        if console.multiport() && !port.guest_open.load(Ordering::Acquire) {
+        if console.multiport() && !port.guest_open() {
             return 0;
         }
         HELD.saturating_sub(port.input.lock().len())
@@ -86,7 +92,7 @@ impl CharFrontend for Front {
 
 impl Port {
     pub(super) fn new(number: u32, options: PortOptions) -> Self {
-        let PortOptions { console, name, backend, .. } = options;
+        let PortOptions { console, name, backend, watcher, .. } = options;
         let host_open = AtomicBool::new(backend.connected());
         Self {
             number,
@@ -98,6 +104,17 @@ impl Port {
             tx: Gate::default(),
             host_open,
             guest_open: AtomicBool::new(false),
+            watcher,
+        }
+    }
+    pub(super) fn guest_open(&self) -> bool {
+        self.guest_open.load(Ordering::Acquire)
+    }
+    pub(super) fn set_guest_open(&self, open: bool) {
+        if self.guest_open.swap(open, Ordering::AcqRel) != open
+            && let Some(watcher) = &self.watcher
+        {
+            watcher(open);
         }
     }
     /// Moves held input into the guest's buffers.
@@ -163,7 +180,7 @@ impl Port {
     }
     pub(super) fn reset(&self) {
         self.wait();
-        self.guest_open.store(false, Ordering::Release);
+        self.set_guest_open(false);
         self.input.lock().clear();
     }
     /// Input that the guest has not taken.
@@ -171,7 +188,7 @@ impl Port {
         self.input.lock().iter().copied().collect()
     }
     pub(super) fn restore(&self, guest_open: bool, held: &[u8]) {
-        self.guest_open.store(guest_open, Ordering::Release);
+        self.set_guest_open(guest_open);
         *self.input.lock() = held.iter().copied().take(HELD).collect();
     }
 }
