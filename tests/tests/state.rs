@@ -190,6 +190,19 @@ impl Machine {
     fn monitor(&mut self, line: &str) -> String {
         self.control.monitor(line)
     }
+    /// Waits until its migration is at this point.
+    fn migration_is(&mut self, status: &str) {
+        let end = Instant::now() + STEP;
+        let line = format!("status: {status}");
+        loop {
+            let info = self.monitor("info migrate");
+            if info.lines().any(|l| l.trim_end().ends_with(&line)) {
+                return;
+            }
+            assert!(Instant::now() < end, "{status}: {info}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
     /// The program goes on, and has found nothing wrong.
     fn runs(&mut self) {
         for _ in 0..2 {
@@ -241,10 +254,7 @@ fn moves(board: Board, program: &str, from: u64, args: &[&str]) {
                 assert!(Instant::now() < end, "{}", guest.monitor("info migrate"));
                 std::thread::sleep(Duration::from_millis(20));
             }
-            while !guest.monitor("info migrate").contains("status: completed") {
-                assert!(Instant::now() < end, "{}", guest.monitor("info migrate"));
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            guest.migration_is("completed");
         } else {
             assert_eq!(guest.monitor(&format!("migrate {place}")), "", "{}", next.emulator.transcript());
         }
@@ -438,9 +448,10 @@ fn moves_that_fail_leave_the_machine_running() {
     let mut slow = incoming("slow", "256M", &place);
     assert_eq!(guest.monitor(&format!("migrate -d {place}")), "");
     guest.runs();
-    assert!(guest.monitor("info migrate").contains("status: active"));
+    guest.migration_is("active");
     assert_eq!(guest.monitor("migrate_cancel"), "");
     assert!(!slow.emulator.wait(STEP).success());
+    guest.migration_is("cancelled");
     guest.runs();
 
     // A file is a stream too; one that is damaged is refused.
@@ -562,17 +573,10 @@ fn moves_by_channels_that_fail_leave_the_machine_running() {
     let mut slow = incoming("slow", "on", &place);
     assert_eq!(guest.monitor(&format!("migrate -d {place}")), "");
     guest.runs();
-    let end = Instant::now() + STEP;
-    loop {
-        let info = guest.monitor("info migrate");
-        if info.contains("status: active") {
-            break;
-        }
-        assert!(info.contains("status: setup") && Instant::now() < end, "{info}{}", slow.emulator.transcript());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    guest.migration_is("active");
     assert_eq!(guest.monitor("migrate_cancel"), "");
     assert!(!slow.emulator.wait(STEP).success());
+    guest.migration_is("cancelled");
     guest.runs();
 
     assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 0"), "");
