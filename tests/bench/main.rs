@@ -15,7 +15,8 @@ const USAGE: &str =
   --runs N         runs of each emulator (default 3); medians count
   --only PATTERNS  the programs whose names match these shell patterns, separated by commas
   --cpu MODEL      max (the default), cortex-a72, ...
-  --no-boot        leaves the time from the start to the shell out
+  --no-boot        leaves out what is measured of a machine as a whole: the time from the start to the shell, what memory it takes
+                   there, how much faster two processors are than one
   --write          puts the table into docs/performance.md";
 
 const CLASSES: [&str; 5] = ["integer", "fp", "memory", "system", "programs"];
@@ -101,10 +102,20 @@ fn machine(board: Board) -> &'static str {
     }
 }
 
+/// What is measured of a machine as a whole, a value for each run.
+#[derive(Default)]
+struct Whole {
+    /// Seconds from the start of the emulator to the prompt of the guest's shell.
+    boot: Vec<f64>,
+    /// MiB resident then.
+    resident: Vec<f64>,
+    /// How often as fast two programs at once are with two processors as with one.
+    two: Vec<f64>,
+}
+
 impl Contestant {
-    fn bench(&self, options: &Options, board: Board) -> (Results, BTreeMap<String, String>) {
-        let append = format!("console={} quiet rhea.bench={}", board.console(), options.only);
-        let initramfs = if options.programs { "programs-initramfs" } else { "bench-initramfs" };
+    fn start(&self, options: &Options, board: Board, initramfs: &str, cpus: &str, words: &str) -> Emulator {
+        let append = format!("console={} quiet {words}", board.console());
         let (kernel, initrd) = (guest_file(&board.file("kernel")), guest_file(&board.file(initramfs)));
         let args = [
             "-M",
@@ -112,7 +123,7 @@ impl Contestant {
             "-cpu",
             &options.cpu,
             "-smp",
-            "1",
+            cpus,
             "-m",
             "1G",
             "-nic",
@@ -125,7 +136,12 @@ impl Contestant {
             &append,
             "-nographic",
         ];
-        let mut guest = Emulator::start_program(&self.program, &args);
+        Emulator::start_program(&self.program, &args)
+    }
+
+    fn bench(&self, options: &Options, board: Board) -> (Results, BTreeMap<String, String>) {
+        let initramfs = if options.programs { "programs-initramfs" } else { "bench-initramfs" };
+        let mut guest = self.start(options, board, initramfs, "1", &format!("rhea.bench={}", options.only));
         guest.expect("BENCH-START", STEP);
         let text = guest.expect("BENCH-END", PATIENCE);
         guest.wait(STEP);
@@ -142,15 +158,31 @@ impl Contestant {
         (results, classes)
     }
 
-    /// Seconds from the start of the emulator to the prompt of the guest's shell.
-    fn boot(&self, options: &Options, board: Board) -> f64 {
+    /// One run of what [`Whole`] has.
+    fn whole(&self, options: &Options, board: Board, whole: &mut Whole) {
         let mut args = board.linux("");
         args.extend(["-M", machine(board)].map(String::from));
         args.extend(["-cpu", &options.cpu, "-smp", "1", "-nic", "none"].map(String::from));
         let start = Instant::now();
         let mut guest = Emulator::start_program(&self.program, &args);
         guest.expect("guest# ", STEP);
-        start.elapsed().as_secs_f64()
+        whole.boot.push(start.elapsed().as_secs_f64());
+        let status = std::fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap_or_default();
+        let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+        whole.resident.push(resident.unwrap_or(f64::NAN) / 1024.0);
+        drop(guest);
+        whole.two.push(self.two_at_once(options, board, "1") / self.two_at_once(options, board, "2"));
+    }
+
+    /// Seconds until the later of two programs that are started together has done its work.
+    fn two_at_once(&self, options: &Options, board: Board, cpus: &str) -> f64 {
+        let mut guest = self.start(options, board, "bench-initramfs", cpus, "");
+        guest.expect("guest# ", STEP);
+        guest.send("for n in 1 2; do /bench/fib & done; wait; echo BOTH END\n".replace("BOTH", "BO\"\"TH").as_str());
+        let text = guest.expect("BOTH END", PATIENCE);
+        let seconds =
+            text.lines().filter_map(|l| l.split_once("BENCH fib integer ")?.1.split(' ').next()?.parse().ok());
+        seconds.fold(0.0, f64::max)
     }
 }
 
@@ -163,6 +195,11 @@ fn median(values: &[f64]) -> f64 {
         n if n % 2 == 1 => sorted[middle],
         _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
     }
+}
+
+fn min_max(values: &[f64], digits: usize) -> String {
+    let (min, max) = values.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &v| (low.min(v), high.max(v)));
+    format!("{min:.digits$}–{max:.digits$}")
 }
 
 fn geometric_mean(values: &[f64]) -> f64 {
@@ -197,7 +234,7 @@ fn compare(options: &Options, board: Board) -> Result<(), String> {
     let rhea = Contestant { name: "Rhea", program: emulator_binary() };
     let qemu = Contestant { name: "QEMU", program: PathBuf::from(board.qemu()) };
     let mut benches: BTreeMap<String, Bench> = BTreeMap::new();
-    let mut boots = (Vec::new(), Vec::new());
+    let mut wholes = (Whole::default(), Whole::default());
     let mut checks: BTreeMap<String, String> = BTreeMap::new();
     let mut differing = Vec::new();
     for run in 0..options.runs {
@@ -207,8 +244,7 @@ fn compare(options: &Options, board: Board) -> Result<(), String> {
             let is_rhea = contestant.name == rhea.name;
             eprintln!("{}, run {} of {}: {}", board.machine(), run + 1, options.runs, contestant.name);
             if options.boots() {
-                let seconds = contestant.boot(options, board);
-                if is_rhea { boots.0.push(seconds) } else { boots.1.push(seconds) }
+                contestant.whole(options, board, if is_rhea { &mut wholes.0 } else { &mut wholes.1 });
             }
             let (results, classes) = contestant.bench(options, board);
             for (name, (seconds, check)) in results {
@@ -229,7 +265,7 @@ fn compare(options: &Options, board: Board) -> Result<(), String> {
     if benches.is_empty() {
         return Err(format!("no program matches '{}'", options.only));
     }
-    let table = table(options, board, &benches, &boots, &first_line(&qemu.program, "--version"));
+    let table = table(options, board, &benches, &wholes, &first_line(&qemu.program, "--version"));
     println!("{table}");
     let incomplete: Vec<&str> = benches
         .iter()
@@ -249,7 +285,7 @@ fn table(
     options: &Options,
     board: Board,
     benches: &BTreeMap<String, Bench>,
-    boots: &(Vec<f64>, Vec<f64>),
+    (rhea, qemu): &(Whole, Whole),
     qemu_version: &str,
 ) -> String {
     let programs = if options.programs { " --programs" } else { "" };
@@ -263,9 +299,9 @@ fn table(
         command += &format!(" --only '{}'", options.only);
     }
     let mut text = format!(
-        "`{command}` on {}; {qemu_version}. Seconds are medians of {} alternating runs; the ratio is QEMU's time \
+        "`{command}` on {}; {qemu_version}. Medians of {} alternating runs, the least and the most; the ratio is QEMU's time \
          divided by Rhea's: above 1, Rhea is faster.\n\n\
-         | program | class | Rhea (s) | QEMU (s) | ratio |\n|---|---|---:|---:|---:|\n",
+         | program | class | Rhea (s) | min–max | QEMU (s) | min–max | ratio |\n|---|---|---:|---:|---:|---:|---:|\n",
         host(),
         options.runs
     );
@@ -274,24 +310,33 @@ fn table(
     for class in CLASSES {
         let mut ratios = Vec::new();
         for (name, bench) in benches.iter().filter(|(_, b)| b.class == class) {
-            let (rhea, qemu) = (median(&bench.rhea), median(&bench.qemu));
-            text += &format!("| {name} | {class} | {rhea:.3} | {qemu:.3} | {:.2} |\n", qemu / rhea);
-            ratios.push(qemu / rhea);
+            let ratio = median(&bench.qemu) / median(&bench.rhea);
+            text += &row(name, class, (&bench.rhea, &bench.qemu), 3, &format!("{ratio:.2}"));
+            ratios.push(ratio);
         }
         if !ratios.is_empty() {
-            means += &format!("| geometric mean | {class} | | | {:.2} |\n", geometric_mean(&ratios));
+            means += &format!("| geometric mean | {class} | | | | | {:.2} |\n", geometric_mean(&ratios));
             all.extend(ratios);
         }
     }
     text += &means;
     if !options.programs {
-        text += &format!("| **geometric mean** | **all** | | | **{:.2}** |\n", geometric_mean(&all));
+        text += &format!("| **geometric mean** | **all** | | | | | **{:.2}** |\n", geometric_mean(&all));
     }
     if options.boots() {
-        let (rhea, qemu) = (median(&boots.0), median(&boots.1));
-        text += &format!("| start to shell | boot | {rhea:.2} | {qemu:.2} | {:.2} |\n", qemu / rhea);
+        let ratio = |a: &[f64], b: &[f64]| format!("{:.2}", median(b) / median(a));
+        text += &row("start to shell", "boot", (&rhea.boot, &qemu.boot), 2, &ratio(&rhea.boot, &qemu.boot));
+        let memory = ratio(&rhea.resident, &qemu.resident);
+        text += &row("resident at the shell, MiB", "memory use", (&rhea.resident, &qemu.resident), 0, &memory);
+        text += &row("two fibs, `-smp 2` against 1, times", "processors", (&rhea.two, &qemu.two), 2, "");
     }
     text
+}
+
+fn row(name: &str, class: &str, (rhea, qemu): (&[f64], &[f64]), digits: usize, last: &str) -> String {
+    let (a, b) = (median(rhea), median(qemu));
+    let (of_a, of_b) = (min_max(rhea, digits), min_max(qemu, digits));
+    format!("| {name} | {class} | {a:.digits$} | {of_a} | {b:.digits$} | {of_b} | {last} |\n")
 }
 
 /// Replaces what is between the machine's markers of docs/performance.md.

@@ -255,8 +255,16 @@ fn guests_of_libvirt() {
         assert!(libvirt.run(&["domstate", name]).contains("shut off"));
         let mut console = Emulator::start_command_on_terminal(other.command(&["console", name]));
         console.expect("Escape character", STEP);
+        // What is typed before virsh has taken over the terminal is lost.
+        let end = Instant::now() + STEP;
+        while Instant::now() < end {
+            console.send("\n");
+            if console.appears("guest# ", Duration::from_secs(1)) {
+                break;
+            }
+        }
         console.send(
-            "\nuntil grep -q vda /proc/partitions; do sleep 0.2; done; echo 3 >/proc/sys/vm/drop_caches; head -n 1 /dev/vda\n",
+            "until grep -q vda /proc/partitions; do sleep 0.2; done; echo 3 >/proc/sys/vm/drop_caches; head -n 1 /dev/vda\n",
         );
         console.expect(&format!("disk of {name}"), STEP);
         other.run(&["destroy", name]);

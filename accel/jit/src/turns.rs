@@ -69,6 +69,16 @@ impl Turns {
         self.clock.begin(most);
         true
     }
+    /// This vCPU was asked for while it waited for an interrupt, and is about to look at why: it takes part again, whether or not it has
+    /// come to [`Self::ask`] when another's turn ends.
+    pub fn wake(&self, index: u32) {
+        let mut state = self.state.lock();
+        if let Some(n) = state.number(index)
+            && state.places[n].1 == Place::Asleep
+        {
+            state.places[n].1 = Place::Ready;
+        }
+    }
     /// This vCPU used up what it was allowed.
     pub fn spent(&self, index: u32) {
         self.clock.spent();
@@ -118,7 +128,12 @@ impl State {
     }
     /// Does a vCPU run, or is one about to that waited for an interrupt?
     fn busy(&self) -> bool {
-        self.turn.is_some() || self.places.iter().any(|(shared, place)| *place == Place::Asleep && shared.interrupted())
+        let about_to = |(shared, place): &(Arc<Shared>, Place)| match place {
+            Place::Ready => true,
+            Place::Asleep => shared.interrupted(),
+            Place::Away => false,
+        };
+        self.turn.is_some() || self.places.iter().any(about_to)
     }
     /// Instructions of a turn.
     fn most(&self) -> u64 {

@@ -160,6 +160,9 @@ impl<G: Guest> JitVcpu<G> {
                 Step::Run => {}
             }
             let inner = &mut *guard;
+            if let Some(turns) = &self.turns {
+                turns.wake(self.shared.index);
+            }
             self.shared.word().swap(0, Ordering::SeqCst);
             self.do_work(inner);
             self.drain_flushes(inner);

@@ -2,7 +2,8 @@
 
 use super::asm::Label;
 use super::asm::{Alu, Cc, Shift};
-use super::emit::{Emit, H_COUNTER, Stub, reason};
+use super::emit::{Emit, H_COUNTER, reason};
+use super::stubs::Stub;
 use super::*;
 use rhea_clock::Counter;
 use rhea_ir::func::{Inst, Value};

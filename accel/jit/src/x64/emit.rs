@@ -1,15 +1,15 @@
-//! The frame of code generation: operands, blocks and edges, exits, state maps and out-of-line stubs.
+//! The frame of code generation: operands, blocks and edges, exits and state maps.
 
 use super::asm::Label;
 use super::asm::{Asm, Cc};
-use super::encode::Place;
+use super::stubs::Stub;
 use super::*;
 use crate::regalloc::{Allocation, Interval, Loc, OutOfSpill, allocate, recycle};
 use rhea_ir::env::EnvHeader;
 use rhea_ir::func::{ExitKind, Function, Inst, StateId, Target, Term, Value};
 use rhea_ir::guest::{FpMode, HelperDesc};
 use rhea_ir::op::{Class, Op};
-use rhea_ir::types::{MemOp, Slot, Type};
+use rhea_ir::types::{Slot, Type};
 use std::mem::offset_of;
 
 /// Why generated code returned; in the low 4 bits of rax, the rest of it is the reason's own.
@@ -59,7 +59,7 @@ pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
 pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
 pub(super) const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
 pub(super) const H_COUNTER: i32 = offset_of!(EnvHeader, counter) as i32;
-const H_BRANCH: i32 = offset_of!(EnvHeader, branch) as i32;
+pub(super) const H_BRANCH: i32 = offset_of!(EnvHeader, branch) as i32;
 pub(super) const H_FP_FLAGS: i32 = offset_of!(EnvHeader, fp_flags) as i32;
 
 /// Addresses of the run-time functions generated code calls.
@@ -132,58 +132,6 @@ pub struct Region<'a> {
     pub others: Pages<'a>,
     /// The number of the first memory instruction, if they are to use [`EnvHeader::sites`].
     pub sites: Option<u32>,
-}
-
-/// Work emitted out of line after the hot code.
-pub(super) enum Stub {
-    /// Slow path of a memory access.
-    Mem { v: Value, label: Label, back: Label },
-    /// The TLB, where a site does not know the page or there is none, of the address at `at`. Slow path and end are those of `Mem`.
-    Probe {
-        op: MemOp,
-        site: Option<i32>,
-        /// A word of the frame that becomes 0.
-        clear: Option<i32>,
-        tag: i32,
-        at: Place,
-        label: Label,
-        slow: Label,
-        hit: Label,
-    },
-    /// The addend of the TLB entry at rcx, into it.
-    Addend { label: Label, hit: Label },
-    /// Exact FP by the run time.
-    Fp { v: Value, label: Label, back: Label },
-    /// A state map, then an exit with the reason.
-    Leave { state: StateId, label: Label, reason: u64 },
-    /// Exit with pc stored and a reason (state is already in memory).
-    Exit { label: Label, pc: u64, reason: u64 },
-    /// rax → pc, the branch is at `from` if that has not been said, then lookup.
-    Miss { label: Label, from: Option<u64> },
-    /// Where the shadow return stack leads.
-    Landing { label: Label, pc: u64 },
-    /// After a helper raised.
-    Raised { label: Label },
-    /// An edge's moves and the jump to its block.
-    Edge { label: Label, target: Target, skip_state: bool },
-    /// Where a [`rhea_ir::func::Term::Switch`] goes whose table does not have the value.
-    Beside { label: Label, value: Value, cases: Vec<(u64, Label)>, other: Target, note: u64 },
-    /// The table of a switch.
-    Table { label: Label, entries: Vec<(u64, Label)> },
-    /// 16 bytes of data.
-    Data { label: Label, bytes: u128 },
-    /// Was emitted.
-    Done,
-}
-
-impl Stub {
-    /// Is it run as often as the code that leads to it?
-    fn is_warm(&self) -> bool {
-        matches!(
-            self,
-            Stub::Edge { .. } | Stub::Landing { .. } | Stub::Beside { .. } | Stub::Table { .. } | Stub::Probe { .. }
-        )
-    }
 }
 
 pub(super) struct Emit<'a> {
@@ -562,7 +510,7 @@ impl Emit<'_> {
         }
     }
 
-    fn exit_with(&mut self, reason: u64) {
+    pub(super) fn exit_with(&mut self, reason: u64) {
         // With a region's number, at the same length for all of them: see `crate::template`.
         if reason >> 16 != 0 {
             self.asm.mov_imm64(RAX, reason)
@@ -761,100 +709,6 @@ impl Emit<'_> {
             }
             _ if self.in_region_pages(pc) => self.linked_jump(pc),
             _ => self.checked_jump(pc),
-        }
-    }
-
-    // ---- stubs ----
-
-    /// Emits what is out of line; the offset from which on it is rarely run.
-    fn emit_stubs(&mut self) -> u32 {
-        self.in_stubs = true;
-        // What the guest's own jumps lead to first: it is run as often as they are; data last. Stubs may add stubs (edges with exits).
-        self.emit_stubs_that(Stub::is_warm);
-        let cold = self.asm.offset() as u32;
-        self.emit_stubs_that(|s| !matches!(s, Stub::Data { .. }));
-        self.emit_stubs_that(|_| true);
-        cold
-    }
-
-    fn emit_stubs_that(&mut self, are: impl Fn(&Stub) -> bool) {
-        let mut k = 0;
-        while let Some(stub) = self.stubs.get_mut(k) {
-            if are(stub) {
-                let stub = std::mem::replace(stub, Stub::Done);
-                self.emit_stub(stub);
-            }
-            k += 1;
-        }
-    }
-
-    fn emit_stub(&mut self, stub: Stub) {
-        match stub {
-            Stub::Mem { v, label, back } => {
-                self.asm.bind(label);
-                self.mem_slow(v, back);
-            }
-            Stub::Probe { op, site, clear, tag, at, label, slow, hit } => {
-                self.asm.bind(label);
-                if let Some(word) = clear {
-                    self.asm.store_imm(true, RSP, word, 0);
-                }
-                self.probe(op, site, tag, at, slow, hit);
-            }
-            Stub::Addend { label, hit } => {
-                self.asm.bind(label);
-                self.asm.load(true, RCX, RCX, super::mem::ADDEND);
-                self.asm.jmp(hit);
-            }
-            Stub::Fp { v, label, back } => {
-                self.asm.bind(label);
-                self.fp_slow(v);
-                self.asm.jmp(back);
-            }
-            Stub::Leave { state, label, reason } => {
-                self.asm.bind(label);
-                self.write_state(state);
-                let pc = self.f.state(state).pc;
-                self.store_pc(pc);
-                self.exit_with(reason);
-            }
-            Stub::Exit { label, pc, reason } => {
-                self.asm.bind(label);
-                self.store_pc(pc);
-                self.exit_with(reason);
-            }
-            Stub::Landing { label, pc } => {
-                self.asm.bind(label);
-                self.linked_jump(pc);
-            }
-            Stub::Miss { label, from } => {
-                self.asm.bind(label);
-                self.asm.store(true, ENV, H_PC, RAX);
-                if let Some(from) = from {
-                    self.asm.mov_ri(RDX, from);
-                    self.asm.store(true, ENV, H_BRANCH, RDX);
-                }
-                self.exit_with(reason::LOOKUP);
-            }
-            Stub::Raised { label } => {
-                self.asm.bind(label);
-                self.exit_with(reason::RAISED);
-            }
-            Stub::Edge { label, target, skip_state } => {
-                self.asm.bind(label);
-                self.edge(&target, None, skip_state);
-            }
-            Stub::Beside { label, value, cases, other, note } => {
-                self.asm.bind(label);
-                self.switch_beside(value, &cases, &other, note);
-            }
-            Stub::Table { label, entries } => self.switch_table(label, &entries),
-            Stub::Done => {}
-            Stub::Data { label, bytes } => {
-                self.asm.align(16);
-                self.asm.bind(label);
-                self.asm.bytes(&bytes.to_le_bytes());
-            }
         }
     }
 }

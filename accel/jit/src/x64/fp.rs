@@ -4,7 +4,8 @@
 
 use super::asm::{Alu, Cc, Label, Shift};
 use super::cond::Test;
-use super::emit::{Emit, Stub};
+use super::emit::Emit;
+use super::stubs::Stub;
 use super::*;
 use rhea_ir::func::{Function, Inst, Value};
 use rhea_ir::guest::NanRule;

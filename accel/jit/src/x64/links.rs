@@ -2,8 +2,9 @@
 
 use super::asm::Label;
 use super::asm::{Alu, Cc};
-use super::emit::{Emit, H_FETCH, H_RETURNS, H_RETURNS_TOP, LinkSite, Stub, reason};
+use super::emit::{Emit, H_FETCH, H_RETURNS, H_RETURNS_TOP, LinkSite, reason};
 use super::encode::Place;
+use super::stubs::Stub;
 use super::*;
 
 const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;

@@ -1,9 +1,10 @@
 //! Guest memory accesses: the inline TLB and the slow path behind it.
 
 use super::asm::{Alu, Cc, Label, Shift};
-use super::emit::{Emit, H_FLAT, H_SITES, H_TLB, Stub};
+use super::emit::{Emit, H_FLAT, H_SITES, H_TLB};
 use super::encode::Place;
 use super::share::Role;
+use super::stubs::Stub;
 use super::*;
 use rhea_ir::env::{PAGE_BITS, SITES, TlbEntry};
 use rhea_ir::func::{Inst, Value};

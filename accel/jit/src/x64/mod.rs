@@ -24,6 +24,7 @@ mod mem;
 mod moves;
 mod share;
 mod simd;
+mod stubs;
 mod switch;
 mod vec;
 

@@ -4,9 +4,10 @@
 
 use super::asm::Label;
 use super::asm::{Alu, Cc};
-use super::emit::{Emit, Region, SHARED, Stub};
+use super::emit::{Emit, Region, SHARED};
 use super::encode::Place;
 use super::mem::{ADDEND, TAG_READ, TAG_WRITE};
+use super::stubs::Stub;
 use super::*;
 use rhea_ir::Effects;
 use rhea_ir::func::{Function, Target, Value};

@@ -1,8 +1,9 @@
 //! Jumps to one of many targets: a table of numbers, each where its hash says.
 
 use super::asm::{Alu, Cc, Label, Shift};
-use super::emit::{Emit, Stub};
+use super::emit::Emit;
 use super::encode::Place;
+use super::stubs::Stub;
 use super::*;
 use crate::cache::LIST_BYTES;
 use rhea_ir::func::{Target, Value};
