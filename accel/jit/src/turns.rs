@@ -140,3 +140,42 @@ impl State {
         if self.places.len() > 1 { TURN } else { u64::MAX }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhea_clock::Counting;
+    use rhea_ir::env::EnvHeader;
+    use rhea_ir::guest::request;
+    use std::sync::atomic::Ordering;
+
+    /// A vCPU that has seen why it was woken, and has not asked for its turn yet, is not passed over: that would depend on threads.
+    #[test]
+    fn who_is_woken_takes_part_at_once() {
+        let turns =
+            Turns::new(&VirtualClock::counted(Counting { shift: Some(1), sleep: false, align: false })).unwrap();
+        let headers = [EnvHeader::default(), EnvHeader::default()];
+        let vcpus = [0, 1].map(|n| Arc::new(Shared::new(n, &headers[n as usize])));
+        vcpus.iter().for_each(|v| turns.add(v));
+        assert!(turns.ask(0) && !turns.ask(1));
+        turns.spent(0);
+        assert!(turns.has(1));
+        turns.sleep(1);
+        assert!(turns.has(0));
+        turns.spent(0);
+        assert!(turns.has(0), "the other one sleeps");
+        // It is asked for; its thread looks at that, and only then asks for its turn.
+        vcpus[1].request(request::INTERRUPT);
+        turns.wake(1);
+        vcpus[1].word().swap(0, Ordering::SeqCst);
+        turns.spent(0);
+        assert!(turns.has(1) && turns.ask(1));
+        turns.leave(1);
+        assert!(turns.has(0));
+        // Who does not take part is not woken.
+        turns.wake(1);
+        turns.spent(0);
+        assert!(turns.has(0));
+        turns.leave(0);
+    }
+}
