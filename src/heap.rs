@@ -1,16 +1,22 @@
-//! Pages of the allocator's memory. It asks for huge ones for all of it, which a translator of code gains from; but most of such a page
-//! is never used, and where the processor runs guest code itself that would be half of what the program takes.
-#![expect(unsafe_code, reason = "advice on memory")]
+//! The allocator's memory. It asks for huge pages for all of it, of which most is never used, and keeps what was freed for longer than
+//! a guest takes to start.
+#![expect(unsafe_code, reason = "advice on memory; an option of the allocator's library")]
 
+use libmimalloc_sys::{mi_option_set, mi_option_t};
 use rustix::mm::{Advice, madvise};
 
-/// Whether the allocator's memory gets huge pages from now on.
-pub fn set_huge_pages(on: bool) {
+/// `mi_option_purge_delay` of mimalloc.h: milliseconds until memory that was freed is given back to the host.
+const PURGE_DELAY: mi_option_t = 15;
+const PURGE_AFTER: std::ffi::c_long = 10;
+
+/// The allocator's memory gets no huge pages from now on, and is given back soon after it was freed.
+pub fn keep_small() {
+    // SAFETY: may be called at any time.
+    unsafe { mi_option_set(PURGE_DELAY, PURGE_AFTER) };
     let probe = Box::new(0u8);
     let Some((start, end)) = mapping_of((&raw const *probe).addr()) else { return };
-    let advice = if on { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage };
     // SAFETY: advice of this kind changes nothing but the size of pages that are not there yet. An error is a kernel that has none.
-    let _ = unsafe { madvise(std::ptr::without_provenance_mut(start), end - start, advice) };
+    let _ = unsafe { madvise(std::ptr::without_provenance_mut(start), end - start, Advice::LinuxNoHugepage) };
 }
 
 /// The bounds of this process's mapping that an address is in.
@@ -34,7 +40,12 @@ mod tests {
         let (start, end) = mapping_of(at).unwrap();
         assert!(start.is_multiple_of(4096) && end.is_multiple_of(4096) && (start..end).contains(&at));
         assert!(mapping_of(8).is_none());
-        set_huge_pages(false);
-        set_huge_pages(true);
+        keep_small();
+    }
+    #[test]
+    fn the_option_is_the_delay() {
+        // SAFETY: only reads. Its neighbours are switches.
+        let before = unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
+        assert!((10..=10_000).contains(&before), "{before}");
     }
 }

@@ -17,7 +17,6 @@ use cli::Extras;
 use control::{Control, Parts};
 use rhea_accel::VmControl;
 use rhea_device::{Log, OptionError};
-use rhea_machine::accel::AccelKind;
 use rhea_machine::config::{BoardOptions, MachineConfig};
 use rhea_machine::run::{self, RunOptions};
 use rhea_machine::state::SnapshotNodes;
@@ -29,7 +28,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    heap::set_huge_pages(false);
+    heap::keep_small();
     let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let program = args.next().unwrap_or_default();
     match start(&program, args.collect()) {
@@ -105,9 +104,6 @@ fn open_log(config: &MachineConfig) -> Result<Log, OptionError> {
 }
 
 fn run_machine(config: &MachineConfig, extras: Extras) -> Result<i32, OptionError> {
-    if !matches!(config.accel, AccelKind::Kvm(_)) {
-        heap::set_huge_pages(true);
-    }
     // Before there are threads, which only one of the two processes would have.
     let daemon = |e: std::io::Error| OptionError::new("-daemonize", e.to_string());
     let starter = extras.daemonize.then(daemon::start).transpose().map_err(daemon)?;

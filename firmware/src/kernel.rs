@@ -2,6 +2,7 @@
 
 use goblin::elf::program_header::PT_LOAD;
 use goblin::elf::{Elf, header};
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
 use thiserror::Error;
@@ -66,7 +67,7 @@ impl Kernel {
     /// # Errors
     /// [`KernelError`].
     pub fn load(path: &Path) -> Result<Self, KernelError> {
-        Self::parse(&std::fs::read(path)?)
+        Self::parse_inner(std::fs::read(path)?.into(), true)
     }
 
     /// Recognises a kernel in memory.
@@ -74,21 +75,22 @@ impl Kernel {
     /// # Errors
     /// [`KernelError`].
     pub fn parse(data: &[u8]) -> Result<Self, KernelError> {
-        Self::parse_inner(data, true)
+        Self::parse_inner(data.into(), true)
     }
 
-    fn parse_inner(data: &[u8], compressed: bool) -> Result<Self, KernelError> {
+    fn parse_inner(file: Cow<'_, [u8]>, compressed: bool) -> Result<Self, KernelError> {
+        let data = &*file;
         if data.starts_with(b"\x7fELF") {
             return parse_elf(data);
         }
         if compressed && data.starts_with(&[0x1f, 0x8b]) {
-            return Self::parse_inner(&gunzip(data)?, false);
+            return Self::parse_inner(gunzip(data)?.into(), false);
         }
         if compressed && data.starts_with(b"MZ") && data.get(4..8) == Some(b"zimg") {
             return parse_zboot(data);
         }
         if data.get(56..60) == Some(b"ARM\x64") {
-            return parse_image(data);
+            return parse_image(file);
         }
         if data.get(56..60) == Some(b"RSC\x05") {
             return Err(KernelError::Architecture("RISC-V".to_owned()));
@@ -145,11 +147,12 @@ fn parse_zboot(data: &[u8]) -> Result<Kernel, KernelError> {
     let payload = payload
         .ok_or_else(|| KernelError::Truncated("the EFI zboot payload lies beyond the end of the file".to_owned()))?;
     // Some builds count the four bytes of the uncompressed size, appended after the stream, in the payload.
-    Kernel::parse_inner(&gunzip(payload)?, false)
+    Kernel::parse_inner(gunzip(payload)?.into(), false)
 }
 
 /// Documentation/arch/arm64/booting.rst: text_offset at 8, image_size at 16, flags at 24, magic at 56.
-fn parse_image(data: &[u8]) -> Result<Kernel, KernelError> {
+fn parse_image(file: Cow<'_, [u8]>) -> Result<Kernel, KernelError> {
+    let data = &*file;
     let bad = || KernelError::Truncated("the arm64 Image header is incomplete".to_owned());
     if data.len() < 64 {
         return Err(bad());
@@ -169,7 +172,7 @@ fn parse_image(data: &[u8]) -> Result<Kernel, KernelError> {
     }
     check_pe_sections(data)?;
     let size = image_size.max(data.len() as u64);
-    let segment = Segment { address: 0, data: data.to_vec(), size };
+    let segment = Segment { address: 0, data: file.into_owned(), size };
     Ok(Kernel { kind: KernelKind::LinuxImage { text_offset, image_size: size }, segments: vec![segment], entry: 0 })
 }
 

@@ -22,6 +22,8 @@ const USAGE: &str =
 const CLASSES: [&str; 5] = ["integer", "fp", "memory", "system", "programs"];
 /// For one run of all programs. An emulator that needs longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// Until a guest that came to its shell rests.
+const SETTLED: Duration = Duration::from_millis(500);
 
 struct Options {
     boards: Vec<Board>,
@@ -167,6 +169,8 @@ impl Contestant {
         let mut guest = Emulator::start_program(&self.program, &args);
         guest.expect("guest# ", STEP);
         whole.boot.push(start.elapsed().as_secs_f64());
+        // Of what it takes while the guest starts a part is given back when the guest rests.
+        std::thread::sleep(SETTLED);
         let status = std::fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap_or_default();
         let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
         whole.resident.push(resident.unwrap_or(f64::NAN) / 1024.0);

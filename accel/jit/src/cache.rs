@@ -4,7 +4,7 @@
 //! dies: its head then jumps to its successor, or to an exit that looks the guest's pc up again. Memory of dead regions
 //! is reclaimed only when the whole cache is emptied, while no vCPU runs generated code.
 
-use crate::code::{CodeMemory, Soon};
+use crate::code::{CodeMemory, Resting, Soon};
 use crate::fetch::FetchEntry;
 use crate::report::Installed;
 use crate::template::Templates;
@@ -220,6 +220,9 @@ impl Cache {
     /// Code memory that somebody may make ready.
     pub fn soon(&mut self) -> Option<Soon> {
         self.code.soon()
+    }
+    pub fn resting(&self) -> Resting {
+        self.code.resting()
     }
 
     /// Numbers for the memory instructions of a region: the first of them.

@@ -87,6 +87,18 @@ impl Soon {
     }
 }
 
+/// Code memory that nobody writes to for a while.
+pub struct Resting(Arc<Mapping>);
+
+impl Resting {
+    /// Takes the pages out of the writable view, or the process would be taken to have all of them twice. The next write to one puts
+    /// it back there.
+    pub fn begin(&self) {
+        // SAFETY: inside the mapping; of shared memory this changes no contents. A host that cannot has them there.
+        let _ = unsafe { madvise(self.0.rw.as_ptr().cast(), self.0.len, Advice::LinuxDontNeed) };
+    }
+}
+
 /// Bytes made ready at a time.
 const STEP: usize = 2 << 20;
 
@@ -129,6 +141,10 @@ impl CodeMemory {
             return Some(Soon { map: self.map.clone(), from: to - len, len });
         }
         None
+    }
+
+    pub fn resting(&self) -> Resting {
+        Resting(self.map.clone())
     }
 
     /// Appends code at a 64-byte boundary; its executable address, or `None` when the memory is full.
@@ -298,6 +314,18 @@ mod tests {
         let mut code = CodeMemory::new(4096).unwrap();
         assert!(code.place(&two_parts(), 97, &[], 16).is_none() && code.place(&two_parts(), 64, &[94], 16).is_none());
         assert_eq!(code.used(), 0);
+    }
+
+    #[test]
+    fn what_rests_is_there() {
+        let mut code = CodeMemory::new(1 << 20).unwrap();
+        let at = code.append(&[0x90; 64]).unwrap();
+        code.resting().begin();
+        assert_eq!(code.read32(at), Some(0x9090_9090));
+        code.patch32(at + 4, 7);
+        code.resting().begin();
+        assert_eq!((code.read32(at), code.read32(at + 4)), (Some(0x9090_9090), Some(7)));
+        assert_eq!(code.append(&[1; 64]), Some(at + 64));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::blocks::Maker;
 use crate::cache::{Key, Made, Range, Seen};
-use crate::code::Soon;
+use crate::code::{Resting, Soon};
 use crate::fetch::FetchEntry;
 use crate::region::Profile;
 use crate::translate::{CodePage, REGION_SIZES, Source};
@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A hot block, and what its vCPU knew of the pages around it.
 pub struct Job<G: Guest> {
@@ -42,12 +42,17 @@ enum Outcome {
 /// Jobs that wait. More are not worth waiting for: what is hot stays hot.
 const WAITING: usize = 16;
 
+/// With nothing to do for so long there is nothing new for a while.
+const IDLE: Duration = Duration::from_millis(100);
+
 struct Queue<G: Guest> {
     jobs: VecDeque<Job<G>>,
     /// Comes before the jobs.
     soon: Option<Soon>,
     /// The host page of the block being worked on.
     busy: Option<u64>,
+    /// Something was done since code memory was laid to rest.
+    awake: bool,
     stop: bool,
 }
 
@@ -66,7 +71,7 @@ fn page_of(key: &Key) -> u64 {
 
 impl<G: Guest> Compiler<G> {
     pub fn new(maker: &Arc<Maker<G>>, threshold: i32) -> Arc<Compiler<G>> {
-        let queue = Queue { jobs: VecDeque::new(), soon: None, busy: None, stop: false };
+        let queue = Queue { jobs: VecDeque::new(), soon: None, busy: None, awake: true, stop: false };
         Arc::new(Compiler {
             core: maker.core.clone(),
             maker: maker.clone(),
@@ -234,7 +239,8 @@ impl<G: Guest> Background<G> {
     pub fn start(compiler: &Arc<Compiler<G>>) -> std::io::Result<Background<G>> {
         let c = compiler.clone();
         let run = move || {
-            while let Some(job) = c.next() {
+            let resting = c.core.cache.lock().resting();
+            while let Some(job) = c.next(&resting) {
                 c.make(&job);
             }
         };
@@ -244,7 +250,7 @@ impl<G: Guest> Background<G> {
 }
 
 impl<G: Guest> Compiler<G> {
-    fn next(&self) -> Option<Job<G>> {
+    fn next(&self, resting: &Resting) -> Option<Job<G>> {
         let mut queue = self.queue.lock();
         queue.busy = None;
         loop {
@@ -252,14 +258,21 @@ impl<G: Guest> Compiler<G> {
                 return None;
             }
             if let Some(soon) = queue.soon.take() {
+                queue.awake = true;
                 MutexGuard::unlocked(&mut queue, || soon.make_ready());
                 continue;
             }
             if let Some(job) = queue.jobs.pop_front() {
                 queue.busy = Some(page_of(&job.key));
+                queue.awake = true;
                 return Some(job);
             }
-            self.more.wait(&mut queue);
+            if !queue.awake {
+                self.more.wait(&mut queue);
+            } else if self.more.wait_for(&mut queue, IDLE).timed_out() {
+                queue.awake = false;
+                MutexGuard::unlocked(&mut queue, || resting.begin());
+            }
         }
     }
 }
