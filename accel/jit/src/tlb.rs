@@ -1,7 +1,7 @@
 //! The softmmu TLB of one vCPU: a direct-mapped table per MMU index that generated code probes inline, sized by use.
 #![expect(unsafe_code, reason = "generated code reads the tables by address")]
 
-use rhea_ir::env::{EnvHeader, MMU_INDEXES, PAGE_BITS, PAGE_SIZE, TlbEntry, tag};
+use rhea_ir::env::{EnvHeader, MMU_INDEXES, PAGE_BITS, PAGE_SIZE, TlbEntry, tag, tlb_slot};
 
 const MIN_BITS: u32 = 9;
 /// Entries that were displaced last and are kept, so that two pages in turn do not cost a walk each time.
@@ -170,7 +170,8 @@ impl Tlb {
 
     /// Tells generated code where the tables are; needed after all that may have changed their size.
     pub fn publish(&mut self, header: &mut EnvHeader) {
-        for (t, d) in self.tables.iter_mut().zip(&mut header.tlb) {
+        for (n, t) in self.tables.iter_mut().enumerate() {
+            let d = &mut header.tlb[tlb_slot(n as u32)];
             d.mask = (t.entries.len() as u64 - 1) * size_of::<TlbEntry>() as u64;
             d.table = t.entries.as_mut_ptr() as u64;
         }
@@ -464,7 +465,7 @@ mod tests {
                 tlb.grow_if_in_conflict(&mut header, 1);
             }
         }
-        assert_eq!(header.tlb[1].mask, ((1 << MAX_APART_BITS) - 1) * size_of::<TlbEntry>() as u64);
+        assert_eq!(header.tlb[tlb_slot(1)].mask, ((1 << MAX_APART_BITS) - 1) * size_of::<TlbEntry>() as u64);
         tlb.flush(u16::MAX);
         assert!(pages.iter().all(|&va| tlb.entry(1, va).read != va && !tlb.revive(1, va)));
     }

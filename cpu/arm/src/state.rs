@@ -21,16 +21,16 @@ use std::sync::atomic::Ordering;
 #[repr(C)]
 pub struct ArmCpu {
     pub header: EnvHeader,
+    /// Packed flags: bit 15 N, 14 Z, 8 C, 0 V.
+    pub nzcv: u32,
+    /// PSTATE.BTYPE, 0–3.
+    pub btype: u32,
     pub x: [u64; 31],
     /// The current stack pointer; the banked ones are in `sp_el`.
     pub sp: u64,
     pub v: [u128; 32],
     /// FPSR.QC: set if any bit is.
     pub qc: u128,
-    /// Packed flags: bit 15 N, 14 Z, 8 C, 0 V.
-    pub nzcv: u32,
-    /// PSTATE.BTYPE, 0–3.
-    pub btype: u32,
     /// PSTATE except NZCV and BTYPE, in SPSR layout (M, DAIF, SSBS, IL, SS, PAN, UAO, DIT).
     pub pstate: u32,
     /// Cumulative exception bits of FPSR that were folded in (not QC; see also `EnvHeader::fp_flags`).

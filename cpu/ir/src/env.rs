@@ -56,10 +56,35 @@ pub struct TlbDesc {
 /// An unused element of [`EnvHeader::sites`].
 pub const NO_SITE: [u64; 2] = [u64::MAX, 0];
 
-/// First member of every guest CPU structure.
+/// First member of every guest CPU structure. The pinned register points behind it: what is used most stands at its end and at the
+/// beginning of what follows, within reach of a one-byte displacement.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct EnvHeader {
+    /// What memory instructions of optimised regions found last: tag and addend of a [`TlbEntry`], by a number given when
+    /// the region is compiled. An instruction mostly stays in its page, and need not compute where the TLB has it.
+    pub sites: [[u64; 2]; SITES],
+    /// 128-bit arguments (in order of appearance among 128-bit ones) and the result (index 7) of helpers.
+    pub scratch: [u128; 8],
+    /// The shadow return stack, a ring: guest return address, host code that goes there.
+    pub returns: [[u64; 2]; RETURNS],
+    /// For reads by the index [`crate::guest::Guest::FLAT_INDEX`]: the host address of guest address 0, and where the addresses end
+    /// from which an access of any size finds its bytes behind it (0: nowhere).
+    pub flat: [u64; 2],
+    /// Address of the accelerator's function behind [`crate::raw::touch`], 0 if it has none.
+    pub touch: u64,
+    /// Guest address of the indirect branch that last led to an address whose code was not at hand: for guests whose branches
+    /// fault when their target cannot be fetched from at all.
+    pub branch: u64,
+    /// What the instructions are counted in, if they are: [`crate::Op::Count`].
+    pub counter: Option<&'static Counter>,
+    unused: [u64; 3],
+    /// The accelerator's own words.
+    pub accel: [u64; 8],
+    /// By [`tlb_slot`].
+    pub tlb: [TlbDesc; MMU_INDEXES],
+    /// Offset in bytes of the top of `returns`.
+    pub returns_top: u64,
     /// Non-zero: leave generated code at the next check. Bits belong to the accelerator and the guest.
     pub exit_request: AtomicU32,
     /// A helper raised an exception (state and pc are set): leave the region after the call.
@@ -79,29 +104,14 @@ pub struct EnvHeader {
     /// Host address of the identities (`u32`, 0: none) of instruction pages seen valid lately, by (va >> 12) % [`FETCH_ENTRIES`].
     /// Regions of several pages check theirs when they are entered, jumps to another page when they are made.
     pub fetch: u64,
-    /// The first tables are within reach of a one-byte displacement.
-    pub tlb: [TlbDesc; MMU_INDEXES],
-    /// The accelerator's own words.
-    pub accel: [u64; 8],
-    /// The shadow return stack, a ring: guest return address, host code that goes there.
-    pub returns: [[u64; 2]; RETURNS],
-    /// Offset in bytes of its top.
-    pub returns_top: u64,
-    /// For reads by the index [`crate::guest::Guest::FLAT_INDEX`]: the host address of guest address 0, and where the addresses end
-    /// from which an access of any size finds its bytes behind it (0: nowhere).
-    pub flat: [u64; 2],
-    /// What memory instructions of optimised regions found last: tag and addend of a [`TlbEntry`], by a number given when
-    /// the region is compiled. An instruction mostly stays in its page, and need not compute where the TLB has it.
-    pub sites: [[u64; 2]; SITES],
-    /// 128-bit arguments (in order of appearance among 128-bit ones) and the result (index 7) of helpers.
-    pub scratch: [u128; 8],
-    /// Address of the accelerator's function behind [`crate::raw::touch`], 0 if it has none.
-    pub touch: u64,
-    /// Guest address of the indirect branch that last led to an address whose code was not at hand: for guests whose branches
-    /// fault when their target cannot be fetched from at all.
-    pub branch: u64,
-    /// What the instructions are counted in, if they are: [`crate::Op::Count`].
-    pub counter: Option<&'static Counter>,
+}
+
+const _: () = assert!(std::mem::offset_of!(EnvHeader, fetch) + 8 == size_of::<EnvHeader>());
+
+/// Where [`EnvHeader::tlb`] has an MMU index: the first ones at its end.
+#[must_use]
+pub const fn tlb_slot(index: u32) -> usize {
+    MMU_INDEXES - 1 - index as usize % MMU_INDEXES
 }
 
 impl Default for EnvHeader {
@@ -126,6 +136,7 @@ impl Default for EnvHeader {
             touch: 0,
             branch: 0,
             counter: None,
+            unused: [0; 3],
         }
     }
 }

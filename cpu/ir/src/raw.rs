@@ -71,7 +71,7 @@ pub fn touch<G: Guest>(cpu: &mut G, va: u64, kind: Access, idx: u32) -> Result<O
     if function == 0 {
         return Ok(None);
     }
-    let d = h.tlb[idx as usize % crate::env::MMU_INDEXES];
+    let d = h.tlb[crate::env::tlb_slot(idx)];
     if d.table != 0 {
         let at = d.table + ((va >> (PAGE_BITS - 5)) & d.mask);
         // SAFETY: an accelerator that sets `touch` keeps in `tlb` the address and size of a table of entries that only the

@@ -128,12 +128,12 @@ pub(crate) enum Shadow {
 pub struct X86Cpu {
     /// `header.pc` is a linear address: CS base + EIP.
     pub header: EnvHeader,
-    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8–R15.
-    pub r: [u64; 16],
     /// Packed flags (see `rhea_ir::op`): N is SF, Z is ZF, V is OF, P is PF, A is AF; C is not looked at.
     pub cc: u32,
     /// Packed flags of which only C counts: CF (a borrow sets it).
     pub cf: u32,
+    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8–R15.
+    pub r: [u64; 16],
     /// EFLAGS without CF, PF, AF, ZF, SF, OF; bit 1 set.
     pub eflags: u32,
     /// An interrupt was pending when `poll` last looked; every rise of an input makes it look. Only a hint.

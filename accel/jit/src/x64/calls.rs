@@ -43,6 +43,11 @@ impl Emit<'_> {
         }
     }
 
+    /// The guest's CPU structure as the first argument of a call.
+    pub(super) fn env_argument(&mut self) {
+        self.asm.lea(RDI, ENV, -super::emit::ENV_AT);
+    }
+
     /// Runs `call` with live caller-saved registers preserved around it.
     pub(super) fn around_call(&mut self, v: Value, call: impl FnOnce(&mut Self)) {
         let regs = self.saved_for(v);
@@ -211,7 +216,7 @@ impl Emit<'_> {
         if first.is_some() {
             self.asm.mov_rr(true, RSI, RAX);
         }
-        self.asm.mov_rr(true, RDI, ENV);
+        self.env_argument();
         self.asm.call_abs(desc.func.0 as usize);
         if desc.effects.contains(Effects::RAISES) {
             self.check_raised();
@@ -252,7 +257,7 @@ impl Emit<'_> {
         }
         let arg_ty = self.ty(i.args[0]);
         let packed = i.op as u64 | (i.ty as u64) << 8 | (arg_ty as u64) << 16 | (i.aux as u64) << 32;
-        self.asm.mov_rr(true, RDI, ENV);
+        self.env_argument();
         self.asm.mov_ri(RSI, packed);
         self.asm.mov_ri(RDX, i.imm);
         let f = self.r.fns.fp;

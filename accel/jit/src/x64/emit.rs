@@ -40,27 +40,36 @@ pub const FRAME_BYTES: i32 = SHARED + super::share::WORDS as i32 * 8 + 8;
 
 pub const JUMP_CACHE_BITS: u32 = 12;
 
-pub(super) const H_EXIT_REQUEST: i32 = offset_of!(EnvHeader, exit_request) as i32;
-pub(super) const H_RAISED: i32 = offset_of!(EnvHeader, raised) as i32;
-pub(super) const H_PC: i32 = offset_of!(EnvHeader, pc) as i32;
-pub(super) const H_JUMP_CACHE: i32 = offset_of!(EnvHeader, jump_cache) as i32;
-pub(super) const H_EXIT: i32 = offset_of!(EnvHeader, exit) as i32;
+/// What the pinned register points to: the end of the header, from the beginning of the guest's CPU structure.
+pub(super) const ENV_AT: i32 = size_of::<EnvHeader>() as i32;
+
+/// The displacement from the pinned register of an offset in the guest's CPU structure.
+pub(super) const fn from_env(offset: usize) -> i32 {
+    offset as i32 - ENV_AT
+}
+
+pub(super) const H_EXIT_REQUEST: i32 = from_env(offset_of!(EnvHeader, exit_request));
+pub(super) const H_RAISED: i32 = from_env(offset_of!(EnvHeader, raised));
+pub(super) const H_PC: i32 = from_env(offset_of!(EnvHeader, pc));
+pub(super) const H_JUMP_CACHE: i32 = from_env(offset_of!(EnvHeader, jump_cache));
+pub(super) const H_EXIT: i32 = from_env(offset_of!(EnvHeader, exit));
 /// The host's own floating-point control word.
-pub(super) const H_HOST_CONTROL: i32 = (offset_of!(EnvHeader, accel) + 8) as i32;
+pub(super) const H_HOST_CONTROL: i32 = from_env(offset_of!(EnvHeader, accel) + 8);
 /// The fourth argument of memory thunks, and their addresses.
-pub(super) const H_THUNK_OP: i32 = (offset_of!(EnvHeader, accel) + 16) as i32;
-pub(super) const H_THUNKS: i32 = (offset_of!(EnvHeader, accel) + 24) as i32;
-pub(super) const H_TLB: i32 = offset_of!(EnvHeader, tlb) as i32;
-pub(super) const H_RETURNS: i32 = offset_of!(EnvHeader, returns) as i32;
-pub(super) const H_RETURNS_TOP: i32 = offset_of!(EnvHeader, returns_top) as i32;
+pub(super) const H_THUNK_OP: i32 = from_env(offset_of!(EnvHeader, accel) + 16);
+pub(super) const H_THUNKS: i32 = from_env(offset_of!(EnvHeader, accel) + 24);
+pub(super) const H_TLB: i32 = from_env(offset_of!(EnvHeader, tlb));
+pub(super) const H_RETURNS: i32 = from_env(offset_of!(EnvHeader, returns));
+pub(super) const H_RETURNS_TOP: i32 = from_env(offset_of!(EnvHeader, returns_top));
 /// Host address of guest address 0 for flat reads, and their end.
-pub(super) const H_FLAT: i32 = offset_of!(EnvHeader, flat) as i32;
-pub(super) const H_SITES: i32 = offset_of!(EnvHeader, sites) as i32;
-pub(super) const H_SCRATCH: i32 = offset_of!(EnvHeader, scratch) as i32;
-pub(super) const H_FETCH: i32 = offset_of!(EnvHeader, fetch) as i32;
-pub(super) const H_COUNTER: i32 = offset_of!(EnvHeader, counter) as i32;
-pub(super) const H_BRANCH: i32 = offset_of!(EnvHeader, branch) as i32;
-pub(super) const H_FP_FLAGS: i32 = offset_of!(EnvHeader, fp_flags) as i32;
+pub(super) const H_FLAT: i32 = from_env(offset_of!(EnvHeader, flat));
+pub(super) const H_SITES: i32 = from_env(offset_of!(EnvHeader, sites));
+pub(super) const H_SCRATCH: i32 = from_env(offset_of!(EnvHeader, scratch));
+pub(super) const H_FETCH: i32 = from_env(offset_of!(EnvHeader, fetch));
+pub(super) const H_COUNTER: i32 = from_env(offset_of!(EnvHeader, counter));
+pub(super) const H_BRANCH: i32 = from_env(offset_of!(EnvHeader, branch));
+pub(super) const H_FP_FLAGS: i32 = from_env(offset_of!(EnvHeader, fp_flags));
+pub(super) const H_HOST_FP: i32 = from_env(offset_of!(EnvHeader, host_fp));
 
 /// Addresses of the run-time functions generated code calls.
 #[derive(Clone, Copy, Debug)]
@@ -427,7 +436,7 @@ impl Emit<'_> {
         let f = self.f;
         let mut last = None;
         for &(slot, v) in f.state(id).dirty.iter().filter(|d| which(d.0)) {
-            let off = slot.offset as i32;
+            let off = from_env(slot.offset as usize);
             if last == Some(v) {
                 self.store_gpr(self.ty(v), off, RAX);
             } else {
@@ -697,7 +706,7 @@ impl Emit<'_> {
             self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, RDX, 0);
             self.asm.jcc(Cc::Ne, miss);
             self.asm.jmp_mem(RDX, 8);
-            let known = self.f.state(s).dirty.iter().any(|d| d.0.offset == H_BRANCH as u32);
+            let known = self.f.state(s).dirty.iter().any(|d| d.0.offset as usize == offset_of!(EnvHeader, branch));
             self.stubs.push(Stub::Miss { label: miss, from: (!known).then_some(pc) });
             return;
         }

@@ -20,7 +20,7 @@ impl Emit<'_> {
         match i.op {
             Op::Param => {}
             Op::GetSlot => {
-                let off = i.imm as i32;
+                let off = super::emit::from_env(i.imm as usize);
                 match i.ty {
                     Type::Bool => {
                         let d = self.dst_gpr(v, RAX);
@@ -48,7 +48,7 @@ impl Emit<'_> {
             Op::FpFlagsGet => {
                 let f = self.r.fns.fp_flags_get;
                 self.around_call(v, |e| {
-                    e.asm.mov_rr(true, RDI, ENV);
+                    e.env_argument();
                     e.asm.call_abs(f);
                 });
                 self.asm.mov_rr(false, RAX, RAX);
@@ -58,7 +58,7 @@ impl Emit<'_> {
                 let f = self.r.fns.fp_flags_clear;
                 self.asm.store_imm(false, ENV, H_FP_FLAGS, 0);
                 self.around_call(v, |e| {
-                    e.asm.mov_rr(true, RDI, ENV);
+                    e.env_argument();
                     e.asm.call_abs(f);
                 });
             }

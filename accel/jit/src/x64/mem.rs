@@ -6,7 +6,7 @@ use super::encode::Place;
 use super::share::Role;
 use super::stubs::Stub;
 use super::*;
-use rhea_ir::env::{PAGE_BITS, SITES, TlbEntry};
+use rhea_ir::env::{PAGE_BITS, SITES, TlbEntry, tlb_slot};
 use rhea_ir::func::{Inst, Value};
 use rhea_ir::op::Op;
 use rhea_ir::types::{MemOp, RmwOp, Type};
@@ -38,7 +38,7 @@ impl Emit<'_> {
 
     /// The address of the TLB entry for the address at, into rcx.
     pub(super) fn tlb_entry(&mut self, m: MemOp, at: Place) {
-        let desc = H_TLB + m.mmu_idx() as i32 * 16;
+        let desc = H_TLB + tlb_slot(m.mmu_idx()) as i32 * 16;
         if at.disp == 0 {
             self.asm.mov_rr(false, RCX, at.base);
         } else {

@@ -4,7 +4,7 @@
 //!
 //! | register | role |
 //! |---|---|
-//! | r15 | the guest's CPU structure |
+//! | r15 | the guest's CPU structure, behind its header |
 //! | rax, rcx, rdx | scratch of the instruction being emitted |
 //! | xmm12–xmm15 | scratch |
 //! | others but rsp | allocated |
@@ -106,22 +106,19 @@ pub struct Trampoline {
 /// the header, keeps all other registers, gives a result in rax, and leaves generated code if an exception was raised.
 pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
     use asm::{Alu, Asm, Cc};
-    use emit::{H_EXIT, H_HOST_CONTROL, H_PC, H_RAISED, H_THUNK_OP, SAVE_GPR, SAVE_XMM};
-    use rhea_ir::env::EnvHeader;
-    use std::mem::offset_of;
-    let fp = offset_of!(EnvHeader, host_fp) as i32;
+    use emit::{ENV_AT, H_EXIT, H_HOST_CONTROL, H_HOST_FP, H_PC, H_RAISED, H_THUNK_OP, SAVE_GPR, SAVE_XMM};
     let mut a = Asm::new();
     for r in [3u8, 5, 12, 13, 14, 15] {
         a.push(r);
     }
     a.alu_ri(Alu::Sub, true, RSP, FRAME_BYTES);
-    a.mov_rr(true, ENV, RDI);
+    a.lea(ENV, RDI, ENV_AT);
     a.stmxcsr(ENV, H_HOST_CONTROL);
-    a.ldmxcsr(ENV, fp);
+    a.ldmxcsr(ENV, H_HOST_FP);
     a.jmp_reg(RSI);
     a.align(16);
     let exit = a.offset();
-    a.stmxcsr(ENV, fp);
+    a.stmxcsr(ENV, H_HOST_FP);
     a.ldmxcsr(ENV, H_HOST_CONTROL);
     a.alu_ri(Alu::Add, true, RSP, FRAME_BYTES);
     for r in [15u8, 14, 13, 12, 5, 3] {
@@ -147,7 +144,7 @@ pub fn trampoline(fns: &RuntimeFns) -> Trampoline {
         for r in xmms.clone() {
             a.vstore(16, RSP, 16 + SAVE_XMM + r as i32 * 16, r);
         }
-        a.mov_rr(true, RDI, ENV);
+        a.lea(RDI, ENV, -ENV_AT);
         a.mov_rr(true, RSI, RAX);
         let op = match n {
             n if n == Thunk::Load as usize || n == Thunk::ProbeWrite as usize => RDX,
