@@ -558,6 +558,12 @@ fn actions(given: &Given) -> Result<Actions, OptionError> {
             None,
             "what a crash does",
         ),
+        OptionDecl::new(
+            "watchdog",
+            OptionKind::Choice(&["reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"]),
+            None,
+            "what the end of a watchdog's time does",
+        ),
     ];
     let mut all = Actions::default();
     for (name, value) in &given.values {

@@ -6,6 +6,7 @@ mod editor;
 mod jobs;
 mod migration;
 mod plug;
+mod tree;
 
 use crate::control::{Control, snapshots};
 use editor::{Edit, Editor};
@@ -15,7 +16,7 @@ use rhea_control::{Value, json};
 use rhea_device::chardev::{CharBackend, CharEvent, CharFrontend};
 use rhea_machine::Machine;
 use rhea_machine::machine::RunState;
-use rhea_memory::{FlatTarget, Gpa, Gva, Requester};
+use rhea_memory::{Gpa, Gva, Requester};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -70,6 +71,8 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("savevm", "[tag]", "save a snapshot of machine and disks, in place of one of this name"),
     ("loadvm", "tag", "load a snapshot"),
     ("delvm", "tag", "delete a snapshot"),
+    ("set_link", "name on|off", "plug the wire of a network card in, or pull it out"),
+    ("watchdog_action", "action", "say what the end of a watchdog's time does"),
     ("mouse_set", "index", "choose which pointer gets events ('info mice')"),
 ];
 
@@ -84,8 +87,8 @@ const TOPICS: &[(&str, &str)] = &[
     ("status", "show the run state"),
     ("cpus", "show the CPUs"),
     ("registers", "show the CPU registers (-a: of all CPUs)"),
-    ("mtree", "show the memory map"),
-    ("qtree", "show the devices"),
+    ("mtree", "show the memory map (-f: those of all address spaces)"),
+    ("qtree", "show the devices by their buses"),
     ("chardev", "show the character devices"),
     ("uuid", "show the UUID of the machine"),
     ("mice", "show the pointers"),
@@ -278,6 +281,14 @@ impl Shell {
                 },
                 _ => "balloon: expected a size in megabytes\n".to_owned(),
             },
+            "set_link" => match rest[..] {
+                [name, word @ ("on" | "off")] => self.act("set_link", json!({"name": name, "up": word == "on"})),
+                _ => "set_link: expected name on|off\n".to_owned(),
+            },
+            "watchdog_action" => match rest[..] {
+                [action] => self.act("watchdog-set-action", json!({"action": action})),
+                _ => "watchdog_action: expected an action\n".to_owned(),
+            },
             "memsave" | "pmemsave" => self.save_memory(command, &rest),
             "savevm" | "loadvm" | "delvm" if rest.len() > 1 => {
                 format!("{command}: extraneous characters at the end of line\n")
@@ -315,29 +326,9 @@ impl Shell {
                 }
             }
             Some("registers") => text = self.registers(rest.get(1) == Some(&"-a")),
-            Some("mtree") => {
-                for range in machine.space().view().ranges() {
-                    let what = match &range.target {
-                        FlatTarget::Ram(r) => {
-                            let kind = if r.writes.is_some() {
-                                "romd"
-                            } else if r.readonly {
-                                "rom"
-                            } else {
-                                "ram"
-                            };
-                            format!("{kind}: {} @{:#x}", r.block.name(), r.offset)
-                        }
-                        FlatTarget::Mmio(m) => format!("i/o: {} @{:#x}", m.device.name(), m.offset),
-                    };
-                    let _ = writeln!(text, "  {:016x}-{:016x} {what}", range.range.start, range.range.last());
-                }
-            }
-            Some("qtree") => {
-                for device in machine.devices() {
-                    let _ = writeln!(text, "  {}", device.name());
-                }
-            }
+            Some("mtree") if rest.get(1) == Some(&"-f") => text = tree::flat_views(machine),
+            Some("mtree") => text = tree::ranges(machine.space()),
+            Some("qtree") => text = tree::devices(machine),
             Some("chardev") => {
                 for entry in self.list("query-chardev") {
                     let part = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();

@@ -2,7 +2,7 @@
 
 use crate::VirtualClock;
 use crate::host::utc_offset;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What `-rtc base=` chose.
@@ -21,6 +21,9 @@ pub enum RtcSource {
     Vm,
 }
 
+/// Told of a time that the guest sets: by how many seconds it differs from what the clock would have been.
+type Watcher = Box<dyn Fn(i64) + Send + Sync>;
+
 /// The guest's wall clock.
 #[derive(Clone)]
 pub struct RtcClock {
@@ -28,6 +31,7 @@ pub struct RtcClock {
     clock: Arc<VirtualClock>,
     /// Added to the source's time, in ns.
     offset_ns: i128,
+    watcher: Arc<OnceLock<Watcher>>,
 }
 
 fn host_ns() -> i128 {
@@ -52,7 +56,7 @@ impl RtcClock {
             RtcSource::Host => host,
             RtcSource::Vm => i128::from(clock.now_ns()),
         };
-        Self { source, clock: clock.clone(), offset_ns: start - from }
+        Self { source, clock: clock.clone(), offset_ns: start - from, watcher: Arc::default() }
     }
     fn now_ns(&self) -> i128 {
         let from = match self.source {
@@ -67,6 +71,16 @@ impl RtcClock {
         let now = self.now_ns();
         (now.div_euclid(NS) as i64, now.rem_euclid(NS) as u32)
     }
+    /// Has `f` called when the guest sets the time; the first one stays.
+    pub fn on_change(&self, f: impl Fn(i64) + Send + Sync + 'static) {
+        let _ = self.watcher.set(Box::new(f));
+    }
+    /// The device has been set to a time `offset` seconds after [`Self::now`]. Called with no lock held.
+    pub fn changed(&self, offset: i64) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher(offset);
+        }
+    }
     /// The [`VirtualClock`] time in ns at which [`Self::now`] will be (about) `seconds`; the clock's now if that is past.
     #[must_use]
     pub fn deadline_for(&self, seconds: i64) -> u64 {
@@ -79,6 +93,15 @@ impl RtcClock {
 mod tests {
     use super::*;
 
+    #[test]
+    fn changes_are_told() {
+        let clock = RtcClock::new(RtcBase::Utc, RtcSource::Host, &VirtualClock::new());
+        clock.changed(1);
+        let (sender, told) = std::sync::mpsc::channel();
+        clock.clone().on_change(move |offset| sender.send(offset).unwrap());
+        clock.changed(-7);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [-7]);
+    }
     #[test]
     fn bases() {
         let clock = VirtualClock::new();

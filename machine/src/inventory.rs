@@ -5,8 +5,9 @@ use crate::plug::vfio::AssignedDevices;
 pub use crate::plug::vfio::Status as AssignedStatus;
 use parking_lot::Mutex;
 use rhea_block::Drive;
-use rhea_net::NetBackend;
-use rhea_pci::PciBus;
+use rhea_clock::RtcClock;
+use rhea_net::{FilterWatcher, Link};
+use rhea_pci::{PciBus, PciFunction};
 use rhea_storage::CdDrive;
 use rhea_virtio::balloon::Balloon;
 use rhea_virtio::console::PortWatcher;
@@ -51,6 +52,9 @@ impl DeviceEntry {
     }
 }
 
+/// The id of a PCI function, if it has one, and the function.
+pub type Unit = (Option<String>, Arc<dyn PciFunction>);
+
 /// A drive whose medium can be changed.
 #[derive(Clone)]
 pub struct Tray {
@@ -78,11 +82,16 @@ struct Parts {
     devices: Vec<DeviceEntry>,
     trays: Vec<Tray>,
     drives: Option<Arc<dyn Fn() -> Vec<Arc<Drive>> + Send + Sync>>,
-    nets: Option<Arc<dyn Fn() -> Vec<(String, Arc<dyn NetBackend>)> + Send + Sync>>,
+    nets: Option<Arc<dyn Fn() -> Vec<(String, Arc<Link>)> + Send + Sync>>,
+    units: Option<Arc<dyn Fn() -> Vec<Unit> + Send + Sync>>,
     pci: Vec<Arc<PciBus>>,
     balloon: Option<Arc<Balloon>>,
     /// Told of channels to the guest: the port's id, and whether the guest has it open.
     ports: Option<Arc<dyn Fn(&str, bool) + Send + Sync>>,
+    /// Told of network back ends whose card's filter has changed.
+    filters: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    /// What the guest reads the time of day from.
+    wall: Option<RtcClock>,
     assigned: AssignedDevices,
     /// The numbers of devices without an id that come next: chosen ones, and others, before which the CPUs are counted.
     next: (usize, usize),
@@ -121,15 +130,17 @@ impl Inventory {
     pub fn devices(&self) -> Vec<DeviceEntry> {
         self.0.lock().devices.clone()
     }
-    /// Where drives and network back ends are listed.
+    /// Where drives, network back ends and functions are listed.
     pub fn set_sources(
         &self,
         drives: impl Fn() -> Vec<Arc<Drive>> + Send + Sync + 'static,
-        nets: impl Fn() -> Vec<(String, Arc<dyn NetBackend>)> + Send + Sync + 'static,
+        nets: impl Fn() -> Vec<(String, Arc<Link>)> + Send + Sync + 'static,
+        units: impl Fn() -> Vec<Unit> + Send + Sync + 'static,
     ) {
         let mut parts = self.0.lock();
         parts.drives = Some(Arc::new(drives));
         parts.nets = Some(Arc::new(nets));
+        parts.units = Some(Arc::new(units));
     }
     #[must_use]
     pub fn drives(&self) -> Vec<Arc<Drive>> {
@@ -154,9 +165,15 @@ impl Inventory {
     }
     /// Network back ends with their ids.
     #[must_use]
-    pub fn nets(&self) -> Vec<(String, Arc<dyn NetBackend>)> {
+    pub fn nets(&self) -> Vec<(String, Arc<Link>)> {
         let nets = self.0.lock().nets.clone();
         nets.map_or_else(Vec::new, |list| list())
+    }
+    /// Functions of PCI that were plugged.
+    #[must_use]
+    pub fn units(&self) -> Vec<Unit> {
+        let units = self.0.lock().units.clone();
+        units.map_or_else(Vec::new, |list| list())
     }
     /// A root bus, and all behind it.
     pub fn add_pci(&self, root: &Arc<PciBus>) {
@@ -188,6 +205,28 @@ impl Inventory {
                 listener(&id, open);
             }
         })
+    }
+    /// Has `f` called with the id of each network back end whose card wants other frames. The newest one stays.
+    pub fn on_filter(&self, f: impl Fn(&str) + Send + Sync + 'static) {
+        self.0.lock().filters = Some(Arc::new(f));
+    }
+    /// What tells of the card of the back end `id`.
+    #[must_use]
+    pub fn filter_watcher(self: &Arc<Self>, id: &str) -> FilterWatcher {
+        let (me, id) = (Arc::downgrade(self), id.to_owned());
+        Arc::new(move || {
+            let listener = me.upgrade().and_then(|inventory| inventory.0.lock().filters.clone());
+            if let Some(listener) = listener {
+                listener(&id);
+            }
+        })
+    }
+    pub fn set_wall(&self, wall: &RtcClock) {
+        self.0.lock().wall = Some(wall.clone());
+    }
+    #[must_use]
+    pub fn wall(&self) -> Option<RtcClock> {
+        self.0.lock().wall.clone()
     }
     pub fn set_balloon(&self, balloon: Option<Arc<Balloon>>) {
         self.0.lock().balloon = balloon;

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod config;
 mod cpu;
 pub mod devices;
+pub mod dirty_rate;
 pub mod display;
 mod files;
 mod flash;

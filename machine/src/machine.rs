@@ -54,6 +54,8 @@ pub enum RunState {
     Shutdown,
     /// The guest crashed.
     GuestPanicked,
+    /// A watchdog's time has ended.
+    Watchdog,
     /// Something that the machine needs has failed.
     InternalError,
     /// Its state is being saved.
@@ -80,6 +82,7 @@ impl RunState {
             Self::Suspended => "suspended",
             Self::Shutdown => "shutdown",
             Self::GuestPanicked => "guest-panicked",
+            Self::Watchdog => "watchdog",
             Self::InternalError => "internal-error",
             Self::SaveVm => "save-vm",
             Self::RestoreVm => "restore-vm",
@@ -141,12 +144,47 @@ pub enum PanicAction {
     None,
 }
 
+/// What the end of a watchdog's time does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WatchdogAction {
+    #[default]
+    Reset,
+    /// The power button is pressed.
+    Shutdown,
+    /// It ends the emulator.
+    PowerOff,
+    Pause,
+    /// A line on standard error.
+    Debug,
+    None,
+    InjectNmi,
+}
+
+/// Their words.
+pub const WATCHDOG_ACTIONS: [(&str, WatchdogAction); 7] = [
+    ("reset", WatchdogAction::Reset),
+    ("shutdown", WatchdogAction::Shutdown),
+    ("poweroff", WatchdogAction::PowerOff),
+    ("pause", WatchdogAction::Pause),
+    ("debug", WatchdogAction::Debug),
+    ("none", WatchdogAction::None),
+    ("inject-nmi", WatchdogAction::InjectNmi),
+];
+
+impl WatchdogAction {
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        WATCHDOG_ACTIONS.iter().find(|(_, action)| *action == self).map_or("none", |(word, _)| word)
+    }
+}
+
 /// What becomes of the machine when the guest ends it (`-action`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actions {
     pub reboot: RebootAction,
     pub shutdown: ShutdownAction,
     pub panic: PanicAction,
+    pub watchdog: WatchdogAction,
 }
 
 /// A change in the life of a machine.
@@ -166,6 +204,8 @@ pub enum MachineEvent {
     Woken,
     /// The guest crashed, and that was done about it.
     GuestPanicked(PanicAction),
+    /// A watchdog's time has ended, and that is done about it.
+    Watchdog(WatchdogAction),
 }
 
 /// The architecture of a machine's CPUs.
@@ -538,6 +578,10 @@ impl Machine {
     /// Sends the processors a non-maskable interrupt; false: the board has none.
     pub fn inject_nmi(&self) -> bool {
         self.parts.nmi.as_ref().map(|nmi| nmi()).is_some()
+    }
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.parts.log
     }
     /// Has the board a non-maskable interrupt?
     #[must_use]

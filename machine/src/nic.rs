@@ -2,14 +2,14 @@
 
 use rhea_device::OptionError;
 use rhea_device::options::split_or_json;
-use rhea_net::{NetBackend, NetdevOptions};
+use rhea_net::{Link, NetdevOptions};
 use std::sync::Arc;
 
 /// Opens the back end of a `-netdev` or of a `-nic` without the card's keys; also gives its id.
 ///
 /// # Errors
 /// [`OptionError`].
-pub fn open(option: &str, text: &str) -> Result<(Option<String>, Arc<dyn NetBackend>), OptionError> {
+pub fn open(option: &str, text: &str) -> Result<(Option<String>, Arc<Link>), OptionError> {
     // The first word, or `type=` anywhere.
     let mut rest = split_or_json(option, text, "type")?;
     let place = match rest.first() {
@@ -23,5 +23,5 @@ pub fn open(option: &str, text: &str) -> Result<(Option<String>, Arc<dyn NetBack
     let kind = &value.unwrap_or(word);
     let rest = &rest;
     let options = NetdevOptions::from_pairs(option, kind, rest)?;
-    Ok((options.id.clone(), options.open()?))
+    Ok((options.id.clone(), Link::new(options.open()?)))
 }

@@ -15,7 +15,7 @@ use rhea_block::{BlockGraph, Drive, DriveInterface, DriveOptions, Inherit, Media
 use rhea_device::OptionError;
 use rhea_device::options::{OptionSet, split};
 use rhea_firmware::x86::boot_order::unit;
-use rhea_net::{MacAllocator, NetBackend};
+use rhea_net::{Card, Link, MacAllocator, NetBackend};
 use rhea_pci::{Devfn, PciBus, PciFunction, PciSlot};
 use rhea_storage::Ahci;
 use rhea_virtio::catalog::{self, Made};
@@ -79,7 +79,9 @@ pub struct Plugs {
     empty: Vec<String>,
     /// Nodes below drives.
     pub graph: Arc<BlockGraph>,
-    nets: Vec<(String, Arc<dyn NetBackend>, bool)>,
+    nets: Vec<(String, Arc<Link>, bool)>,
+    /// Cards without an id that there have been.
+    cards: usize,
     ids: Vec<String>,
     /// AHCI controllers by the name of their ports' bus.
     ahci: Vec<(String, Arc<Ahci>)>,
@@ -201,8 +203,9 @@ impl Plugs {
         for (_, used) in self.drives.iter_mut().filter(|(d, _)| unit.drive.as_deref() == Some(d.id())) {
             *used = false;
         }
-        for (.., used) in self.nets.iter_mut().filter(|(i, ..)| unit.net.as_ref() == Some(i)) {
+        for (_, link, used) in self.nets.iter_mut().filter(|(i, ..)| unit.net.as_ref() == Some(i)) {
             *used = false;
+            link.take_card();
         }
         Some(unit)
     }
@@ -258,7 +261,11 @@ impl<'a> Plugger<'a> {
             // Those of nodes were made for the device.
             self.plugs.drives.truncate(drives.len());
             self.plugs.drives.iter_mut().zip(drives).for_each(|(d, used)| d.1 = used);
-            self.plugs.nets.iter_mut().zip(nets).for_each(|(n, used)| n.2 = used);
+            for ((_, link, now), used) in self.plugs.nets.iter_mut().zip(nets) {
+                if std::mem::replace(now, used) != used {
+                    link.take_card();
+                }
+            }
         }
         (self.plugs, done)
     }
@@ -336,9 +343,14 @@ impl<'a> Plugger<'a> {
             of_flash.iter().cloned().chain(list.lock().drives.iter().map(|(d, _)| d.clone())).collect()
         };
         let drives = Arc::new(drives);
-        let (all, of_nets) = (drives.clone(), plugs.clone());
+        let (all, of_nets, of_units) = (drives.clone(), plugs.clone(), Arc::downgrade(&plugs));
         let nets = move || of_nets.lock().nets.iter().map(|(id, net, _)| (id.clone(), net.clone())).collect();
-        self.board.inventory.set_sources(move || all(), nets);
+        // Functions hold what holds this list.
+        let units = move || {
+            let plugs = of_units.upgrade();
+            plugs.map_or_else(Vec::new, |p| p.lock().units.iter().map(|u| (u.id.clone(), u.function.clone())).collect())
+        };
+        self.board.inventory.set_sources(move || all(), nets, units);
         self.board.inventory.add_pci(&self.bus);
         let list = drives.clone();
         let inventory = self.board.inventory.clone();
@@ -364,6 +376,10 @@ impl<'a> Plugger<'a> {
         let network =
             move || list.lock().nets.iter().map(|(id, n, _)| format!("{id}: {}\n", n.description())).collect();
         self.board.info.push(("network", "show the network state", Box::new(network)));
+        if self.board.info.iter().all(|(topic, ..)| *topic != "irq") {
+            let routing = self.board.routing.clone();
+            self.board.info.push(("irq", "show the interrupt lines", Box::new(move || routing.describe())));
+        }
         let bus = self.bus.clone();
         let pci = move || crate::pci::describe(&bus);
         self.board.info.push(("pci", "show the PCI devices", Box::new(pci)));
@@ -469,7 +485,12 @@ impl<'a> Plugger<'a> {
                 ));
             }
             let (id, net) = crate::nic::open("-nic", &rest.join(","))?;
-            self.plugs.nets.push((id.unwrap_or_else(|| format!("nic{n}")), net.clone(), true));
+            let id = id.unwrap_or_else(|| format!("nic{n}"));
+            self.fit_card(&net, &id, &model, None);
+            let net: Arc<dyn NetBackend> = {
+                self.plugs.nets.push((id, net.clone(), true));
+                net
+            };
             self.own_choice(&model, &card);
             if let Some(kind) = kind {
                 self.nic(kind, "-nic", &card, Some(net))?;
@@ -577,7 +598,15 @@ impl<'a> Plugger<'a> {
         if std::mem::replace(used, true) {
             return Err(OptionError::new(option, format!("'netdev={id}': the back end is used by another device")));
         }
-        Ok(Some(net.clone()))
+        let net = net.clone();
+        self.fit_card(&net, id, &spec.driver, spec.value("id"));
+        Ok(Some(net))
+    }
+    /// Notes which card is at the other end of the back end `net`.
+    fn fit_card(&mut self, link: &Arc<Link>, net: &str, model: &str, id: Option<&str>) {
+        let name = id.map_or_else(|| format!("{model}.{}", self.plugs.cards), str::to_owned);
+        self.plugs.cards += usize::from(id.is_none());
+        link.fit(Card { name, model: model.to_owned() }, self.board.inventory.filter_watcher(net));
     }
 
     /// A network controller that is no virtio device.

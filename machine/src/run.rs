@@ -1,6 +1,6 @@
 //! The main loop: requests of guest, user and debugger are carried out one after the other.
 
-use crate::machine::{Machine, MachineEvent, PanicAction, RebootAction, RunState, ShutdownAction};
+use crate::machine::{Machine, MachineEvent, PanicAction, RebootAction, RunState, ShutdownAction, WatchdogAction};
 use crossbeam_channel::{Receiver, Sender};
 use rhea_accel::{DebugStop, ShutdownCause, VmRequest};
 use std::sync::Arc;
@@ -45,6 +45,28 @@ fn guest_panic(machine: &Machine, message: &str) -> Option<i32> {
     Some(i32::from(action == PanicAction::ExitFailure))
 }
 
+/// A watchdog's time has ended. The value is the exit status, if the emulator ends.
+fn watchdog(machine: &Machine, options: &RunOptions) -> Option<i32> {
+    let action = machine.actions().watchdog;
+    machine.tell(MachineEvent::Watchdog(action));
+    match action {
+        WatchdogAction::Reset => return handle(machine, VmRequest::Reset(ShutdownCause::Guest), options),
+        WatchdogAction::Shutdown => return handle(machine, VmRequest::PowerDown, options),
+        WatchdogAction::PowerOff => return Some(0),
+        WatchdogAction::Pause => {
+            if machine.running() {
+                machine.stop(RunState::Watchdog);
+            }
+        }
+        WatchdogAction::Debug => eprintln!("rhea: the watchdog's time has ended"),
+        WatchdogAction::None => {}
+        WatchdogAction::InjectNmi => {
+            machine.inject_nmi();
+        }
+    }
+    None
+}
+
 /// Carries out one request. The value is the exit status, if the emulator ends.
 fn handle(machine: &Machine, request: VmRequest, options: &RunOptions) -> Option<i32> {
     match request {
@@ -58,6 +80,7 @@ fn handle(machine: &Machine, request: VmRequest, options: &RunOptions) -> Option
         }
         VmRequest::PowerOff(cause) => return power_off(machine, cause, false),
         VmRequest::GuestPanic(message) => return guest_panic(machine, &message),
+        VmRequest::Watchdog => return watchdog(machine, options),
         VmRequest::PowerDown => {
             machine.tell(MachineEvent::PowerDown);
             machine.power_button();

@@ -51,6 +51,8 @@ pub enum DirtyClient {
     Migration = 0,
     Display = 1,
     Snapshot = 2,
+    /// Who measures how much is written.
+    Rate = 3,
 }
 
 /// Told of writes (by DMA, the debugger, the host) into pages marked with [`RamBlock::set_code_page`].
@@ -60,7 +62,7 @@ pub trait CodeWriteListener: Send + Sync {
 }
 
 impl DirtyClient {
-    pub const ALL: [Self; DIRTY_CLIENTS] = [Self::Migration, Self::Display, Self::Snapshot];
+    pub const ALL: [Self; DIRTY_CLIENTS] = [Self::Migration, Self::Display, Self::Snapshot, Self::Rate];
     fn bit(self) -> u8 {
         1 << self as u8
     }
@@ -82,7 +84,7 @@ pub trait DirtySource: Send + Sync {
 /// Bit of `flags`: some page was marked as code. The bits below are the dirty clients.
 const HAS_CODE: u8 = 0x80;
 const DIRTY_MASK: u8 = 0x7f;
-const DIRTY_CLIENTS: usize = 3;
+const DIRTY_CLIENTS: usize = 4;
 
 /// Who knows of writes not seen here, and bits of the clients whose logs it is there for.
 struct Follower {

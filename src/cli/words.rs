@@ -112,7 +112,7 @@ const OPTIONS: &[Opt] = &[
     flag(&["no-shutdown"], "pause instead of exiting at power-off"),
     arg(
         &["action"],
-        "[reboot=reset|shutdown][,shutdown=poweroff|pause][,panic=pause|shutdown|exit-failure|none]",
+        "[reboot=reset|shutdown][,shutdown=poweroff|pause][,panic=pause|shutdown|exit-failure|none][,watchdog=ACTION]",
         "what becomes of the machine when the guest ends it",
     ),
     flag(&["S"], "do not start the CPUs at startup (type 'c' in the monitor)"),

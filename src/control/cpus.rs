@@ -3,8 +3,10 @@
 use super::Context;
 use super::life::target;
 use crossbeam_channel::bounded;
+use rhea_arm::{ArmConfig, Feature as ArmFeature};
 use rhea_control::{Call, Commands, Error, Map, Value, json};
 use rhea_machine::Machine;
+use rhea_machine::accel::AccelKind;
 use rhea_machine::machine::Architecture;
 use rhea_x86::models::Parsed;
 use rhea_x86::{Feature, Vendor};
@@ -17,12 +19,15 @@ pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
         ("query-cpu-definitions", definitions),
         ("query-iothreads", iothreads),
     ]);
-    if machine.architecture() == Architecture::X86_64 {
-        commands.add(&[("query-cpu-model-expansion", expansion)]);
+    // Others have not got it.
+    match machine.architecture() {
+        Architecture::X86_64 => commands.add(&[("query-cpu-model-expansion", expansion)]),
+        Architecture::Aarch64 => commands.add(&[("query-cpu-model-expansion", arm_expansion)]),
+        Architecture::Ppc64 => {}
     }
 }
 
-type Result = std::result::Result<Value, Error>;
+type Result<T = Value> = std::result::Result<T, Error>;
 
 /// Checks the number of a CPU.
 pub fn index(context: &Context, index: i64) -> std::result::Result<usize, Error> {
@@ -134,13 +139,22 @@ fn hotpluggable(context: &Context, _: &mut Call<'_>) -> Result {
     Ok((0..context.machine.cpus().len()).rev().filter(|n| n % threads == 0).map(one).collect())
 }
 
+/// What a model should have and this machine cannot give it.
+fn unavailable(context: &Context, name: &str) -> Vec<&'static str> {
+    if context.machine.architecture() != Architecture::X86_64 {
+        return Vec::new();
+    }
+    let parsed = rhea_machine::q35::cpu_model(name, &context.config.accel);
+    parsed.map_or_else(|_| Vec::new(), |parsed| parsed.missing.iter().map(|f| f.name()).collect())
+}
+
 fn definitions(context: &Context, _: &mut Call<'_>) -> Result {
     let architecture = context.machine.architecture();
     let one = |(name, _): (&str, &str)| {
         json!({
             "name": name,
             "typename": type_name(architecture, name),
-            "unavailable-features": [],
+            "unavailable-features": unavailable(context, name),
             "migration-safe": name != "max",
             "static": name == "base",
             "deprecated": false,
@@ -206,8 +220,8 @@ pub fn property_types(architecture: Architecture) -> Value {
     json!(all)
 }
 
-/// A model with changes, as `-cpu` takes it; what that means comes back.
-fn expansion(context: &Context, call: &mut Call<'_>) -> Result {
+/// The name of the model that a call gives, and the model with its changes as `-cpu` takes it.
+fn given_model(call: &Call<'_>) -> Result<(String, String)> {
     let model = call.get("model").and_then(Value::as_object).cloned().unwrap_or_default();
     let name = model.get("name").and_then(Value::as_str).unwrap_or_default();
     let mut text = name.to_owned();
@@ -221,6 +235,12 @@ fn expansion(context: &Context, call: &mut Call<'_>) -> Result {
             text.push_str(&format!(",{key}={value}"));
         }
     }
+    Ok((name.to_owned(), text))
+}
+
+/// A model with changes; what that means comes back.
+fn expansion(context: &Context, call: &mut Call<'_>) -> Result {
+    let (name, text) = given_model(call)?;
     let parsed = rhea_machine::q35::cpu_model(&text, &context.config.accel).map_err(|e| Error::new(e.message))?;
     let fixed = call.text("type") == Some("static");
     let mut props = Map::new();
@@ -230,7 +250,35 @@ fn expansion(context: &Context, call: &mut Call<'_>) -> Result {
             props.insert(key, value);
         }
     }
-    Ok(json!({"model": {"name": if fixed { "base" } else { name }, "props": props}}))
+    Ok(json!({"model": {"name": if fixed { "base" } else { &name }, "props": props}}))
+}
+
+/// The same on Arm, where models have few properties.
+fn arm_expansion(context: &Context, call: &mut Call<'_>) -> Result {
+    if call.text("type") != Some("full") {
+        return Err(Error::new("The requested expansion type is not supported"));
+    }
+    let (name, text) = given_model(call)?;
+    if name == "host" && !matches!(context.config.accel, AccelKind::Kvm(_)) {
+        return Err(Error::new("The CPU type 'host' requires KVM"));
+    }
+    let config = ArmConfig::from_option(&text).map_err(|e| Error::new(e.to_string()))?;
+    let has = |feature| config.has(feature);
+    let mut props = Map::new();
+    props.insert("aarch64".to_owned(), json!(true));
+    props.insert("pmu".to_owned(), json!(has(ArmFeature::Pmu)));
+    // Other models have no others.
+    if name == "max" {
+        let pauth = has(ArmFeature::Pauth);
+        props.insert("pauth".to_owned(), json!(pauth));
+        props.insert("pauth-impdef".to_owned(), json!(pauth && has(ArmFeature::PauthImpdef)));
+        props.insert("pauth-qarma5".to_owned(), json!(pauth && !has(ArmFeature::PauthImpdef)));
+        props.insert("pauth-qarma3".to_owned(), json!(false));
+        props.insert("lpa2".to_owned(), json!(has(ArmFeature::Lpa2)));
+        props.insert("sve".to_owned(), json!(false));
+        props.extend((1..=16).map(|n| (format!("sve{}", n * 128), json!(false))));
+    }
+    Ok(json!({"model": {"name": name, "props": props}}))
 }
 
 fn iothreads(_: &Context, _: &mut Call<'_>) -> Result {

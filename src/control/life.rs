@@ -4,7 +4,9 @@ use super::Context;
 use rhea_accel::{ShutdownCause, VmRequest, WakeReason};
 use rhea_control::{Call, Commands, Error, Events, Value, json};
 use rhea_machine::Machine;
-use rhea_machine::machine::{Actions, Architecture, MachineEvent, PanicAction, RebootAction, RunState, ShutdownAction};
+use rhea_machine::machine::{
+    Actions, Architecture, MachineEvent, PanicAction, RebootAction, RunState, ShutdownAction, WATCHDOG_ACTIONS,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ pub fn register(commands: &mut Commands<Context>, machine: &Machine) {
         ("system_powerdown", power_down),
         ("quit", quit),
         ("set-action", set_action),
+        ("watchdog-set-action", set_watchdog),
         ("query-current-machine", current_machine),
     ]);
     if machine.has_nmi() {
@@ -111,7 +114,17 @@ pub fn actions(mut actions: Actions, word: impl Fn(&str) -> Option<String>) -> A
         Some(_) => actions.panic = PanicAction::ExitFailure,
         None => {}
     }
+    let given = word("watchdog");
+    if let Some((_, action)) = WATCHDOG_ACTIONS.iter().find(|(word, _)| given.as_deref() == Some(word)) {
+        actions.watchdog = *action;
+    }
     actions
+}
+
+fn set_watchdog(context: &Context, call: &mut Call<'_>) -> Result {
+    let (machine, word) = (&context.machine, call.required("action").to_owned());
+    machine.set_actions(actions(machine.actions(), |key| (key == "watchdog").then(|| word.clone())));
+    Ok(json!({}))
 }
 
 fn set_action(context: &Context, call: &mut Call<'_>) -> Result {
@@ -149,6 +162,10 @@ fn cause(cause: ShutdownCause, reset: bool) -> Value {
 
 /// Has the machine's changes sent to those who listen.
 pub fn send_events(machine: &Arc<Machine>, events: &Arc<Events>) {
+    if let Some(wall) = machine.inventory().wall() {
+        let events = events.clone();
+        wall.on_change(move |offset| events.emit("RTC_CHANGE", json!({"offset": offset, "qom-path": "/machine/rtc"})));
+    }
     let events = events.clone();
     machine.listen(move |event| {
         let (name, data) = match event {
@@ -159,6 +176,7 @@ pub fn send_events(machine: &Arc<Machine>, events: &Arc<Events>) {
             MachineEvent::PowerDown => ("POWERDOWN", Value::Null),
             MachineEvent::Suspended => ("SUSPEND", Value::Null),
             MachineEvent::Woken => ("WAKEUP", Value::Null),
+            MachineEvent::Watchdog(action) => ("WATCHDOG", json!({"action": action.word()})),
             MachineEvent::GuestPanicked(action) => {
                 let action = match action {
                     PanicAction::Pause => "pause",

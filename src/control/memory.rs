@@ -3,6 +3,7 @@
 use super::Context;
 use rhea_control::{Call, Commands, Error, ErrorClass, Events, Value, json};
 use rhea_machine::Machine;
+use rhea_machine::dirty_rate::{Measure, Mode, Status};
 use rhea_machine::hotplug::MemoryModule;
 use rhea_memory::{Gpa, Gva, Requester};
 use rhea_virtio::balloon::Balloon;
@@ -18,6 +19,8 @@ pub fn register(commands: &mut Commands<Context>) {
         ("query-memory-devices", modules),
         ("query-balloon", balloon),
         ("balloon", set_balloon),
+        ("calc-dirty-rate", calc_dirty_rate),
+        ("query-dirty-rate", query_dirty_rate),
     ]);
 }
 
@@ -82,6 +85,61 @@ fn modules(context: &Context, _: &mut Call<'_>) -> Result {
         json!({"type": "dimm", "data": data})
     };
     Ok(context.machine.memory_devices().into_iter().map(one).collect())
+}
+
+/// Milliseconds of a time that is told in `unit`.
+fn milliseconds(unit: Option<&str>) -> u64 {
+    if unit == Some("millisecond") { 1 } else { 1000 }
+}
+
+fn calc_dirty_rate(context: &Context, call: &mut Call<'_>) -> Result {
+    const SAMPLES: std::ops::RangeInclusive<i64> = 128..=4096;
+    const TIMES: std::ops::RangeInclusive<u64> = 50..=60_000;
+    let time = call.number("calc-time").and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    let time = time.saturating_mul(milliseconds(call.text("calc-time-unit")));
+    if !TIMES.contains(&time) {
+        return Err(Error::new("Calculation time is out of range [50ms, 60000ms]."));
+    }
+    let mode = match call.text("mode") {
+        None | Some("page-sampling") => Mode::PageSampling,
+        Some("dirty-bitmap") => Mode::DirtyBitmap,
+        _ => return Err(Error::new("dirty ring is disabled, use sample-pages method or remeasure later.")),
+    };
+    let samples = call.number("sample-pages");
+    if samples.is_some() && mode != Mode::PageSampling {
+        return Err(Error::new("sample-pages is used only in page-sampling mode"));
+    }
+    let samples = samples.unwrap_or(512);
+    if !SAMPLES.contains(&samples) {
+        return Err(Error::new("sample-pages is out of range[128, 4096]."));
+    }
+    let measure = Measure { mode, time, samples: samples as u64 };
+    context.dirty_rate.start(&context.machine, measure).map_err(Error::new)?;
+    Ok(json!({}))
+}
+
+fn query_dirty_rate(context: &Context, call: &mut Call<'_>) -> Result {
+    let unit = milliseconds(call.text("calc-time-unit"));
+    let now = context.dirty_rate.query();
+    let mut data = json!({
+        "status": match now.status {
+            Status::Unstarted => "unstarted",
+            Status::Measuring => "measuring",
+            Status::Measured(_) => "measured",
+        },
+        "start-time": now.start,
+        "calc-time": now.measure.time / unit,
+        "calc-time-unit": if unit == 1 { "millisecond" } else { "second" },
+        "sample-pages": now.measure.samples,
+        "mode": match now.measure.mode {
+            Mode::PageSampling => "page-sampling",
+            Mode::DirtyBitmap => "dirty-bitmap",
+        },
+    });
+    if let Status::Measured(rate) = now.status {
+        data["dirty-rate"] = json!(rate);
+    }
+    Ok(data)
 }
 
 fn balloon(context: &Context, _: &mut Call<'_>) -> Result {

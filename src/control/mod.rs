@@ -14,6 +14,7 @@ mod jobs;
 mod life;
 mod memory;
 pub mod migration;
+mod network;
 mod objects;
 mod options;
 mod pci;
@@ -22,6 +23,7 @@ mod reopen;
 pub mod snapshots;
 mod storage;
 mod streams;
+mod trace;
 mod vnc;
 
 pub use life::actions;
@@ -32,6 +34,7 @@ use rhea_control::{Commands, Events, Jobs, Listener, Schema, Server};
 use rhea_device::OptionError;
 use rhea_device::chardev::{CharBackend, Chardevs};
 use rhea_display::VncServer;
+use rhea_machine::dirty_rate::DirtyRate;
 use rhea_machine::state::Migration;
 use rhea_machine::{Machine, MachineConfig};
 use std::sync::{Arc, OnceLock, Weak};
@@ -59,6 +62,7 @@ pub struct Context {
     /// Clients want to be told of migrations.
     pub migration_events: Arc<migration::Wanted>,
     pub migration: Arc<Migration>,
+    pub dirty_rate: Arc<DirtyRate>,
     me: OnceLock<Weak<Server<Context>>>,
 }
 
@@ -109,6 +113,7 @@ impl Control {
         life::send_events(&parts.machine, &events);
         memory::send_events(&parts.machine, parts.config.ram.size, &events);
         devices::send_events(&parts.machine, &events);
+        network::send_events(&parts.machine, &events);
         storage::send_events(&parts.machine, &events);
         vnc::send_events(&parts.vnc, &events);
         let mut commands = Commands::default();
@@ -119,6 +124,8 @@ impl Control {
         objects::register(&mut commands);
         options::register(&mut commands);
         devices::register(&mut commands);
+        network::register(&mut commands);
+        trace::register(&mut commands);
         pci::register(&mut commands);
         storage::register(&mut commands);
         jobs::register(&mut commands);
@@ -150,6 +157,7 @@ impl Control {
             pointer: Mutex::default(),
             migration: migration::new(&events, &wanted, jobs),
             migration_events: wanted,
+            dirty_rate: Arc::default(),
             me: OnceLock::new(),
         };
         let package = format!("Rhea {}", env!("CARGO_PKG_VERSION"));

@@ -2,13 +2,15 @@
 
 use super::Context;
 use rhea_control::{Call, Commands, Error, Events, Value, json};
-use rhea_display::{VncEvent, VncServer};
+use rhea_display::{VncAddress, VncEvent, VncServer};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub fn register(commands: &mut Commands<Context>) {
     commands.add(&[("query-vnc", query), ("query-vnc-servers", servers)]);
     commands.add(&[
+        ("display-reload", reload),
+        ("display-update", update),
         ("set_password", set_password),
         ("expire_password", expire_password),
         ("change-vnc-password", |context, call| {
@@ -34,7 +36,7 @@ fn address(text: &str) -> Value {
 
 /// The address, and how clients prove who they are.
 fn with_auth(server: &VncServer) -> Value {
-    let mut entry = address(server.address());
+    let mut entry = address(&server.address());
     entry["auth"] = json!(server.auth());
     entry
 }
@@ -45,7 +47,7 @@ fn clients(server: &VncServer) -> Value {
 
 fn query(context: &Context, _: &mut Call<'_>) -> Result {
     let Some(server) = context.vnc.first() else { return Ok(json!({"enabled": false})) };
-    let at = address(server.address());
+    let at = address(&server.address());
     Ok(json!({
         "enabled": true, "host": at["host"], "family": at["family"], "service": at["service"],
         "auth": server.auth(), "clients": clients(server),
@@ -83,6 +85,33 @@ fn set_password(context: &Context, call: &mut Call<'_>) -> Result {
     change(context, call.text("display"), |server| server.set_password(text))
 }
 
+fn first(context: &Context) -> std::result::Result<&Arc<VncServer>, Error> {
+    context.vnc.first().ok_or_else(|| Error::new("Could not find a VNC server"))
+}
+
+fn reload(context: &Context, call: &mut Call<'_>) -> Result {
+    if call.flag("tls-certs") {
+        first(context)?;
+        return Err(Error::new("vnc tls is not enabled"));
+    }
+    Ok(json!({}))
+}
+
+fn update(context: &Context, call: &mut Call<'_>) -> Result {
+    let server = first(context)?;
+    let Some(addresses) = call.get("addresses").and_then(Value::as_array) else { return Ok(json!({})) };
+    let [one] = &addresses[..] else { return Err(Error::new("Parameter 'addresses' expects one address")) };
+    let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+    let to = if one["type"] == "unix" {
+        VncAddress::Unix(text("path").into())
+    } else {
+        let port = text("port").parse().map_err(|_| Error::new("Parameter 'addresses[0].port' expects a number"))?;
+        VncAddress::Tcp { host: text("host"), first: port, last: port }
+    };
+    server.move_to(&to).map_err(|e| Error::new(format!("{to}: {}", Error::from(e))))?;
+    Ok(json!({}))
+}
+
 /// When `text` is: `None` for never.
 fn moment(text: &str) -> std::result::Result<Option<SystemTime>, Error> {
     let seconds = |text: &str| text.parse().ok().map(Duration::from_secs);
@@ -104,14 +133,15 @@ fn expire_password(context: &Context, call: &mut Call<'_>) -> Result {
 /// Has it told to those who listen when clients come and go.
 pub fn send_events(servers: &[Arc<VncServer>], events: &Arc<Events>) {
     for server in servers {
-        let (events, here) = (events.clone(), with_auth(server));
+        let (events, weak) = (events.clone(), Arc::downgrade(server));
         server.listen(move |event, peer| {
             let name = match event {
                 VncEvent::Connected => "VNC_CONNECTED",
                 VncEvent::Initialized => "VNC_INITIALIZED",
                 VncEvent::Disconnected => "VNC_DISCONNECTED",
             };
-            events.emit(name, json!({"server": here, "client": address(peer)}));
+            let Some(server) = weak.upgrade() else { return };
+            events.emit(name, json!({"server": with_auth(&server), "client": address(peer)}));
         });
     }
 }

@@ -1,6 +1,7 @@
 //! The control protocol on whole machines.
 
 mod images;
+mod network;
 mod probes;
 
 use rhea_control::{Schema, Value, json};

@@ -36,6 +36,8 @@ pub enum VmRequest {
     Reset(ShutdownCause),
     PowerOff(ShutdownCause),
     GuestPanic(String),
+    /// A watchdog's time has ended.
+    Watchdog,
     /// A breakpoint, watchpoint or step of the debugger stopped this vCPU.
     DebugStop {
         vcpu: u32,

@@ -324,6 +324,18 @@ impl InterruptRouting {
     pub fn line(&self, number: u32) -> IrqLine {
         IrqLine { line: self.get(number) }
     }
+    /// The lines there are and what their sources last set, for `info irq`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let lines = self.lines.read().clone();
+        let one = |(number, line): (usize, Option<Arc<Line>>)| {
+            let line = line?;
+            let level = u32::from(line.state.load(Ordering::Acquire) & LEVEL != 0);
+            let pin = line.route.load().as_ref().map_or("unconnected".to_owned(), |route| format!("pin {}", route.pin));
+            Some(format!("line {number}: level={level}, {pin}\n"))
+        };
+        lines.into_iter().enumerate().filter_map(one).collect()
+    }
     /// The route of a line.
     #[must_use]
     pub fn route(&self, number: u32) -> Option<Route> {

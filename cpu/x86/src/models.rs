@@ -47,6 +47,8 @@ pub struct Parsed {
     pub warning: Option<String>,
     /// Features that were asked for by name and are not available.
     pub absent: Vec<Feature>,
+    /// What the model has by itself and is not available, for those that are not `max`.
+    pub missing: Vec<Feature>,
     /// Parts of nested virtualization that were named, on or off.
     pub nested: Vec<&'static str>,
     /// `tsc-frequency`, if it was given: in Hz.
@@ -488,8 +490,9 @@ pub fn parse_on(text: &str, host: Option<X86Config>) -> Result<Parsed, String> {
         }
         Some(line)
     };
+    let whole = if base == "max" { Vec::new() } else { missing.clone() };
     let absent = asked.into_iter().filter(|f| missing.contains(f)).collect();
-    Ok(Parsed { config, enforce, warning, absent, nested: mentioned, tsc_frequency })
+    Ok(Parsed { config, enforce, warning, absent, missing: whole, nested: mentioned, tsc_frequency })
 }
 
 /// What needs another feature: dropped with it, refused if asked for.

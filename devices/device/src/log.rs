@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The items of `-d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +47,15 @@ impl LogMask {
 const MAX_DISTINCT: usize = 4096;
 
 struct Inner {
-    mask: u32,
+    mask: AtomicU32,
     seen: Mutex<HashSet<String>>,
     out: Mutex<Box<dyn Write + Send>>,
+}
+
+impl Inner {
+    fn on(&self, item: LogMask) -> bool {
+        self.mask.load(Ordering::Relaxed) & item as u32 != 0
+    }
 }
 
 /// A cheap cloneable handle to the log.
@@ -66,19 +73,26 @@ impl Log {
     /// Logs the items of `mask` (bits of [`LogMask`]) to `out`.
     #[must_use]
     pub fn new(mask: u32, out: Box<dyn Write + Send>) -> Self {
-        if mask == 0 {
-            return Self::off();
-        }
+        let mask = AtomicU32::new(mask);
         Self { inner: Some(Arc::new(Inner { mask, seen: Mutex::new(HashSet::new()), out: Mutex::new(out) })) }
     }
     #[inline]
     #[must_use]
     pub fn enabled(&self, item: LogMask) -> bool {
-        self.inner.as_ref().is_some_and(|i| i.mask & item as u32 != 0)
+        self.inner.as_ref().is_some_and(|i| i.on(item))
+    }
+    /// Switches an item on or off for all who hold this log, except for those who looked once at their start.
+    pub fn set(&self, item: LogMask, on: bool) {
+        let Some(inner) = &self.inner else { return };
+        if on {
+            inner.mask.fetch_or(item as u32, Ordering::Relaxed);
+        } else {
+            inner.mask.fetch_and(!(item as u32), Ordering::Relaxed);
+        }
     }
     /// Writes a line, each time.
     pub fn line(&self, item: LogMask, message: fmt::Arguments<'_>) {
-        if let Some(inner) = self.inner.as_ref().filter(|i| i.mask & item as u32 != 0) {
+        if let Some(inner) = self.inner.as_ref().filter(|i| i.on(item)) {
             let mut out = inner.out.lock();
             // A full disk must not stop the machine.
             let _ = writeln!(out, "{message}");
@@ -86,7 +100,7 @@ impl Log {
         }
     }
     fn once(&self, item: LogMask, who: &str, message: fmt::Arguments<'_>) {
-        if let Some(inner) = self.inner.as_ref().filter(|i| i.mask & item as u32 != 0) {
+        if let Some(inner) = self.inner.as_ref().filter(|i| i.on(item)) {
             let text = format!("{who}: {message}");
             {
                 let mut seen = inner.seen.lock();

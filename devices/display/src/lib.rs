@@ -20,7 +20,7 @@ pub use image::ImageFormat;
 pub use pci::{DisplayError, DisplayFunction, FunctionOptions};
 pub use surface::{Rect, Surface};
 pub use vga::{Vga, VgaOptions};
-pub use vnc::{VncEvent, VncOptions, VncServer};
+pub use vnc::{VncAddress, VncEvent, VncOptions, VncServer};
 
 /// The order of bytes in a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! Network back ends: user networking on the host's sockets, and tap interfaces.
 
+mod link;
 mod mac;
 mod options;
 pub mod tap;
 pub mod user;
 
+pub use link::{Card, FilterWatcher, Link};
 pub use mac::MacAllocator;
 pub use options::{NetdevKind, NetdevOptions, TapOptions, USER_OPTIONS, UserOptions};
 
@@ -78,6 +80,36 @@ pub trait NetFrontend: Send + Sync {
     /// A frame from Ethernet header on, without checksum sequence. `false`: no room now; the back end keeps it and tries again
     /// after [`NetBackend::receive_ready`].
     fn receive(&self, frame: &[u8], offload: Offload) -> bool;
+    /// The link came up or went down.
+    fn link_changed(&self, _up: bool) {}
+    /// Which frames the guest wants; `None`: the card does not tell.
+    fn filter(&self) -> Option<ReceiveFilter> {
+        None
+    }
+}
+
+/// Which addresses of a kind pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    None,
+    /// Those of the table.
+    Normal,
+    All,
+}
+
+/// Which frames a guest wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiveFilter {
+    pub promiscuous: bool,
+    pub multicast: Pass,
+    pub unicast: Pass,
+    pub broadcast: bool,
+    pub mac: [u8; 6],
+    /// Tables; an overflow means that the guest gave more than are kept, and that all of the kind pass.
+    pub multicast_table: Vec<[u8; 6]>,
+    pub multicast_overflow: bool,
+    pub unicast_table: Vec<[u8; 6]>,
+    pub unicast_overflow: bool,
 }
 
 /// The host's side.
@@ -96,6 +128,14 @@ pub trait NetBackend: Send + Sync {
     }
     /// Offloads the guest's side takes from now on (only those of [`Self::offloads`]).
     fn set_frontend_offloads(&self, _offloads: Offloads) {}
+    /// Is the wire plugged in?
+    fn link_up(&self) -> bool {
+        true
+    }
+    /// The card was loaded from a saved state, in which the link was so.
+    fn restore_link(&self, _up: bool) {}
+    /// What [`NetFrontend::filter`] returns has changed.
+    fn filter_changed(&self) {}
     /// For `info network`.
     fn description(&self) -> String;
 }

@@ -154,7 +154,7 @@ impl MmioDevice for Pl031 {
         MAP.read(offset, access.size, |hit| Ok(read(hit.id, hit.index)), missed)
     }
     fn write(&self, offset: u64, value: u64, access: Access) -> Result<(), BusError> {
-        let mut timed = false;
+        let (mut timed, mut set) = (false, None);
         let write = |reg, value: u64, mask: u64| {
             let mut state = self.state.lock();
             let word = |old: u32| (u64::from(old) & !mask | value & mask) as u32;
@@ -168,6 +168,8 @@ impl MmioDevice for Pl031 {
                 Reg::Lr => {
                     state.lr = word(state.lr);
                     state.offset = state.lr.wrapping_sub(self.rtc.now().0 as u32);
+                    // Signed: the time may have been set back.
+                    set = Some(i64::from(state.offset as i32));
                     if state.alarm.is_some() {
                         self.set_alarm(&mut state);
                         timed = true;
@@ -193,6 +195,9 @@ impl MmioDevice for Pl031 {
         );
         if timed {
             self.arm();
+        }
+        if let Some(offset) = set {
+            self.rtc.changed(offset);
         }
         self.line.settle(|| self.state.lock().interrupt());
         result

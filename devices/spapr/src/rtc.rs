@@ -50,7 +50,9 @@ impl Rtc {
             return false;
         }
         let wanted = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
-        *self.offset.lock() = wanted - self.clock.now().0;
+        let offset = wanted - self.clock.now().0;
+        *self.offset.lock() = offset;
+        self.clock.changed(offset);
         true
     }
 }

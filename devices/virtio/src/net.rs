@@ -7,7 +7,7 @@ use crate::queue::{Chain, QueueError};
 use crate::queues::{Gate, Queues};
 use parking_lot::Mutex;
 use rhea_device::LoadError;
-use rhea_net::{MAX_FRAME, NetBackend, NetFrontend, Offload, Offloads};
+use rhea_net::{MAX_FRAME, NetBackend, NetFrontend, Offload, Offloads, Pass, ReceiveFilter};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -64,7 +64,30 @@ fn wanted(list: &[[u8; 6]], address: &[u8; 6]) -> bool {
     list.len() > MAX_ADDRESSES || list.contains(address)
 }
 
+fn pass(none: bool, all: bool) -> Pass {
+    match (none, all) {
+        (true, _) => Pass::None,
+        (_, true) => Pass::All,
+        _ => Pass::Normal,
+    }
+}
+
 impl Filter {
+    fn describe(&self) -> ReceiveFilter {
+        // One more than is kept stands for an overflow.
+        let kept = |list: &[[u8; 6]]| list.iter().take(MAX_ADDRESSES).copied().collect();
+        ReceiveFilter {
+            promiscuous: self.promiscuous,
+            multicast: pass(self.no_multicast, self.all_multicast),
+            unicast: pass(self.no_unicast, self.all_unicast),
+            broadcast: !self.no_broadcast,
+            mac: self.mac,
+            multicast_table: kept(&self.multicast),
+            multicast_overflow: self.multicast.len() > MAX_ADDRESSES,
+            unicast_table: kept(&self.unicast),
+            unicast_overflow: self.unicast.len() > MAX_ADDRESSES,
+        }
+    }
     fn new(mac: [u8; 6]) -> Self {
         Self {
             mac,
@@ -115,6 +138,16 @@ struct Front(Weak<Net>);
 impl NetFrontend for Front {
     fn receive(&self, frame: &[u8], offload: Offload) -> bool {
         self.0.upgrade().is_none_or(|net| net.receive(frame, offload))
+    }
+    fn link_changed(&self, _up: bool) {
+        if let Some(net) = self.0.upgrade()
+            && let Some(queues) = net.queues.get()
+        {
+            queues.config_changed();
+        }
+    }
+    fn filter(&self) -> Option<ReceiveFilter> {
+        self.0.upgrade().map(|net| net.filter.lock().describe())
     }
 }
 
@@ -281,7 +314,12 @@ impl Net {
                 queues.fail(QueueError::Order);
                 return false;
             }
-            let ack = if self.command(&command).is_some() { vn::VIRTIO_NET_OK } else { vn::VIRTIO_NET_ERR };
+            let done = self.command(&command);
+            let filters = [vn::VIRTIO_NET_CTRL_RX, vn::VIRTIO_NET_CTRL_MAC];
+            if done.is_some() && command.first().is_some_and(|class| filters.contains(&u32::from(*class))) {
+                self.backend.filter_changed();
+            }
+            let ack = if done.is_some() { vn::VIRTIO_NET_OK } else { vn::VIRTIO_NET_ERR };
             if chain.write(queues.dma(), 0, &[ack as u8]).is_err() {
                 queues.fail(QueueError::Memory);
                 return false;
@@ -408,7 +446,7 @@ impl VirtioDevice for Net {
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut c = [0; 12];
         c[..6].copy_from_slice(&self.mac());
-        c[6..8].copy_from_slice(&LINK_UP.to_le_bytes());
+        c[6..8].copy_from_slice(&(if self.backend.link_up() { LINK_UP } else { 0 }).to_le_bytes());
         c[8..10].copy_from_slice(&1u16.to_le_bytes());
         c[10..12].copy_from_slice(&self.options.mtu.to_le_bytes());
         config_bytes(&c, offset, data);
@@ -461,6 +499,7 @@ impl VirtioDevice for Net {
         let offloads = *self.guest_offloads.lock();
         s.push(u8::from(offloads.is_some()));
         s.extend(offloads.unwrap_or(0).to_le_bytes());
+        s.push(u8::from(self.backend.link_up()));
         s
     }
     fn load(&self, state: &[u8]) -> Result<(), LoadError> {
@@ -472,7 +511,14 @@ impl VirtioDevice for Net {
             let (unicast, rest) = table(rest)?;
             let (multicast, rest) = table(rest)?;
             let (&[given], rest) = rest.split_first_chunk::<1>()?;
-            let offloads = (given != 0).then_some(u64::from_le_bytes(rest.try_into().ok()?));
+            let (offloads, link) = rest.split_first_chunk::<8>()?;
+            let offloads = (given != 0).then_some(u64::from_le_bytes(*offloads));
+            // States of before links could be down end here.
+            let link = match link {
+                [] => true,
+                [up] => *up != 0,
+                _ => return None,
+            };
             let filter = Filter {
                 mac: *mac,
                 promiscuous,
@@ -484,11 +530,12 @@ impl VirtioDevice for Net {
                 unicast,
                 multicast,
             };
-            Some((filter, offloads))
+            Some((filter, offloads, link))
         };
-        let (filter, offloads) = parse().ok_or_else(|| LoadError::Damaged("virtio-net".to_owned()))?;
+        let (filter, offloads, link) = parse().ok_or_else(|| LoadError::Damaged("virtio-net".to_owned()))?;
         *self.filter.lock() = filter;
         *self.guest_offloads.lock() = offloads;
+        self.backend.restore_link(link);
         Ok(())
     }
 }

@@ -232,7 +232,9 @@ pub fn build(
     phb_config.memory_end = config.max_ram.max(config.ram.size);
     let phb = Phb::new(phb_config).map_err(|e| e.option("-M pseries"))?;
     phbs.add(phb.clone());
-    let rtc = Rtc::new(RtcClock::new(config.rtc.0, config.rtc.1, &clock));
+    let wall = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
+    board.inventory.set_wall(&wall);
+    let rtc = Rtc::new(wall);
     let rng = Rng::new(None).map_err(|e| fail("-M pseries", &format!("/dev/urandom: {e}")))?;
     let nvram = platform::build(&mut board, config, wiring, &space, &vio)?;
     board.devices.push(rtc.clone());

@@ -74,6 +74,7 @@ pub fn build(
     }
 
     let wall = RtcClock::new(config.rtc.0, config.rtc.1, &board.clock);
+    board.inventory.set_wall(&wall);
     let rtc = Rtc::new("rtc", irq8.clone(), wall, &board.clock, board.log.clone());
     board.map_into(io, map::RTC, rtc.clone());
     board.devices.push(rtc.clone());

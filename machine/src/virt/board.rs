@@ -255,6 +255,7 @@ pub fn build(
         Arc::new(PcieHost::new(&space, windows, intx, msi).map_err(|e| OptionError::new("-M virt", e.to_string()))?);
     pcie.bus().set_irqfd(chosen.vcpus.services().irqfd);
     let rtc = RtcClock::new(config.rtc.0, config.rtc.1, &clock);
+    board.inventory.set_wall(&rtc);
     let power_button = super::platform::build(&mut board, config, options, wiring, rtc)?;
     let places = virtio_places(&mut board);
     let plugs = Plugger::new(&mut board, config, wiring, pcie.bus(), places).plug_all(&mut |_, _| Ok(false))?;

@@ -483,7 +483,7 @@ impl Pm {
             self.smi(smi_status::TCO, None);
         }
         if reset {
-            self.control.reset(ShutdownCause::Guest);
+            self.control.request(VmRequest::Watchdog);
         }
     }
 

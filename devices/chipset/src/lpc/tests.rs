@@ -272,7 +272,7 @@ fn watchdog() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(request, Some(VmRequest::Reset(ShutdownCause::Guest)));
+    assert_eq!(request, Some(VmRequest::Watchdog));
     assert_eq!(b.inp(base + 0x66, 2) & 6, 6);
 }
 

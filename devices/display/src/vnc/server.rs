@@ -175,8 +175,28 @@ impl Shared {
 /// A VNC server of one display. Dropping it disconnects its clients.
 pub struct VncServer {
     shared: Arc<Shared>,
-    address: String,
-    path: Option<std::path::PathBuf>,
+    place: Mutex<Place>,
+}
+
+/// Where a server listens.
+struct Place {
+    listener: Arc<Listener>,
+    address: VncAddress,
+    /// As it is told.
+    text: String,
+}
+
+impl Place {
+    fn new(address: &VncAddress) -> Result<Self> {
+        let listener = Listener::new(address)?;
+        Ok(Self { text: listener.describe(address), listener: Arc::new(listener), address: address.clone() })
+    }
+    /// Takes its name away from a socket nobody listens on any more.
+    fn leave(&self) {
+        if let VncAddress::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 impl VncServer {
@@ -185,7 +205,7 @@ impl VncServer {
     /// # Errors
     /// The host's error.
     pub fn start(options: &VncOptions, console: &Arc<Console>, input: &Arc<InputHub>, name: &str) -> Result<Arc<Self>> {
-        let listener = Listener::new(&options.address)?;
+        let place = Place::new(&options.address)?;
         let shared = Arc::new(Shared {
             console: console.clone(),
             input: input.clone(),
@@ -197,19 +217,30 @@ impl VncServer {
             listeners: Mutex::default(),
             password: options.password.then(Mutex::default),
         });
-        let path = match &options.address {
-            VncAddress::Unix(path) => Some(path.clone()),
-            VncAddress::Tcp { .. } => None,
-        };
-        let server = Arc::new(Self { address: listener.describe(&options.address), shared, path });
+        let server = Arc::new(Self { shared, place: Mutex::new(place) });
         let weak = Arc::downgrade(&server);
-        std::thread::Builder::new().name("rhea-vnc".to_owned()).spawn(move || listen(&listener, &weak))?;
+        std::thread::Builder::new().name("rhea-vnc".to_owned()).spawn(move || listen(&weak))?;
         Ok(server)
     }
     /// The address it listens at.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn address(&self) -> String {
+        self.place.lock().text.clone()
+    }
+    /// Listens somewhere else; who is connected stays so.
+    ///
+    /// # Errors
+    /// The host's error; it listens where it did.
+    pub fn move_to(&self, address: &VncAddress) -> Result<()> {
+        let mut place = self.place.lock();
+        // It may listen there already.
+        if place.address == *address || matches!(address, VncAddress::Tcp { .. }) && place.text == address.to_string() {
+            return Ok(());
+        }
+        let next = Place::new(address)?;
+        place.leave();
+        *place = next;
+        Ok(())
     }
     /// How clients prove who they are: `none`, or `vnc` by a password.
     #[must_use]
@@ -238,7 +269,7 @@ impl VncServer {
     pub fn describe(&self) -> String {
         let mut text = format!(
             "Server: {} (auth: {}, display: {})\n",
-            self.address,
+            self.address(),
             self.auth(),
             self.shared.console.display().name()
         );
@@ -249,8 +280,9 @@ impl VncServer {
     }
 }
 
-fn listen(listener: &Listener, server: &Weak<VncServer>) {
+fn listen(server: &Weak<VncServer>) {
     loop {
+        let Some(listener) = server.upgrade().map(|s| s.place.lock().listener.clone()) else { return };
         let ready = poll(&mut [PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)], Some(&LOOK));
         let Some(server) = server.upgrade() else { return };
         if !ready.is_ok_and(|n| n != 0) {
@@ -267,8 +299,6 @@ fn listen(listener: &Listener, server: &Weak<VncServer>) {
 impl Drop for VncServer {
     fn drop(&mut self) {
         self.shared.clients.lock().iter().for_each(|c| c.stream.shut_down());
-        if let Some(path) = &self.path {
-            let _ = std::fs::remove_file(path);
-        }
+        self.place.get_mut().leave();
     }
 }

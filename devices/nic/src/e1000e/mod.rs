@@ -135,7 +135,8 @@ impl State {
             reg::CTRL_COPY => self.get(reg::CTRL),
             reg::STATUS => {
                 let master = self.get(reg::CTRL) & reg::CTRL_GIO_MASTER_DISABLE == 0;
-                self.get(reg::STATUS) | reg::STATUS_LINK | if master { reg::STATUS_GIO_MASTER } else { 0 }
+                let link = if self.phy.up { reg::STATUS_LINK } else { reg::STATUS_LINK & !reg::STATUS_LU };
+                self.get(reg::STATUS) | link | if master { reg::STATUS_GIO_MASTER } else { 0 }
             }
             reg::EECD => {
                 let v = self.get(reg::EECD);
@@ -182,7 +183,7 @@ impl State {
         match offset {
             reg::CTRL | reg::CTRL_COPY => {
                 if value & reg::CTRL_PHY_RESET != 0 {
-                    self.phy = Phy::default();
+                    self.phy.reset();
                     self.set(reg::STATUS, reg::STATUS_PHY_RESET);
                     due.causes |= reg::INT_LSC;
                 }
@@ -466,6 +467,11 @@ impl NetFrontend for Front {
     fn receive(&self, frame: &[u8], _offload: Offload) -> bool {
         self.0.upgrade().is_none_or(|c| c.receive(frame))
     }
+    fn link_changed(&self, up: bool) {
+        let Some(c) = self.0.upgrade() else { return };
+        c.state.lock().phy.up = up;
+        c.cause(reg::INT_LSC);
+    }
 }
 
 /// The controller as a PCI function.
@@ -484,11 +490,13 @@ impl E1000e {
         subsystem: (u16, u16),
         log: &Log,
     ) -> Arc<Self> {
+        let mut state = State::new(nvm::words(mac, DEVICE, subsystem));
+        state.phy.up = backend.link_up();
         let controller = Arc::new(Controller {
             name: format!("e1000e@{slot}"),
             dma: slot.dma().clone(),
             log: log.clone(),
-            state: Mutex::new(State::new(nvm::words(mac, DEVICE, subsystem))),
+            state: Mutex::new(state),
             sending: Mutex::new(()),
             io_address: AtomicU64::new(0),
             msix: OnceLock::new(),
@@ -552,7 +560,7 @@ impl Device for E1000e {
         {
             let s = &mut *c.state.lock();
             s.reset();
-            s.phy = Phy::default();
+            s.phy.reset();
             s.starved = false;
         }
         c.io_address.store(0, Ordering::SeqCst);

@@ -1,13 +1,17 @@
-//! The PHY of the 82574 behind MDIC (IEEE 802.3, 22.2.4), its link always up at 1000 Mb/s.
+//! The PHY of the 82574 behind MDIC (IEEE 802.3, 22.2.4), its link up at 1000 Mb/s or down.
 
 const PAGES: usize = 8;
 const CONTROL_RESET: u16 = 1 << 15;
 const CONTROL_RESTART: u16 = 1 << 9;
 const PAGE_SELECT: usize = 22;
+/// Status: negotiation complete, link up. Status of copper: resolved, link up. Status of 1000BASE-T: receivers are well.
+const NEEDS_LINK: [(u32, u16); 3] = [(1, 1 << 5 | 1 << 2), (17, 3 << 10), (10, 3 << 12)];
 
 /// Registers of the pages.
 pub struct Phy {
     pub registers: Vec<u16>,
+    /// The wire is plugged in.
+    pub up: bool,
 }
 
 impl Default for Phy {
@@ -33,11 +37,15 @@ impl Default for Phy {
         for (n, value) in page0 {
             registers[n] = value;
         }
-        Self { registers }
+        Self { registers, up: true }
     }
 }
 
 impl Phy {
+    /// Reset; the wire stays as it is.
+    pub fn reset(&mut self) {
+        *self = Self { up: self.up, ..Self::default() };
+    }
     fn index(&self, n: u32) -> Option<usize> {
         let n = (n & 31) as usize;
         // Registers of the standard are on every page.
@@ -46,14 +54,17 @@ impl Phy {
     }
     #[must_use]
     pub fn read(&self, n: u32) -> u16 {
-        self.index(n).and_then(|i| self.registers.get(i).copied()).unwrap_or(0)
+        let at = self.index(n);
+        let value = at.and_then(|i| self.registers.get(i).copied()).unwrap_or(0);
+        let needs = NEEDS_LINK.iter().find(|(r, _)| at == Some(*r as usize)).map_or(0, |(_, bits)| *bits);
+        if self.up { value } else { value & !needs }
     }
     /// Writes a register; true: the link was negotiated again.
     pub fn write(&mut self, n: u32, value: u16) -> bool {
         let n = n & 31;
         match n {
             0 if value & CONTROL_RESET != 0 => {
-                *self = Self::default();
+                self.reset();
                 return true;
             }
             0 => {

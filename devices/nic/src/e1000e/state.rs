@@ -40,6 +40,9 @@ struct All {
     queues: Vec<Queue>,
     #[n(5)]
     io_address: u64,
+    /// None: of before links could be down.
+    #[n(6)]
+    link: Option<bool>,
 }
 
 pub fn save(c: &Controller, config: PciConfigState) -> Saved {
@@ -59,6 +62,7 @@ pub fn save(c: &Controller, config: PciConfigState) -> Saved {
         nvm: s.nvm.clone(),
         queues: queues.collect(),
         io_address: c.io_address.load(Ordering::SeqCst),
+        link: Some(s.phy.up),
     };
     drop(s);
     encode(VERSION, &all)
@@ -90,6 +94,8 @@ pub fn load(c: &Controller, saved: &Saved) -> Result<PciConfigState, LoadError> 
         };
     }
     s.starved = false;
+    s.phy.up = all.link.unwrap_or(true);
+    c.backend.restore_link(s.phy.up);
     c.io_address.store(all.io_address & 0xf_ffff, Ordering::SeqCst);
     Ok(all.config)
 }

@@ -137,7 +137,14 @@ impl Rtc {
                 if index == state::B && value & state::DSE != 0 {
                     log_unimp!(self.log, &self.name, "daylight saving by the clock (register B, DSE)");
                 }
-                self.change(|state, now| state.write(index, value, now));
+                let (before, after) = self.change(|state, now| {
+                    let before = state.ahead();
+                    state.write(index, value, now);
+                    (before, state.ahead())
+                });
+                if before != after {
+                    self.rtc.changed(after);
+                }
             }
             _ => self.state.lock().cells[usize::from(index)] = value,
         }

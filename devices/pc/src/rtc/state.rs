@@ -123,6 +123,10 @@ impl State {
     fn time(&self, now: Now) -> i128 {
         now.wall_ns + i128::from(self.ahead) * NS + i128::from(self.ahead_ns)
     }
+    /// Seconds by which the guest has set the time ahead.
+    pub fn ahead(&self) -> i64 {
+        self.ahead
+    }
     fn seconds(&self, now: Now) -> i64 {
         self.time(now).div_euclid(NS) as i64
     }

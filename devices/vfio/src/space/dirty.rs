@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 /// The logs that devices' writes belong in. Not the display's: no picture is worth a log of all that devices do.
-const CLIENTS: [DirtyClient; 2] = [DirtyClient::Migration, DirtyClient::Snapshot];
+const CLIENTS: [DirtyClient; 3] = [DirtyClient::Migration, DirtyClient::Snapshot, DirtyClient::Rate];
 
 /// Ranges that each device takes: as many as fit in a page of the kernel's (`VFIO_DEVICE_FEATURE_DMA_LOGGING_START`). A driver may take
 /// fewer.
