@@ -18,6 +18,8 @@ pub fn block() -> Blocked {
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         // A peer that went away is seen by the write that fails.
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        // So is a file that would become too long (RLIMIT_FSIZE).
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         Blocked(set)
     }
 }

@@ -308,7 +308,9 @@ impl Machine {
         if inserted || plugs.uses_node(name) {
             return Err(fail("the node is in use"));
         }
-        Ok(Drive::for_node(name, &node))
+        let drive = Drive::for_node(name, &node);
+        drive.set_failures(plugs.graph.failures());
+        Ok(drive)
     }
     /// `drive_del`: closes a drive that no device uses.
     ///

@@ -56,6 +56,8 @@ pub enum RunState {
     GuestPanicked,
     /// A watchdog's time has ended.
     Watchdog,
+    /// A request of a drive has failed, which is done again when the machine goes on.
+    IoError,
     /// Something that the machine needs has failed.
     InternalError,
     /// Its state is being saved.
@@ -83,6 +85,7 @@ impl RunState {
             Self::Shutdown => "shutdown",
             Self::GuestPanicked => "guest-panicked",
             Self::Watchdog => "watchdog",
+            Self::IoError => "io-error",
             Self::InternalError => "internal-error",
             Self::SaveVm => "save-vm",
             Self::RestoreVm => "restore-vm",
@@ -468,6 +471,10 @@ impl Machine {
             state.1
         };
         self.parts.clock.start();
+        // Those the machine was stopped for.
+        let inventory = &self.parts.inventory;
+        let media = inventory.trays().into_iter().filter_map(|tray| tray.cd.medium());
+        inventory.drives().into_iter().chain(media).for_each(|drive| drive.retry());
         if suspended {
             return;
         }

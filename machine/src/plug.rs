@@ -11,7 +11,8 @@ use crate::hotplug::express::Ports;
 use crate::options::ObjectSpec;
 use crate::rom::with_rom;
 use parking_lot::Mutex;
-use rhea_block::{BlockGraph, Drive, DriveInterface, DriveOptions, Inherit, Media};
+use rhea_accel::VmRequest;
+use rhea_block::{BlockGraph, Drive, DriveInterface, DriveOptions, ErrorPolicy, FailureAction, Inherit, Media};
 use rhea_device::OptionError;
 use rhea_device::options::{OptionSet, split};
 use rhea_firmware::x86::boot_order::unit;
@@ -337,6 +338,12 @@ impl<'a> Plugger<'a> {
         self.board.inventory.set_assigned(list.clone());
         self.board.info.push(("vfio", "show the assigned devices", Box::new(move || list.describe())));
         let flash: Vec<Arc<Drive>> = self.board.flash_drives.drain(..).collect();
+        let control = self.board.control.clone();
+        self.plugs.graph.failures().listen(move |failure| {
+            if failure.action == FailureAction::Stop {
+                control.request(VmRequest::IoError);
+            }
+        });
         let plugs = Arc::new(Mutex::new(self.plugs));
         let (list, of_flash) = (plugs.clone(), flash.clone());
         let drives = move || -> Vec<Arc<Drive>> {
@@ -577,7 +584,9 @@ impl<'a> Plugger<'a> {
         let Some(id) = spec.value("drive") else { return Ok(None) };
         let known = self.plugs.drives.iter().any(|(d, _)| d.id() == id);
         if let Some(node) = self.plugs.graph.get(id).filter(|_| !known) {
-            self.plugs.drives.push((Drive::for_node(id, &node), false));
+            let drive = Drive::for_node(id, &node);
+            drive.set_failures(self.plugs.graph.failures());
+            self.plugs.drives.push((drive, false));
         }
         let Some((drive, used)) = self.plugs.drives.iter_mut().find(|(d, _)| d.id() == id) else {
             let text = format!("'drive={id}': no -drive has this id, and no -blockdev this node-name");
@@ -586,6 +595,8 @@ impl<'a> Plugger<'a> {
         if std::mem::replace(used, true) {
             return Err(OptionError::new(option, format!("'drive={id}': the drive is used by another device")));
         }
+        let policy = |key| spec.value(key).and_then(ErrorPolicy::of);
+        drive.set_error_policy(policy("rerror"), policy("werror"));
         Ok(Some(drive.clone()))
     }
 

@@ -80,6 +80,11 @@ fn handle(machine: &Machine, request: VmRequest, options: &RunOptions) -> Option
         }
         VmRequest::PowerOff(cause) => return power_off(machine, cause, false),
         VmRequest::GuestPanic(message) => return guest_panic(machine, &message),
+        VmRequest::IoError => {
+            if machine.running() {
+                machine.stop(RunState::IoError);
+            }
+        }
         VmRequest::Watchdog => return watchdog(machine, options),
         VmRequest::PowerDown => {
             machine.tell(MachineEvent::PowerDown);

@@ -2,7 +2,9 @@
 
 use super::Context;
 use super::objects::BACKEND;
-use rhea_block::{BlockBackend, CacheMode, Drive, Node, NodeOptions, Throttle, ThrottleLimits};
+use rhea_block::{
+    BlockBackend, CacheMode, Drive, FailureAction, IoStatus, Node, NodeOptions, Throttle, ThrottleLimits,
+};
 use rhea_control::{Call, Commands, Error, Events, Map, Value, json};
 use rhea_device::OptionError;
 use rhea_machine::Machine;
@@ -34,6 +36,31 @@ pub fn register(commands: &mut Commands<Context>) {
 /// Tells of trays that move.
 pub fn send_events(machine: &Machine, events: &Arc<Events>) {
     let inventory = machine.inventory();
+    if let Ok(graph) = machine.block_graph() {
+        let (events, inventory) = (events.clone(), Arc::downgrade(inventory));
+        graph.failures().listen(move |failure| {
+            let Some(inventory) = inventory.upgrade() else { return };
+            let drive = inventory.drives().into_iter().find(|d| d.id() == failure.drive);
+            let device = inventory.devices().into_iter().find(|d| d.spec.value("drive") == Some(&failure.drive));
+            let mut data = json!({
+                "device": drive.as_deref().map_or("", name),
+                "qom-path": device.map_or_else(String::new, |d| match qdev(&d) {
+                    path if path.starts_with('/') => path,
+                    _ => d.path(),
+                }),
+                "operation": if failure.write { "write" } else { "read" },
+                "action": failure.action.word(),
+                "reason": failure.reason,
+            });
+            if let Some(node) = &failure.node {
+                data["node-name"] = json!(node);
+            }
+            if failure.action == FailureAction::Stop {
+                data["nospace"] = json!(failure.no_space);
+            }
+            events.emit("BLOCK_IO_ERROR", data);
+        });
+    }
     for tray in inventory.trays() {
         let events = events.clone();
         let id = tray_device(inventory, &tray).map(|d| qdev(&d)).unwrap_or_default();
@@ -156,6 +183,14 @@ fn name(drive: &Drive) -> &str {
     if drive.is_anonymous() { "" } else { drive.id() }
 }
 
+fn io_status(drive: &Drive) -> &'static str {
+    match drive.io_status() {
+        IoStatus::Ok => "ok",
+        IoStatus::Failed => "failed",
+        IoStatus::NoSpace => "nospace",
+    }
+}
+
 fn block(context: &Context, _: &mut Call<'_>) -> Result {
     let one = |drive: &Drive| {
         let mut entry = json!({
@@ -164,7 +199,7 @@ fn block(context: &Context, _: &mut Call<'_>) -> Result {
             "removable": false,
             "locked": false,
             "inserted": about(drive.node().as_deref(), Some(drive)),
-            "io-status": "ok",
+            "io-status": io_status(drive),
         });
         if let Some(path) = device(context, drive) {
             entry["qdev"] = json!(path);
@@ -178,7 +213,7 @@ fn block(context: &Context, _: &mut Call<'_>) -> Result {
             json!({"device": tray.name, "type": "unknown", "removable": true, "locked": locked, "tray_open": open});
         if let Some(drive) = tray.cd.medium() {
             entry["inserted"] = about(drive.node().as_deref(), Some(&drive));
-            entry["io-status"] = json!("ok");
+            entry["io-status"] = json!(io_status(&drive));
         }
         if let Some(device) = tray_device(inventory, tray) {
             entry["qdev"] = json!(qdev(&device));

@@ -1,5 +1,7 @@
 //! The control protocol on whole machines.
 
+mod errors;
+mod fuzz;
 mod images;
 mod network;
 mod probes;

@@ -38,6 +38,8 @@ pub enum VmRequest {
     GuestPanic(String),
     /// A watchdog's time has ended.
     Watchdog,
+    /// A request of a drive has failed, which waits until the machine goes on.
+    IoError,
     /// A breakpoint, watchpoint or step of the debugger stopped this vCPU.
     DebugStop {
         vcpu: u32,

@@ -1,13 +1,16 @@
 //! A drive: a back end with worker threads, so that whoever submits a request never waits for a disk.
 
+use crate::failures::no_space;
 use crate::segment::{segments_are_zero, total};
-use crate::{BlockBackend, CacheMode, DetectZeroes, ErrorPolicy, Node, Segment, Throttle};
+use crate::{
+    BlockBackend, CacheMode, DetectZeroes, ErrorPolicy, Failure, FailureAction, Failures, Node, Segment, Throttle,
+};
 use parking_lot::{Condvar, Mutex, RwLock};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// One request. Offsets and lengths in bytes.
@@ -32,8 +35,12 @@ struct Jobs {
     queue: VecDeque<(Operation, Completion)>,
     idle: usize,
     workers: usize,
-    /// Queued or being worked on.
+    /// Queued, being worked on, or parked.
     pending: usize,
+    /// Those that failed, until the machine goes on.
+    parked: Vec<(Operation, Completion)>,
+    /// Who waits for all to end: nothing is parked meanwhile.
+    draining: usize,
     ended: bool,
 }
 
@@ -56,7 +63,7 @@ struct Counters {
 }
 
 /// How a drive behaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DriveSettings {
     pub(crate) cache: CacheMode,
     /// Of reads, of writes.
@@ -66,6 +73,26 @@ pub(crate) struct DriveSettings {
     pub(crate) detect_zeroes: DetectZeroes,
     /// What is written is gone at the end (`-snapshot`).
     pub(crate) temporary: bool,
+}
+
+impl Default for DriveSettings {
+    fn default() -> Self {
+        Self {
+            cache: CacheMode::default(),
+            errors: (ErrorPolicy::Report, ErrorPolicy::Enospc),
+            discard: false,
+            detect_zeroes: DetectZeroes::default(),
+            temporary: false,
+        }
+    }
+}
+
+/// How requests went since the machine went on last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoStatus {
+    Ok,
+    Failed,
+    NoSpace,
 }
 
 /// What is below a drive that has let go.
@@ -115,6 +142,11 @@ pub struct Drive {
     pool: Arc<Pool>,
     counters: Counters,
     resized: Mutex<Vec<Resized>>,
+    /// Of reads, of writes.
+    errors: Mutex<(ErrorPolicy, ErrorPolicy)>,
+    failures: Mutex<Option<Arc<Failures>>>,
+    /// An [`IoStatus`].
+    status: AtomicU8,
 }
 
 /// Told of a new capacity; false: nobody listens any more.
@@ -155,6 +187,9 @@ impl Drive {
             pool: Arc::default(),
             counters: Counters::default(),
             resized: Mutex::default(),
+            errors: Mutex::new(settings.errors),
+            failures: Mutex::default(),
+            status: AtomicU8::new(IoStatus::Ok as u8),
         }
     }
     #[must_use]
@@ -194,6 +229,24 @@ impl Drive {
     /// Notes which node is below.
     pub fn set_node(&self, node: Option<Arc<Node>>) {
         *self.node.lock() = node;
+    }
+    /// Has requests that fail told to these.
+    pub fn set_failures(&self, failures: &Arc<Failures>) {
+        *self.failures.lock() = Some(failures.clone());
+    }
+    /// What failed reads and writes do; `None`: what was said before.
+    pub fn set_error_policy(&self, read: Option<ErrorPolicy>, write: Option<ErrorPolicy>) {
+        let mut errors = self.errors.lock();
+        errors.0 = read.unwrap_or(errors.0);
+        errors.1 = write.unwrap_or(errors.1);
+    }
+    /// How requests went for which the machine was stopped.
+    #[must_use]
+    pub fn io_status(&self) -> IoStatus {
+        [IoStatus::Failed, IoStatus::NoSpace]
+            .into_iter()
+            .find(|s| *s as u8 == self.status.load(Ordering::Acquire))
+            .unwrap_or(IoStatus::Ok)
     }
     #[must_use]
     pub fn throttle(&self) -> Option<Arc<Throttle>> {
@@ -303,12 +356,42 @@ impl Drive {
         ops.fetch_add(1, Ordering::Relaxed);
         bytes.fetch_add(n, Ordering::Relaxed);
     }
-    fn policy(&self, operation: &Operation, result: io::Result<()>) -> io::Result<()> {
-        let ignored = match operation {
-            Operation::Read { .. } => self.settings.errors.0 == ErrorPolicy::Ignore,
-            _ => self.settings.errors.1 == ErrorPolicy::Ignore,
+    /// What is done about an error. `may_wait`: the request can be done again later.
+    fn action(&self, operation: &Operation, e: &io::Error, may_wait: bool) -> FailureAction {
+        let errors = *self.errors.lock();
+        match if matches!(operation, Operation::Read { .. }) { errors.0 } else { errors.1 } {
+            ErrorPolicy::Ignore => FailureAction::Ignore,
+            ErrorPolicy::Stop if may_wait => FailureAction::Stop,
+            ErrorPolicy::Enospc if may_wait && no_space(e) => FailureAction::Stop,
+            _ => FailureAction::Report,
+        }
+    }
+    fn tell(&self, write: bool, e: &io::Error, action: FailureAction) {
+        let failures = self.failures.lock().clone();
+        let Some(failures) = failures else { return };
+        failures.tell(&Failure {
+            drive: self.id.clone(),
+            node: self.node().map(|n| n.name().to_owned()),
+            write,
+            action,
+            no_space: no_space(e),
+            reason: crate::error_text(e),
+        });
+    }
+    /// Carries a request out; the outer error is one that the machine is to stop for.
+    fn attempt(&self, operation: &mut Operation, may_wait: bool) -> Result<io::Result<()>, io::Error> {
+        let e = match self.carry_out(operation) {
+            Ok(Ok(())) => return Ok(Ok(())),
+            // The guest asked for what cannot be.
+            Err(e) => return Ok(Err(e)),
+            Ok(Err(e)) => e,
         };
-        if ignored { Ok(()) } else { result }
+        let action = self.action(operation, &e, may_wait);
+        if action == FailureAction::Stop {
+            return Err(e);
+        }
+        self.tell(!matches!(operation, Operation::Read { .. }), &e, action);
+        Ok(if action == FailureAction::Ignore { Ok(()) } else { Err(e) })
     }
 
     /// Runs a request now, on this thread.
@@ -316,6 +399,11 @@ impl Drive {
     /// # Errors
     /// The host's error, or out of range, or read-only.
     pub fn run(&self, operation: &mut Operation) -> io::Result<()> {
+        // It cannot wait here.
+        self.attempt(operation, false).unwrap_or_else(Err)
+    }
+    /// The outer error: the request is out of range, or a write to what is read-only.
+    fn carry_out(&self, operation: &mut Operation) -> io::Result<io::Result<()>> {
         if let Some(throttle) = self.throttle() {
             match operation {
                 Operation::Read { segments, .. } => throttle.wait(false, total(segments)),
@@ -349,8 +437,7 @@ impl Drive {
                 b.write_zeroes(*offset, *len, may_unmap).and_then(|()| flush_if(*flush))
             }
         };
-        drop(backend);
-        self.policy(operation, result)
+        Ok(result)
     }
     /// Runs a small read whose data the host has in memory, without waiting; `None`: use [`Self::submit`].
     pub fn try_now(&self, operation: &mut Operation) -> Option<io::Result<()>> {
@@ -367,51 +454,75 @@ impl Drive {
             }
             _ => return None,
         };
+        // One that fails is done again where it can wait.
+        result.ok()?;
         self.count(operation);
-        Some(self.policy(operation, result))
+        Some(Ok(()))
     }
     /// Hands a request to a worker thread; `done` is called when it is finished. Requests finish in any order.
     pub fn submit(self: &Arc<Self>, operation: Operation, done: Completion) {
-        let spawn = {
-            let mut jobs = self.pool.jobs.lock();
+        self.enqueue(|jobs| {
             jobs.queue.push_back((operation, done));
             jobs.pending += 1;
+        });
+    }
+    /// The machine goes on: requests for which it was stopped are done again.
+    pub fn retry(self: &Arc<Self>) {
+        self.status.store(IoStatus::Ok as u8, Ordering::Release);
+        if !self.pool.jobs.lock().parked.is_empty() {
+            self.enqueue(|jobs| {
+                let parked = std::mem::take(&mut jobs.parked);
+                jobs.queue.extend(parked);
+            });
+        }
+    }
+    /// Adds to the queue and sees that somebody works.
+    fn enqueue(self: &Arc<Self>, add: impl FnOnce(&mut Jobs)) {
+        let spawn = {
+            let mut jobs = self.pool.jobs.lock();
+            add(&mut jobs);
             let spawn = jobs.idle < jobs.queue.len() && jobs.workers < MAX_WORKERS;
             jobs.workers += usize::from(spawn);
             spawn
         };
-        if spawn {
-            // The worker does not keep the drive alive: jobs carry what they need.
-            let (pool, drive) = (self.pool.clone(), Arc::downgrade(self));
-            let made = std::thread::Builder::new().name(format!("blk-{}", self.id)).spawn(move || {
-                worker(&pool, &|op| match drive.upgrade() {
-                    Some(drive) => drive.run(op),
-                    None => Err(io::ErrorKind::BrokenPipe.into()),
-                })
-            });
-            if made.is_err() {
-                let alone = {
-                    let mut jobs = self.pool.jobs.lock();
-                    jobs.workers -= 1;
-                    jobs.workers == 0
-                };
-                if alone {
-                    // No thread at all: slow is better than never.
-                    while let Some(job) = { self.pool.jobs.lock().queue.pop_front() } {
-                        finish(&self.pool, job, &|op| self.run(op));
-                    }
+        if !spawn {
+            self.pool.work.notify_all();
+            return;
+        }
+        // The worker does not keep the drive alive: jobs carry what they need.
+        let (pool, drive) = (self.pool.clone(), Arc::downgrade(self));
+        let made = std::thread::Builder::new().name(format!("blk-{}", self.id)).spawn(move || worker(&pool, &drive));
+        if made.is_err() {
+            let alone = {
+                let mut jobs = self.pool.jobs.lock();
+                jobs.workers -= 1;
+                jobs.workers == 0
+            };
+            if alone {
+                // No thread at all: slow is better than never.
+                while let Some(job) = { self.pool.jobs.lock().queue.pop_front() } {
+                    finish(&self.pool, job, Some(self));
                 }
             }
-        } else {
-            self.pool.work.notify_one();
         }
     }
-    /// Waits until every submitted request has completed.
+    /// Those for which the machine is stopped are done again here, and end whatever comes of that: whoever saves or resets the machine
+    /// waits for them. The caller has counted itself as draining.
+    fn end_parked(&self) {
+        let parked = std::mem::take(&mut self.pool.jobs.lock().parked);
+        for job in parked {
+            finish(&self.pool, job, Some(self));
+        }
+    }
+    /// Waits until every submitted request has completed. One that the machine is stopped for is done again, and its error is the guest's.
     pub fn drain(&self) {
+        self.pool.jobs.lock().draining += 1;
+        self.end_parked();
         let mut jobs = self.pool.jobs.lock();
         while jobs.pending > 0 {
             self.pool.drained.wait(&mut jobs);
         }
+        jobs.draining -= 1;
     }
     /// Lets go of what is below, for good: whoever still has the drive keeps no image open, and its requests fail. Waits for those that run.
     pub fn let_go(&self) {
@@ -424,6 +535,9 @@ impl Drive {
     /// The host's.
     pub fn close(&self) -> io::Result<()> {
         const PATIENCE: Duration = Duration::from_secs(10);
+        // It is the end: nothing is parked any more.
+        self.pool.jobs.lock().draining += 1;
+        self.end_parked();
         {
             let mut jobs = self.pool.jobs.lock();
             while jobs.pending > 0 {
@@ -463,10 +577,29 @@ impl Drop for Drive {
     }
 }
 
-type Run<'a> = &'a dyn Fn(&mut Operation) -> io::Result<()>;
-
-fn finish(pool: &Pool, (mut operation, done): (Operation, Completion), run: Run<'_>) {
-    let result = run(&mut operation);
+/// Carries a request out and tells who submitted it, or parks it; without a drive it fails.
+fn finish(pool: &Pool, (mut operation, done): (Operation, Completion), drive: Option<&Drive>) {
+    let may_wait = pool.jobs.lock().draining == 0;
+    let attempt =
+        drive.map_or_else(|| Ok(Err(io::ErrorKind::BrokenPipe.into())), |d| d.attempt(&mut operation, may_wait));
+    let write = !matches!(operation, Operation::Read { .. });
+    let result = match (attempt, drive) {
+        (Ok(result), _) => result,
+        (Err(e), Some(drive)) => {
+            let mut jobs = pool.jobs.lock();
+            if jobs.draining == 0 {
+                jobs.parked.push((operation, done));
+                drop(jobs);
+                let status = if no_space(&e) { IoStatus::NoSpace } else { IoStatus::Failed };
+                drive.status.store(status as u8, Ordering::Release);
+                return drive.tell(write, &e, FailureAction::Stop);
+            }
+            drop(jobs);
+            drive.tell(write, &e, FailureAction::Report);
+            Err(e)
+        }
+        (Err(e), None) => Err(e),
+    };
     let segments = match operation {
         Operation::Read { segments, .. } | Operation::Write { segments, .. } => segments,
         _ => Vec::new(),
@@ -479,12 +612,12 @@ fn finish(pool: &Pool, (mut operation, done): (Operation, Completion), run: Run<
     }
 }
 
-fn worker(pool: &Pool, run: Run<'_>) {
+fn worker(pool: &Pool, drive: &Weak<Drive>) {
     let mut jobs = pool.jobs.lock();
     loop {
         if let Some(job) = jobs.queue.pop_front() {
             drop(jobs);
-            finish(pool, job, run);
+            finish(pool, job, drive.upgrade().as_deref());
             jobs = pool.jobs.lock();
             continue;
         }
@@ -499,4 +632,110 @@ fn worker(pool: &Pool, run: Run<'_>) {
         }
     }
     jobs.workers -= 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryBackend;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
+
+    /// Storage that is full, or broken, for a while.
+    struct Failing {
+        below: MemoryBackend,
+        errno: Mutex<Option<Errno>>,
+        tried: AtomicBool,
+    }
+    impl Failing {
+        fn fails(&self) -> io::Result<()> {
+            self.tried.store(true, Ordering::SeqCst);
+            self.errno.lock().map_or(Ok(()), |e| Err(e.into()))
+        }
+    }
+    impl BlockBackend for Failing {
+        fn capacity(&self) -> u64 {
+            self.below.capacity()
+        }
+        fn read(&self, offset: u64, segments: &mut [Segment]) -> io::Result<()> {
+            self.fails()?;
+            self.below.read(offset, segments)
+        }
+        fn write(&self, offset: u64, segments: &[Segment]) -> io::Result<()> {
+            self.fails()?;
+            self.below.write(offset, segments)
+        }
+        fn flush(&self) -> io::Result<()> {
+            self.fails()
+        }
+        fn discard(&self, _: u64, _: u64) -> io::Result<()> {
+            self.fails()
+        }
+        fn write_zeroes(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
+            self.fails()
+        }
+        fn readonly(&self) -> bool {
+            false
+        }
+        fn description(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn errors_wait_are_reported_or_ignored() {
+        let below = Arc::new(Failing {
+            below: MemoryBackend::new(vec![0; 4096], false),
+            errno: Mutex::new(Some(Errno::NOSPC)),
+            tried: AtomicBool::new(false),
+        });
+        let drive = Drive::new("d", below.clone(), CacheMode::Writeback);
+        let (failures, (told, failed)) = (Arc::new(Failures::default()), mpsc::channel());
+        let told = Mutex::new(told);
+        failures.listen(move |f| told.lock().send((f.write, f.action, f.no_space)).unwrap());
+        drive.set_failures(&failures);
+        let (sender, done) = mpsc::channel();
+        let write = |byte: u8| {
+            let (sender, segments) = (sender.clone(), vec![Segment::Host(vec![byte; 512])]);
+            drive.submit(
+                Operation::Write { offset: 0, segments, flush: false },
+                Box::new(move |result, _| sender.send(result.is_ok()).unwrap()),
+            );
+        };
+        let limit = Duration::from_secs(30);
+        // No room: the request waits (the usual policy), is done again in vain, and then with success.
+        write(1);
+        assert_eq!(failed.recv_timeout(limit), Ok((true, FailureAction::Stop, true)));
+        assert_eq!(drive.io_status(), IoStatus::NoSpace);
+        drive.retry();
+        assert_eq!(failed.recv_timeout(limit), Ok((true, FailureAction::Stop, true)));
+        assert!(done.try_recv().is_err());
+        *below.errno.lock() = None;
+        drive.retry();
+        assert_eq!((done.recv_timeout(limit), drive.io_status()), (Ok(true), IoStatus::Ok));
+        let mut data = [0; 512];
+        drive.read_bytes(0, &mut data).unwrap();
+        assert_eq!(data, [1; 512]);
+        // Another error is reported, unless the machine is to stop for all.
+        *below.errno.lock() = Some(Errno::IO);
+        write(2);
+        assert_eq!(failed.recv_timeout(limit), Ok((true, FailureAction::Report, false)));
+        assert_eq!(done.recv_timeout(limit), Ok(false));
+        drive.set_error_policy(None, Some(ErrorPolicy::Stop));
+        write(3);
+        assert_eq!(failed.recv_timeout(limit), Ok((true, FailureAction::Stop, false)));
+        assert_eq!(drive.io_status(), IoStatus::Failed);
+        // Who waits for all requests gets them to end.
+        drive.drain();
+        assert_eq!(done.try_recv(), Ok(false));
+        assert_eq!(failed.recv_timeout(limit), Ok((true, FailureAction::Report, false)));
+        drive.set_error_policy(Some(ErrorPolicy::Ignore), Some(ErrorPolicy::Ignore));
+        write(4);
+        assert_eq!(done.recv_timeout(limit), Ok(true));
+        assert_eq!(failed.recv_timeout(limit), Ok((true, FailureAction::Ignore, false)));
+        // What the guest may not ask for is its own error.
+        drive.set_error_policy(Some(ErrorPolicy::Stop), None);
+        assert!(drive.read_bytes(1 << 20, &mut data).is_err());
+        assert!(failed.try_recv().is_err() && below.tried.load(Ordering::SeqCst));
+    }
 }

@@ -6,8 +6,8 @@ use crate::qcow2::{Qcow2, Qcow2Options};
 use crate::vmdk::Vmdk;
 use crate::vpc::Vpc;
 use crate::{
-    DetectZeroes, FileNode, FileOptions, Format, Kind, Node, NodeOptions, NodeRef, NodeSettings, NullBackend, RawNode,
-    Throttle, ThrottleLimits, probe,
+    DetectZeroes, Failures, FileNode, FileOptions, Format, Kind, Node, NodeOptions, NodeRef, NodeSettings, NullBackend,
+    RawNode, Throttle, ThrottleLimits, probe,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -47,6 +47,8 @@ pub struct BlockGraph {
     anonymous: AtomicU64,
     /// Images are opened as [`Inherit::away`] says.
     away: AtomicBool,
+    /// Who is told of requests that fail.
+    failures: Arc<Failures>,
     /// Limits that several drives share.
     throttles: Mutex<BTreeMap<String, Arc<Throttle>>>,
 }
@@ -111,6 +113,10 @@ impl BlockGraph {
     /// Images that are opened from now on are in another process's hands if they are to be written, or they are not.
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::Release);
+    }
+    #[must_use]
+    pub fn failures(&self) -> &Arc<Failures> {
+        &self.failures
     }
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Node>> {

@@ -3,6 +3,7 @@
 
 mod drive;
 mod extent;
+mod failures;
 mod file;
 mod graph;
 pub mod handover;
@@ -25,15 +26,17 @@ mod vectored;
 mod vmdk;
 mod vpc;
 
-pub use drive::{Completion, Drive, Operation};
+pub use drive::{Completion, Drive, IoStatus, Operation};
 pub use extent::{Extent, ExtentKind};
+pub use failures::{Failure, FailureAction, Failures};
 pub use file::{FileNode, FileOptions};
 pub use graph::{BlockGraph, Inherit, open_image};
 pub use memory::{MemoryBackend, NullBackend};
 pub use node::{Kind, Node, NodeSettings};
 pub use node_options::{NodeOptions, NodeRef};
 pub use options::{
-    CacheMode, DRIVE_OPTIONS, DetectZeroes, DriveInterface, DriveOptions, ErrorPolicy, Media, parse_blockdev,
+    CacheMode, DEVICE_ERRORS, DRIVE_OPTIONS, DetectZeroes, DriveInterface, DriveOptions, ErrorPolicy, Media,
+    parse_blockdev,
 };
 pub use overlay::Overlay;
 pub use probe::{Format, probe};

@@ -71,7 +71,44 @@ pub enum ErrorPolicy {
     #[default]
     Report,
     Ignore,
+    /// The machine stops if there is no room; other errors are reported.
+    Enospc,
+    /// The machine stops.
+    Stop,
 }
+
+impl ErrorPolicy {
+    /// Of a word of [`READ_ERRORS`] or [`WRITE_ERRORS`].
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Some(match word {
+            "report" => Self::Report,
+            "ignore" => Self::Ignore,
+            "enospc" => Self::Enospc,
+            "stop" => Self::Stop,
+            _ => return None,
+        })
+    }
+}
+
+const READ_ERRORS: &[&str] = &["report", "ignore", "stop"];
+const WRITE_ERRORS: &[&str] = &["report", "ignore", "enospc", "stop"];
+
+/// What devices take: the drive's own, unless they say otherwise.
+pub const DEVICE_ERRORS: [OptionDecl; 2] = [
+    OptionDecl::new(
+        "werror",
+        OptionKind::Choice(&["auto", "report", "ignore", "enospc", "stop"]),
+        Some("auto"),
+        "what a failed write does",
+    ),
+    OptionDecl::new(
+        "rerror",
+        OptionKind::Choice(&["auto", "report", "ignore", "stop"]),
+        Some("auto"),
+        "what a failed read does",
+    ),
+];
 
 /// `detect-zeroes=`: writes of zeroes take no storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -135,8 +172,8 @@ pub const DRIVE_OPTIONS: &[OptionDecl] = &[
     ),
     OptionDecl::new("aio", OptionKind::Choice(&["threads"]), Some("threads"), "how requests are executed"),
     OptionDecl::new("throttling.", OptionKind::Text, None, "limits: bps-total, iops-read, iops-write-max, ...; group"),
-    OptionDecl::new("werror", OptionKind::Choice(&["report", "ignore"]), Some("report"), "what a failed write does"),
-    OptionDecl::new("rerror", OptionKind::Choice(&["report", "ignore"]), Some("report"), "what a failed read does"),
+    OptionDecl::new("werror", OptionKind::Choice(WRITE_ERRORS), Some("enospc"), "what a failed write does"),
+    OptionDecl::new("rerror", OptionKind::Choice(READ_ERRORS), Some("report"), "what a failed read does"),
     OptionDecl::new("index", OptionKind::Number { min: 0, max: 255 }, None, "number of the drive on its interface"),
     OptionDecl::new("unit", OptionKind::Number { min: 0, max: 255 }, None, "number of the unit on its bus"),
     OptionDecl::new("bus", OptionKind::Number { min: 0, max: 255 }, None, "number of the bus"),
@@ -251,7 +288,7 @@ impl DriveOptions {
             _ => CacheMode::Writeback,
         };
         let media = if set.text("media") == Some("cdrom") { Media::Cdrom } else { Media::Disk };
-        let policy = |key| if set.text(key) == Some("ignore") { ErrorPolicy::Ignore } else { ErrorPolicy::Report };
+        let policy = |key| set.text(key).and_then(ErrorPolicy::of).unwrap_or_default();
         let file = set.text("file").filter(|f| !f.is_empty());
         let number = |key| set.number(key).and_then(|n| u32::try_from(n).ok());
         Ok(Self {
@@ -290,7 +327,7 @@ impl DriveOptions {
             cache: CacheMode::Writeback,
             discard: false,
             read_errors: ErrorPolicy::Report,
-            write_errors: ErrorPolicy::Report,
+            write_errors: ErrorPolicy::Enospc,
             index: None,
             media: Media::Disk,
             detect_zeroes: DetectZeroes::Off,
@@ -352,6 +389,7 @@ impl DriveOptions {
         };
         let drive = Drive::with_settings(self.id.as_deref().unwrap_or(name), backend, settings);
         drive.set_node(Some(node));
+        drive.set_failures(graph.failures());
         match &self.throttle_group {
             Some(group) => drive.set_throttle(Some(graph.throttle_group(group, self.throttle))),
             None if self.throttle.any() => drive.set_throttle(Some(Arc::new(Throttle::new(self.throttle)))),

@@ -67,6 +67,8 @@ const IDE: &[OptionDecl] = &[
     OptionDecl::new("bus", OptionKind::Text, None, "port to sit at: ide.0 to ide.5, or ID.0 to ID.5 of a controller"),
     OptionDecl::new("unit", OptionKind::Number { min: 0, max: 0 }, None, "number of the unit at the port"),
     OptionDecl::new("drive", OptionKind::Text, None, "id of the drive"),
+    rhea_block::DEVICE_ERRORS[0],
+    rhea_block::DEVICE_ERRORS[1],
     OptionDecl::new("serial", OptionKind::Text, None, "serial number, at most 20 characters"),
     OptionDecl::new("model", OptionKind::Text, None, "model name, at most 40 characters"),
     OptionDecl::new("ver", OptionKind::Text, None, "firmware version, at most 8 characters"),

@@ -89,6 +89,8 @@ const HID: &[OptionDecl] = &[
 const STORAGE: &[OptionDecl] = &[
     OptionDecl::new("bootindex", OptionKind::Number { min: 0, max: 0x7fff_ffff }, None, "boot order"),
     OptionDecl::new("drive", OptionKind::Text, None, "id of the drive"),
+    rhea_block::DEVICE_ERRORS[0],
+    rhea_block::DEVICE_ERRORS[1],
     OptionDecl::new("removable", OptionKind::Bool, Some("off"), "the medium can be taken out"),
     OptionDecl::new("logical_block_size", BLOCK_SIZES, None, "bytes, a power of two"),
     OptionDecl::new("physical_block_size", BLOCK_SIZES, None, "bytes, a power of two"),

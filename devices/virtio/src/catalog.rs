@@ -103,6 +103,8 @@ const PCI: &[OptionDecl] = &[
 ];
 const BLK: &[OptionDecl] = &[
     OptionDecl::new("drive", OptionKind::Text, None, "id of the drive"),
+    rhea_block::DEVICE_ERRORS[0],
+    rhea_block::DEVICE_ERRORS[1],
     OptionDecl::new("bootindex", OptionKind::Number { min: 0, max: 0x7fff_ffff }, None, "boot order"),
     OptionDecl::new("serial", OptionKind::Text, Some(""), "serial number, at most 20 bytes"),
     OptionDecl::new("num-queues", OptionKind::Number { min: 1, max: 1024 }, None, "request queues"),

@@ -51,6 +51,8 @@ const SCSI_OPTIONS: &[OptionDecl] = &[
     OptionDecl::new("scsi-id", OptionKind::Number { min: 0, max: 63 }, None, "target"),
     OptionDecl::new("lun", OptionKind::Number { min: 0, max: 31 }, Some("0"), "logical unit"),
     OptionDecl::new("bootindex", OptionKind::Number { min: 0, max: 0x7fff_ffff }, None, "place in the boot order"),
+    rhea_block::DEVICE_ERRORS[0],
+    rhea_block::DEVICE_ERRORS[1],
 ];
 const PHB_OPTIONS: &[OptionDecl] = &[
     ID,

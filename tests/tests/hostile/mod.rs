@@ -5,6 +5,7 @@
 
 mod pseries;
 mod q35;
+mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

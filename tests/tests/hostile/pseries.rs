@@ -110,8 +110,8 @@ fn elf(code: &[u8]) -> Vec<u8> {
 }
 
 /// The machine, run from outside.
-struct Partition {
-    machine: Arc<Machine>,
+pub(super) struct Partition {
+    pub(super) machine: Arc<Machine>,
     requests: Requests,
     /// Tokens of `start-cpu` and `query-cpu-stopped-state`.
     tokens: [u64; 2],
@@ -120,7 +120,7 @@ struct Partition {
 }
 
 impl Partition {
-    fn new(scratch: &Scratch, options: &str) -> Self {
+    pub(super) fn new(scratch: &Scratch, options: &str) -> Self {
         let drives = ["if=none,id=a", "if=none,id=b", "if=none,id=c"];
         let devices = [
             "virtio-blk-pci,drive=a",

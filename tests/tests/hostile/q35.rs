@@ -31,7 +31,7 @@ const Q35_DEVICES: &[&str] = &[
 /// Those that not every version of the machine has, as far as this one does.
 const Q35_OPTIONAL: &[&str] = &["qemu-xhci,id=usb", "usb-kbd", "usb-tablet", "e1000e,netdev=p", "pcie-root-port"];
 
-fn q35(scratch: &Scratch, options: &str, cpus: u32) -> (Arc<Machine>, Requests) {
+pub(super) fn q35(scratch: &Scratch, options: &str, cpus: u32) -> (Arc<Machine>, Requests) {
     let known = |text: &&&str| {
         let name = text.split(',').next().unwrap_or(text);
         rhea_machine::devices::help_of(name).is_some()
