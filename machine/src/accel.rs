@@ -26,9 +26,10 @@ pub fn jit<G: Guest>(board: &mut Board, config: &MachineConfig) -> Result<Arc<Ji
     let counting = board.clock.counter().map(|_| board.clock.clone());
     let mut options = JitOptions { counting, ..JitOptions::default() };
     options.interpret |= config.accel == AccelKind::Interpreter;
-    if let AccelKind::Jit { code_bytes: Some(bytes) } = config.accel {
-        options.code_bytes = bytes as usize;
-    }
+    options.code_bytes = match config.accel {
+        AccelKind::Jit { code_bytes: Some(bytes) } => bytes as usize,
+        _ => usual_code_bytes(),
+    };
     let jit = JitVm::new(&board.space, options).map_err(|e| OptionError::new("-accel", format!("jit: {e}")))?;
     if board.log.enabled(LogMask::Op) {
         let log = board.log.clone();
@@ -51,6 +52,14 @@ pub fn jit<G: Guest>(board: &mut Board, config: &MachineConfig) -> Result<Arc<Ji
     board.info.push(("kvm", "show what runs the processors", Box::new(|| "kvm support: disabled\n".to_owned())));
     board.keep.push(Box::new(jit.clone()));
     Ok(jit)
+}
+
+/// Bytes of code memory unless told: an eighth of the host's memory, within bounds. It is taken as it fills; a guest in which programs are
+/// started again and again fills any, and what is translated is forgotten then.
+fn usual_code_bytes() -> usize {
+    let host = rustix::system::sysinfo();
+    let bytes = (host.totalram as u64).saturating_mul(host.mem_unit.into());
+    (bytes / 8).clamp(64 << 20, 512 << 20) as usize & !0xf_ffff
 }
 
 /// Where `perf` looks for the names of code that a process makes (perf's jit-interface.txt): address and size in hexadecimal, name.

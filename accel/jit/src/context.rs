@@ -7,6 +7,7 @@ use crate::shared::Shared;
 use crate::softmmu::KeptTranslations;
 use crate::tlb::Tlb;
 use crate::vm::{Core, WrittenPages};
+use crate::x64::JUMP_CACHE_BITS;
 use rhea_ir::env::{EnvHeader, NO_SITE, PAGE_SIZE};
 use rhea_ir::guest::{Access as Kind, Guest, MemAccess, Raised, TlbFlush};
 use rhea_memory::view::Lookup;
@@ -14,8 +15,7 @@ use rhea_memory::{AddressSpace, Gpa, RamBlock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const JUMP_BITS: u32 = 12;
-const JUMP_ENTRIES: usize = 1 << JUMP_BITS;
+const JUMP_ENTRIES: usize = 1 << JUMP_CACHE_BITS;
 
 /// One entry of a jump cache, probed by generated code: guest pc, host code.
 #[derive(Clone, Copy)]

@@ -28,7 +28,7 @@ mod stubs;
 mod switch;
 mod vec;
 
-pub use emit::{CodeBlob, Entry, FRAME_BYTES, LinkSite, Region, RuntimeFns, compile, reason};
+pub use emit::{CodeBlob, Entry, FRAME_BYTES, JUMP_CACHE_BITS, LinkSite, Region, RuntimeFns, compile, reason};
 pub use mem::MAX_ACCESS;
 
 use crate::regalloc::RegFile;
