@@ -103,6 +103,10 @@ impl Translator<'_, '_> {
         if self.mode.flat() && !matches!(seg, Seg::Fs | Seg::Gs) && !(write && seg == Seg::Cs) {
             return Mem { addr: offset, disp: 0 };
         }
+        self.linear_in_limit(seg, offset, size, write)
+    }
+    /// The same where each segment has a limit and the access is made in parts: that it goes beyond a flat segment's end would not be seen.
+    pub fn linear_in_limit(&mut self, seg: Seg, offset: Value, size: u32, write: bool) -> Mem {
         let top = self.b.get(slots::seg_top(seg, write));
         let end = self.add_imm(offset, size as u64);
         let bad = self.b.icmp(Cond::Ugt, end, top);

@@ -227,8 +227,7 @@ impl Translator<'_, '_> {
                     Register::None => Seg::Ds,
                     r => super::address::seg_of(r),
                 };
-                let at = self.linear(seg, di, 0, 8, true);
-                let at = self.address(at);
+                let at = self.masked_bytes(seg, di, 8);
                 self.mmx_state();
                 self.b.call(super::sse::helpers::MASK_MOVE_BYTES, &[data, mask, at]);
             }

@@ -51,12 +51,17 @@ fn operands_across_4_gib() {
     let mut tests = Vec::new();
     for n in [1, 2, 3] {
         let (dx, bp, sp) = ((2, end(n)), (5, end(n)), (4, end(n)));
-        // MOV, ADD, MOVUPS by DS; by SS through EBP; by SS of a prefix; PUSH and POP; FXCH's like of ten bytes; MOVSD.
+        // MOV, ADD, MOVUPS by DS; by SS through EBP; by SS of a prefix; PUSH and POP; FLD of ten bytes; MOVSD.
         tests.push(test(32, &[0x8b, 0x02], &[dx]));
         tests.push(test(32, &[0x01, 0x02], &[dx]));
         tests.push(test(32, &[0x0f, 0x10, 0x02], &[dx]));
         tests.push(test(32, &[0x8b, 0x45, 0], &[bp]));
         tests.push(test(32, &[0x36, 0x8b, 0x02], &[dx]));
+        // MASKMOVDQU and MASKMOVQ of all bytes and of none.
+        for mask in [0x76, 0xef] {
+            tests.push(test(32, &[0x66, 0x0f, mask, 0xc9, 0x66, 0x0f, 0xf7, 0xc1], &[(7, end(n))]));
+            tests.push(test(32, &[0x0f, mask, 0xc9, 0x0f, 0xf7, 0xc1], &[(7, end(n))]));
+        }
         tests.push(test(32, &[0x58], &[sp]));
         tests.push(test(32, &[0x50], &[(4, n)]));
         tests.push(test(32, &[0xdb, 0x2a], &[dx]));

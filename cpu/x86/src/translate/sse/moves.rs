@@ -2,6 +2,7 @@
 
 use super::super::{Flow, Translator};
 use super::{Halves, helpers};
+use crate::state::Seg;
 use iced_x86::{Mnemonic, Register};
 use rhea_ir::simd::{Fmt, SimdOp};
 use rhea_ir::{Lane, Type, Value};
@@ -74,8 +75,7 @@ impl Translator<'_, '_> {
                 let di = self.r64(crate::state::gpr::RDI);
                 let di = if bits == 64 { di } else { self.b.zext(di, bits) };
                 let seg = super::super::address::seg_of(self.i.memory_segment());
-                let at = self.linear(seg, di, 0, 16, true);
-                let at = self.address(at);
+                let at = self.masked_bytes(seg, di, 16);
                 self.b.call(helpers::MASK_MOVE_BYTES, &[v.0, mask.0, at]);
             }
             Vzeroupper | Vzeroall => {
@@ -169,6 +169,15 @@ impl Translator<'_, '_> {
         Some(Flow::Next)
     }
 
+    /// Where MASKMOVQ and MASKMOVDQU write: all bytes must be within the segment, whatever the mask says.
+    pub(in super::super) fn masked_bytes(&mut self, seg: Seg, offset: Value, bytes: u32) -> Value {
+        let at = if self.mode.long() {
+            self.linear(seg, offset, 0, bytes, true)
+        } else {
+            self.linear_in_limit(seg, offset, bytes, true)
+        };
+        self.address(at)
+    }
     /// The lowest lane of 32 or 64 bits as an integer.
     pub(super) fn low_int(&mut self, v: Value, bits: u32) -> Value {
         let (ty, lane) = if bits == 64 { (Type::I64, Lane::D) } else { (Type::I32, Lane::S) };
