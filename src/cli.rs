@@ -18,7 +18,7 @@ use rhea_display::VncOptions;
 use rhea_machine::NoneOptions;
 use rhea_machine::accel::{self, AccelKind};
 use rhea_machine::config::{BoardOptions, BootOptions, Console, DeviceSpec, FwCfgFile, MachineConfig, RamConfig};
-use rhea_machine::machine::{Actions, RebootAction, ShutdownAction};
+use rhea_machine::machine::{Actions, RebootAction, ShutdownAction, WATCHDOG_WORDS};
 use rhea_machine::options::{self, ObjectSpec, Q35Options, Smp, VirtOptions};
 use rhea_machine::pseries::PseriesOptions;
 use rhea_memory::Backing;
@@ -560,7 +560,7 @@ fn actions(given: &Given) -> Result<Actions, OptionError> {
         ),
         OptionDecl::new(
             "watchdog",
-            OptionKind::Choice(&["reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"]),
+            OptionKind::Choice(&WATCHDOG_WORDS),
             None,
             "what the end of a watchdog's time does",
         ),

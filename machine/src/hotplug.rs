@@ -308,9 +308,7 @@ impl Machine {
         if inserted || plugs.uses_node(name) {
             return Err(fail("the node is in use"));
         }
-        let drive = Drive::for_node(name, &node);
-        drive.set_failures(plugs.graph.failures());
-        Ok(drive)
+        Ok(plugs.graph.drive_for(name, &node))
     }
     /// `drive_del`: closes a drive that no device uses.
     ///

@@ -174,6 +174,17 @@ pub const WATCHDOG_ACTIONS: [(&str, WatchdogAction); 7] = [
     ("inject-nmi", WatchdogAction::InjectNmi),
 ];
 
+/// The words alone, for declarations of options.
+pub const WATCHDOG_WORDS: [&str; WATCHDOG_ACTIONS.len()] = {
+    let mut words = [""; WATCHDOG_ACTIONS.len()];
+    let mut n = 0;
+    while n < words.len() {
+        words[n] = WATCHDOG_ACTIONS[n].0;
+        n += 1;
+    }
+    words
+};
+
 impl WatchdogAction {
     #[must_use]
     pub fn word(self) -> &'static str {

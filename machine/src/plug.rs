@@ -500,9 +500,7 @@ impl<'a> Plugger<'a> {
         let Some(id) = spec.value("drive") else { return Ok(None) };
         let known = self.plugs.drives.iter().any(|(d, _)| d.id() == id);
         if let Some(node) = self.plugs.graph.get(id).filter(|_| !known) {
-            let drive = Drive::for_node(id, &node);
-            drive.set_failures(self.plugs.graph.failures());
-            self.plugs.drives.push((drive, false));
+            self.plugs.drives.push((self.plugs.graph.drive_for(id, &node), false));
         }
         let Some((drive, used)) = self.plugs.drives.iter_mut().find(|(d, _)| d.id() == id) else {
             let text = format!("'drive={id}': no -drive has this id, and no -blockdev this node-name");

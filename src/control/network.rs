@@ -23,7 +23,8 @@ fn set_link(context: &Context, call: &mut Call<'_>) -> Result {
     Ok(json!({}))
 }
 
-fn address(mac: &[u8; 6]) -> String {
+/// A MAC address as text.
+pub fn address(mac: &[u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 

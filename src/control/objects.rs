@@ -63,10 +63,7 @@ fn value(decl: &OptionDecl, set: &OptionSet) -> Value {
         OptionKind::Bool => json!(set.bool(decl.key)),
         OptionKind::Number { .. } | OptionKind::Size { .. } => json!(set.number(decl.key).unwrap_or(0)),
         OptionKind::Text | OptionKind::Choice(_) => json!(set.text(decl.key).unwrap_or_default()),
-        OptionKind::Mac => {
-            let mac: Vec<_> = set.mac(decl.key).unwrap_or_default().iter().map(|b| format!("{b:02x}")).collect();
-            json!(mac.join(":"))
-        }
+        OptionKind::Mac => json!(super::network::address(&set.mac(decl.key).unwrap_or_default())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `info qtree` and `info mtree`: the devices by their buses, and memory.
 
 use rhea_machine::Machine;
-use rhea_machine::inventory::DeviceEntry;
+use rhea_machine::inventory::{DeviceEntry, Unit};
 use rhea_memory::{AddressSpace, FlatTarget};
 use rhea_pci::{BusKind, PciBus};
 use std::fmt::Write;
@@ -66,8 +66,7 @@ impl<'a> Rest<'a> {
     }
 }
 
-fn pci(tree: &mut Tree, bus: &Arc<PciBus>, machine: &Machine, all: &[DeviceEntry], rest: &mut Rest<'_>) {
-    let units = machine.inventory().units();
+fn pci(tree: &mut Tree, bus: &Arc<PciBus>, units: &[Unit], all: &[DeviceEntry], rest: &mut Rest<'_>) {
     tree.line(&format!("bus: {}", bus.name()));
     tree.inside(|tree| {
         tree.line(&format!("type {}", if bus.kind() == BusKind::Pci { "PCI" } else { "PCIE" }));
@@ -92,7 +91,7 @@ fn pci(tree: &mut Tree, bus: &Arc<PciBus>, machine: &Machine, all: &[DeviceEntry
                     tree.line(&format!("bar {n}: mem at {start:#x} [{:#x}]", start.wrapping_add(len.wrapping_sub(1))));
                 }
                 if let Some(behind) = function.secondary() {
-                    pci(tree, behind, machine, all, rest);
+                    pci(tree, behind, units, all, rest);
                 }
                 let own = |bus: &str| id.is_some_and(|id| bus.strip_prefix(id).is_some_and(|n| n.starts_with('.')));
                 rest.show(tree, own);
@@ -116,7 +115,7 @@ pub fn devices(machine: &Machine) -> String {
         for device in machine.devices().iter().filter(|d| functions.iter().all(|f| f.name() != d.name())) {
             tree.line(&format!("dev: {}, id \"\"", device.name()));
         }
-        roots.iter().for_each(|bus| pci(tree, bus, machine, &all, &mut rest));
+        roots.iter().for_each(|bus| pci(tree, bus, &units, &all, &mut rest));
         rest.show(tree, |_| true);
     });
     tree.text
@@ -126,18 +125,17 @@ pub fn devices(machine: &Machine) -> String {
 pub fn ranges(space: &AddressSpace) -> String {
     let mut text = String::new();
     for range in space.view().ranges() {
-        let (kind, what) = match &range.target {
+        let (kind, name, offset) = match &range.target {
             FlatTarget::Ram(r) => {
                 let kind = match (r.writes.is_some(), r.readonly) {
                     (true, _) => "romd",
                     (false, true) => "rom",
                     (false, false) => "ram",
                 };
-                (kind, (r.block.name().to_owned(), r.offset))
+                (kind, r.block.name(), r.offset)
             }
-            FlatTarget::Mmio(m) => ("i/o", (m.device.name().to_owned(), m.offset)),
+            FlatTarget::Mmio(m) => ("i/o", m.device.name(), m.offset),
         };
-        let (name, offset) = what;
         let at = if offset == 0 { String::new() } else { format!(" @{offset:016x}") };
         let (first, last) = (range.range.start, range.range.last());
         let _ = writeln!(text, "  {first:016x}-{last:016x} (prio 0, {kind}): {name}{at}");

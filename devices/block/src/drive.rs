@@ -22,6 +22,13 @@ pub enum Operation {
     WriteZeroes { offset: u64, len: u64, may_unmap: bool, flush: bool },
 }
 
+impl Operation {
+    /// Is it one that `werror=` is about?
+    fn writes(&self) -> bool {
+        !matches!(self, Self::Read { .. })
+    }
+}
+
 /// Called once, on a worker thread (or in [`Drive::submit`] itself), with the result and the segments of the request.
 pub type Completion = Box<dyn FnOnce(io::Result<()>, Vec<Segment>) + Send>;
 
@@ -359,7 +366,7 @@ impl Drive {
     /// What is done about an error. `may_wait`: the request can be done again later.
     fn action(&self, operation: &Operation, e: &io::Error, may_wait: bool) -> FailureAction {
         let errors = *self.errors.lock();
-        match if matches!(operation, Operation::Read { .. }) { errors.0 } else { errors.1 } {
+        match if operation.writes() { errors.1 } else { errors.0 } {
             ErrorPolicy::Ignore => FailureAction::Ignore,
             ErrorPolicy::Stop if may_wait => FailureAction::Stop,
             ErrorPolicy::Enospc if may_wait && no_space(e) => FailureAction::Stop,
@@ -390,7 +397,7 @@ impl Drive {
         if action == FailureAction::Stop {
             return Err(e);
         }
-        self.tell(!matches!(operation, Operation::Read { .. }), &e, action);
+        self.tell(operation.writes(), &e, action);
         Ok(if action == FailureAction::Ignore { Ok(()) } else { Err(e) })
     }
 
@@ -582,7 +589,7 @@ fn finish(pool: &Pool, (mut operation, done): (Operation, Completion), drive: Op
     let may_wait = pool.jobs.lock().draining == 0;
     let attempt =
         drive.map_or_else(|| Ok(Err(io::ErrorKind::BrokenPipe.into())), |d| d.attempt(&mut operation, may_wait));
-    let write = !matches!(operation, Operation::Read { .. });
+    let write = operation.writes();
     let result = match (attempt, drive) {
         (Ok(result), _) => result,
         (Err(e), Some(drive)) => {

@@ -6,8 +6,8 @@ use crate::qcow2::{Qcow2, Qcow2Options};
 use crate::vmdk::Vmdk;
 use crate::vpc::Vpc;
 use crate::{
-    DetectZeroes, Failures, FileNode, FileOptions, Format, Kind, Node, NodeOptions, NodeRef, NodeSettings, NullBackend,
-    RawNode, Throttle, ThrottleLimits, probe,
+    DetectZeroes, Drive, Failures, FileNode, FileOptions, Format, Kind, Node, NodeOptions, NodeRef, NodeSettings,
+    NullBackend, RawNode, Throttle, ThrottleLimits, probe,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -117,6 +117,13 @@ impl BlockGraph {
     #[must_use]
     pub fn failures(&self) -> &Arc<Failures> {
         &self.failures
+    }
+    /// A drive over a node, whose failures are told here.
+    #[must_use]
+    pub fn drive_for(&self, id: &str, node: &Arc<Node>) -> Arc<Drive> {
+        let drive = Drive::for_node(id, node);
+        drive.set_failures(&self.failures);
+        drive
     }
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Node>> {
@@ -532,7 +539,7 @@ mod tests {
         let user = graph.get("d").unwrap();
         assert!(graph.get("e").is_some() && graph.remove("d").unwrap_err().contains("busy"));
         // Whoever still has a drive that has let go keeps nothing.
-        let drive = crate::Drive::for_node("d", &user);
+        let drive = Drive::for_node("d", &user);
         drop(user);
         assert!(graph.remove("d").unwrap_err().contains("busy"));
         drive.let_go();

@@ -81,10 +81,8 @@ impl Plugger<'_> {
             let (id, net) = crate::nic::open("-nic", &rest.join(","))?;
             let id = id.unwrap_or_else(|| format!("nic{n}"));
             self.fit_card(&net, &id, &model, None);
-            let net: Arc<dyn NetBackend> = {
-                self.plugs.nets.push((id, net.clone(), true));
-                net
-            };
+            self.plugs.nets.push((id, net.clone(), true));
+            let net: Arc<dyn NetBackend> = net;
             self.own_choice(&model, &card);
             if let Some(kind) = kind {
                 self.nic(kind, "-nic", &card, Some(net))?;

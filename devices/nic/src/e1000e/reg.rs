@@ -50,9 +50,10 @@ pub const CTRL_VME: u32 = 1 << 30;
 pub const CTRL_PHY_RESET: u32 = 1 << 31;
 /// Full duplex, link set up, 1000 Mb/s.
 pub const CTRL_INITIAL: u32 = 1 | 1 << 6 | 2 << 8 | 1 << 20;
-/// Full duplex, link up, 1000 Mb/s as set and as detected.
+/// Link up.
 pub const STATUS_LU: u32 = 1 << 1;
-pub const STATUS_LINK: u32 = 1 | 1 << 1 | 2 << 6 | 2 << 8;
+/// Full duplex, link up, 1000 Mb/s as set and as detected.
+pub const STATUS_LINK: u32 = 1 | STATUS_LU | 2 << 6 | 2 << 8;
 pub const STATUS_PHY_RESET: u32 = 1 << 10;
 pub const STATUS_GIO_MASTER: u32 = 1 << 19;
 
