@@ -83,8 +83,8 @@ impl<G: Guest> Maker<G> {
         let mut cache = self.core.cache.lock();
         let hot = self.threshold.map(|n| cache.counter(n));
         let noted = hot.filter(|_| notes).map(|_| cache.targets());
-        let ((counter, cell), (targets, noted)) = (hot.unwrap_or_default(), noted.unwrap_or_default());
-        (Entry { id: cache.reserve(key), counter: cell, targets: noted }, counter, targets)
+        let (counter, (targets, noted)) = (hot.unwrap_or_default(), noted.unwrap_or_default());
+        (Entry { id: cache.reserve(key), counted: counter != 0, targets: noted }, counter, targets)
     }
 
     fn compile(&self, t: &Translation, entry: Entry) -> Option<CodeBlob> {

@@ -1,6 +1,6 @@
 //! Translated regions: where they are, what guest bytes they came from, how they are replaced and forgotten.
 //!
-//! A region's head is eight patchable bytes. Everything that leads to a region (links, jump caches) stays valid when it
+//! A region's first instruction has five bytes, which a jump replaces. Everything that leads to a region (links, jump caches) stays valid when it
 //! dies: its head then jumps to its successor, or to an exit that looks the guest's pc up again. Memory of dead regions
 //! is reclaimed only when the whole cache is emptied, while no vCPU runs generated code.
 
@@ -110,7 +110,7 @@ pub struct Cache {
     /// The last region made for a key since the last flush, alive or dead.
     map: FxHashMap<Key, u32>,
     pages: FxHashMap<PageId, PageCode>,
-    counters: Vec<Box<[AtomicI32]>>,
+    /// Cells of code memory in use.
     counters_used: usize,
     targets: Vec<Box<[Targets]>>,
     targets_used: usize,
@@ -135,7 +135,6 @@ struct Targets([AtomicU64; 32]);
 pub const LIST_BYTES: i32 = size_of::<Targets>() as i32;
 const _: () = assert!(size_of::<Targets>() == align_of::<Targets>());
 
-const COUNTER_CHUNK: usize = 4096;
 const TARGETS_CHUNK: usize = 64;
 
 /// Regions by id, at places that do not change: there are many, and moving them as they become more would cost more than they do.
@@ -195,7 +194,6 @@ impl Cache {
             metas: Metas::default(),
             map: FxHashMap::default(),
             pages: FxHashMap::default(),
-            counters: Vec::new(),
             counters_used: 0,
             targets: Vec::new(),
             targets_used: 0,
@@ -249,16 +247,12 @@ impl Cache {
         })
     }
 
-    /// A counter cell set to `start`: its number (from 1) and its stable address.
-    pub fn counter(&mut self, start: i32) -> (usize, usize) {
-        if self.counters_used == self.counters.len() * COUNTER_CHUNK {
-            self.counters.push((0..COUNTER_CHUNK).map(|_| AtomicI32::new(0)).collect());
-        }
-        let n = self.counters_used;
-        self.counters_used += 1;
-        let cell = &self.counters[n / COUNTER_CHUNK][n % COUNTER_CHUNK];
+    /// A counter set to `start`: its number (from 1), or 0 when there are no more.
+    pub fn counter(&mut self, start: i32) -> usize {
+        let Some(cell) = self.code.cells().get(self.counters_used) else { return 0 };
         cell.store(start, Ordering::Relaxed);
-        (n + 1, std::ptr::from_ref(cell) as usize)
+        self.counters_used += 1;
+        self.counters_used
     }
 
     /// Room for where a block's indirect branch goes: its number (from 1) and its stable address.
@@ -298,8 +292,9 @@ impl Cache {
     pub fn install(&mut self, id: u32, key: Key, made: Made, blob: CodeBlob, time: Duration) -> Option<Installed> {
         let Made { ranges, others, counter, targets, optimised } = made;
         // Of blocks there are many, most of them run rarely: they are to be near each other.
-        let CodeBlob { bytes, cold, crossings, mut links, leave } = blob;
-        let placed = self.code.place(&bytes, cold as usize, &crossings, if optimised { 64 } else { 16 })?;
+        let CodeBlob { bytes, cold, crossings, mut links, leave, counts } = blob;
+        let cell = counts.zip(counter.checked_sub(1));
+        let placed = self.code.place(&bytes, cold as usize, &crossings, if optimised { 64 } else { 16 }, cell)?;
         let entry = placed.hot;
         for link in &mut links {
             link.at = placed.offset(link.at);
@@ -316,7 +311,7 @@ impl Cache {
         }
         let previous = self.map.insert(key, id);
         for old in self.metas.chain(previous) {
-            self.code.patch_head(old.entry, Some(entry));
+            self.code.patch_head(old.entry, entry);
         }
         for (n, r) in ranges.iter().enumerate() {
             let page = self.pages.entry(r.page).or_default();
@@ -359,8 +354,7 @@ impl Cache {
     }
 
     fn cell(&self, counter: usize) -> Option<&AtomicI32> {
-        let n = counter.checked_sub(1)?;
-        self.counters.get(n / COUNTER_CHUNK)?.get(n % COUNTER_CHUNK)
+        self.code.cells().get(counter.checked_sub(1)?)
     }
 
     /// Kills one region (a further page of it is no longer what it was).
@@ -374,7 +368,7 @@ impl Cache {
         // The heads of what was made before lead to the last one.
         if last == Some(id) {
             for m in self.metas.chain(last) {
-                self.code.patch_head(m.entry, Some(leave));
+                self.code.patch_head(m.entry, leave);
             }
         }
     }
@@ -442,7 +436,6 @@ impl Cache {
         self.metas.0.clear();
         self.map.clear();
         self.pages.clear();
-        self.counters.clear();
         self.counters_used = 0;
         self.targets.clear();
         self.targets_used = 0;
@@ -474,7 +467,8 @@ mod tests {
     fn install(c: &mut Cache, key: Key) -> (u32, usize) {
         let id = c.reserve(key);
         let crossings = Box::default();
-        let blob = CodeBlob { bytes: vec![0x90; 64].into(), cold: 64, crossings, links: Vec::new(), leave: 32 };
+        let blob =
+            CodeBlob { bytes: vec![0x90; 64].into(), cold: 64, crossings, links: Vec::new(), leave: 32, counts: None };
         let ranges = Ranges::from_buf([Range { page: (1, 1), from: 0, to: 4 }]);
         let made = Made { ranges, others: Vec::new(), counter: 0, targets: 0, optimised: false };
         (id, c.install(id, key, made, blob, Duration::ZERO).unwrap().parts[0].0)

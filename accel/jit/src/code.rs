@@ -1,22 +1,44 @@
 //! Memory for generated code: shared anonymous memory mapped twice, writable here and executable there (W^X), filled by a bump
-//! pointer and emptied as a whole while no vCPU runs generated code.
+//! pointer and emptied as a whole while no vCPU runs generated code. Behind the executable view are cells that code counts in.
 #![expect(unsafe_code, reason = "maps executable memory and writes to it through raw pointers")]
 
 use rustix::mm::{
-    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mprotect, mremap, munmap,
+    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mprotect, mremap_fixed, munmap,
 };
+use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
-/// The two views of the code memory.
+/// The two views of the code memory, and the cells.
 ///
-/// Invariant: `rw` and `rx` map the same `len` bytes until drop.
+/// Invariant: `rw` and `rx` map the same `len` bytes until drop; `cells` elements follow `rx`, readable and writable.
 struct Mapping {
     rw: NonNull<u8>,
     rx: NonNull<u8>,
     len: usize,
+    cells: usize,
+}
+
+/// Code memory for each byte of cells. A block that has one takes more than 64 bytes.
+const BYTES_FOR_CELLS: usize = 16;
+const PAGE: usize = 4096;
+
+/// Addresses of `len` bytes where nothing is, from a multiple of [`STEP`] on: what fills them may be a huge page.
+fn reserve(len: usize) -> io::Result<NonNull<u8>> {
+    let all = len + STEP;
+    // SAFETY: a fresh mapping at an address the kernel chooses; the parts given back are inside it.
+    unsafe {
+        let at =
+            mmap_anonymous(std::ptr::null_mut(), all, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)?;
+        let before = at.addr().next_multiple_of(STEP) - at.addr();
+        if before != 0 {
+            munmap(at, before)?;
+        }
+        munmap(at.byte_add(before + len), STEP - before)?;
+        NonNull::new(at.byte_add(before).cast()).ok_or_else(|| io::Error::other("mmap returned null"))
+    }
 }
 
 // SAFETY: the mappings are plain memory; all mutation goes through a `&mut CodeMemory` or atomics.
@@ -29,7 +51,7 @@ impl Drop for Mapping {
         // SAFETY: both mappings are ours and no code runs in them any more.
         unsafe {
             let _ = munmap(self.rw.as_ptr().cast(), self.len);
-            let _ = munmap(self.rx.as_ptr().cast(), self.len);
+            let _ = munmap(self.rx.as_ptr().cast(), self.len + self.cells * size_of::<AtomicI32>());
         }
     }
 }
@@ -77,11 +99,16 @@ pub struct Soon {
 }
 
 impl Soon {
-    /// Has the host find and clear its pages, so that who writes and runs the code need not wait for each.
+    /// Has the host find and clear its pages, so that who writes and runs the code need not wait for each: as one huge page if it can.
     pub fn make_ready(&self) {
-        // SAFETY: inside both mappings, which `map` keeps; populating changes no contents. A host that cannot does it later.
+        // SAFETY: inside both mappings, which `map` keeps; populating and joining pages changes no contents. A host that cannot does
+        // it later, or has small pages.
         unsafe {
-            let _ = madvise(self.map.rw.as_ptr().add(self.from).cast(), self.len, Advice::LinuxPopulateWrite);
+            let rw: *mut c_void = self.map.rw.as_ptr().add(self.from).cast();
+            // Where there is nothing at all there is nothing to join.
+            let _ = madvise(rw, PAGE.min(self.len), Advice::LinuxPopulateWrite);
+            let _ = libc::madvise(rw, self.len, libc::MADV_COLLAPSE);
+            let _ = madvise(rw, self.len, Advice::LinuxPopulateWrite);
             let _ = madvise(self.map.rx.as_ptr().add(self.from).cast(), self.len, Advice::LinuxPopulateRead);
         }
     }
@@ -103,27 +130,30 @@ impl Resting {
 const STEP: usize = 2 << 20;
 
 impl CodeMemory {
+    /// `len`: bytes, whole pages.
+    ///
     /// # Errors
     /// The host's error.
     pub fn new(len: usize) -> io::Result<CodeMemory> {
-        // Not of a memfd: perf asks its map file (`--perf-map`) about anonymous memory only.
-        // SAFETY: a fresh shared mapping at an address the kernel chooses.
-        let rw =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)? };
-        // SAFETY: of a shared mapping an old size of nothing makes a second one, at an address the kernel chooses.
-        let rx = unsafe { mremap(rw, 0, len, MremapFlags::MAYMOVE) };
-        // SAFETY: the second mapping is ours, and nobody has seen it yet.
-        let rx = rx.and_then(|rx| unsafe { mprotect(rx, len, MprotectFlags::READ | MprotectFlags::EXEC) }.map(|()| rx));
-        let rx = rx.inspect_err(|_| {
-            // SAFETY: ours, and not used.
-            let _ = unsafe { munmap(rw, len) };
-        })?;
-        match (NonNull::new(rw.cast()), NonNull::new(rx.cast())) {
-            (Some(rw), Some(rx)) => {
-                Ok(CodeMemory { map: Arc::new(Mapping { rw, rx, len }), used: 0, cold: len, ready: 0, cold_ready: len })
-            }
-            _ => Err(io::Error::other("mmap returned null")),
+        let cells = (len / BYTES_FOR_CELLS).next_multiple_of(PAGE);
+        let map = Mapping { rw: reserve(len)?, rx: reserve(len + cells)?, len, cells: cells / size_of::<AtomicI32>() };
+        let (rw, rx): (*mut c_void, *mut c_void) = (map.rw.as_ptr().cast(), map.rx.as_ptr().cast());
+        let data = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: what is replaced was reserved above and is not used. Of a shared mapping an old size of nothing makes a second one.
+        unsafe {
+            // Not of a memfd: perf asks its map file (`--perf-map`) about anonymous memory only.
+            mmap_anonymous(rw, len, data, MapFlags::SHARED | MapFlags::FIXED)?;
+            mremap_fixed(rw, 0, len, MremapFlags::MAYMOVE, rx)?;
+            mprotect(rx, len, MprotectFlags::READ | MprotectFlags::EXEC)?;
+            mmap_anonymous(rx.byte_add(len), cells, data, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE)?;
         }
+        Ok(CodeMemory { map: Arc::new(map), used: 0, cold: len, ready: 0, cold_ready: len })
+    }
+
+    /// What code counts in: one is reached from wherever the code is.
+    pub fn cells(&self) -> &[AtomicI32] {
+        // SAFETY: mapped behind `rx` as long as `map` is, and all zero at first.
+        unsafe { std::slice::from_raw_parts(self.map.rx.as_ptr().add(self.map.len).cast(), self.map.cells) }
     }
 
     /// What comes next at either end, once for each part, while there is still some that is ready.
@@ -167,7 +197,16 @@ impl CodeMemory {
 
     /// Appends code whose part from offset `cold` on is rarely run: it comes elsewhere, and the displacements at the offsets `crossings`,
     /// which lead from one part to the other, are changed accordingly. `None` when the memory is full.
-    pub fn place(&mut self, bytes: &[u8], cold: usize, crossings: &[u32], align: usize) -> Option<Placed> {
+    ///
+    /// `cell`: offset of the displacement, relative to the fifth byte behind its beginning, that leads to the cell of this number.
+    pub fn place(
+        &mut self,
+        bytes: &[u8],
+        cold: usize,
+        crossings: &[u32],
+        align: usize,
+        cell: Option<(u32, usize)>,
+    ) -> Option<Placed> {
         let (first, second) = bytes.split_at_checked(cold)?;
         let at = self.used.next_multiple_of(align);
         // Alignment within the code holds for both parts.
@@ -182,6 +221,12 @@ impl CodeMemory {
             let displacement =
                 if (c as usize) < cold { displacement.wrapping_add(apart) } else { displacement.wrapping_sub(apart) };
             field.copy_from_slice(&displacement.to_le_bytes());
+        }
+        if let Some((field, n)) = cell {
+            let to = std::ptr::from_ref(self.cells().get(n)?).addr();
+            let from = self.map.rx.as_ptr() as usize + at + field as usize + 5;
+            let displacement = i32::try_from(to as i64 - from as i64).ok()?;
+            moved.get_mut(field as usize..field as usize + 4)?.copy_from_slice(&displacement.to_le_bytes());
         }
         let hot = self.append_at(&moved[..first.len()], align)?;
         // SAFETY: `start` and the bytes from there up to `self.cold` are inside the mapping and in no finished code.
@@ -236,24 +281,23 @@ impl CodeMemory {
         Some(unsafe { AtomicU32::from_ptr(self.map.rw.as_ptr().add(off).cast()) })
     }
 
-    /// Replaces the 8-byte head of a region (8-byte aligned) by a jump to `target`, or by the original nop.
-    pub fn patch_head(&self, at: usize, target: Option<usize>) {
+    /// Replaces the first instruction of code at `at` (8-byte aligned), which has five bytes, by a jump to `target`. Who has executed it
+    /// goes on behind it.
+    pub fn patch_head(&self, at: usize, target: usize) {
         let Some(off) = self.offset(at, 8) else { return };
         if off % 8 != 0 {
             return;
         }
-        let bytes = match target {
-            None => [0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-            Some(t) => {
-                let d = ((t as i64 - (at as i64 + 5)) as i32).to_le_bytes();
-                [0xe9, d[0], d[1], d[2], d[3], 0x90, 0x90, 0x90]
-            }
-        };
+        let displacement = (target as i64 - (at as i64 + HEAD_BYTES as i64)) as u32;
         // SAFETY: as in `patch32`.
         let word = unsafe { AtomicU64::from_ptr(self.map.rw.as_ptr().add(off).cast()) };
-        word.store(u64::from_le_bytes(bytes), Ordering::SeqCst);
+        let behind = word.load(Ordering::SeqCst) & !0 << (8 * HEAD_BYTES);
+        word.store(behind | u64::from(displacement) << 8 | 0xe9, Ordering::SeqCst);
     }
 }
+
+/// Bytes of the instruction at the beginning of each block and region: a jump takes its place.
+pub const HEAD_BYTES: usize = 5;
 
 /// Enters generated code: `tramp` is the address of the entry trampoline, `env` the guest's CPU structure, `code` a
 /// region's entry. Returns its exit reason.
@@ -288,7 +332,7 @@ mod tests {
         };
         let base = code.append(&[0x90; 8]).unwrap();
         for cold in [64usize, 70] {
-            let placed = code.place(&two_parts(), cold, &[1, 81], 16).unwrap();
+            let placed = code.place(&two_parts(), cold, &[1, 81], 16, None).unwrap();
             let at = |offset: u32| placed.hot + placed.offset(offset) as usize;
             assert_eq!((at(0), at(5)), (placed.hot, placed.hot + 5));
             assert_eq!(at(cold as u32) % 16, (placed.hot + cold) % 16);
@@ -303,17 +347,40 @@ mod tests {
         }
         // The two ends meet.
         let mut placed = 0;
-        while code.place(&two_parts(), 64, &[1, 81], 64).is_some() {
+        while code.place(&two_parts(), 64, &[1, 81], 64, None).is_some() {
             placed += 1;
         }
         assert!(placed > 50 && code.used() <= code.size(), "{placed}");
         assert!(code.append(&[0x90; 4096]).is_none());
         code.truncate(code.appended());
-        assert!(code.place(&two_parts(), 64, &[1, 81], 64).is_none_or(|p| p.hot != base));
+        assert!(code.place(&two_parts(), 64, &[1, 81], 64, None).is_none_or(|p| p.hot != base));
         // Damaged offsets.
         let mut code = CodeMemory::new(4096).unwrap();
-        assert!(code.place(&two_parts(), 97, &[], 16).is_none() && code.place(&two_parts(), 64, &[94], 16).is_none());
+        assert!(
+            code.place(&two_parts(), 97, &[], 16, None).is_none()
+                && code.place(&two_parts(), 64, &[94], 16, None).is_none()
+        );
         assert_eq!(code.used(), 0);
+    }
+
+    #[test]
+    fn code_counts_in_its_cell() {
+        let mut code = CodeMemory::new(1 << 20).unwrap();
+        let cells = code.cells().len();
+        assert_eq!(cells, (1 << 20) / 64);
+        for n in [0, 1, cells - 1] {
+            // sub dword [rip + displacement], 1; ret
+            let bytes = [0x90, 0x90, 0x83, 0x2d, 0, 0, 0, 0, 1, 0xc3];
+            let at = code.place(&bytes, bytes.len(), &[], 16, Some((4, n))).unwrap().hot;
+            code.cells()[n].store(7, Ordering::Relaxed);
+            for left in [6, 5] {
+                // SAFETY: it is what stands above.
+                unsafe { enter(at, std::ptr::null_mut(), 0) };
+                assert_eq!(code.cells()[n].load(Ordering::Relaxed), left);
+            }
+        }
+        assert!(code.place(&[0x90; 10], 10, &[], 16, Some((4, cells))).is_none(), "there is no such cell");
+        assert!(code.place(&[0x90; 10], 10, &[], 16, Some((8, 0))).is_none(), "it would end behind the code");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use crate::blocks::Maker;
 use crate::cache::{Key, Made, Range, Seen};
 use crate::code::{Resting, Soon};
-use crate::fetch::FetchEntry;
+use crate::fetch::{FetchEntry, Pages};
 use crate::region::Profile;
 use crate::translate::{CodePage, REGION_SIZES, Source};
 use crate::vm::Core;
@@ -24,7 +24,7 @@ pub struct Job<G: Guest> {
     pub key: Key,
     pub first: FetchEntry,
     /// The vCPU's fetched pages.
-    pub pages: Vec<FetchEntry>,
+    pub pages: Pages,
     pub config: Arc<G::Config>,
 }
 
@@ -125,20 +125,23 @@ impl<G: Guest> Compiler<G> {
         let mut src =
             Source::<G> { config: &job.config, mode: key.mode, pages: vec![first], counts: self.core.turns.is_some() };
         let index = G::fetch_index(key.mode) as u64;
-        let page = |va: u64| job.pages.iter().find(|e| e.tag == va & !(PAGE_SIZE - 1) | index);
+        let tag = |va: u64| va & !(PAGE_SIZE - 1) | index;
         let hot = |to: u64| {
-            let Some(f) = page(to) else { return false };
-            let entered = self.core.cache.lock().entered(&f.key(to, key.mode), self.threshold);
+            let Some(at) = job.pages.key(tag(to), to, key.mode) else { return false };
+            let entered = self.core.cache.lock().entered(&at, self.threshold);
             // Only what runs about as often as the head belongs with it.
             entered.is_some_and(|n| n * 16 >= self.threshold)
         };
         let targets = |from: u64| {
-            let Some(f) = page(from) else { return Seen::default() };
-            self.core.cache.lock().branched_to(&f.key(from, key.mode))
+            let Some(at) = job.pages.key(tag(from), from, key.mode) else { return Seen::default() };
+            self.core.cache.lock().branched_to(&at)
         };
+        let mut used = vec![job.first.clone()];
         let mut more = |va: u64| {
-            let f = page(va)?;
-            if f.is_tracked() { code_page(f, va) } else { None }
+            let page = job.pages.get(tag(va)).filter(FetchEntry::is_tracked)?;
+            let code = code_page(&page, va)?;
+            used.push(page);
+            Some(code)
         };
         let mut compiled = None;
         for size in REGION_SIZES {
@@ -179,7 +182,7 @@ impl<G: Guest> Compiler<G> {
         if emptied() {
             return Outcome::Done;
         }
-        if !unchanged(std::iter::once(&job.first).chain(&job.pages), &src.pages, &t.ranges) {
+        if !unchanged(used.iter(), &src.pages, &t.ranges) {
             return Outcome::Stale;
         }
         let made = Made { ranges: t.ranges, others: t.others, counter: 0, targets: 0, optimised: true };

@@ -25,7 +25,7 @@ const EMPTY: FetchEntry = FetchEntry { tag: u64::MAX, attrs: 0, global: false, h
 impl FetchEntry {
     /// The key of code at an address in the page.
     pub fn key(&self, pc: u64, mode: u64) -> Key {
-        Key { pc, host: self.host | (pc & (PAGE_SIZE - 1)), mode, attrs: self.attrs }
+        key_in(self.host, self.attrs, pc, mode)
     }
     pub fn id(&self) -> Option<PageId> {
         self.page.as_ref().map(|(block, page)| (Arc::as_ptr(block) as usize, *page))
@@ -34,6 +34,10 @@ impl FetchEntry {
     pub fn is_tracked(&self) -> bool {
         self.page.as_ref().is_some_and(|(block, page)| block.is_code_page(*page))
     }
+}
+
+fn key_in(host: u64, attrs: u8, pc: u64, mode: u64) -> Key {
+    Key { pc, host: host | (pc & (PAGE_SIZE - 1)), mode, attrs }
 }
 
 /// Index of an instruction address in a [`FetchTable`], and in the array at [`rhea_ir::EnvHeader::fetch`].
@@ -80,8 +84,8 @@ pub struct FetchTable {
     entries: Box<[FetchEntry]>,
     /// Identity by slot, for generated code.
     numbers: Box<[u32]>,
-    /// The slots filled since they were emptied last, at least.
-    filled: Vec<u16>,
+    /// A bit for each slot that is not empty.
+    filled: [u64; FETCH_ENTRIES / 64],
 }
 
 impl FetchTable {
@@ -89,7 +93,7 @@ impl FetchTable {
         FetchTable {
             entries: vec![EMPTY; FETCH_ENTRIES].into_boxed_slice(),
             numbers: vec![0; FETCH_ENTRIES].into_boxed_slice(),
-            filled: Vec::new(),
+            filled: [0; FETCH_ENTRIES / 64],
         }
     }
     /// What goes into [`rhea_ir::EnvHeader::fetch`].
@@ -106,33 +110,38 @@ impl FetchTable {
     }
     pub fn put(&mut self, e: FetchEntry) {
         let slot = fetch_slot(e.tag);
-        if self.entries[slot].tag == u64::MAX {
-            if self.filled.len() >= FETCH_ENTRIES {
-                self.filled = (0..FETCH_ENTRIES as u16).filter(|&s| self.entries[s as usize].tag != u64::MAX).collect();
-            }
-            self.filled.push(slot as u16);
-        }
+        self.filled[slot / 64] |= 1 << (slot % 64);
         self.numbers[slot] = e.identity;
         self.entries[slot] = e;
     }
+    fn empty(&mut self, slot: usize) {
+        self.filled[slot / 64] &= !(1 << (slot % 64));
+        self.numbers[slot] = 0;
+        self.entries[slot] = EMPTY;
+    }
     /// All pages.
-    pub fn pages(&self) -> Vec<FetchEntry> {
-        let mut slots = self.filled.clone();
-        slots.sort_unstable();
-        slots.dedup();
-        slots.iter().map(|&s| &self.entries[s as usize]).filter(|e| e.tag != u64::MAX).cloned().collect()
+    pub fn pages(&self) -> Pages {
+        let count = self.filled.iter().map(|w| w.count_ones() as usize).sum();
+        let mut pages = Pages { list: Vec::with_capacity(count), blocks: Vec::new() };
+        for slot in slots(&self.filled) {
+            let e = &self.entries[slot];
+            let Some((memory, page)) = &e.page else { continue };
+            let block = pages.blocks.iter().position(|b| Arc::ptr_eq(b, memory)).unwrap_or_else(|| {
+                pages.blocks.push(memory.clone());
+                pages.blocks.len() - 1
+            });
+            let (tag, host, identity, attrs) = (e.tag, e.host, e.identity, e.attrs);
+            pages.list.push(Page { tag, host, page: *page, identity, block: block as u32, attrs, global: e.global });
+        }
+        pages
     }
     fn retain(&mut self, keep: impl Fn(&FetchEntry) -> bool) {
-        let (entries, numbers) = (&mut self.entries, &mut self.numbers);
-        self.filled.retain(|&s| {
-            let s = s as usize;
-            if entries[s].tag != u64::MAX && keep(&entries[s]) {
-                return true;
+        let filled = self.filled;
+        for slot in slots(&filled) {
+            if !keep(&self.entries[slot]) {
+                self.empty(slot);
             }
-            entries[s] = EMPTY;
-            numbers[s] = 0;
-            false
-        });
+        }
     }
     pub fn clear(&mut self) {
         self.retain(|_| false);
@@ -148,10 +157,52 @@ impl FetchTable {
         for n in 0..pages {
             let slot = fetch_slot(va.wrapping_add(n << 12));
             if hit(&self.entries[slot]) {
-                self.entries[slot] = EMPTY;
-                self.numbers[slot] = 0;
+                self.empty(slot);
             }
         }
+    }
+}
+
+/// The numbers of the bits that are set, in rising order.
+fn slots(filled: &[u64]) -> impl Iterator<Item = usize> {
+    filled.iter().enumerate().flat_map(|(n, &word)| {
+        let next = |w: &u64| Some(w & w.wrapping_sub(1)).filter(|&w| w != 0);
+        std::iter::successors(Some(word).filter(|&w| w != 0), next).map(move |w| n * 64 + w.trailing_zeros() as usize)
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Page {
+    tag: u64,
+    host: u64,
+    page: u64,
+    identity: u32,
+    /// Number of its memory.
+    block: u32,
+    attrs: u8,
+    global: bool,
+}
+
+/// What a [`FetchTable`] had, for another thread: made for each hot block, and little of it is looked at.
+pub struct Pages {
+    /// By slot.
+    list: Vec<Page>,
+    blocks: Vec<Arc<RamBlock>>,
+}
+
+impl Pages {
+    fn page(&self, tag: u64) -> Option<&Page> {
+        let n = self.list.binary_search_by_key(&fetch_slot(tag), |p| fetch_slot(p.tag)).ok()?;
+        self.list.get(n).filter(|p| p.tag == tag)
+    }
+    pub fn get(&self, tag: u64) -> Option<FetchEntry> {
+        let p = self.page(tag)?;
+        let page = Some((self.blocks.get(p.block as usize)?.clone(), p.page));
+        Some(FetchEntry { tag, attrs: p.attrs, global: p.global, host: p.host, identity: p.identity, page })
+    }
+    /// The key of code at an address in the page of this tag.
+    pub fn key(&self, tag: u64, pc: u64, mode: u64) -> Option<Key> {
+        self.page(tag).map(|p| key_in(p.host, p.attrs, pc, mode))
     }
 }
 
@@ -170,6 +221,7 @@ pub fn entry(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rhea_memory::RamOptions;
 
     fn put(t: &mut FetchTable, tag: u64, global: bool, identity: u32) {
         t.put(FetchEntry { tag, global, identity, ..EMPTY });
@@ -183,13 +235,32 @@ mod tests {
         assert_eq!((t.numbers[1], t.numbers[5]), (7, 8));
         t.drop_pages(0x5000, 1);
         assert_eq!((t.numbers[5], t.get(0x5000).is_none()), (0, true));
-        // The list of slots has this one twice now.
         put(&mut t, 0x5000, true, 9);
         t.clear_but_globals();
         assert_eq!((t.numbers[1], t.numbers[5]), (0, 9));
-        assert_eq!(t.pages().len(), 1, "each page once");
         t.clear();
-        assert!(t.numbers.iter().all(|&n| n == 0) && t.filled.is_empty());
+        assert!(t.numbers.iter().all(|&n| n == 0) && t.filled.iter().all(|&n| n == 0));
+    }
+
+    #[test]
+    fn pages_for_another_thread() {
+        let memory = [8, 16].map(|pages| RamBlock::new(RamOptions { len: pages << 12, ..Default::default() }).unwrap());
+        let mut t = FetchTable::new();
+        // Slots 1, 63, 64, 2047, and one that was displaced.
+        for (n, tag) in [0x4_0000, 0x80_1000, 0x1000, 0x3_f000, 0x7f_f000].into_iter().enumerate() {
+            let page = Some((memory[n % 2].clone(), n as u64));
+            t.put(FetchEntry { tag, host: tag + 0x7000_0000, identity: n as u32 + 1, attrs: n as u8, page, ..EMPTY });
+        }
+        let pages = t.pages();
+        assert_eq!((pages.list.len(), pages.blocks.len()), (4, 2), "each page and each memory once");
+        for tag in [0x4_0000, 0x1000, 0x3_f000, 0x7f_f000] {
+            let (is, was) = (pages.get(tag).unwrap(), t.get(tag).unwrap());
+            assert_eq!((is.tag, is.host, is.identity, is.id()), (was.tag, was.host, was.identity, was.id()));
+            assert_eq!(pages.key(tag, tag + 0x123, 5), Some(was.key(tag + 0x123, 5)));
+        }
+        for tag in [0x80_1000, 0x2000, 0x1001] {
+            assert!(pages.get(tag).is_none() && pages.key(tag, tag, 5).is_none());
+        }
     }
 
     #[test]

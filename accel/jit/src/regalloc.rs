@@ -33,7 +33,8 @@ pub struct RegFile {
     pub xmms: &'static [u8],
     /// General registers that calls preserve.
     pub preserved: u16,
-    /// Bytes of spill area.
+    /// Where the spill area begins, a multiple of 16, and where it ends.
+    pub spill_from: u32,
     pub spill_bytes: u32,
 }
 
@@ -548,7 +549,8 @@ fn scan(f: &Function, regs: &RegFile, a: &mut Allocation) -> Result<(), OutOfSpi
     let mut free: [u32; 2] = [0, 0];
     regs.gprs.iter().for_each(|&r| free[0] |= 1 << r);
     regs.xmms.iter().for_each(|&r| free[1] |= 1 << r);
-    let mut spill = SpillArea { busy: Vec::new(), limit: regs.spill_bytes as usize / 8 };
+    let mut spill =
+        SpillArea { busy: vec![u32::MAX; regs.spill_from as usize / 8], limit: regs.spill_bytes as usize / 8 };
     let reg_of = |l: Loc| match l {
         Loc::Gpr(r) | Loc::Xmm(r) => r,
         _ => 255,

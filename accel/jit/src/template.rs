@@ -22,7 +22,7 @@ const HIGHEST: u64 = 1 << 48;
 const APART: u64 = 0x1235_6789_a000;
 /// What is added to a block's number and pointers for the second.
 const OTHER_ID: u32 = 0x0123_4567;
-const OTHER_POINTERS: [usize; 2] = [0x13_5791_3570, 0x2_4680_2460];
+const OTHER_POINTERS: usize = 0x2_4680_2460;
 /// Reach of constants that depend on where code is, to either side.
 const REACH: u64 = 1 << 31;
 /// Blocks remembered, and bytes of templates. When there are more, all are forgotten.
@@ -36,7 +36,6 @@ enum Kind {
     Address(u64),
     /// An exit reason with the block's number: these are its lower bits.
     Reason(u64),
-    Counter,
     Targets,
     /// Four bytes: four times the fetch slot of an address, the block's page and this.
     Slot(u64),
@@ -52,6 +51,7 @@ pub struct Template {
     crossings: Box<[u32]>,
     links: Box<[LinkSite]>,
     leave: u32,
+    counts: Option<u32>,
     /// It notes where its indirect branch goes.
     pub notes: bool,
     /// The page's address that it stands for as it is.
@@ -119,8 +119,8 @@ pub fn other_pc(pc: u64) -> u64 {
     if pc < HIGHEST / 2 { pc + APART } else { pc - APART }
 }
 pub fn other_entry(e: Entry) -> Entry {
-    let pointer = |p: usize, n: usize| if p == 0 { 0 } else { p.wrapping_add(OTHER_POINTERS[n]) };
-    Entry { id: e.id.wrapping_add(OTHER_ID), counter: pointer(e.counter, 0), targets: pointer(e.targets, 1) }
+    let targets = if e.targets == 0 { 0 } else { e.targets.wrapping_add(OTHER_POINTERS) };
+    Entry { id: e.id.wrapping_add(OTHER_ID), targets, ..e }
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
@@ -154,7 +154,8 @@ impl Template {
             || one.cold != two.cold
             || one.crossings != two.crossings
             || one.links.len() != two.links.len()
-            || entry.counter == 0
+            || one.counts != two.counts
+            || !entry.counted
         {
             return None;
         }
@@ -183,8 +184,6 @@ impl Template {
                 Some(Kind::Address(x.wrapping_sub(base)))
             } else if x >> 16 == u64::from(entry.id) && y >> 16 == u64::from(other.id) && (x ^ y) & 0xffff == 0 {
                 Some(Kind::Reason(x & 0xffff))
-            } else if x == entry.counter as u64 && y == other.counter as u64 {
-                Some(Kind::Counter)
             } else if entry.targets != 0 && x == entry.targets as u64 && y == other.targets as u64 {
                 Some(Kind::Targets)
             } else {
@@ -222,6 +221,7 @@ impl Template {
             crossings: one.crossings.clone(),
             links: one.links.clone().into(),
             leave: one.leave,
+            counts: one.counts,
             notes: entry.targets != 0,
             page: base,
         })
@@ -241,7 +241,6 @@ impl Template {
             match kind {
                 Kind::Address(from_base) => put(base.wrapping_add(from_base))?,
                 Kind::Reason(low) => put(u64::from(entry.id) << 16 | low)?,
-                Kind::Counter => put(entry.counter as u64)?,
                 Kind::Targets => put(entry.targets as u64)?,
                 Kind::Slot(from_base) => {
                     let slot = fetch_slot(base.wrapping_add(from_base)) as u32 * 4;
@@ -254,7 +253,7 @@ impl Template {
         let id: PageId = page.id;
         let ranges = Ranges::from_elem(Range { page: id, from: self.from, to: to as u16 }, 1);
         let (cold, crossings) = (self.cold, self.crossings.clone());
-        Some((ranges, CodeBlob { bytes, cold, crossings, links, leave: self.leave }))
+        Some((ranges, CodeBlob { bytes, cold, crossings, links, leave: self.leave, counts: self.counts }))
     }
 }
 
@@ -319,19 +318,19 @@ mod tests {
         let range = Range { page: (5, 6), from: (PC & 0xfff) as u16, to: (PC & 0xfff) as u16 + 12 };
         let bytes = [7u8; 40];
         for targets in [0, 0x7f00_1234_5600] {
-            let entry = Entry { id: 7, counter: 0x7f00_0000_1000, targets };
+            let entry = Entry { id: 7, counted: true, targets };
             let two = blob(other_pc(PC), other_entry(entry), true);
             let t = Template::new(PC, entry, (&blob(PC, entry, true), &two), &range, &page(PC, &bytes))
                 .expect("a template");
             assert_eq!(t.notes, targets != 0);
             for to in [PC + 0x1000, 0x2_0004_0890, 0xffff_8004_1890, other_pc(PC), PC] {
                 let pointer = |p: usize| if p == 0 { 0 } else { 0x7f00_0000_2000 + p % 4096 };
-                let entry = Entry { id: 0x7fff_1234, counter: pointer(1), targets: pointer(targets) };
+                let entry = Entry { id: 0x7fff_1234, counted: true, targets: pointer(targets) };
                 let (ranges, copy) = t.at(to, entry, &page(to, &bytes)).expect("a copy");
                 let direct = blob(to, entry, true);
                 assert_eq!(
-                    (copy.bytes, copy.links, copy.leave, copy.cold, copy.crossings),
-                    (direct.bytes, direct.links, direct.leave, direct.cold, direct.crossings)
+                    (copy.bytes, copy.links, copy.leave, copy.cold, copy.crossings, copy.counts),
+                    (direct.bytes, direct.links, direct.leave, direct.cold, direct.crossings, direct.counts)
                 );
                 assert_eq!((ranges[0].from, ranges[0].to), (range.from, range.to));
             }
@@ -349,7 +348,7 @@ mod tests {
     #[test]
     fn what_depends_on_the_address_makes_no_template() {
         let range = Range { page: (5, 6), from: (PC & 0xfff) as u16, to: (PC & 0xfff) as u16 + 12 };
-        let entry = Entry { id: 7, counter: 0x7f00_0000_1000, targets: 0 };
+        let entry = Entry { id: 7, counted: true, targets: 0 };
         let two = blob(other_pc(PC), other_entry(entry), false);
         assert!(Template::new(PC, entry, (&blob(PC, entry, false), &two), &range, &page(PC, &[7; 40])).is_none());
     }

@@ -118,6 +118,8 @@ pub(super) fn choose(f: &Function, regs: &RegFile, weights: &[f32], a: &mut Allo
     turns.sort_by(|x, y| y.weight.total_cmp(&x.weight));
     let mut taken = [vec![Taken::default(); 16], vec![Taken::default(); 16]];
     let mut slots = vec![Taken::default(); regs.spill_bytes as usize / 8];
+    let others = Taken(vec![Range { start: 0, end: u32::MAX }]);
+    slots[..regs.spill_from as usize / 8].fill(others);
     let Some(lives) = &a.ranges else { return Ok(()) };
     for i in &turns {
         let ranges = lives.of(i.value);

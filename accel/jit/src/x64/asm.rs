@@ -310,9 +310,6 @@ impl Asm {
     pub fn cmp_mem32_imm(&mut self, base: Gpr, disp: i32, imm: i8) {
         self.alu_mem_imm8(Alu::Cmp, base, disp, imm);
     }
-    pub fn dec_mem32(&mut self, base: Gpr, disp: i32) {
-        self.alu_mem_imm8(Alu::Sub, base, disp, 1);
-    }
     pub fn test_rr(&mut self, w: bool, a: Gpr, b: Gpr) {
         self.rm_reg(w, 0x85, b, a);
     }

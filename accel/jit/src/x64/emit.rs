@@ -30,13 +30,11 @@ pub mod reason {
     pub const PAGES: u64 = 6;
 }
 
-/// Frame: spill area, then the save area for caller-saved registers around calls.
+/// Frame: words of [`super::share`], the spill area, then the save area for caller-saved registers around calls.
 pub(super) const SAVE_GPR: i32 = SPILL_BYTES as i32;
 pub(super) const SAVE_XMM: i32 = SAVE_GPR + 16 * 8;
-/// Addends of shared look-ups.
-pub(super) const SHARED: i32 = SAVE_XMM + 16 * 16;
 /// Bytes below the return address of the entry trampoline; keeps rsp 16-byte aligned at calls.
-pub const FRAME_BYTES: i32 = SHARED + super::share::WORDS as i32 * 8 + 8;
+pub const FRAME_BYTES: i32 = SAVE_XMM + 16 * 16 + 8;
 
 pub const JUMP_CACHE_BITS: u32 = 12;
 
@@ -98,8 +96,8 @@ pub struct RuntimeFns {
 pub struct Entry {
     /// Identifies the region in exit reasons.
     pub id: u32,
-    /// Address of an i32 counted down at each entry; 0: none.
-    pub counter: usize,
+    /// Is a cell of code memory counted down at each entry?
+    pub counted: bool,
     /// Address of the cache's list ([`crate::cache::Cache::targets`]) in which indirect branches say where they go; 0: none.
     pub targets: usize,
 }
@@ -130,6 +128,8 @@ pub struct CodeBlob {
     pub links: Vec<LinkSite>,
     /// Offset of code that stores the entry's pc and leaves with [`reason::REQUESTED`].
     pub leave: u32,
+    /// Offset of the displacement of the cell that is counted down ([`crate::code::CodeMemory::place`]).
+    pub counts: Option<u32>,
 }
 
 /// What to compile.
@@ -166,6 +166,7 @@ pub(super) struct Emit<'a> {
     /// Out-of-line code is being emitted: `active` no longer follows the position.
     pub in_stubs: bool,
     leave: Option<Label>,
+    counts: Option<u32>,
     /// A carry that was computed with the sum before it.
     pub carry: Option<Value>,
     /// Something did not fit.
@@ -217,6 +218,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         data: Vec::new(),
         in_stubs: false,
         leave: None,
+        counts: None,
         carry: None,
         failed: false,
     };
@@ -224,9 +226,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
     let order = &a.order;
     let looping = r.sites.is_some() && mostly_loops(r.func);
     e.steps = looping.then(|| super::share::Steps::new(r.func));
-    if !r.func.eager {
-        e.shares = super::share::shares(r, looping);
-    }
+    e.shares = super::share::shares(r, looping);
     for (k, &b) in order.iter().enumerate() {
         e.block(b, order.get(k + 1).copied());
     }
@@ -235,20 +235,21 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         return Err(OutOfSpill);
     }
     let links = std::mem::take(&mut e.links);
+    let counts = e.counts;
     let leave = e.leave.and_then(|l| e.asm.place_of(l)).unwrap_or(0);
     let (bytes, crossings) = e.asm.finish(cold);
     recycle(a);
-    Ok(CodeBlob { bytes, cold, crossings, links, leave })
+    Ok(CodeBlob { bytes, cold, crossings, links, leave, counts })
 }
 
 impl Emit<'_> {
-    /// The head: eight patchable bytes, the request check, the hotness counter.
+    /// The request check, whose first instruction a jump may replace, and the hotness counter.
     fn prologue(&mut self) {
-        // nop dword [rax + rax + 0], eight bytes in one instruction.
-        self.asm.bytes(&[0x0f, 0x1f, 0x84, 0x00, 0, 0, 0, 0]);
+        const { assert!(-128 <= H_EXIT_REQUEST && H_EXIT_REQUEST < 128) };
         let pc = self.f.blocks[0].pc;
         let req = self.asm.label();
         self.asm.cmp_mem32_imm(ENV, H_EXIT_REQUEST, 0);
+        debug_assert_eq!(self.asm.offset(), crate::code::HEAD_BYTES);
         self.asm.jcc(Cc::Ne, req);
         self.leave = Some(req);
         self.stubs.push(Stub::Exit { label: req, pc, reason: reason::REQUESTED });
@@ -262,10 +263,9 @@ impl Emit<'_> {
             }
             self.stubs.push(Stub::Exit { label: miss, pc, reason: reason::PAGES | (self.r.entry.id as u64) << 16 });
         }
-        if self.r.entry.counter != 0 {
+        if self.r.entry.counted {
             let hot = self.asm.label();
-            self.asm.mov_ri(RAX, self.r.entry.counter as u64);
-            self.asm.dec_mem32(RAX, 0);
+            self.counts = Some(self.asm.dec_cell() as u32);
             self.asm.jcc(Cc::S, hot);
             self.stubs.push(Stub::Exit { label: hot, pc, reason: reason::HOT | (self.r.entry.id as u64) << 16 });
         }

@@ -166,6 +166,16 @@ impl Asm {
         self.rm_mem(false, &[0x83], op.number(), base, disp);
         self.put([imm as u8]);
     }
+    /// Adds to the lowest byte of one of the first four registers.
+    pub(super) fn add8_i(&mut self, a: Gpr, imm: u8) {
+        debug_assert!(a < 4);
+        self.bytes(&[0x80, 0xc0 | a, imm]);
+    }
+    /// Subtracts one from four bytes near the code; the offset of their displacement, which is put in later.
+    pub(super) fn dec_cell(&mut self) -> usize {
+        self.bytes(&[0x83, 0x2d, 0, 0, 0, 0, 1]);
+        self.offset() - 5
+    }
     /// `cmp dword [base + disp], imm32` with an immediate of 0 that can be patched, [`CMP_WORD_IMMEDIATE`] bytes from here; base is
     /// one of the first eight registers but rsp.
     pub(super) fn cmp_mem32_patched(&mut self, base: Gpr, disp: i32) {

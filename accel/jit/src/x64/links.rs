@@ -1,13 +1,14 @@
 //! Jumps out of a region: those that can be patched to go to their target, and the shadow return stack.
 
+use super::asm::Cc;
 use super::asm::Label;
-use super::asm::{Alu, Cc};
 use super::emit::{Emit, H_FETCH, H_RETURNS, H_RETURNS_TOP, LinkSite, reason};
 use super::encode::Place;
 use super::stubs::Stub;
 use super::*;
 
-const RETURNS_MASK: i32 = (rhea_ir::env::RETURNS as i32 - 1) * 16;
+/// The byte at [`rhea_ir::EnvHeader::returns_top`] goes round by itself.
+const _: () = assert!(rhea_ir::env::RETURNS * size_of::<[u64; 2]>() == 1 << u8::BITS);
 
 /// A word of the shadow return stack's entry that rcx tells.
 fn returns(disp: i32) -> Place {
@@ -58,10 +59,9 @@ impl Emit<'_> {
     pub(super) fn push_return(&mut self, ret: u64) {
         let landing = self.asm.label();
         self.stubs.push(Stub::Landing { label: landing, pc: ret });
-        self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
-        self.asm.alu_ri(Alu::Add, false, RCX, 16);
-        self.asm.alu_ri(Alu::And, false, RCX, RETURNS_MASK);
-        self.asm.store(false, ENV, H_RETURNS_TOP, RCX);
+        self.asm.load_u8(RCX, ENV, H_RETURNS_TOP);
+        self.asm.add8_i(RCX, 16);
+        self.asm.store8(ENV, H_RETURNS_TOP, RCX);
         self.asm.mov_ri(RAX, ret);
         self.asm.store_at(true, returns(H_RETURNS), RAX);
         self.asm.lea_label(RAX, landing);
@@ -71,12 +71,11 @@ impl Emit<'_> {
     /// Goes to where the shadow return stack's top says, if it is for the address in rax; else goes on here.
     pub(super) fn pop_return(&mut self) {
         let other = self.asm.label();
-        self.asm.load(false, RCX, ENV, H_RETURNS_TOP);
+        self.asm.load_u8(RCX, ENV, H_RETURNS_TOP);
         self.asm.cmp_at(RAX, returns(H_RETURNS));
         self.asm.jcc(Cc::Ne, other);
         self.asm.lea32(RDX, RCX, -16);
-        self.asm.alu_ri(Alu::And, false, RDX, RETURNS_MASK);
-        self.asm.store(false, ENV, H_RETURNS_TOP, RDX);
+        self.asm.store8(ENV, H_RETURNS_TOP, RDX);
         self.asm.jmp_at(returns(H_RETURNS + 8));
         self.asm.bind(other);
     }

@@ -47,7 +47,7 @@ pub const X13: u8 = 13;
 pub const X14: u8 = 14;
 pub const X15: u8 = 15;
 
-/// Bytes of spill area at the bottom of the frame.
+/// Bytes at the bottom of the frame: words of [`share`], then the spill area.
 pub const SPILL_BYTES: u32 = 2048;
 
 pub const REGS: RegFile = RegFile {
@@ -55,6 +55,7 @@ pub const REGS: RegFile = RegFile {
     gprs: &[6, 7, 8, 9, 10, 11, 3, 5, 12, 13, 14],
     xmms: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
     preserved: 1 << 3 | 1 << 5 | 1 << 12 | 1 << 13 | 1 << 14,
+    spill_from: share::WORDS as u32 * 8,
     spill_bytes: SPILL_BYTES,
 };
 

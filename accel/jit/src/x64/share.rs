@@ -4,7 +4,7 @@
 
 use super::asm::Label;
 use super::asm::{Alu, Cc};
-use super::emit::{Emit, Region, SHARED};
+use super::emit::{Emit, Region};
 use super::encode::Place;
 use super::mem::{ADDEND, TAG_READ, TAG_WRITE};
 use super::stubs::Stub;
@@ -14,8 +14,8 @@ use rhea_ir::func::{Function, Target, Value};
 use rhea_ir::op::{Class, Op};
 use rhea_ir::types::MemOp;
 
-/// Words of the frame for addends.
-pub(super) const WORDS: usize = 8;
+/// Words for addends, at the bottom of the frame.
+pub(super) const WORDS: usize = 4;
 /// From the first byte of accesses that share a look-up to the last: a page ends between them rarely.
 const REACH: i64 = 256;
 
@@ -211,7 +211,7 @@ impl Emit<'_> {
 
     /// Where the addend is kept.
     fn word(word: u8) -> i32 {
-        SHARED + i32::from(word) * 8
+        i32::from(word) * 8
     }
 
     /// After a slow path: nothing found before is relied on.
@@ -241,6 +241,11 @@ impl Emit<'_> {
             Role::Next { word } => {
                 self.asm.load(true, RCX, RSP, Self::word(word));
                 self.asm.test_rr(true, RCX, RCX);
+                if self.f.eager {
+                    // Rarely run, and small is better.
+                    self.asm.jcc(Cc::E, slow);
+                    return;
+                }
                 self.asm.jcc(Cc::E, miss);
                 None
             }

@@ -51,11 +51,13 @@ pub(super) enum Stub {
 
 impl Stub {
     /// Is it run as often as the code that leads to it?
-    fn is_warm(&self) -> bool {
-        matches!(
-            self,
-            Stub::Edge { .. } | Stub::Landing { .. } | Stub::Beside { .. } | Stub::Table { .. } | Stub::Probe { .. }
-        )
+    fn is_warm(&self, eager: bool) -> bool {
+        match self {
+            Stub::Edge { .. } | Stub::Landing { .. } | Stub::Beside { .. } | Stub::Table { .. } => true,
+            // In code that runs rarely it is where a group of accesses is not in one page.
+            Stub::Probe { .. } => !eager,
+            _ => false,
+        }
     }
 }
 
@@ -64,7 +66,8 @@ impl Emit<'_> {
     pub(super) fn emit_stubs(&mut self) -> u32 {
         self.in_stubs = true;
         // What the guest's own jumps lead to first: it is run as often as they are; data last. Stubs may add stubs (edges with exits).
-        self.emit_stubs_that(Stub::is_warm);
+        let eager = self.f.eager;
+        self.emit_stubs_that(|s| s.is_warm(eager));
         let cold = self.asm.offset() as u32;
         self.emit_stubs_that(|s| !matches!(s, Stub::Data { .. }));
         self.emit_stubs_that(|_| true);
