@@ -59,7 +59,7 @@ impl ArmCpu {
         self.pmu_sync();
         ArmSaved {
             pc: self.header.pc,
-            x: self.x,
+            x: self.x.all(),
             sp: std::array::from_fn(|n| self.read_sp_el(n)),
             v: self.v,
             pstate: self.spsr(),
@@ -98,7 +98,7 @@ impl ArmCpu {
             event,
         } = saved;
         self.header.pc = *pc;
-        self.x = *x;
+        self.x = (*x).into();
         self.v = *v;
         let flags = crate::bits::pstate::BTYPE_SHIFT;
         self.set_nzcv_bits(*pstate);

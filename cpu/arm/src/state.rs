@@ -12,10 +12,21 @@ use crate::timer::GenericTimers;
 use crate::translate::pac::PacState;
 use rhea_ir::EnvHeader;
 use rhea_ir::guest::TlbFlush;
+use rhea_ir::near::{Places, Registers, places};
 use rhea_memory::AddressSpace;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// X0–X30.
+pub type Gprs = Registers<GprPlaces, 31>;
+
+/// Arguments, what compilers take first to be preserved, frame and link.
+pub struct GprPlaces;
+
+impl Places<31> for GprPlaces {
+    const PLACES: [u8; 31] = places(&[0, 1, 2, 3, 4, 5, 19, 20, 21, 22, 23, 24, 29, 30]);
+}
 
 /// One AArch64 processor. Generated code reaches it through [`slots`].
 #[repr(C)]
@@ -25,9 +36,10 @@ pub struct ArmCpu {
     pub nzcv: u32,
     /// PSTATE.BTYPE, 0–3.
     pub btype: u32,
-    pub x: [u64; 31],
+    // With what is above, the first of these registers are within a displacement of one byte: the first 128 bytes.
     /// The current stack pointer; the banked ones are in `sp_el`.
     pub sp: u64,
+    pub x: Gprs,
     pub v: [u128; 32],
     /// FPSR.QC: set if any bit is.
     pub qc: u128,
@@ -111,7 +123,7 @@ impl ArmCpu {
         let tells_exceptions = hooks.wants_exceptions();
         let mut cpu = Box::new(ArmCpu {
             header: EnvHeader::default(),
-            x: [0; 31],
+            x: [0; 31].into(),
             sp: 0,
             v: [0; 32],
             qc: 0,
@@ -178,7 +190,7 @@ impl ArmCpu {
     pub(crate) fn reset_state(&mut self) {
         let c = self.config.clone();
         self.resets = self.resets.wrapping_add(1);
-        self.x = [0; 31];
+        self.x = [0; 31].into();
         self.v = [0; 32];
         self.sp = 0;
         self.sp_el = [0; 4];
@@ -629,14 +641,14 @@ impl IndexMut<Reg> for ArmCpu {
 
 /// Guest state that generated code reads and writes.
 pub mod slots {
-    use super::{ArmCpu, Reg};
+    use super::{ArmCpu, Gprs, Reg};
     use rhea_ir::{Slot, Type};
     use std::mem::offset_of;
 
     /// X0–X30.
     pub const fn x(n: u32) -> Slot {
         assert!(n < 31);
-        Slot::new(offset_of!(ArmCpu, x) + 8 * n as usize, Type::I64)
+        Slot::new(offset_of!(ArmCpu, x) + Gprs::offset(n), Type::I64)
     }
     /// V0–V31.
     pub const fn v(n: u32) -> Slot {

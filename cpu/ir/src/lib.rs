@@ -16,6 +16,7 @@ pub mod helpers;
 pub mod interp;
 pub mod lazy;
 mod mode;
+pub mod near;
 pub mod op;
 pub mod opt;
 pub mod promote;

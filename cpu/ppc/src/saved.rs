@@ -60,7 +60,7 @@ impl PpcCpu {
         self.sync_segments();
         PpcSaved {
             pc: self.header.pc,
-            gpr: self.gpr,
+            gpr: self.gpr.all(),
             lr: self.lr,
             ctr: self.ctr,
             tar: self.tar,
@@ -106,7 +106,7 @@ impl PpcCpu {
         } = saved;
         self.reset_state();
         self.header.pc = *pc;
-        self.gpr = *gpr;
+        self.gpr = (*gpr).into();
         (self.lr, self.ctr, self.tar) = (*lr, *ctr, *tar);
         self.msr = msr & crate::system::MSR_BITS;
         self.set_cr(*cr);

@@ -8,22 +8,29 @@ use crate::timebase::TimeBase;
 use rhea_clock::VirtualClock;
 use rhea_ir::eval::{order_is, order_of};
 use rhea_ir::guest::TlbFlush;
+use rhea_ir::near::{Places, Registers, places};
 use rhea_ir::{Cond, EnvHeader};
 use rhea_memory::AddressSpace;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// General purpose registers.
+pub type Gprs = Registers<GprPlaces, 32>;
+
+/// Stack, TOC, arguments, and what compilers take first to be preserved.
+pub struct GprPlaces;
+
+impl Places<32> for GprPlaces {
+    const PLACES: [u8; 32] = places(&[1, 3, 9, 31, 30, 4, 10, 29, 2, 5, 28, 8]);
+}
+
 /// One processor (hardware thread). Generated code reaches it through [`slots`].
 #[repr(C)]
 pub struct PpcCpu {
     pub header: EnvHeader,
-    pub gpr: [u64; 32],
-    pub lr: u64,
-    pub ctr: u64,
-    pub tar: u64,
-    pub msr: u64,
-    /// LT, GT and EQ of the condition register's fields, as orders (`rhea_ir::Op::Order`).
-    cr_order: [u64; 8],
+    // What generated code uses most is within a displacement of one byte: the first 128 bytes.
+    /// LT, GT and EQ of the condition register's first field, as an order (`rhea_ir::Op::Order`).
+    cr0_order: u64,
     /// SO of the condition register's fields; each 0 or 1.
     cr_so: [u8; 8],
     /// XER.SO, OV, CA, OV32, CA32; each 0 or 1.
@@ -32,6 +39,13 @@ pub struct PpcCpu {
     pub ca: u8,
     pub ov32: u8,
     pub ca32: u8,
+    pub lr: u64,
+    pub gpr: Gprs,
+    /// Orders of the other fields of the condition register.
+    cr_order: [u64; 7],
+    pub ctr: u64,
+    pub tar: u64,
+    pub msr: u64,
     /// The rest of XER.
     pub xer_rest: u64,
     /// VSR 0–63: the low half is doubleword 0 of the register (an FPR), the high half doubleword 1.
@@ -86,12 +100,13 @@ impl PpcCpu {
         let tells_exceptions = hooks.wants_exceptions();
         let mut cpu = Box::new(PpcCpu {
             header: EnvHeader::default(),
-            gpr: [0; 32],
+            gpr: [0; 32].into(),
             lr: 0,
             ctr: 0,
             tar: 0,
             msr: 0,
-            cr_order: [order_of([false; 3]); 8],
+            cr0_order: order_of([false; 3]),
+            cr_order: [order_of([false; 3]); 7],
             cr_so: [0; 8],
             so: 0,
             ov: 0,
@@ -135,7 +150,7 @@ impl PpcCpu {
 
     /// Architectural reset.
     pub(crate) fn reset_state(&mut self) {
-        self.gpr = [0; 32];
+        self.gpr = [0; 32].into();
         self.vsr = [0; 64];
         self.set_cr(0);
         self.set_xer(0);
@@ -171,12 +186,13 @@ impl PpcCpu {
     }
     /// Field `n` (0–7) of the condition register: LT 8, GT 4, EQ 2, SO 1.
     pub fn cr_field(&self, n: usize) -> u32 {
-        let order = self.cr_order[n & 7];
+        let order = if n & 7 == 0 { self.cr0_order } else { self.cr_order[(n & 7) - 1] };
         let is = |cond| u32::from(order_is(cond, order));
         is(Cond::Slt) << 3 | is(Cond::Sgt) << 2 | is(Cond::Eq) << 1 | u32::from(self.cr_so[n & 7])
     }
     pub fn set_cr_field(&mut self, n: usize, v: u32) {
-        self.cr_order[n & 7] = order_of([8, 4, 2].map(|bit| v & bit != 0));
+        let order = if n & 7 == 0 { &mut self.cr0_order } else { &mut self.cr_order[(n & 7) - 1] };
+        *order = order_of([8, 4, 2].map(|bit| v & bit != 0));
         self.cr_so[n & 7] = (v & 1) as u8;
     }
     /// XER.
@@ -202,14 +218,14 @@ impl PpcCpu {
 
 /// Guest state that generated code reads and writes.
 pub mod slots {
-    use super::PpcCpu;
+    use super::{Gprs, PpcCpu};
     use rhea_ir::{Slot, Type};
     use std::mem::offset_of;
 
     /// GPR 0–31.
     pub const fn gpr(n: u32) -> Slot {
         assert!(n < 32);
-        Slot::new(offset_of!(PpcCpu, gpr) + 8 * n as usize, Type::I64)
+        Slot::new(offset_of!(PpcCpu, gpr) + Gprs::offset(n), Type::I64)
     }
     /// VSR 0–63 (0–31 hold the FPRs in lane 0 of doublewords, 32–63 are the VRs).
     pub const fn vsr(n: u32) -> Slot {
@@ -219,7 +235,11 @@ pub mod slots {
     /// LT, GT and EQ of a field of the condition register, an order.
     pub const fn cr_order(field: u32) -> Slot {
         assert!(field < 8);
-        Slot::new(offset_of!(PpcCpu, cr_order) + 8 * field as usize, Type::I64).late()
+        let at = match field {
+            0 => offset_of!(PpcCpu, cr0_order),
+            _ => offset_of!(PpcCpu, cr_order) + 8 * (field as usize - 1),
+        };
+        Slot::new(at, Type::I64).late()
     }
     /// SO of a field of the condition register.
     pub const fn cr_so(field: u32) -> Slot {

@@ -277,7 +277,7 @@ fn real_mode_and_prevention_of_access() {
 fn saved_state() {
     let mut b = bench("power9");
     let mut r = 3;
-    b.cpu.gpr.iter_mut().for_each(|v| *v = random(&mut r));
+    (0..32).for_each(|n| b.cpu.gpr[n] = random(&mut r));
     b.cpu.vsr.iter_mut().for_each(|v| *v = u128::from(random(&mut r)) << 64 | u128::from(random(&mut r)));
     b.cpu.set_cr(random(&mut r) as u32);
     b.cpu.set_xer(0xe00c_0011);

@@ -50,7 +50,7 @@ pub fn start(
         if index == 0 {
             cpu.start_at(entry.pc, entry.args[0], false);
             cpu.gpr[1] = entry.stack;
-            cpu.gpr[3..8].copy_from_slice(&entry.args);
+            entry.args.iter().enumerate().for_each(|(n, arg)| cpu.gpr[3 + n] = *arg);
         }
     };
     let word = move |halted| match (of_word.cpu_runs(index), halted) {
@@ -76,7 +76,7 @@ impl BoardGuest for PpcCpu {
             self.index
         );
         let _ = writeln!(text, "MSR {:016x}   CR {:08x} LPCR {:016x}", self.msr, self.read_cr(), self.lpcr());
-        for (n, value) in self.gpr.iter().enumerate() {
+        for (n, value) in self.gpr.all().into_iter().enumerate() {
             if n % 4 == 0 {
                 let _ = write!(text, "GPR{n:02}");
             }
@@ -104,7 +104,7 @@ impl BoardGuest for PpcCpu {
     /// GPRs, FPRs, pc, MSR, CR, LR, CTR, XER, FPSCR: the order of GDB's powerpc64 core.
     fn gdb_registers(&mut self) -> Vec<u8> {
         let mut data = Vec::with_capacity(580);
-        for value in self.gpr {
+        for value in self.gpr.all() {
             data.extend_from_slice(&value.to_be_bytes());
         }
         for n in 0..32 {

@@ -112,7 +112,7 @@ pub fn start(
 impl BoardGuest for ArmCpu {
     fn describe(&mut self) -> String {
         let mut text = format!(" PC={:016x} ", self.header().pc);
-        for (i, x) in self.x.iter().enumerate() {
+        for (i, x) in self.x.all().iter().enumerate() {
             let _ = write!(text, "X{i:02}={x:016x}{}", if i % 4 == 2 { "\n" } else { " " });
         }
         let spsr = self.spsr();
@@ -135,7 +135,7 @@ impl BoardGuest for ArmCpu {
     }
     fn gdb_registers(&mut self) -> Vec<u8> {
         let mut data = Vec::with_capacity(800);
-        for x in self.x.iter().chain([&self.sp, &self.header().pc]) {
+        for x in self.x.all().iter().chain([&self.sp, &self.header().pc]) {
             data.extend_from_slice(&x.to_le_bytes());
         }
         data.extend_from_slice(&self.spsr().to_le_bytes());

@@ -369,16 +369,16 @@ impl Asm {
         if w { d!(self; shrd Rq(lo), Rq(hi), n as i8) } else { d!(self; shrd Rd(lo), Rd(hi), n as i8) }
     }
     pub fn movzx8(&mut self, d: Gpr, s: Gpr) {
-        d!(self; movzx Rd(d), Rb(s))
+        self.rm_reg_0f(false, 0xb6, d, s, true);
     }
     pub fn movzx16(&mut self, d: Gpr, s: Gpr) {
-        d!(self; movzx Rd(d), Rw(s))
+        self.rm_reg_0f(false, 0xb7, d, s, false);
     }
     pub fn movsx8(&mut self, w: bool, d: Gpr, s: Gpr) {
-        if w { d!(self; movsx Rq(d), Rb(s)) } else { d!(self; movsx Rd(d), Rb(s)) }
+        self.rm_reg_0f(w, 0xbe, d, s, true);
     }
     pub fn movsx16(&mut self, w: bool, d: Gpr, s: Gpr) {
-        if w { d!(self; movsx Rq(d), Rw(s)) } else { d!(self; movsx Rd(d), Rw(s)) }
+        self.rm_reg_0f(w, 0xbf, d, s, false);
     }
     pub fn movsxd(&mut self, d: Gpr, s: Gpr) {
         d!(self; movsxd Rq(d), Rd(s))
@@ -419,44 +419,10 @@ impl Asm {
         if bits == 8 { d!(self; mov Rb(d), Rb(s)) } else { d!(self; mov Rw(d), Rw(s)) }
     }
     pub fn setcc(&mut self, cc: Cc, r: Gpr) {
-        match cc {
-            Cc::O => d!(self; seto Rb(r)),
-            Cc::No => d!(self; setno Rb(r)),
-            Cc::B => d!(self; setb Rb(r)),
-            Cc::Ae => d!(self; setae Rb(r)),
-            Cc::E => d!(self; sete Rb(r)),
-            Cc::Ne => d!(self; setne Rb(r)),
-            Cc::Be => d!(self; setbe Rb(r)),
-            Cc::A => d!(self; seta Rb(r)),
-            Cc::S => d!(self; sets Rb(r)),
-            Cc::Ns => d!(self; setns Rb(r)),
-            Cc::P => d!(self; setp Rb(r)),
-            Cc::Np => d!(self; setnp Rb(r)),
-            Cc::L => d!(self; setl Rb(r)),
-            Cc::Ge => d!(self; setge Rb(r)),
-            Cc::Le => d!(self; setle Rb(r)),
-            Cc::G => d!(self; setg Rb(r)),
-        }
+        self.rm_reg_0f(false, 0x90 | cc as u8, 0, r, true);
     }
     pub fn cmov(&mut self, cc: Cc, d: Gpr, s: Gpr) {
-        match cc {
-            Cc::O => d!(self; cmovo Rq(d), Rq(s)),
-            Cc::No => d!(self; cmovno Rq(d), Rq(s)),
-            Cc::B => d!(self; cmovb Rq(d), Rq(s)),
-            Cc::Ae => d!(self; cmovae Rq(d), Rq(s)),
-            Cc::E => d!(self; cmove Rq(d), Rq(s)),
-            Cc::Ne => d!(self; cmovne Rq(d), Rq(s)),
-            Cc::Be => d!(self; cmovbe Rq(d), Rq(s)),
-            Cc::A => d!(self; cmova Rq(d), Rq(s)),
-            Cc::S => d!(self; cmovs Rq(d), Rq(s)),
-            Cc::Ns => d!(self; cmovns Rq(d), Rq(s)),
-            Cc::P => d!(self; cmovp Rq(d), Rq(s)),
-            Cc::Np => d!(self; cmovnp Rq(d), Rq(s)),
-            Cc::L => d!(self; cmovl Rq(d), Rq(s)),
-            Cc::Ge => d!(self; cmovge Rq(d), Rq(s)),
-            Cc::Le => d!(self; cmovle Rq(d), Rq(s)),
-            Cc::G => d!(self; cmovg Rq(d), Rq(s)),
-        }
+        self.rm_reg_0f(true, 0x40 | cc as u8, d, s, false);
     }
     pub fn jcc(&mut self, cc: Cc, l: Label) {
         self.ops.ops.extend_from_slice(&[0x0f, 0x80 | cc as u8]);

@@ -134,9 +134,8 @@ impl Emit<'_> {
             let (more, less) = if signed { (Cc::G, Cc::L) } else { (Cc::A, Cc::B) };
             self.asm.setcc(more, RAX);
             self.asm.setcc(less, RDX);
-            self.asm.movzx8(RAX, RAX);
-            self.asm.movzx8(RDX, RDX);
-            self.asm.alu_rr(Alu::Sub, true, RAX, RDX);
+            self.asm.sub_al_dl();
+            self.asm.movsx8(true, RAX, RAX);
         } else {
             // An I32 in a register is zero-extended.
             let x = self.gpr(a, RAX);

@@ -149,6 +149,16 @@ impl Asm {
         self.put_bytes(Self::reg_bytes(w, opcode, reg, rm));
     }
 
+    /// The same of the two-byte map; `byte`: of rm's lowest byte, which of the fifth register on needs a REX prefix.
+    pub(super) fn rm_reg_0f(&mut self, w: bool, opcode: u8, reg: u8, rm: u8, byte: bool) {
+        let rex = Bytes::NONE.with_rex(w, reg, Place::at(rm, 0), byte && rm >= 4);
+        self.put_bytes(rex.with(0x0f).with(opcode).with(0xc0 | (reg & 7) << 3 | rm & 7));
+    }
+    /// al -= dl.
+    pub(super) fn sub_al_dl(&mut self) {
+        self.put([0x28, 0xd0]);
+    }
+
     pub(super) fn alu_reg(&mut self, op: Alu, w: bool, a: Gpr, b: Gpr) {
         self.rm_reg(w, op.number() << 3 | 3, a, b);
     }

@@ -112,7 +112,7 @@ impl Registers {
     /// [`KvmError::Call`].
     pub fn pull_some(&mut self, file: &dyn VcpuFile, cpu: &mut PpcCpu) -> Result<(), KvmError> {
         let regs = file.regs().during("KVM_GET_REGS")?;
-        cpu.gpr = regs.gpr;
+        cpu.gpr = regs.gpr.into();
         cpu.msr = regs.msr;
         Ok(())
     }

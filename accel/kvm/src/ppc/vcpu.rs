@@ -176,7 +176,7 @@ impl Inner {
             self.fetch(attached)?;
         }
         self.guest.gpr[3] = number;
-        self.guest.gpr[4..13].copy_from_slice(&args);
+        args.into_iter().enumerate().for_each(|(n, arg)| self.guest.gpr[4 + n] = arg);
         let hooks = self.vm.hooks.clone();
         hooks.hcall(&mut self.guest);
         if self.fresh {

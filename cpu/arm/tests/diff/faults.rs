@@ -124,7 +124,7 @@ fn run(board: &Board, b: &Block, changed: Option<(u64, Page)>) -> Vec<Seen> {
                 fpsr: e.fpsr,
                 fpcr: c.fpcr,
                 sp: c.sp_el[0],
-                x: c.x,
+                x: c.x.all(),
                 v: c.v,
                 monitor: if c.excl_size == 0 { (0, 0, 0) } else { (c.excl_size, c.excl_addr, c.excl_lo) },
                 memory: hash(&memory),

@@ -145,7 +145,7 @@ fn run(config: &Arc<ArmConfig>, words: &[u32]) -> Vec<bool> {
             if log.len() == count {
                 return Then::Stop;
             }
-            e.cpu.x = [EMPTY; 31];
+            e.cpu.x = [EMPTY; 31].into();
             e.cpu.sp_el[0] = EMPTY;
             e.cpu[Reg::SpsrEl1] = 0;
             e.cpu[Reg::ElrEl1] = at + 8;

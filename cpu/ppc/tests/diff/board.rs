@@ -125,7 +125,7 @@ impl Board {
         *self.hook.handler.lock() = Some(Box::new(handler));
         self.hook.stopped.close();
         self.vcpu.with_guest(|g| {
-            g.gpr = [0; 32];
+            g.gpr = [0; 32].into();
             g.res_size = 0;
             g.header.pc = pc;
             // All facilities.

@@ -104,8 +104,7 @@ fn board() -> Board {
 impl Board {
     fn hcall(&mut self, number: u64, args: &[u64]) -> i64 {
         self.cpu.gpr[3] = number;
-        self.cpu.gpr[4..13].fill(0);
-        self.cpu.gpr[4..4 + args.len()].copy_from_slice(args);
+        (0..9).for_each(|n| self.cpu.gpr[4 + n] = args.get(n).copied().unwrap_or(0));
         call(&self.partition, &mut self.cpu);
         self.cpu.gpr[3] as i64
     }
