@@ -198,14 +198,14 @@ impl CodeMemory {
     /// Appends code whose part from offset `cold` on is rarely run: it comes elsewhere, and the displacements at the offsets `crossings`,
     /// which lead from one part to the other, are changed accordingly. `None` when the memory is full.
     ///
-    /// `cell`: offset of the displacement, relative to the fifth byte behind its beginning, that leads to the cell of this number.
+    /// `cell`: offsets of displacements, one in each part, that lead to the cell of this number.
     pub fn place(
         &mut self,
         bytes: &[u8],
         cold: usize,
         crossings: &[u32],
         align: usize,
-        cell: Option<(u32, usize)>,
+        cell: Option<([u32; 2], usize)>,
     ) -> Option<Placed> {
         let (first, second) = bytes.split_at_checked(cold)?;
         let at = self.used.next_multiple_of(align);
@@ -222,11 +222,14 @@ impl CodeMemory {
                 if (c as usize) < cold { displacement.wrapping_add(apart) } else { displacement.wrapping_sub(apart) };
             field.copy_from_slice(&displacement.to_le_bytes());
         }
-        if let Some((field, n)) = cell {
+        if let Some((fields, n)) = cell {
             let to = std::ptr::from_ref(self.cells().get(n)?).addr();
-            let from = self.map.rx.as_ptr() as usize + at + field as usize + 5;
-            let displacement = i32::try_from(to as i64 - from as i64).ok()?;
-            moved.get_mut(field as usize..field as usize + 4)?.copy_from_slice(&displacement.to_le_bytes());
+            for (field, part) in fields.into_iter().zip([at, start.wrapping_sub(cold)]) {
+                let field = field as usize;
+                let behind = (self.map.rx.as_ptr() as usize + field + 4).wrapping_add(part);
+                let displacement = i32::try_from(to as i64 - behind as i64).ok()?;
+                moved.get_mut(field..field + 4)?.copy_from_slice(&displacement.to_le_bytes());
+            }
         }
         let hot = self.append_at(&moved[..first.len()], align)?;
         // SAFETY: `start` and the bytes from there up to `self.cold` are inside the mapping and in no finished code.
@@ -369,18 +372,21 @@ mod tests {
         let cells = code.cells().len();
         assert_eq!(cells, (1 << 20) / 64);
         for n in [0, 1, cells - 1] {
-            // sub dword [rip + displacement], 1; ret
-            let bytes = [0x90, 0x90, 0x83, 0x2d, 0, 0, 0, 0, 1, 0xc3];
-            let at = code.place(&bytes, bytes.len(), &[], 16, Some((4, n))).unwrap().hot;
+            // sub dword [rip + displacement], edi; ret. The second part: add dword [rip + displacement], edi; ret
+            let bytes = [0x29, 0x3d, 0, 0, 0, 0, 0xc3, 0x90, 0x01, 0x3d, 0, 0, 0, 0, 0xc3];
+            let placed = code.place(&bytes, 8, &[], 16, Some(([2, 10], n))).unwrap();
             code.cells()[n].store(7, Ordering::Relaxed);
-            for left in [6, 5] {
-                // SAFETY: it is what stands above.
-                unsafe { enter(at, std::ptr::null_mut(), 0) };
+            let mut argument = 0u8;
+            let env = &raw mut argument;
+            let by = env.addr() as i32;
+            for (at, left) in [(placed.hot, 7i32.wrapping_sub(by)), (placed.hot + placed.offset(8) as usize, 7)] {
+                // SAFETY: it is what stands above, and does nothing with the address but take its lower half as a number.
+                unsafe { enter(at, env, 0) };
                 assert_eq!(code.cells()[n].load(Ordering::Relaxed), left);
             }
         }
-        assert!(code.place(&[0x90; 10], 10, &[], 16, Some((4, cells))).is_none(), "there is no such cell");
-        assert!(code.place(&[0x90; 10], 10, &[], 16, Some((8, 0))).is_none(), "it would end behind the code");
+        assert!(code.place(&[0x90; 10], 5, &[], 16, Some(([1, 6], cells))).is_none(), "there is no such cell");
+        assert!(code.place(&[0x90; 10], 5, &[], 16, Some(([1, 7], 0))).is_none(), "it would end behind the code");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::translate::{CodePage, REGION_SIZES, Source};
 use crate::vm::Core;
 use crate::x64::{self, Entry, Region};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rhea_ir::env::PAGE_SIZE;
+use rhea_ir::env::{PAGE_SIZE, Requests};
 use rhea_ir::guest::Guest;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl<G: Guest> Compiler<G> {
         let accepted = queue.jobs.len() < WAITING
             && queue.busy != Some(page)
             && !queue.jobs.iter().any(|j| page_of(&j.key) == page);
-        self.core.cache.lock().rearm(key, if accepted { i32::MAX } else { self.threshold });
+        self.core.cache.lock().rearm(key, if accepted { Requests::MOST } else { self.threshold });
         if accepted {
             queue.jobs.push_back(job());
             self.more.notify_one();
@@ -105,7 +105,7 @@ impl<G: Guest> Compiler<G> {
     /// Does a job on the calling thread, which is outside generated code.
     pub fn make(&self, job: &Job<G>) {
         // It is not asked for again, whatever comes of it.
-        self.core.cache.lock().rearm(&job.key, i32::MAX);
+        self.core.cache.lock().rearm(&job.key, Requests::MOST);
         match self.region(job) {
             Outcome::Done => {}
             Outcome::Stale => self.core.cache.lock().rearm(&job.key, self.threshold),

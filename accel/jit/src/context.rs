@@ -168,6 +168,7 @@ impl Ctx {
     pub fn new(core: &Arc<Core>, shared: &Shared, header: &mut EnvHeader, no_return: usize) -> Ctx {
         let mut set = Set::new(0);
         set.tlb.publish(header);
+        header.returns_top = header.returns.as_ptr().expose_provenance() as u64;
         header.fetch = set.code.address();
         Ctx {
             index: shared.index,

@@ -4,10 +4,10 @@
 use crate::report::Counts;
 use parking_lot::Mutex;
 use rhea_accel::RunControl;
-use rhea_ir::env::EnvHeader;
+use rhea_ir::env::{EnvHeader, Requests};
 use rhea_ir::guest::{TlbFlush, request};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Flushes that wait for a sleeping vCPU before they are made one.
 const QUIET_WORK: usize = 64;
@@ -26,7 +26,7 @@ pub enum Work {
 pub struct Shared {
     pub index: u32,
     /// The guest's `EnvHeader::exit_request`.
-    exit_request: *const AtomicU32,
+    exit_request: *const Requests,
     /// Is it between entering generated code and being back?
     pub in_code: AtomicBool,
     pub queue: Mutex<Vec<Work>>,
@@ -53,13 +53,13 @@ impl Shared {
         }
     }
     /// What was asked: bits of [`request`].
-    pub fn word(&self) -> &AtomicU32 {
+    pub fn word(&self) -> &Requests {
         // SAFETY: see the `Send` implementation.
         unsafe { &*self.exit_request }
     }
     /// Sets request bits and wakes the thread if it sleeps.
     pub fn request(&self, bits: u32) {
-        self.word().fetch_or(bits, Ordering::SeqCst);
+        self.word().set(bits);
         self.control.wake();
     }
     /// Has something been asked of it that it has not seen?
@@ -91,6 +91,6 @@ impl Shared {
         }
         queue.push(w);
         drop(queue);
-        self.word().fetch_or(request::ACCEL, Ordering::SeqCst);
+        self.word().set(request::ACCEL);
     }
 }

@@ -51,7 +51,7 @@ pub struct Template {
     crossings: Box<[u32]>,
     links: Box<[LinkSite]>,
     leave: u32,
-    counts: Option<u32>,
+    counts: Option<[u32; 2]>,
     /// It notes where its indirect branch goes.
     pub notes: bool,
     /// The page's address that it stands for as it is.

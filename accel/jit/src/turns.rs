@@ -147,7 +147,6 @@ mod tests {
     use rhea_clock::Counting;
     use rhea_ir::env::EnvHeader;
     use rhea_ir::guest::request;
-    use std::sync::atomic::Ordering;
 
     /// A vCPU that has seen why it was woken, and has not asked for its turn yet, is not passed over: that would depend on threads.
     #[test]
@@ -167,7 +166,7 @@ mod tests {
         // It is asked for; its thread looks at that, and only then asks for its turn.
         vcpus[1].request(request::INTERRUPT);
         turns.wake(1);
-        vcpus[1].word().swap(0, Ordering::SeqCst);
+        vcpus[1].word().clear_all();
         turns.spent(0);
         assert!(turns.has(1) && turns.ask(1));
         turns.leave(1);

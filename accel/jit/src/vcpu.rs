@@ -153,7 +153,7 @@ impl<G: Guest> JitVcpu<G> {
             match if control.running() { Step::Run } else { MutexGuard::unlocked(&mut guard, step) } {
                 Step::Stop => return,
                 Step::Work => {
-                    self.shared.word().fetch_and(!request::ACCEL, Ordering::SeqCst);
+                    self.shared.word().clear(request::ACCEL);
                     self.do_work(&mut guard);
                     continue;
                 }
@@ -163,7 +163,7 @@ impl<G: Guest> JitVcpu<G> {
             if let Some(turns) = &self.turns {
                 turns.wake(self.shared.index);
             }
-            self.shared.word().swap(0, Ordering::SeqCst);
+            self.shared.word().clear_all();
             self.do_work(inner);
             self.drain_flushes(inner);
             if !self.take_turn(&mut guard) {
@@ -298,7 +298,8 @@ impl<G: Guest> JitVcpu<G> {
             match r & 15 {
                 reason::LOOKUP => {}
                 reason::LINK => self.link(&vm, inner, (r >> 16) as u32, (r >> 4 & 0xfff) as usize),
-                reason::HOT => self.optimise(&vm, inner),
+                // A block that is asked to leave says that it is hot.
+                reason::HOT if self.shared.word().load(Ordering::Relaxed) == 0 => self.optimise(&vm, inner),
                 reason::PAGES => self.check_pages(&vm, inner, (r >> 16) as u32),
                 reason::RAISED => inner.guest.header_mut().raised = 0,
                 // Dead code leaves as if asked to: the jump cache still names it.

@@ -13,7 +13,7 @@ use crate::x64::{self, RuntimeFns};
 use parking_lot::{Mutex, RwLock};
 use rhea_accel::{Accelerator, GuestAccelerator, GuestVcpu, Services, Vcpu, VcpuError};
 use rhea_clock::VirtualClock;
-use rhea_ir::env::PAGE_SIZE;
+use rhea_ir::env::{PAGE_SIZE, Requests};
 use rhea_ir::guest::{Guest, TlbFlush};
 use rhea_memory::ram::CodeWriteListener;
 use rhea_memory::{
@@ -318,7 +318,7 @@ impl<G: Guest> JitVm<G> {
         let follow = std::iter::once(space.clone()).chain(space.secure_side());
         let follow = follow.map(|s| s.subscribe(Arc::new(MapFollower(Arc::downgrade(&core))))).collect();
         let listeners = Arc::new(Listeners::default());
-        let threshold = options.hot_threshold;
+        let threshold = options.hot_threshold.map(|n| n.clamp(0, Requests::MOST));
         let guest = PhantomData;
         let maker = Arc::new(Maker { core: core.clone(), fns, threshold, listeners: listeners.clone(), guest });
         let compiler = threshold.map(|n| Compiler::new(&maker, n));

@@ -16,7 +16,6 @@ use rhea_ir::near::{Places, Registers, places};
 use rhea_memory::AddressSpace;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// X0–X30.
 pub type Gprs = Registers<GprPlaces, 31>;
@@ -298,7 +297,7 @@ impl ArmCpu {
     }
     /// Asks the run loop to call `poll` (`request` bits).
     pub(crate) fn request(&self, bits: u32) {
-        self.header.exit_request.fetch_or(bits, Ordering::SeqCst);
+        self.header.exit_request.set(bits);
     }
     pub(crate) fn flush(&mut self, what: TlbFlush, everywhere: bool) {
         self.flushes.push((what, everywhere));

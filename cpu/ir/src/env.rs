@@ -2,7 +2,7 @@
 //! pinned host register.
 
 use rhea_clock::Counter;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Number of translation regimes × privileges with a TLB of their own.
 pub const MMU_INDEXES: usize = 16;
@@ -56,18 +56,21 @@ pub struct TlbDesc {
 /// An unused element of [`EnvHeader::sites`].
 pub const NO_SITE: [u64; 2] = [u64::MAX, 0];
 
+/// Words that fill [`EnvHeader`] up.
+const UNUSED: usize = 27;
+
 /// First member of every guest CPU structure. The pinned register points behind it: what is used most stands at its end and at the
 /// beginning of what follows, within reach of a one-byte displacement.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(256))]
 pub struct EnvHeader {
+    /// The shadow return stack, a ring: guest return address, host code that goes there. At a multiple of its size.
+    pub returns: [[u64; 2]; RETURNS],
     /// What memory instructions of optimised regions found last: tag and addend of a [`TlbEntry`], by a number given when
     /// the region is compiled. An instruction mostly stays in its page, and need not compute where the TLB has it.
     pub sites: [[u64; 2]; SITES],
     /// 128-bit arguments (in order of appearance among 128-bit ones) and the result (index 7) of helpers.
     pub scratch: [u128; 8],
-    /// The shadow return stack, a ring: guest return address, host code that goes there.
-    pub returns: [[u64; 2]; RETURNS],
     /// For reads by the index [`crate::guest::Guest::FLAT_INDEX`]: the host address of guest address 0, and where the addresses end
     /// from which an access of any size finds its bytes behind it (0: nowhere).
     pub flat: [u64; 2],
@@ -78,15 +81,15 @@ pub struct EnvHeader {
     pub branch: u64,
     /// What the instructions are counted in, if they are: [`crate::Op::Count`].
     pub counter: Option<&'static Counter>,
-    unused: [u64; 3],
+    unused: [u64; UNUSED],
     /// The accelerator's own words.
     pub accel: [u64; 8],
     /// By [`tlb_slot`].
     pub tlb: [TlbDesc; MMU_INDEXES],
-    /// Offset in bytes of the top of `returns`.
+    /// Host address of the top of `returns`; the accelerator sets it.
     pub returns_top: u64,
-    /// Non-zero: leave generated code at the next check. Bits belong to the accelerator and the guest.
-    pub exit_request: AtomicU32,
+    /// If there are any: leave generated code at the next check.
+    pub exit_request: Requests,
     /// A helper raised an exception (state and pc are set): leave the region after the call.
     pub raised: u32,
     /// Sticky FP flags (rhea_float bits) not yet in the guest's own register.
@@ -108,6 +111,40 @@ pub struct EnvHeader {
 
 const _: () = assert!(std::mem::offset_of!(EnvHeader, fetch) + 8 == size_of::<EnvHeader>());
 
+const _: () = assert!(std::mem::offset_of!(EnvHeader, returns) == 0 && RETURNS * 16 == align_of::<EnvHeader>());
+
+/// What was asked of a vCPU: bits of [`crate::guest::request`], of the accelerator and the guest.
+///
+/// In memory bit 0 is always set: generated code that takes the word from a counter of 0 to [`Requests::MOST`] takes one from it, or
+/// leaves it negative where there is a request.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Requests(AtomicU32);
+
+impl Requests {
+    pub const MOST: i32 = (1 << 27) - 1;
+    /// In memory: there are none.
+    pub const NONE: u32 = 1;
+    pub fn load(&self, order: Ordering) -> u32 {
+        self.0.load(order) & !Self::NONE
+    }
+    pub fn set(&self, bits: u32) {
+        self.0.fetch_or(bits, Ordering::SeqCst);
+    }
+    pub fn clear(&self, bits: u32) {
+        self.0.fetch_and(!bits | Self::NONE, Ordering::SeqCst);
+    }
+    pub fn clear_all(&self) {
+        self.0.swap(Self::NONE, Ordering::SeqCst);
+    }
+}
+
+impl Default for Requests {
+    fn default() -> Requests {
+        Requests(AtomicU32::new(Self::NONE))
+    }
+}
+
 /// Where [`EnvHeader::tlb`] has an MMU index: the first ones at its end.
 #[must_use]
 pub const fn tlb_slot(index: u32) -> usize {
@@ -117,7 +154,7 @@ pub const fn tlb_slot(index: u32) -> usize {
 impl Default for EnvHeader {
     fn default() -> Self {
         EnvHeader {
-            exit_request: AtomicU32::new(0),
+            exit_request: Requests::default(),
             raised: 0,
             fp_flags: 0,
             host_fp: 0x1f80,
@@ -136,7 +173,7 @@ impl Default for EnvHeader {
             touch: 0,
             branch: 0,
             counter: None,
-            unused: [0; 3],
+            unused: [0; UNUSED],
         }
     }
 }

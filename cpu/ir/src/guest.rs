@@ -142,14 +142,14 @@ pub enum Poll {
     Debug,
 }
 
-/// Bits of [`EnvHeader::exit_request`].
+/// Bits of [`EnvHeader::exit_request`], from 27 on ([`crate::env::Requests`]).
 pub mod request {
     /// Interrupt pins changed: [`super::Guest::poll`] must run.
-    pub const INTERRUPT: u32 = 1;
+    pub const INTERRUPT: u32 = 1 << 27;
     /// The vCPU thread has work of its own (pause, TLB flush request, invalidation).
-    pub const ACCEL: u32 = 2;
+    pub const ACCEL: u32 = 1 << 28;
     /// Debug event.
-    pub const DEBUG: u32 = 4;
+    pub const DEBUG: u32 = 1 << 29;
 }
 
 /// Some of the contexts ([`Guest::context`]): those that agree with `value` in the bits of `mask`.

@@ -12,7 +12,6 @@ use rhea_ir::near::{Places, Registers, places};
 use rhea_ir::{Cond, EnvHeader};
 use rhea_memory::AddressSpace;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// General purpose registers.
 pub type Gprs = Registers<GprPlaces, 32>;
@@ -170,7 +169,7 @@ impl PpcCpu {
 
     /// Asks the run loop to call `poll` (`request` bits).
     pub(crate) fn request(&self, bits: u32) {
-        self.header.exit_request.fetch_or(bits, Ordering::SeqCst);
+        self.header.exit_request.set(bits);
     }
     pub(crate) fn flush(&mut self, what: TlbFlush, everywhere: bool) {
         self.flushes.push((what, everywhere));

@@ -15,7 +15,6 @@ use rhea_ir::EnvHeader;
 use rhea_ir::guest::{TlbFlush, request};
 use rhea_memory::AddressSpace;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// MXCSR after reset: all exceptions masked.
 const MXCSR_RESET: u32 = 0x1f80;
@@ -120,7 +119,7 @@ impl X86Cpu {
 
     /// Asks the run loop to call `poll` (`request` bits).
     pub(crate) fn request(&self, bits: u32) {
-        self.header.exit_request.fetch_or(bits, Ordering::SeqCst);
+        self.header.exit_request.set(bits);
     }
     /// Has the accelerator drop translations, here or on all processors, and drops those kept here.
     pub fn flush(&mut self, what: TlbFlush, everywhere: bool) {

@@ -441,9 +441,6 @@ impl Asm {
     pub(super) fn cmp_at(&mut self, a: Gpr, at: Place) {
         self.rm_at(true, &[0x3b], a, at);
     }
-    pub(super) fn jmp_at(&mut self, at: Place) {
-        self.rm_at(false, &[0xff], 4, at);
-    }
     pub fn call_mem(&mut self, base: Gpr, disp: i32) {
         self.rm_mem(false, &[0xff], 2, base, disp);
     }

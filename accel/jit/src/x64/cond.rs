@@ -433,7 +433,7 @@ impl Emit<'_> {
     /// Leaves with the instruction's state map if an exit was requested.
     pub(super) fn check_exit(&mut self, i: &Inst) {
         let label = self.asm.label();
-        self.asm.cmp_mem32_imm(ENV, super::emit::H_EXIT_REQUEST, 0);
+        self.asm.cmp_mem32_imm(ENV, super::emit::H_EXIT_REQUEST, super::emit::NO_REQUEST);
         self.asm.jcc(Cc::Ne, label);
         self.stubs.push(Stub::Leave { state: i.state, label, reason: reason::REQUESTED });
     }

@@ -1,7 +1,7 @@
 //! The frame of code generation: operands, blocks and edges, exits and state maps.
 
 use super::asm::Label;
-use super::asm::{Asm, Cc};
+use super::asm::{Alu, Asm, Cc};
 use super::stubs::Stub;
 use super::*;
 use crate::regalloc::{Allocation, Interval, Loc, OutOfSpill, allocate, recycle};
@@ -18,7 +18,7 @@ pub mod reason {
     pub const LOOKUP: u64 = 0;
     /// An unlinked direct exit: bits 4..16 link site, 16.. region id. pc is in memory.
     pub const LINK: u64 = 1;
-    /// A hot counter ran out: bits 16.. region id; pc is in memory.
+    /// A hot counter ran out, or an exit was requested: bits 16.. region id; pc is in memory.
     pub const HOT: u64 = 2;
     /// A helper or memory access raised an exception; state is its handler's.
     pub const RAISED: u64 = 3;
@@ -51,13 +51,14 @@ pub(super) const H_RAISED: i32 = from_env(offset_of!(EnvHeader, raised));
 pub(super) const H_PC: i32 = from_env(offset_of!(EnvHeader, pc));
 pub(super) const H_JUMP_CACHE: i32 = from_env(offset_of!(EnvHeader, jump_cache));
 pub(super) const H_EXIT: i32 = from_env(offset_of!(EnvHeader, exit));
+/// What is there if nothing is asked.
+pub(super) const NO_REQUEST: i8 = rhea_ir::env::Requests::NONE as i8;
 /// The host's own floating-point control word.
 pub(super) const H_HOST_CONTROL: i32 = from_env(offset_of!(EnvHeader, accel) + 8);
 /// The fourth argument of memory thunks, and their addresses.
 pub(super) const H_THUNK_OP: i32 = from_env(offset_of!(EnvHeader, accel) + 16);
 pub(super) const H_THUNKS: i32 = from_env(offset_of!(EnvHeader, accel) + 24);
 pub(super) const H_TLB: i32 = from_env(offset_of!(EnvHeader, tlb));
-pub(super) const H_RETURNS: i32 = from_env(offset_of!(EnvHeader, returns));
 pub(super) const H_RETURNS_TOP: i32 = from_env(offset_of!(EnvHeader, returns_top));
 /// Host address of guest address 0 for flat reads, and their end.
 pub(super) const H_FLAT: i32 = from_env(offset_of!(EnvHeader, flat));
@@ -128,8 +129,8 @@ pub struct CodeBlob {
     pub links: Vec<LinkSite>,
     /// Offset of code that stores the entry's pc and leaves with [`reason::REQUESTED`].
     pub leave: u32,
-    /// Offset of the displacement of the cell that is counted down ([`crate::code::CodeMemory::place`]).
-    pub counts: Option<u32>,
+    /// Offsets, one in each part, of displacements of the cell that is counted down ([`crate::code::CodeMemory::place`]).
+    pub counts: Option<[u32; 2]>,
 }
 
 /// What to compile.
@@ -166,7 +167,8 @@ pub(super) struct Emit<'a> {
     /// Out-of-line code is being emitted: `active` no longer follows the position.
     pub in_stubs: bool,
     leave: Option<Label>,
-    counts: Option<u32>,
+    /// Offsets of displacements of the cell.
+    counts: [u32; 2],
     /// A carry that was computed with the sum before it.
     pub carry: Option<Value>,
     /// Something did not fit.
@@ -218,7 +220,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         data: Vec::new(),
         in_stubs: false,
         leave: None,
-        counts: None,
+        counts: [0; 2],
         carry: None,
         failed: false,
     };
@@ -235,7 +237,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         return Err(OutOfSpill);
     }
     let links = std::mem::take(&mut e.links);
-    let counts = e.counts;
+    let counts = r.entry.counted.then_some(e.counts);
     let leave = e.leave.and_then(|l| e.asm.place_of(l)).unwrap_or(0);
     let (bytes, crossings) = e.asm.finish(cold);
     recycle(a);
@@ -243,15 +245,27 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
 }
 
 impl Emit<'_> {
-    /// The request check, whose first instruction a jump may replace, and the hotness counter.
+    /// The request check, whose first instruction a jump may replace, with the hotness counter.
     fn prologue(&mut self) {
         const { assert!(-128 <= H_EXIT_REQUEST && H_EXIT_REQUEST < 128) };
         let pc = self.f.blocks[0].pc;
+        let region = (self.r.entry.id as u64) << 16;
         let req = self.asm.label();
-        self.asm.cmp_mem32_imm(ENV, H_EXIT_REQUEST, 0);
-        debug_assert_eq!(self.asm.offset(), crate::code::HEAD_BYTES);
-        self.asm.jcc(Cc::Ne, req);
         self.leave = Some(req);
+        if self.r.entry.counted {
+            let hot = self.asm.label();
+            // With a prefix that says nothing it has five bytes.
+            self.asm.bytes(&[0x3e]);
+            self.asm.load(false, RAX, ENV, H_EXIT_REQUEST);
+            debug_assert_eq!(self.asm.offset(), crate::code::HEAD_BYTES);
+            self.counts[0] = self.asm.alu_cell_eax(Alu::Sub) as u32;
+            self.asm.jcc(Cc::S, hot);
+            self.stubs.push(Stub::Hot { label: hot, pc, reason: reason::HOT | region });
+        } else {
+            self.asm.cmp_mem32_imm(ENV, H_EXIT_REQUEST, NO_REQUEST);
+            debug_assert_eq!(self.asm.offset(), crate::code::HEAD_BYTES);
+            self.asm.jcc(Cc::Ne, req);
+        }
         self.stubs.push(Stub::Exit { label: req, pc, reason: reason::REQUESTED });
         if !self.r.others.is_empty() {
             let miss = self.asm.label();
@@ -261,14 +275,13 @@ impl Emit<'_> {
                 self.asm.cmp_mem32_word(RAX, at, p.identity);
                 self.asm.jcc(Cc::Ne, miss);
             }
-            self.stubs.push(Stub::Exit { label: miss, pc, reason: reason::PAGES | (self.r.entry.id as u64) << 16 });
+            self.stubs.push(Stub::Exit { label: miss, pc, reason: reason::PAGES | region });
         }
-        if self.r.entry.counted {
-            let hot = self.asm.label();
-            self.counts = Some(self.asm.dec_cell() as u32);
-            self.asm.jcc(Cc::S, hot);
-            self.stubs.push(Stub::Exit { label: hot, pc, reason: reason::HOT | (self.r.entry.id as u64) << 16 });
-        }
+    }
+
+    /// Nothing was counted: either it was hot before, or something was asked.
+    pub(super) fn count_back(&mut self) {
+        self.counts[1] = self.asm.alu_cell_eax(Alu::Add) as u32;
     }
 
     pub fn loc(&self, v: Value) -> Loc {
@@ -700,10 +713,10 @@ impl Emit<'_> {
             // Hash the target and probe the jump cache.
             let miss = self.asm.label();
             self.asm.mov_rr(false, RDX, RAX);
-            self.asm.alu_ri(super::asm::Alu::And, false, RDX, ((1 << JUMP_CACHE_BITS) - 1) << 2);
+            self.asm.alu_ri(Alu::And, false, RDX, ((1 << JUMP_CACHE_BITS) - 1) << 2);
             self.asm.shift_i(super::asm::Shift::Shl, false, RDX, 2);
-            self.asm.alu_rm(super::asm::Alu::Add, true, RDX, ENV, H_JUMP_CACHE);
-            self.asm.alu_rm(super::asm::Alu::Cmp, true, RAX, RDX, 0);
+            self.asm.alu_rm(Alu::Add, true, RDX, ENV, H_JUMP_CACHE);
+            self.asm.alu_rm(Alu::Cmp, true, RAX, RDX, 0);
             self.asm.jcc(Cc::Ne, miss);
             self.asm.jmp_mem(RDX, 8);
             let known = self.f.state(s).dirty.iter().any(|d| d.0.offset as usize == offset_of!(EnvHeader, branch));

@@ -181,10 +181,10 @@ impl Asm {
         debug_assert!(a < 4);
         self.bytes(&[0x80, 0xc0 | a, imm]);
     }
-    /// Subtracts one from four bytes near the code; the offset of their displacement, which is put in later.
-    pub(super) fn dec_cell(&mut self) -> usize {
-        self.bytes(&[0x83, 0x2d, 0, 0, 0, 0, 1]);
-        self.offset() - 5
+    /// `op dword [rip + displacement], eax`; the offset of the displacement, which is put in later.
+    pub(super) fn alu_cell_eax(&mut self, op: Alu) -> usize {
+        self.put([op.number() << 3 | 1, 5, 0, 0, 0, 0]);
+        self.offset() - 4
     }
     /// `cmp dword [base + disp], imm32` with an immediate of 0 that can be patched, [`CMP_WORD_IMMEDIATE`] bytes from here; base is
     /// one of the first eight registers but rsp.

@@ -1,19 +1,13 @@
 //! Jumps out of a region: those that can be patched to go to their target, and the shadow return stack.
 
-use super::asm::Cc;
 use super::asm::Label;
-use super::emit::{Emit, H_FETCH, H_RETURNS, H_RETURNS_TOP, LinkSite, reason};
-use super::encode::Place;
+use super::asm::{Alu, Cc};
+use super::emit::{Emit, H_FETCH, H_RETURNS_TOP, LinkSite, reason};
 use super::stubs::Stub;
 use super::*;
 
-/// The byte at [`rhea_ir::EnvHeader::returns_top`] goes round by itself.
-const _: () = assert!(rhea_ir::env::RETURNS * size_of::<[u64; 2]>() == 1 << u8::BITS);
-
-/// A word of the shadow return stack's entry that rcx tells.
-fn returns(disp: i32) -> Place {
-    Place { base: ENV, index: Some(RCX), disp }
-}
+/// The lowest byte of [`rhea_ir::EnvHeader::returns_top`] goes round by itself.
+const _: () = assert!(align_of::<rhea_ir::EnvHeader>() == 1 << u8::BITS);
 
 impl Emit<'_> {
     /// A jump to a page known to be valid here, which can be patched.
@@ -59,24 +53,25 @@ impl Emit<'_> {
     pub(super) fn push_return(&mut self, ret: u64) {
         let landing = self.asm.label();
         self.stubs.push(Stub::Landing { label: landing, pc: ret });
-        self.asm.load_u8(RCX, ENV, H_RETURNS_TOP);
+        self.asm.load(true, RCX, ENV, H_RETURNS_TOP);
         self.asm.add8_i(RCX, 16);
-        self.asm.store8(ENV, H_RETURNS_TOP, RCX);
+        self.asm.store(true, ENV, H_RETURNS_TOP, RCX);
         self.asm.mov_ri(RAX, ret);
-        self.asm.store_at(true, returns(H_RETURNS), RAX);
+        self.asm.store(true, RCX, 0, RAX);
         self.asm.lea_label(RAX, landing);
-        self.asm.store_at(true, returns(H_RETURNS + 8), RAX);
+        self.asm.store(true, RCX, 8, RAX);
     }
 
     /// Goes to where the shadow return stack's top says, if it is for the address in rax; else goes on here.
     pub(super) fn pop_return(&mut self) {
         let other = self.asm.label();
-        self.asm.load_u8(RCX, ENV, H_RETURNS_TOP);
-        self.asm.cmp_at(RAX, returns(H_RETURNS));
+        self.asm.load(true, RCX, ENV, H_RETURNS_TOP);
+        self.asm.alu_rm(Alu::Cmp, true, RAX, RCX, 0);
         self.asm.jcc(Cc::Ne, other);
-        self.asm.lea32(RDX, RCX, -16);
-        self.asm.store8(ENV, H_RETURNS_TOP, RDX);
-        self.asm.jmp_at(returns(H_RETURNS + 8));
+        self.asm.mov_rr(true, RDX, RCX);
+        self.asm.add8_i(RDX, 16u8.wrapping_neg());
+        self.asm.store(true, ENV, H_RETURNS_TOP, RDX);
+        self.asm.jmp_mem(RCX, 8);
         self.asm.bind(other);
     }
 

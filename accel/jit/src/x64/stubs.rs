@@ -31,6 +31,8 @@ pub(super) enum Stub {
     Leave { state: StateId, label: Label, reason: u64 },
     /// Exit with pc stored and a reason (state is already in memory).
     Exit { label: Label, pc: u64, reason: u64 },
+    /// The same from a block's head, where its cell became negative.
+    Hot { label: Label, pc: u64, reason: u64 },
     /// rax → pc, the branch is at `from` if that has not been said, then lookup.
     Miss { label: Label, from: Option<u64> },
     /// Where the shadow return stack leads.
@@ -117,6 +119,12 @@ impl Emit<'_> {
             }
             Stub::Exit { label, pc, reason } => {
                 self.asm.bind(label);
+                self.store_pc(pc);
+                self.exit_with(reason);
+            }
+            Stub::Hot { label, pc, reason } => {
+                self.asm.bind(label);
+                self.count_back();
                 self.store_pc(pc);
                 self.exit_with(reason);
             }

@@ -114,7 +114,7 @@ fn unmasking_delivers() {
     b.pins().set(Pin::Irq, true);
     b.poll();
     assert_eq!((b.el(), b.interrupt_waits), (1, 1));
-    b.header.exit_request.store(0, std::sync::atomic::Ordering::SeqCst);
+    b.header.exit_request.clear_all();
     assert!(b.msr_immediate(0b011_111, 2));
     assert_eq!(b.header.exit_request.load(std::sync::atomic::Ordering::SeqCst), request::INTERRUPT);
     b.poll();
