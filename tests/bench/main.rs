@@ -20,6 +20,8 @@ const USAGE: &str =
   --write          puts the table into docs/performance.md";
 
 const CLASSES: [&str; 5] = ["integer", "fp", "memory", "system", "programs"];
+/// Those whose programs the host runs itself as well: the others are mostly its kernel.
+const ON_THE_HOST: [&str; 3] = ["integer", "fp", "memory"];
 /// For one run of all programs. An emulator that needs longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Until a guest that came to its shell rests.
@@ -88,6 +90,8 @@ struct Bench {
     class: String,
     rhea: Vec<f64>,
     qemu: Vec<f64>,
+    /// The same source compiled for the host and run there.
+    host: Vec<f64>,
 }
 
 struct Contestant {
@@ -149,10 +153,7 @@ impl Contestant {
         guest.wait(STEP);
         let (mut results, mut classes) = (Results::new(), BTreeMap::new());
         for line in text.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            if let ["BENCH", name, class, seconds, check] = words[..]
-                && let Ok(seconds) = seconds.parse()
-            {
+            if let Some((name, class, seconds, check)) = result(line) {
                 results.insert(name.to_owned(), (seconds, check.to_owned()));
                 classes.insert(name.to_owned(), class.to_owned());
             }
@@ -188,6 +189,21 @@ impl Contestant {
             text.lines().filter_map(|l| l.split_once("BENCH fib integer ")?.1.split(' ').next()?.parse().ok());
         seconds.fold(0.0, f64::max)
     }
+}
+
+/// What a program printed: name, class, seconds and check value.
+fn result(line: &str) -> Option<(&str, &str, f64, &str)> {
+    match line.split_whitespace().collect::<Vec<&str>>()[..] {
+        ["BENCH", name, class, seconds, check] => Some((name, class, seconds.parse().ok()?, check)),
+        _ => None,
+    }
+}
+
+/// Seconds of a program on the host, where the host is of the kind it was compiled for.
+fn on_the_host(name: &str) -> Option<f64> {
+    let program = guest_file("amd64/bench-root/bench");
+    let output = cfg!(target_arch = "x86_64").then(|| Command::new(Path::new(&program).join(name)).output())?.ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().find_map(|l| Some(result(l)?.2))
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -266,6 +282,9 @@ fn compare(options: &Options, board: Board) -> Result<(), String> {
             }
         }
     }
+    for (name, bench) in benches.iter_mut().filter(|(_, b)| ON_THE_HOST.contains(&b.class.as_str())) {
+        bench.host = (0..options.runs).map_while(|_| on_the_host(name)).collect();
+    }
     if benches.is_empty() {
         return Err(format!("no program matches '{}'", options.only));
     }
@@ -304,22 +323,36 @@ fn table(
     }
     let mut text = format!(
         "`{command}` on {}; {qemu_version}. Medians of {} alternating runs, the least and the most; the ratio is QEMU's time \
-         divided by Rhea's: above 1, Rhea is faster.\n\n\
-         | program | class | Rhea (s) | min–max | QEMU (s) | min–max | ratio |\n|---|---|---:|---:|---:|---:|---:|\n",
+         divided by Rhea's: above 1, Rhea is faster. {}\n\
+         | program | class | Rhea (s) | min–max | QEMU (s) | min–max | ratio |{}\n|---|---|---:|---:|---:|---:|---:|{}\n",
         host(),
-        options.runs
+        options.runs,
+        match options.programs {
+            true => "\n",
+            false =>
+                "Host: the same source, compiled for the host with the same options and run there; behind it, how many \
+                      times as long Rhea takes.\n",
+        },
+        if options.programs { "" } else { " host (s) | times |" },
+        if options.programs { "" } else { "---:|---:|" },
     );
     let mut all = Vec::new();
     let mut means = String::new();
     for class in CLASSES {
-        let mut ratios = Vec::new();
+        let (mut ratios, mut times) = (Vec::new(), Vec::new());
         for (name, bench) in benches.iter().filter(|(_, b)| b.class == class) {
             let ratio = median(&bench.qemu) / median(&bench.rhea);
-            text += &row(name, class, (&bench.rhea, &bench.qemu), 3, &format!("{ratio:.2}"));
+            let mut last = format!("{ratio:.2} |");
+            if !bench.host.is_empty() {
+                times.push(median(&bench.rhea) / median(&bench.host));
+                last += &format!(" {:.3} | {:.2} |", median(&bench.host), times[times.len() - 1]);
+            }
+            text += &row(name, class, (&bench.rhea, &bench.qemu), 3, &last);
             ratios.push(ratio);
         }
         if !ratios.is_empty() {
-            means += &format!("| geometric mean | {class} | | | | | {:.2} |\n", geometric_mean(&ratios));
+            let times = if times.is_empty() { String::new() } else { format!(" | {:.2} |", geometric_mean(&times)) };
+            means += &format!("| geometric mean | {class} | | | | | {:.2} |{times}\n", geometric_mean(&ratios));
             all.extend(ratios);
         }
     }
@@ -328,11 +361,11 @@ fn table(
         text += &format!("| **geometric mean** | **all** | | | | | **{:.2}** |\n", geometric_mean(&all));
     }
     if options.boots() {
-        let ratio = |a: &[f64], b: &[f64]| format!("{:.2}", median(b) / median(a));
+        let ratio = |a: &[f64], b: &[f64]| format!("{:.2} |", median(b) / median(a));
         text += &row("start to shell", "boot", (&rhea.boot, &qemu.boot), 2, &ratio(&rhea.boot, &qemu.boot));
         let memory = ratio(&rhea.resident, &qemu.resident);
         text += &row("resident at the shell, MiB", "memory use", (&rhea.resident, &qemu.resident), 0, &memory);
-        text += &row("two fibs, `-smp 2` against 1, times", "processors", (&rhea.two, &qemu.two), 2, "");
+        text += &row("two fibs, `-smp 2` against 1, times", "processors", (&rhea.two, &qemu.two), 2, " |");
     }
     text
 }
@@ -340,7 +373,7 @@ fn table(
 fn row(name: &str, class: &str, (rhea, qemu): (&[f64], &[f64]), digits: usize, last: &str) -> String {
     let (a, b) = (median(rhea), median(qemu));
     let (of_a, of_b) = (min_max(rhea, digits), min_max(qemu, digits));
-    format!("| {name} | {class} | {a:.digits$} | {of_a} | {b:.digits$} | {of_b} | {last} |\n")
+    format!("| {name} | {class} | {a:.digits$} | {of_a} | {b:.digits$} | {of_b} | {last}\n")
 }
 
 /// Replaces what is between the machine's markers of docs/performance.md.
