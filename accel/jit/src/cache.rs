@@ -9,6 +9,7 @@ use crate::fetch::FetchEntry;
 use crate::report::Installed;
 use crate::template::Templates;
 use crate::x64::{CodeBlob, LinkSite};
+use rhea_ir::env::PAGE_SIZE;
 use rhea_ir::func::Function;
 use rhea_ir::op::Class;
 use rustc_hash::FxHashMap;
@@ -108,7 +109,7 @@ pub struct Cache {
     keep: usize,
     metas: Metas,
     /// The last region made for a key since the last flush, alive or dead.
-    map: FxHashMap<Key, u32>,
+    map: Index,
     pages: FxHashMap<PageId, PageCode>,
     /// Cells of code memory in use.
     counters_used: usize,
@@ -136,6 +137,28 @@ pub const LIST_BYTES: i32 = size_of::<Targets>() as i32;
 const _: () = assert!(size_of::<Targets>() == align_of::<Targets>());
 
 const TARGETS_CHUNK: usize = 64;
+
+/// Ids of regions by key, by the page that the key's bytes are in: what is looked up next is mostly near what was looked up last.
+#[derive(Default)]
+struct Index(FxHashMap<u64, FxHashMap<(u64, u64, u8), u32>>);
+
+impl Index {
+    fn parts(key: &Key) -> (u64, (u64, u64, u8)) {
+        (key.host & !(PAGE_SIZE - 1), (key.pc, key.mode, key.attrs))
+    }
+    fn get(&self, key: &Key) -> Option<u32> {
+        let (page, key) = Self::parts(key);
+        self.0.get(&page)?.get(&key).copied()
+    }
+    /// What was there before.
+    fn insert(&mut self, key: Key, id: u32) -> Option<u32> {
+        let (page, key) = Self::parts(&key);
+        self.0.entry(page).or_default().insert(key, id)
+    }
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// Regions by id, at places that do not change: there are many, and moving them as they become more would cost more than they do.
 #[derive(Default)]
@@ -192,7 +215,7 @@ impl Cache {
             code: CodeMemory::new(bytes)?,
             keep: 0,
             metas: Metas::default(),
-            map: FxHashMap::default(),
+            map: Index::default(),
             pages: FxHashMap::default(),
             counters_used: 0,
             targets: Vec::new(),
@@ -271,7 +294,7 @@ impl Cache {
             let n = m.targets.checked_sub(1)?;
             self.targets.get(n / TARGETS_CHUNK)?.get(n % TARGETS_CHUNK)
         };
-        let Some(list) = self.metas.chain(self.map.get(key).copied()).find_map(list) else { return Seen::default() };
+        let Some(list) = self.metas.chain(self.map.get(key)).find_map(list) else { return Seen::default() };
         let targets = list.0.iter().map(|t| t.load(Ordering::Relaxed)).filter(|&t| t != 0).collect();
         Seen { list: std::ptr::from_ref(list) as u64, targets }
     }
@@ -281,7 +304,7 @@ impl Cache {
     }
 
     pub fn find(&self, key: &Key) -> Option<&Meta> {
-        self.metas.get(*self.map.get(key)?).filter(|m| m.alive)
+        self.metas.get(self.map.get(key)?).filter(|m| m.alive)
     }
     pub fn meta(&self, id: u32) -> Option<&Meta> {
         self.metas.get(id)
@@ -364,7 +387,7 @@ impl Cache {
             return;
         }
         let (key, leave) = (m.key, m.leave);
-        let last = self.map.get(&key).copied();
+        let last = self.map.get(&key);
         // The heads of what was made before lead to the last one.
         if last == Some(id) {
             for m in self.metas.chain(last) {

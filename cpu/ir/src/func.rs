@@ -233,7 +233,13 @@ impl Function {
     }
     pub fn new_block(&mut self, pc: u64) -> BlockId {
         let id = BlockId(self.blocks.len() as u32);
-        self.blocks.push(Block { params: Vec::new(), insts: Vec::new(), term: Term::Open, pc, guest_insns: 0 });
+        self.blocks.push(Block {
+            params: Vec::new(),
+            insts: Vec::with_capacity(32),
+            term: Term::Open,
+            pc,
+            guest_insns: 0,
+        });
         id
     }
     pub fn const128(&mut self, c: u128) -> u64 {

@@ -159,7 +159,7 @@ impl Asm {
     pub fn finish(mut self, cold: u32) -> (Box<[u8]>, Box<[u32]>) {
         let code = &mut self.ops.ops;
         let trap = code.len();
-        let mut crossings = Vec::new();
+        let mut crossings = Vec::with_capacity(16);
         for &(at, label) in &self.fixups {
             let to = match self.labels.get(label.0 as usize) {
                 Some(&to) if to != UNBOUND => to,

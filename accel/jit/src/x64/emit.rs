@@ -206,7 +206,7 @@ pub fn compile(r: &Region) -> Result<CodeBlob, OutOfSpill> {
         f: r.func,
         a: &a,
         asm,
-        stubs: Vec::new(),
+        stubs: Vec::with_capacity(16),
         links: Vec::new(),
         blocks,
         fp: r.func.fp,
