@@ -185,6 +185,9 @@ impl<G: BoardGuest> VcpuDebug for BoardCpu<G> {
     fn write_memory(&self, address: Gva, data: &[u8]) -> Result<(), BusError> {
         self.pages(address, data.len(), |space, gpa, at, n| space.write_rom(gpa, &data[at..at + n]))
     }
+    fn debugs(&self) -> bool {
+        self.vcpu.debugs()
+    }
     fn add_breakpoint(&self, address: Gva) {
         self.with(move |cpu| cpu.add_breakpoint(address.0));
     }

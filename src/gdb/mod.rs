@@ -124,6 +124,11 @@ fn session(stream: TcpStream, stops: &Receiver<(u32, DebugStop)>, machine: &Arc<
     if machine.running() {
         pause(machine);
     }
+    if !machine.cpus().iter().all(|cpu| cpu.debugs()) {
+        eprintln!(
+            "rhea: warning: -gdb: no breakpoints, watchpoints and steps under this accelerator; -accel jit has them"
+        );
+    }
     let connection = GdbConnection { stream, wakes, bytes: VecDeque::new(), stop: None };
     match machine.architecture() {
         Architecture::Aarch64 => debug::<Aarch64>(connection, machine, &end),
@@ -226,6 +231,9 @@ struct Debugged<A> {
 impl<A: GuestArch> Debugged<A> {
     fn cpu(&self, tid: Tid) -> Result<&Arc<dyn rhea_machine::MachineCpu>, TargetError<&'static str>> {
         self.machine.cpus().get(tid.get() - 1).ok_or(TargetError::NonFatal)
+    }
+    fn debugs(&self) -> bool {
+        self.machine.cpus().iter().all(|cpu| cpu.debugs())
     }
     /// Takes all break- and watchpoints back.
     fn detach(&mut self) {
@@ -362,7 +370,7 @@ impl<A: GuestArch> MultiThreadResume for Debugged<A> {
         Ok(())
     }
     fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
-        Some(self)
+        self.debugs().then_some(self)
     }
     fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
         Some(self)
@@ -397,6 +405,10 @@ impl<A: GuestArch> Breakpoints for Debugged<A> {
 
 impl<A: GuestArch> SwBreakpoint for Debugged<A> {
     fn add_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
+        // To be refused: a debugger that is told of none puts its own instruction into memory, which is the guest's to execute.
+        if !self.debugs() {
+            return Ok(false);
+        }
         if !self.breakpoints.contains(&addr) {
             self.machine.cpus().iter().for_each(|c| c.add_breakpoint(Gva(addr)));
         }
@@ -432,6 +444,9 @@ fn watch(kind: GdbWatch) -> WatchKind {
 
 impl<A: GuestArch> HwWatchpoint for Debugged<A> {
     fn add_hw_watchpoint(&mut self, addr: u64, len: u64, kind: GdbWatch) -> TargetResult<bool, Self> {
+        if !self.debugs() {
+            return Ok(false);
+        }
         let kind = watch(kind);
         self.machine.cpus().iter().for_each(|c| c.add_watchpoint(Gva(addr), len, kind));
         self.watchpoints.push((addr, len, kind));

@@ -9,6 +9,7 @@ mod hostile;
 mod interrupts;
 mod libvirt;
 mod linux;
+mod litmus;
 mod pci;
 mod profile;
 mod pseries;

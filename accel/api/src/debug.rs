@@ -41,6 +41,8 @@ pub trait VcpuDebug: Send + Sync {
     /// # Errors
     /// As [`Self::read_memory`].
     fn write_memory(&self, address: Gva, data: &[u8]) -> Result<(), BusError>;
+    /// Do break- and watchpoints and steps stop the guest? They do not under every accelerator.
+    fn debugs(&self) -> bool;
     fn add_breakpoint(&self, address: Gva);
     fn remove_breakpoint(&self, address: Gva);
     fn add_watchpoint(&self, address: Gva, len: u64, kind: WatchKind);

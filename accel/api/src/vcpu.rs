@@ -61,6 +61,10 @@ pub trait GuestVcpu<G>: Vcpu {
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
     /// Sets what is called on the vCPU's thread when the guest stopped for a debugger; the vCPU is then paused.
     fn on_debug_stop(&self, f: Box<dyn Fn() + Send>);
+    /// Do a debugger's break- and watchpoints and steps stop the guest?
+    fn debugs(&self) -> bool {
+        true
+    }
 }
 
 /// An accelerator that runs processors of type `G`.

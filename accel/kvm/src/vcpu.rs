@@ -27,6 +27,8 @@ pub enum Cycle {
 pub trait Processor: Send + 'static {
     /// The processor as devices and debuggers see it.
     type Guest: 'static;
+    /// Do a debugger's breakpoints and steps stop the guest?
+    const DEBUGS: bool = true;
     /// The byte that, if not 0, makes the next run return at once. Valid as long as the value, and touched by nobody else.
     fn immediate_exit(&self) -> *mut u8;
     /// Guest code may run from now on.
@@ -202,6 +204,9 @@ impl<P: Processor> GuestVcpu<P::Guest> for KvmVcpu<P> {
     }
     fn on_debug_stop(&self, f: Box<dyn Fn() + Send>) {
         *self.on_debug.lock() = Some(f);
+    }
+    fn debugs(&self) -> bool {
+        P::DEBUGS
     }
 }
 

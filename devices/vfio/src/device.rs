@@ -122,6 +122,9 @@ struct Inner {
     asleep: AtomicBool,
     /// Nothing is to be done with it any more: it was given up, or the host's kernel does not come back from a call.
     gone: AtomicBool,
+    /// The machine, or the function in it, has ended: it does not come back.
+    ended: AtomicBool,
+    pending: Mutex<resets::Pending>,
     choices: Choices,
     environment: Environment,
     info: DeviceInfo,
@@ -230,6 +233,8 @@ impl VfioPci {
             shown: AtomicBool::new(true),
             asleep: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            pending: Mutex::default(),
             choices,
             environment,
             info,

@@ -128,7 +128,8 @@ impl Plugger<'_> {
             control: board.control.clone(),
             release: Arc::new(move |memory| release(accelerator.as_ref().and_then(Weak::upgrade), memory)),
             // Longer than any reset of a function that works (PCI Express base specification 6.6.1), with what the kernel tries.
-            patience: Duration::from_secs(20),
+            // The host's kernel waits 60 s for a function to come back from a reset (pci_dev_wait).
+            patience: Duration::from_secs(65),
             requested: Arc::new(move || match &id {
                 Some(id) => control.request(VmRequest::Unplug(id.clone())),
                 None => eprintln!("rhea: the host wants an assigned device back, which has no id= to be unplugged by"),

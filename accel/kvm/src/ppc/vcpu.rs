@@ -218,6 +218,8 @@ impl Inner {
 
 impl Processor for Inner {
     type Guest = PpcCpu;
+    /// KVM-HV leaves for an instruction that would have to be put into the guest's memory, and steps nothing.
+    const DEBUGS: bool = false;
 
     fn immediate_exit(&self) -> *mut u8 {
         self.file.immediate_exit()

@@ -1,5 +1,5 @@
 //! Resets of the function, and its end. The host's kernel may take long over a device that does not answer: the machine does not wait
-//! for ever, and does without the function then.
+//! for ever, and does without the function then, until its reset is over after all.
 
 use super::Inner;
 use super::guest::Guest;
@@ -7,6 +7,16 @@ use crate::config::COMMAND;
 use crossbeam_channel::bounded;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+
+/// How far a reset is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Pending {
+    #[default]
+    None,
+    Waited,
+    /// The machine goes on without the function.
+    Late,
+}
 
 /// Does `f` on a thread of its own; a function that is not done with it in time is given up.
 pub(super) fn limited(inner: &Arc<Inner>, what: &str, f: impl FnOnce(&Arc<Inner>) + Send + 'static) {
@@ -21,7 +31,15 @@ pub(super) fn limited(inner: &Arc<Inner>, what: &str, f: impl FnOnce(&Arc<Inner>
     if spawned.is_err() {
         return inner.warn(&format!("{what} needs a thread, and the host has none"));
     }
-    if finished.recv_timeout(limit).is_err() && !inner.gone.swap(true, SeqCst) {
+    if finished.recv_timeout(limit).is_ok() {
+        return;
+    }
+    // A reset that ends meanwhile sees one or the other.
+    let mut pending = inner.pending.lock();
+    if *pending == Pending::Waited {
+        *pending = Pending::Late;
+    }
+    if !inner.gone.swap(true, SeqCst) {
         inner.warn(&format!("{what} takes longer than {} s: the machine goes on without it", limit.as_secs()));
         for bar in &inner.bars {
             bar.window.switch(false);
@@ -32,18 +50,24 @@ pub(super) fn limited(inner: &Arc<Inner>, what: &str, f: impl FnOnce(&Arc<Inner>
 
 /// The machine is reset.
 pub(super) fn machine(inner: &Arc<Inner>) {
-    if !inner.gone.load(SeqCst) {
-        limited(inner, "the reset", |inner| reset(inner, true));
-    }
+    begin_reset(inner, true);
 }
 
 /// The guest resets the function.
 pub(super) fn function(inner: &Arc<Inner>) {
-    limited(inner, "the reset", |inner| reset(inner, false));
+    begin_reset(inner, false);
+}
+
+fn begin_reset(inner: &Arc<Inner>, whole_bus: bool) {
+    if !inner.gone.load(SeqCst) {
+        *inner.pending.lock() = Pending::Waited;
+        limited(inner, "the reset", move |inner| reset(inner, whole_bus));
+    }
 }
 
 /// The machine, or the function in it, ends.
 pub(super) fn give_up(inner: &Arc<Inner>) {
+    inner.ended.store(true, SeqCst);
     if !inner.gone.load(SeqCst) {
         limited(inner, "giving it back", |inner| inner.release());
     }
@@ -55,6 +79,11 @@ fn reset(inner: &Arc<Inner>, whole_bus: bool) {
     // Transfers end before the function forgets them.
     let _ = inner.device.write(&inner.space, COMMAND as u64, &2u16.to_le_bytes());
     inner.trace(format_args!("reset by the host: {}", reset_host(inner, whole_bus).unwrap_or("it has none")));
+    let late = std::mem::take(&mut *inner.pending.lock()) == Pending::Late;
+    if late && !inner.ended.load(SeqCst) {
+        inner.warn("its reset is over: the machine has it again");
+        inner.gone.store(false, SeqCst);
+    }
     if inner.gone.load(SeqCst) {
         // It came too late.
         return inner.interrupts().give_up();
@@ -102,7 +131,9 @@ fn reset_bus(inner: &Inner) -> bool {
     if info.by_device {
         return info.owned && inner.device.hot_reset(&[]).is_ok();
     }
-    let mut numbers: Vec<u32> = info.devices.iter().filter_map(|d| u32::try_from(d.owner).ok()).collect();
+    let Ok(mut numbers) = info.devices.iter().map(|d| u32::try_from(d.owner)).collect::<Result<Vec<_>, _>>() else {
+        return false;
+    };
     numbers.sort_unstable();
     numbers.dedup();
     (inner.groups)(&numbers).is_some_and(|groups| inner.device.hot_reset(&groups).is_ok())

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::sys::fake::{Call, FakeDevice, FakeKernel, FakeSetup, Log as Calls, content};
-use crate::sys::{Host, MigrationFlags};
+use crate::sys::{DependentDevice, Host, HotResetInfo, MigrationFlags};
 use rhea_accel::{IrqSink, MsiTarget, Route};
 use rhea_memory::{Access, AddressSpace, Gpa};
 use rhea_pci::{Devfn, IntxLines, PciBus};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -87,6 +87,9 @@ fn setup(space: Vec<u8>) -> FakeSetup {
 
 impl Machine {
     fn new(setup: FakeSetup, choices: Choices) -> Self {
+        Self::with_groups(setup, choices, Box::new(|_| None))
+    }
+    fn with_groups(setup: FakeSetup, choices: Choices, groups: Groups) -> Self {
         let (routing, controller) = (InterruptRouting::new(), Arc::new(Controller::default()));
         for n in 0..4 {
             let sink: Arc<dyn IrqSink> = controller.clone();
@@ -117,13 +120,8 @@ impl Machine {
                 asked.fetch_add(1, SeqCst);
             }),
         };
-        let opened = Opened {
-            device: file,
-            name: "0000:01:00.0".to_owned(),
-            peers: Arc::default(),
-            groups: Box::new(|_| None),
-            keep: Box::new(()),
-        };
+        let opened =
+            Opened { device: file, name: "0000:01:00.0".to_owned(), peers: Arc::default(), groups, keep: Box::new(()) };
         let slot = bus.slot(Devfn(8));
         let function = VfioPci::new(opened, &slot, choices, environment).expect("the fake is a function");
         bus.attach(function.clone()).expect("the slot is free");
@@ -606,6 +604,98 @@ fn a_function_that_hangs() {
     drop(function);
     wait("it is closed", || !device.is_open());
     assert_eq!(device.eventfds(), 0);
+}
+
+/// A reset that takes longer than the machine waits: when it is over the function is there again, as after any reset.
+#[test]
+fn a_function_whose_reset_is_late() {
+    let m = Machine::new(setup(space()), Choices { no_fast_msi: true, ..Choices::default() });
+    m.place();
+    let id = m.read(0, 4);
+    for _ in 0..3 {
+        let stuck = m.device.stuck.lock();
+        m.function.reset();
+        assert_eq!(m.read(0, 4), u32::MAX);
+        // Another one meanwhile has nothing to wait for.
+        let began = Instant::now();
+        m.function.reset();
+        assert!(began.elapsed() < Duration::from_secs(20));
+        drop(stuck);
+        wait("it is there again", || m.read(0, 4) == id);
+        wait("its interrupts are", || m.mode().starts_with("INTx"));
+        m.place();
+    }
+    m.function.release();
+    assert_eq!(m.device.eventfds(), 0);
+}
+
+/// A function that the host resets only with its bus: with all groups that are on it, or with none of them where the host knows the
+/// owner itself; and not at all if somebody else has one.
+#[test]
+fn resets_of_a_bus() {
+    let on_bus = |owners: &[i32]| -> Vec<DependentDevice> {
+        owners.iter().map(|&owner| DependentDevice { owner, segment: 0, bus: 1, devfn: 0 }).collect()
+    };
+    let by_groups = |owners: &[i32]| HotResetInfo { devices: on_bus(owners), ..HotResetInfo::default() };
+    let by_device = |owned| HotResetInfo { devices: on_bus(&[0, 0]), by_device: true, owned };
+    for (hot_reset, expected) in [
+        (by_groups(&[7]), vec![1]),
+        // Two functions of a group, and another group: each once.
+        (by_groups(&[7, 9, 7]), vec![2]),
+        // This is not ours.
+        (by_groups(&[7, 8]), vec![]),
+        // Nor can this be: it is no group.
+        (by_groups(&[7, -1]), vec![]),
+        (by_device(true), vec![0]),
+        (by_device(false), vec![]),
+    ] {
+        let mut setup = FakeSetup { hot_reset: hot_reset.clone(), ..setup(space()) };
+        setup.info.reset = false;
+        let groups = |numbers: &[u32]| -> Option<Vec<RawFd>> {
+            numbers.iter().map(|n| [7, 9].contains(n).then_some(*n as RawFd)).collect()
+        };
+        let m = Machine::with_groups(setup, Choices::default(), Box::new(groups));
+        m.place();
+        let resets = |m: &Machine| -> Vec<usize> {
+            let calls = m.calls.take();
+            assert!(!calls.contains(&Call::Reset));
+            calls.iter().filter_map(|c| if let Call::HotReset(n) = c { Some(*n) } else { None }).collect()
+        };
+        m.calls.take();
+        m.function.reset();
+        assert_eq!(resets(&m), expected, "{hot_reset:?}");
+        // The guest resets its function, and not others'.
+        m.write(EXPRESS + 8, 2, 0x8000);
+        assert!(resets(&m).is_empty(), "{hot_reset:?}");
+        assert_eq!(m.read(COMMAND, 2) & 6, 0, "as after a reset");
+        m.function.release();
+        assert_eq!(m.device.eventfds(), 0);
+    }
+}
+
+/// A bus reset that fails leaves the function usable, each time.
+#[test]
+fn a_bus_reset_that_fails() {
+    let mut setup = setup(space());
+    setup.info.reset = false;
+    setup.hot_reset = HotResetInfo { devices: Vec::new(), by_device: true, owned: true };
+    let m = Machine::new(setup, Choices::default());
+    let id = m.read(0, 4);
+    m.calls.take();
+    m.function.reset();
+    let calls = m.calls.take();
+    let at = calls.iter().position(|c| *c == Call::HotReset(0)).expect("a bus reset");
+    for errno in [libc::EPERM, libc::EAGAIN, libc::ENOTTY] {
+        m.calls.fail_after(at, errno);
+        m.function.reset();
+        assert!(!m.calls.succeed(), "the call failed");
+        assert_eq!(m.read(0, 4), id);
+        m.place();
+        assert_eq!(m.read(COMMAND, 2) & 6, 6);
+        m.calls.take();
+    }
+    m.function.release();
+    assert_eq!(m.device.eventfds(), 0);
 }
 
 /// Configuration space is the function's to fill: whatever is in it.
