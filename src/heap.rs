@@ -7,7 +7,7 @@ use rustix::mm::{Advice, madvise};
 
 /// `mi_option_purge_delay` of mimalloc.h: milliseconds until memory that was freed is given back to the host.
 const PURGE_DELAY: mi_option_t = 15;
-const PURGE_AFTER: std::ffi::c_long = 250;
+const PURGE_AFTER: std::ffi::c_long = 10;
 
 /// The allocator's memory gets no huge pages from now on, and is given back soon after it was freed.
 pub fn keep_small() {

@@ -25,20 +25,12 @@ struct Mapping {
 const BYTES_FOR_CELLS: usize = 16;
 const PAGE: usize = 4096;
 
-/// Addresses of `len` bytes where nothing is, from a multiple of [`STEP`] on: what fills them may be a huge page.
+/// Addresses of `len` bytes where nothing is.
 fn reserve(len: usize) -> io::Result<NonNull<u8>> {
-    let all = len + STEP;
-    // SAFETY: a fresh mapping at an address the kernel chooses; the parts given back are inside it.
-    unsafe {
-        let at =
-            mmap_anonymous(std::ptr::null_mut(), all, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)?;
-        let before = at.addr().next_multiple_of(STEP) - at.addr();
-        if before != 0 {
-            munmap(at, before)?;
-        }
-        munmap(at.byte_add(before + len), STEP - before)?;
-        NonNull::new(at.byte_add(before).cast()).ok_or_else(|| io::Error::other("mmap returned null"))
-    }
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: a fresh mapping at an address the kernel chooses.
+    let at = unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), flags)? };
+    NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mmap returned null"))
 }
 
 // SAFETY: the mappings are plain memory; all mutation goes through a `&mut CodeMemory` or atomics.
@@ -99,16 +91,11 @@ pub struct Soon {
 }
 
 impl Soon {
-    /// Has the host find and clear its pages, so that who writes and runs the code need not wait for each: as one huge page if it can.
+    /// Has the host find and clear its pages, so that who writes and runs the code need not wait for each.
     pub fn make_ready(&self) {
-        // SAFETY: inside both mappings, which `map` keeps; populating and joining pages changes no contents. A host that cannot does
-        // it later, or has small pages.
+        // SAFETY: inside both mappings, which `map` keeps; populating changes no contents. A host that cannot does it later.
         unsafe {
-            let rw: *mut c_void = self.map.rw.as_ptr().add(self.from).cast();
-            // Where there is nothing at all there is nothing to join.
-            let _ = madvise(rw, PAGE.min(self.len), Advice::LinuxPopulateWrite);
-            let _ = libc::madvise(rw, self.len, libc::MADV_COLLAPSE);
-            let _ = madvise(rw, self.len, Advice::LinuxPopulateWrite);
+            let _ = madvise(self.map.rw.as_ptr().add(self.from).cast(), self.len, Advice::LinuxPopulateWrite);
             let _ = madvise(self.map.rx.as_ptr().add(self.from).cast(), self.len, Advice::LinuxPopulateRead);
         }
     }
