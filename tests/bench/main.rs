@@ -22,6 +22,8 @@ const USAGE: &str =
 const CLASSES: [&str; 5] = ["integer", "fp", "memory", "system", "programs"];
 /// Those whose programs the host runs itself as well: the others are mostly its kernel.
 const ON_THE_HOST: [&str; 3] = ["integer", "fp", "memory"];
+const HOST: &str = " Host: the same source, compiled for the host with the same options and run there; behind it, how many times as \
+                    long Rhea takes.";
 /// For one run of all programs. An emulator that needs longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Until a guest that came to its shell rests.
@@ -323,16 +325,11 @@ fn table(
     }
     let mut text = format!(
         "`{command}` on {}; {qemu_version}. Medians of {} alternating runs, the least and the most; the ratio is QEMU's time \
-         divided by Rhea's: above 1, Rhea is faster. {}\n\
+         divided by Rhea's: above 1, Rhea is faster.{}\n\n\
          | program | class | Rhea (s) | min–max | QEMU (s) | min–max | ratio |{}\n|---|---|---:|---:|---:|---:|---:|{}\n",
         host(),
         options.runs,
-        match options.programs {
-            true => "\n",
-            false =>
-                "Host: the same source, compiled for the host with the same options and run there; behind it, how many \
-                      times as long Rhea takes.\n",
-        },
+        if options.programs { "" } else { HOST },
         if options.programs { "" } else { " host (s) | times |" },
         if options.programs { "" } else { "---:|---:|" },
     );
