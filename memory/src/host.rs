@@ -1,4 +1,4 @@
-//! The host side of a RAM block: the mapping and raw access to it. All of the crate's unsafe code is here.
+//! The host side of a RAM block: the mapping and raw access to it.
 #![expect(
     unsafe_code,
     reason = "guest memory is shared with guest code; it is reached through raw pointers and atomics only"
@@ -42,6 +42,8 @@ pub(crate) struct HostMemory {
     start: *mut u8,
     len: usize,
     device: Option<Arc<dyn DevicePages>>,
+    /// Private anonymous memory in pages of any size.
+    plain: bool,
 }
 
 // SAFETY: the mapping is plain memory that lives as long as the value; every access goes through raw pointers or atomics.
@@ -102,11 +104,9 @@ impl HostMemory {
         }
         // SAFETY: the pointer and length describe the live mapping just made; the region does not own it.
         let region = unsafe { MmapRegion::build_raw(start.cast(), len, prot, flags) }.map_err(Error::other)?;
-        let memory = Self { region, start: start.cast(), len, device: None };
-        if matches!(source, Source::Anonymous) && len >= HUGE {
-            // SAFETY: the range is ours; a hint only, so the result does not matter.
-            unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
-        }
+        let plain = matches!(source, Source::Anonymous);
+        let memory = Self { region, start: start.cast(), len, device: None, plain };
+        memory.use_huge_pages(true);
         if prealloc {
             memory.populate(0, len as u64)?;
         }
@@ -118,10 +118,21 @@ impl HostMemory {
         let (start, prot) = (pages.host(), libc::PROT_READ | libc::PROT_WRITE);
         // SAFETY: the trait says that the range is mapped as long as `pages`, which is kept beside it; the region does not own it.
         let region = unsafe { MmapRegion::build_raw(start, len, prot, libc::MAP_SHARED) }.map_err(Error::other)?;
-        Ok(Self { region, start, len, device: Some(pages) })
+        Ok(Self { region, start, len, device: Some(pages), plain: false })
     }
     pub(crate) fn is_device(&self) -> bool {
         self.device.is_some()
+    }
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
+    }
+    /// The host may (or must not) use larger pages for plain memory, where that makes sense.
+    pub(crate) fn use_huge_pages(&self, on: bool) {
+        if self.plain && self.len >= HUGE {
+            let advice = if on { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+            // SAFETY: the range is ours; a hint only, so the result does not matter.
+            unsafe { libc::madvise(self.start.cast(), self.len, advice) };
+        }
     }
 
     /// Has the host back whole pages of a range, as if each had been written, without changing what they hold.

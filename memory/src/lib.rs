@@ -4,6 +4,7 @@
 
 mod access;
 pub mod addr;
+mod faults;
 mod host;
 pub mod mmio;
 pub mod notify;
@@ -13,6 +14,7 @@ pub mod view;
 
 pub use access::HostSlice;
 pub use addr::{Gpa, GpaRange, Gva, Hva, Iova};
+pub use faults::{Faults, Wanted};
 pub use host::DevicePages;
 pub use mmio::{Access, AccessRules, BusError, HeldWrites, MmioDevice, Requester, WriteHolder};
 pub use notify::{ChangeListener, ChangeReason, MemoryChange, Subscription};

@@ -198,6 +198,14 @@ impl RamBlock {
     pub fn is_device(&self) -> bool {
         self.memory.is_device()
     }
+    /// Is it private anonymous memory, in whatever pages the host likes?
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.memory.is_plain()
+    }
+    pub(crate) fn use_huge_pages(&self, on: bool) {
+        self.memory.use_huge_pages(on);
+    }
     /// An anonymous sparse block of `len` bytes.
     ///
     /// # Errors

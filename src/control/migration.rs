@@ -8,7 +8,7 @@ use rhea_device::OptionError;
 use rhea_device::chardev::SocketAddress;
 use rhea_machine::Machine;
 use rhea_machine::machine::RunState;
-use rhea_machine::state::{Migration, MigrationParameters, MigrationStatus, Progress};
+use rhea_machine::state::{Migration, MigrationParameters, MigrationStatus, Progress, check_postcopy_host};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,9 @@ pub fn register(commands: &mut Commands<Context>) {
         ("migrate", migrate),
         ("migrate_cancel", cancel),
         ("migrate-continue", go_on),
+        ("migrate-start-postcopy", start_postcopy),
+        ("migrate-pause", pause),
+        ("migrate-recover", recover),
         ("migrate-incoming", incoming),
         ("query-migrate", query),
         ("query-migrate-parameters", parameters),
@@ -76,15 +79,15 @@ fn fd(uri: &Uri, call: &Call<'_>) -> Result<Option<OwnedFd>> {
 }
 
 fn migrate(context: &Context, call: &mut Call<'_>) -> Result {
-    if call.flag("resume") {
-        return Err(Error::new("'resume' is not supported: there is no post-copy"));
-    }
     let uri = uri(call)?;
     if uri == Uri::Defer {
         return Err(Error::new("unknown migration protocol: defer"));
     }
     uri.check(context.migration.parameters().multifd).map_err(Error::new)?;
     let fd = fd(&uri, call)?;
+    if call.flag("resume") {
+        return context.migration.resume(move || connect(&uri, fd)).map(|()| json!({})).map_err(Error::new);
+    }
     let started = context.migration.start(&context.machine, move || connect(&uri, fd));
     started.map(|()| json!({})).map_err(|e| Error::new(e.to_string()))
 }
@@ -101,6 +104,27 @@ fn go_on(context: &Context, call: &mut Call<'_>) -> Result {
         return Err(Error::new(format!("Migration not in expected state: {status}")));
     }
     Ok(json!({}))
+}
+
+fn start_postcopy(context: &Context, _: &mut Call<'_>) -> Result {
+    context.migration.start_postcopy().map(|()| json!({})).map_err(Error::new)
+}
+
+fn pause(context: &Context, _: &mut Call<'_>) -> Result {
+    context.migration.pause_postcopy().map(|()| json!({})).map_err(Error::new)
+}
+
+fn recover(context: &Context, call: &mut Call<'_>) -> Result {
+    let uri = Uri::parse(call.required("uri")).map_err(Error::new)?;
+    if uri == Uri::Defer {
+        return Err(Error::new("unknown migration protocol: defer"));
+    }
+    if context.migration.progress().status != MigrationStatus::PostcopyPaused {
+        return Err(Error::new("Migrate recover can only be run when postcopy is paused."));
+    }
+    let fd = fd(&uri, call)?;
+    let listening = Incoming::listen(&uri, fd).map_err(Error::from)?;
+    context.migration.recover(move || listening.accept(false)).map(|()| json!({})).map_err(Error::new)
 }
 
 fn incoming(context: &Context, call: &mut Call<'_>) -> Result {
@@ -168,13 +192,13 @@ fn query(context: &Context, _: &mut Call<'_>) -> Result {
     if let Some(error) = &p.error {
         info["error-desc"] = json!(error);
     }
-    if context.machine.run_state() == RunState::InMigrate || p.rounds == 0 && !p.status.busy() {
+    if context.machine.run_state() == RunState::InMigrate || p.rounds == 0 && p.pages == 0 && !p.status.busy() {
         return Ok(info);
     }
     info["total-time"] = json!(p.total_time);
     info["setup-time"] = json!(p.setup_time);
     match p.status {
-        MigrationStatus::Completed => info["downtime"] = json!(p.downtime),
+        status if status == MigrationStatus::Completed || status.in_postcopy() => info["downtime"] = json!(p.downtime),
         _ => info["expected-downtime"] = json!(p.expected_downtime),
     }
     if p.throttle > 0 {
@@ -197,7 +221,7 @@ fn ram(p: &Progress) -> Value {
         "dirty-pages-rate": p.dirty_rate,
         "mbps": p.bandwidth as f64 * 8.0 / 1e6,
         "dirty-sync-count": p.rounds,
-        "postcopy-requests": 0,
+        "postcopy-requests": p.postcopy_requests,
         "page-size": PAGE,
         "multifd-bytes": p.multifd_bytes,
         "pages-per-second": pages_per_second,
@@ -209,6 +233,7 @@ fn parameters(context: &Context, _: &mut Call<'_>) -> Result {
     let MigrationParameters { max_bandwidth, downtime_limit, zstd, throttle, multifd_channels, .. } = p;
     Ok(json!({
         "max-bandwidth": max_bandwidth,
+        "max-postcopy-bandwidth": p.max_postcopy_bandwidth,
         "downtime-limit": downtime_limit,
         "throttle-trigger-threshold": throttle.threshold,
         "cpu-throttle-initial": throttle.initial,
@@ -224,6 +249,9 @@ fn set_parameters(context: &Context, call: &mut Call<'_>) -> Result {
     let mut p = context.migration.parameters();
     if let Some(n) = call.unsigned("max-bandwidth") {
         p.max_bandwidth = n;
+    }
+    if let Some(n) = call.unsigned("max-postcopy-bandwidth") {
+        p.max_postcopy_bandwidth = n;
     }
     if let Some(n) = call.unsigned("downtime-limit") {
         if n > 2_000_000 {
@@ -277,6 +305,7 @@ fn capabilities(context: &Context, _: &mut Call<'_>) -> Result {
         ("auto-converge", p.auto_converge),
         ("return-path", p.return_path),
         ("multifd", p.multifd),
+        ("postcopy-ram", p.postcopy),
     ];
     Ok(all.iter().map(|(name, on)| json!({"capability": name, "state": on})).collect())
 }
@@ -295,8 +324,15 @@ fn set_capabilities(context: &Context, call: &mut Call<'_>) -> Result {
             Some("auto-converge") => p.auto_converge = on,
             Some("return-path") => p.return_path = on,
             Some("multifd") => p.multifd = on,
+            Some("postcopy-ram") => p.postcopy = on,
             _ => {}
         }
+    }
+    if p.postcopy && p.multifd {
+        return Err(Error::new("Postcopy is not yet compatible with multifd"));
+    }
+    if p.postcopy && context.machine.run_state() == RunState::InMigrate {
+        check_postcopy_host().map_err(Error::new)?;
     }
     context.migration.set_parameters(p);
     Ok(json!({}))

@@ -188,7 +188,7 @@ impl Incoming {
     }
     /// Waits for it; `more`: further connections may follow.
     pub fn accept(self, more: bool) -> io::Result<Source> {
-        let one = |from: Box<dyn Read + Send>| Source { from, answers: None, accepting: None };
+        let one = |from: Box<dyn Read + Send>| Source { from, answers: None, accepting: None, shut: None };
         Ok(match self {
             Self::Tcp(listener) => {
                 let stream = any(listener.accept()?.0);
@@ -240,7 +240,11 @@ fn socket_source(
     stream: UnixStream,
     next: Option<impl Fn() -> io::Result<UnixStream> + Send + 'static>,
 ) -> io::Result<Source> {
-    let (from, stop) = (stream.try_clone()?, stream.try_clone()?);
+    let (from, stop, shut) = (stream.try_clone()?, stream.try_clone()?, stream.try_clone()?);
+    let shut = move || {
+        // It is broken already then.
+        let _ = shut.shutdown(Shutdown::Both);
+    };
     let accepting = next.map(|next| Accepting {
         accept: Box::new(move |until| {
             loop {
@@ -262,7 +266,7 @@ fn socket_source(
             let _ = stop.shutdown(Shutdown::Read);
         }),
     });
-    Ok(Source { from: Box::new(from), answers: Some(Box::new(stream)), accepting })
+    Ok(Source { from: Box::new(from), answers: Some(Box::new(stream)), accepting, shut: Some(Box::new(shut)) })
 }
 
 /// The output of a command, which is not left a zombie.

@@ -7,9 +7,16 @@ use std::time::Duration;
 
 /// Commands: name, arguments, help.
 pub const COMMANDS: &[(&str, &str, &str)] = &[
-    ("migrate", "[-d] uri", "move the machine to tcp:H:P, unix:P, exec:C, file:P or fd:N (-d: do not wait)"),
+    (
+        "migrate",
+        "[-d] [-r] uri",
+        "move the machine to tcp:H:P, unix:P, exec:C, file:P or fd:N (-d: do not wait, -r: resume)",
+    ),
     ("migrate_cancel", "", "give a move up"),
     ("migrate_continue", "state", "go on with a move that waits in this state (pre-switchover)"),
+    ("migrate_start_postcopy", "", "have the machine run at the destination at once (capability postcopy-ram)"),
+    ("migrate_pause", "", "break the connection of a move in post-copy"),
+    ("migrate_recover", "uri", "wait for a move in post-copy that was paused, to go on with it"),
     ("migrate_incoming", "uri", "wait for a machine, after -incoming defer"),
     ("migrate_set_parameter", "parameter value", "set a parameter of moves ('info migrate_parameters')"),
     ("migrate_set_capability", "capability on|off", "use a capability of moves, or not ('info migrate_capabilities')"),
@@ -26,6 +33,9 @@ impl Shell {
     /// Runs one of [`COMMANDS`]; `None`: it is none of those.
     pub(super) fn move_machine(&self, command: &str, rest: &[&str]) -> Option<String> {
         Some(match (command, rest) {
+            ("migrate", ["-d", "-r", uri @ ..] | ["-r", "-d", uri @ ..] | ["-r", uri @ ..]) if !uri.is_empty() => {
+                self.act("migrate", json!({"uri": uri.join(" "), "resume": true}))
+            }
             ("migrate", ["-d", uri @ ..]) if !uri.is_empty() => self.act("migrate", json!({"uri": uri.join(" ")})),
             ("migrate", uri) if !uri.is_empty() && !uri[0].starts_with('-') => {
                 match self.call("migrate", json!({"uri": uri.join(" ")})) {
@@ -35,10 +45,13 @@ impl Shell {
             }
             ("migrate_cancel", []) => self.act("migrate_cancel", Value::Null),
             ("migrate_continue", [state]) => self.act("migrate-continue", json!({"state": state})),
+            ("migrate_start_postcopy", []) => self.act("migrate-start-postcopy", Value::Null),
+            ("migrate_pause", []) => self.act("migrate-pause", Value::Null),
+            ("migrate_recover", uri) if !uri.is_empty() => self.act("migrate-recover", json!({"uri": uri.join(" ")})),
             ("migrate_incoming", uri) if !uri.is_empty() => self.act("migrate-incoming", json!({"uri": uri.join(" ")})),
             ("migrate_set_parameter", [name, value]) => {
                 // In bytes a second, or mebibytes if nothing is said.
-                let unit = if *name == "max-bandwidth" { 1 << 20 } else { 1 };
+                let unit = if matches!(*name, "max-bandwidth" | "max-postcopy-bandwidth") { 1 << 20 } else { 1 };
                 let value = rhea_device::options::parse_size(value, unit).map_or_else(|| json!(value), |n| json!(n));
                 self.act("migrate-set-parameters", json!({*name: value}))
             }
@@ -60,7 +73,7 @@ impl Shell {
                 Err(e) => return e,
             };
             match info["status"].as_str() {
-                Some("setup" | "active" | "pre-switchover" | "device" | "cancelling") => {
+                Some("setup" | "active" | "pre-switchover" | "device" | "cancelling" | "postcopy-active") => {
                     std::thread::sleep(Duration::from_millis(20))
                 }
                 Some("completed") => return String::new(),

@@ -212,18 +212,21 @@ impl Machine {
     }
 }
 
+/// How often a machine is moved: `RHEA_MOVES=100` for a night.
+fn moves(otherwise: usize) -> usize {
+    std::env::var("RHEA_MOVES").ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+}
+
 /// A program that writes all of a piece of memory and finds it again, on the way between processes.
-fn moves(board: Board, program: &str, from: u64, args: &[&str]) {
+fn moves_by_rounds(board: Board, program: &str, from: u64, args: &[&str]) {
     let scratch = Scratch::new();
     let kernel = guest_file(program);
-    // `RHEA_MOVES=100` for a night.
-    let times = std::env::var("RHEA_MOVES").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     let words = format!("from={from} mib=16");
     let common = ["-M", board.machine(), "-m", "256M", "-kernel", &kernel, "-append", &words];
     let common = [&common[..], args].concat();
     let mut guest = Machine::start(&scratch, "start", &common);
     guest.emulator.expect("turn 1\r\n", STEP);
-    for round in 0..times {
+    for round in 0..moves(5) {
         let place = format!("unix:{}", scratch.path(&format!("move-{round}")));
         let channels = round == 4;
         let incoming = ["-incoming", if channels { "defer" } else { &place }];
@@ -271,19 +274,116 @@ fn moves(board: Board, program: &str, from: u64, args: &[&str]) {
 #[test]
 fn moves_on_virt() {
     require!("bare-moving");
-    moves(Board::Virt, "bare-moving", 0x4400_0000, &["-cpu", "max"]);
+    moves_by_rounds(Board::Virt, "bare-moving", 0x4400_0000, &["-cpu", "max"]);
 }
 
 #[test]
 fn moves_on_q35() {
     require!("amd64/bare-moving");
-    moves(Board::Q35, "amd64/bare-moving", 0x400_0000, &[]);
+    moves_by_rounds(Board::Q35, "amd64/bare-moving", 0x400_0000, &[]);
 }
 
 #[test]
 fn moves_on_pseries() {
     require!("ppc64el/bare-moving-big.elf");
-    moves(Board::Pseries, "ppc64el/bare-moving-big.elf", 0x400_0000, &["-M", "pseries,x-vof=on"]);
+    moves_by_rounds(Board::Pseries, "ppc64el/bare-moving-big.elf", 0x400_0000, &["-M", "pseries,x-vof=on"]);
+}
+
+/// Whether the host lets this process take a machine over in post-copy.
+fn has_postcopy(machine: &mut Machine) -> bool {
+    let answer = machine.monitor("migrate_set_capability postcopy-ram on");
+    if answer.is_empty() {
+        return true;
+    }
+    assert!(answer.contains("Postcopy is not supported: userfaultfd: "), "{answer}");
+    println!("skipped: {answer}");
+    false
+}
+
+/// The number at the end of a line of `info migrate`.
+fn number(info: &str, name: &str) -> u64 {
+    let line = info.lines().find_map(|l| l.trim_end().split_once(&format!("{name}: ")));
+    line.unwrap_or_else(|| panic!("{name}: {info}")).1.parse().expect("a number")
+}
+
+/// The program runs at the destination at once, and waits for what it writes to and reads; connections break, and others follow.
+fn moves_in_postcopy(board: Board, program: &str, from: u64, args: &[&str]) {
+    let scratch = Scratch::new();
+    let kernel = guest_file(program);
+    let words = format!("from={from} mib=16");
+    let common = ["-M", board.machine(), "-m", "256M", "-kernel", &kernel, "-append", &words];
+    let common = [&common[..], args].concat();
+    let mut guest = Machine::start(&scratch, "start", &common);
+    guest.emulator.expect("turn 1\r\n", STEP);
+    assert!(guest.monitor("migrate_start_postcopy").contains("Enable postcopy"));
+    assert!(guest.monitor("migrate_pause").contains("only supported during postcopy-active"));
+    for round in 0..moves(2) {
+        let place = format!("unix:{}", scratch.path(&format!("late-{round}")));
+        let incoming = ["-incoming", "defer"];
+        let mut next = Machine::start(&scratch, &format!("late-{round}"), &[&common[..], &incoming].concat());
+        if !has_postcopy(&mut next) {
+            return;
+        }
+        assert_eq!(guest.monitor("migrate_set_capability postcopy-ram on"), "");
+        assert!(guest.monitor("migrate_set_capability multifd on").contains("not yet compatible with multifd"));
+        assert!(guest.monitor("migrate_start_postcopy").contains("after migration has been started"));
+        // Slower than the program writes, so that it would not come to its end.
+        assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 1"), "");
+        assert_eq!(guest.monitor("migrate_set_parameter max-postcopy-bandwidth 1"), "");
+        assert_eq!(next.monitor(&format!("migrate_incoming {place}")), "");
+        assert_eq!(guest.monitor(&format!("migrate -d {place}")), "");
+        assert_eq!(guest.monitor("migrate_start_postcopy"), "", "{}", next.emulator.transcript());
+        next.migration_is("postcopy-active");
+        if round % 2 == 1 {
+            // Both ends are told to, by turns.
+            for n in 0..2 {
+                guest.migration_is("postcopy-active");
+                let one = if n == 0 { &mut guest } else { &mut next };
+                assert_eq!(one.monitor("migrate_pause"), "");
+                next.migration_is("postcopy-paused");
+                guest.migration_is("postcopy-paused");
+                let again = format!("unix:{}", scratch.path(&format!("again-{n}")));
+                // Nobody is there.
+                assert_eq!(guest.monitor(&format!("migrate -r {again}")), "");
+                guest.migration_is("postcopy-paused");
+                assert_eq!(next.monitor(&format!("migrate_recover {again}")), "");
+                assert_eq!(guest.monitor(&format!("migrate -d -r {again}")), "");
+                next.migration_is("postcopy-active");
+            }
+        }
+        let end = Instant::now() + STEP;
+        while number(&guest.monitor("info migrate"), "postcopy-requests") == 0 {
+            assert!(Instant::now() < end, "{}", guest.monitor("info migrate"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(guest.monitor("migrate_set_parameter max-postcopy-bandwidth 0"), "");
+        guest.migration_is("completed");
+        next.migration_is("completed");
+        assert_eq!(guest.monitor("info status").trim(), "VM status: paused (postmigrate)");
+        let info = guest.monitor("info migrate");
+        assert_eq!(number(&info, "remaining"), 0);
+        next.runs();
+        assert!(!guest.emulator.transcript().contains("FAIL"), "{}", guest.emulator.transcript());
+        guest = next;
+    }
+}
+
+#[test]
+fn moves_in_postcopy_on_virt() {
+    require!("bare-moving");
+    moves_in_postcopy(Board::Virt, "bare-moving", 0x4400_0000, &["-cpu", "max"]);
+}
+
+#[test]
+fn moves_in_postcopy_on_q35() {
+    require!("amd64/bare-moving");
+    moves_in_postcopy(Board::Q35, "amd64/bare-moving", 0x400_0000, &[]);
+}
+
+#[test]
+fn moves_in_postcopy_on_pseries() {
+    require!("ppc64el/bare-moving-big.elf");
+    moves_in_postcopy(Board::Pseries, "ppc64el/bare-moving-big.elf", 0x400_0000, &["-M", "pseries,x-vof=on"]);
 }
 
 /// By each kind of stream, some of which can tell the source nothing.
@@ -440,7 +540,7 @@ fn moves_that_fail_leave_the_machine_running() {
     guest.runs();
     assert!(guest.monitor(&format!("migrate unix:{}", scratch.path("nobody"))).starts_with("Error: migration: "));
     assert!(guest.monitor("migrate rdma:a:1").contains("'rdma' is not supported"));
-    assert!(guest.monitor("migrate_set_capability postcopy-ram on").contains("postcopy-ram"));
+    assert!(guest.monitor("migrate_set_capability rdma-pin-all on").contains("rdma-pin-all"));
 
     // So slow that it does not come to its end.
     assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 1"), "");

@@ -1,6 +1,7 @@
 //! The machine as sections: what is saved, in which order it is taken over, and what must be alike.
 
 use super::multifd::{Plan, Receivers};
+use super::postcopy::{PageSet, Token};
 use super::ram;
 use super::stream::{Kind, Reader, Result, Section, StateError, Writer};
 use crate::machine::{Machine, RunState};
@@ -35,6 +36,19 @@ struct Alike {
     /// Pages come by channels.
     #[n(4)]
     multifd: Option<Plan>,
+    /// The machine may come before all of its memory is there.
+    #[n(5)]
+    postcopy: Option<Token>,
+}
+
+/// How a machine is sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Manner {
+    /// An answer is waited for.
+    pub asks: bool,
+    /// Channels that bring the pages.
+    pub multifd: Option<Plan>,
+    pub postcopy: Option<Token>,
 }
 
 /// Time and life.
@@ -52,9 +66,12 @@ pub struct Life {
 }
 
 /// What was read of a saved machine beside its RAM.
-#[derive(Debug)]
 pub struct Rest {
     pub life: Life,
+    /// Pages that come behind it.
+    pub(super) missing: Option<PageSet>,
+    /// By what a move in post-copy is known, if it may become one.
+    pub(super) token: Option<Token>,
     /// Devices and CPUs by name.
     sections: BTreeMap<String, Section>,
 }
@@ -97,20 +114,22 @@ impl Machine {
         self.state_blockers().into_iter().next().map_or(Ok(()), |b| Err(StateError::Blocked(b)))
     }
 
-    fn alike(&self, asks: bool, multifd: Option<Plan>) -> Alike {
+    fn alike(&self, manner: Manner) -> Alike {
+        let Manner { asks, multifd, postcopy } = manner;
         Alike {
             options: self.configured().to_vec(),
             memory: self.memory_blocks().iter().map(|b| (b.name().to_owned(), b.len())).collect(),
             devices: self.devices().iter().map(|d| d.name().to_owned()).collect(),
             asks,
             multifd,
+            postcopy,
         }
     }
     /// The first difference between what was saved and this machine.
     fn compare(&self, saved: &Alike) -> Result<()> {
         let differs =
             |what: &str, was: &str, is: &str| Err(StateError::Differs(what.to_owned(), was.to_owned(), is.to_owned()));
-        let here = self.alike(false, None);
+        let here = self.alike(Manner::default());
         let text = |v: Option<&(String, String)>| v.map_or("nothing", |(_, v)| v.as_str()).to_owned();
         for (option, is) in &here.options {
             let was = text(saved.options.iter().find(|(o, _)| o == option));
@@ -178,9 +197,9 @@ impl Machine {
 
     // ---- out ----
 
-    /// How the machine is configured; `asks`: an answer is waited for; `multifd`: channels that bring the pages.
-    pub(super) fn write_head<W: Write>(&self, writer: &mut Writer<W>, asks: bool, multifd: Option<Plan>) -> Result<()> {
-        writer.section(Kind::Machine, "", VERSION, &bytes(&self.alike(asks, multifd)))
+    /// How the machine is configured.
+    pub(super) fn write_head<W: Write>(&self, writer: &mut Writer<W>, manner: Manner) -> Result<()> {
+        writer.section(Kind::Machine, "", VERSION, &bytes(&self.alike(manner)))
     }
     /// All of the RAM.
     pub(super) fn write_ram<W: Write>(&self, writer: &mut Writer<W>) -> Result<()> {
@@ -215,7 +234,7 @@ impl Machine {
     /// [`StateError`]; the machine is as it was.
     pub fn save_state<W: Write>(&self, to: W, running: bool) -> Result<W> {
         let mut writer = Writer::new(to)?;
-        self.write_head(&mut writer, false, None)?;
+        self.write_head(&mut writer, Manner::default())?;
         self.write_ram(&mut writer)?;
         self.write_rest(&mut writer, running)?;
         writer.finish()
@@ -249,7 +268,7 @@ impl Machine {
         let (blocks, devices) = (self.memory_blocks(), self.devices());
         channels.begin(head.multifd.as_ref(), &blocks)?;
         let names: Vec<String> = self.cpus().iter().map(|c| cpu_name(c.index())).collect();
-        let (mut life, mut sections) = (None, BTreeMap::new());
+        let (mut life, mut sections, mut late) = (None, BTreeMap::new(), None);
         while let Some(section) = reader.next()? {
             match section.kind {
                 Kind::Pages if channels.carry_pages() => return Err(section.error("it belongs to a channel")),
@@ -264,6 +283,9 @@ impl Machine {
                         device.take_data(&section.data).map_err(|e| section.error(e))?;
                     }
                 }
+                Kind::Missing if head.postcopy.is_some() => {
+                    late.get_or_insert_with(|| PageSet::new(&blocks)).read(&section)?;
+                }
                 Kind::Clock => life = Some(content(&section)?),
                 Kind::Device if devices.iter().any(|d| d.name() == section.name) => {
                     if let Some(twice) = sections.insert(section.name.clone(), section) {
@@ -277,6 +299,7 @@ impl Machine {
                 }
                 Kind::Device | Kind::Cpu => return Err(section.error("the machine has none")),
                 Kind::Machine | Kind::End => return Err(section.error("it is there twice")),
+                Kind::Missing | Kind::Go | Kind::Resume => return Err(section.error("it does not belong here")),
             }
         }
         channels.end()?;
@@ -287,14 +310,17 @@ impl Machine {
                 return Err(missing(format!("'{name}'")));
             }
         }
-        Ok((Rest { life, sections }, head.asks))
+        Ok((Rest { life, missing: late, token: head.postcopy, sections }, head.asks))
     }
     /// Takes over clock, devices and CPUs; the machine stands still and its devices are at rest.
     ///
     /// # Errors
     /// [`StateError`]; the machine must not be started then.
     pub fn apply_state(&self, rest: Rest) -> Result<Life> {
-        let Rest { life, mut sections } = rest;
+        let Rest { life, missing, mut sections, .. } = rest;
+        if missing.is_some() {
+            return Err(StateError::Other("pages of its memory are missing".to_owned()));
+        }
         self.clock().stop();
         self.clock().set_ns(life.now_ns);
         let devices = self.devices();

@@ -4,7 +4,9 @@
 //! Where the other end can answer, it says "ok" when it has taken the machine over, and starts it when it is told "go": never do two
 //! processes run it. Until then the machine goes on here whatever fails.
 
+use super::machine::Manner;
 use super::multifd::{Accepting, Dial, Plan, READY, Receivers, Senders};
+use super::postcopy::{self, Handover};
 use super::ram;
 use super::stream::{Kind, Result, StateError, Writer};
 use super::throttle::{Throttle, ThrottleParameters};
@@ -35,6 +37,10 @@ pub struct MigrationParameters {
     /// Pages go by several connections; how many, if so: 1 to 255.
     pub multifd: bool,
     pub multifd_channels: u8,
+    /// [`Migration::start_postcopy`] may be asked for.
+    pub postcopy: bool,
+    /// Bytes a second in post-copy; 0: no limit.
+    pub max_postcopy_bandwidth: u64,
 }
 
 impl MigrationParameters {
@@ -56,6 +62,8 @@ impl Default for MigrationParameters {
             throttle: ThrottleParameters::default(),
             multifd: false,
             multifd_channels: 2,
+            postcopy: false,
+            max_postcopy_bandwidth: 0,
         }
     }
 }
@@ -71,6 +79,14 @@ pub enum MigrationStatus {
     PreSwitchover,
     /// The guest stands still.
     Device,
+    /// The guest runs at the destination, and pages follow.
+    PostcopyActive,
+    /// They would, but the connection is broken: [`Migration::resume`] and [`Migration::recover`].
+    PostcopyPaused,
+    /// Another connection is being made.
+    PostcopyRecoverSetup,
+    /// It is there, and what is missing is told.
+    PostcopyRecover,
     Completed,
     Failed,
     Cancelling,
@@ -87,6 +103,10 @@ impl MigrationStatus {
             Self::Active => "active",
             Self::PreSwitchover => "pre-switchover",
             Self::Device => "device",
+            Self::PostcopyActive => "postcopy-active",
+            Self::PostcopyPaused => "postcopy-paused",
+            Self::PostcopyRecoverSetup => "postcopy-recover-setup",
+            Self::PostcopyRecover => "postcopy-recover",
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelling => "cancelling",
@@ -97,6 +117,13 @@ impl MigrationStatus {
     #[must_use]
     pub fn busy(self) -> bool {
         matches!(self, Self::Setup | Self::Active | Self::PreSwitchover | Self::Device | Self::Cancelling)
+            || self.in_postcopy()
+    }
+    /// Does the guest run where not all of its memory is?
+    #[must_use]
+    pub fn in_postcopy(self) -> bool {
+        use MigrationStatus::{PostcopyActive, PostcopyPaused, PostcopyRecover, PostcopyRecoverSetup};
+        matches!(self, PostcopyActive | PostcopyPaused | PostcopyRecoverSetup | PostcopyRecover)
     }
 }
 
@@ -124,6 +151,8 @@ pub struct Progress {
     pub downtime: u64,
     /// Percent of the processors' time that is taken from the guest.
     pub throttle: u8,
+    /// Pages that the destination has waited for.
+    pub postcopy_requests: u64,
     pub setup_time: u64,
     pub total_time: u64,
 }
@@ -148,12 +177,16 @@ type HoldsDisks = Box<dyn Fn() -> Option<String> + Send + Sync>;
 /// The move of one machine.
 #[derive(Default)]
 pub struct Migration {
-    progress: Mutex<Progress>,
+    pub(super) progress: Mutex<Progress>,
     parameters: Mutex<MigrationParameters>,
     cancel: Arc<AtomicBool>,
+    /// The machine is to run at the destination at once.
+    pub(super) switch: AtomicBool,
+    pub(super) resumes: Handover<Channel>,
+    pub(super) recovers: Handover<Source>,
     /// Rings when `progress` has left [`MigrationStatus::PreSwitchover`].
     left: Condvar,
-    shut: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    pub(super) shut: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
     listeners: Mutex<Vec<Listener>>,
     pass_listeners: Mutex<Vec<PassListener>>,
     started: Mutex<Option<Instant>>,
@@ -189,30 +222,34 @@ impl Migration {
     pub fn keep_disks(&self, why: impl Fn() -> Option<String> + Send + Sync + 'static) {
         *self.holds_disks.lock() = Some(Box::new(why));
     }
-    fn check_holders(&self) -> Result<()> {
+    pub(super) fn check_holders(&self) -> Result<()> {
         let why = self.holds_disks.lock().as_ref().and_then(|why| why());
         why.map_or(Ok(()), |why| Err(StateError::Blocked(why)))
     }
-    fn set(&self, status: MigrationStatus) {
+    pub(super) fn set(&self, status: MigrationStatus) {
         if std::mem::replace(&mut self.progress.lock().status, status) != status {
-            self.listeners.lock().iter().for_each(|l| l(status));
+            self.tell(status);
         }
+    }
+    pub(super) fn tell(&self, status: MigrationStatus) {
+        self.listeners.lock().iter().for_each(|l| l(status));
     }
     fn tell_passes(&self, passes: u64) {
         self.pass_listeners.lock().iter().for_each(|l| l(passes));
     }
-    /// Gives up a move that is not over; the machine goes on.
+    /// Gives up a move that is not over; the machine goes on. What runs at the destination already is not given up.
     pub fn cancel(&self) {
         {
             let mut progress = self.progress.lock();
-            if !progress.status.busy() || progress.status == MigrationStatus::Cancelling {
+            let status = progress.status;
+            if !status.busy() || status == MigrationStatus::Cancelling || status.in_postcopy() {
                 return;
             }
             progress.status = MigrationStatus::Cancelling;
             self.cancel.store(true, Ordering::SeqCst);
             self.left.notify_all();
         }
-        self.listeners.lock().iter().for_each(|l| l(MigrationStatus::Cancelling));
+        self.tell(MigrationStatus::Cancelling);
         if let Some(shut) = &*self.shut.lock() {
             shut();
         }
@@ -227,11 +264,11 @@ impl Migration {
             progress.status = MigrationStatus::Device;
             self.left.notify_all();
         }
-        self.listeners.lock().iter().for_each(|l| l(MigrationStatus::Device));
+        self.tell(MigrationStatus::Device);
         true
     }
     /// Waits for [`Self::go_on`] or the end, if that is wanted.
-    fn pause(&self) {
+    pub(super) fn pause(&self) {
         if !self.parameters().pause_before_switchover || self.cancel.load(Ordering::SeqCst) {
             return;
         }
@@ -268,6 +305,7 @@ impl Migration {
             *progress = Progress { total, remaining: total, ..Progress::default() };
         }
         self.cancel.store(false, Ordering::SeqCst);
+        self.switch.store(false, Ordering::SeqCst);
         *self.started.lock() = Some(Instant::now());
         self.set(MigrationStatus::Setup);
         let (this, machine) = (self.clone(), machine.clone());
@@ -298,7 +336,7 @@ impl Migration {
         };
         self.set(status);
     }
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         match self.cancel.load(Ordering::SeqCst) {
             true => Err(StateError::Other("the migration was cancelled".to_owned())),
             false => Ok(()),
@@ -318,6 +356,10 @@ impl Migration {
         let mut writer = Writer::new(BufWriter::with_capacity(1 << 20, paced))?;
         writer.zstd = self.parameters().zstd;
         let plan = self.parameters().channels().map(Plan::new).transpose()?;
+        let token = if self.parameters().postcopy { Some(postcopy::token()?) } else { None };
+        if token.is_some() && from.is_none() {
+            return Err(postcopy::one_way());
+        }
         let mut channels = None;
         let blocks = machine.memory_blocks();
         let mut moving = 0;
@@ -329,7 +371,7 @@ impl Migration {
                 device.moving().map_err(fail)?;
             }
             blocks.iter().for_each(|b| b.start_dirty_log(DirtyClient::Migration));
-            machine.write_head(&mut writer, from.is_some(), plan)?;
+            machine.write_head(&mut writer, Manner { asks: from.is_some(), multifd: plan, postcopy: token })?;
             if let Some(plan) = &plan {
                 writer.flush()?;
                 channels = Some(self.open_channels(plan, &mut from, dial, &pace)?);
@@ -347,11 +389,20 @@ impl Migration {
             let all = blocks.iter().map(|b| (b.clone(), (0..b.len() / PAGE_SIZE).collect())).collect();
             self.rounds(machine, &mut writer, &channels, all, &sent)
         })();
-        let stopped = result.and_then(|()| self.stop(machine));
+        let stopped = result.and_then(|left| Ok((self.stop(machine)?, left)));
         let result = match stopped {
-            Ok((before, since)) => {
-                let result = self.last(machine, writer, &channels, from, before, &sent).and_then(|()| Ok(end()?));
-                self.progress.lock().downtime = since.elapsed().as_millis() as u64;
+            Ok((stood @ (before, since), left)) => {
+                let result = match (left, token, from) {
+                    (Some(left), Some(token), Some(from)) => {
+                        self.late(machine, writer, from, &pace, stood, left, token)
+                    }
+                    (_, _, from) => {
+                        let result = self.last(machine, writer, &channels, from, before, &sent);
+                        self.progress.lock().downtime = since.elapsed().as_millis() as u64;
+                        result
+                    }
+                };
+                let result = result.and_then(|()| Ok(end()?));
                 let (own, moved) = (machine.clone(), result.is_ok());
                 let back = machine.control().run(move || {
                     if moved {
@@ -404,19 +455,19 @@ impl Migration {
         let wrap = |link| Paced { to: Box::new(link), pace: pace.clone() };
         Senders::new(plan, &dial, self.parameters().zstd, wrap, Box::new(halt), Arc::new(tell))
     }
-    /// Sends pages until few enough are left.
+    /// Sends pages until few enough are left, or the machine is to run at the destination at once: what of a round is left then.
     fn rounds<W: Write>(
         &self,
         machine: &Machine,
         writer: &mut Writer<W>,
         channels: &Option<Senders>,
-        mut pages: Vec<(Arc<RamBlock>, Vec<u64>)>,
+        mut pages: Pages,
         sent: &AtomicU64,
-    ) -> Result<()> {
+    ) -> Result<Option<Pages>> {
         let mut throttle = Throttle::new(machine.cpus());
         loop {
             let (begin, before) = (Instant::now(), sent.load(Ordering::Relaxed));
-            self.pages(writer, channels, &pages)?;
+            let left = self.pages(writer, channels, &pages)?;
             for device in machine.devices() {
                 let fail = |e| StateError::Section(format!("device '{}'", device.name()), e);
                 loop {
@@ -429,6 +480,9 @@ impl Migration {
                 }
             }
             writer.flush()?;
+            if self.switch.load(Ordering::SeqCst) {
+                return Ok(Some(left));
+            }
             let time = begin.elapsed().as_secs_f64().max(1e-6);
             let bytes = sent.load(Ordering::Relaxed) - before;
             pages = dirty(machine);
@@ -454,7 +508,7 @@ impl Migration {
                     let mark = |page: &u64| block.mark_dirty(page * PAGE_SIZE, 1, &[DirtyClient::Migration]);
                     list.iter().for_each(mark);
                 }
-                return Ok(());
+                return Ok(None);
             }
             if limit.auto_converge {
                 progress.throttle = throttle.round(&limit.throttle, progress.remaining, bytes);
@@ -463,12 +517,13 @@ impl Migration {
             self.tell_passes(passes);
         }
     }
+    /// Sends pages; those that are left when the machine is to run at the destination at once.
     fn pages<W: Write>(
         &self,
         writer: &mut Writer<W>,
         channels: &Option<Senders>,
         pages: &[(Arc<RamBlock>, Vec<u64>)],
-    ) -> Result<()> {
+    ) -> Result<Pages> {
         if let Some(channels) = channels {
             for (block, list) in pages {
                 for (first, count) in ram::runs(list) {
@@ -477,19 +532,27 @@ impl Migration {
                 }
             }
             let round = channels.round()?;
-            return writer.section(Kind::Round, "", 1, &round.to_le_bytes());
+            writer.section(Kind::Round, "", 1, &round.to_le_bytes())?;
+            return Ok(Vec::new());
         }
+        let mut left = Vec::new();
         for (block, list) in pages {
+            let mut sent = 0;
             for (first, count) in ram::runs(list) {
                 self.check()?;
+                if self.switch.load(Ordering::SeqCst) {
+                    break;
+                }
+                sent += count as usize;
                 ram::write(writer, block, first, count)?;
                 let mut progress = self.progress.lock();
                 progress.pages += count;
                 progress.remaining = progress.remaining.saturating_sub(count * PAGE_SIZE);
                 progress.transferred = writer.written;
             }
+            left.push((block.clone(), list[sent..].to_vec()));
         }
-        Ok(())
+        Ok(left)
     }
     /// The guest stands still from here on; in which state it was, and since when.
     fn stop(self: &Arc<Self>, machine: &Arc<Machine>) -> Result<(RunState, Instant)> {
@@ -563,11 +626,11 @@ impl Migration {
         }
         *self.started.lock() = Some(Instant::now());
         self.set(MigrationStatus::Setup);
-        let (this, machine, channels) = (self.clone(), machine.clone(), self.parameters().channels());
+        let (this, machine) = (self.clone(), machine.clone());
         let thread = move || {
             let result = open().map_err(StateError::from).and_then(|source| {
                 this.set(MigrationStatus::Active);
-                receive(&machine, source, channels, start)
+                this.take(&machine, source, start)
             });
             if let Err(e) = &result {
                 failed(e);
@@ -577,6 +640,72 @@ impl Migration {
         std::thread::Builder::new().name("rhea-migration".to_owned()).spawn(thread)?;
         Ok(())
     }
+
+    /// Takes the machine over.
+    fn take(&self, machine: &Arc<Machine>, source: Source, start: bool) -> Result<()> {
+        let Source { from, mut answers, accepting, shut } = source;
+        *self.shut.lock() = shut;
+        machine.check_blockers()?;
+        machine.rest()?;
+        let parameters = self.parameters();
+        let mut from = BufReader::with_capacity(1 << 20, from);
+        let read = {
+            let mut channels = Receivers::new(parameters.channels(), accepting, answers.as_mut());
+            machine.read_from(&mut from, true, &mut channels).map_err(|e| channels.error(e))
+        };
+        let both = answers.is_some();
+        let read = read.and_then(|(rest, asks)| self.check_postcopy(machine, &rest, both).map(|()| (rest, asks)));
+        let apply = |rest| {
+            let own = machine.clone();
+            let applied = machine.control().run(move || {
+                // Flash looks at its drive.
+                own.take_disks()?;
+                own.apply_state(rest)
+            });
+            applied.unwrap_or_else(|| Err(StateError::Other("the emulator ends".to_owned())))
+        };
+        let mut result = match read {
+            Ok((mut rest, _)) if rest.missing.is_some() => {
+                let missing = rest.missing.take().unwrap_or_default();
+                let begin = (missing, rest.token.unwrap_or_default());
+                return self.take_late(machine, from, answers, begin, || apply(rest), start);
+            }
+            read => read.and_then(|(rest, asks)| Ok((apply(rest)?, asks))),
+        };
+        if let (Err(e), Some(to)) = (&result, &mut answers) {
+            refuse(to, e);
+        }
+        if let (Ok((_, true)), Some(to)) = (&result, &mut answers) {
+            let mut word = String::new();
+            let gone =
+                writeln!(to, "ok").and_then(|()| to.flush()).and_then(|()| from.by_ref().take(64).read_line(&mut word));
+            if gone.is_err() || word != "go\n" {
+                result = Err(StateError::Other("the source has not let the machine go".to_owned()));
+            }
+        }
+        let (life, _) = result?;
+        begin(machine, life.running && start);
+        Ok(())
+    }
+}
+
+/// Tells the source why nothing comes of it.
+pub(super) fn refuse(to: &mut impl Write, e: &StateError) {
+    // Who is told may be gone.
+    let _ = writeln!(to, "{e}").and_then(|()| to.flush());
+}
+
+/// A machine that was taken over goes on, or stands still.
+pub(super) fn begin(machine: &Arc<Machine>, runs: bool) {
+    let own = machine.clone();
+    machine.control().run(move || {
+        own.unrest();
+        if runs {
+            own.start();
+        } else {
+            own.set_run_state(RunState::Paused);
+        }
+    });
 }
 
 /// The end of a stream at which a machine arrives.
@@ -586,6 +715,8 @@ pub struct Source {
     pub answers: Option<Box<dyn Write + Send>>,
     /// Further connections, if there can be any.
     pub accepting: Option<Accepting>,
+    /// Makes whoever waits for the other end fail.
+    pub shut: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Waits until the other end says `word`.
@@ -600,8 +731,11 @@ fn expect(from: &mut impl Read, word: &str) -> Result<()> {
     }
 }
 
+/// Pages of blocks, by their numbers, which rise.
+pub(super) type Pages = Vec<(Arc<RamBlock>, Vec<u64>)>;
+
 /// What was written to since the last call.
-fn dirty(machine: &Machine) -> Vec<(Arc<RamBlock>, Vec<u64>)> {
+pub(super) fn dirty(machine: &Machine) -> Pages {
     let taken = |b: Arc<RamBlock>| {
         let pages = b.take_dirty(DirtyClient::Migration, 0, u64::MAX);
         (b, pages)
@@ -610,9 +744,9 @@ fn dirty(machine: &Machine) -> Vec<(Arc<RamBlock>, Vec<u64>)> {
 }
 
 /// What keeps all of a move's connections together to the limit.
-struct Pace {
+pub(super) struct Pace {
     migration: Arc<Migration>,
-    sent: Arc<AtomicU64>,
+    pub(super) sent: Arc<AtomicU64>,
     /// Bytes, and since when.
     spent: Mutex<(Instant, u64)>,
     /// A connection has failed: nobody waits any longer.
@@ -626,16 +760,21 @@ impl Pace {
 }
 
 /// Writes no faster than the limit, while the guest runs.
-struct Paced {
-    to: Box<dyn Write + Send>,
-    pace: Arc<Pace>,
+pub(super) struct Paced {
+    pub to: Box<dyn Write + Send>,
+    pub pace: Arc<Pace>,
 }
 
 impl Write for Paced {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let Pace { migration, sent, spent, halted } = &*self.pace;
-        let limit = migration.parameters().max_bandwidth;
-        let paced = limit != 0 && migration.progress.lock().status == MigrationStatus::Active;
+        let parameters = migration.parameters();
+        let limit = match migration.progress.lock().status {
+            MigrationStatus::Active => parameters.max_bandwidth,
+            MigrationStatus::PostcopyActive => parameters.max_postcopy_bandwidth,
+            _ => 0,
+        };
+        let paced = limit != 0;
         let piece = if paced { data.len().min(256 << 10) } else { data.len() };
         let n = self.to.write(&data[..piece])?;
         sent.fetch_add(n as u64, Ordering::Relaxed);
@@ -663,49 +802,4 @@ impl Write for Paced {
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
-}
-
-/// Takes the machine over.
-fn receive(machine: &Arc<Machine>, source: Source, channels: Option<u8>, start: bool) -> Result<()> {
-    let Source { from, mut answers, accepting } = source;
-    machine.check_blockers()?;
-    machine.rest()?;
-    let mut from = BufReader::with_capacity(1 << 20, from);
-    let read = {
-        let mut channels = Receivers::new(channels, accepting, answers.as_mut());
-        machine.read_from(&mut from, true, &mut channels).map_err(|e| channels.error(e))
-    };
-    let mut result = read.and_then(|(rest, asks)| {
-        let own = machine.clone();
-        let applied = machine.control().run(move || {
-            // Flash looks at its drive.
-            own.take_disks()?;
-            own.apply_state(rest)
-        });
-        let life = applied.unwrap_or_else(|| Err(StateError::Other("the emulator ends".to_owned())))?;
-        Ok((life, asks))
-    });
-    if let (Err(e), Some(to)) = (&result, &mut answers) {
-        // Who is told may be gone.
-        let _ = writeln!(to, "{e}").and_then(|()| to.flush());
-    }
-    if let (Ok((_, true)), Some(to)) = (&result, &mut answers) {
-        let mut word = String::new();
-        let gone =
-            writeln!(to, "ok").and_then(|()| to.flush()).and_then(|()| from.by_ref().take(64).read_line(&mut word));
-        if gone.is_err() || word != "go\n" {
-            result = Err(StateError::Other("the source has not let the machine go".to_owned()));
-        }
-    }
-    let (life, _) = result?;
-    let own = machine.clone();
-    machine.control().run(move || {
-        own.unrest();
-        if life.running && start {
-            own.start();
-        } else {
-            own.set_run_state(RunState::Paused);
-        }
-    });
-    Ok(())
 }

@@ -49,12 +49,15 @@ pub fn runs(pages: &[u64]) -> Vec<(u64, u64)> {
     all
 }
 
-/// Takes over the pages of a section, if `apply`; checks it in any case. How many pages there are.
-pub fn read(section: &Section, blocks: &[Arc<RamBlock>], apply: bool) -> Result<u64> {
-    let block = blocks
-        .iter()
-        .find(|b| b.name() == section.name)
-        .ok_or_else(|| section.error("the machine has no such memory"))?;
+/// Calls `f` for each page of a section, with the number of its block and its own; `None` is a page of zeros. How many pages there are.
+/// Nothing is called if the section is not as it should be.
+pub fn each(
+    section: &Section,
+    blocks: &[Arc<RamBlock>],
+    mut f: impl FnMut(usize, u64, Option<&[u8; PAGE]>) -> Result<()>,
+) -> Result<u64> {
+    let number = blocks.iter().position(|b| b.name() == section.name);
+    let number = number.ok_or_else(|| section.error("the machine has no such memory"))?;
     let data = &section.data;
     if section.version != 1 || data.len() < HEAD {
         return Err(section.error("it is no list of pages"));
@@ -65,7 +68,7 @@ pub fn read(section: &Section, blocks: &[Arc<RamBlock>], apply: bool) -> Result<
     let here = |n: u64| map[n as usize / 8] & 1 << (n % 8) != 0;
     let full = map.iter().map(|b| b.count_ones() as usize).sum::<usize>();
     if count > BATCH
-        || first.checked_add(count).is_none_or(|end| end > block.len() / PAGE_SIZE)
+        || first.checked_add(count).is_none_or(|end| end > blocks[number].len() / PAGE_SIZE)
         || (count..BATCH).any(here)
         || data.len() != HEAD + full * PAGE
     {
@@ -73,25 +76,29 @@ pub fn read(section: &Section, blocks: &[Arc<RamBlock>], apply: bool) -> Result<
             section.error(format!("page {first}: there is no room for {count} pages, or they are not all here"))
         );
     }
-    if !apply {
-        return Ok(count);
-    }
-    let mut rest = &data[HEAD..];
-    let mut old = vec![0; PAGE];
-    const ZERO: [u8; PAGE] = [0; PAGE];
+    let mut pages = data[HEAD..].as_chunks::<PAGE>().0.iter();
     for n in 0..count {
-        let mut page = &ZERO[..];
-        if here(n) {
-            (page, rest) = rest.split_at(PAGE);
-        }
-        let at = (first + n) * PAGE_SIZE;
-        // What is there already costs neither memory of the host nor translations.
-        let _ = block.read(at, &mut old);
-        if old != page && block.write(at, page).is_err() {
-            return Err(section.error(format!("page {}: it cannot be written", first + n)));
-        }
+        f(number, first + n, if here(n) { pages.next() } else { None })?;
     }
     Ok(count)
+}
+
+/// Takes over the pages of a section, if `apply`; checks it in any case. How many pages there are.
+pub fn read(section: &Section, blocks: &[Arc<RamBlock>], apply: bool) -> Result<u64> {
+    const ZERO: [u8; PAGE] = [0; PAGE];
+    let mut old = [0; PAGE];
+    each(section, blocks, |block, number, page| {
+        if !apply {
+            return Ok(());
+        }
+        let (block, at, page) = (&blocks[block], number * PAGE_SIZE, page.unwrap_or(&ZERO));
+        // What is there already costs neither memory of the host nor translations.
+        let _ = block.read(at, &mut old);
+        if old != *page && block.write(at, page).is_err() {
+            return Err(section.error(format!("page {number}: it cannot be written")));
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

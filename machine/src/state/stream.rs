@@ -71,11 +71,18 @@ pub enum Kind {
     End = 7,
     /// All pages of a round have been sent, where they go by several channels.
     Round = 8,
+    /// Which pages of the block that is the section's name come behind the machine: post-copy.
+    Missing = 9,
+    /// The machine is the destination's from here on.
+    Go = 10,
+    /// A move goes on by another connection.
+    Resume = 11,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Machine, Self::Pages, Self::Data, Self::Clock, Self::Device, Self::Cpu, Self::End, Self::Round]
+        use Kind::{Clock, Cpu, Data, Device, End, Go, Machine, Missing, Pages, Resume, Round};
+        [Machine, Pages, Data, Clock, Device, Cpu, End, Round, Missing, Go, Resume]
             .into_iter()
             .find(|k| *k as u8 == byte)
     }
@@ -89,6 +96,9 @@ impl Kind {
             Self::Cpu => "CPU",
             Self::End => "end",
             Self::Round => "round",
+            Self::Missing => "missing memory",
+            Self::Go => "go",
+            Self::Resume => "resume",
         }
     }
 }
@@ -176,10 +186,14 @@ impl<W: Write> Writer<W> {
         Ok(self.to.flush()?)
     }
     /// Ends the stream.
-    pub fn finish(mut self) -> Result<W> {
+    pub fn end(&mut self) -> Result<()> {
         let count = self.sections;
         self.section(Kind::End, "", 1, &count.to_le_bytes())?;
-        self.flush()?;
+        self.flush()
+    }
+    /// Ends the stream, and gives what it was written to.
+    pub fn finish(mut self) -> Result<W> {
+        self.end()?;
         Ok(self.to)
     }
 }
