@@ -1,5 +1,6 @@
-//! Pages of RAM that come when somebody wants them: whoever accesses one that is absent, in this process or in the host's kernel on its
-//! behalf, waits until it was put there. `userfaultfd(2)` of the host's kernel.
+//! Pages of RAM that come when somebody wants them, or stay as they are until somebody has looked at them: whoever accesses one that is
+//! absent, or writes to one that is protected, in this process or in the host's kernel on its behalf, waits until it was put there or set
+//! free. `userfaultfd(2)` of the host's kernel.
 #![expect(unsafe_code, reason = "the interface is made of ioctls that are told addresses of guest memory")]
 
 use crate::{PAGE_SIZE, RamBlock};
@@ -50,6 +51,12 @@ struct Zero {
     zeroed: i64,
 }
 
+#[repr(C)]
+struct Protect {
+    range: Range,
+    mode: u64,
+}
+
 /// `struct uffd_msg` of a page fault.
 #[repr(C)]
 #[derive(Default)]
@@ -69,8 +76,14 @@ const UNREGISTER: Opcode = opcode::read::<Range>(GROUP, 1);
 const WAKE: Opcode = opcode::read::<Range>(GROUP, 2);
 const COPY: Opcode = opcode::read_write::<Copy>(GROUP, 3);
 const ZERO: Opcode = opcode::read_write::<Zero>(GROUP, 4);
+const PROTECT: Opcode = opcode::read_write::<Protect>(GROUP, 6);
 const API: Opcode = opcode::read_write::<Api>(GROUP, 0x3f);
 const MODE_MISSING: u64 = 1;
+const MODE_PROTECTED: u64 = 2;
+/// `UFFD_FEATURE_PAGEFAULT_FLAG_WP`
+const FEATURE_PROTECT: u64 = 1;
+/// `UFFDIO_WRITEPROTECT_MODE_WP`
+const PROTECTED: u64 = 1;
 const EVENT_PAGEFAULT: u8 = 0x12;
 
 /// A descriptor that is told of faults of the kernel too, which devices' reads and writes of guest memory are.
@@ -102,35 +115,74 @@ pub struct Wanted {
     pub page: u64,
 }
 
-/// Blocks whose absent pages are waited for. When it is dropped, what is absent reads as zero, and nobody waits any longer.
+/// Blocks whose absent pages are waited for, or that are protected. When it is dropped, what is absent reads as zero, nothing is protected
+/// and nobody waits any longer.
 pub struct Faults {
     fd: OwnedFd,
     blocks: Vec<Arc<RamBlock>>,
+    mode: u64,
 }
 
 impl Faults {
+    fn open(mode: u64, features: u64) -> io::Result<Self> {
+        let fd = open()?;
+        let mut api = Api { api: API_VERSION, features, ioctls: 0 };
+        // SAFETY: UFFDIO_API reads and writes the structure that it is given.
+        unsafe { ioctl(&fd, Updater::<API, Api>::new(&mut api)) }?;
+        Ok(Self { fd, blocks: Vec::new(), mode })
+    }
+    /// For pages that are absent.
+    ///
     /// # Errors
     /// The host's kernel has no such thing, or not for this process.
     pub fn new() -> io::Result<Self> {
-        let fd = open()?;
-        let mut api = Api { api: API_VERSION, features: 0, ioctls: 0 };
-        // SAFETY: UFFDIO_API reads and writes the structure that it is given.
-        unsafe { ioctl(&fd, Updater::<API, Api>::new(&mut api)) }?;
-        Ok(Self { fd, blocks: Vec::new() })
+        Self::open(MODE_MISSING, 0)
     }
-    /// Accesses to absent pages of `block`, which must be plain ([`RamBlock::is_plain`]), wait from now on.
+    /// For pages that must not be written to.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn protecting() -> io::Result<Self> {
+        Self::open(MODE_PROTECTED, FEATURE_PROTECT)
+    }
+    /// Accesses to absent pages of `block`, which must be plain ([`RamBlock::is_plain`]), wait from now on; or it can be protected.
     ///
     /// # Errors
     /// The kernel's.
     pub fn add(&mut self, block: Arc<RamBlock>) -> io::Result<()> {
-        block.use_huge_pages(false);
+        match self.mode {
+            // What is absent cannot be protected.
+            MODE_PROTECTED => block.look_at_all()?,
+            _ => block.use_huge_pages(false),
+        }
         let range = Range { start: block.host_ptr().addr() as u64, len: block.len() };
-        let mut register = Register { range, mode: MODE_MISSING, ioctls: 0 };
+        let mut register = Register { range, mode: self.mode, ioctls: 0 };
         // SAFETY: the range is the block's, which is kept beside the descriptor; who accesses it waits, and sees what [`Self::place`]
         // puts there.
         unsafe { ioctl(&self.fd, Updater::<REGISTER, Register>::new(&mut register)) }?;
         self.blocks.push(block);
         Ok(())
+    }
+    /// Protects `count` pages from `first` on of a block, or sets them free again with those who wait to write to them.
+    ///
+    /// # Errors
+    /// There are no such pages, or the kernel's.
+    pub fn protect(&self, block: usize, first: u64, count: u64, on: bool) -> io::Result<()> {
+        let pages = self.blocks.get(block).map_or(0, |b| b.len() / PAGE_SIZE);
+        if first.checked_add(count).is_none_or(|end| end > pages) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let start = self.blocks[block].host_ptr().addr() as u64 + first * PAGE_SIZE;
+        let range = Range { start, len: count * PAGE_SIZE };
+        loop {
+            let mut protect = Protect { range, mode: if on { PROTECTED } else { 0 } };
+            // SAFETY: the pages are inside of the block (checked); what they hold stays.
+            match unsafe { ioctl(&self.fd, Updater::<PROTECT, Protect>::new(&mut protect)) } {
+                // The address space changes at the moment.
+                Err(rustix::io::Errno::AGAIN) => std::thread::yield_now(),
+                result => return Ok(result?),
+            }
+        }
     }
     /// The next page that somebody waits for; `None`: nobody did for that time.
     ///
@@ -211,7 +263,9 @@ impl Drop for Faults {
             let range = Range { start: block.host_ptr().addr() as u64, len: block.len() };
             // SAFETY: UFFDIO_UNREGISTER reads the structure that it is given. It fails for what is not registered, which is as well.
             let _ = unsafe { ioctl(&self.fd, Setter::<UNREGISTER, Range>::new(range)) };
-            block.use_huge_pages(true);
+            if self.mode == MODE_MISSING {
+                block.use_huge_pages(true);
+            }
         }
     }
 }
@@ -249,5 +303,37 @@ mod tests {
         block.discard(5 * PAGE_SIZE, PAGE_SIZE).unwrap();
         drop(faults);
         assert_eq!(block.load(5 * PAGE_SIZE, 8), Ok(0));
+    }
+
+    #[test]
+    fn who_writes_to_a_protected_page_waits() {
+        let mut faults = match Faults::protecting() {
+            Ok(faults) => faults,
+            Err(e) => return println!("skipped: userfaultfd: {e}"),
+        };
+        let block = RamBlock::anonymous("ram", 4 << 20).unwrap();
+        block.store(6 * PAGE_SIZE, 8, 6).unwrap();
+        faults.add(block.clone()).unwrap();
+        let pages = (4 << 20) / PAGE_SIZE;
+        faults.protect(0, 0, pages, true).unwrap();
+        assert!(faults.protect(0, 1, pages, true).is_err() && faults.protect(1, 0, 1, true).is_err());
+        let wait = Duration::from_secs(60);
+        // One that was written to before, and one that never was.
+        for page in [6, 100] {
+            std::thread::scope(|s| {
+                let writer = s.spawn(|| block.store(page * PAGE_SIZE, 8, 9));
+                assert_eq!(faults.next(wait).unwrap(), Some(Wanted { block: 0, page }));
+                assert_eq!(block.load(page * PAGE_SIZE, 8), Ok(if page == 6 { 6 } else { 0 }));
+                faults.protect(0, page, 1, false).unwrap();
+                writer.join().unwrap().unwrap();
+                assert_eq!(block.load(page * PAGE_SIZE, 8), Ok(9));
+            });
+        }
+        std::thread::scope(|s| {
+            let writer = s.spawn(|| block.store(7 * PAGE_SIZE, 8, 7));
+            assert_eq!(faults.next(wait).unwrap(), Some(Wanted { block: 0, page: 7 }));
+            drop(faults);
+            writer.join().unwrap().unwrap();
+        });
     }
 }

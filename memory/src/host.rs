@@ -154,6 +154,24 @@ impl HostMemory {
         Ok(())
     }
 
+    /// Has every page of the mapping be there for reading: what never was written shares one of zeros.
+    pub(crate) fn look_at_all(&self) -> Result<()> {
+        // SAFETY: the range is ours; what the pages hold stays.
+        if unsafe { libc::madvise(self.start.cast(), self.len, libc::MADV_POPULATE_READ) } == 0 {
+            return Ok(());
+        }
+        let error = Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINVAL) {
+            return Err(error);
+        }
+        // Kernels before 5.14.
+        for at in (0..self.len as u64).step_by(4096) {
+            // SAFETY: in bounds (asserted).
+            unsafe { AtomicU8::from_ptr(self.at(at, 1)) }.load(Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     pub(crate) fn region(&self) -> &MmapRegion {
         &self.region
     }

@@ -203,6 +203,9 @@ impl RamBlock {
     pub fn is_plain(&self) -> bool {
         self.memory.is_plain()
     }
+    pub(crate) fn look_at_all(&self) -> std::io::Result<()> {
+        self.memory.look_at_all()
+    }
     pub(crate) fn use_huge_pages(&self, on: bool) {
         self.memory.use_huge_pages(on);
     }
@@ -572,6 +575,11 @@ impl RamBlock {
             let down = |n: u16| if n == u16::MAX { None } else { n.checked_sub(1) };
             let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, down);
         });
+    }
+    /// Is any page pinned?
+    #[must_use]
+    pub fn any_pinned(&self) -> bool {
+        self.pins.get().is_some_and(|pins| pins.iter().any(|n| n.load(Ordering::Acquire) != 0))
     }
     /// Is the 4 KiB page number `page` pinned?
     #[must_use]

@@ -8,7 +8,9 @@ use rhea_device::OptionError;
 use rhea_device::chardev::SocketAddress;
 use rhea_machine::Machine;
 use rhea_machine::machine::RunState;
-use rhea_machine::state::{Migration, MigrationParameters, MigrationStatus, Progress, check_postcopy_host};
+use rhea_machine::state::{
+    Migration, MigrationParameters, MigrationStatus, Progress, check_background_host, check_postcopy_host,
+};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -306,6 +308,7 @@ fn capabilities(context: &Context, _: &mut Call<'_>) -> Result {
         ("return-path", p.return_path),
         ("multifd", p.multifd),
         ("postcopy-ram", p.postcopy),
+        ("background-snapshot", p.background),
     ];
     Ok(all.iter().map(|(name, on)| json!({"capability": name, "state": on})).collect())
 }
@@ -325,11 +328,24 @@ fn set_capabilities(context: &Context, call: &mut Call<'_>) -> Result {
             Some("return-path") => p.return_path = on,
             Some("multifd") => p.multifd = on,
             Some("postcopy-ram") => p.postcopy = on,
+            Some("background-snapshot") => p.background = on,
             _ => {}
         }
     }
     if p.postcopy && p.multifd {
         return Err(Error::new("Postcopy is not yet compatible with multifd"));
+    }
+    let others = [
+        ("postcopy-ram", p.postcopy),
+        ("multifd", p.multifd),
+        ("auto-converge", p.auto_converge),
+        ("pause-before-switchover", p.pause_before_switchover),
+    ];
+    if let Some((name, _)) = others.iter().find(|(_, on)| p.background && *on) {
+        return Err(Error::new(format!("Background-snapshot is not compatible with {name}")));
+    }
+    if p.background {
+        check_background_host().map_err(Error::new)?;
     }
     if p.postcopy && context.machine.run_state() == RunState::InMigrate {
         check_postcopy_host().map_err(Error::new)?;

@@ -386,6 +386,80 @@ fn moves_in_postcopy_on_pseries() {
     moves_in_postcopy(Board::Pseries, "ppc64el/bare-moving-big.elf", 0x400_0000, &["-M", "pseries,x-vof=on"]);
 }
 
+/// A machine is saved as it was while its program goes on.
+fn is_saved_while_it_runs(board: Board, program: &str, from: u64, args: &[&str]) {
+    let scratch = Scratch::new();
+    let kernel = guest_file(program);
+    let words = format!("from={from} mib=16");
+    let common = ["-M", board.machine(), "-m", "256M", "-kernel", &kernel, "-append", &words];
+    let common = [&common[..], args].concat();
+    let mut guest = Machine::start(&scratch, "start", &common);
+    guest.emulator.expect("turn 1\r\n", STEP);
+    let answer = guest.monitor("migrate_set_capability background-snapshot on");
+    if answer.contains("not supported by host kernel") {
+        return println!("skipped: {answer}");
+    }
+    assert_eq!(answer, "");
+    assert!(guest.monitor("migrate_set_capability multifd on").contains("not compatible with multifd"));
+    // The last turn of which all was printed.
+    let turn = |machine: &Machine| -> Option<u64> {
+        let text = machine.emulator.transcript();
+        text.rsplit_once("\r\n")?.0.rsplit("turn ").next()?.parse().ok()
+    };
+    let wait = |machine: &Machine, least: u64| -> u64 {
+        let end = Instant::now() + STEP;
+        loop {
+            match turn(machine).filter(|n| *n >= least) {
+                Some(n) => return n,
+                None => assert!(Instant::now() < end, "{}", machine.emulator.transcript()),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    // The stream takes nothing before the program has gone on for some turns.
+    let (file, go) = (scratch.path("saved"), scratch.path("go"));
+    let place = format!("exec:while [ ! -e {go} ]; do sleep 0.05; done; cat >{file}");
+    assert_eq!(guest.monitor(&format!("migrate -d {place}")), "");
+    guest.migration_is("active");
+    let end = Instant::now() + STEP;
+    while number(&guest.monitor("info migrate"), "normal") == 0 {
+        assert!(Instant::now() < end, "{}", guest.monitor("info migrate"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let begun = wait(&guest, 1);
+    wait(&guest, begun + 5);
+    std::fs::write(&go, "").expect("a file");
+    guest.migration_is("completed");
+    assert_eq!(guest.monitor("info status").trim(), "VM status: running");
+    guest.runs();
+    let mut again = Machine::start(&scratch, "again", &[&common[..], &["-incoming", &format!("file:{file}")]].concat());
+    wait(&again, 1);
+    let text = again.emulator.transcript();
+    // It may begin in the middle of a line.
+    let first = text.split("\r\n").find_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    assert!(first.is_some_and(|n| n <= begun + 1), "{begun}: {text}");
+    again.runs();
+    guest.runs();
+}
+
+#[test]
+fn virt_is_saved_while_it_runs() {
+    require!("bare-moving");
+    is_saved_while_it_runs(Board::Virt, "bare-moving", 0x4400_0000, &["-cpu", "max"]);
+}
+
+#[test]
+fn q35_is_saved_while_it_runs() {
+    require!("amd64/bare-moving");
+    is_saved_while_it_runs(Board::Q35, "amd64/bare-moving", 0x400_0000, &[]);
+}
+
+#[test]
+fn pseries_is_saved_while_it_runs() {
+    require!("ppc64el/bare-moving-big.elf");
+    is_saved_while_it_runs(Board::Pseries, "ppc64el/bare-moving-big.elf", 0x400_0000, &["-M", "pseries,x-vof=on"]);
+}
+
 /// By each kind of stream, some of which can tell the source nothing.
 #[test]
 fn moves_by_every_stream() {

@@ -41,6 +41,8 @@ pub struct MigrationParameters {
     pub postcopy: bool,
     /// Bytes a second in post-copy; 0: no limit.
     pub max_postcopy_bandwidth: u64,
+    /// The machine is not moved: it is saved while its guest runs.
+    pub background: bool,
 }
 
 impl MigrationParameters {
@@ -64,6 +66,7 @@ impl Default for MigrationParameters {
             multifd_channels: 2,
             postcopy: false,
             max_postcopy_bandwidth: 0,
+            background: false,
         }
     }
 }
@@ -291,9 +294,12 @@ impl Migration {
             return Err(StateError::Other(why.to_owned()));
         }
         machine.check_blockers()?;
-        machine.check_moved_disks()?;
+        let parameters = self.parameters();
+        if !parameters.background {
+            machine.check_moved_disks()?;
+        }
         // Who waits before the disks are given up ends jobs then.
-        if !self.parameters().pause_before_switchover {
+        if !parameters.pause_before_switchover && !parameters.background {
             self.check_holders()?;
         }
         {
@@ -355,6 +361,9 @@ impl Migration {
         let paced = Paced { to, pace: pace.clone() };
         let mut writer = Writer::new(BufWriter::with_capacity(1 << 20, paced))?;
         writer.zstd = self.parameters().zstd;
+        if self.parameters().background {
+            return self.background(machine, writer, &sent).and_then(|()| Ok(end()?));
+        }
         let plan = self.parameters().channels().map(Plan::new).transpose()?;
         let token = if self.parameters().postcopy { Some(postcopy::token()?) } else { None };
         if token.is_some() && from.is_none() {
@@ -555,7 +564,7 @@ impl Migration {
         Ok(left)
     }
     /// The guest stands still from here on; in which state it was, and since when.
-    fn stop(self: &Arc<Self>, machine: &Arc<Machine>) -> Result<(RunState, Instant)> {
+    pub(super) fn stop(self: &Arc<Self>, machine: &Arc<Machine>) -> Result<(RunState, Instant)> {
         let (this, own) = (self.clone(), machine.clone());
         let stopped = machine.control().run(move || {
             this.check()?;

@@ -1,5 +1,6 @@
 //! The state of a whole machine: saved, restored, moved to another process.
 
+mod background;
 mod disks;
 mod machine;
 mod migrate;
@@ -10,6 +11,7 @@ mod snapshots;
 mod stream;
 mod throttle;
 
+pub use background::check_background_host;
 pub use machine::{Life, Rest};
 pub use migrate::{Channel, Migration, MigrationParameters, MigrationStatus, Progress, Source};
 pub use multifd::{Accepting, Dial};

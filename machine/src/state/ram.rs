@@ -20,8 +20,8 @@ fn is_zero(page: &[u8]) -> bool {
     page.as_chunks::<16>().0.iter().all(|c| u128::from_ne_bytes(*c) == 0)
 }
 
-/// Writes `count` pages (at most [`BATCH`]) from `first` on.
-pub fn write<W: Write>(writer: &mut Writer<W>, block: &RamBlock, first: u64, count: u64) -> Result<()> {
+/// The content of a section of `count` pages (at most [`BATCH`]) from `first` on.
+pub fn content(block: &RamBlock, first: u64, count: u64) -> Result<Vec<u8>> {
     let mut content = vec![0; HEAD];
     content[..8].copy_from_slice(&first.to_le_bytes());
     content[8..10].copy_from_slice(&(count as u16).to_le_bytes());
@@ -34,7 +34,12 @@ pub fn write<W: Write>(writer: &mut Writer<W>, block: &RamBlock, first: u64, cou
             content.extend_from_slice(page);
         }
     }
-    writer.section(Kind::Pages, block.name(), 1, &content)
+    Ok(content)
+}
+
+/// Writes `count` pages (at most [`BATCH`]) from `first` on.
+pub fn write<W: Write>(writer: &mut Writer<W>, block: &RamBlock, first: u64, count: u64) -> Result<()> {
+    writer.section(Kind::Pages, block.name(), 1, &content(block, first, count)?)
 }
 
 /// Groups numbers of pages, which rise, into runs of at most [`BATCH`]: first and count.

@@ -81,6 +81,13 @@ impl PageSet {
         self.count += u64::from(new);
         new
     }
+    /// All pages of a block.
+    pub fn insert_all(&mut self, block: usize) {
+        let pages = self.block(block).map_or(0, |b| b.len() / PAGE_SIZE);
+        (0..pages).for_each(|page| {
+            self.insert(block, page);
+        });
+    }
     /// Whether it was there.
     pub fn remove(&mut self, block: usize, page: u64) -> bool {
         let Some((word, bit)) = self.bit(block, page) else { return false };
