@@ -71,11 +71,12 @@ pub trait PpcHooks: Send + Sync {
         let _ = cpu;
         false
     }
-    /// Does the hypervisor call with this token see and change no more of the processor than GPR 3 to 12 and MSR? Then the rest of the
-    /// state need not be brought here where it is elsewhere (under KVM).
-    fn hcall_keeps_state(&self, number: u64) -> bool {
+    /// Of a hypervisor call that sees and changes no more of the processor than GPR 3 to 12 and MSR: how many arguments it has (from GPR 4
+    /// on, at most 9). The rest of the state need not be brought here then where it is elsewhere (under KVM), nor MSR, if whether its
+    /// caller is in 32-bit mode makes no difference to these arguments. `None`: it sees more, or is not known.
+    fn hcall_arguments(&self, number: u64) -> Option<usize> {
         let _ = number;
-        false
+        None
     }
     /// log2 of the size in bytes of the hashed page table, 0: there is none.
     fn hpt_order(&self) -> u32 {

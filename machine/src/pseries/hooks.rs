@@ -17,8 +17,8 @@ impl PpcHooks for BoardHooks {
         hcall::call(&self.0, cpu);
         true
     }
-    fn hcall_keeps_state(&self, number: u64) -> bool {
-        hcall::keeps_state(number)
+    fn hcall_arguments(&self, number: u64) -> Option<usize> {
+        hcall::arguments(number)
     }
     fn hpt_order(&self) -> u32 {
         self.0.hpt.order()

@@ -106,14 +106,12 @@ impl Registers {
         self.known.iter().find(|(n, _)| *n == id).map(|(_, v)| *v)
     }
 
-    /// Brings what a hypercall may look at: the general registers.
+    /// Brings what says in which mode a hypercall was made: MSR.
     ///
     /// # Errors
     /// [`KvmError::Call`].
-    pub fn pull_some(&mut self, file: &dyn VcpuFile, cpu: &mut PpcCpu) -> Result<(), KvmError> {
-        let regs = file.regs().during("KVM_GET_REGS")?;
-        cpu.gpr = regs.gpr.into();
-        cpu.msr = regs.msr;
+    pub fn pull_mode(&mut self, file: &dyn VcpuFile, cpu: &mut PpcCpu) -> Result<(), KvmError> {
+        cpu.msr = file.regs().during("KVM_GET_REGS")?.msr;
         Ok(())
     }
 

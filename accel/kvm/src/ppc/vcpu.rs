@@ -10,6 +10,7 @@ use crate::vcpu::{Cycle, Processor};
 use rhea_accel::ShutdownCause;
 use rhea_ir::guest::{Guest, Poll};
 use rhea_memory::{Access, Gpa};
+use rhea_ppc::bits::msr;
 use rhea_ppc::hooks::pin;
 use rhea_ppc::{PpcCpu, PpcPins};
 use std::os::fd::RawFd;
@@ -167,9 +168,14 @@ impl Inner {
     }
     fn hypercall(&mut self, number: u64, args: [u64; 9], attached: &Attached) -> Result<(), KvmError> {
         self.incomplete = true;
-        if self.vm.hooks.hcall_keeps_state(number) {
-            // R3 to R12 are all that it sees and changes, and they are here.
-            self.registers.pull_some(&*self.file, &mut self.guest)?;
+        if let Some(count) = self.vm.hooks.hcall_arguments(number) {
+            // R3 to R12 are all that it sees and changes, and they are here. MSR is not, but calls of problem state are the kernel's to
+            // turn away, and 32-bit mode makes a difference only to what has more bits.
+            if args.iter().take(count).any(|arg| *arg >> 32 != 0) {
+                self.registers.pull_mode(&*self.file, &mut self.guest)?;
+            } else {
+                self.guest.msr = msr::SF;
+            }
         } else {
             // The call as it was made: its registers are given back unchanged, and its state is the model's until it is done.
             self.file.set_hcall_result(number, args);

@@ -64,6 +64,7 @@ fn make(system: &dyn System) -> Result<Arc<dyn VmFile>, KvmError> {
         ErrorKind::InvalidInput => {
             KvmError::Refused("the kernel has no KVM of the hypervisor's kind (module kvm-hv)".to_owned())
         }
+        ErrorKind::ResourceBusy => KvmError::Busy,
         _ => KvmError::Call { call: "KVM_CREATE_VM", source },
     })
 }

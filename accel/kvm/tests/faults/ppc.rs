@@ -13,7 +13,8 @@ use rhea_kvm::ppc::abi::{self, kvm_create_spapr_tce_64, kvm_ppc_cpu_char, kvm_re
 use rhea_kvm::ppc::sys::{DeviceFile, DevicePages, Exit, System, VcpuFile, VmFile};
 use rhea_kvm::ppc::{KvmVm, Places, PpcVm, Setup, host_of};
 use rhea_kvm::sys::{AnyVm, IoEvent, PrivateMemory, Region, VfioDevice, cap};
-use rhea_memory::{AddressSpace, Mapping, RamBlock};
+use rhea_memory::{AddressSpace, Gpa, Mapping, RamBlock};
+use rhea_ppc::bits::msr;
 use rhea_ppc::models::POWER10;
 use rhea_ppc::{PpcCpu, PpcHooks};
 use std::io::{Error, Result};
@@ -243,12 +244,15 @@ impl VcpuFile for FakeVcpu {
     }
 }
 
-/// 0x300 needs registers only, 0x31c all of the state.
+/// 0x300 needs registers only and has one argument, 0x31c all of the state.
 struct Board;
 impl PpcHooks for Board {
     fn hcall(&self, cpu: &mut PpcCpu) -> bool {
         match cpu.gpr[3] {
-            0x300 => (cpu.gpr[3], cpu.gpr[4]) = (0, cpu.gpr[4] + 1),
+            0x300 => {
+                let wide = cpu.msr & msr::SF != 0;
+                (cpu.gpr[3], cpu.gpr[4]) = (0, if wide { cpu.gpr[4] + 1 } else { cpu.gpr[4] & 0xffff_ffff });
+            }
             0x31c => {
                 assert_eq!(cpu.gpr[1], 0xabc, "the state is there");
                 (cpu.gpr[3], cpu.gpr[14]) = (0, 0xdef);
@@ -257,8 +261,8 @@ impl PpcHooks for Board {
         }
         true
     }
-    fn hcall_keeps_state(&self, number: u64) -> bool {
-        number == 0x300
+    fn hcall_arguments(&self, number: u64) -> Option<usize> {
+        (number == 0x300).then_some(1)
     }
 }
 
@@ -491,6 +495,39 @@ fn the_time_base_stands() {
     assert!(matches!(times[..], [time] if time <= -3 << 24 && time % (1 << 24) == 0), "{times:?}");
 }
 
+/// A kernel that does not let it: the guest runs on, and the next stop is not lost.
+#[test]
+fn the_time_base_does_not_stand() {
+    let m = machine(Plan { fail: Some(("time", 1, libc::EINVAL)), ..Plan::default() }).unwrap();
+    for _ in 0..2 {
+        m.vcpu.resume();
+        m.with(|_| ());
+        m.pause();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    m.vcpu.resume();
+    m.with(|_| ());
+    m.is_well();
+    let calls = m.kernel.take();
+    let times: Vec<i64> = calls.iter().filter_map(|c| c.strip_prefix("time ")?.parse().ok()).collect();
+    assert!(matches!(times[..], [refused, all] if all < refused && refused <= -3 << 24), "{times:?}");
+}
+
+#[test]
+fn busy_and_out_of_slots() {
+    let busy = Plan { fail: Some(("create_vm", 1, libc::EBUSY)), ..Plan::default() };
+    assert_eq!(machine(busy).err().unwrap(), KvmError::Busy.to_string());
+    let slots = |n| Plan { caps: [(cap::NR_MEMSLOTS, n)].into(), ..Plan::default() };
+    assert_eq!(machine(slots(1)).err().unwrap(), KvmError::Slots(1).to_string());
+    let full = Plan { fail: Some(("set_memory", 2, libc::ENOSPC)), ..Plan::default() };
+    assert_eq!(machine(full).err().unwrap(), KvmError::Slots(509).to_string());
+    // Or later.
+    let machine = machine(slots(2)).unwrap();
+    let one_more = machine.space.map_ram(Gpa(0x10_0000), &machine.ram, 0x3_0000, 0x1000, 0).unwrap();
+    assert!(machine.panicked().contains("no memory slot is left"));
+    drop(one_more);
+}
+
 #[test]
 fn hypercalls_and_memory() {
     let args = [7, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -510,6 +547,36 @@ fn hypercalls_and_memory() {
     assert_eq!(m.kernel.regs.lock().gpr[14], 0xdef);
     assert_eq!(m.kernel.data.lock()[0][..4], [0xff; 4]);
     assert!(m.requests.try_recv().is_err());
+}
+
+/// A hypercall of small arguments costs no call of the kernel but the one that runs the guest. What is in registers that it does not
+/// use is no matter; of a large argument it is asked how much the guest's mode has of it.
+#[test]
+fn hypercalls_without_a_detour() {
+    const ALL: u64 = 64;
+    let call = |arg, rest| Exit::Hypercall { number: 0x300, args: [arg, rest, 0, 0, 0, 0, 0, 0, 0] };
+    let asked = |exit: &Exit, mode| {
+        let m = machine(Plan { exits: vec![exit.clone(); ALL as usize], ..Plan::default() }).unwrap();
+        // Without what the machine asks at its start.
+        m.with(move |cpu| cpu.msr = mode);
+        let before = m.count("regs");
+        m.vcpu.resume();
+        until(|| m.runs() > ALL as u32);
+        let answers = m.kernel.results.lock().clone();
+        assert_eq!(answers.len(), ALL as usize);
+        m.is_well();
+        (m.count("regs") - before, answers[0])
+    };
+    const WIDE: u64 = 7 << 32 | 7;
+    let rest = [u64::MAX, 0, 0, 0, 0, 0, 0, 0];
+    let answer = |first| {
+        let mut all = [first; 9];
+        all[1..].copy_from_slice(&rest);
+        (0, all)
+    };
+    assert_eq!(asked(&call(7, u64::MAX), msr::SF), (0, answer(8)));
+    assert_eq!(asked(&call(WIDE, u64::MAX), msr::SF), (ALL as u32, answer(WIDE + 1)));
+    assert_eq!(asked(&call(WIDE, u64::MAX), 0), (ALL as u32, answer(7)));
 }
 
 #[test]

@@ -54,18 +54,22 @@ fn answer(result: Result<(), Status>) -> Option<Status> {
     Some(result.err().unwrap_or(Status::SUCCESS))
 }
 
-/// Does the call see and change nothing of the processor but the registers of its arguments and results?
+/// Of a call that sees and changes nothing of the processor but the registers of its arguments and results: how many arguments it has at
+/// most.
 #[must_use]
-pub fn keeps_state(number: u64) -> bool {
+pub fn arguments(number: u64) -> Option<usize> {
     use rhea_irqchip::spapr::papr::hcall as h;
-    match number {
-        n::H_LOGICAL_CI_LOAD | n::H_LOGICAL_CI_STORE | n::H_LOGICAL_MEMOP | n::H_PAGE_INIT | n::H_RANDOM => true,
-        h::H_GET_TCE | h::H_PUT_TCE | h::H_STUFF_TCE | h::H_PUT_TCE_INDIRECT => true,
-        h::H_GET_TERM_CHAR | h::H_PUT_TERM_CHAR => true,
-        h::H_EOI | h::H_CPPR | h::H_IPI | h::H_IPOLL | h::H_XIRR | h::H_XIRR_X => true,
-        h::H_SEND_CRQ | h::H_SEND_LOGICAL_LAN | h::H_ADD_LOGICAL_LAN_BUFFER => true,
-        _ => (h::H_INT_GET_SOURCE_INFO..=h::H_INT_RESET).contains(&number),
-    }
+    Some(match number {
+        n::H_RANDOM | h::H_XIRR => 0,
+        h::H_GET_TERM_CHAR | h::H_EOI | h::H_CPPR | h::H_IPOLL | h::H_XIRR_X => 1,
+        n::H_LOGICAL_CI_LOAD | h::H_GET_TCE | h::H_IPI | h::H_ADD_LOGICAL_LAN_BUFFER => 2,
+        n::H_LOGICAL_CI_STORE | n::H_PAGE_INIT | h::H_PUT_TCE | h::H_SEND_CRQ => 3,
+        h::H_STUFF_TCE | h::H_PUT_TCE_INDIRECT | h::H_PUT_TERM_CHAR => 4,
+        n::H_LOGICAL_MEMOP => 5,
+        h::H_SEND_LOGICAL_LAN => 9,
+        _ if (h::H_INT_GET_SOURCE_INFO..=h::H_INT_RESET).contains(&number) => 5,
+        _ => return None,
+    })
 }
 
 /// The calls of the board itself; `None`: it is none of those.

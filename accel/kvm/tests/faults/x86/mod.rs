@@ -566,6 +566,17 @@ fn frequencies_of_the_counter() {
     }
 }
 
+/// What frequency the host's counter has is not told.
+#[test]
+fn a_counter_of_unknown_frequency() {
+    for errno in [libc::EIO, libc::EINTR, libc::EINVAL] {
+        let fail = Some(("tsc_khz", 1, errno));
+        let plan = Plan { fail, caps: [(kb::KVM_CAP_TSC_CONTROL, 0)].into(), ..Plan::default() };
+        let text = machine_at(plan, Irqchip::Kernel, Some(1_000_000_000)).err().unwrap();
+        assert!(text.contains("KVM_GET_TSC_KHZ") && text.lines().count() == 1, "{text}");
+    }
+}
+
 #[test]
 fn busy_and_out_of_slots() {
     let busy = Plan { fail: Some(("create_vm", 1, libc::EBUSY)), ..Plan::default() };

@@ -235,6 +235,15 @@ fn memory_of_guest_code_alone() {
     refuses.vcpu.resume();
     assert!(refuses.panicked().contains("KVM_SET_MEMORY_ATTRIBUTES"));
     assert_eq!(reads(&refuses, 0x4000), Ok(()));
+    // What it does not free stays there, unseen: the guest is answered all the same.
+    let fail = Some(("free_private", 1, libc::ENOMEM));
+    let exits = [call(0x4000, 1, 1 << 4), call(0x4000, 1, 0)];
+    let keeps = super::machine(Plan { fail, ..plan(&exits) }, Irqchip::Machine).unwrap();
+    keeps.vcpu.resume();
+    until(|| keeps.runs() > 2);
+    assert_eq!(told(&keeps).iter().filter(|t| *t == "answer 0").count(), 2);
+    assert_eq!((keeps.count("free_private"), reads(&keeps, 0x4000)), (1, Ok(())));
+    keeps.is_well();
     // And what it lacks.
     for (capability, has) in [
         (kb::KVM_CAP_VM_TYPES, 1),
@@ -285,4 +294,12 @@ fn files_of_assigned_devices() {
     assigned.removed(40);
     assigned.removed(41);
     assert_eq!(told(&refusing), [("add", 41), ("remove", 41)]);
+    // One that it does not give back is not asked for again, and may come anew.
+    let keeping = machine_of(Some(("vfio_remove", 1, libc::ENOENT)));
+    let assigned = keeping.vm.services().assigned.unwrap();
+    assigned.added(40);
+    assigned.removed(40);
+    assigned.removed(40);
+    assigned.added(40);
+    assert_eq!(told(&keeping), [("add", 40), ("remove", 40), ("add", 40)]);
 }
