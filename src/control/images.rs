@@ -1,5 +1,6 @@
 //! Commands that work on images in use: snapshots, copies, and chains that become shorter.
 
+use super::bitmaps::{self, Used};
 use super::jobs::speed;
 use super::{Context, storage};
 use rhea_block::image::ImageOptions;
@@ -30,9 +31,9 @@ pub fn register(commands: &mut Commands<Context>) {
 }
 
 type Result<T = Value> = std::result::Result<T, Error>;
-type Arguments = Map<String, Value>;
+pub(super) type Arguments = Map<String, Value>;
 
-fn text<'a>(arguments: &'a Arguments, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(arguments: &'a Arguments, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str)
 }
 
@@ -225,10 +226,21 @@ fn backup(context: &Context, arguments: &Arguments) -> Result<(JobSettings, Work
     let backup = Backup::new(&source.backend(), &target.backend()).map_err(Error::new)?;
     let sync = text(arguments, "sync").unwrap_or_default().to_owned();
     let drive = one_drive(context, &source)?;
-    let ready = || match sync.as_str() {
-        "full" | "none" => Ok(()),
-        "top" => backup.only_top().map_err(told),
-        other => Err(format!("Sync mode '{other}' not supported")),
+    let mut used = Used::of(&source, arguments, &backup)?;
+    let ready = || {
+        // What changes from here on is dirty for the next one.
+        if let Some(used) = &mut used {
+            used.begin();
+        }
+        match (sync.as_str(), &used) {
+            ("full" | "none", _) => Ok(()),
+            ("top", _) => backup.only_top().map_err(told),
+            ("bitmap" | "incremental", Some(used)) => {
+                backup.only(used.parts());
+                Ok(())
+            }
+            (other, _) => Err(format!("Sync mode '{other}' not supported")),
+        }
     };
     let filter = install(drive.as_ref(), &source.backend(), backup.clone(), ready)?;
     let work = move |job: &Job| {
@@ -249,7 +261,13 @@ fn backup(context: &Context, arguments: &Arguments) -> Result<(JobSettings, Work
             !cancelled
         });
         ran.map_err(told)?;
-        Ok(Box::new(|| Ok(())) as Finish)
+        let finish = move || {
+            if let Some(used) = used {
+                used.succeed();
+            }
+            Ok(())
+        };
+        Ok(Box::new(finish) as Finish)
     };
     Ok((settings, Box::new(work)))
 }
@@ -490,6 +508,7 @@ fn transaction(context: &Context, call: &mut Call<'_>) -> Result {
     // Nothing is written meanwhile that depends on what was written before.
     context.paused(|| {
         let (mut puts, mut kept, mut backups) = (Vec::new(), Vec::new(), Vec::new());
+        let mut done = bitmaps::Done::default();
         let nothing = Map::new();
         for action in &actions {
             let data = action["data"].as_object().unwrap_or(&nothing);
@@ -500,6 +519,7 @@ fn transaction(context: &Context, call: &mut Call<'_>) -> Result {
                     kept.push((internal(context, data)?, text(data, "name").unwrap_or_default()));
                 }
                 "blockdev-backup" => backups.push(backup(context, data)?),
+                kind if kind.starts_with("block-dirty-bitmap-") => done.act(context, kind, data)?,
                 _ => return Err(Error::new("Transaction aborted using Abort action")),
             }
         }
@@ -517,6 +537,7 @@ fn transaction(context: &Context, call: &mut Call<'_>) -> Result {
         for one in backups {
             begin(context, one)?;
         }
+        done.keep();
         Ok(json!({}))
     })
 }

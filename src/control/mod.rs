@@ -1,5 +1,6 @@
 //! The commands of the control protocol (QMP), on this machine. The human monitor uses them too.
 
+mod bitmaps;
 mod chardevs;
 mod cpus;
 mod devices;
@@ -129,6 +130,7 @@ impl Control {
         pci::register(&mut commands);
         storage::register(&mut commands);
         jobs::register(&mut commands);
+        bitmaps::register(&mut commands);
         images::register(&mut commands);
         exports::register(&mut commands);
         input::register(&mut commands);

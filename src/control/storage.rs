@@ -146,6 +146,10 @@ fn about(node: Option<&Node>, drive: Option<&Drive>) -> Value {
             if let Some(below) = node.child("backing") {
                 put("backing_file", json!(below.filename()));
             }
+            let bitmaps = node.dirty_bitmaps().list();
+            if !bitmaps.is_empty() {
+                put("dirty-bitmaps", bitmaps.iter().map(|b| super::bitmaps::about(b)).collect());
+            }
         }
         (None, Some(drive)) => {
             let (name, cache) = (drive.backend().description(), drive.cache());

@@ -165,7 +165,7 @@ impl BlockGraph {
             return Err(format!("node '{name}' is busy: it is used by node '{}'", user.name()));
         }
         // One reference is the table's.
-        if Arc::strong_count(node) > 1 || Arc::strong_count(&node.backend()) > 2 {
+        if Arc::strong_count(node) > 1 || node.is_held() {
             return Err(format!("node '{name}' is busy: a device or a job uses it"));
         }
         let Some(node) = nodes.remove(name) else { return Ok(()) };

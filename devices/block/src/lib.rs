@@ -1,6 +1,7 @@
 //! Block nodes: files, image formats, NBD, a copy-on-write overlay, memory, nothing; the graph they form; and the drive that runs
 //! requests on worker threads.
 
+mod dirty;
 mod drive;
 mod extent;
 mod failures;
@@ -26,6 +27,7 @@ mod vectored;
 mod vmdk;
 mod vpc;
 
+pub use dirty::{DirtyBitmap, DirtyBitmaps, Parts as DirtyParts};
 pub use drive::{Completion, Drive, IoStatus, Operation};
 pub use extent::{Extent, ExtentKind};
 pub use failures::{Failure, FailureAction, Failures};

@@ -1,5 +1,6 @@
 //! A node of the block graph.
 
+use crate::dirty::{DirtyBitmaps, Recorded};
 use crate::nbd::NbdClient;
 use crate::qcow2::Qcow2;
 use crate::vmdk::Vmdk;
@@ -26,6 +27,8 @@ pub struct Node {
     driver: &'static str,
     filename: String,
     kind: Kind,
+    /// What everybody reads and writes.
+    recorded: Arc<Recorded>,
     children: RwLock<Vec<(String, Arc<Node>)>>,
     inline: bool,
     settings: RwLock<NodeSettings>,
@@ -52,7 +55,18 @@ pub(crate) struct Parts {
 impl Node {
     pub(crate) fn new(name: String, parts: Parts, inline: bool, settings: NodeSettings) -> Self {
         let Parts { driver, filename, kind, children } = parts;
-        Self { name, driver, filename, kind, children: RwLock::new(children), inline, settings: RwLock::new(settings) }
+        let below: Arc<dyn BlockBackend> = match &kind {
+            Kind::File(b) => b.clone(),
+            Kind::Raw(b) => b.clone(),
+            Kind::Qcow2(b) => b.clone(),
+            Kind::Vmdk(b) => b.clone(),
+            Kind::Vpc(b) => b.clone(),
+            Kind::Nbd(b) => b.clone(),
+            Kind::Null(b) => b.clone(),
+        };
+        let recorded = Arc::new(Recorded { below, bitmaps: DirtyBitmaps::default() });
+        let (children, settings) = (RwLock::new(children), RwLock::new(settings));
+        Self { name, driver, filename, kind, recorded, children, inline, settings }
     }
     #[must_use]
     pub fn name(&self) -> &str {
@@ -90,15 +104,16 @@ impl Node {
     }
     #[must_use]
     pub fn backend(&self) -> Arc<dyn BlockBackend> {
-        match &self.kind {
-            Kind::File(b) => b.clone(),
-            Kind::Raw(b) => b.clone(),
-            Kind::Qcow2(b) => b.clone(),
-            Kind::Vmdk(b) => b.clone(),
-            Kind::Vpc(b) => b.clone(),
-            Kind::Nbd(b) => b.clone(),
-            Kind::Null(b) => b.clone(),
-        }
+        self.recorded.clone()
+    }
+    /// Does anybody read or write it, other than by the node?
+    pub(crate) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.recorded) > 1 || Arc::strong_count(&self.recorded.below) > 2
+    }
+    /// The bitmaps that follow what changes.
+    #[must_use]
+    pub fn dirty_bitmaps(&self) -> &DirtyBitmaps {
+        &self.recorded.bitmaps
     }
     #[must_use]
     pub fn qcow2(&self) -> Option<&Arc<Qcow2>> {

@@ -192,3 +192,111 @@ fn images_change_below_a_running_guest() {
     let sum = run_command(sum, STEP);
     assert!(sum.stdout.starts_with(&fifth), "{} is not {fifth}", sum.stdout);
 }
+
+#[test]
+fn only_what_has_changed_is_copied() {
+    require!("kernel", "initramfs");
+    if is_qemu() {
+        return;
+    }
+    let mut b = Bench::new();
+    b.write(0, 100);
+    let bitmaps = |b: &mut Bench| -> Vec<(String, u64, bool, bool)> {
+        let all = b.client.get("query-block")[0]["inserted"]["dirty-bitmaps"].clone();
+        let one = |v: &Value| {
+            let flag = |key: &str| v[key] == true;
+            let name = v["name"].as_str().unwrap_or_default().to_owned();
+            (name, v["count"].as_u64().unwrap_or_default() >> 16, flag("recording"), flag("busy"))
+        };
+        all.as_array().map(|all| all.iter().map(one).collect()).unwrap_or_default()
+    };
+    let named = |name: &str| json!({"node": "disk", "name": name});
+    let fails = |b: &mut Bench, command: &str, arguments: Value, why: &str| {
+        let told = b.client.run(command, arguments.clone());
+        assert!(told.as_ref().is_err_and(|(_, text)| text.contains(why)), "{command} {arguments}: {told:?}");
+    };
+
+    // All of it, and from that moment on what changes.
+    b.image("full");
+    let copy = |target: &str, more: Value| {
+        let mut data = json!({"job-id": target, "device": "disk", "target": target});
+        more.as_object().into_iter().flatten().for_each(|(key, value)| data[key] = value.clone());
+        data
+    };
+    let full = json!({"type": "blockdev-backup", "data": copy("full", json!({"sync": "full"}))});
+    let act = |kind: &str, data: Value| json!({"type": format!("block-dirty-bitmap-{kind}"), "data": data});
+    let abort = json!({"type": "abort", "data": {}});
+    let told = b.client.run("transaction", json!({"actions": [act("add", named("since")), full.clone(), abort]}));
+    assert!(told.is_err() && bitmaps(&mut b).is_empty());
+    b.run("transaction", json!({"actions": [act("add", named("since")), full]}));
+    assert!(b.client.event("BLOCK_JOB_COMPLETED")["data"].get("error").is_none());
+    b.until("full", "null");
+    assert_eq!(bitmaps(&mut b), [("since".to_owned(), 0, true, false)]);
+    fails(&mut b, "block-dirty-bitmap-add", named("since"), "Bitmap already exists: since");
+    fails(&mut b, "block-dirty-bitmap-add", json!({"node": "disk", "name": "x", "granularity": 100}), "power of 2");
+    fails(&mut b, "block-dirty-bitmap-add", json!({"node": "disk", "name": "x", "persistent": true}), "persistent");
+    fails(&mut b, "block-dirty-bitmap-clear", named("none"), "Dirty bitmap 'none' not found");
+
+    b.write(10, 5);
+    b.write(200, 3);
+    assert_eq!(bitmaps(&mut b), [("since".to_owned(), 8, true, false)]);
+    // Others take over what it has, or stand still.
+    b.run("block-dirty-bitmap-add", json!({"node": "disk", "name": "other", "disabled": true}));
+    b.run("block-dirty-bitmap-merge", json!({"node": "disk", "target": "other", "bitmaps": ["since", named("since")]}));
+    let told =
+        b.client.run("transaction", json!({"actions": [act("clear", named("other")), {"type": "abort", "data": {}}]}));
+    assert!(told.is_err());
+    b.write(30, 1);
+    assert_eq!(bitmaps(&mut b), [("since".to_owned(), 9, true, false), ("other".to_owned(), 8, false, false)]);
+    b.run("block-dirty-bitmap-enable", named("other"));
+    b.write(31, 1);
+    b.run("block-dirty-bitmap-disable", named("other"));
+    assert_eq!(bitmaps(&mut b)[1].1, 9);
+    b.run("block-dirty-bitmap-remove", named("other"));
+
+    // A copy that is given up has changed nothing; what it uses cannot go.
+    let over = |b: &mut Bench, name: &str, below: &str| {
+        let (path, store) = (b.scratch.path(name), format!("{name}-file"));
+        b.create(json!({"driver": "file", "filename": path, "size": 0}));
+        b.run("blockdev-add", json!({"driver": "file", "node-name": store, "filename": path}));
+        let file = b.scratch.path(below);
+        b.create(json!({"driver": "qcow2", "file": store, "size": SIZE, "backing-file": file, "backing-fmt": "qcow2"}));
+        b.run("blockdev-add", json!({"driver": "qcow2", "node-name": name, "file": store, "backing": below}));
+    };
+    over(&mut b, "part", "full");
+    let modes = [
+        (json!({"sync": "incremental"}), "valid bitmap name"),
+        (json!({"sync": "bitmap", "bitmap": "since"}), "must be given"),
+        (json!({"sync": "incremental", "bitmap": "since", "bitmap-mode": "never"}), "must be 'on-success'"),
+        (json!({"sync": "full", "bitmap-mode": "never"}), "without a bitmap"),
+        (json!({"sync": "none", "bitmap": "since", "bitmap-mode": "always"}), "meaningful"),
+    ];
+    for (more, why) in modes {
+        fails(&mut b, "blockdev-backup", copy("part", more), why);
+    }
+    b.run("blockdev-backup", copy("part", json!({"sync": "incremental", "bitmap": "since", "speed": 1})));
+    assert!(bitmaps(&mut b)[0].3);
+    fails(&mut b, "block-dirty-bitmap-remove", named("since"), "currently in use");
+    b.write(60, 2);
+    b.run("block-job-cancel", json!({"device": "part", "force": true}));
+    b.client.event("BLOCK_JOB_CANCELLED");
+    b.until("part", "null");
+    assert_eq!(bitmaps(&mut b), [("since".to_owned(), 12, true, false)]);
+
+    let sum = b.sum();
+    b.run("blockdev-backup", copy("part", json!({"sync": "incremental", "bitmap": "since"})));
+    assert!(b.client.event("BLOCK_JOB_COMPLETED")["data"].get("error").is_none());
+    b.until("part", "null");
+    assert_eq!(bitmaps(&mut b), [("since".to_owned(), 0, true, false)]);
+    b.run("quit", Value::Null);
+    assert!(b.guest.wait(STEP).success());
+    let (part, raw) = (b.scratch.path("part"), b.scratch.path("raw"));
+    img(&["check", &part]);
+    let own = img(&["map", &part]);
+    assert!(own.contains(&b.scratch.path("full")), "{own}");
+    img(&["convert", "-O", "raw", &part, &raw]);
+    let mut command = Command::new("sha256sum");
+    command.arg(&raw);
+    let copied = run_command(command, STEP);
+    assert!(copied.stdout.starts_with(&sum), "{} is not {sum}", copied.stdout);
+}

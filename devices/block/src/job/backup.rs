@@ -2,7 +2,7 @@
 
 use super::{Watch, copy};
 use crate::range_lock::RangeLock;
-use crate::{BlockBackend, ExtentKind};
+use crate::{BlockBackend, DirtyParts, ExtentKind};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -64,6 +64,25 @@ impl Backup {
             piece += 1;
         }
         Ok(())
+    }
+    /// What is not in `parts` need not be copied.
+    pub fn only(&self, parts: &DirtyParts) {
+        let mut copied = self.copied.lock();
+        for piece in 0..self.len.div_ceil(self.unit) {
+            if !parts.touches(piece * self.unit, self.unit) {
+                copied[(piece / 64) as usize] |= 1 << (piece % 64);
+            }
+        }
+    }
+    /// Takes out of `parts` what has been copied.
+    #[must_use]
+    pub fn without_copied(&self, parts: &DirtyParts) -> DirtyParts {
+        let mut left = parts.clone();
+        left.retain(|offset, len| {
+            let last = (offset + len).saturating_sub(1) / self.unit;
+            (offset / self.unit..=last).any(|piece| !self.is_copied(piece))
+        });
+        left
     }
     fn is_copied(&self, piece: u64) -> bool {
         self.copied.lock().get((piece / 64) as usize).is_none_or(|w| w & 1 << (piece % 64) != 0)
