@@ -25,6 +25,16 @@ enum Place {
     Bus(Gpa, bool),
 }
 
+impl Place {
+    /// Where it can be read.
+    fn host(&self) -> Option<u64> {
+        match self {
+            Self::Plain(host) | Self::Ram { host, .. } => Some(*host),
+            Self::Bus(..) => None,
+        }
+    }
+}
+
 /// A translation kept for accesses that always take the slow path.
 #[derive(Clone, Copy)]
 struct Kept {
@@ -178,8 +188,14 @@ impl Ctx {
         if size as u64 > first {
             // Both pages are checked before either is read.
             let next = (va | (PAGE_SIZE - 1)).wrapping_add(1);
-            self.place(cpu, va, first as u32, Kind::Read, m.mmu_idx())?;
-            self.place(cpu, next, size - first as u32, Kind::Read, m.mmu_idx())?;
+            let (low, high) = (first as u32, size - first as u32);
+            let here = self.place(cpu, va, low, Kind::Read, m.mmu_idx())?;
+            let there = self.place(cpu, next, high, Kind::Read, m.mmu_idx())?;
+            if let (Some(here), Some(there)) = (here.host(), there.host()) {
+                // SAFETY: as in `load_piece`, of both.
+                let (low_part, high_part) = unsafe { (read_host(here, low), read_host(there, high)) };
+                return Ok(order(low_part | high_part << (low * 8), m));
+            }
             let mut bytes = [0u8; 16];
             for (n, b) in bytes.iter_mut().enumerate().take(size as usize) {
                 *b = self.load_piece(cpu, va.wrapping_add(n as u64), 1, m.mmu_idx())? as u8;
@@ -239,10 +255,19 @@ impl Ctx {
         let first = PAGE_SIZE - (va & (PAGE_SIZE - 1));
         if size as u64 > first {
             let next = (va | (PAGE_SIZE - 1)).wrapping_add(1);
-            self.place(cpu, va, first as u32, Kind::Write, m.mmu_idx())?;
-            self.place(cpu, next, size - first as u32, Kind::Write, m.mmu_idx())?;
-            for (n, b) in value.to_le_bytes().iter().enumerate().take(size as usize) {
-                self.store_piece(cpu, va.wrapping_add(n as u64), 1, m.mmu_idx(), *b as u128)?;
+            let (low, high) = (first as u32, size - first as u32);
+            let here = self.place(cpu, va, low, Kind::Write, m.mmu_idx())?;
+            let there = self.place(cpu, next, high, Kind::Write, m.mmu_idx())?;
+            if let (Place::Plain(here), Place::Plain(there)) = (here, there) {
+                // SAFETY: as in `load_piece`, of both.
+                unsafe {
+                    write_host(here, low, value);
+                    write_host(there, high, value >> (low * 8));
+                }
+            } else {
+                for (n, b) in value.to_le_bytes().iter().enumerate().take(size as usize) {
+                    self.store_piece(cpu, va.wrapping_add(n as u64), 1, m.mmu_idx(), *b as u128)?;
+                }
             }
         } else {
             self.store_piece(cpu, va, size, m.mmu_idx(), value)?;
