@@ -225,6 +225,12 @@ impl Incoming {
     }
 }
 
+/// Nothing more comes by a connection, and nothing waits in it.
+fn has_ended(link: &UnixStream) -> bool {
+    use rustix::net::{RecvFlags, recv};
+    matches!(recv(link, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 0)))
+}
+
 /// A socket's path, which goes with this.
 struct Removed(String);
 
@@ -245,6 +251,7 @@ fn socket_source(
         // It is broken already then.
         let _ = shut.shutdown(Shutdown::Both);
     };
+    let main = stream.try_clone()?;
     let accepting = next.map(|next| Accepting {
         accept: Box::new(move |until| {
             loop {
@@ -254,6 +261,7 @@ fn socket_source(
                         return Ok(stream);
                     }
                     Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+                    Err(_) if has_ended(&main) => return Err(io::Error::other("the main connection has ended")),
                     Err(_) if Instant::now() >= until => {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody connects"));
                     }

@@ -117,8 +117,8 @@ fn snapshots_of_another_machine_are_refused() {
     assert!(ended.stderr.contains("rhea: -loadvm: 'two': Device 'd' does not have the requested snapshot 'two'"));
 }
 
-/// The control protocol of an emulator.
-struct Control(BufReader<UnixStream>);
+/// The control protocol of an emulator, and the events that have come.
+struct Control(BufReader<UnixStream>, Vec<Value>);
 
 impl Control {
     fn connect(socket: &str, emulator: &Emulator) -> Self {
@@ -131,7 +131,7 @@ impl Control {
             std::thread::sleep(Duration::from_millis(10));
         };
         stream.set_read_timeout(Some(STEP)).expect("a time limit");
-        let mut control = Self(BufReader::new(stream));
+        let mut control = Self(BufReader::new(stream), Vec::new());
         control.execute(json!({"execute": "qmp_capabilities"}));
         control
     }
@@ -148,6 +148,7 @@ impl Control {
             if answer.get("return").is_some() || answer.get("error").is_some() {
                 return answer;
             }
+            self.1.push(answer);
         }
     }
     /// Hands a descriptor over, to be called `name`.
@@ -477,11 +478,22 @@ fn moves_by_every_stream() {
         *guest = next;
     };
 
+    assert_eq!(guest.monitor("migrate_set_capability events on"), "");
     // A port that nobody has had a moment ago.
     let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let place = format!("tcp:127.0.0.1:{}", free());
-    let next = start("tcp", &["-incoming", &place]);
-    moved(&mut guest, next, &place);
+    let mut next = start("tcp", &["-incoming", &place]);
+    assert_eq!(guest.monitor(&format!("migrate {place}")), "", "{}", next.emulator.transcript());
+    guest.control.execute(json!({"execute": "query-status"}));
+    let events = std::mem::take(&mut guest.control.1);
+    let told = |name: &str, key: &str| -> Vec<Value> {
+        events.iter().filter(|e| e["event"] == name).map(|e| e["data"][key].clone()).collect()
+    };
+    assert_eq!(told("MIGRATION", "status"), ["setup", "active", "device", "completed"], "{events:?}");
+    let passes = told("MIGRATION_PASS", "pass");
+    assert!(!passes.is_empty() && passes.iter().zip(1..).all(|(pass, n)| *pass == json!(n)), "{events:?}");
+    next.runs();
+    guest = next;
 
     let place = format!("tcp:127.0.0.1:{}", free());
     let mut next = start("defer", &["-incoming", "defer"]);
@@ -649,6 +661,8 @@ fn moves_that_fail_leave_the_machine_running() {
 enum Fault {
     Cut,
     Garbled,
+    /// None of the channels comes to its end.
+    Held,
 }
 
 /// Connections to `here` go on to `there`; what the third one brings suffers from `fault` after some time.
@@ -664,7 +678,7 @@ fn between(here: &str, there: &str, fault: Fault) {
                 match fault.filter(|_| sum > 100 << 10) {
                     Some(Fault::Cut) => break,
                     Some(Fault::Garbled) => data[..n].iter_mut().for_each(|b| *b ^= 0x55),
-                    None => {}
+                    Some(Fault::Held) | None => {}
                 }
                 if to.write_all(&data[..n]).is_err() {
                     break;
@@ -677,7 +691,12 @@ fn between(here: &str, there: &str, fault: Fault) {
         });
     };
     std::thread::spawn(move || {
+        let mut held = Vec::new();
         for (number, link) in listener.incoming().enumerate() {
+            if number > 0 && matches!(fault, Fault::Held) {
+                held.push(link);
+                continue;
+            }
             let (Ok(link), Ok(on)) = (link, UnixStream::connect(&there)) else { break };
             copy(&link, &on, (number == 2).then_some(fault));
             copy(&on, &link, None);
@@ -740,6 +759,19 @@ fn moves_by_channels_that_fail_leave_the_machine_running() {
         assert_eq!(guest.monitor("info status").trim(), "VM status: running");
         guest.runs();
     }
+
+    // Given up while the other end waits for channels: it does not wait on.
+    let there = scratch.path("held");
+    let mut next = incoming("held", "on", &format!("unix:{there}"));
+    let here = scratch.path("held-way");
+    between(&here, &there, Fault::Held);
+    assert_eq!(guest.monitor(&format!("migrate -d unix:{here}")), "");
+    guest.migration_is("active");
+    assert_eq!(guest.monitor("migrate_cancel"), "");
+    next.emulator.expect("rhea: -incoming: multifd channel 0: the main connection has ended", STEP);
+    assert!(!next.emulator.wait(STEP).success());
+    guest.migration_is("cancelled");
+    guest.runs();
 
     // Several connections keep to one limit; a move by them can be given up.
     assert_eq!(guest.monitor("migrate_set_parameter max-bandwidth 1"), "");

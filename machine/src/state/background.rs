@@ -2,7 +2,8 @@
 //! what the guest is about to write to is looked at before; clock, devices and processors, which were looked at then, go last.
 
 use super::machine::Manner;
-use super::migrate::{Migration, MigrationStatus, Paced};
+use super::migrate::{Migration, MigrationStatus};
+use super::pace::Paced;
 use super::postcopy::PageSet;
 use super::ram;
 use super::stream::{Kind, Reader, Result, StateError, Writer};

@@ -6,6 +6,7 @@
 
 use super::machine::Manner;
 use super::multifd::{Accepting, Dial, Plan, READY, Receivers, Senders};
+use super::pace::{Pace, Paced};
 use super::postcopy::{self, Handover};
 use super::ram;
 use super::stream::{Kind, Result, StateError, Writer};
@@ -16,7 +17,7 @@ use rhea_memory::{DirtyClient, PAGE_SIZE, RamBlock};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +183,7 @@ type HoldsDisks = Box<dyn Fn() -> Option<String> + Send + Sync>;
 pub struct Migration {
     pub(super) progress: Mutex<Progress>,
     parameters: Mutex<MigrationParameters>,
-    cancel: Arc<AtomicBool>,
+    pub(super) cancel: Arc<AtomicBool>,
     /// The machine is to run at the destination at once.
     pub(super) switch: AtomicBool,
     pub(super) resumes: Handover<Channel>,
@@ -750,65 +751,4 @@ pub(super) fn dirty(machine: &Machine) -> Pages {
         (b, pages)
     };
     machine.memory_blocks().into_iter().map(taken).collect()
-}
-
-/// What keeps all of a move's connections together to the limit.
-pub(super) struct Pace {
-    migration: Arc<Migration>,
-    pub(super) sent: Arc<AtomicU64>,
-    /// Bytes, and since when.
-    spent: Mutex<(Instant, u64)>,
-    /// A connection has failed: nobody waits any longer.
-    halted: AtomicBool,
-}
-
-impl Pace {
-    fn new(migration: Arc<Migration>, sent: Arc<AtomicU64>) -> Self {
-        Self { migration, sent, spent: Mutex::new((Instant::now(), 0)), halted: AtomicBool::new(false) }
-    }
-}
-
-/// Writes no faster than the limit, while the guest runs.
-pub(super) struct Paced {
-    pub to: Box<dyn Write + Send>,
-    pub pace: Arc<Pace>,
-}
-
-impl Write for Paced {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let Pace { migration, sent, spent, halted } = &*self.pace;
-        let parameters = migration.parameters();
-        let limit = match migration.progress.lock().status {
-            MigrationStatus::Active => parameters.max_bandwidth,
-            MigrationStatus::PostcopyActive => parameters.max_postcopy_bandwidth,
-            _ => 0,
-        };
-        let paced = limit != 0;
-        let piece = if paced { data.len().min(256 << 10) } else { data.len() };
-        let n = self.to.write(&data[..piece])?;
-        sent.fetch_add(n as u64, Ordering::Relaxed);
-        if paced {
-            let (since, bytes) = {
-                let mut spent = spent.lock();
-                spent.1 += n as u64;
-                *spent
-            };
-            let due = Duration::from_secs_f64(bytes as f64 / limit as f64);
-            while let Some(ahead) = due.checked_sub(since.elapsed()).filter(|a| !a.is_zero()) {
-                if migration.cancel.load(Ordering::SeqCst) || halted.load(Ordering::SeqCst) {
-                    return Err(io::ErrorKind::BrokenPipe.into());
-                }
-                std::thread::sleep(ahead.min(Duration::from_millis(50)));
-            }
-            let mut spent = spent.lock();
-            // Who writes meanwhile keeps what it is ahead by.
-            if spent.0 == since && since.elapsed() > Duration::from_secs(1) {
-                *spent = (Instant::now(), spent.1.saturating_sub(bytes));
-            }
-        }
-        Ok(n)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
 }

@@ -5,6 +5,7 @@ mod disks;
 mod machine;
 mod migrate;
 mod multifd;
+mod pace;
 mod postcopy;
 mod ram;
 mod snapshots;

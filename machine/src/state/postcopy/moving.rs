@@ -1,7 +1,8 @@
 //! Both ends of a move that ends in post-copy.
 
 use super::super::machine::{Life, Rest};
-use super::super::migrate::{Channel, Migration, MigrationStatus, Pace, Paced, Pages, Source, begin, dirty, refuse};
+use super::super::migrate::{Channel, Migration, MigrationStatus, Pages, Source, begin, dirty, refuse};
+use super::super::pace::{Pace, Paced};
 use super::super::stream::{Kind, Result, StateError, Writer};
 use super::send::{Late, Remainder, Said};
 use super::{Arrival, PageSet, Token, one_way};
